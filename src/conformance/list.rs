@@ -1,0 +1,135 @@
+//! Promises about `list`.
+
+use super::{Fixture, create, get, list, listed_keys, ok, put};
+
+/// An empty `Vec`, not an error: in an empty store, beside other keys, and after the last match was deleted.
+pub fn nothing_found_is_an_empty_list(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    assert_eq!(list(&*store, b""), [], "an empty store must list nothing");
+    put(&*store, b"a", b"");
+    put(&*store, b"c", b"");
+    assert_eq!(list(&*store, b"b"), [], "a prefix that no key has must list nothing");
+    assert_eq!(list(&*store, b"aa"), [], "a prefix longer than the key must not list it");
+    ok(store.delete(b"a"), "delete");
+    assert_eq!(list(&*store, b"a"), [], "a prefix whose only key was deleted must list nothing");
+}
+
+/// The empty prefix is every key's.
+pub fn the_empty_prefix_lists_everything(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    for key in [&b"\xff"[..], b"m", b"\0"] {
+        put(&*store, key, b"");
+    }
+    assert_eq!(listed_keys(&*store, b""), [&b"\0"[..], b"m", b"\xff"], "the empty prefix must list everything");
+}
+
+/// The key that is the prefix itself starts with it, and comes first.
+pub fn the_key_that_equals_the_prefix_belongs_to_it(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    for key in [&b"dir/b"[..], b"dir/", b"dir/a", b"dir"] {
+        put(&*store, key, b"");
+    }
+    assert_eq!(
+        listed_keys(&*store, b"dir/"),
+        [&b"dir/"[..], b"dir/a", b"dir/b"],
+        "the key that equals the prefix must be listed"
+    );
+}
+
+/// No byte is a separator: a prefix matches in the middle of a word and across slashes.
+pub fn a_prefix_is_bytes_and_not_a_path(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    for key in [&b"a"[..], b"a/b", b"a/b/c", b"ab", b"/a", b"b"] {
+        put(&*store, key, b"");
+    }
+    assert_eq!(listed_keys(&*store, b"a"), [&b"a"[..], b"a/b", b"a/b/c", b"ab"], "a prefix must match bytes");
+    assert_eq!(
+        listed_keys(&*store, b"a/"),
+        [&b"a/b"[..], b"a/b/c"],
+        "a slash in a prefix must be a byte like any other"
+    );
+    assert_eq!(listed_keys(&*store, b"/a"), [b"/a"], "a slash in front must not be dropped");
+}
+
+/// The last prefix of its length has no successor; what starts with it is listed even so, and nothing else.
+pub fn a_prefix_of_0xff_bytes_lists_what_starts_with_them(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    let keys = [&b"\xfe\xff"[..], b"\xff", b"\xff\0", b"\xff\xfe\xff", b"\xff\xff", b"\xff\xff\0", b"\xff\xff\xff"];
+    for key in keys {
+        put(&*store, key, b"");
+    }
+    assert_eq!(listed_keys(&*store, b"\xff"), keys[1..], "prefix ff");
+    assert_eq!(listed_keys(&*store, b"\xff\xff"), keys[4..], "prefix ff ff");
+    assert_eq!(listed_keys(&*store, b"\xff\xff\xff"), keys[6..], "prefix ff ff ff");
+    assert_eq!(listed_keys(&*store, b"\xfe\xff"), keys[..1], "prefix fe ff");
+}
+
+/// A prefix is no key, so no length is an error.
+pub fn a_prefix_longer_than_any_key_finds_nothing(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    put(&*store, b"kkk", b"");
+    assert_eq!(list(&*store, &vec![b'k'; 1 << 20]), [], "a prefix of 1 MiB must list nothing");
+}
+
+/// Unsigned bytes from left to right, a key before its extensions, in whatever order they were put.
+pub fn keys_come_in_the_order_of_their_bytes(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    let sorted = [
+        &b"\0"[..],
+        b"\0\0",
+        b"\0\xff",
+        b"\x01",
+        b"10",
+        b"9",
+        b"B",
+        b"a",
+        b"a\0",
+        b"aa",
+        b"a\xff",
+        b"b",
+        b"\x7f",
+        b"\x80",
+        b"\xc3\xa4",
+        b"\xff",
+        b"\xff\0",
+        b"\xff\xff",
+    ];
+    // 7 shares no factor with 18, so this visits every key once, in no order that sorting could leave as it is.
+    for step in 0..sorted.len() {
+        put(&*store, sorted[step * 7 % sorted.len()], b"");
+    }
+    assert_eq!(listed_keys(&*store, b""), sorted, "keys must be listed in byte order");
+
+    // A key that comes after a listing has to find its place among those that were listed.
+    put(&*store, b"a\x01", b"");
+    let position = sorted.iter().position(|key| key == b"aa").unwrap();
+    assert_eq!(listed_keys(&*store, b"")[position], b"a\x01", "a key put after a listing must be listed in its place");
+}
+
+/// A listed pair is the pair: key, value and index.
+pub fn a_listing_holds_what_get_returns(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    let created = create(&*store, b"k/1", b"one");
+    put(&*store, b"k/2", b"two");
+    put(&*store, b"k/2", b"two again");
+    put(&*store, b"k/3", b"");
+    let expected = [created, get(&*store, b"k/2"), get(&*store, b"k/3")];
+    assert_eq!(list(&*store, b"k/"), expected, "list must return the pairs that get returns");
+}
+
+/// History is not listed: neither earlier values nor deleted keys.
+pub fn a_listing_shows_each_key_once_and_no_deleted_one(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    for round in [b"1", b"2", b"3"] {
+        for key in [b"a", b"b", b"c", b"d"] {
+            put(&*store, key, round);
+        }
+    }
+    ok(store.delete(b"b"), "delete");
+    let c = get(&*store, b"c");
+    ok(store.atomic_delete(b"c", Some(&c)), "atomic_delete");
+    put(&*store, b"c", b"back");
+    let listed: Vec<_> = list(&*store, b"").into_iter().map(|pair| (pair.key, pair.value)).collect();
+    let expected = [(&b"a"[..], &b"3"[..]), (b"c", b"back"), (b"d", b"3")];
+    assert_eq!(listed, expected.map(|(key, value)| (key.to_vec(), value.to_vec())), "each key once, as it is now");
+}

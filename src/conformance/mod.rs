@@ -1,0 +1,302 @@
+//! The contract of [`Store`] as a suite that any backend's tests can run (feature `testing`).
+//!
+//! A backend says through a [`Fixture`] how its stores are opened; [`run`] checks every promise on a fresh, empty one.
+//! Each promise is a public function as well, so that one can be run alone, and [`PROMISES`] lists them all, so that a
+//! backend can make a test of each.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use caskfile::conformance::{self, Fixture};
+//! use caskfile::{Config, Durability, Store, new_store};
+//!
+//! struct OneFile(std::path::PathBuf);
+//!
+//! impl Fixture for OneFile {
+//!     fn open(&self) -> Arc<dyn Store> {
+//!         // The suite is about the contract; without syncs it is quick.
+//!         new_store("caskfile", &self.0, &Config::new().durability(Durability::Os)).unwrap()
+//!     }
+//!
+//!     fn persistent(&self) -> bool {
+//!         true
+//!     }
+//! }
+//!
+//! impl Drop for OneFile {
+//!     fn drop(&mut self) {
+//!         let _ = std::fs::remove_file(&self.0);
+//!     }
+//! }
+//!
+//! let mut files = 0;
+//! conformance::run(|| {
+//!     files += 1;
+//!     OneFile(std::env::temp_dir().join(format!("caskfile-doc-conformance-{}-{files}", std::process::id())))
+//! });
+//! ```
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::{KvPair, Result, Store};
+
+/// Succeeds only on the one error that the contract names for this case.
+macro_rules! assert_refused {
+    ($result:expr, $error:pat $(if $guard:expr)?, $what:expr) => {
+        match $result {
+            Err($error) $(if $guard)? => {}
+            other => panic!("{} must be Err({}), but gave {other:?}", $what, stringify!($error $(if $guard)?)),
+        }
+    };
+}
+
+pub mod atomic;
+pub mod closing;
+pub mod index;
+pub mod keys;
+pub mod list;
+pub mod pairs;
+pub mod reopening;
+pub mod sharing;
+pub mod threads;
+
+/// One place in which a backend keeps one store: a file, a server's namespace, a map.
+///
+/// Nothing was written there before the suite got it. A method that cannot do its part panics.
+pub trait Fixture {
+    /// Opens the store. If the fixture is [`persistent`](Fixture::persistent) or [`shared`](Fixture::shared), each call
+    /// opens the same store, with a handle of its own; otherwise it is called once.
+    fn open(&self) -> Arc<dyn Store>;
+
+    /// Whether pairs outlive their handles: opening again after a close sees what was there. `false` when not
+    /// implemented, and the promises of [`reopening`] are not checked.
+    fn persistent(&self) -> bool {
+        false
+    }
+
+    /// Whether several handles may be open, and write, at once. `false` when not implemented, and the promises of
+    /// [`sharing`] are not checked.
+    fn shared(&self) -> bool {
+        false
+    }
+
+    /// Looks for damage, after each promise that was kept, when the suite has let go of all its handles. Does nothing
+    /// when not implemented.
+    fn check(&self) {}
+}
+
+/// What a fixture must be able to do for a promise to mean anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Needs {
+    /// Opening once.
+    Nothing,
+    /// [`Fixture::persistent`].
+    Persistent,
+    /// [`Fixture::shared`].
+    Shared,
+}
+
+/// One promise of the contract.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Promise {
+    /// The sentence, after the group that it belongs to: `"list::the_empty_prefix_lists_everything"`.
+    pub name: &'static str,
+    /// Which fixtures it is about.
+    pub needs: Needs,
+    /// Panics if the promise is broken. The fixture must be a fresh one.
+    pub check: fn(&dyn Fixture),
+}
+
+impl Promise {
+    /// Whether this fixture can do what the promise [`needs`](Promise::needs).
+    pub fn applies_to(&self, fixture: &dyn Fixture) -> bool {
+        match self.needs {
+            Needs::Nothing => true,
+            Needs::Persistent => fixture.persistent(),
+            Needs::Shared => fixture.shared(),
+        }
+    }
+}
+
+macro_rules! promises {
+    ($($group:ident($needs:ident) { $($name:ident,)+ })+) => {
+        &[$($(Promise {
+            name: concat!(stringify!($group), "::", stringify!($name)),
+            needs: Needs::$needs,
+            check: $group::$name,
+        },)+)+]
+    };
+}
+
+/// Every promise of the contract.
+pub const PROMISES: &[Promise] = promises! {
+    pairs(Nothing) {
+        get_returns_the_key_and_the_value_that_were_put,
+        get_of_an_absent_key_is_key_not_found,
+        exists_tells_present_from_absent,
+        put_sets_the_value_whatever_was_there,
+        put_leaves_other_keys_as_they_are,
+        an_empty_value_is_a_value,
+        a_value_is_any_bytes,
+        a_value_of_a_mebibyte_comes_back_whole,
+        delete_removes_the_key_and_no_other,
+        delete_of_an_absent_key_is_ok,
+    }
+    keys(Nothing) {
+        a_key_is_any_bytes,
+        an_empty_key_is_refused_by_every_call_that_takes_a_key,
+        a_key_beyond_the_limit_is_refused_and_one_at_the_limit_is_kept,
+    }
+    list(Nothing) {
+        nothing_found_is_an_empty_list,
+        the_empty_prefix_lists_everything,
+        the_key_that_equals_the_prefix_belongs_to_it,
+        a_prefix_is_bytes_and_not_a_path,
+        a_prefix_of_0xff_bytes_lists_what_starts_with_them,
+        a_prefix_longer_than_any_key_finds_nothing,
+        keys_come_in_the_order_of_their_bytes,
+        a_listing_holds_what_get_returns,
+        a_listing_shows_each_key_once_and_no_deleted_one,
+    }
+    atomic(Nothing) {
+        atomic_put_without_previous_creates_the_key,
+        atomic_put_without_previous_refuses_a_key_that_exists,
+        atomic_put_with_the_current_pair_replaces_it,
+        atomic_put_with_previous_of_an_absent_key_is_key_not_found,
+        atomic_put_with_a_stale_pair_is_key_modified,
+        atomic_delete_with_the_current_pair_deletes_it,
+        atomic_delete_without_previous_is_refused_be_the_key_there_or_not,
+        atomic_delete_of_an_absent_key_is_key_not_found,
+        atomic_delete_with_a_stale_pair_is_key_modified,
+        a_pair_from_before_delete_and_re_create_stays_stale,
+        of_the_previous_pair_only_last_index_is_compared,
+        any_other_last_index_is_refused,
+    }
+    index(Nothing) {
+        last_index_grows_with_each_write_to_any_key,
+        last_index_grows_across_delete_and_re_create,
+        the_same_value_again_gets_a_new_last_index,
+        last_index_stays_while_nothing_is_written,
+    }
+    closing(Nothing) {
+        closing_twice_is_ok,
+        every_call_after_close_is_closed,
+        closed_comes_before_every_other_error,
+        close_closes_every_clone_of_the_handle,
+    }
+    threads(Nothing) {
+        concurrent_increments_are_all_counted,
+        of_concurrent_creators_of_one_key_one_wins,
+        of_concurrent_users_of_one_previous_pair_one_wins,
+        no_two_concurrent_writes_get_the_same_last_index,
+        every_listing_is_one_moment,
+    }
+    reopening(Persistent) {
+        reopening_keeps_pairs_and_their_last_index,
+        reopening_keeps_deletions,
+        dropping_the_last_handle_keeps_what_was_written,
+        a_last_index_from_before_reopening_is_never_handed_out_again,
+        a_pair_from_before_reopening_still_swaps,
+        a_stale_pair_from_before_reopening_is_refused,
+    }
+    sharing(Shared) {
+        what_one_handle_writes_the_other_reads,
+        last_index_grows_across_handles,
+        a_pair_read_through_one_handle_swaps_through_the_other,
+        a_pair_that_another_handle_made_stale_is_refused,
+        closing_one_handle_leaves_the_other_open,
+        concurrent_increments_through_several_handles_are_all_counted,
+    }
+};
+
+/// Checks every promise that applies, each on a fixture of its own that `fresh` makes.
+///
+/// Goes on after a broken promise, so one run tells all that is wrong.
+///
+/// Cost: a few thousand small writes, some of them from several threads at once.
+///
+/// # Panics
+///
+/// If a promise is broken, with the names of all that are; what was seen is printed as it happens.
+pub fn run<F: Fixture>(mut fresh: impl FnMut() -> F) {
+    let mut broken = Vec::new();
+    for promise in PROMISES {
+        let fixture = fresh();
+        if !promise.applies_to(&fixture) {
+            continue;
+        }
+        // Nothing of the fixture or its stores is looked at again after a panic.
+        let kept = catch_unwind(AssertUnwindSafe(|| {
+            (promise.check)(&fixture);
+            fixture.check();
+        }));
+        if kept.is_err() {
+            broken.push(promise.name);
+        }
+    }
+    assert!(broken.is_empty(), "promises of the contract that are broken: {broken:#?}");
+}
+
+/// Unwraps what the contract says cannot fail here.
+#[track_caller]
+fn ok<T>(result: Result<T>, what: &str) -> T {
+    result.unwrap_or_else(|error| panic!("{what} must succeed, but gave Err({error:?})"))
+}
+
+#[track_caller]
+fn put(store: &dyn Store, key: &[u8], value: &[u8]) {
+    ok(store.put(key, value), "put");
+}
+
+#[track_caller]
+fn get(store: &dyn Store, key: &[u8]) -> KvPair {
+    ok(store.get(key), "get of a key that is there")
+}
+
+#[track_caller]
+fn create(store: &dyn Store, key: &[u8], value: &[u8]) -> KvPair {
+    ok(store.atomic_put(key, value, None), "atomic_put that creates")
+}
+
+#[track_caller]
+fn list(store: &dyn Store, prefix: &[u8]) -> Vec<KvPair> {
+    ok(store.list(prefix), "list")
+}
+
+#[track_caller]
+fn listed_keys(store: &dyn Store, prefix: &[u8]) -> Vec<Vec<u8>> {
+    list(store, prefix).into_iter().map(|pair| pair.key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PROMISES;
+
+    #[test]
+    fn the_list_of_promises_leaves_no_function_out() {
+        let groups = [
+            ("atomic", include_str!("atomic.rs")),
+            ("closing", include_str!("closing.rs")),
+            ("index", include_str!("index.rs")),
+            ("keys", include_str!("keys.rs")),
+            ("list", include_str!("list.rs")),
+            ("pairs", include_str!("pairs.rs")),
+            ("reopening", include_str!("reopening.rs")),
+            ("sharing", include_str!("sharing.rs")),
+            ("threads", include_str!("threads.rs")),
+        ];
+        let mut written: Vec<String> = Vec::new();
+        for (group, source) in groups {
+            let names = source.lines().filter_map(|line| line.strip_prefix("pub fn ")?.split('(').next());
+            written.extend(names.map(|name| format!("{group}::{name}")));
+        }
+        written.sort();
+
+        let mut listed: Vec<&str> = PROMISES.iter().map(|promise| promise.name).collect();
+        listed.sort();
+        assert_eq!(listed, written);
+    }
+}

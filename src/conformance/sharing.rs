@@ -1,0 +1,78 @@
+//! Promises about several handles that are open at once, in one process or in several.
+
+use super::threads::count_with;
+use super::{Fixture, create, get, list, ok, put};
+use crate::{Error, Store};
+
+/// A call that starts after a write returned sees it, through whichever handle.
+pub fn what_one_handle_writes_the_other_reads(fixture: &dyn Fixture) {
+    let (one, other) = (fixture.open(), fixture.open());
+    put(&*one, b"key", b"value");
+    assert_eq!(get(&*other, b"key"), get(&*one, b"key"), "a put must be seen through every handle");
+    let replaced = ok(other.atomic_put(b"key", b"new", Some(&get(&*other, b"key"))), "atomic_put");
+    assert_eq!(list(&*one, b""), [replaced], "an atomic_put must be listed through every handle");
+    ok(one.delete(b"key"), "delete");
+    assert!(!ok(other.exists(b"key"), "exists"), "a delete must be seen through every handle");
+    assert_refused!(other.get(b"key"), Error::KeyNotFound, "get of a key that another handle deleted");
+    assert_eq!(list(&*other, b""), [], "a delete must be seen by list through every handle");
+}
+
+/// One sequence for the store, not one for each handle.
+pub fn last_index_grows_across_handles(fixture: &dyn Fixture) {
+    let handles = [fixture.open(), fixture.open(), fixture.open()];
+    let mut highest = 0;
+    for turn in 0..12 {
+        // Neither the same handle nor the same key twice running.
+        let key = [b"a", b"b"][turn % 2];
+        put(&*handles[turn % 3], key, b"value");
+        let pair = get(&*handles[(turn + 1) % 3], key);
+        assert!(
+            pair.last_index > highest,
+            "last_index must grow across handles, but {highest} was followed by {pair:?}"
+        );
+        highest = pair.last_index;
+    }
+}
+
+/// A pair belongs to the store, not to the handle that read it.
+pub fn a_pair_read_through_one_handle_swaps_through_the_other(fixture: &dyn Fixture) {
+    let (one, other) = (fixture.open(), fixture.open());
+    let created = create(&*one, b"key", b"value");
+    let swapped = ok(other.atomic_put(b"key", b"new", Some(&created)), "atomic_put with another handle's pair");
+    ok(one.atomic_delete(b"key", Some(&swapped)), "atomic_delete with another handle's pair");
+}
+
+/// A handle that did not look since does not believe its old index.
+pub fn a_pair_that_another_handle_made_stale_is_refused(fixture: &dyn Fixture) {
+    let (one, other) = (fixture.open(), fixture.open());
+    let stale = create(&*one, b"key", b"value");
+    put(&*other, b"key", b"value");
+    assert_refused!(
+        one.atomic_put(b"key", b"x", Some(&stale)),
+        Error::KeyModified,
+        "swapping what another handle wrote"
+    );
+    ok(other.delete(b"key"), "delete");
+    assert_refused!(one.atomic_put(b"key", b"x", Some(&stale)), Error::KeyNotFound, "swapping what another deleted");
+    let current = create(&*other, b"key", b"value");
+    assert_refused!(one.atomic_put(b"key", b"x", None), Error::KeyExists, "creating what another handle created");
+    assert_refused!(one.atomic_delete(b"key", Some(&stale)), Error::KeyModified, "deleting what another re-created");
+    assert_eq!(get(&*one, b"key"), current, "a refused write must leave the pair as it is");
+}
+
+/// Handles that were opened apart are closed apart.
+pub fn closing_one_handle_leaves_the_other_open(fixture: &dyn Fixture) {
+    let (one, other) = (fixture.open(), fixture.open());
+    put(&*one, b"key", b"value");
+    ok(one.close(), "close");
+    assert_refused!(one.get(b"key"), Error::Closed, "get on the closed handle");
+    assert_eq!(get(&*other, b"key").value, b"value", "the other handle must stay open");
+    put(&*other, b"key", b"new");
+    assert_eq!(get(&*fixture.open(), b"key").value, b"new", "what the other handle writes must be kept");
+}
+
+/// Compare-and-swap holds between handles as it does between threads.
+pub fn concurrent_increments_through_several_handles_are_all_counted(fixture: &dyn Fixture) {
+    let handles = [fixture.open(), fixture.open(), fixture.open()];
+    count_with(&handles.each_ref().map(|store| &**store as &dyn Store));
+}

@@ -1,0 +1,274 @@
+//! The operating system behind the seam.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use memmap2::MmapOptions;
+
+use super::{Access, Disk, DiskFile, FileIdentity, FileStat, Map};
+
+/// How many dangling symlinks in a row [`RealDisk::resolve`] follows: as many as Linux follows in one path.
+const MAX_LINK_HOPS: usize = 40;
+
+/// What of a file's mode is permissions; the rest is its type.
+const PERMISSION_BITS: u32 = 0o7777;
+
+/// The operating system's files and directories.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        let mut path = path.to_path_buf();
+        for _ in 0..MAX_LINK_HOPS {
+            let not_found = match fs::canonicalize(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => error,
+                resolved_or_failed => return resolved_or_failed,
+            };
+            // Nothing is there: the name is free, or it is a symlink to a name that is free.
+            let Some(name) = path.file_name() else { return Err(not_found) };
+            let directory = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => fs::canonicalize(parent)?,
+                _ => fs::canonicalize(".")?,
+            };
+            let candidate = directory.join(name);
+            match fs::read_link(&candidate) {
+                Ok(target) => path = directory.join(target),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(candidate),
+                // EINVAL: not a symlink, so somebody created the file meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => path = candidate,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::from_raw_os_error(libc::ELOOP))
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        // Looked at before it is opened, since merely opening a device can have effects (a tape rewinds), and again
+        // once it is open, since the name may mean another file by then.
+        expect_regular(&fs::symlink_metadata(path)?)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(access == Access::ReadWrite)
+            // O_NONBLOCK: a FIFO that took the name meanwhile must not hang the call; regular files do not heed it.
+            // O_NOFOLLOW: `path` is resolved, so a symlink there was planted since.
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY)
+            .open(path)?;
+        expect_regular(&file.metadata()?)?;
+        Ok(Arc::new(RealFile { file }))
+    }
+
+    fn create_new(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            // The owner's bits only, until the mode is set: what others may do is never more than was asked for.
+            .mode(mode & 0o600)
+            .open(path)?;
+        // The umask has had its say in `open`; fchmod does not ask it.
+        if let Err(error) = file.set_permissions(Permissions::from_mode(mode & PERMISSION_BITS)) {
+            // A caller that gets an error has no file to clean up, so none may stay; the first error is the one to tell.
+            let _ = fs::remove_file(path);
+            return Err(error);
+        }
+        Ok(Arc::new(RealFile { file }))
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        // O_DIRECTORY: whatever else has the name by now, a FIFO say, must not hang the call.
+        OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(directory)?.sync_all()
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        fs::symlink_metadata(path).map(|metadata| file_stat(&metadata))
+    }
+
+    fn list(&self, directory: &Path, prefix: &OsString) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let name = entry?.file_name();
+            if name.as_bytes().starts_with(prefix.as_bytes()) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        getrandom::fill(bytes).map_err(|error| match error.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => io::Error::other(error),
+        })
+    }
+
+    fn unix_time(&self) -> u64 {
+        // A clock set before 1970 is no reason to fail: nothing but a creation time is made of this.
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+}
+
+/// One open file description of the operating system. Rust opens every descriptor close-on-exec.
+#[derive(Debug)]
+struct RealFile {
+    file: File,
+}
+
+impl DiskFile for RealFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        retry_interrupted(|| self.file.read_at(buffer, offset))
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        retry_interrupted(|| self.file.write_at(bytes, offset))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        // Not fstat: once somebody asked for a file's mtime, the next write gives it a new one and dirties the inode,
+        // which doubles the price of that write. The position that this moves is nobody's: all reads and writes here
+        // state their offset.
+        (&self.file).seek(SeekFrom::End(0))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        // std tries again by itself when it is interrupted.
+        self.file.set_len(len)
+    }
+
+    // A failed sync is reported as it is and not tried again: the kernel may have dropped what it could not write, and
+    // the second attempt would succeed without having written it. (std repeats one that a signal interrupted; local
+    // file systems do not let a signal interrupt a sync.)
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        // An offset that the system's type cannot hold is beyond the end of every file.
+        let Ok(from) = libc::off_t::try_from(offset) else { return Ok(None) };
+        // SAFETY: lseek takes no pointer, and the descriptor is open while `self.file` lives. It moves the
+        // description's position, on which nothing here depends.
+        let found = unsafe { libc::lseek(self.file.as_raw_fd(), from, libc::SEEK_DATA) };
+        if let Ok(found) = u64::try_from(found) {
+            return Ok(Some(found));
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::ENXIO) => Ok(None),
+            // This file system does not know holes, so everything in the file is data.
+            Some(libc::EINVAL) => Ok((offset < self.len()?).then_some(offset)),
+            _ => Err(error),
+        }
+    }
+
+    // By full path, here and in `unlock`: since Rust 1.89 `File` has methods of the same names, which would win.
+
+    fn try_lock(&self) -> io::Result<bool> {
+        match retry_interrupted(|| fs2::FileExt::try_lock_exclusive(&self.file)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        retry_interrupted(|| fs2::FileExt::unlock(&self.file))
+    }
+
+    fn stat(&self) -> io::Result<FileStat> {
+        // This asks for the times too (see `len`): for once per opening or compaction, not for between writes.
+        self.file.metadata().map(|metadata| file_stat(&metadata))
+    }
+
+    fn set_owner_and_mode(&self, like: &FileStat) -> io::Result<()> {
+        let own = self.stat()?;
+        let uid = (own.uid != like.uid).then_some(like.uid);
+        let gid = (own.gid != like.gid).then_some(like.gid);
+        // Without the privilege even a change to what is already there may be refused, so only a difference is asked for.
+        if uid.is_some() || gid.is_some() {
+            std::os::unix::fs::fchown(&self.file, uid, gid)?;
+        }
+        // After the owner, since a change of owner clears the set-user-ID and set-group-ID bits.
+        self.file.set_permissions(Permissions::from_mode(like.mode & PERMISSION_BITS))?;
+        // Linux drops a set-group-ID bit that the caller may not give, and reports success.
+        let now = self.stat()?;
+        if (now.uid, now.gid, now.mode) == (like.uid, like.gid, like.mode & PERMISSION_BITS) {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, "the owner or mode of the file could not be kept"))
+        }
+    }
+
+    fn map(&self, len: u64) -> io::Result<Option<Map>> {
+        let len = usize::try_from(len)
+            .map_err(|_| io::Error::new(io::ErrorKind::OutOfMemory, "the file is larger than the address space"))?;
+        let memory = MmapOptions::new().len(len).map_raw_read_only(&self.file)?;
+        Ok(Some(Map::from_mmap(memory)))
+    }
+}
+
+/// Refuses what is not a regular file, and says what it is.
+fn expect_regular(metadata: &Metadata) -> io::Result<()> {
+    let kind = metadata.file_type();
+    if kind.is_file() {
+        return Ok(());
+    }
+    let what = if kind.is_dir() {
+        "a directory"
+    } else if kind.is_symlink() {
+        "a symbolic link"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else if kind.is_block_device() || kind.is_char_device() {
+        "a device"
+    } else {
+        "something else"
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("expected a regular file, found {what}")))
+}
+
+fn file_stat(metadata: &Metadata) -> FileStat {
+    FileStat {
+        identity: FileIdentity { device: metadata.dev(), inode: metadata.ino() },
+        regular: metadata.is_file(),
+        links: metadata.nlink(),
+        mode: metadata.mode() & PERMISSION_BITS,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+    }
+}
+
+/// Repeats a call that a signal interrupted before it did anything.
+fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The seam between the engine and the operating system.
+//!
+//! All input and output of the engine goes through two small traits: [`Disk`], what is asked of directories, and
+//! [`DiskFile`], what is asked of one open file. [`RealDisk`] is the operating system; tests put a disk of their own
+//! here and cut its power, fail its calls or run several engines on it at once. The seam sees bytes and names only:
+//! nothing in this module knows a record.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+mod file;
+mod map;
+#[cfg(any(test, feature = "testing"))]
+pub mod sim;
+#[cfg(test)]
+mod tests;
+
+pub use file::RealDisk;
+pub use map::{Map, MappedBytes};
+
+/// What is asked of directories, of randomness and of time.
+///
+/// Paths are absolute after [`Disk::resolve`]; every other method gets resolved paths only.
+pub trait Disk: Send + Sync {
+    /// Makes `path` absolute and resolves every symlink in it. The last component need not exist, but its directory must.
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf>;
+
+    /// Opens an existing regular file; anything else (directory, FIFO, device, socket) is an
+    /// [`io::ErrorKind::InvalidInput`] and is not opened, so that a FIFO cannot block the caller.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Creates a file that must not exist, not even as a dangling symlink, for reading and writing, with exactly the
+    /// permission bits `mode` (whatever the umask is).
+    fn create_new(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Gives the file at `from` the second name `to`; [`io::ErrorKind::AlreadyExists`] if that name is taken.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Renames `from` to `to`, replacing what is there, atomically.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a name.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Brings the directory's entries (creations, links, renames, removals) to stable storage.
+    fn sync_dir(&self, directory: &Path) -> io::Result<()>;
+
+    /// What `path` names at this moment; a final symlink is not followed.
+    fn stat(&self, path: &Path) -> io::Result<FileStat>;
+
+    /// The names in a directory that start with `prefix`, in no particular order.
+    fn list(&self, directory: &Path, prefix: &OsString) -> io::Result<Vec<OsString>>;
+
+    /// Fills `bytes` from the system's random source.
+    fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()>;
+
+    /// Seconds since the Unix epoch.
+    fn unix_time(&self) -> u64;
+
+    /// Sleeps: the engine waits this long before it tries a busy lock again.
+    fn pause(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+}
+
+/// What is asked of one open file. One value is one open file description: it has its own lock.
+///
+/// Dropping the last reference closes the file and with it gives up its lock.
+#[allow(clippy::len_without_is_empty, reason = "a length is a system call, and the engine never asks for less than it")]
+pub trait DiskFile: Send + Sync {
+    /// Reads at `offset` into `buffer` and returns how many bytes were read: fewer than asked, or 0, at the end of the file.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes `bytes` at `offset` in one call and returns how many were written, which may be fewer.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize>;
+
+    /// The file's length in bytes. Does not touch the file's times: asking for those makes the next write slower.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Cuts the file or extends it sparsely.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Brings the file's bytes, and what of its metadata is needed to read them back, to stable storage (`fdatasync`).
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// As [`DiskFile::sync_data`], all metadata included (`fsync`).
+    fn sync_all(&self) -> io::Result<()>;
+
+    /// The first offset at or after `offset` that is not in a hole; `None` if only a hole follows. A file system
+    /// that does not know holes answers `offset` itself while that is inside the file.
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
+
+    /// Takes the exclusive advisory lock if nobody has it; `false` if another description has.
+    fn try_lock(&self) -> io::Result<bool>;
+
+    /// Gives the lock up.
+    fn unlock(&self) -> io::Result<()>;
+
+    /// The file's identity, owner, mode and number of names.
+    fn stat(&self) -> io::Result<FileStat>;
+
+    /// Gives the file the owner, group and permission bits of `like`; an error if any of them cannot be had.
+    fn set_owner_and_mode(&self, like: &FileStat) -> io::Result<()>;
+
+    /// A read-only shared map of the first `len` bytes, which may reach beyond the end of the file; `None` if this
+    /// disk does not map, in which case everything is read with [`DiskFile::read_at`].
+    fn map(&self, len: u64) -> io::Result<Option<Map>>;
+}
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// For reading; works on a read-only file system.
+    Read,
+    /// For reading and writing.
+    ReadWrite,
+}
+
+/// What a file system says of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileStat {
+    /// Which file this is, whatever it is called.
+    pub identity: FileIdentity,
+    /// Whether it is a regular file.
+    pub regular: bool,
+    /// How many names (hard links) it has.
+    pub links: u64,
+    /// Permission bits, without the file type.
+    pub mode: u32,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+}
+
+/// Device and inode: the same for two paths if and only if they name the same file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileIdentity {
+    /// The file system's device number.
+    pub device: u64,
+    /// The inode number within the device.
+    pub inode: u64,
+}

@@ -1,0 +1,227 @@
+//! The simulated disk behind the seam: how a call is made, and the calls that name paths.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
+
+use super::file::SimFile;
+use super::inode::{Attributes, Inode};
+use super::{Description, Fault, Machine, SimDisk, Verb, World};
+use crate::disk::{Access, Disk, DiskFile, FileIdentity, FileStat};
+
+/// A call that has begun: it was counted, and nobody else's can come in between.
+pub(super) struct Turn<'a> {
+    pub(super) machine: MutexGuard<'a, Machine>,
+    process: u64,
+    pub(super) fault: Option<Fault>,
+}
+
+impl SimDisk {
+    /// Begins a call.
+    pub(super) fn turn(&self, verb: Verb) -> io::Result<Turn<'_>> {
+        let mut machine = self.lock();
+        let hooks = machine.hooks.due(self.process, verb);
+        if !hooks.is_empty() {
+            drop(machine);
+            hooks.iter().for_each(|hook| hook(self));
+            machine = self.lock();
+        }
+        machine.expect_alive(self.process)?;
+        machine.calls += 1;
+        machine.calls_by_verb[verb as usize] += 1;
+        let fault = machine.faults.due(self.process, verb).into_iter().next();
+        Ok(Turn { machine, process: self.process, fault })
+    }
+
+    /// Makes a call that has no special ways to fail.
+    pub(super) fn call<T>(&self, verb: Verb, act: impl FnOnce(&mut Machine) -> io::Result<T>) -> io::Result<T> {
+        let mut turn = self.turn(verb)?;
+        if let Some(error) = turn.fault.and_then(Fault::error) {
+            return Err(error);
+        }
+        let result = act(&mut turn.machine);
+        turn.end(result)
+    }
+}
+
+impl Turn<'_> {
+    /// Ends the call, and with it the process or the power if that was planned; then nobody learns the result.
+    pub(super) fn end<T>(mut self, result: io::Result<T>) -> io::Result<T> {
+        match self.fault {
+            Some(Fault::PowerCut) => self.machine.power_is_on = false,
+            Some(Fault::Kill(_)) => self.machine.kill(self.process),
+            _ => {}
+        }
+        self.machine.expect_alive(self.process)?;
+        result
+    }
+}
+
+impl Machine {
+    fn expect_alive(&self, process: u64) -> io::Result<()> {
+        if !self.power_is_on {
+            Err(io::Error::other("power is off"))
+        } else if self.killed.contains(&process) {
+            Err(io::Error::other("the process was killed"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn open(&mut self, process: u64, inode: u64, writable: bool) -> u64 {
+        let seen_errors = self.world.inode(inode).write_errors;
+        self.opened += 1;
+        self.descriptions.insert(self.opened, Description { process, inode, writable, seen_errors });
+        self.opened
+    }
+}
+
+impl World {
+    /// Whether `path` is a directory that something is in, or the root.
+    fn is_directory(&self, path: &Path) -> bool {
+        path.parent().is_none() || self.directory.names().any(|name| name != path && name.starts_with(path))
+    }
+
+    pub(super) fn stat(&self, number: u64) -> FileStat {
+        let Attributes { mode, uid, gid } = self.inodes[&number].attributes();
+        let identity = FileIdentity { device: 1, inode: number };
+        FileStat { identity, regular: true, links: self.directory.links(number), mode, uid, gid }
+    }
+}
+
+impl Attributes {
+    pub(super) fn new(mode: u32) -> Attributes {
+        Attributes { mode: mode & 0o7777, uid: 0, gid: 0 }
+    }
+}
+
+impl Disk for SimDisk {
+    /// Resolves by the letters of the path alone, from `/`: there are no symlinks.
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        self.call(Verb::Resolve, |_| {
+            if path.as_os_str().is_empty() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            let mut resolved = PathBuf::from("/");
+            for component in path.components() {
+                match component {
+                    Component::Normal(name) => resolved.push(name),
+                    Component::ParentDir => {
+                        resolved.pop();
+                    }
+                    Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+                }
+            }
+            Ok(resolved)
+        })
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        let description = self.call(Verb::Open, |machine| {
+            if machine.world.is_directory(path) {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file, found a directory"));
+            }
+            let inode = machine.world.named(path)?;
+            Ok(machine.open(self.process, inode, access == Access::ReadWrite))
+        })?;
+        Ok(Arc::new(SimFile::new(self.clone(), description)))
+    }
+
+    fn create_new(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>> {
+        let description = self.call(Verb::CreateNew, |machine| {
+            if machine.world.directory.get(path).is_some() || machine.world.is_directory(path) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            let inode = machine.world.add_inode(Inode::new(Attributes::new(mode)));
+            machine.world.directory.add(path.to_path_buf(), inode);
+            Ok(machine.open(self.process, inode, true))
+        })?;
+        Ok(Arc::new(SimFile::new(self.clone(), description)))
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.call(Verb::Link, |machine| {
+            let inode = machine.world.named(from)?;
+            if machine.world.directory.get(to).is_some() || machine.world.is_directory(to) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            machine.world.directory.add(to.to_path_buf(), inode);
+            Ok(())
+        })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.call(Verb::Rename, |machine| {
+            let inode = machine.world.named(from)?;
+            if machine.world.is_directory(to) {
+                return Err(io::ErrorKind::IsADirectory.into());
+            }
+            machine.world.directory.rename(from.to_path_buf(), to.to_path_buf(), inode);
+            Ok(())
+        })
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.call(Verb::Remove, |machine| {
+            machine.world.named(path)?;
+            machine.world.directory.remove(path.to_path_buf());
+            Ok(())
+        })
+    }
+
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        let mut turn = self.turn(Verb::SyncDir)?;
+        if let Some(error) = turn.fault.and_then(Fault::error) {
+            return Err(error);
+        }
+        // Whoever is killed, or whose power goes, in the middle of a sync cannot count on any of it.
+        if turn.fault.is_none() {
+            turn.machine.world.directory.sync(directory);
+        }
+        turn.end(Ok(()))
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        self.call(Verb::Stat, |machine| {
+            if machine.world.is_directory(path) {
+                let identity = FileIdentity { device: 1, inode: 0 };
+                return Ok(FileStat { identity, regular: false, links: 2, mode: 0o755, uid: 0, gid: 0 });
+            }
+            machine.world.named(path).map(|inode| machine.world.stat(inode))
+        })
+    }
+
+    fn list(&self, directory: &Path, prefix: &OsString) -> io::Result<Vec<OsString>> {
+        self.call(Verb::List, |machine| {
+            let here = machine.world.directory.names().filter(|name| name.parent() == Some(directory));
+            let names = here.filter_map(Path::file_name);
+            Ok(names.filter(|name| name.as_bytes().starts_with(prefix.as_bytes())).map(OsString::from).collect())
+        })
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        self.call(Verb::FillRandom, |machine| {
+            machine.world.random.fill(bytes);
+            Ok(())
+        })
+    }
+
+    /// The time on the disk's own clock, which only [`Disk::pause`] moves.
+    fn unix_time(&self) -> u64 {
+        // Without power there is nobody to look at the clock.
+        self.call(Verb::UnixTime, |machine| Ok(machine.world.clock.as_secs())).unwrap_or_default()
+    }
+
+    /// Moves the disk's clock on and lets other threads run, without waiting for real.
+    fn pause(&self, duration: Duration) {
+        // A pause has no way to fail; the call that follows it will.
+        let _ = self.call(Verb::Pause, |machine| {
+            machine.world.clock += duration;
+            Ok(())
+        });
+        std::thread::yield_now();
+    }
+}

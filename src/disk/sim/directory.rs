@@ -1,0 +1,127 @@
+//! The simulated disk's names: which are there, which are durable, and the changes in between.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::choices::Choices;
+
+/// Every name on the disk, by its full path. Directories are taken to exist; only what is in them is recorded.
+#[derive(Clone, Default)]
+pub(super) struct Directory {
+    /// What processes see, as inode numbers.
+    entries: BTreeMap<PathBuf, u64>,
+    /// What is certain to survive a power cut.
+    durable: BTreeMap<PathBuf, u64>,
+    /// How `durable` becomes `entries`, oldest change first.
+    unsynced: Vec<Change>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Add { name: PathBuf, inode: u64 },
+    Remove { name: PathBuf },
+    Rename { from: PathBuf, to: PathBuf, inode: u64 },
+}
+
+impl Directory {
+    pub(super) fn get(&self, name: &Path) -> Option<u64> {
+        self.entries.get(name).copied()
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &Path> {
+        self.entries.keys().map(PathBuf::as_path)
+    }
+
+    /// How many names the file has.
+    pub(super) fn links(&self, inode: u64) -> u64 {
+        self.entries.values().filter(|&&other| other == inode).count() as u64
+    }
+
+    /// Whether the file has a name, or had one that a power cut could bring back.
+    pub(super) fn mentions(&self, inode: u64) -> bool {
+        self.durable.values().chain(self.entries.values()).any(|&other| other == inode)
+            || self.unsynced.iter().any(|change| match change {
+                Change::Add { inode: other, .. } | Change::Rename { inode: other, .. } => *other == inode,
+                Change::Remove { .. } => false,
+            })
+    }
+
+    pub(super) fn add(&mut self, name: PathBuf, inode: u64) {
+        self.change(Change::Add { name, inode });
+    }
+
+    /// Adds a name that is on the disk already.
+    pub(super) fn add_durable(&mut self, name: PathBuf, inode: u64) {
+        self.durable.insert(name.clone(), inode);
+        self.entries.insert(name, inode);
+    }
+
+    pub(super) fn remove(&mut self, name: PathBuf) {
+        self.change(Change::Remove { name });
+    }
+
+    /// Gives the file at `from` the name `to`, whoever had that. Two names of one file both stay, as POSIX has it.
+    pub(super) fn rename(&mut self, from: PathBuf, to: PathBuf, inode: u64) {
+        if self.get(&to) != Some(inode) {
+            self.change(Change::Rename { from, to, inode });
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.entries);
+        self.unsynced.push(change);
+    }
+
+    /// Brings the changes in one directory to the disk.
+    pub(super) fn sync(&mut self, directory: &Path) {
+        self.unsynced.retain(|change| {
+            let here = change.touches(directory);
+            if here {
+                change.apply(&mut self.durable);
+            }
+            !here
+        });
+    }
+
+    /// The names as they are found after a power cut: the durable ones, and of the changes either those up to some
+    /// moment (what a journal leaves) or any subset (what is promised). A rename happened or it did not.
+    pub(super) fn crashed(&self, choices: &mut Choices) -> Directory {
+        choices.next_subject();
+        let mut survivors = self.durable.clone();
+        if !self.unsynced.is_empty() {
+            let journaled = choices.pick(1) == 0;
+            let journal_end = choices.pick(self.unsynced.len() as u64) as usize;
+            for (at, change) in self.unsynced.iter().enumerate() {
+                let kept = if journaled { at < journal_end } else { choices.pick(1) == 1 };
+                if kept {
+                    change.apply(&mut survivors);
+                }
+            }
+        }
+        Directory { entries: survivors.clone(), durable: survivors, unsynced: Vec::new() }
+    }
+}
+
+impl Change {
+    fn touches(&self, directory: &Path) -> bool {
+        match self {
+            Change::Add { name, .. } | Change::Remove { name } => name.parent() == Some(directory),
+            Change::Rename { from, to, .. } => from.parent() == Some(directory) || to.parent() == Some(directory),
+        }
+    }
+
+    fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
+        match self {
+            Change::Add { name, inode } => {
+                names.insert(name.clone(), *inode);
+            }
+            Change::Remove { name } => {
+                names.remove(name);
+            }
+            Change::Rename { from, to, inode } => {
+                names.remove(from);
+                names.insert(to.clone(), *inode);
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What goes wrong on a simulated disk, and at which call.
+
+use std::io;
+
+use super::SimDisk;
+
+/// The calls of the seam, by the methods of `Disk` and `DiskFile`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each is named after its method")]
+pub enum Verb {
+    Resolve,
+    Open,
+    CreateNew,
+    Link,
+    Rename,
+    Remove,
+    SyncDir,
+    Stat,
+    List,
+    FillRandom,
+    UnixTime,
+    Pause,
+    ReadAt,
+    WriteAt,
+    Len,
+    SetLen,
+    SyncData,
+    SyncAll,
+    NextData,
+    TryLock,
+    Unlock,
+    FileStat,
+    SetOwnerAndMode,
+    Map,
+}
+
+impl Verb {
+    /// How many there are.
+    pub(super) const COUNT: usize = Verb::Map as usize + 1;
+}
+
+/// Which call is meant, counted from the moment this is handed to the disk: the first call after that is number 1.
+#[derive(Debug, Clone, Copy)]
+pub struct When {
+    nth: u64,
+    verb: Option<Verb>,
+    process: Option<u64>,
+}
+
+impl When {
+    /// The `nth` call from now on, of any kind.
+    pub fn nth(nth: u64) -> When {
+        When { nth, verb: None, process: None }
+    }
+
+    /// The next call.
+    pub fn next() -> When {
+        When::nth(1)
+    }
+
+    /// Counts only calls of this kind.
+    pub fn of(self, verb: Verb) -> When {
+        When { verb: Some(verb), ..self }
+    }
+
+    /// Counts only calls of this handle's process.
+    pub fn by(self, process: &SimDisk) -> When {
+        When { process: Some(process.process), ..self }
+    }
+
+    fn means(&self, process: u64, verb: Verb) -> bool {
+        self.process.is_none_or(|meant| meant == process) && self.verb.is_none_or(|meant| meant == verb)
+    }
+}
+
+/// How a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It does nothing and returns an error of this kind. A sync that fails drops what it should have written.
+    Error(io::ErrorKind),
+    /// As `Error`, with an error number of the operating system.
+    Os(i32),
+    /// A read or write handles at most this many bytes and says so; other calls are not affected.
+    Short(usize),
+    /// The process is killed in the middle of it: a write has written at most this many bytes, a sync has brought
+    /// nothing to the disk, other calls have done their work, and nobody learns of it.
+    Kill(usize),
+    /// The power goes out in the middle of it: what it did counts as not yet synced, and it and all later calls fail.
+    PowerCut,
+}
+
+/// Whether a fault goes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// The call fails, the ones after it work.
+    Once,
+    /// From that call on, all that are meant fail.
+    Forever,
+}
+
+impl Fault {
+    /// The error that the caller sees, if the fault shows itself as one and the call does nothing.
+    pub(super) fn error(self) -> Option<io::Error> {
+        match self {
+            Fault::Error(kind) => Some(kind.into()),
+            Fault::Os(number) => Some(io::Error::from_raw_os_error(number)),
+            Fault::Short(_) | Fault::Kill(_) | Fault::PowerCut => None,
+        }
+    }
+
+    /// How many bytes a read or write handles, of those that it was asked for.
+    pub(super) fn limit(self, asked: usize) -> usize {
+        match self {
+            Fault::Short(most) | Fault::Kill(most) => asked.min(most),
+            Fault::Error(_) | Fault::Os(_) | Fault::PowerCut => asked,
+        }
+    }
+}
+
+/// Things that happen at certain calls: faults, or a test's own closures.
+pub(super) struct Schedule<T> {
+    planned: Vec<Planned<T>>,
+}
+
+struct Planned<T> {
+    when: When,
+    repeat: Repeat,
+    what: T,
+}
+
+impl<T> Default for Schedule<T> {
+    fn default() -> Schedule<T> {
+        Schedule { planned: Vec::new() }
+    }
+}
+
+impl<T: Clone> Schedule<T> {
+    pub(super) fn add(&mut self, when: When, repeat: Repeat, what: T) {
+        self.planned.push(Planned { when, repeat, what });
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.planned.clear();
+    }
+
+    /// Counts one call and returns what happens at it, in the order in which it was planned.
+    pub(super) fn due(&mut self, process: u64, verb: Verb) -> Vec<T> {
+        let mut due = Vec::new();
+        self.planned.retain_mut(|planned| {
+            if !planned.when.means(process, verb) {
+                return true;
+            }
+            planned.when.nth = planned.when.nth.saturating_sub(1);
+            if planned.when.nth > 0 {
+                return true;
+            }
+            due.push(planned.what.clone());
+            planned.repeat == Repeat::Forever
+        });
+        due
+    }
+}

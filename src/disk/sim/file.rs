@@ -1,0 +1,200 @@
+//! The simulated disk's open files and maps.
+
+use std::io;
+
+use super::inode::{Attributes, PAGE};
+use super::{Fault, Machine, SimDisk, Verb};
+use crate::disk::{DiskFile, FileStat, Map, MappedBytes};
+
+/// No simulated file gets longer: contents are kept in memory, holes and all.
+const MAX_LEN: u64 = 1 << 32;
+
+/// An open file description of the simulated disk.
+pub(super) struct SimFile {
+    disk: SimDisk,
+    description: u64,
+}
+
+impl SimFile {
+    pub(super) fn new(disk: SimDisk, description: u64) -> SimFile {
+        SimFile { disk, description }
+    }
+
+    /// A sync of either kind.
+    fn sync(&self, verb: Verb) -> io::Result<()> {
+        let mut turn = self.disk.turn(verb)?;
+        let machine = &mut *turn.machine;
+        let crash = machine.world.settings.crash;
+        let reached = &mut machine.world.settings.failed_syncs;
+        let description = machine.descriptions.get_mut(&self.description).expect(OPEN);
+        let inode = machine.world.inodes.get_mut(&description.inode).expect(OPEN);
+        if let Some(error) = turn.fault.and_then(Fault::error) {
+            inode.fail_sync(reached, crash);
+            description.seen_errors = inode.write_errors;
+            return Err(error);
+        }
+        if description.seen_errors < inode.write_errors {
+            // Another description's sync failed: this one hears of it too, once. What it should have written is on
+            // its way, but the disk was not told to make it stay.
+            description.seen_errors = inode.write_errors;
+            return turn.end(Err(io::Error::from_raw_os_error(libc::EIO)));
+        }
+        // Whoever is killed, or whose power goes, in the middle of a sync cannot count on any of it.
+        if turn.fault.is_none() {
+            inode.sync(verb == Verb::SyncAll);
+        }
+        turn.end(Ok(()))
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        self.disk.lock().close(self.description);
+    }
+}
+
+/// Why a file of a process that lives is in the machine's tables.
+const OPEN: &str = "the file is open";
+
+impl Machine {
+    fn inode_of(&self, description: u64) -> u64 {
+        self.descriptions.get(&description).expect(OPEN).inode
+    }
+
+    fn expect_writable(&self, description: u64) -> io::Result<()> {
+        let writable = self.descriptions.get(&description).expect(OPEN).writable;
+        if writable { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EBADF)) }
+    }
+}
+
+fn expect_length(len: Option<u64>) -> io::Result<()> {
+    if len.is_some_and(|len| len <= MAX_LEN) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EFBIG)) }
+}
+
+impl DiskFile for SimFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut turn = self.disk.turn(Verb::ReadAt)?;
+        if let Some(error) = turn.fault.and_then(Fault::error) {
+            return Err(error);
+        }
+        let limit = turn.fault.map_or(buffer.len(), |fault| fault.limit(buffer.len()));
+        let inode = turn.machine.inode_of(self.description);
+        let count = turn.machine.world.inode(inode).read(offset, &mut buffer[..limit]);
+        turn.end(Ok(count))
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        let mut turn = self.disk.turn(Verb::WriteAt)?;
+        if let Some(error) = turn.fault.and_then(Fault::error) {
+            return Err(error);
+        }
+        turn.machine.expect_writable(self.description)?;
+        expect_length(offset.checked_add(bytes.len() as u64))?;
+        let count = turn.fault.map_or(bytes.len(), |fault| fault.limit(bytes.len()));
+        let inode = turn.machine.inode_of(self.description);
+        turn.machine.world.inode(inode).write(offset, &bytes[..count]);
+        turn.end(Ok(count))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.disk.call(Verb::Len, |machine| {
+            let inode = machine.inode_of(self.description);
+            Ok(machine.world.inode(inode).len())
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.call(Verb::SetLen, |machine| {
+            machine.expect_writable(self.description)?;
+            expect_length(Some(len))?;
+            let inode = machine.inode_of(self.description);
+            machine.world.inode(inode).set_len(len);
+            Ok(())
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync(Verb::SyncData)
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync(Verb::SyncAll)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        self.disk.call(Verb::NextData, |machine| {
+            let holes = machine.world.settings.holes;
+            let inode = machine.inode_of(self.description);
+            let inode = machine.world.inode(inode);
+            Ok(if holes { inode.next_data(offset) } else { (offset < inode.len()).then_some(offset) })
+        })
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        self.disk.call(Verb::TryLock, |machine| {
+            let inode = machine.inode_of(self.description);
+            let owner = machine.world.inode(inode).locked_by.get_or_insert(self.description);
+            Ok(*owner == self.description)
+        })
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        self.disk.call(Verb::Unlock, |machine| {
+            let inode = machine.inode_of(self.description);
+            let lock = &mut machine.world.inode(inode).locked_by;
+            lock.take_if(|owner| *owner == self.description);
+            Ok(())
+        })
+    }
+
+    fn stat(&self) -> io::Result<FileStat> {
+        self.disk.call(Verb::FileStat, |machine| {
+            let inode = machine.inode_of(self.description);
+            Ok(machine.world.stat(inode))
+        })
+    }
+
+    fn set_owner_and_mode(&self, like: &FileStat) -> io::Result<()> {
+        self.disk.call(Verb::SetOwnerAndMode, |machine| {
+            let inode = machine.inode_of(self.description);
+            let attributes = Attributes { uid: like.uid, gid: like.gid, ..Attributes::new(like.mode) };
+            machine.world.inode(inode).set_attributes(attributes);
+            Ok(())
+        })
+    }
+
+    fn map(&self, len: u64) -> io::Result<Option<Map>> {
+        self.disk.call(Verb::Map, |machine| {
+            let inode = machine.inode_of(self.description);
+            let map = || Map::from_bytes(Box::new(SimMap { disk: self.disk.clone(), inode, len }));
+            Ok(machine.world.settings.maps.then(map))
+        })
+    }
+}
+
+/// A map of a simulated file. It shows the file as it is, whatever has become of the process and of the power.
+struct SimMap {
+    disk: SimDisk,
+    inode: u64,
+    len: u64,
+}
+
+impl MappedBytes for SimMap {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) {
+        let mut machine = self.disk.lock();
+        let inode = machine.world.inode(self.inode);
+        let (end, covered) = (offset + out.len() as u64, inode.len().next_multiple_of(PAGE));
+        if end > covered {
+            // Not while holding the disk: the panic is the test's to look at, and others may go on.
+            drop(machine);
+            panic!("SIGBUS: bytes {offset}..{end} of a map of a file whose last page ends at {covered}");
+        }
+        let count = inode.read(offset, out);
+        // The kernel fills the last page up with zeros.
+        out[count..].fill(0);
+    }
+}

@@ -1,0 +1,274 @@
+//! One simulated file: what processes see, what the disk holds, and the changes in between.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::choices::{Choices, Random};
+
+/// What a kernel caches, maps and punches holes by.
+pub(super) const PAGE: u64 = 4096;
+
+/// A file's contents and attributes. Cloning shares the contents until one side changes them.
+#[derive(Clone)]
+pub(super) struct Inode {
+    /// What a read returns: the page cache.
+    cache: Arc<Vec<u8>>,
+    /// What is certain to survive a power cut.
+    durable: Arc<Vec<u8>>,
+    /// How `durable` becomes `cache`, oldest change first, except for what a failed sync dropped.
+    unsynced: Vec<Change>,
+    attributes: Attributes,
+    durable_attributes: Attributes,
+    /// How many times writing back has failed; each open description reports each failure once.
+    pub(super) write_errors: u64,
+    /// The description that has the advisory lock.
+    pub(super) locked_by: Option<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attributes {
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+/// How power cuts treat bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Crash {
+    /// The size of the pieces that survive whole or not at all.
+    pub(super) sector: u64,
+    /// Whether a sector that a file grew by, and that did not survive, can hold other things than zeros.
+    pub(super) garbage: bool,
+}
+
+#[derive(Clone)]
+enum Change {
+    Write {
+        offset: u64,
+        bytes: Arc<[u8]>,
+    },
+    SetLen(u64),
+    /// What remains of a write whose bytes a failed sync dropped: the length that it gave the file.
+    Grow(u64),
+}
+
+impl Inode {
+    /// An empty file, as it is when its creation survived and nothing else.
+    pub(super) fn new(attributes: Attributes) -> Inode {
+        Inode::with_contents(Arc::default(), attributes)
+    }
+
+    /// A file that is on the disk as it is here.
+    pub(super) fn with_contents(contents: Arc<Vec<u8>>, attributes: Attributes) -> Inode {
+        Inode {
+            cache: Arc::clone(&contents),
+            durable: contents,
+            unsynced: Vec::new(),
+            attributes,
+            durable_attributes: attributes,
+            write_errors: 0,
+            locked_by: None,
+        }
+    }
+
+    pub(super) fn contents(&self) -> &[u8] {
+        &self.cache
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.cache.len() as u64
+    }
+
+    pub(super) fn attributes(&self) -> Attributes {
+        self.attributes
+    }
+
+    pub(super) fn set_attributes(&mut self, attributes: Attributes) {
+        self.attributes = attributes;
+    }
+
+    /// Puts other contents into the file and onto the disk, as damage or restoration from outside would.
+    pub(super) fn replace_contents(&mut self, contents: Vec<u8>) {
+        self.cache = Arc::new(contents);
+        self.durable = Arc::clone(&self.cache);
+        self.unsynced.clear();
+    }
+
+    /// Copies what is there from `offset` on and returns how much that was.
+    pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> usize {
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.cache.get(offset..)).unwrap_or_default();
+        let count = rest.len().min(out.len());
+        out[..count].copy_from_slice(&rest[..count]);
+        count
+    }
+
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.change(Change::Write { offset, bytes: bytes.into() });
+        }
+    }
+
+    pub(super) fn set_len(&mut self, len: u64) {
+        self.change(Change::SetLen(len));
+    }
+
+    fn change(&mut self, change: Change) {
+        change.apply(Arc::make_mut(&mut self.cache));
+        self.unsynced.push(change);
+    }
+
+    /// The first page at or after `offset` that holds more than zeros, as if the others had never been written.
+    pub(super) fn next_data(&self, offset: u64) -> Option<u64> {
+        let first_page = offset / PAGE * PAGE;
+        let rest = self.cache.get(usize::try_from(first_page).ok()?..)?;
+        let page = rest.chunks(PAGE as usize).position(|page| page.iter().any(|&byte| byte != 0))?;
+        Some(offset.max(first_page + page as u64 * PAGE)).filter(|&found| found < self.len())
+    }
+
+    /// Brings contents and length to the disk, and with `attributes_too` the mode and owner.
+    pub(super) fn sync(&mut self, attributes_too: bool) {
+        if !self.unsynced.is_empty() {
+            let durable = Arc::make_mut(&mut self.durable);
+            for change in self.unsynced.drain(..) {
+                change.apply(durable);
+            }
+        }
+        if attributes_too {
+            self.durable_attributes = self.attributes;
+        }
+    }
+
+    /// What a sync that fails leaves: the pages look clean, so nothing will ever write them again, whatever syncs
+    /// succeed later. `reached` says what had been written before the error. The file's length is not data and is
+    /// still on its way.
+    pub(super) fn fail_sync(&mut self, reached: &mut Choices, crash: Crash) {
+        self.durable = self.after_power_cut(reached, crash);
+        for change in &mut self.unsynced {
+            if let Change::Write { offset, bytes } = change {
+                *change = Change::Grow(*offset + bytes.len() as u64);
+            }
+        }
+        self.write_errors += 1;
+    }
+
+    /// Forgets clean pages: what is read now comes from the disk, save for what is still to be written there.
+    pub(super) fn drop_cache(&mut self) {
+        self.cache = Arc::clone(&self.durable);
+        if !self.unsynced.is_empty() {
+            let cache = Arc::make_mut(&mut self.cache);
+            for change in &self.unsynced {
+                change.apply(cache);
+            }
+        }
+    }
+
+    /// The file as it is found after a power cut.
+    pub(super) fn crashed(&self, choices: &mut Choices, crash: Crash) -> Inode {
+        choices.next_subject();
+        let mut survivor = Inode::with_contents(self.after_power_cut(choices, crash), self.durable_attributes);
+        if self.attributes != self.durable_attributes && choices.pick(1) == 1 {
+            survivor.attributes = self.attributes;
+            survivor.durable_attributes = self.attributes;
+        }
+        survivor
+    }
+
+    /// Mixes the durable contents with some of the unsynced changes.
+    ///
+    /// Two things are chosen. The *length* is one that the file has had since the last sync, or in the middle of a write
+    /// that made it longer. Each *sector* holds what it has held at some moment since the last sync: so a sector is
+    /// never torn (ask for smaller sectors to have that), but any of them can be older or newer than its neighbour, and
+    /// than the length. The one tie is that a sector which the chosen length had cut off, before it grew again, has
+    /// lost what it held: journals see to that.
+    fn after_power_cut(&self, choices: &mut Choices, crash: Crash) -> Arc<Vec<u8>> {
+        if self.unsynced.is_empty() {
+            return Arc::clone(&self.durable);
+        }
+        let mut contents = (*self.durable).clone();
+        let kept_lengths = choices.pick(self.unsynced.len() as u64) as usize;
+        let mut length = contents.len() as u64;
+        let mut longest = length;
+        for (at, change) in self.unsynced.iter().enumerate() {
+            if at < kept_lengths {
+                length = change.length_after(length);
+            }
+            longest = longest.max(change.length_after(0));
+        }
+        if let Some(write @ Change::Write { .. }) = self.unsynced.get(kept_lengths) {
+            let whole_sectors = (write.length_after(length).max(1) - 1) / crash.sector;
+            let already = length / crash.sector;
+            match choices.pick(whole_sectors.saturating_sub(already)) {
+                0 => {}
+                more => length = (already + more) * crash.sector,
+            }
+        }
+        contents.resize(longest as usize, 0);
+        for (start, history) in self.sector_histories(crash.sector) {
+            let cut_off = |&at: &usize| at < kept_lengths && matches!(self.unsynced[at], Change::SetLen(_));
+            let least = history.iter().rposition(cut_off).map_or(0, |last| last + 1);
+            let kept = least + choices.pick((history.len() - least) as u64) as usize;
+            if crash.garbage && kept == 0 && choices.pick(1) == 0 {
+                let end = contents.len().min((start + crash.sector) as usize);
+                let never_written = self.durable.len().max(start as usize)..end;
+                Random::from_seed(start).fill(contents.get_mut(never_written).unwrap_or_default());
+            }
+            for &at in &history[..kept] {
+                self.unsynced[at].apply_within(&mut contents, start, start + crash.sector);
+            }
+        }
+        contents.resize(length as usize, 0);
+        Arc::new(contents)
+    }
+
+    /// For each sector, by its offset, the unsynced changes to its bytes, as positions in `unsynced`.
+    fn sector_histories(&self, sector: u64) -> BTreeMap<u64, Vec<usize>> {
+        let mut histories = BTreeMap::<u64, Vec<usize>>::new();
+        let mut length = self.durable.len() as u64;
+        for (at, change) in self.unsynced.iter().enumerate() {
+            let changed = match change {
+                Change::Write { offset, bytes } => *offset..*offset + bytes.len() as u64,
+                Change::SetLen(len) => *len..length,
+                Change::Grow(_) => 0..0,
+            };
+            if !changed.is_empty() {
+                for number in changed.start / sector..changed.end.div_ceil(sector) {
+                    histories.entry(number * sector).or_default().push(at);
+                }
+            }
+            length = change.length_after(length);
+        }
+        histories
+    }
+}
+
+impl Change {
+    fn length_after(&self, length: u64) -> u64 {
+        match self {
+            Change::Write { offset, bytes } => length.max(offset + bytes.len() as u64),
+            Change::SetLen(len) => *len,
+            Change::Grow(end) => length.max(*end),
+        }
+    }
+
+    fn apply(&self, contents: &mut Vec<u8>) {
+        let length = self.length_after(contents.len() as u64);
+        contents.resize(length as usize, 0);
+        if let Change::Write { offset, bytes } = self {
+            contents[*offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        }
+    }
+
+    /// Does to the bytes from `start` to `end` what the change does to them, and nothing to any other.
+    fn apply_within(&self, contents: &mut [u8], start: u64, end: u64) {
+        let end = end.min(contents.len() as u64);
+        match self {
+            Change::Write { offset, bytes } => {
+                let (from, to) = (start.max(*offset), end.min(offset + bytes.len() as u64));
+                let source = &bytes[(from - offset) as usize..(to - offset) as usize];
+                contents[from as usize..to as usize].copy_from_slice(source);
+            }
+            Change::SetLen(len) => contents[start.max(*len).min(end) as usize..end as usize].fill(0),
+            Change::Grow(_) => {}
+        }
+    }
+}

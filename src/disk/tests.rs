@@ -1,0 +1,401 @@
+//! The same expectations of every disk, and what only the operating system can be asked.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use super::sim::SimDisk;
+use super::{Access, Disk, FileStat, RealDisk};
+
+/// A directory of the operating system that goes away with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Scratch {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("caskfile-disk-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).expect("create a scratch directory");
+        Scratch(RealDisk.resolve(&path).expect("resolve the scratch directory"))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A leftover in the temporary directory is no reason to fail a test.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs the same check over the operating system and over the simulated disk.
+fn on_every_disk(check: impl Fn(&dyn Disk, &Path)) {
+    check(&SimDisk::new(), Path::new("/directory"));
+    let scratch = Scratch::new();
+    check(&RealDisk, &scratch.0);
+}
+
+fn kind<T>(result: io::Result<T>) -> Option<io::ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+#[test]
+fn what_was_written_is_read_and_reads_are_short_at_the_end_of_the_file() {
+    on_every_disk(|disk, directory| {
+        let file = disk.create_new(&directory.join("file"), 0o600).unwrap();
+        assert_eq!(file.write_at(3, b"abcdef").unwrap(), 6);
+        assert_eq!(file.len().unwrap(), 9);
+        let mut buffer = [0xFF; 4];
+        assert_eq!(file.read_at(1, &mut buffer).unwrap(), 4);
+        assert_eq!(&buffer, b"\0\0ab");
+        assert_eq!(file.read_at(7, &mut buffer).unwrap(), 2);
+        assert_eq!(&buffer, b"efab");
+        assert_eq!(file.read_at(9, &mut buffer).unwrap(), 0);
+        assert_eq!(file.read_at(1000, &mut buffer).unwrap(), 0);
+        file.sync_data().unwrap();
+        file.sync_all().unwrap();
+    });
+}
+
+#[test]
+fn set_len_cuts_and_extends_with_zeros() {
+    on_every_disk(|disk, directory| {
+        let file = disk.create_new(&directory.join("file"), 0o600).unwrap();
+        file.write_at(0, b"abcdef").unwrap();
+        file.set_len(2).unwrap();
+        file.set_len(4).unwrap();
+        assert_eq!(file.len().unwrap(), 4);
+        let mut buffer = [0xFF; 8];
+        assert_eq!(file.read_at(0, &mut buffer).unwrap(), 4);
+        assert_eq!(&buffer[..4], b"ab\0\0");
+    });
+}
+
+#[test]
+fn a_file_opened_for_reading_cannot_be_written() {
+    on_every_disk(|disk, directory| {
+        let path = directory.join("file");
+        disk.create_new(&path, 0o600).unwrap().write_at(0, b"kept").unwrap();
+        let file = disk.open(&path, Access::Read).unwrap();
+        assert!(file.write_at(0, b"lost").is_err());
+        assert!(file.set_len(0).is_err());
+        let mut buffer = [0; 4];
+        assert_eq!(file.read_at(0, &mut buffer).unwrap(), 4);
+        assert_eq!(&buffer, b"kept");
+    });
+}
+
+#[test]
+fn opening_what_is_not_there_says_so() {
+    on_every_disk(|disk, directory| {
+        let path = directory.join("file");
+        assert_eq!(kind(disk.open(&path, Access::ReadWrite)), Some(io::ErrorKind::NotFound));
+        assert_eq!(kind(disk.stat(&path)), Some(io::ErrorKind::NotFound));
+        assert_eq!(kind(disk.remove(&path)), Some(io::ErrorKind::NotFound));
+        assert_eq!(kind(disk.rename(&path, &directory.join("other"))), Some(io::ErrorKind::NotFound));
+        assert_eq!(kind(disk.link(&path, &directory.join("other"))), Some(io::ErrorKind::NotFound));
+    });
+}
+
+#[test]
+fn a_directory_is_not_opened_as_a_file() {
+    on_every_disk(|disk, directory| {
+        disk.create_new(&directory.join("file"), 0o600).unwrap();
+        let error = disk.open(directory, Access::Read).err().expect("refused");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("directory"), "{error}");
+        assert!(!disk.stat(directory).unwrap().regular);
+    });
+}
+
+#[test]
+fn create_new_and_link_refuse_a_taken_name_and_rename_replaces_it() {
+    on_every_disk(|disk, directory| {
+        let (old, new) = (directory.join("old"), directory.join("new"));
+        disk.create_new(&old, 0o600).unwrap();
+        let file = disk.create_new(&new, 0o600).unwrap();
+        assert_eq!(kind(disk.create_new(&old, 0o600)), Some(io::ErrorKind::AlreadyExists));
+        assert_eq!(kind(disk.link(&new, &old)), Some(io::ErrorKind::AlreadyExists));
+        disk.rename(&new, &old).unwrap();
+        assert_eq!(disk.stat(&old).unwrap(), file.stat().unwrap());
+        assert_eq!(kind(disk.stat(&new)), Some(io::ErrorKind::NotFound));
+        disk.sync_dir(directory).unwrap();
+    });
+}
+
+#[test]
+fn two_names_of_a_file_have_one_identity_and_a_rename_between_them_removes_neither() {
+    on_every_disk(|disk, directory| {
+        let (first, second) = (directory.join("first"), directory.join("second"));
+        let file = disk.create_new(&first, 0o600).unwrap();
+        assert_eq!(file.stat().unwrap().links, 1);
+        disk.link(&first, &second).unwrap();
+        disk.rename(&first, &second).unwrap();
+        let stat = file.stat().unwrap();
+        assert_eq!((stat.links, stat.regular), (2, true));
+        assert_eq!(disk.stat(&first).unwrap(), stat);
+        assert_eq!(disk.stat(&second).unwrap(), stat);
+        disk.remove(&first).unwrap();
+        assert_eq!(disk.open(&second, Access::Read).unwrap().stat().unwrap().links, 1);
+        disk.remove(&second).unwrap();
+        assert_eq!(file.stat().unwrap().links, 0);
+    });
+}
+
+#[test]
+fn list_gives_the_names_that_start_with_the_prefix() {
+    on_every_disk(|disk, directory| {
+        for name in ["store", "store.a", "store.b", "other"] {
+            disk.create_new(&directory.join(name), 0o600).unwrap();
+        }
+        let mut names = disk.list(directory, &OsString::from("store.")).unwrap();
+        names.sort();
+        assert_eq!(names, ["store.a", "store.b"]);
+    });
+}
+
+#[test]
+fn one_description_has_the_lock_until_it_gives_it_up_or_is_closed() {
+    on_every_disk(|disk, directory| {
+        let path = directory.join("file");
+        let first = disk.create_new(&path, 0o600).unwrap();
+        let second = disk.open(&path, Access::ReadWrite).unwrap();
+        assert!(first.try_lock().unwrap());
+        assert!(first.try_lock().unwrap(), "it has it already");
+        assert!(!second.try_lock().unwrap());
+        second.unlock().unwrap();
+        assert!(!second.try_lock().unwrap(), "it was not its to give up");
+        first.unlock().unwrap();
+        assert!(second.try_lock().unwrap());
+        assert!(!first.try_lock().unwrap());
+        drop(disk.open(&path, Access::Read).unwrap());
+        assert!(!first.try_lock().unwrap(), "closing a description frees its own lock only");
+        drop(second);
+        assert!(first.try_lock().unwrap());
+    });
+}
+
+#[test]
+fn a_file_takes_the_owner_and_mode_of_another() {
+    on_every_disk(|disk, directory| {
+        let file = disk.create_new(&directory.join("file"), 0o600).unwrap();
+        let own = file.stat().unwrap();
+        file.set_owner_and_mode(&FileStat { mode: 0o644, ..own }).unwrap();
+        assert_eq!(file.stat().unwrap(), FileStat { mode: 0o644, ..own });
+        // Only the superuser gives files away; anyone else is refused and must hear of it.
+        let given_away = FileStat { uid: own.uid + 1, gid: own.gid + 1, ..own };
+        match file.set_owner_and_mode(&given_away) {
+            Ok(()) => assert_eq!(file.stat().unwrap(), given_away),
+            Err(error) => assert_eq!((error.kind(), own.uid == 0), (io::ErrorKind::PermissionDenied, false)),
+        }
+    });
+}
+
+#[test]
+fn a_map_shows_what_another_description_writes_later_and_outlives_both_file_and_name() {
+    on_every_disk(|disk, directory| {
+        let path = directory.join("file");
+        let reader = disk.create_new(&path, 0o600).unwrap();
+        reader.write_at(0, b"before..").unwrap();
+        let map = reader.map(8).unwrap().expect("this disk maps");
+        let writer = disk.open(&path, Access::ReadWrite).unwrap();
+        assert!(map.equals(0, b"before.."));
+        writer.write_at(0, b"after...").unwrap();
+        assert!(map.equals(0, b"after..."));
+        assert_eq!(map.word(0), u64::from_le_bytes(*b"after..."));
+        drop((reader, writer));
+        disk.remove(&path).unwrap();
+        assert!(map.equals(0, b"after..."));
+    });
+}
+
+#[test]
+fn a_map_beyond_the_end_shows_the_file_as_it_grows() {
+    on_every_disk(|disk, directory| {
+        let file = disk.create_new(&directory.join("file"), 0o600).unwrap();
+        file.write_at(0, b"x").unwrap();
+        let map = file.map(1 << 20).unwrap().expect("this disk maps");
+        assert_eq!(map.len(), 1 << 20);
+        assert_eq!(map.word(8), 0, "the rest of the last page is zeros");
+        file.write_at(100_000, b"grown").unwrap();
+        let mut bytes = [0xFF; 7];
+        map.read(99_999, &mut bytes);
+        assert_eq!(&bytes, b"\0grown\0");
+    });
+}
+
+#[test]
+fn a_map_refuses_ranges_that_it_does_not_have() {
+    on_every_disk(|disk, directory| {
+        let file = disk.create_new(&directory.join("file"), 0o600).unwrap();
+        file.set_len(1 << 16).unwrap();
+        let map = file.map(1 << 16).unwrap().expect("this disk maps");
+        let refused = |read: &dyn Fn()| catch_unwind(AssertUnwindSafe(read)).is_err();
+        let mut bytes = [0; 4];
+        map.read((1 << 16) - 4, &mut bytes);
+        assert!(refused(&|| map.read((1 << 16) - 3, &mut [0; 4])));
+        assert!(refused(&|| map.read(u64::MAX, &mut [0; 4])));
+        assert!(refused(&|| _ = map.word(1 << 16)));
+        assert!(refused(&|| _ = map.word(4)), "not a multiple of 8");
+        assert!(refused(&|| _ = map.equals((1 << 16) - 3, b"1234")));
+        assert!(refused(&|| _ = map.compare((1 << 16) - 3, 4, b"")));
+        // SAFETY: nobody writes to the file.
+        assert!(refused(&|| _ = unsafe { map.slice((1 << 16) - 3, 4) }));
+        map.prefetch(u64::MAX);
+    });
+}
+
+#[test]
+fn next_data_skips_nothing_but_zeros() {
+    on_every_disk(|disk, directory| {
+        let file = disk.create_new(&directory.join("file"), 0o600).unwrap();
+        let (data, end) = (1 << 20, 3 << 20);
+        file.write_at(data + 5, b"data").unwrap();
+        file.set_len(end).unwrap();
+        let found = file.next_data(0).unwrap().expect("there is data");
+        assert!(found <= data + 5);
+        assert_eq!(file.next_data(data + 7).unwrap(), Some(data + 7), "inside data is data");
+        assert!(file.next_data(data + (64 << 10)).unwrap().is_none_or(|found| found < end));
+        assert_eq!(file.next_data(end).unwrap(), None);
+        assert_eq!(file.next_data(u64::MAX).unwrap(), None);
+    });
+}
+
+#[test]
+fn random_bytes_differ() {
+    on_every_disk(|disk, _| {
+        let (mut first, mut second) = ([0; 16], [0; 16]);
+        disk.fill_random(&mut first).unwrap();
+        disk.fill_random(&mut second).unwrap();
+        assert_ne!(first, second);
+        assert!(disk.unix_time() > 1_600_000_000);
+    });
+}
+
+#[test]
+fn a_relative_path_with_dots_becomes_absolute() {
+    let here = std::env::current_dir().unwrap().canonicalize().unwrap();
+    assert_eq!(kind(RealDisk.resolve(Path::new("no/../no-such-file"))), Some(io::ErrorKind::NotFound));
+    assert_eq!(RealDisk.resolve(Path::new("./no-such-file")).unwrap(), here.join("no-such-file"));
+    assert_eq!(SimDisk::new().resolve(Path::new("./no/../file")).unwrap(), Path::new("/file"));
+    on_every_disk(|disk, _| {
+        assert_eq!(kind(disk.resolve(Path::new(""))), Some(io::ErrorKind::NotFound));
+        assert_eq!(disk.resolve(Path::new("/")).unwrap(), Path::new("/"));
+    });
+}
+
+#[test]
+fn symlinks_are_resolved_even_where_they_dangle() {
+    let scratch = Scratch::new();
+    let at = |name: &str| scratch.0.join(name);
+    fs::create_dir(at("real")).unwrap();
+    symlink("real", at("directory")).unwrap();
+    symlink("directory/file", at("first")).unwrap();
+    symlink(at("first"), at("second")).unwrap();
+    for path in ["real/file", "directory/file", "first", "second", "directory/../second"] {
+        assert_eq!(RealDisk.resolve(&at(path)).unwrap(), at("real/file"), "{path} dangles");
+    }
+    fs::write(at("real/file"), b"").unwrap();
+    for path in ["real/file", "directory/file", "first", "second"] {
+        assert_eq!(RealDisk.resolve(&at(path)).unwrap(), at("real/file"), "{path}");
+    }
+    assert_eq!(kind(RealDisk.resolve(&at("nowhere/file"))), Some(io::ErrorKind::NotFound));
+    symlink("nowhere/file", at("lost")).unwrap();
+    assert_eq!(kind(RealDisk.resolve(&at("lost"))), Some(io::ErrorKind::NotFound));
+    symlink("loop", at("loop")).unwrap();
+    assert!(RealDisk.resolve(&at("loop")).is_err());
+}
+
+#[test]
+fn a_planted_symlink_is_neither_opened_nor_created_through() {
+    let scratch = Scratch::new();
+    let (target, planted) = (scratch.0.join("target"), scratch.0.join("planted"));
+    symlink(&target, &planted).unwrap();
+    assert_eq!(kind(RealDisk.create_new(&planted, 0o600)), Some(io::ErrorKind::AlreadyExists));
+    assert!(!target.exists());
+    fs::write(&target, b"").unwrap();
+    assert_eq!(kind(RealDisk.open(&planted, Access::ReadWrite)), Some(io::ErrorKind::InvalidInput));
+    assert!(!RealDisk.stat(&planted).unwrap().regular);
+}
+
+#[test]
+fn a_fifo_a_socket_and_a_device_are_refused_by_name_and_without_hanging() {
+    let scratch = Scratch::new();
+    let (fifo, socket) = (scratch.0.join("fifo"), scratch.0.join("socket"));
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("run mkfifo").success());
+    let _listener = UnixListener::bind(&socket).unwrap();
+    for (path, what) in [(&*fifo, "FIFO"), (&*socket, "socket"), (Path::new("/dev/null"), "device")] {
+        for access in [Access::Read, Access::ReadWrite] {
+            let error = RealDisk.open(path, access).err().expect("refused");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(what), "{error}");
+        }
+    }
+    let error = RealDisk.sync_dir(&fifo).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+}
+
+#[test]
+fn a_name_that_changes_while_it_is_opened_neither_hangs_the_call_nor_gets_anything_but_a_file_opened() {
+    let scratch = Scratch::new();
+    let at = |name: &str| scratch.0.join(name);
+    assert!(Command::new("mkfifo").arg(at("fifo")).status().expect("run mkfifo").success());
+    fs::write(at("regular"), b"").unwrap();
+    symlink("/dev/zero", at("symlink")).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for kind in ["fifo", "regular", "symlink", "regular"].iter().cycle() {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                fs::hard_link(at(kind), at("next")).unwrap();
+                fs::rename(at("next"), at("name")).unwrap();
+                // The rename does nothing where both are the same file already.
+                let _ = fs::remove_file(at("next"));
+            }
+        });
+        for _ in 0..5000 {
+            if let Ok(file) = RealDisk.open(&at("name"), Access::Read) {
+                assert!(file.stat().unwrap().regular);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_new_file_has_the_mode_that_was_asked_for_whatever_the_umask() {
+    // The umask belongs to the process, so the check runs in a process of its own: this test, started once more.
+    const DIRECTORY: &str = "CASKFILE_UMASK_TEST";
+    if let Some(directory) = std::env::var_os(DIRECTORY) {
+        for mode in [0o600, 0o640, 0o666, 0o400] {
+            let path = Path::new(&directory).join(format!("{mode:o}"));
+            RealDisk.create_new(&path, mode).unwrap().write_at(0, b"writable").unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+        }
+        return;
+    }
+    for umask in ["000", "022", "777"] {
+        let scratch = Scratch::new();
+        let name = "disk::tests::a_new_file_has_the_mode_that_was_asked_for_whatever_the_umask";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "umask $1 && exec $0 --exact $2"]).arg(std::env::current_exe().unwrap()).args([umask, name]);
+        let output = shell.env(DIRECTORY, &scratch.0).output().unwrap();
+        assert!(output.status.success(), "umask {umask}: {}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 4, "the check ran");
+    }
+}
+
+#[test]
+fn a_map_larger_than_the_address_space_is_an_error() {
+    let scratch = Scratch::new();
+    let file = RealDisk.create_new(&scratch.0.join("file"), 0o600).unwrap();
+    assert!(file.map(u64::MAX).is_err());
+    assert_eq!(file.map(0).unwrap().expect("an empty map is one").len(), 0);
+}

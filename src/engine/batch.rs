@@ -1,0 +1,231 @@
+//! [`Batch`]: several changes that happen together or not at all.
+
+use std::ops::Range;
+
+use super::writer::MAX_GROUP_RECORDS;
+use crate::format::{FullKey, MAX_VALUE_LEN, prefix_of_bucket};
+use crate::log::group::record_len;
+use crate::{Error, Result};
+
+/// The most operations that a batch can have.
+pub const MAX_BATCH_OPS: usize = MAX_GROUP_RECORDS as usize;
+
+/// The most bytes that a batch can take up in the log, 24 a record and padding included: room for one value of the
+/// largest size, and a little more. A batch is one write, which Linux limits to 2 GiB.
+pub const MAX_BATCH_BYTES: u64 = (1 << 30) + (1 << 20);
+
+/// A list of changes, over one or several buckets, that are applied together or not at all, with conditions under
+/// which they are.
+///
+/// Operations are applied in the order in which they were added; of two on one key the later one counts. Conditions
+/// speak of the store as it is before the batch, wherever in the list they stand. Mistakes in a batch (a key or a
+/// value over the limit) are reported by [`Cask::write`](crate::Cask::write), so that building one is a chain.
+///
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("caskfile-batch-{}", std::process::id()));
+/// # std::fs::create_dir_all(&dir)?;
+/// # let cask = caskfile::Cask::open(dir.join("store"))?;
+/// use caskfile::{Batch, Error};
+///
+/// let mut batch = Batch::new();
+/// batch.expect_absent("leader").put("leader", "node-1");
+/// batch.bucket("log").put("0001", "node-1 leads");
+/// cask.write(&batch)?;
+///
+/// // The same once more is refused as a whole.
+/// assert!(matches!(cask.write(&batch), Err(Error::BatchConflict { op: 0, .. })));
+/// assert_eq!(cask.bucket("log")?.get("0001")?.value, b"node-1 leads");
+/// # cask.close()?;
+/// # std::fs::remove_dir_all(&dir)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    pub(crate) steps: Vec<Step>,
+    /// Keys and values of all steps, one after the other.
+    bytes: Vec<u8>,
+    /// The bucket of the steps to come; `None` for the bucket of the handle that the batch is given to.
+    bucket: Option<Vec<u8>>,
+    pub(crate) mistake: Option<Error>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    /// The bucket's prefix; `None` for the bucket of the handle that the batch is given to.
+    bucket: Option<Range<usize>>,
+    key: Range<usize>,
+    action: Action<Range<usize>>,
+}
+
+/// What one operation does, with the value's bytes as a `V`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action<V> {
+    Put(V),
+    Delete,
+    ExpectIndex(u64),
+    ExpectAbsent,
+}
+
+impl Batch {
+    /// An empty batch, whose operations go to the bucket of the handle that it will be given to.
+    pub fn new() -> Batch {
+        Batch::default()
+    }
+
+    /// The operations that follow go to this bucket. The empty name is the bucket of stores that use no buckets.
+    pub fn bucket(&mut self, name: impl AsRef<[u8]>) -> &mut Batch {
+        match prefix_of_bucket(name.as_ref()) {
+            Ok(prefix) => self.bucket = Some(prefix),
+            Err(mistake) => self.mistaken(mistake),
+        }
+        self
+    }
+
+    /// Sets a key's value.
+    pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Batch {
+        let value = value.as_ref();
+        if value.len() > MAX_VALUE_LEN {
+            self.mistaken(Error::ValueTooLong { len: value.len(), max: MAX_VALUE_LEN });
+            return self;
+        }
+        let value = self.keep(value);
+        self.step(key.as_ref(), Action::Put(value))
+    }
+
+    /// Removes a key; nothing happens if it is not there.
+    pub fn delete(&mut self, key: impl AsRef<[u8]>) -> &mut Batch {
+        self.step(key.as_ref(), Action::Delete)
+    }
+
+    /// The batch is applied only if the key is there with this `last_index`.
+    pub fn expect_index(&mut self, key: impl AsRef<[u8]>, last_index: u64) -> &mut Batch {
+        self.step(key.as_ref(), Action::ExpectIndex(last_index))
+    }
+
+    /// The batch is applied only if the key is not there.
+    pub fn expect_absent(&mut self, key: impl AsRef<[u8]>) -> &mut Batch {
+        self.step(key.as_ref(), Action::ExpectAbsent)
+    }
+
+    /// How many operations it has, conditions included.
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether it has no operation.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    fn step(&mut self, key: &[u8], action: Action<Range<usize>>) -> &mut Batch {
+        let bucket = self.bucket.take().map(|prefix| {
+            let range = self.keep(&prefix);
+            self.bucket = Some(prefix);
+            range
+        });
+        let key = self.keep(key);
+        self.steps.push(Step { bucket, key, action });
+        self
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len()
+    }
+
+    /// The first mistake is the one that is reported.
+    fn mistaken(&mut self, mistake: Error) {
+        self.mistake.get_or_insert(mistake);
+    }
+
+    /// The operations with full keys, checked, as the commit takes them. `default_bucket` is the handle's.
+    pub(crate) fn to_request(&self, default_bucket: &[u8]) -> Result<Request> {
+        if let Some(mistake) = &self.mistake {
+            return Err(mistake.clone());
+        }
+        if self.len() > MAX_BATCH_OPS {
+            let (len, max) = (self.len() as u64, MAX_BATCH_OPS as u64);
+            return Err(Error::BatchTooLarge { what: "operations", len, max });
+        }
+        let mut request = Request::default();
+        for Step { bucket, key, action } in &self.steps {
+            let bucket = bucket.as_ref().map_or(default_bucket, |range| &self.bytes[range.clone()]);
+            let key = FullKey::new(bucket, &self.bytes[key.clone()])?;
+            request.push(
+                &key,
+                match action {
+                    Action::Put(value) => Action::Put(&self.bytes[value.clone()]),
+                    Action::Delete => Action::Delete,
+                    Action::ExpectIndex(index) => Action::ExpectIndex(*index),
+                    Action::ExpectAbsent => Action::ExpectAbsent,
+                },
+            );
+        }
+        if request.log_bytes > MAX_BATCH_BYTES {
+            let (len, max) = (request.log_bytes, MAX_BATCH_BYTES);
+            return Err(Error::BatchTooLarge { what: "bytes", len, max });
+        }
+        Ok(request)
+    }
+}
+
+/// Operations on full keys that are to be committed together: what a writer leaves in the queue. It owns its bytes,
+/// since another thread may do the work.
+#[derive(Debug, Default)]
+pub(crate) struct Request {
+    ops: Vec<Op>,
+    bytes: Vec<u8>,
+    /// How many bytes its records take up in the log at most.
+    pub(crate) log_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Op {
+    key_end: usize,
+    /// Ends where the next operation's key starts.
+    value_end: usize,
+    action: Action<()>,
+}
+
+impl Request {
+    pub(crate) fn push(&mut self, full_key: &[u8], action: Action<&[u8]>) {
+        self.bytes.extend_from_slice(full_key);
+        let key_end = self.bytes.len();
+        let action = match action {
+            Action::Put(value) => {
+                self.bytes.extend_from_slice(value);
+                self.log_bytes += record_len(full_key.len(), value.len());
+                Action::Put(())
+            }
+            Action::Delete => {
+                self.log_bytes += record_len(full_key.len(), 0);
+                Action::Delete
+            }
+            Action::ExpectIndex(index) => Action::ExpectIndex(index),
+            Action::ExpectAbsent => Action::ExpectAbsent,
+        };
+        self.ops.push(Op { key_end, value_end: self.bytes.len(), action });
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// The operations, each with its full key.
+    pub(crate) fn ops(&self) -> impl Iterator<Item = (&[u8], Action<&[u8]>)> {
+        let mut start = 0;
+        self.ops.iter().map(move |op| {
+            let key = &self.bytes[start..op.key_end];
+            let value = &self.bytes[op.key_end..op.value_end];
+            start = op.value_end;
+            let action = match op.action {
+                Action::Put(()) => Action::Put(value),
+                Action::Delete => Action::Delete,
+                Action::ExpectIndex(index) => Action::ExpectIndex(index),
+                Action::ExpectAbsent => Action::ExpectAbsent,
+            };
+            (key, action)
+        })
+    }
+}

@@ -1,0 +1,510 @@
+//! [`Cask`]: the handle that users hold.
+
+use std::ops::{ControlFlow, RangeBounds};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::batch::{Action, Request};
+use super::commit::Failure;
+use super::compact::Compaction;
+use super::{Batch, Engine, Mapped, PairRef, Scan, Stats, Verification, lock, write};
+use crate::config::Config;
+use crate::disk::{Disk, RealDisk};
+use crate::format::{FullKey, MAX_VALUE_LEN, prefix_of_bucket};
+use crate::store::{KvPair, Store};
+use crate::{Error, Result};
+
+/// An open store, seen through one of its buckets.
+///
+/// Cloning is cheap, and so is another [bucket](Cask::bucket): all of them share one open file, one index and one
+/// queue of writers. A handle may be used from any number of threads. Other processes, and other handles of this
+/// one, may have the same file open at the same time.
+///
+/// # Durability
+///
+/// When a call that writes returns is decided by [`Config::durability`]. By default, what it wrote is on stable
+/// storage then. Threads that write at the same time share one write and one sync.
+///
+/// # Cost
+///
+/// A read makes no system call and takes no lock that is held during a write to the file or a sync. A write costs one
+/// `pwrite`, locking and unlocking the file in [`LockMode::PerWrite`](crate::LockMode::PerWrite), and a sync in
+/// [`Durability::Sync`](crate::Durability::Sync). The first write after opening costs one sync more.
+///
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("caskfile-cask-{}", std::process::id()));
+/// # std::fs::create_dir_all(&dir)?;
+/// # let path = dir.join("store");
+/// use caskfile::Cask;
+///
+/// let cask = Cask::open(&path)?;
+/// cask.put("config/port", "8080")?;
+/// let pair = cask.get("config/port")?;
+/// cask.atomic_put("config/port", "9090", Some(&pair))?;
+/// assert_eq!(cask.list("config/")?.len(), 1);
+/// cask.close()?;
+/// # std::fs::remove_dir_all(&dir)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Cask {
+    pub(super) engine: Arc<Handle>,
+    /// What all full keys of this bucket start with.
+    pub(super) bucket: Arc<[u8]>,
+}
+
+/// Closes the store when the last handle is gone.
+pub(super) struct Handle(Engine);
+
+impl std::ops::Deref for Handle {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.0
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Nobody is left to be told. What was acknowledged is as durable as was promised without this.
+        let _ = self.0.close();
+    }
+}
+
+impl Cask {
+    /// Opens the store at `path` with the default configuration, and creates it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cask::open_with`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Cask> {
+        Cask::open_with(path, &Config::default())
+    }
+
+    /// Opens the store at `path`.
+    ///
+    /// Reads the whole file once, to verify it and to build the index. A torn tail, as a crash leaves it, is cut off
+    /// (see [`Stats::torn_bytes`]); damage to what had been on stable storage is an error, and the file stays as it
+    /// is.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Io`]: the directory is missing, permission is denied, the path names a directory, a FIFO or the
+    ///   like, or there is no file and [`Config::create`] is off;
+    /// - [`Error::NotCaskfile`], [`Error::UnsupportedVersion`], [`Error::UnsupportedRecord`]: not a file that this
+    ///   version can read; it is not touched;
+    /// - [`Error::Corrupt`]: damaged; it is not touched, and [`salvage`](crate::salvage) copies what can be read;
+    /// - [`Error::LockTimeout`]: another writer held the lock for the whole connection timeout;
+    /// - [`Error::BucketTooLong`].
+    pub fn open_with(path: impl AsRef<Path>, config: &Config) -> Result<Cask> {
+        Cask::open_on(Arc::new(RealDisk), path, config)
+    }
+
+    /// Opens a store on a disk of your own making: how this crate's tests cut power and fail calls.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cask::open_with`], and whatever the disk returns.
+    pub fn open_on(disk: Arc<dyn Disk>, path: impl AsRef<Path>, config: &Config) -> Result<Cask> {
+        let bucket = prefix_of_bucket(config.get_bucket())?.into();
+        let engine = Engine::open(disk, path.as_ref(), config)?;
+        Ok(Cask { engine: Arc::new(Handle(engine)), bucket })
+    }
+
+    /// The same open store, seen through another bucket. A bucket comes into being with its first key and is gone
+    /// with its last.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BucketTooLong`] for a name over 255 bytes.
+    pub fn bucket(&self, name: impl AsRef<[u8]>) -> Result<Cask> {
+        Ok(Cask { engine: Arc::clone(&self.engine), bucket: prefix_of_bucket(name.as_ref())?.into() })
+    }
+
+    /// The names of all buckets that have a key, sorted. The bucket of stores that use none has the empty name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`], and as for any read [`Error::Corrupt`] and [`Error::Io`].
+    pub fn buckets(&self) -> Result<Vec<Vec<u8>>> {
+        self.engine.buckets()
+    }
+
+    /// The pair of a key.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::KeyNotFound`] if the key is absent; see [`OptionalExt`](crate::OptionalExt) to have `None` instead;
+    /// - [`Error::KeyLength`] for a key that cannot exist;
+    /// - [`Error::Corrupt`] if the record no longer has its checksum;
+    /// - [`Error::Closed`], [`Error::Io`].
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<KvPair> {
+        let mut value = Vec::new();
+        let last_index = self.get_into(key.as_ref(), &mut value)?;
+        Ok(KvPair { key: key.as_ref().to_vec(), value, last_index })
+    }
+
+    /// Replaces the contents of `out` by the value of a key and returns its `last_index`: allocates nothing if `out`
+    /// has room.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cask::get`]. What `out` holds then is unspecified.
+    pub fn get_into(&self, key: impl AsRef<[u8]>, out: &mut Vec<u8>) -> Result<u64> {
+        let view = self.engine.current()?;
+        let key = FullKey::new(&self.bucket, key.as_ref())?;
+        let position = view.find(&key)?.ok_or(Error::KeyNotFound)?;
+        let header = view.reader.header(position)?;
+        view.reader.value_into(position, &header, &key, out, self.engine.config.get_verify_on_read())?;
+        Ok(header.index)
+    }
+
+    /// Whether a key is there. Its value is not read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cask::get`], except that absence is no error.
+    pub fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let view = self.engine.current()?;
+        let key = FullKey::new(&self.bucket, key.as_ref())?;
+        Ok(view.find(&key)?.is_some())
+    }
+
+    /// All pairs whose keys start with `prefix`, in key order, as they were at one moment; the empty prefix lists
+    /// all, and a prefix that nothing starts with gives an empty list.
+    ///
+    /// The first listing of a handle sorts all keys of the store; later ones touch only what they return.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cask::get`], except that absence is no error.
+    pub fn list(&self, prefix: impl AsRef<[u8]>) -> Result<Vec<KvPair>> {
+        self.scan(prefix)?.collect()
+    }
+
+    /// The pairs that [`Cask::list`] would return, one at a time, from both ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cask::list`].
+    pub fn scan(&self, prefix: impl AsRef<[u8]>) -> Result<Scan> {
+        self.engine.scan(&self.bucket, prefix.as_ref())
+    }
+
+    /// The pairs whose keys lie in a range, in key order, from both ends: `cask.range("a".."c")`,
+    /// `cask.range::<&str>(..)`. A range that ends before it begins is empty.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cask::list`].
+    pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<Scan> {
+        self.engine.range(&self.bucket, &range)
+    }
+
+    /// Shows the pairs that [`Cask::list`] would return to a closure, without allocating for each, until it breaks.
+    ///
+    /// The closure may call this store: it sees a snapshot and holds no lock.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cask::list`].
+    pub fn visit<F>(&self, prefix: impl AsRef<[u8]>, f: F) -> Result<()>
+    where
+        F: FnMut(PairRef<'_>) -> ControlFlow<()>,
+    {
+        self.engine.visit(&self.bucket, prefix.as_ref(), f)
+    }
+
+    /// Sets a key's value, whatever was there.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::KeyLength`], [`Error::ValueTooLong`]: over the limit;
+    /// - [`Error::LockTimeout`], [`Error::Replaced`], [`Error::ReadOnly`], [`Error::Forked`], [`Error::Closed`],
+    ///   [`Error::Corrupt`], [`Error::Full`]: nothing was written;
+    /// - [`Error::Io`]: the write failed, and what of it had reached the file was cut off again;
+    /// - [`Error::Poisoned`]: whether it was written is unknown.
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        let action = put(value.as_ref())?;
+        self.commit_one(key.as_ref(), action, None).map(drop)
+    }
+
+    /// Removes a key. Removing one that is absent is no error, and writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cask::put`].
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
+        self.commit_one(key.as_ref(), Action::Delete, None).map(drop)
+    }
+
+    /// Sets a key's value if nobody has changed the key since `previous` was read, or, without `previous`, if the
+    /// key is not there. Returns the new pair.
+    ///
+    /// Only `previous.last_index` is compared. An index is never used twice in the life of a store, so a stale pair
+    /// is refused after deletion and re-creation, after reopening, and in another process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::KeyExists`] if `previous` is `None` and the key is there; [`Error::KeyNotFound`] if the key is gone;
+    /// [`Error::KeyModified`] if it was changed; else as [`Cask::put`].
+    pub fn atomic_put(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        previous: Option<&KvPair>,
+    ) -> Result<KvPair> {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        let condition = previous.map_or(Action::ExpectAbsent, |pair| Action::ExpectIndex(pair.last_index));
+        let last_index = self.commit_one(key, put(value)?, Some(condition))?.unwrap_or_default();
+        Ok(KvPair { key: key.to_vec(), value: value.to_vec(), last_index })
+    }
+
+    /// Removes a key if nobody has changed it since `previous` was read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PreviousNotSpecified`] without `previous`; [`Error::KeyNotFound`] if the key is gone;
+    /// [`Error::KeyModified`] if it was changed; else as [`Cask::put`].
+    pub fn atomic_delete(&self, key: impl AsRef<[u8]>, previous: Option<&KvPair>) -> Result<()> {
+        self.check_open()?;
+        let key = FullKey::new(&self.bucket, key.as_ref())?;
+        let previous = previous.ok_or(Error::PreviousNotSpecified)?;
+        self.commit(&key, Action::Delete, Some(Action::ExpectIndex(previous.last_index))).map(drop)
+    }
+
+    /// Replaces a key's value by what `f` makes of it, and tries again as long as others change the key meanwhile.
+    /// `f` is given `None` if the key is absent, and may be called several times. Returns the new pair.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cask::put`] and [`Cask::get`].
+    pub fn update<F>(&self, key: impl AsRef<[u8]>, mut f: F) -> Result<KvPair>
+    where
+        F: FnMut(Option<&KvPair>) -> Vec<u8>,
+    {
+        let key = key.as_ref();
+        loop {
+            let previous = match self.get(key) {
+                Ok(pair) => Some(pair),
+                Err(Error::KeyNotFound) => None,
+                Err(error) => return Err(error),
+            };
+            match self.atomic_put(key, f(previous.as_ref()), previous.as_ref()) {
+                Err(Error::KeyModified | Error::KeyExists | Error::KeyNotFound) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Applies a batch: all of it, or nothing. Returns the index of its last record, or `None` if there was nothing
+    /// to write (conditions only, or deletions of absent keys).
+    ///
+    /// Readers see all of its changes at once or none, and so does whoever opens the store after a crash.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BatchConflict`] if a condition does not hold, [`Error::BatchTooLarge`], [`Error::BucketTooLong`];
+    /// else as [`Cask::put`].
+    pub fn write(&self, batch: &Batch) -> Result<Option<u64>> {
+        self.check_open()?;
+        let request = batch.to_request(&self.bucket)?;
+        match self.engine.commit(request) {
+            Ok(written) => Ok(written.last_index),
+            Err(failure) => Err(failure.batch_error()),
+        }
+    }
+
+    /// Removes all keys that start with `prefix`, at one moment, and returns how many there were. The empty prefix
+    /// empties the bucket.
+    ///
+    /// Up to [`MAX_BATCH_OPS`](crate::MAX_BATCH_OPS) keys are removed as one batch. More are removed in several, and
+    /// a crash may leave some of those undone; no other writer comes between them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cask::put`] and [`Cask::list`].
+    pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
+        let engine = &*self.engine;
+        engine.solo(engine.deadline(), |turn| turn.delete_prefix(&self.bucket, prefix.as_ref()))
+    }
+
+    /// Brings everything that is in the store now to stable storage, whoever wrote it and with whatever durability.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cask::put`].
+    pub fn sync(&self) -> Result<()> {
+        self.engine.solo(self.engine.deadline(), |turn| turn.make_durable())
+    }
+
+    /// Rewrites the live records to a new file, which then takes the place of the old one, and thereby gives back
+    /// the space of values that were replaced or deleted. Indexes, owner and permissions are kept.
+    ///
+    /// Other processes notice at their next call. In this version the store's lock is held for the whole time, so
+    /// writers wait; readers do not. The directory needs room for the live records meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CompactionRefused`] for a file with several hard links, or whose owner and permissions cannot be
+    /// given to the new file; [`Error::Corrupt`] if a live record does not verify; else as [`Cask::put`]. The store
+    /// is then as it was.
+    pub fn compact(&self) -> Result<Compaction> {
+        self.engine.compact()
+    }
+
+    /// Figures about the store and what this handle has done to it. Costs one system call.
+    ///
+    /// # Errors
+    ///
+    /// As any read.
+    pub fn stats(&self) -> Result<Stats> {
+        self.engine.stats()
+    }
+
+    /// Reads the whole file, verifies every record, and compares the result with the index in memory. Changes
+    /// nothing, and works beside other processes that write; writers of this process wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] for the first damaged record that had been on stable storage; else as any read.
+    pub fn verify(&self) -> Result<Verification> {
+        self.engine.verify()
+    }
+
+    /// Zero-copy reads.
+    ///
+    /// # Safety
+    ///
+    /// As long as any [`Slice`](crate::Slice) made through the returned value lives, nothing but this library may
+    /// change or cut the store's file, or any other file that held this store before a compaction: a slice is a
+    /// reference into memory that shows the file.
+    pub unsafe fn mapped(&self) -> Mapped {
+        Mapped::new(self.clone())
+    }
+
+    /// Closes the store for this handle and all its clones and buckets; later calls on them give
+    /// [`Error::Closed`]. Closing twice is no error. Dropping the last handle closes as well.
+    ///
+    /// Waits for writes that are under way, brings what this handle has written to stable storage in every
+    /// durability mode, and cuts the file back to its log's end, unless the lock cannot be had within the
+    /// connection timeout.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong while tidying up. The store is closed all the same.
+    pub fn close(&self) -> Result<()> {
+        self.engine.close()
+    }
+
+    fn check_open(&self) -> Result<()> {
+        self.engine.shown().map(drop)
+    }
+
+    fn commit_one(&self, key: &[u8], action: Action<&[u8]>, condition: Option<Action<&[u8]>>) -> Result<Option<u64>> {
+        self.check_open()?;
+        self.commit(&FullKey::new(&self.bucket, key)?, action, condition)
+    }
+
+    fn commit(&self, full_key: &[u8], action: Action<&[u8]>, condition: Option<Action<&[u8]>>) -> Result<Option<u64>> {
+        let mut request = Request::default();
+        if let Some(condition) = condition {
+            request.push(full_key, condition);
+        }
+        request.push(full_key, action);
+        self.engine.commit(request).map(|written| written.last_index).map_err(Failure::error)
+    }
+}
+
+/// A put, if the value is within the limit.
+fn put(value: &[u8]) -> Result<Action<&[u8]>> {
+    if value.len() > MAX_VALUE_LEN {
+        return Err(Error::ValueTooLong { len: value.len(), max: MAX_VALUE_LEN });
+    }
+    Ok(Action::Put(value))
+}
+
+impl std::fmt::Debug for Cask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cask")
+            .field("path", &self.engine.path)
+            .field("bucket", &String::from_utf8_lossy(&self.bucket[1..]))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store for Cask {
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        Cask::put(self, key, value)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<KvPair> {
+        Cask::get(self, key)
+    }
+
+    fn exists(&self, key: &[u8]) -> Result<bool> {
+        Cask::exists(self, key)
+    }
+
+    fn list(&self, prefix: &[u8]) -> Result<Vec<KvPair>> {
+        Cask::list(self, prefix)
+    }
+
+    fn atomic_put(&self, key: &[u8], value: &[u8], previous: Option<&KvPair>) -> Result<KvPair> {
+        Cask::atomic_put(self, key, value, previous)
+    }
+
+    fn atomic_delete(&self, key: &[u8], previous: Option<&KvPair>) -> Result<()> {
+        Cask::atomic_delete(self, key, previous)
+    }
+
+    fn delete(&self, key: &[u8]) -> Result<()> {
+        Cask::delete(self, key)
+    }
+
+    fn close(&self) -> Result<()> {
+        Cask::close(self)
+    }
+}
+
+impl Engine {
+    /// Closes the store. The file is let go whatever happens before.
+    pub(super) fn close(&self) -> Result<()> {
+        if self.shown().is_err() {
+            return Ok(());
+        }
+        let forked = self.is_forked();
+        let tidied = if self.config.get_read_only() || forked {
+            Ok(())
+        } else {
+            self.solo(self.deadline(), |turn| {
+                // Nobody may queue up behind this.
+                self.closing.store(true, Ordering::Release);
+                turn.tidy()
+            })
+        };
+        self.closing.store(true, Ordering::Release);
+        if forked {
+            // Lock and thread are the parent's.
+            std::mem::forget(lock(&self.interval).take());
+            *write(&self.view) = None;
+            return Ok(());
+        }
+        // Waits for a turn that began before nobody could begin one any more.
+        let mut writer = lock(&self.writer);
+        *write(&self.view) = None;
+        if let Some(locked) = writer.locked.take() {
+            let _ = locked.file.unlock();
+        }
+        drop(writer);
+        drop(lock(&self.interval).take());
+        match tidied {
+            // Somebody else has closed it meanwhile.
+            Err(Error::Closed) => Ok(()),
+            // The cut is a courtesy: the next writer to close will make it.
+            Err(Error::LockTimeout { .. }) => Ok(()),
+            result => result,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What is known to be on stable storage, and what a failed sync leaves behind.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::lock;
+use crate::log::LogFile;
+use crate::{Error, Result};
+
+/// A position in one reading of the log. A log that was read anew (after a cut, or in another file) is another
+/// epoch, in which what was known of the one before counts for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) epoch: u64,
+    pub(crate) offset: u64,
+}
+
+/// Syncs of one handle: one at a time, counted, and none after one that failed.
+#[derive(Default)]
+pub(crate) struct SyncState {
+    /// Held during a sync. The kernel reports a write-back error once per open file description, so of two syncs at
+    /// a time one would be told of success.
+    one_at_a_time: Mutex<()>,
+    /// Everything before this is on stable storage, by this handle's own successful syncs.
+    synced: Mutex<Option<Position>>,
+    poison: OnceLock<Error>,
+    pub(crate) syncs: AtomicU64,
+}
+
+impl SyncState {
+    /// The handle's synced position in this epoch; 0 if it knows of none.
+    pub(crate) fn synced(&self, epoch: u64) -> u64 {
+        lock(&self.synced).filter(|synced| synced.epoch == epoch).map_or(0, |synced| synced.offset)
+    }
+
+    /// Syncs the file; afterwards everything before `sampled`, which was validated before this call, is known to be
+    /// on stable storage.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`] if this sync or any before it failed: a sync that succeeds after a failed one proves
+    /// nothing.
+    pub(crate) fn sync(&self, log: &LogFile, sampled: Position) -> Result<()> {
+        let _turn = lock(&self.one_at_a_time);
+        self.check_poison()?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        if let Err(e) = log.file.sync_data() {
+            return Err(self.poison(log, "sync", e));
+        }
+        self.set_synced(sampled);
+        Ok(())
+    }
+
+    /// Records what a sync outside of [`SyncState::sync`] has proven.
+    pub(crate) fn set_synced(&self, sampled: Position) {
+        let mut synced = lock(&self.synced);
+        // A background sync may finish after the log was read anew: it speaks of an epoch that is over.
+        let newer = synced.is_none_or(|old| (old.epoch, old.offset) < (sampled.epoch, sampled.offset));
+        if newer {
+            *synced = Some(sampled);
+        }
+    }
+
+    /// Forgets the synced position: the log was cut, or is to be read anew.
+    ///
+    /// Waits for a sync that is under way, whose result would otherwise be recorded after this.
+    pub(crate) fn forget(&self) {
+        let _turn = lock(&self.one_at_a_time);
+        *lock(&self.synced) = None;
+    }
+
+    /// Refuses all further writes, and gives the error to refuse them with.
+    pub(crate) fn poison(&self, log: &LogFile, operation: &'static str, cause: io::Error) -> Error {
+        let error = Error::Poisoned { path: log.path.to_path_buf(), operation, cause: Arc::new(cause) };
+        self.poison.get_or_init(|| error).clone()
+    }
+
+    pub(crate) fn check_poison(&self) -> Result<()> {
+        self.poison.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+}
+
+/// The background thread of [`Durability::Interval`](crate::Durability::Interval).
+///
+/// It holds the file only while there is something to sync in it, and is joined when the store is closed. A process
+/// that ends does not wait for it.
+pub(crate) struct IntervalSync {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    syncs: Arc<SyncState>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    dirty: Option<Dirty>,
+    stop: bool,
+}
+
+/// What is written and not yet synced.
+struct Dirty {
+    log: Arc<LogFile>,
+    upto: Position,
+    since: Instant,
+}
+
+impl IntervalSync {
+    pub(crate) fn start(interval: Duration, syncs: Arc<SyncState>) -> io::Result<IntervalSync> {
+        let shared = Arc::new(Shared { syncs, state: Mutex::default(), changed: Condvar::new() });
+        let theirs = Arc::clone(&shared);
+        let thread =
+            std::thread::Builder::new().name("caskfile-sync".to_owned()).spawn(move || theirs.run(interval))?;
+        Ok(IntervalSync { shared, thread: Some(thread) })
+    }
+
+    /// A write up to `upto` was published and not synced.
+    pub(crate) fn written(&self, log: &Arc<LogFile>, upto: Position) {
+        let mut state = lock(&self.shared.state);
+        let since = state.dirty.as_ref().map_or_else(Instant::now, |dirty| dirty.since);
+        state.dirty = Some(Dirty { log: Arc::clone(log), upto, since });
+        drop(state);
+        self.shared.changed.notify_one();
+    }
+}
+
+impl Drop for IntervalSync {
+    fn drop(&mut self) {
+        lock(&self.shared.state).stop = true;
+        self.shared.changed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // It panics nowhere; if it did, there is nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, interval: Duration) {
+        let mut state = lock(&self.state);
+        while !state.stop {
+            let Some(dirty) = &state.dirty else {
+                state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+                continue;
+            };
+            // Half of the interval to gather writes, the other half for the sync itself.
+            let due = dirty.since + interval / 2;
+            let now = Instant::now();
+            if now < due {
+                let waited = self.changed.wait_timeout(state, due - now);
+                state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+                continue;
+            }
+            if let Some(dirty) = state.dirty.take() {
+                drop(state);
+                // A failure poisons the handle: the next write is told.
+                let _ = self.syncs.sync(&dirty.log, dirty.upto);
+                drop(dirty);
+                state = lock(&self.state);
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! [`Scan`]: pairs in key order, of one moment.
+
+use std::ops::{Bound, ControlFlow, RangeBounds};
+
+use super::Engine;
+use crate::Result;
+use crate::format::FullKey;
+use crate::index::{Keys, Positions, SortedIndex, prefix_successor};
+use crate::log::read::Reader;
+use crate::store::KvPair;
+
+/// An iterator over the pairs of one moment, in key order, from both ends.
+///
+/// It owns a snapshot: later writes, deletes and compactions do not change what it returns, and it does not hold
+/// anybody up. The snapshot costs nothing to make, and keeps the file generation it belongs to open and mapped until
+/// it is dropped. Every pair is read when it is asked for, and its checksum verified.
+///
+/// [`Scan::next_ref`] lends pairs without allocating for each.
+///
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("caskfile-scan-{}", std::process::id()));
+/// # std::fs::create_dir_all(&dir)?;
+/// # let cask = caskfile::Cask::open(dir.join("store"))?;
+/// for name in ["ant", "bee", "cat"] {
+///     cask.put(name, "")?;
+/// }
+/// let mut scan = cask.range("b"..)?;
+/// cask.delete("cat")?;
+/// assert_eq!(scan.next_back().unwrap()?.key, b"cat");
+/// assert_eq!(scan.next().unwrap()?.key, b"bee");
+/// assert!(scan.next().is_none());
+/// # cask.close()?;
+/// # std::fs::remove_dir_all(&dir)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Scan {
+    reader: Reader,
+    positions: Positions,
+    bucket_len: usize,
+    verify: bool,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+/// A pair lent by [`Scan::next_ref`] or [`Cask::visit`](crate::Cask::visit).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PairRef<'a> {
+    /// The key, without its bucket.
+    pub key: &'a [u8],
+    /// The value.
+    pub value: &'a [u8],
+    /// The index of the record that set the value.
+    pub last_index: u64,
+}
+
+impl PairRef<'_> {
+    /// An owned copy.
+    pub fn to_pair(&self) -> KvPair {
+        KvPair { key: self.key.to_vec(), value: self.value.to_vec(), last_index: self.last_index }
+    }
+}
+
+impl Scan {
+    /// The next pair, lent until the next call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if the record no longer verifies; the scan goes on behind it.
+    pub fn next_ref(&mut self) -> Option<Result<PairRef<'_>>> {
+        let position = self.positions.next()?;
+        Some(self.lend(position))
+    }
+
+    /// The next pair from the other end, lent until the next call.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scan::next_ref`].
+    pub fn next_back_ref(&mut self) -> Option<Result<PairRef<'_>>> {
+        let position = self.positions.next_back()?;
+        Some(self.lend(position))
+    }
+
+    /// The next key alone, with its bucket.
+    pub(crate) fn next_full_key(&mut self) -> Option<Result<&[u8]>> {
+        let position = self.positions.next()?;
+        self.key.clear();
+        let read = Keys::read(&self.reader, position, &mut self.key);
+        Some(read.map(|()| &*self.key))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.positions.len() == 0
+    }
+
+    fn lend(&mut self, position: u64) -> Result<PairRef<'_>> {
+        let header = self.reader.header(position)?;
+        self.key.clear();
+        self.reader.key_into(position, &header, &mut self.key)?;
+        self.reader.value_into(position, &header, &self.key, &mut self.value, self.verify)?;
+        // A key too short for its bucket cannot pass verification; without that it is at least no reason to panic.
+        let key = self.key.get(self.bucket_len..).unwrap_or_default();
+        Ok(PairRef { key, value: &self.value, last_index: header.index })
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Result<KvPair>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.next_ref()?.map(|pair| pair.to_pair()))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.positions.size_hint()
+    }
+}
+
+impl DoubleEndedIterator for Scan {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        Some(self.next_back_ref()?.map(|pair| pair.to_pair()))
+    }
+}
+
+impl ExactSizeIterator for Scan {}
+
+impl std::fmt::Debug for Scan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scan").field("left", &self.positions.len()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// All pairs of a bucket whose key starts with `prefix`.
+    pub(crate) fn scan(&self, bucket: &[u8], prefix: &[u8]) -> Result<Scan> {
+        let (reader, sorted) = self.snapshot()?;
+        let prefix = FullKey::prefix(bucket, prefix);
+        let start = sorted.lower_rank(&prefix, |at| reader.compare(at, &prefix))?;
+        let end = end_of_prefix(&sorted, &prefix, &reader)?;
+        Ok(self.over(reader, sorted.range(start..end), bucket))
+    }
+
+    /// All pairs of a bucket whose keys lie in a range. A range that ends before it begins is empty.
+    pub(crate) fn range<K: AsRef<[u8]>>(&self, bucket: &[u8], range: &impl RangeBounds<K>) -> Result<Scan> {
+        let (reader, sorted) = self.snapshot()?;
+        let lower = |key: &[u8]| sorted.lower_rank(key, |at| reader.compare(at, key));
+        let upper = |key: &[u8]| sorted.upper_rank(key, |at| reader.compare(at, key));
+        let start = match range.start_bound() {
+            Bound::Included(key) => lower(&FullKey::prefix(bucket, key.as_ref()))?,
+            Bound::Excluded(key) => upper(&FullKey::prefix(bucket, key.as_ref()))?,
+            Bound::Unbounded => lower(bucket)?,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(key) => upper(&FullKey::prefix(bucket, key.as_ref()))?,
+            Bound::Excluded(key) => lower(&FullKey::prefix(bucket, key.as_ref()))?,
+            Bound::Unbounded => end_of_prefix(&sorted, bucket, &reader)?,
+        };
+        Ok(self.over(reader, sorted.range(start..end), bucket))
+    }
+
+    fn over(&self, reader: Reader, positions: Positions, bucket: &[u8]) -> Scan {
+        Scan {
+            reader,
+            positions,
+            bucket_len: bucket.len(),
+            verify: self.config.get_verify_on_read(),
+            key: Vec::new(),
+            value: Vec::new(),
+        }
+    }
+
+    pub(crate) fn visit<F>(&self, bucket: &[u8], prefix: &[u8], mut visit: F) -> Result<()>
+    where
+        F: FnMut(PairRef<'_>) -> ControlFlow<()>,
+    {
+        let mut scan = self.scan(bucket, prefix)?;
+        while let Some(pair) = scan.next_ref() {
+            if visit(pair?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of all buckets that have a key, sorted. Costs one search for each, however many keys they have.
+    pub(crate) fn buckets(&self) -> Result<Vec<Vec<u8>>> {
+        let (reader, sorted) = self.snapshot()?;
+        let mut names = Vec::new();
+        let mut key = Vec::new();
+        let mut rank = 0;
+        while let Some(position) = sorted.range(rank..rank + 1).next() {
+            key.clear();
+            Keys::read(&reader, position, &mut key)?;
+            let Some((name, _)) = crate::format::split_full_key(&key) else { break };
+            names.push(name.to_vec());
+            rank = end_of_prefix(&sorted, &key[..1 + name.len()], &reader)?;
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+}
+
+/// The rank behind the last key that starts with `prefix`.
+fn end_of_prefix(sorted: &SortedIndex, prefix: &[u8], reader: &Reader) -> Result<usize> {
+    match prefix_successor(prefix) {
+        Some(next) => sorted.lower_rank(&next, |at| reader.compare(at, &next)),
+        None => Ok(sorted.len()),
+    }
+}

@@ -1,0 +1,111 @@
+//! Zero-copy reads: [`Mapped`] and [`Slice`].
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::Cask;
+use crate::Result;
+use crate::disk::Map;
+use crate::format::{FullKey, RECORD_HEADER_LEN};
+
+/// Lends values where they lie in the file's map; made by [`Cask::mapped`].
+#[derive(Clone, Debug)]
+pub struct Mapped {
+    cask: Cask,
+}
+
+/// A value, lent from the file's map.
+///
+/// It stays valid after later writes, after compaction and after the store is closed: it keeps the file generation
+/// it lies in mapped, and the last slice of a generation unmaps it. Cloning costs one atomic increment.
+#[derive(Clone)]
+pub struct Slice {
+    bytes: Bytes,
+    last_index: u64,
+}
+
+#[derive(Clone)]
+enum Bytes {
+    Mapped {
+        map: Arc<Map>,
+        offset: u64,
+        len: usize,
+    },
+    /// Where there is no map to lend from.
+    Copied(Arc<[u8]>),
+}
+
+impl Mapped {
+    pub(crate) fn new(cask: Cask) -> Mapped {
+        Mapped { cask }
+    }
+
+    /// The value of a key. Its checksum is verified once, here, unless
+    /// [`Config::verify_on_read`](crate::Config::verify_on_read) says otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cask::get`].
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Slice> {
+        let view = self.cask.engine.current()?;
+        let key = FullKey::new(&self.cask.bucket, key.as_ref())?;
+        let position = view.find(&key)?.ok_or(crate::Error::KeyNotFound)?;
+        let reader = &view.reader;
+        let header = reader.header(position)?;
+        let offset = position + RECORD_HEADER_LEN as u64 + u64::from(header.key_len);
+        let verify = self.cask.engine.config.get_verify_on_read();
+        let len = header.value_len as usize;
+        let map = reader.map.as_ref().filter(|map| offset + len as u64 <= map.len());
+        let lent = map.and_then(|map| {
+            // SAFETY: who called `Cask::mapped` has promised that nothing but this library changes the file, and
+            // this library never writes again to the bytes of a record.
+            unsafe { map.slice(offset, len) }.map(|bytes| (map, bytes))
+        });
+        let bytes = match lent {
+            Some((map, bytes)) => {
+                if verify {
+                    reader.verify_value(position, &header, &key, bytes)?;
+                }
+                Bytes::Mapped { map: Arc::clone(map), offset, len }
+            }
+            None => {
+                let mut value = Vec::new();
+                reader.value_into(position, &header, &key, &mut value, verify)?;
+                Bytes::Copied(value.into())
+            }
+        };
+        Ok(Slice { bytes, last_index: header.index })
+    }
+}
+
+impl Slice {
+    /// The index of the record that set this value.
+    pub fn last_index(&self) -> u64 {
+        self.last_index
+    }
+}
+
+impl Deref for Slice {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.bytes {
+            // SAFETY: as in `Mapped::get`, which has seen that the map lends this range; the map lives as long as
+            // this slice.
+            Bytes::Mapped { map, offset, len } => unsafe { map.slice(*offset, *len) }.unwrap_or_default(),
+            Bytes::Copied(bytes) => bytes,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Slice {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl std::fmt::Debug for Slice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slice").field("len", &self.len()).field("last_index", &self.last_index).finish()
+    }
+}

@@ -1,0 +1,153 @@
+//! The engine: where the log meets the index.
+//!
+//! One [`Engine`] is one open store, shared by all clones of a handle. Who wants to read takes the view
+//! ([`view`]); who wants to write takes a place in the queue ([`queue`]), and whoever is first there writes for all
+//! who wait ([`commit`]), in a turn ([`turn`]) that has the file's lock.
+//!
+//! # Locks
+//!
+//! In the order in which they may be taken together:
+//!
+//! 1. the *baton* of the queue: one thread at a time writes, syncs in a turn, compacts or closes;
+//! 2. the file's lock (`flock`), which keeps other processes from writing;
+//! 3. `writer`: what the holder of the baton knows; never contended, it only shows the compiler that there is one;
+//! 4. `ingest`: held by whoever reads the log's end and changes the view, never during a sync;
+//! 5. `view`: held for reading during a look-up, for writing while a unit is taken in; never during a write or a
+//!    sync of the file.
+
+pub(crate) mod batch;
+mod cask;
+mod commit;
+mod compact;
+mod durability;
+mod iter;
+mod lock_wait;
+mod mapped;
+mod queue;
+mod salvage;
+mod stats;
+mod turn;
+mod unfinished;
+mod verify;
+mod view;
+mod writer;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+
+pub use batch::{Batch, MAX_BATCH_BYTES, MAX_BATCH_OPS};
+pub use cask::Cask;
+pub use compact::Compaction;
+pub use iter::{PairRef, Scan};
+pub use mapped::{Mapped, Slice};
+pub use salvage::{Loss, Salvage, salvage};
+pub use stats::Stats;
+pub use verify::Verification;
+
+use crate::config::{Config, Durability};
+use crate::disk::{Access, Disk};
+use crate::log::create::Opening;
+use crate::{Error, Result};
+
+use durability::{IntervalSync, SyncState};
+use queue::Queue;
+use view::View;
+use writer::Writer;
+
+/// One open store.
+pub(crate) struct Engine {
+    disk: Arc<dyn Disk>,
+    path: Arc<Path>,
+    config: Config,
+    /// The process that opened the store: a forked child shares its parent's lock and must not use it.
+    pid: u32,
+    opened: Instant,
+    queue: Queue,
+    writer: Mutex<Writer>,
+    ingest: Mutex<()>,
+    /// `None` once the store is closed.
+    view: RwLock<Option<View>>,
+    syncs: Arc<SyncState>,
+    interval: Mutex<Option<IntervalSync>>,
+    /// Set when closing begins, so that nobody queues up behind it.
+    closing: AtomicBool,
+    counters: Counters,
+}
+
+/// What [`Stats`] counts.
+#[derive(Default)]
+pub(crate) struct Counters {
+    groups: AtomicU64,
+    torn_bytes: AtomicU64,
+    compactions: AtomicU64,
+    lock_waits: AtomicU64,
+}
+
+impl Engine {
+    /// Opens a store, and makes it first if the configuration says so.
+    fn open(disk: Arc<dyn Disk>, path: &Path, config: &Config) -> Result<Engine> {
+        let opened = Instant::now();
+        let path: Arc<Path> = disk.resolve(path).map_err(|e| Error::io("resolve", path, e))?.into();
+        let syncs = Arc::<SyncState>::default();
+        let interval = match config.get_durability() {
+            Durability::Interval(interval) if !config.get_read_only() => Some(
+                IntervalSync::start(interval, Arc::clone(&syncs))
+                    .map_err(|e| Error::io("start the sync thread", &path, e))?,
+            ),
+            _ => None,
+        };
+        let engine = Engine {
+            disk,
+            path,
+            config: config.clone(),
+            pid: std::process::id(),
+            opened,
+            queue: Queue::default(),
+            writer: Mutex::default(),
+            ingest: Mutex::default(),
+            view: RwLock::new(None),
+            syncs,
+            interval: Mutex::new(interval),
+            closing: AtomicBool::new(false),
+            counters: Counters::default(),
+        };
+        let log = Arc::new(crate::log::create::open(&*engine.disk, &engine.path, engine.opening())?);
+        let view = engine.read_log(log, 1)?;
+        *write(&engine.view) = Some(view);
+        if !config.get_read_only() {
+            // The first turn looks at the log's end under the lock, and mends it.
+            engine.solo(engine.deadline(), |_turn| Ok(()))?;
+        }
+        Ok(engine)
+    }
+
+    fn opening(&self) -> Opening {
+        let read_only = self.config.get_read_only();
+        Opening {
+            access: if read_only { Access::Read } else { Access::ReadWrite },
+            create: self.config.get_create() && !read_only,
+            mode: self.config.get_file_mode(),
+        }
+    }
+
+    fn is_forked(&self) -> bool {
+        std::process::id() != self.pid
+    }
+}
+
+// A panic while one of these is held leaves nothing half done behind them that matters: the view is changed by whole
+// units, and a turn that ends in a panic poisons the handle. So the std locks' own poisoning is passed over.
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}

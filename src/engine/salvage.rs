@@ -1,0 +1,159 @@
+//! [`salvage`]: what can still be read of a damaged file, copied to a new one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::compact::write_live;
+use crate::disk::{Access, Disk, RealDisk};
+use crate::error::Damage;
+use crate::format::{ALIGNMENT, Kind};
+use crate::index::Index;
+use crate::log::LogFile;
+use crate::log::create::{self, Opening, Unfinished};
+use crate::log::read::Reader;
+use crate::log::recover::{Decision, decide, directory};
+use crate::log::scan::{Reason, Scanner, Stop};
+use crate::log::search::{next_header, search};
+use crate::{Error, Result};
+
+/// What [`salvage`] has found and copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Salvage {
+    /// Keys in the new file, each with the newest of its values that could be read.
+    pub keys: u64,
+    /// Records that were read and verified, tombstones and ancillary ones included.
+    pub records: u64,
+    /// What could not be read, in the order of the file.
+    pub losses: Vec<Loss>,
+}
+
+/// A range of the file that could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Loss {
+    /// Where it starts, in bytes from the start of the file.
+    pub start: u64,
+    /// Where the next record that could be read starts, or the data ends.
+    pub end: u64,
+    /// What does not hold at its start.
+    pub damage: Damage,
+}
+
+/// Copies every pair that can still be read and verified from a damaged store to a new one. The source is opened
+/// read-only and never changed; the new file appears, complete and synced, only at the end.
+///
+/// Of each key the newest value that verifies is kept. So a key whose newest record is lost comes back with an older
+/// value, and one whose tombstone is lost comes back from the dead: `losses` says where that may have happened.
+/// Indexes are kept, and the new file's next one is above all of them.
+///
+/// In this version the file header must be readable, and a batch of which a part is lost is kept in part.
+///
+/// # Errors
+///
+/// [`Error::Io`] with [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) if `to` exists, [`Error::NotCaskfile`],
+/// [`Error::UnsupportedVersion`] or [`Error::Corrupt`] at offset 0 for a source whose file header cannot be used,
+/// [`Error::UnsupportedRecord`] for one of a later version, and I/O errors.
+///
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("caskfile-salvage-{}", std::process::id()));
+/// # std::fs::create_dir_all(&dir)?;
+/// # let (damaged, rescued) = (dir.join("damaged"), dir.join("rescued"));
+/// # let cask = caskfile::Cask::open(&damaged)?;
+/// # cask.put("first", "1")?;
+/// # cask.put("second", "2")?;
+/// # cask.close()?;
+/// # let mut bytes = std::fs::read(&damaged)?;
+/// # let at = bytes.windows(5).position(|w| w == b"first").unwrap();
+/// # bytes[at] = b'F';
+/// # std::fs::write(&damaged, bytes)?;
+/// use caskfile::{Cask, Error};
+///
+/// assert!(matches!(Cask::open(&damaged), Err(Error::Corrupt { .. })));
+/// let report = caskfile::salvage(&damaged, &rescued)?;
+/// assert_eq!((report.keys, report.losses.len()), (1, 1));
+/// assert_eq!(Cask::open(&rescued)?.get("second")?.value, b"2");
+/// # std::fs::remove_dir_all(&dir)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Salvage> {
+    salvage_on(&RealDisk, from.as_ref(), to.as_ref())
+}
+
+/// As [`salvage`], on any disk.
+pub(crate) fn salvage_on(disk: &dyn Disk, from: &Path, to: &Path) -> Result<Salvage> {
+    let resolve = |path: &Path| disk.resolve(path).map_err(|e| Error::io("resolve", path, e));
+    let (from, to): (Arc<Path>, PathBuf) = (resolve(from)?.into(), resolve(to)?);
+    let opening = Opening { access: Access::Read, create: false, mode: 0 };
+    let log = Arc::new(create::open(disk, &from, opening)?);
+    let found = read_all(&log)?;
+    let mode = log.file.stat().map_err(|e| log.io("stat", e))?.mode;
+    let next = Unfinished::new(disk, &to, mode, found.highest_index)?;
+    write_live(&next, &found.reader, &found.positions)?;
+    next.sync()?;
+    // Linked, not renamed: a file that stands there is never replaced.
+    disk.link(&next.path, &to).map_err(|e| Error::io("create", &to, e))?;
+    drop(next);
+    disk.sync_dir(directory(&to)).map_err(|e| Error::io("sync the directory", &to, e))?;
+    Ok(found.report)
+}
+
+/// Everything in a file that verifies.
+struct Found {
+    reader: Reader,
+    /// Where the newest record of each key lies, in the order of the file.
+    positions: Vec<u64>,
+    highest_index: u64,
+    report: Salvage,
+}
+
+fn read_all(log: &Arc<LogFile>) -> Result<Found> {
+    let mut reader = Reader { log: Arc::clone(log), map: None, end: log.len()? };
+    let mut index = Index::new();
+    let mut report = Salvage { keys: 0, records: 0, losses: Vec::new() };
+    let (mut last_index, mut scanner) = (0, Scanner::from_start(log)?);
+    loop {
+        let stop = scanner.walk(|unit| {
+            for entry in &unit.entries {
+                report.records += 1;
+                last_index = entry.header.index;
+                // The file may be growing while it is read.
+                reader.end = reader.end.max(entry.offset + entry.header.padded_len());
+                match entry.header.kind {
+                    Kind::Put => drop(index.apply_put(unit.key(entry), entry.offset, &reader)?),
+                    Kind::Delete => drop(index.apply_delete(unit.key(entry), &reader)?),
+                    Kind::Ancillary(_) => {}
+                }
+            }
+            Ok(())
+        })?;
+        let Some(damage) = damage_at(log, &stop)? else { break };
+        // A record inside a batch may be sound, though the batch is not: it is looked at once more by itself.
+        let next = next_header(log, stop.at.max(stop.unit + ALIGNMENT), last_index)?;
+        let end = next.map_or_else(|| search(log, &stop).map(|beyond| beyond.data_end), Ok)?;
+        match report.losses.last_mut() {
+            Some(last) if last.end == stop.unit => last.end = end,
+            _ => report.losses.push(Loss { start: stop.unit, end, damage }),
+        }
+        let Some(next) = next else { break };
+        scanner = Scanner::resume(log, next, last_index)?;
+    }
+    let mut positions: Vec<u64> = index.positions().collect();
+    positions.sort_unstable();
+    report.keys = positions.len() as u64;
+    let highest_index = last_index.max(log.header.base_index);
+    Ok(Found { reader, positions, highest_index, report })
+}
+
+/// What is wrong where a walk stopped; `None` if that is the log's end.
+fn damage_at(log: &LogFile, stop: &Stop) -> Result<Option<Damage>> {
+    Ok(match stop.reason {
+        Reason::Damaged(damage) => Some(damage),
+        Reason::EndOfFile => None,
+        Reason::EndMark => match decide(log, stop) {
+            Ok(Decision::Whole) => None,
+            Ok(Decision::Cut { .. }) | Err(Error::Corrupt { .. }) => Some(Damage::Zeros),
+            Err(error) => return Err(error),
+        },
+    })
+}

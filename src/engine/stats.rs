@@ -1,0 +1,68 @@
+//! [`Stats`].
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::Engine;
+use crate::Result;
+use crate::format::FILE_HEADER_LEN;
+
+/// What a store is made of, and what this handle has done to it; see [`Cask::stats`](crate::Cask::stats).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Keys in all buckets.
+    pub keys: u64,
+    /// Records in the log, tombstones and ancillary ones included.
+    pub records: u64,
+    /// The file's length in bytes, what it is extended by ahead of the log included.
+    pub file_len: u64,
+    /// Where the log ends, in bytes from the start of the file.
+    pub log_end: u64,
+    /// Bytes of records that set the present value of a key.
+    pub live_bytes: u64,
+    /// Bytes of records that compaction would leave out.
+    pub dead_bytes: u64,
+    /// The highest index in the file.
+    pub last_index: u64,
+    /// Everything before this offset is proven, by a record in the file, to be on stable storage.
+    pub proven: u64,
+    /// Bytes of memory that the index has allocated.
+    pub index_bytes: u64,
+    /// Bytes of torn tails that this handle has cut off, at opening or later.
+    pub torn_bytes: u64,
+    /// Writes to the log by this handle: groups of the records of one or more calls.
+    pub groups: u64,
+    /// Syncs of the file by this handle.
+    pub syncs: u64,
+    /// Compactions by this handle.
+    pub compactions: u64,
+    /// How often this handle had to wait for the lock because another writer held it.
+    pub lock_waits: u64,
+    /// How long this handle has been open.
+    pub open_for: Duration,
+}
+
+impl Engine {
+    pub(crate) fn stats(&self) -> Result<Stats> {
+        let view = self.current()?;
+        let log_len = view.tail.end - FILE_HEADER_LEN as u64;
+        Ok(Stats {
+            keys: view.index.len() as u64,
+            records: view.tail.records,
+            file_len: view.reader.log.len()?,
+            log_end: view.tail.end,
+            live_bytes: view.live_bytes,
+            dead_bytes: log_len - view.live_bytes,
+            last_index: view.tail.highest_index,
+            proven: view.tail.proven,
+            index_bytes: view.index.memory() as u64,
+            torn_bytes: self.counters.torn_bytes.load(Relaxed),
+            groups: self.counters.groups.load(Relaxed),
+            syncs: self.syncs.syncs.load(Relaxed),
+            compactions: self.counters.compactions.load(Relaxed),
+            lock_waits: self.counters.lock_waits.load(Relaxed),
+            open_for: self.opened.elapsed(),
+        })
+    }
+}

@@ -1,0 +1,221 @@
+//! A turn: the baton, the file's lock, and a log that was recognised and taken in up to its end.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
+
+use super::durability::Position;
+use super::lock_wait::{Deadline, REST};
+use super::queue::{Entered, abandoned};
+use super::view::{Current, Ingest};
+use super::writer::Writer;
+use super::{Engine, lock};
+use crate::config::{Durability, LockMode};
+use crate::log::recover::{Decision, decide, keep_torn};
+use crate::log::scan::{Reason, Stop};
+use crate::log::{LogFile, append, create};
+use crate::{Error, Result};
+
+/// How often handles that do not sync with every write compare the path's inode with their own.
+const IDENTITY_CHECK: Duration = Duration::from_secs(1);
+
+/// While this lives, nobody else writes to the file: neither a thread of this process nor another process.
+pub(crate) struct Turn<'e> {
+    pub(super) engine: &'e Engine,
+    pub(super) writer: MutexGuard<'e, Writer>,
+    pub(super) log: Arc<LogFile>,
+    orderly: bool,
+}
+
+impl Engine {
+    /// Waits for a place of one's own in the queue, and does something in a turn.
+    pub(crate) fn solo<T>(&self, deadline: Deadline, act: impl FnOnce(&mut Turn<'_>) -> Result<T>) -> Result<T> {
+        self.check_writable()?;
+        match self.queue.enter(None, &deadline, || Err(abandoned().into())) {
+            Entered::Baton(_baton) => self.in_turn(&deadline, act),
+            Entered::TimedOut => Err(self.lock_timeout(&deadline)),
+            Entered::Done(outcome) => match outcome {
+                Err(failure) => Err(failure.error()),
+                Ok(_) => unreachable!("a ticket without work is settled by nobody"),
+            },
+        }
+    }
+
+    pub(super) fn in_turn<T>(&self, deadline: &Deadline, act: impl FnOnce(&mut Turn<'_>) -> Result<T>) -> Result<T> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        let mut turn = Turn::begin(self, deadline)?;
+        let result = act(&mut turn);
+        turn.orderly = true;
+        result
+    }
+
+    /// What can be said against a write before waiting for anything.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        if self.config.get_read_only() {
+            return Err(Error::ReadOnly { path: self.path.to_path_buf() });
+        }
+        if self.is_forked() {
+            return Err(Error::Forked { path: self.path.to_path_buf() });
+        }
+        self.syncs.check_poison()
+    }
+}
+
+impl<'e> Turn<'e> {
+    /// Takes the lock, recognises the log, takes in what others have appended, and mends a torn tail.
+    fn begin(engine: &'e Engine, deadline: &Deadline) -> Result<Turn<'e>> {
+        let mut writer = lock(&engine.writer);
+        if let Some(until) = writer.rest_until.take() {
+            // Not a system call unless the last turn was contended, and never beyond the caller's patience.
+            let rest = until.saturating_duration_since(Instant::now());
+            let rest = deadline.left().map_or(rest, |left| left.min(rest));
+            if !rest.is_zero() {
+                engine.disk.pause(rest);
+            }
+        }
+        let log = Arc::clone(&engine.shown()?.reader.log);
+        let mut turn = Turn { engine, writer, log, orderly: false };
+        let result = turn.catch_up(deadline);
+        if let Err(error) = result {
+            turn.orderly = true;
+            return Err(error);
+        }
+        Ok(turn)
+    }
+
+    fn catch_up(&mut self, deadline: &Deadline) -> Result<()> {
+        let engine = self.engine;
+        loop {
+            self.take_lock(deadline)?;
+            // Whoever led before may have failed while this one waited.
+            engine.syncs.check_poison()?;
+            let ingest = engine.ingest();
+            let shown = Arc::clone(&engine.shown()?.reader.log);
+            if !Arc::ptr_eq(&shown, &self.log) {
+                // A reader of this process has found the log compacted into another file.
+                self.release();
+                self.log = shown;
+                continue;
+            }
+            let (epoch, stop) = engine.take_in(&ingest)?;
+            if epoch != self.writer.epoch {
+                self.writer.start_over(epoch);
+            }
+            if engine.shown()?.tail.moved && engine.moved_away(&self.log)? {
+                engine.reopen(&ingest)?;
+                self.release();
+                self.log = Arc::clone(&engine.shown()?.reader.log);
+                continue;
+            }
+            self.check_identity()?;
+            self.mend(&ingest, &stop)?;
+            return Ok(());
+        }
+    }
+
+    fn take_lock(&mut self, deadline: &Deadline) -> Result<()> {
+        if self.writer.locked.as_ref().is_some_and(|locked| Arc::ptr_eq(locked, &self.log)) {
+            return Ok(());
+        }
+        self.release();
+        let contended = self.engine.wait_for_lock(&self.log, deadline)?;
+        self.writer.contended |= contended;
+        self.writer.locked = Some(Arc::clone(&self.log));
+        Ok(())
+    }
+
+    /// Gives up the lock of a file that this handle is done with.
+    pub(super) fn release(&mut self) {
+        if let Some(locked) = self.writer.locked.take() {
+            // A lock that cannot be given up goes with the file description.
+            let _ = locked.file.unlock();
+        }
+    }
+
+    /// Refuses to write into a file that the path no longer names: nobody would find it again.
+    ///
+    /// Only under the lock and on a recognised log: at any other moment a compaction could be renaming.
+    fn check_identity(&mut self) -> Result<()> {
+        let often = self.engine.config.get_durability() == Durability::Sync;
+        let due = self.writer.identity_checked.is_none_or(|last| last.elapsed() >= IDENTITY_CHECK);
+        if !often && !due {
+            return Ok(());
+        }
+        let engine = self.engine;
+        match engine.disk.stat(&engine.path) {
+            Ok(stat) if stat.identity == self.log.identity => {
+                self.writer.identity_checked = Some(Instant::now());
+                Ok(())
+            }
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("stat", &engine.path, e)),
+            _ => Err(Error::Replaced { path: engine.path.to_path_buf() }),
+        }
+    }
+
+    /// Carries out what recovery decides about the log's end.
+    fn mend(&mut self, ingest: &Ingest<'_>, stop: &Stop) -> Result<()> {
+        if self.writer.vetted && stop.reason == Reason::EndMark {
+            return Ok(());
+        }
+        if !self.writer.vetted {
+            self.writer.covered = self.log.len()?;
+            create::remove_leftovers(&*self.engine.disk, &self.log);
+        }
+        if let Decision::Cut { at, data_end, keep } = decide(&self.log, stop)? {
+            if keep {
+                keep_torn(&*self.engine.disk, &self.log, at, data_end)?;
+            }
+            self.cut(ingest, at)?;
+            self.engine.counters.torn_bytes.fetch_add(data_end - at, Ordering::Relaxed);
+        }
+        self.writer.vetted = true;
+        Ok(())
+    }
+
+    /// Makes the log end at `at`, which is where this handle's view of it ends.
+    pub(super) fn cut(&mut self, ingest: &Ingest<'_>, at: u64) -> Result<()> {
+        let engine = self.engine;
+        engine.syncs.forget();
+        // What was cut may have carried indexes that others saw, so the next write starts a new block.
+        self.writer.prepared = false;
+        if let Err(e) = append::cut(&self.log, at) {
+            return Err(engine.syncs.poison(&self.log, "cut", e));
+        }
+        self.writer.covered = at + crate::format::END_MARK_LEN;
+        let (_, stop) = engine.take_in(ingest)?;
+        debug_assert_eq!((stop.unit, stop.reason), (at, Reason::EndMark));
+        Ok(())
+    }
+
+    pub(super) fn view(&self) -> Result<Current<'e>> {
+        self.engine.shown()
+    }
+
+    /// The log's end, as far as it was validated.
+    pub(super) fn position(&self) -> Result<Position> {
+        let view = self.view()?;
+        Ok(Position { epoch: view.epoch, offset: view.tail.end })
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if !self.orderly {
+            // A panic: what was written, and what of it is known, nobody can tell.
+            let cause = io::Error::other("a panic while writing");
+            self.engine.syncs.poison(&self.log, "write", cause);
+        }
+        if self.engine.config.get_lock_mode() == LockMode::PerWrite {
+            self.release();
+            if std::mem::take(&mut self.writer.contended) {
+                self.writer.rest_until = Some(Instant::now() + REST);
+            }
+        }
+    }
+}

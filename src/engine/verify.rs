@@ -1,0 +1,81 @@
+//! [`Verification`]: the whole file read again and compared with the index.
+
+use std::sync::Arc;
+
+use super::Engine;
+use super::view::View;
+use crate::index::Keys;
+use crate::log::recover::{Decision, decide};
+use crate::log::scan::Scanner;
+use crate::{Error, Result};
+
+/// What [`Cask::verify`](crate::Cask::verify) has found to be whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verification {
+    /// Keys in all buckets.
+    pub keys: u64,
+    /// Records in the log, each read and its checksums verified.
+    pub records: u64,
+    /// Where the log ends.
+    pub log_end: u64,
+    /// Bytes behind the log's end that are no complete record or batch and that nothing proves to have been one:
+    /// a torn tail, or a group that another process is just writing. The next writer cuts a torn tail off.
+    pub torn_bytes: u64,
+}
+
+impl Engine {
+    pub(crate) fn verify(&self) -> Result<Verification> {
+        drop(self.current()?);
+        // Nobody in this process takes in anything while the log is read, so the two views can be compared.
+        let ingest = self.ingest();
+        let (log, end) = {
+            let view = self.shown()?;
+            (Arc::clone(&view.reader.log), view.tail.end)
+        };
+        let (fresh, stop) = View::build(Arc::clone(&log), self.config.get_reads(), 0)?;
+        let torn_bytes = match decide(&log, &stop) {
+            Ok(Decision::Whole) => 0,
+            Ok(Decision::Cut { at, data_end, .. }) => data_end - at,
+            Err(Error::Corrupt { .. }) => {
+                // Another process may have been writing there: read it again before calling it damaged.
+                let again = Scanner::from_start(&log)?.walk(|_| Ok(()))?;
+                decide(&log, &again).map(|_| 0)?
+            }
+            Err(error) => return Err(error),
+        };
+        if fresh.tail.end == end {
+            let shown = self.shown()?;
+            compare(&fresh, &shown)?;
+        }
+        drop(ingest);
+        let (keys, records) = (fresh.index.len() as u64, fresh.tail.records);
+        Ok(Verification { keys, records, log_end: fresh.tail.end, torn_bytes })
+    }
+}
+
+/// Whether both views point to the same records.
+fn compare(fresh: &View, shown: &View) -> Result<()> {
+    let disagree = |what: &str| {
+        let message = format!("{}: {what}; please report this", fresh.reader.log.path.display());
+        Err(Error::other(std::io::Error::other(message)))
+    };
+    if (fresh.index.len(), fresh.live_bytes) != (shown.index.len(), shown.live_bytes) {
+        return disagree("the index in memory has other keys than the log");
+    }
+    let mut key = Vec::new();
+    for position in fresh.index.positions() {
+        key.clear();
+        Keys::read(&fresh.reader, position, &mut key)?;
+        if shown.find(&key)? != Some(position) {
+            return disagree("the index in memory points elsewhere than the log");
+        }
+    }
+    if let Some(sorted) = shown.index.sorted() {
+        let rebuilt = fresh.index.build_sorted(&fresh.reader)?;
+        if !rebuilt.holds_the_same_as(sorted) {
+            return disagree("the sorted index in memory has another order than the log's keys");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,338 @@
+//! The view: what a handle shows its readers, and how it keeps up with what is appended to the file.
+//!
+//! A read costs no system call and no lock that is held during a write or a sync: it looks at the eight bytes of the
+//! log's end through the map, and while they are zero nothing was appended since the view was made.
+
+use std::ops::Deref;
+use std::sync::{Arc, MutexGuard, RwLockReadGuard};
+use std::time::Instant;
+
+use super::unfinished::Unfinished;
+use super::{Engine, lock, read, write};
+use crate::config::ReadMode;
+use crate::disk::Map;
+use crate::format::{END_MARK_LEN, Kind};
+use crate::index::{Index, SortedIndex};
+use crate::log::read::Reader;
+use crate::log::recover::{Decision, decide, has_end_mark};
+use crate::log::scan::{Entry, Reason, Scanner, Stop, Unit};
+use crate::log::tail::Tail;
+use crate::log::{LogFile, create};
+use crate::{Error, Result};
+
+/// One file's log as far as it was taken in, and the index over it.
+pub(crate) struct View {
+    pub(crate) reader: Reader,
+    pub(crate) tail: Tail,
+    pub(crate) index: Index,
+    /// Which reading of the log this is; see [`super::durability::Position`].
+    pub(crate) epoch: u64,
+    /// Bytes of the records that the index points to.
+    pub(crate) live_bytes: u64,
+    /// The file ends before an end mark could stand at the log's end, so the map must not be touched there.
+    mark_missing: bool,
+    /// What stands behind the log's end and is no complete record or batch, if it was looked at.
+    unfinished: Option<Unfinished>,
+    /// The index missed a record, because reading a key failed while it was taken in: read the log anew.
+    broken: bool,
+}
+
+/// What a look at the log's end says.
+enum Peek {
+    Quiet,
+    /// There are bytes behind the end.
+    More,
+    /// The log is not the one that was taken in.
+    Cut,
+}
+
+/// A map is made larger than its file, so that it need not be replaced with every append.
+const SMALLEST_MAP: u64 = 1 << 20;
+
+impl View {
+    /// Reads a whole log. `stop` says how the walk ended; it is not judged here.
+    pub(crate) fn build(log: Arc<LogFile>, mode: ReadMode, epoch: u64) -> Result<(View, Stop)> {
+        let tail = Tail::new(&log.header);
+        let file_len = log.len()?;
+        let mut view = View {
+            reader: Reader { log: Arc::clone(&log), map: None, end: tail.end },
+            mark_missing: !has_end_mark(file_len, tail.end),
+            tail,
+            index: Index::new(),
+            epoch,
+            live_bytes: 0,
+            unfinished: None,
+            broken: false,
+        };
+        if mode == ReadMode::Map {
+            view.map(file_len);
+        }
+        let stop = Scanner::from_start(&log)?.walk(|unit| view.apply(unit))?;
+        view.stopped(&stop);
+        Ok((view, stop))
+    }
+
+    fn stopped(&mut self, stop: &Stop) {
+        self.mark_missing = stop.reason == Reason::EndOfFile;
+        self.unfinished = None;
+    }
+
+    /// Takes in a validated unit that starts at the log's end: all of it becomes visible at once.
+    pub(crate) fn apply(&mut self, unit: &Unit) -> Result<()> {
+        let Some(last) = unit.entries.last() else { return Ok(()) };
+        self.reader.end = last.offset + last.header.padded_len();
+        if self.reader.map.as_ref().is_some_and(|map| self.reader.end + END_MARK_LEN > map.len()) {
+            self.map(self.reader.end + END_MARK_LEN);
+        }
+        for entry in &unit.entries {
+            self.tail.observe(entry.offset, &entry.header, entry.proof);
+            if let Err(error) = self.index_entry(entry, unit.key(entry)) {
+                self.broken = true;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn index_entry(&mut self, entry: &Entry, key: &[u8]) -> Result<()> {
+        let replaced = match entry.header.kind {
+            Kind::Put => {
+                self.live_bytes += entry.header.padded_len();
+                self.index.apply_put(key, entry.offset, &self.reader)?
+            }
+            Kind::Delete => self.index.apply_delete(key, &self.reader)?,
+            Kind::Ancillary(_) => None,
+        };
+        if let Some(position) = replaced {
+            self.live_bytes -= self.reader.header(position)?.padded_len();
+        }
+        Ok(())
+    }
+
+    /// Maps at least `len` bytes. A disk or a process limit that does not let us map leaves plain reads.
+    fn map(&mut self, len: u64) {
+        let generous = (len * 2).max(SMALLEST_MAP).next_multiple_of(SMALLEST_MAP);
+        let file = &self.reader.log.file;
+        let map = file.map(generous).or_else(|_| file.map(len)).unwrap_or(None);
+        self.reader.map = map.map(Arc::<Map>::new);
+    }
+
+    /// Compares eight bytes at the log's end and the landmark with what they were.
+    fn peek(&self) -> Result<Peek> {
+        if self.broken || self.word(self.tail.landmark.offset)? != Some(self.tail.landmark.word) {
+            return Ok(Peek::Cut);
+        }
+        if self.mark_missing {
+            let marked = has_end_mark(self.reader.log.len()?, self.tail.end);
+            return Ok(if marked { Peek::More } else { Peek::Quiet });
+        }
+        Ok(match self.word(self.tail.end)? {
+            Some(0) => Peek::Quiet,
+            Some(_) => Peek::More,
+            None => Peek::Cut,
+        })
+    }
+
+    /// Eight bytes of the file, `None` where a file that is read without a map ends before them.
+    fn word(&self, offset: u64) -> Result<Option<u64>> {
+        match self.reader.word(offset) {
+            Ok(word) => Ok(Some(word)),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_current(&self, engine: &Engine) -> Result<bool> {
+        if self.tail.moved && engine.moved_away(&self.reader.log)? {
+            return Ok(false);
+        }
+        Ok(match self.peek()? {
+            Peek::Quiet => true,
+            Peek::More => self.unfinished.as_ref().is_some_and(|seen| seen.is_unchanged(&self.reader.log)),
+            Peek::Cut => false,
+        })
+    }
+
+    /// The position of a key's record, if the key is there.
+    #[inline]
+    pub(crate) fn find(&self, full_key: &[u8]) -> Result<Option<u64>> {
+        self.index.find(full_key, &self.reader)
+    }
+}
+
+/// A view that was current when it was asked for, and stays as it is while this is held.
+pub(crate) struct Current<'e>(RwLockReadGuard<'e, Option<View>>);
+
+impl Deref for Current<'_> {
+    type Target = View;
+
+    fn deref(&self) -> &View {
+        self.0.as_ref().expect("made from a view that is there, and the guard keeps it")
+    }
+}
+
+/// Held by whoever changes the view, so that the file is read by one thread at a time and no record is taken in
+/// twice. Never held during a sync.
+pub(crate) struct Ingest<'e>(#[allow(dead_code, reason = "held for its lock")] MutexGuard<'e, ()>);
+
+impl Engine {
+    /// The view, after taking in whatever was appended before this call.
+    pub(crate) fn current(&self) -> Result<Current<'_>> {
+        let view = self.shown()?;
+        if view.is_current(self)? {
+            return Ok(view);
+        }
+        drop(view);
+        self.refresh()?;
+        self.shown()
+    }
+
+    /// The view as it is.
+    pub(crate) fn shown(&self) -> Result<Current<'_>> {
+        let guard = read(&self.view);
+        if guard.is_none() { Err(Error::Closed) } else { Ok(Current(guard)) }
+    }
+
+    pub(crate) fn ingest(&self) -> Ingest<'_> {
+        Ingest(lock(&self.ingest))
+    }
+
+    /// Changes the view.
+    pub(crate) fn change<T>(&self, _: &Ingest<'_>, change: impl FnOnce(&mut View) -> Result<T>) -> Result<T> {
+        write(&self.view).as_mut().ok_or(Error::Closed).and_then(change)
+    }
+
+    /// Puts another view in the place of this one.
+    pub(crate) fn replace(&self, _: &Ingest<'_>, view: View) -> Result<()> {
+        let old = write(&self.view).replace(view);
+        if old.is_none() {
+            // Closed in the meantime, and closed it stays.
+            *write(&self.view) = None;
+            return Err(Error::Closed);
+        }
+        Ok(())
+    }
+
+    /// Without the lock: other processes may be writing, cutting or compacting while this reads.
+    fn refresh(&self) -> Result<()> {
+        let ingest = self.ingest();
+        loop {
+            let view = self.shown()?;
+            if view.is_current(self)? {
+                return Ok(());
+            }
+            let (log, moved) = (Arc::clone(&view.reader.log), view.tail.moved);
+            drop(view);
+            if moved && self.moved_away(&log)? {
+                self.reopen(&ingest)?;
+                continue;
+            }
+            let started = Instant::now();
+            let found = self.take_in(&ingest)?;
+            if !matches!(found.1.reason, Reason::Damaged(_)) {
+                return Ok(());
+            }
+            // What will be remembered is looked at before the record is read once more: if it is finished in
+            // between, either this reading or the next comparison tells.
+            let looked = Unfinished::look(&log, &found.1, started)?;
+            if self.take_in(&ingest)? != found {
+                continue;
+            }
+            // A record in the making looks damaged. Only if what follows proves that it was once whole, and it still
+            // is not when it is read after that, somebody has damaged it.
+            let decision = decide(&log, &found.1);
+            if matches!(decision, Err(Error::Corrupt { .. })) && self.take_in(&ingest)? != found {
+                continue;
+            }
+            decision?;
+            return self.change(&ingest, |view| {
+                view.unfinished = Some(looked);
+                Ok(())
+            });
+        }
+    }
+
+    /// Reads the log from the view's end, or anew if it was cut, and takes in what is complete. Returns the view's
+    /// epoch and where the walk stopped.
+    pub(crate) fn take_in(&self, ingest: &Ingest<'_>) -> Result<(u64, Stop)> {
+        let view = self.shown()?;
+        let (log, tail, epoch) = (Arc::clone(&view.reader.log), view.tail.clone(), view.epoch);
+        match view.peek()? {
+            Peek::Quiet => {
+                let reason = if view.mark_missing { Reason::EndOfFile } else { Reason::EndMark };
+                return Ok((epoch, Stop { unit: tail.end, at: tail.end, previous_index: tail.previous_index, reason }));
+            }
+            Peek::Cut => {
+                drop(view);
+                let (view, stop) = View::build(log, self.config.get_reads(), epoch + 1)?;
+                self.replace(ingest, view)?;
+                return Ok((epoch + 1, stop));
+            }
+            Peek::More => drop(view),
+        }
+        let mut scanner = Scanner::resume(&log, tail.end, tail.previous_index)?;
+        let stop = scanner.walk(|unit| self.change(ingest, |view| view.apply(unit)))?;
+        self.change(ingest, |view| {
+            view.stopped(&stop);
+            Ok(())
+        })?;
+        Ok((epoch, stop))
+    }
+
+    /// Opens the file that the path names now and shows it.
+    pub(crate) fn reopen(&self, ingest: &Ingest<'_>) -> Result<()> {
+        let opening = create::Opening { create: false, ..self.opening() };
+        let log = Arc::new(create::open(&*self.disk, &self.path, opening)?);
+        let epoch = self.shown()?.epoch + 1;
+        let view = self.read_log(log, epoch)?;
+        self.replace(ingest, view)
+    }
+
+    /// Reads a whole log without the lock, and finds damage that is proven to be damage.
+    pub(crate) fn read_log(&self, log: Arc<LogFile>, epoch: u64) -> Result<View> {
+        let mode = self.config.get_reads();
+        let (view, stop) = View::build(Arc::clone(&log), mode, epoch)?;
+        if !self.config.get_read_only() {
+            // A writer looks again, under the lock, before it writes.
+            return Ok(view);
+        }
+        match decide(&log, &stop) {
+            Err(Error::Corrupt { .. }) => {}
+            decision => return decision.map(|_: Decision| view),
+        }
+        // It may have been in the making when it was read.
+        let (view, stop) = View::build(Arc::clone(&log), mode, epoch)?;
+        decide(&log, &stop).map(|_| view)
+    }
+
+    /// Whether the path names another file than this one. A path that names nothing does not: there is nothing else
+    /// to show.
+    pub(crate) fn moved_away(&self, log: &LogFile) -> Result<bool> {
+        match self.disk.stat(&self.path) {
+            Ok(stat) => Ok(stat.identity != log.identity),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io("stat", &self.path, e)),
+        }
+    }
+
+    /// A reader and the sorted index of one moment. The sorted index is built at the first call, and kept up to date
+    /// from then on.
+    pub(crate) fn snapshot(&self) -> Result<(Reader, SortedIndex)> {
+        loop {
+            let view = self.current()?;
+            if let Some(sorted) = view.index.sorted() {
+                return Ok((view.reader.clone(), sorted.snapshot()));
+            }
+            drop(view);
+            let ingest = self.ingest();
+            let view = self.shown()?;
+            if view.index.sorted().is_none() {
+                // Others may read meanwhile. Nobody may write: what they would change is being sorted.
+                let built = view.index.build_sorted(&view.reader)?;
+                drop(view);
+                let installed = self.change(&ingest, |view| Ok(view.index.install_sorted(built)))?;
+                debug_assert!(installed, "nobody changes the index while `ingest` is held");
+            }
+        }
+    }
+}

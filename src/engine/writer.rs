@@ -1,0 +1,259 @@
+//! What the holder of the baton knows and does: indexes, claims about what is synced, and the append itself.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::turn::Turn;
+use crate::config::Durability;
+use crate::format::{
+    Ancillary, BLOCK_LEN, FileSeed, Flags, Kind, MAX_FILE_LEN, MAX_INDEX, RECORD_HEADER_LEN, block_of, block_start,
+};
+use crate::log::group::Group;
+use crate::log::recover::{directory, rewrite};
+use crate::log::{LogFile, append};
+use crate::{Error, Result};
+
+/// The writing side of a handle.
+pub(crate) struct Writer {
+    /// The file whose lock this handle has: during a turn, or always in `Exclusive` mode.
+    pub(super) locked: Option<Arc<LogFile>>,
+    /// The reading of the log that all of the below is about.
+    pub(super) epoch: u64,
+    /// The log's end was looked at under the lock, and mended if need be.
+    pub(super) vetted: bool,
+    /// The first write of this handle is done: what no proof covered is written again and synced, the directory
+    /// is synced, and an index block of this handle's own is on stable storage.
+    pub(super) prepared: bool,
+    /// The file's length, as far as this handle knows.
+    pub(super) covered: u64,
+    /// The highest index that this handle has ever used, in whatever became of the file.
+    pub(super) highest_used: u64,
+    pub(super) identity_checked: Option<Instant>,
+    /// It had to wait for the lock in this turn.
+    pub(super) contended: bool,
+    pub(super) rest_until: Option<Instant>,
+    pub(super) group: Group,
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Writer {
+            locked: None,
+            epoch: 0,
+            vetted: false,
+            prepared: false,
+            covered: 0,
+            highest_used: 0,
+            identity_checked: None,
+            contended: false,
+            rest_until: None,
+            group: Group::new(FileSeed::new(&[0; 16]), 0),
+        }
+    }
+}
+
+impl Writer {
+    /// The log was read anew: nothing that was known of it holds, except the indexes that this handle has used.
+    pub(super) fn start_over(&mut self, epoch: u64) {
+        self.epoch = epoch;
+        self.vetted = false;
+        self.prepared = false;
+        self.identity_checked = None;
+    }
+}
+
+/// A group cannot hold more records than this: an index block, less the marks and statements in it.
+pub(crate) const MAX_GROUP_RECORDS: u64 = BLOCK_LEN - 8;
+
+impl Turn<'_> {
+    /// The first of `count` indexes, which may be written once this has returned. Writes and syncs a mark if no
+    /// record of their block is known to be on stable storage yet.
+    pub(super) fn reserve(&mut self, count: u64) -> Result<u64> {
+        debug_assert!(count <= MAX_GROUP_RECORDS);
+        self.prepare()?;
+        let mut next = self.next_index()?;
+        if block_of(next + count) != block_of(next) {
+            next = block_start(block_of(next) + 1);
+        }
+        if !self.is_block_stable(block_of(next))? {
+            self.append_mark(next)?;
+            next += 1;
+        }
+        if next + count > MAX_INDEX {
+            return Err(Error::Full { path: self.engine.path.to_path_buf(), what: "all indexes are used up" });
+        }
+        Ok(next)
+    }
+
+    fn next_index(&self) -> Result<u64> {
+        Ok(self.view()?.tail.highest_index.max(self.writer.highest_used) + 1)
+    }
+
+    fn is_block_stable(&self, block: u64) -> Result<bool> {
+        let view = self.view()?;
+        Ok(view.tail.is_block_stable(block, self.engine.syncs.synced(view.epoch)))
+    }
+
+    /// What must be done once before this handle acknowledges, claims or numbers anything.
+    pub(super) fn prepare(&mut self) -> Result<()> {
+        if self.writer.prepared {
+            return Ok(());
+        }
+        self.sync_directory()?;
+        let tail = self.view()?.tail.clone();
+        if !tail.is_proven() {
+            rewrite(&self.log, tail.proven, tail.proven_after, tail.end)?;
+            self.sync()?;
+        }
+        // Above everything that the file shows, and above everything that this handle has ever used: an index of
+        // the file's last block may have been seen and then lost in a power cut.
+        let block = block_of(self.next_index()? - 1) + 1;
+        if block_start(block) >= MAX_INDEX - BLOCK_LEN {
+            return Err(Error::Full { path: self.engine.path.to_path_buf(), what: "all indexes are used up" });
+        }
+        self.append_mark(block_start(block))?;
+        self.writer.prepared = true;
+        Ok(())
+    }
+
+    /// A creation or a rename of the file that a power cut takes back would take acknowledged writes with it.
+    fn sync_directory(&self) -> Result<()> {
+        let directory = directory(&self.engine.path);
+        self.engine.disk.sync_dir(directory).map_err(|e| Error::io("sync the directory", directory, e))
+    }
+
+    /// Appends a mark with the first index of a block, or with the flag that the log up to here is synced, or both,
+    /// and syncs it.
+    fn append_mark(&mut self, index: u64) -> Result<()> {
+        let flags = self.begin_group()?;
+        self.writer.group.push(flags, Kind::Ancillary(Ancillary::Mark), index, b"", b"");
+        self.write_group()?;
+        self.sync()
+    }
+
+    /// Begins a group at the log's end. Returns the flags of the first record, which say what this handle knows to
+    /// be on stable storage.
+    fn begin_group(&mut self) -> Result<Flags> {
+        let view = self.view()?;
+        let (tail, synced) = (&view.tail, self.engine.syncs.synced(view.epoch));
+        let group = &mut self.writer.group;
+        group.reset(self.log.seed, tail.end);
+        if synced >= tail.end {
+            return Ok(Flags { synced: true, more: false });
+        }
+        if let Some(mark) = &tail.trailing_mark {
+            // It counts as proven, but nobody has synced it. With its bytes in the same write it is at least no
+            // worse off than what follows it.
+            group.reset(self.log.seed, tail.end - RECORD_HEADER_LEN as u64);
+            group.rewrite(mark);
+        }
+        Ok(Flags::NONE)
+    }
+
+    /// Begins a group whose records' indexes start at `index`, which was reserved together with one more than the
+    /// group has records. Returns the flags of the first record and its index.
+    pub(super) fn begin_records(&mut self, index: u64) -> Result<(Flags, u64)> {
+        let flags = self.begin_group()?;
+        let view = self.view()?;
+        let synced = self.engine.syncs.synced(view.epoch);
+        if !flags.synced && synced > view.tail.proven {
+            // Other processes have appended since this handle's last sync. No record in the file says yet what that
+            // sync has brought to stable storage.
+            self.writer.group.push_synced_to(index, synced);
+            return Ok((flags, index + 1));
+        }
+        Ok((flags, index))
+    }
+
+    /// Appends the group and shows it to readers.
+    ///
+    /// # Errors
+    ///
+    /// If the write fails, whole units of the group that reached the file stay and are shown, and the rest is cut
+    /// off: the caller compares the log's end with its records.
+    pub(super) fn write_group(&mut self) -> Result<()> {
+        let engine = self.engine;
+        let writer = &mut *self.writer;
+        let end = writer.group.end();
+        if end > MAX_FILE_LEN {
+            return Err(Error::Full { path: engine.path.to_path_buf(), what: "the file has reached 8 TiB" });
+        }
+        let ingest = engine.ingest();
+        let start = writer.group.start();
+        writer.highest_used = writer.group.unit.entries.last().map_or(0, |entry| entry.header.index);
+        let written = append::append(&self.log, &mut writer.covered, start, writer.group.finish());
+        let Err(error) = written else {
+            engine.counters.groups.fetch_add(1, Ordering::Relaxed);
+            return engine.change(&ingest, |view| view.apply(&writer.group.unit));
+        };
+        let error = self.log.io("append", error);
+        let (_, stop) = engine.take_in(&ingest)?;
+        self.cut(&ingest, stop.unit)?;
+        Err(error)
+    }
+
+    /// Brings everything in the log to stable storage.
+    pub(super) fn sync(&mut self) -> Result<()> {
+        let sampled = self.position()?;
+        self.engine.syncs.sync(&self.log, sampled)
+    }
+
+    /// Does for durability what the configuration asks before a call returns.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        match self.engine.config.get_durability() {
+            Durability::Sync => self.make_durable(),
+            // What this handle has not written is not its to claim: see `prepare`.
+            Durability::Interval(_) if !self.writer.prepared => self.engine.syncs.check_poison(),
+            Durability::Interval(_) => {
+                if let Some(interval) = &*super::lock(&self.engine.interval) {
+                    interval.written(&self.log, self.position()?);
+                }
+                self.engine.syncs.check_poison()
+            }
+            Durability::Os => self.engine.syncs.check_poison(),
+        }
+    }
+
+    /// Makes sure that the whole log as it is now is on stable storage.
+    pub(super) fn make_durable(&mut self) -> Result<()> {
+        let view = self.view()?;
+        let known = self.engine.syncs.synced(view.epoch) >= view.tail.end;
+        let proven = view.tail.is_proven();
+        drop(view);
+        if known {
+            return self.engine.syncs.check_poison();
+        }
+        if !self.writer.prepared {
+            // Nothing was written here yet, so all there is to vouch for is what the file holds.
+            return if proven { self.sync_directory() } else { self.prepare() };
+        }
+        self.sync()
+    }
+
+    /// Leaves the file as a clean close does: proven, if it is synced, and cut back to its log's end.
+    pub(super) fn tidy(&mut self) -> Result<()> {
+        self.engine.syncs.check_poison()?;
+        if self.writer.prepared {
+            // Whatever the durability: the cut below syncs the file anyway, and a proven log opens faster.
+            self.make_durable()?;
+        }
+        let view = self.view()?;
+        let synced = self.engine.syncs.synced(view.epoch) >= view.tail.end;
+        let proven = view.tail.is_proven();
+        drop(view);
+        if synced && !proven {
+            let index = self.next_index()?;
+            // Nobody sees a mark's index, so its block need not be on stable storage first.
+            let flags = self.begin_group()?;
+            self.writer.group.push(flags, Kind::Ancillary(Ancillary::Mark), index, b"", b"");
+            self.write_group()?;
+        }
+        let end = self.position()?.offset;
+        if self.log.len()? > end + crate::format::END_MARK_LEN {
+            let ingest = self.engine.ingest();
+            self.cut(&ingest, end)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,137 @@
+//! The file header: 64 bytes at the start of every caskfile.
+
+use std::ops::Range;
+
+use byteorder::{ByteOrder, LittleEndian};
+
+use super::FileSeed;
+
+/// The first bytes of every caskfile: one byte that is not ASCII, and line ends and a control-Z that a copy in text
+/// mode would change.
+pub(crate) const MAGIC: [u8; 8] = [0xca, b'S', b'K', b'F', b'\r', b'\n', 0x1a, b'\n'];
+
+/// The format's major version: a file with a greater one is refused.
+pub const MAJOR_VERSION: u16 = 1;
+
+/// The format's minor version: a file with a greater one is read, since minor versions add only what older readers
+/// may skip.
+pub const MINOR_VERSION: u16 = 0;
+
+const AT_MAGIC: Range<usize> = 0..8;
+const AT_MAJOR: Range<usize> = AT_MAGIC.end..AT_MAGIC.end + 2;
+const AT_MINOR: Range<usize> = AT_MAJOR.end..AT_MAJOR.end + 2;
+const AT_ZERO: Range<usize> = AT_MINOR.end..AT_MINOR.end + 4;
+const AT_FILE_ID: Range<usize> = AT_ZERO.end..AT_ZERO.end + 16;
+const AT_BASE_INDEX: Range<usize> = AT_FILE_ID.end..AT_FILE_ID.end + 8;
+const AT_CREATED: Range<usize> = AT_BASE_INDEX.end..AT_BASE_INDEX.end + 8;
+const AT_ZERO_2: Range<usize> = AT_CREATED.end..AT_CREATED.end + 12;
+const AT_CRC: Range<usize> = AT_ZERO_2.end..AT_ZERO_2.end + 4;
+
+/// The file header's length; the first record starts here.
+pub(crate) const FILE_HEADER_LEN: usize = AT_CRC.end;
+
+/// What the file header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileHeader {
+    pub(crate) major: u16,
+    pub(crate) minor: u16,
+    /// Random, and new for every file, those that compaction makes included. Secret: who knows it can forge record
+    /// headers inside values, so no tool prints it.
+    pub(crate) file_id: [u8; 16],
+    /// The highest index that had been assigned when this file was made: the next one is above it, and above those of
+    /// all records. (Records that compaction carried over have their old, lower ones.)
+    pub(crate) base_index: u64,
+    /// Seconds since the Unix epoch.
+    pub(crate) created: u64,
+}
+
+/// Why 64 bytes are not the header of a file that this version can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeaderFault {
+    Magic,
+    Checksum { found: u32, computed: u32 },
+    Version { major: u16, minor: u16 },
+}
+
+impl FileHeader {
+    pub(crate) fn seed(&self) -> FileSeed {
+        FileSeed::new(&self.file_id)
+    }
+
+    pub(crate) fn encode(&self) -> [u8; FILE_HEADER_LEN] {
+        let mut bytes = [0; FILE_HEADER_LEN];
+        bytes[AT_MAGIC].copy_from_slice(&MAGIC);
+        LittleEndian::write_u16(&mut bytes[AT_MAJOR], self.major);
+        LittleEndian::write_u16(&mut bytes[AT_MINOR], self.minor);
+        bytes[AT_FILE_ID].copy_from_slice(&self.file_id);
+        LittleEndian::write_u64(&mut bytes[AT_BASE_INDEX], self.base_index);
+        LittleEndian::write_u64(&mut bytes[AT_CREATED], self.created);
+        let crc = crc32fast::hash(&bytes[..AT_CRC.start]);
+        LittleEndian::write_u32(&mut bytes[AT_CRC], crc);
+        bytes
+    }
+
+    /// Magic first, since a foreign file deserves to be called that; then the checksum, since a flipped bit in the
+    /// version must not pass for a future version; then the version. Every future version keeps these three where
+    /// they are, so that this order works for its files too.
+    pub(crate) fn decode(bytes: &[u8; FILE_HEADER_LEN]) -> Result<FileHeader, HeaderFault> {
+        if bytes[AT_MAGIC] != MAGIC {
+            return Err(HeaderFault::Magic);
+        }
+        let found = LittleEndian::read_u32(&bytes[AT_CRC]);
+        let computed = crc32fast::hash(&bytes[..AT_CRC.start]);
+        if found != computed {
+            return Err(HeaderFault::Checksum { found, computed });
+        }
+        let major = LittleEndian::read_u16(&bytes[AT_MAJOR]);
+        let minor = LittleEndian::read_u16(&bytes[AT_MINOR]);
+        if major != MAJOR_VERSION {
+            return Err(HeaderFault::Version { major, minor });
+        }
+        let mut file_id = [0; 16];
+        file_id.copy_from_slice(&bytes[AT_FILE_ID]);
+        Ok(FileHeader {
+            major,
+            minor,
+            file_id,
+            base_index: LittleEndian::read_u64(&bytes[AT_BASE_INDEX]),
+            created: LittleEndian::read_u64(&bytes[AT_CREATED]),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> FileHeader {
+        FileHeader { major: MAJOR_VERSION, minor: 0, file_id: [9; 16], base_index: 1 << 40, created: 1_700_000_000 }
+    }
+
+    #[test]
+    fn the_header_is_64_bytes_and_reads_back_as_written() {
+        assert_eq!(FILE_HEADER_LEN, 64);
+        assert_eq!(FileHeader::decode(&header().encode()), Ok(header()));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found() {
+        for bit in 0..FILE_HEADER_LEN * 8 {
+            let mut bytes = header().encode();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            match FileHeader::decode(&bytes) {
+                Err(HeaderFault::Magic) => assert!(bit / 8 < AT_MAGIC.end),
+                Err(HeaderFault::Checksum { .. }) => assert!(bit / 8 >= AT_MAGIC.end),
+                other => panic!("bit {bit}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_major_version_is_named_and_a_newer_minor_one_is_read() {
+        let future = FileHeader { major: 2, minor: 3, ..header() };
+        assert_eq!(FileHeader::decode(&future.encode()), Err(HeaderFault::Version { major: 2, minor: 3 }));
+        let next = FileHeader { minor: 7, ..header() };
+        assert_eq!(FileHeader::decode(&next.encode()), Ok(next));
+    }
+}

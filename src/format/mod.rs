@@ -1,0 +1,27 @@
+//! The bytes: what a caskfile consists of, as pure functions without input or output.
+//!
+//! `docs/FORMAT.md` is the specification, this module its counterpart in code: the file header ([`header`]), records
+//! ([`record`]), the full key inside a record's body ([`key`]) and the checksums over all of them ([`checksum`]).
+//! Everything is little-endian.
+
+mod checksum;
+mod header;
+mod key;
+mod record;
+
+pub(crate) use checksum::FileSeed;
+pub(crate) use header::{FILE_HEADER_LEN, FileHeader, HeaderFault};
+pub use header::{MAJOR_VERSION, MINOR_VERSION};
+pub(crate) use key::{FullKey, prefix_of_bucket, split_full_key};
+pub use key::{MAX_BUCKET_LEN, max_key_len};
+pub use record::MAX_VALUE_LEN;
+pub(crate) use record::{
+    Ancillary, BLOCK_LEN, Flags, IndexBound, Kind, MAX_FILE_LEN, MAX_INDEX, Place, RECORD_HEADER_LEN, RecordHeader,
+    Verdict, block_of, block_start, padded,
+};
+
+/// Every record starts at a multiple of this many bytes.
+pub(crate) const ALIGNMENT: u64 = 8;
+
+/// The log ends where this many zero bytes stand in place of a record header.
+pub(crate) const END_MARK_LEN: u64 = 8;

@@ -1,0 +1,444 @@
+//! Records: a 24-byte header, the full key, the value, zeros up to the next multiple of 8.
+
+use std::ops::Range;
+
+use byteorder::{ByteOrder, LittleEndian};
+
+use super::checksum::{FileSeed, body_crc};
+use super::{ALIGNMENT, END_MARK_LEN};
+use crate::error::Damage;
+
+const AT_HEADER_CRC: Range<usize> = 0..4;
+const AT_BODY_CRC: Range<usize> = AT_HEADER_CRC.end..AT_HEADER_CRC.end + 4;
+const AT_FLAGS: usize = AT_BODY_CRC.end;
+const AT_KIND: usize = AT_FLAGS + 1;
+const AT_KEY_LEN: Range<usize> = AT_KIND + 1..AT_KIND + 3;
+const AT_VALUE_LEN: Range<usize> = AT_KEY_LEN.end..AT_KEY_LEN.end + 4;
+const AT_INDEX: Range<usize> = AT_VALUE_LEN.end..AT_VALUE_LEN.end + 8;
+
+/// The length of a record's header.
+pub(crate) const RECORD_HEADER_LEN: usize = AT_INDEX.end;
+
+/// The longest full key: what its length field can say.
+pub(crate) const MAX_FULL_KEY_LEN: usize = u16::MAX as usize;
+
+/// The longest value, in bytes (1 GiB). Less than the length field could say, so that a record always fits into one
+/// write: Linux writes at most 2 GiB less one page at a time.
+pub const MAX_VALUE_LEN: usize = 1 << 30;
+
+/// A log may not grow beyond this many bytes (8 TiB): the index keeps offsets, divided by 8, in 40 bits.
+pub(crate) const MAX_FILE_LEN: u64 = 1 << 43;
+
+/// Indexes are handed out from blocks of this many.
+pub(crate) const BLOCK_LEN: u64 = 1 << 20;
+
+/// How far an index may be above the one before it. A handle whose writes keep failing moves on by a block each
+/// time, so the bound leaves room for 2^28 failures in a row; beyond it only damage could lead, or a forger who
+/// wants to use the indexes up.
+const MAX_INDEX_STEP: u64 = 1 << 48;
+
+/// No index is above this, so that arithmetic on indexes and blocks cannot overflow.
+pub(crate) const MAX_INDEX: u64 = (1 << 62) - 1;
+
+/// The block that an index belongs to.
+pub(crate) const fn block_of(index: u64) -> u64 {
+    index / BLOCK_LEN
+}
+
+/// The first index of a block.
+pub(crate) const fn block_start(block: u64) -> u64 {
+    block * BLOCK_LEN
+}
+
+/// The next offset at or after `offset` at which a record may start.
+pub(crate) const fn padded(offset: u64) -> u64 {
+    offset.next_multiple_of(ALIGNMENT)
+}
+
+/// What a record means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Sets the key's value.
+    Put,
+    /// Removes the key: a tombstone.
+    Delete,
+    /// Says something about the log itself, and nothing about keys.
+    Ancillary(Ancillary),
+}
+
+/// Records that a reader who only wants keys and values may skip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ancillary {
+    /// Carries an index (a new block's first one) or the flag `SYNCED`, and no body.
+    Mark,
+    /// Its value is an offset (8 bytes): everything before it was on stable storage when this was written.
+    SyncedTo,
+    /// The log was compacted into another file; the path names that one now, unless compaction died at this point.
+    Moved,
+    /// Of a later version.
+    Unknown(u8),
+}
+
+const KIND_PUT: u8 = 1;
+const KIND_DELETE: u8 = 2;
+/// Kinds from here on are ancillary.
+const FIRST_ANCILLARY: u8 = 0x80;
+const KIND_MARK: u8 = FIRST_ANCILLARY;
+const KIND_SYNCED_TO: u8 = FIRST_ANCILLARY + 1;
+const KIND_MOVED: u8 = FIRST_ANCILLARY + 2;
+
+impl Kind {
+    fn decode(byte: u8) -> Option<Kind> {
+        match byte {
+            KIND_PUT => Some(Kind::Put),
+            KIND_DELETE => Some(Kind::Delete),
+            KIND_MARK => Some(Kind::Ancillary(Ancillary::Mark)),
+            KIND_SYNCED_TO => Some(Kind::Ancillary(Ancillary::SyncedTo)),
+            KIND_MOVED => Some(Kind::Ancillary(Ancillary::Moved)),
+            FIRST_ANCILLARY.. => Some(Kind::Ancillary(Ancillary::Unknown(byte))),
+            _ => None,
+        }
+    }
+
+    fn encode(self) -> u8 {
+        match self {
+            Kind::Put => KIND_PUT,
+            Kind::Delete => KIND_DELETE,
+            Kind::Ancillary(Ancillary::Mark) => KIND_MARK,
+            Kind::Ancillary(Ancillary::SyncedTo) => KIND_SYNCED_TO,
+            Kind::Ancillary(Ancillary::Moved) => KIND_MOVED,
+            Kind::Ancillary(Ancillary::Unknown(byte)) => byte,
+        }
+    }
+
+    /// Whether this version knows what the record says.
+    pub(crate) fn is_known(self) -> bool {
+        !matches!(self, Kind::Ancillary(Ancillary::Unknown(_)))
+    }
+}
+
+/// A record's flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Flags {
+    /// When this record was written, everything before it was known to be on stable storage.
+    pub(crate) synced: bool,
+    /// The batch goes on in the next record.
+    pub(crate) more: bool,
+}
+
+const FLAG_SYNCED: u8 = 1;
+const FLAG_MORE: u8 = 2;
+
+impl Flags {
+    pub(crate) const NONE: Flags = Flags { synced: false, more: false };
+
+    fn decode(byte: u8) -> Option<Flags> {
+        let known = FLAG_SYNCED | FLAG_MORE;
+        (byte & !known == 0).then(|| Flags { synced: byte & FLAG_SYNCED != 0, more: byte & FLAG_MORE != 0 })
+    }
+
+    fn encode(self) -> u8 {
+        u8::from(self.synced) * FLAG_SYNCED | u8::from(self.more) * FLAG_MORE
+    }
+}
+
+/// A record's header, its two checksums included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RecordHeader {
+    pub(crate) header_crc: u32,
+    pub(crate) body_crc: u32,
+    pub(crate) flags: Flags,
+    pub(crate) kind: Kind,
+    pub(crate) key_len: u16,
+    pub(crate) value_len: u32,
+    pub(crate) index: u64,
+}
+
+/// Where a header stands, which decides with the header's own bytes whether it is true.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) seed: FileSeed,
+    pub(crate) offset: u64,
+    pub(crate) file_len: u64,
+    pub(crate) after: IndexBound,
+}
+
+/// What bounds the index of a record: it is above the one before it in the file, and not too far above the highest
+/// that had been assigned by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IndexBound {
+    /// The index of the last record before; 0 if there is none.
+    pub(crate) previous: u64,
+    /// The file's `base_index`.
+    pub(crate) base: u64,
+}
+
+impl IndexBound {
+    fn admits(self, index: u64) -> bool {
+        let highest = self.previous.max(self.base);
+        index > self.previous && index <= MAX_INDEX && index <= highest + MAX_INDEX_STEP
+    }
+}
+
+/// What 24 bytes are in the place of a record header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The log ends here.
+    End,
+    True(RecordHeader),
+    /// True, but of a kind or with a flag that this version must not skip.
+    Unsupported {
+        kind: u8,
+        flags: u8,
+    },
+    False(Damage),
+}
+
+impl RecordHeader {
+    /// A header for this body at this place, both checksums computed.
+    pub(crate) fn new(
+        seed: FileSeed,
+        offset: u64,
+        flags: Flags,
+        kind: Kind,
+        index: u64,
+        key: &[u8],
+        value: &[u8],
+    ) -> RecordHeader {
+        let mut header = RecordHeader {
+            header_crc: 0,
+            body_crc: 0,
+            flags,
+            kind,
+            key_len: key.len() as u16,
+            value_len: value.len() as u32,
+            index,
+        };
+        header.body_crc = body_crc(&header.encode()[AT_KIND..], key, value);
+        header.header_crc = header.computed_header_crc(seed, offset);
+        header
+    }
+
+    /// The same record at another place, perhaps in another file: body and its checksum are carried over unchanged,
+    /// so that a value stays protected from the put that made it.
+    pub(crate) fn moved_to(&self, seed: FileSeed, offset: u64, flags: Flags) -> RecordHeader {
+        let mut header = RecordHeader { flags, ..*self };
+        header.header_crc = header.computed_header_crc(seed, offset);
+        header
+    }
+
+    fn computed_header_crc(&self, seed: FileSeed, offset: u64) -> u32 {
+        seed.header_crc(offset, &self.encode()[AT_BODY_CRC.start..])
+    }
+
+    pub(crate) fn encode(&self) -> [u8; RECORD_HEADER_LEN] {
+        let mut bytes = [0; RECORD_HEADER_LEN];
+        LittleEndian::write_u32(&mut bytes[AT_HEADER_CRC], self.header_crc);
+        LittleEndian::write_u32(&mut bytes[AT_BODY_CRC], self.body_crc);
+        bytes[AT_FLAGS] = self.flags.encode();
+        bytes[AT_KIND] = self.kind.encode();
+        LittleEndian::write_u16(&mut bytes[AT_KEY_LEN], self.key_len);
+        LittleEndian::write_u32(&mut bytes[AT_VALUE_LEN], self.value_len);
+        LittleEndian::write_u64(&mut bytes[AT_INDEX], self.index);
+        bytes
+    }
+
+    /// The header that these bytes spell, without asking whether it is true in its place: for bytes that were
+    /// validated before and lie where the index says. `None` if kind or flags are unknown.
+    #[inline]
+    pub(crate) fn decode(bytes: &[u8; RECORD_HEADER_LEN]) -> Option<RecordHeader> {
+        Some(RecordHeader {
+            header_crc: LittleEndian::read_u32(&bytes[AT_HEADER_CRC]),
+            body_crc: LittleEndian::read_u32(&bytes[AT_BODY_CRC]),
+            flags: Flags::decode(bytes[AT_FLAGS])?,
+            kind: Kind::decode(bytes[AT_KIND])?,
+            key_len: LittleEndian::read_u16(&bytes[AT_KEY_LEN]),
+            value_len: LittleEndian::read_u32(&bytes[AT_VALUE_LEN]),
+            index: LittleEndian::read_u64(&bytes[AT_INDEX]),
+        })
+    }
+
+    /// Judges the bytes in the place of a header.
+    ///
+    /// The checksum comes first: what fails it means nothing. Then the lengths, before anybody allocates by them,
+    /// and the index. Kind and flags come last, because only a true header can speak of a later version: a torn
+    /// tail must not pass for one.
+    pub(crate) fn judge(bytes: &[u8; RECORD_HEADER_LEN], place: Place) -> Verdict {
+        if bytes[..END_MARK_LEN as usize] == [0; END_MARK_LEN as usize] {
+            return Verdict::End;
+        }
+        let found = LittleEndian::read_u32(&bytes[AT_HEADER_CRC]);
+        let computed = place.seed.header_crc(place.offset, &bytes[AT_BODY_CRC.start..]);
+        if found != computed {
+            return Verdict::False(Damage::Header { found, computed });
+        }
+        let key_len = LittleEndian::read_u16(&bytes[AT_KEY_LEN]);
+        let value_len = LittleEndian::read_u32(&bytes[AT_VALUE_LEN]);
+        if value_len as usize > MAX_VALUE_LEN {
+            return Verdict::False(Damage::Lengths { key_len, value_len });
+        }
+        let end = place.offset + RECORD_HEADER_LEN as u64 + u64::from(key_len) + u64::from(value_len);
+        if end > place.file_len.min(MAX_FILE_LEN) {
+            return Verdict::False(Damage::BeyondFile { end, file_len: place.file_len });
+        }
+        let index = LittleEndian::read_u64(&bytes[AT_INDEX]);
+        if !place.after.admits(index) {
+            return Verdict::False(Damage::Index { found: index, previous: place.after.previous });
+        }
+        match RecordHeader::decode(bytes) {
+            Some(header) => Verdict::True(header),
+            None => Verdict::Unsupported { kind: bytes[AT_KIND], flags: bytes[AT_FLAGS] },
+        }
+    }
+
+    /// Whether bytes could be a true header of a kind that this version knows, somewhere behind a place: can be
+    /// said without a checksum, to make a search over many places quick.
+    pub(crate) fn plausible(bytes: &[u8; RECORD_HEADER_LEN], after: IndexBound) -> bool {
+        Kind::decode(bytes[AT_KIND]).is_some_and(Kind::is_known)
+            && Flags::decode(bytes[AT_FLAGS]).is_some()
+            && LittleEndian::read_u32(&bytes[AT_VALUE_LEN]) as usize <= MAX_VALUE_LEN
+            && after.admits(LittleEndian::read_u64(&bytes[AT_INDEX]))
+    }
+
+    pub(crate) fn body_len(&self) -> u64 {
+        u64::from(self.key_len) + u64::from(self.value_len)
+    }
+
+    /// Header and body, without the padding behind them.
+    pub(crate) fn record_len(&self) -> u64 {
+        RECORD_HEADER_LEN as u64 + self.body_len()
+    }
+
+    /// From this record's start to the next one's.
+    pub(crate) fn padded_len(&self) -> u64 {
+        padded(self.record_len())
+    }
+
+    /// The checksum that this header and this body should have.
+    #[inline]
+    pub(crate) fn computed_body_crc(&self, key: &[u8], value: &[u8]) -> u32 {
+        body_crc(&self.encode()[AT_KIND..], key, value)
+    }
+
+    /// A hasher that has taken in what of the header `body_crc` covers; the body is to follow.
+    pub(crate) fn body_hasher(&self) -> crc32fast::Hasher {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&self.encode()[AT_KIND..]);
+        hasher
+    }
+
+    /// The first 8 bytes, by which a handle recognises its last record.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        u64::from(self.header_crc) | u64::from(self.body_crc) << 32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFFSET: u64 = 4096;
+
+    fn seed() -> FileSeed {
+        FileSeed::new(&[3; 16])
+    }
+
+    fn place() -> Place {
+        Place { seed: seed(), offset: OFFSET, file_len: 1 << 20, after: IndexBound { previous: 41, base: 7 } }
+    }
+
+    fn sample() -> RecordHeader {
+        RecordHeader::new(seed(), OFFSET, Flags { synced: true, more: false }, Kind::Put, 42, b"\0key", b"value")
+    }
+
+    /// Gives changed header bytes a right checksum again, to meet the checks behind it.
+    fn resealed(mut bytes: [u8; RECORD_HEADER_LEN]) -> [u8; RECORD_HEADER_LEN] {
+        let crc = seed().header_crc(OFFSET, &bytes[AT_BODY_CRC.start..]);
+        LittleEndian::write_u32(&mut bytes[AT_HEADER_CRC], crc);
+        bytes
+    }
+
+    #[test]
+    fn the_header_is_24_bytes_and_reads_back_as_written() {
+        assert_eq!(RECORD_HEADER_LEN, 24);
+        assert_eq!(RecordHeader::judge(&sample().encode(), place()), Verdict::True(sample()));
+    }
+
+    #[test]
+    fn every_flipped_bit_makes_a_header_false() {
+        for bit in 0..RECORD_HEADER_LEN * 8 {
+            let mut bytes = sample().encode();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(RecordHeader::judge(&bytes, place()), Verdict::False(Damage::Header { .. })), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn eight_zero_bytes_end_the_log_whatever_follows() {
+        let mut bytes = [0; RECORD_HEADER_LEN];
+        bytes[8..].fill(0xff);
+        assert_eq!(RecordHeader::judge(&bytes, place()), Verdict::End);
+    }
+
+    #[test]
+    fn lengths_are_checked_before_anybody_allocates_by_them() {
+        let mut bytes = sample().encode();
+        LittleEndian::write_u32(&mut bytes[AT_VALUE_LEN], u32::MAX);
+        assert!(matches!(RecordHeader::judge(&resealed(bytes), place()), Verdict::False(Damage::Lengths { .. })));
+        let mut bytes = sample().encode();
+        LittleEndian::write_u32(&mut bytes[AT_VALUE_LEN], 1 << 29);
+        assert!(matches!(RecordHeader::judge(&resealed(bytes), place()), Verdict::False(Damage::BeyondFile { .. })));
+    }
+
+    #[test]
+    fn an_index_follows_the_one_before_it_within_the_bound() {
+        for (index, follows) in [(0, false), (41, false), (42, true), (41 + MAX_INDEX_STEP, true)] {
+            let bytes = resealed(RecordHeader { index, ..sample() }.encode());
+            assert_eq!(matches!(RecordHeader::judge(&bytes, place()), Verdict::True(_)), follows, "{index}");
+        }
+        let bytes = resealed(RecordHeader { index: 42 + MAX_INDEX_STEP, ..sample() }.encode());
+        assert!(matches!(RecordHeader::judge(&bytes, place()), Verdict::False(Damage::Index { .. })));
+        // What compaction carried over is below the base, and what comes after it may be that much above it.
+        let compacted = IndexBound { previous: 41, base: 1 << 50 };
+        assert!(compacted.admits(42) && compacted.admits((1 << 50) + MAX_INDEX_STEP) && !compacted.admits(41));
+    }
+
+    #[test]
+    fn an_unknown_kind_is_skipped_if_ancillary_and_unsupported_otherwise() {
+        let mut bytes = sample().encode();
+        bytes[AT_KIND] = 3;
+        assert_eq!(
+            RecordHeader::judge(&resealed(bytes), place()),
+            Verdict::Unsupported { kind: 3, flags: FLAG_SYNCED }
+        );
+        bytes[AT_KIND] = 0xf0;
+        assert!(matches!(
+            RecordHeader::judge(&resealed(bytes), place()),
+            Verdict::True(RecordHeader { kind: Kind::Ancillary(Ancillary::Unknown(0xf0)), .. })
+        ));
+        bytes[AT_FLAGS] = 0x80;
+        assert!(matches!(RecordHeader::judge(&resealed(bytes), place()), Verdict::Unsupported { .. }));
+    }
+
+    #[test]
+    fn a_record_moved_elsewhere_keeps_its_body_checksum() {
+        let seed = FileSeed::new(&[4; 16]);
+        let moved = sample().moved_to(seed, 64, Flags::NONE);
+        assert_eq!(moved.body_crc, sample().body_crc);
+        let place = Place { seed, offset: 64, ..place() };
+        assert_eq!(RecordHeader::judge(&moved.encode(), place), Verdict::True(moved));
+        assert!(matches!(RecordHeader::judge(&sample().encode(), place), Verdict::False(_)));
+    }
+
+    #[test]
+    fn the_body_checksum_covers_kind_lengths_index_key_and_value() {
+        let sum = |h: RecordHeader, k: &[u8], v: &[u8]| h.computed_body_crc(k, v);
+        let right = sample().body_crc;
+        assert_eq!(sum(sample(), b"\0key", b"value"), right);
+        assert_ne!(sum(sample(), b"\0kez", b"value"), right);
+        assert_ne!(sum(sample(), b"\0key", b"valuf"), right);
+        assert_ne!(sum(RecordHeader { index: 43, ..sample() }, b"\0key", b"value"), right);
+        assert_ne!(sum(RecordHeader { kind: Kind::Delete, ..sample() }, b"\0key", b"value"), right);
+        assert_eq!(sum(RecordHeader { flags: Flags::NONE, ..sample() }, b"\0key", b"value"), right);
+    }
+}

@@ -1,0 +1,218 @@
+//! What the sorted index holds of a key, and how two keys compare as far as that goes.
+//!
+//! An entry is 24 bytes: the first 18 bytes of the key, its length as far as that matters, and the position. So keys
+//! of up to 18 bytes are ordered without a look at the log, and so are longer ones that differ within 18 bytes.
+
+use super::packed;
+
+/// How many bytes of a key a [`Prefix`] holds.
+const INLINE: usize = 18;
+
+/// How a key begins, and where it ends if that is near.
+///
+/// Prefixes compare as their keys do, except that long keys with the same first 18 bytes have equal prefixes. Others
+/// have equal prefixes only if they are equal: short keys that zeros pad to the same bytes differ in length, the
+/// shorter is the lesser, and both are less than any long key that starts with the padded bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Prefix {
+    /// Bytes 0..16 of the key, zeros after its end; big-endian, so that the numbers compare as the bytes do.
+    head: u128,
+    /// Bytes 16 and 17, then the key's length or [`INLINE`]` + 1` if it is longer, again the first the most significant:
+    /// 24 bits in all, which an [`Entry`] keeps beside the position.
+    tag: u64,
+}
+
+impl Prefix {
+    /// The prefix of `key`.
+    pub(super) fn of(key: &[u8]) -> Self {
+        let mut bytes = [0; 16 + 8];
+        let held = key.len().min(INLINE);
+        bytes[..held].copy_from_slice(&key[..held]);
+        bytes[INLINE] = key.len().min(INLINE + 1) as u8;
+        let (head, tag) = bytes.split_at(16);
+        Self {
+            head: u128::from_be_bytes(head.try_into().expect("16 bytes")),
+            tag: u64::from_be_bytes(tag.try_into().expect("8 bytes")) >> (u64::BITS - packed::TAG_BITS),
+        }
+    }
+
+    /// Whether the key goes on after the bytes that the prefix holds, so that an equal prefix leaves the order open.
+    pub(super) fn is_long(self) -> bool {
+        usize::from(self.tag as u8) > INLINE
+    }
+}
+
+/// One key of the sorted index: how it begins, and where its record lies.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Entry {
+    /// The prefix's head in two words: a `u128` would be aligned to 16 bytes and make the entry 32 bytes long.
+    head: [u64; 2],
+    tail: u64,
+}
+
+impl Entry {
+    /// The entry of `key`, whose record lies at `position`.
+    ///
+    /// # Panics
+    ///
+    /// If `position` is not one: see [`POSITION_LIMIT`](super::POSITION_LIMIT).
+    pub(crate) fn new(key: &[u8], position: u64) -> Self {
+        Self::with_prefix(Prefix::of(key), position)
+    }
+
+    pub(super) fn with_prefix(prefix: Prefix, position: u64) -> Self {
+        let head = [(prefix.head >> u64::BITS) as u64, prefix.head as u64];
+        Self { head, tail: packed::pack(prefix.tag, position) }
+    }
+
+    /// The position of the key's record.
+    pub(crate) fn position(&self) -> u64 {
+        packed::position(self.tail)
+    }
+
+    pub(super) fn prefix(&self) -> Prefix {
+        let head = u128::from(self.head[0]) << u64::BITS | u128::from(self.head[1]);
+        Prefix { head, tag: packed::tag(self.tail) }
+    }
+}
+
+/// Sorts entries by their keys.
+///
+/// `read` appends the key of the record at a position to a buffer. It is called once for each long key whose prefix is
+/// another's too, and keys with the same prefix are held in memory together while they are sorted. Comparing them in
+/// the log instead would let a file that changes underneath show the sort an inconsistent order, for which it may panic.
+///
+/// # Errors
+///
+/// The first error of `read`; the entries are all there then, in some order.
+pub(crate) fn sort_entries<E>(
+    entries: &mut [Entry],
+    mut read: impl FnMut(u64, &mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    entries.sort_unstable_by_key(Entry::prefix);
+    entries
+        .chunk_by_mut(|a, b| a.prefix() == b.prefix())
+        .filter(|run| run.len() > 1 && run[0].prefix().is_long())
+        .try_for_each(|run| sort_run(run, &mut read))
+}
+
+/// Sorts entries that have one and the same prefix.
+fn sort_run<E>(run: &mut [Entry], read: &mut impl FnMut(u64, &mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+    let mut bytes = Vec::new();
+    let mut ends = Vec::with_capacity(run.len());
+    for entry in &*run {
+        read(entry.position(), &mut bytes)?;
+        ends.push(bytes.len());
+    }
+    let key_at = |at: usize| &bytes[at.checked_sub(1).map_or(0, |before| ends[before])..ends[at]];
+
+    // Long keys that start alike tend to go on alike (a bucket's name, a path). Prefixes of what comes after the part
+    // that all of them share settle most comparisons without touching the keys again.
+    let first = key_at(0);
+    let shared = (1..run.len()).fold(first.len(), |shared, at| shared_len(&first[..shared], key_at(at)));
+    let mut sorted: Vec<(Prefix, usize, Entry)> =
+        run.iter().enumerate().map(|(at, &entry)| (Prefix::of(&key_at(at)[shared..]), at, entry)).collect();
+    sorted.sort_unstable_by(|(a, i, _), (b, j, _)| a.cmp(b).then_with(|| key_at(*i).cmp(key_at(*j))));
+    run.iter_mut().zip(sorted).for_each(|(entry, (_, _, next))| *entry = next);
+    Ok(())
+}
+
+/// How many bytes two keys have in common at the start.
+fn shared_len(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// The smallest byte string above every one that starts with `prefix`, or `None` if there is none: if `prefix` is empty
+/// or consists of `0xFF` only.
+pub(crate) fn prefix_successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|&byte| byte != u8::MAX)?;
+    let mut successor = prefix[..=last].to_vec();
+    successor[last] += 1;
+    Some(successor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Keys;
+    use super::super::testing::{Failed, Log, TestKey};
+    use super::*;
+    use quickcheck::quickcheck;
+    use std::collections::BTreeSet;
+
+    fn entries_of(keys: &[TestKey]) -> (Log, Vec<Entry>) {
+        let mut log = Log::default();
+        let distinct: BTreeSet<&Vec<u8>> = keys.iter().map(|TestKey(key)| key).collect();
+        let entries = distinct.into_iter().rev().map(|key| Entry::new(key, log.append(key))).collect();
+        (log, entries)
+    }
+
+    #[test]
+    fn an_entry_takes_24_bytes() {
+        assert_eq!(size_of::<Entry>(), 24);
+    }
+
+    #[test]
+    fn a_key_of_18_bytes_is_held_whole_and_one_of_19_is_not() {
+        assert!(!Prefix::of(&[7; 18]).is_long());
+        assert!(Prefix::of(&[7; 19]).is_long());
+        assert_eq!(Prefix::of(&[7; 19]), Prefix::of(&[7; 60_000]));
+    }
+
+    #[test]
+    fn zeros_at_the_end_of_a_key_are_not_taken_for_padding() {
+        let keys: Vec<Vec<u8>> = (0..30).map(|zeros| [b"a".as_slice(), &vec![0; zeros]].concat()).collect();
+        assert!(keys[..=18].is_sorted_by(|a, b| Prefix::of(a) < Prefix::of(b)));
+    }
+
+    #[test]
+    fn short_keys_are_sorted_without_being_read() {
+        let (log, mut entries) = entries_of(&[b"b".to_vec(), b"a\0".to_vec(), b"a".to_vec(), vec![9; 18]].map(TestKey));
+        log.fail_after(0);
+        assert_eq!(sort_entries(&mut entries, |at, out| log.read(at, out)), Ok(()));
+        assert!(entries.is_sorted_by_key(|entry| log.key(entry.position())));
+    }
+
+    #[test]
+    fn every_key_that_starts_with_a_prefix_is_below_its_successor() {
+        assert_eq!(prefix_successor(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(prefix_successor(b"a\xFF\xFF"), Some(b"b".to_vec()));
+        assert_eq!(prefix_successor(b"\xFF"), None);
+        assert_eq!(prefix_successor(b""), None);
+    }
+
+    quickcheck! {
+        fn an_entry_gives_back_its_prefix_and_position(key: TestKey, position: u32) -> bool {
+            let position = (u64::from(position) + 1) * 8;
+            let entry = Entry::new(&key.0, position);
+            entry.prefix() == Prefix::of(&key.0) && entry.position() == position
+        }
+
+        fn prefixes_compare_as_their_keys_unless_long_ones_are_alike(a: TestKey, b: TestKey) -> bool {
+            let (first, second) = (Prefix::of(&a.0), Prefix::of(&b.0));
+            let alike = first.is_long() && second.is_long() && a.0[..INLINE] == b.0[..INLINE];
+            if alike { first == second } else { first.cmp(&second) == a.0.cmp(&b.0) }
+        }
+
+        fn sorted_entries_are_in_the_order_of_their_keys(keys: Vec<TestKey>) -> bool {
+            let (log, mut entries) = entries_of(&keys);
+            let before = entries.len();
+            sort_entries(&mut entries, |at, out| log.read(at, out)).unwrap();
+            before == entries.len() && entries.is_sorted_by(|a, b| log.key(a.position()) < log.key(b.position()))
+        }
+
+        fn sorting_that_fails_loses_no_entry(keys: Vec<TestKey>, answers: u8) -> bool {
+            let (log, mut entries) = entries_of(&keys);
+            let positions = |entries: &[Entry]| entries.iter().map(Entry::position).collect::<BTreeSet<_>>();
+            let before = positions(&entries);
+            log.fail_after(u64::from(answers % 16));
+            let result = sort_entries(&mut entries, |at, out| log.read(at, out));
+            positions(&entries) == before && matches!(result, Ok(()) | Err(Failed))
+        }
+
+        fn a_prefix_and_its_successor_enclose_exactly_the_keys_that_start_with_it(prefix: TestKey, key: TestKey) -> bool {
+            let (prefix, key) = (prefix.0, key.0);
+            let below = prefix_successor(&prefix).is_none_or(|end| key < end);
+            (prefix <= key && below) == key.starts_with(&prefix)
+        }
+    }
+}

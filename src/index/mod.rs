@@ -1,0 +1,323 @@
+//! Where the record of a key lies: keys and positions, and no file.
+//!
+//! A position is where a record starts in the log. Keys stay in the log; whoever owns it answers the index's questions
+//! about them through [`Keys`]. There are two indexes, because what a store is asked most, the record of one key, needs
+//! no order, and order is what costs:
+//!
+//! | | finds | bytes per key | a change, at a million keys |
+//! | --- | --- | --- | --- |
+//! | [`HashIndex`] | one key | 10 to 15 | one cache miss, and one to compare the key in the log |
+//! | [`SortedIndex`] | ranges of keys | 27 to 36 | a search in each of four nodes, and moving half a leaf |
+//!
+//! The hash index is always there. The sorted one is built at the first listing and kept up from then on, so a store
+//! that never lists pays for it neither memory nor time. Single keys are looked up in the hash index only. A snapshot of
+//! the sorted index costs nothing to take; after it, the first change to each node copies that node.
+
+use std::cmp::Ordering;
+use std::convert::Infallible;
+
+mod entry;
+mod hash;
+mod packed;
+mod sorted;
+#[cfg(test)]
+mod testing;
+mod tree;
+
+pub(crate) use entry::{Entry, prefix_successor, sort_entries};
+pub(crate) use hash::{HashIndex, KeyHasher};
+pub(crate) use packed::POSITION_LIMIT;
+pub(crate) use sorted::{Positions, SortedIndex};
+
+/// What the index asks about keys that lie in the log.
+pub(crate) trait Keys {
+    /// Why a key could not be read.
+    type Error;
+
+    /// How the key of the record at `position` compares with `key`: `stored.cmp(key)`.
+    fn compare(&self, position: u64, key: &[u8]) -> Result<Ordering, Self::Error>;
+
+    /// Whether the record at `position` has this key.
+    fn is_key(&self, position: u64, key: &[u8]) -> Result<bool, Self::Error>;
+
+    /// Appends the key of the record at `position` to `out`. Asked when the sorted index is built.
+    fn read(&self, position: u64, out: &mut Vec<u8>) -> Result<(), Self::Error>;
+}
+
+/// Both indexes of a log, kept in step.
+#[derive(Default)]
+pub(crate) struct Index {
+    hasher: KeyHasher,
+    hash: HashIndex,
+    /// Absent until the first listing.
+    sorted: Option<SortedIndex>,
+    /// Counts changes, so that a sorted index that was built before one is not installed after it.
+    changes: u64,
+}
+
+/// A sorted index that is ready to be installed, if the index has not changed since it was built.
+pub(crate) struct Built {
+    sorted: SortedIndex,
+    changes: u64,
+}
+
+impl Built {
+    /// Whether both list the same positions in the same order.
+    pub(crate) fn holds_the_same_as(&self, other: &SortedIndex) -> bool {
+        self.sorted.range(0..usize::MAX).eq(other.range(0..usize::MAX))
+    }
+}
+
+impl Index {
+    /// An index without keys.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many keys there are.
+    pub(crate) fn len(&self) -> usize {
+        self.hash.len()
+    }
+
+    /// Bytes allocated by both indexes.
+    pub(crate) fn memory(&self) -> usize {
+        self.hash.memory() + self.sorted.as_ref().map_or(0, SortedIndex::memory)
+    }
+
+    /// The position of the key's record, or `None` if there is no such key.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `keys`.
+    pub(crate) fn find<K: Keys>(&self, key: &[u8], keys: &K) -> Result<Option<u64>, K::Error> {
+        self.hash.find(self.hasher.hash(key), |position| keys.is_key(position, key))
+    }
+
+    /// Every position, in no order that means anything.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = u64> + '_ {
+        self.hash.positions()
+    }
+
+    /// Takes in that the record at `position` put `key`, and returns the position of the record that it replaces.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `keys`. Both indexes are unchanged then.
+    pub(crate) fn apply_put<K: Keys>(&mut self, key: &[u8], position: u64, keys: &K) -> Result<Option<u64>, K::Error> {
+        let hash = self.hasher.hash(key);
+        let old = match &mut self.sorted {
+            None => self.hash.insert(hash, position, |at| keys.is_key(at, key))?,
+            // Whatever can fail comes before the first change. Once the old position is known, the hash index
+            // recognises the entry by that, and can no longer fail.
+            Some(sorted) => {
+                let old = self.hash.find(hash, |at| keys.is_key(at, key))?;
+                sorted.insert(key, position, compare_knowing(old, key, keys))?;
+                let Ok(old) = self.hash.insert(hash, position, |at| Ok::<_, Infallible>(old == Some(at)));
+                old
+            }
+        };
+        self.changes += 1;
+        Ok(old)
+    }
+
+    /// Takes in that `key` was deleted, and returns the position of the record that had put it, or `None` if there was no
+    /// such key.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `keys`. Both indexes are unchanged then.
+    pub(crate) fn apply_delete<K: Keys>(&mut self, key: &[u8], keys: &K) -> Result<Option<u64>, K::Error> {
+        let hash = self.hasher.hash(key);
+        let Some(old) = self.hash.find(hash, |at| keys.is_key(at, key))? else { return Ok(None) };
+        // In this order for the same reason as in `apply_put`.
+        if let Some(sorted) = &mut self.sorted {
+            sorted.remove(key, compare_knowing(Some(old), key, keys))?;
+        }
+        let Ok(removed) = self.hash.remove(hash, |at| Ok::<_, Infallible>(at == old));
+        self.changes += 1;
+        Ok(removed)
+    }
+
+    /// The sorted index, if it has been installed.
+    pub(crate) fn sorted(&self) -> Option<&SortedIndex> {
+        self.sorted.as_ref()
+    }
+
+    /// Builds the sorted index from the hash index and the keys in the log.
+    ///
+    /// This takes long, a tenth of a second per million keys at best, and only reads; [`install_sorted`] is what needs
+    /// exclusive access.
+    ///
+    /// [`install_sorted`]: Self::install_sorted
+    ///
+    /// # Errors
+    ///
+    /// The first error of `keys`.
+    pub(crate) fn build_sorted<K: Keys>(&self, keys: &K) -> Result<Built, K::Error> {
+        let mut positions: Vec<u64> = self.hash.positions().collect();
+        // Reading in the order of the log costs less than this sort even when the log is in memory; when it is not,
+        // it is the difference between reading ahead and a disk access per key.
+        positions.sort_unstable();
+        let mut entries = Vec::with_capacity(positions.len());
+        let mut key = Vec::new();
+        for position in positions {
+            key.clear();
+            keys.read(position, &mut key)?;
+            entries.push(Entry::new(&key, position));
+        }
+        sort_entries(&mut entries, |position, out| keys.read(position, out))?;
+        Ok(Built { sorted: SortedIndex::from_sorted(&entries), changes: self.changes })
+    }
+
+    /// Keeps a sorted index, and keeps it up from now on. Returns whether there is one now: `false` if the index has
+    /// changed since this one was built, which is then useless.
+    #[must_use]
+    pub(crate) fn install_sorted(&mut self, built: Built) -> bool {
+        if self.sorted.is_none() && self.changes == built.changes {
+            self.sorted = Some(built.sorted);
+        }
+        self.sorted.is_some()
+    }
+}
+
+/// Compares stored keys with `key` by reading them, except the one that is known to be equal.
+fn compare_knowing<'a, K: Keys>(
+    equal: Option<u64>,
+    key: &'a [u8],
+    keys: &'a K,
+) -> impl FnMut(u64) -> Result<Ordering, K::Error> + 'a {
+    move |at| if equal == Some(at) { Ok(Ordering::Equal) } else { keys.compare(at, key) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Change, Changes, Failed, Log, TestKey};
+    use super::*;
+    use quickcheck::quickcheck;
+    use std::collections::BTreeMap;
+
+    fn install(index: &mut Index, log: &Log) {
+        let built = index.build_sorted(log).unwrap();
+        assert!(index.install_sorted(built));
+    }
+
+    fn assert_holds(index: &Index, model: &BTreeMap<Vec<u8>, u64>, log: &Log) {
+        let positions: Vec<u64> = model.values().copied().collect();
+        if let Some(sorted) = index.sorted() {
+            assert_eq!(sorted.range(0..usize::MAX).collect::<Vec<_>>(), positions);
+        }
+        assert_eq!(index.len(), model.len());
+        assert!(model.iter().all(|(key, position)| index.find(key, log) == Ok(Some(*position))));
+        let mut unordered: Vec<u64> = index.positions().collect();
+        unordered.sort_unstable();
+        let mut expected = positions;
+        expected.sort_unstable();
+        assert_eq!(unordered, expected);
+    }
+
+    #[test]
+    fn an_index_without_keys_finds_nothing_and_lists_nothing() {
+        let (mut index, log) = (Index::new(), Log::default());
+        install(&mut index, &log);
+        assert_eq!(index.find(b"k", &log), Ok(None));
+        assert_eq!(index.apply_delete(b"k", &log), Ok(None));
+        assert_holds(&index, &BTreeMap::new(), &log);
+    }
+
+    #[test]
+    fn a_sorted_index_built_before_a_put_or_a_delete_is_refused_after_it() {
+        let (mut index, mut log) = (Index::new(), Log::default());
+        let before_put = index.build_sorted(&log).unwrap();
+        let position = log.append(b"k");
+        index.apply_put(b"k", position, &log).unwrap();
+        assert!(!index.install_sorted(before_put));
+
+        let before_delete = index.build_sorted(&log).unwrap();
+        index.apply_delete(b"k", &log).unwrap();
+        assert!(!index.install_sorted(before_delete));
+        assert!(index.sorted().is_none());
+    }
+
+    #[test]
+    fn a_second_installation_keeps_the_sorted_index_that_is_there() {
+        let (mut index, mut log) = (Index::new(), Log::default());
+        let late = index.build_sorted(&log).unwrap();
+        install(&mut index, &log);
+        let position = log.append(b"k");
+        index.apply_put(b"k", position, &log).unwrap();
+        assert!(index.install_sorted(late));
+        assert_holds(&index, &BTreeMap::from([(b"k".to_vec(), position)]), &log);
+    }
+
+    #[test]
+    fn replacing_and_deleting_a_key_reads_it_once_however_many_indexes_there_are() {
+        let (mut index, mut log) = (Index::new(), Log::default());
+        let key = [b'k'; 100];
+        let (first, second) = (log.append(&key), log.append(&key));
+        index.apply_put(&key, first, &log).unwrap();
+        install(&mut index, &log);
+        log.fail_after(1);
+        assert_eq!(index.apply_put(&key, second, &log), Ok(Some(first)));
+        log.fail_after(1);
+        assert_eq!(index.apply_delete(&key, &log), Ok(Some(second)));
+    }
+
+    quickcheck! {
+        fn both_indexes_follow_a_map_whenever_listing_begins(changes: Changes, first_listing: u8) -> () {
+            let (mut index, mut log, mut model) = (Index::new(), Log::default(), BTreeMap::new());
+            for (at, change) in changes.0.iter().enumerate() {
+                if at == usize::from(first_listing) {
+                    install(&mut index, &log);
+                }
+                match change {
+                    Change::Put(TestKey(key)) => {
+                        let position = log.append(key);
+                        assert_eq!(index.apply_put(key, position, &log), Ok(model.insert(key.clone(), position)));
+                    }
+                    Change::Delete(TestKey(key)) => {
+                        assert_eq!(index.apply_delete(key, &log), Ok(model.remove(key)));
+                    }
+                }
+            }
+            assert_holds(&index, &model, &log);
+        }
+
+        fn a_change_that_fails_leaves_both_indexes_as_they_were(
+            keys: Vec<TestKey>, last: TestKey, answers: u8, listing: bool
+        ) -> () {
+            let (mut index, mut log, mut model) = (Index::new(), Log::default(), BTreeMap::new());
+            for TestKey(key) in keys {
+                let position = log.append(&key);
+                index.apply_put(&key, position, &log).unwrap();
+                model.insert(key, position);
+            }
+            if listing {
+                install(&mut index, &log);
+            }
+            let position = log.append(&last.0);
+            log.fail_after(u64::from(answers % 4));
+            if let Ok(old) = index.apply_put(&last.0, position, &log) {
+                assert_eq!(old, model.insert(last.0.clone(), position));
+            }
+            log.fail_after(u64::from(answers / 4 % 4));
+            if let Ok(old) = index.apply_delete(&last.0, &log) {
+                assert_eq!(old, model.remove(&last.0));
+            }
+            log.heal();
+            assert_holds(&index, &model, &log);
+        }
+
+        fn building_fails_when_a_key_cannot_be_read(keys: Vec<TestKey>, answers: u8) -> () {
+            let (mut index, mut log) = (Index::new(), Log::default());
+            for TestKey(key) in &keys {
+                let position = log.append(key);
+                index.apply_put(key, position, &log).unwrap();
+            }
+            log.fail_after(u64::from(answers) % (index.len() as u64 + 1));
+            match index.build_sorted(&log) {
+                Ok(built) => assert_eq!(built.sorted.len(), index.len()),
+                Err(Failed) => assert!(!keys.is_empty()),
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A log of keys in memory, and random keys and changes that bring out what is hard about them.
+
+use std::cell::Cell;
+use std::cmp::Ordering;
+
+use quickcheck::{Arbitrary, Gen};
+
+use super::Keys;
+
+/// The keys of a log, which answers until it is told to fail.
+pub(super) struct Log {
+    keys: Vec<Vec<u8>>,
+    answers_left: Cell<u64>,
+}
+
+/// The log did not answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Failed;
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { keys: Vec::new(), answers_left: Cell::new(u64::MAX) }
+    }
+}
+
+impl Log {
+    /// Appends a record and returns its position.
+    pub(super) fn append(&mut self, key: &[u8]) -> u64 {
+        self.keys.push(key.to_vec());
+        self.last()
+    }
+
+    /// The position of the last record.
+    pub(super) fn last(&self) -> u64 {
+        8 * self.keys.len() as u64
+    }
+
+    /// The key at a position, whether or not questions fail.
+    pub(super) fn key(&self, position: u64) -> &[u8] {
+        &self.keys[position as usize / 8 - 1]
+    }
+
+    /// Lets every question fail after so many more.
+    pub(super) fn fail_after(&self, answers: u64) {
+        self.answers_left.set(answers);
+    }
+
+    /// Ends failing.
+    pub(super) fn heal(&self) {
+        self.fail_after(u64::MAX);
+    }
+
+    fn asked(&self, position: u64) -> Result<&[u8], Failed> {
+        self.answers_left.set(self.answers_left.get().checked_sub(1).ok_or(Failed)?);
+        Ok(self.key(position))
+    }
+}
+
+impl Keys for Log {
+    type Error = Failed;
+
+    fn compare(&self, position: u64, key: &[u8]) -> Result<Ordering, Failed> {
+        Ok(self.asked(position)?.cmp(key))
+    }
+
+    fn is_key(&self, position: u64, key: &[u8]) -> Result<bool, Failed> {
+        Ok(self.asked(position)? == key)
+    }
+
+    fn read(&self, position: u64, out: &mut Vec<u8>) -> Result<(), Failed> {
+        out.extend_from_slice(self.asked(position)?);
+        Ok(())
+    }
+}
+
+/// A key out of few, many of which start with one another or differ in zeros at the end only.
+#[derive(Clone, Debug)]
+pub(super) struct TestKey(pub(super) Vec<u8>);
+
+impl Arbitrary for TestKey {
+    fn arbitrary(g: &mut Gen) -> Self {
+        // Around the lengths that an entry holds: 16 bytes in its first words, 18 in all.
+        let stem = *g.choose(&[0, 1, 14, 15, 16, 17, 18, 19, 40]).expect("some");
+        let byte = *g.choose(&[0, b's', b's', 0xFF]).expect("some");
+        let mut key = vec![byte; stem];
+        for _ in 0..*g.choose(&[0, 1, 2, 3]).expect("some") {
+            key.push(*g.choose(&[0, 0, 1, b's', 0xFF]).expect("some"));
+        }
+        Self(key)
+    }
+
+    fn shrink(&self) -> Box<dyn Iterator<Item = Self>> {
+        Box::new(self.0.shrink().map(Self))
+    }
+}
+
+/// One change of a store.
+#[derive(Clone, Debug)]
+pub(super) enum Change {
+    Put(TestKey),
+    Delete(TestKey),
+}
+
+impl Arbitrary for Change {
+    fn arbitrary(g: &mut Gen) -> Self {
+        let key = TestKey::arbitrary(g);
+        if bool::arbitrary(g) { Self::Put(key) } else { Self::Delete(key) }
+    }
+
+    fn shrink(&self) -> Box<dyn Iterator<Item = Self>> {
+        match self {
+            Self::Put(key) => Box::new(key.shrink().map(Self::Put)),
+            Self::Delete(key) => Box::new(key.shrink().map(Self::Delete)),
+        }
+    }
+}
+
+/// Changes in phases in which a store grows, churns or shrinks.
+#[derive(Clone, Debug)]
+pub(super) struct Changes(pub(super) Vec<Change>);
+
+impl Arbitrary for Changes {
+    fn arbitrary(g: &mut Gen) -> Self {
+        let mut changes = Vec::new();
+        for _ in 0..usize::arbitrary(g) % 8 {
+            let puts_in_ten = *g.choose(&[10, 9, 5, 1]).expect("some");
+            for _ in 0..usize::arbitrary(g) % (2 * g.size()) {
+                let key = TestKey::arbitrary(g);
+                let put = usize::arbitrary(g) % 10 < puts_in_ten;
+                changes.push(if put { Change::Put(key) } else { Change::Delete(key) });
+            }
+        }
+        Self(changes)
+    }
+
+    fn shrink(&self) -> Box<dyn Iterator<Item = Self>> {
+        Box::new(self.0.shrink().map(Self))
+    }
+}

@@ -1,0 +1,498 @@
+//! The nodes of the sorted index: a B+tree that is copied on write, node by node.
+//!
+//! Nodes are shared behind [`Arc`]s. A change goes through [`Arc::make_mut`] from the root down, so it happens in place
+//! where nobody else holds a node, and copies the path to the leaf where a snapshot does. Taking a snapshot is cloning
+//! the root.
+//!
+//! # Separators
+//!
+//! Every child of a branch has a separator, an entry with this invariant: its key is greater than every key in the
+//! children before, and not greater than any key in its own child. (The first child's is never looked at; nothing holds
+//! for it.) It speaks of keys, not of records: a separator starts as a copy of some entry, and may outlive that entry's
+//! removal, its return, or a newer position. It is a bound between neighbours that stays a bound whatever happens to the
+//! key itself. A key that comes back is not less than the separator that has its bytes, so it goes to the child where it
+//! was. What has to remain is that the bytes of a record that once was in the tree can be read as long as the tree lives,
+//! which an append-only log gives. Whoever takes bytes of indexed records away (a log that is cut, another file after a
+//! compaction) needs a new tree.
+//!
+//! # How full nodes are
+//!
+//! A full node splits in the middle, unless the new item belongs at one of its ends: then it starts a node of its own,
+//! so that rising or falling keys leave full nodes behind. On removal a node less than half full joins a neighbour if
+//! both together fill at most three quarters of a node. No node but an empty tree's only leaf is ever empty.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use super::entry::{Entry, Prefix};
+
+/// Entries in a leaf. Tests use small nodes, so that small trees are deep.
+pub(super) const LEAF_CAPACITY: usize = if cfg!(test) { 8 } else { 128 };
+
+/// Children of a branch.
+pub(super) const BRANCH_CAPACITY: usize = if cfg!(test) { 6 } else { 64 };
+
+/// A subtree.
+#[derive(Clone)]
+pub(super) enum Node {
+    Leaf(Arc<Leaf>),
+    Branch(Arc<Branch>),
+}
+
+/// Entries in the order of their keys.
+///
+/// They lie in the node itself: a look-up that has the node's address has the entries' too, and no second allocation
+/// of unclear capacity is involved.
+#[derive(Clone)]
+pub(super) struct Leaf {
+    len: usize,
+    slots: [Entry; LEAF_CAPACITY],
+}
+
+/// Children in the order of their keys: never none, all of the same depth.
+#[derive(Clone)]
+pub(super) struct Branch {
+    children: Vec<Child>,
+}
+
+/// A subtree and what its parent knows of it.
+#[derive(Clone)]
+pub(super) struct Child {
+    separator: Entry,
+    /// Entries in the subtree.
+    count: usize,
+    node: Node,
+}
+
+/// What an insertion did.
+pub(super) enum Inserted {
+    /// The key was there, at this position.
+    Replaced(u64),
+    /// The key is new.
+    Added,
+    /// The key is new, and the node became two: this one goes after it.
+    Split(Child),
+}
+
+/// The key that a descent looks for, and the caller's means to compare stored keys with it.
+pub(super) struct Probe<F> {
+    pub(super) prefix: Prefix,
+    /// How the key of the record at a position compares with the key that is looked for.
+    pub(super) compare: F,
+}
+
+impl<E, F: FnMut(u64) -> Result<Ordering, E>> Probe<F> {
+    /// Like [`slice::binary_search`], over items with ascending entries: where the key is, or where it would be.
+    fn search<T>(&mut self, items: &[T], entry_of: impl Fn(&T) -> &Entry) -> Result<Result<usize, usize>, E> {
+        let mut low = items.partition_point(|item| entry_of(item).prefix() < self.prefix);
+        let alike = |item: &&T| entry_of(item).prefix() == self.prefix;
+        if !self.prefix.is_long() {
+            return Ok(if items.get(low).filter(alike).is_some() { Ok(low) } else { Err(low) });
+        }
+        let mut high = low + items[low..].partition_point(|item| alike(&item));
+        while low < high {
+            let middle = low.midpoint(high);
+            match (self.compare)(entry_of(&items[middle]).position())? {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return Ok(Ok(middle)),
+                Ordering::Greater => high = middle,
+            }
+        }
+        Ok(Err(low))
+    }
+}
+
+impl Node {
+    /// A tree without entries.
+    pub(super) fn empty() -> Self {
+        Self::Leaf(Arc::new(Leaf::of(&[])))
+    }
+
+    /// Builds a tree from entries in ascending order, every node nine tenths full: room to insert without a split.
+    pub(super) fn build(entries: &[Entry]) -> Self {
+        let mut level: Vec<Child> =
+            even_chunks(entries, LEAF_CAPACITY).map(|entries| Child::leaf(Leaf::of(entries))).collect();
+        while level.len() > 1 {
+            level =
+                even_chunks(&level, BRANCH_CAPACITY).map(|children| Child::branch(children.iter().cloned())).collect();
+        }
+        level.pop().map_or_else(Self::empty, |root| root.node)
+    }
+
+    /// The number of entries, found in the root alone.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Leaf(leaf) => leaf.len,
+            Self::Branch(branch) => branch.children.iter().map(|child| child.count).sum(),
+        }
+    }
+
+    /// Bytes allocated, shared or not. Leaves are all of one size, so only branches are visited.
+    pub(super) fn memory(&self) -> usize {
+        let counters = 2 * size_of::<usize>();
+        match self {
+            Self::Leaf(_) => counters + size_of::<Leaf>(),
+            Self::Branch(branch) => {
+                let own = counters + size_of::<Branch>() + branch.children.capacity() * size_of::<Child>();
+                own + branch.children.iter().map(|child| child.node.memory()).sum::<usize>()
+            }
+        }
+    }
+
+    /// The rank of the key if it is there, or as `Err` the rank it would have.
+    pub(super) fn rank<E, F>(&self, probe: &mut Probe<F>) -> Result<Result<usize, usize>, E>
+    where
+        F: FnMut(u64) -> Result<Ordering, E>,
+    {
+        let (mut node, mut before) = (self, 0);
+        loop {
+            match node {
+                Self::Leaf(leaf) => {
+                    let place = leaf.search(probe)?;
+                    return Ok(place.map(|at| before + at).map_err(|at| before + at));
+                }
+                Self::Branch(branch) => {
+                    let at = branch.child_for(probe)?;
+                    before += branch.children[..at].iter().map(|child| child.count).sum::<usize>();
+                    node = &branch.children[at].node;
+                }
+            }
+        }
+    }
+
+    /// The leaf that holds the entry of this rank, and the rank of the leaf's first entry. A rank past the end finds the
+    /// last leaf.
+    pub(super) fn leaf_at(&self, rank: usize) -> (&Arc<Leaf>, usize) {
+        let (mut node, mut before) = (self, 0);
+        loop {
+            match node {
+                Self::Leaf(leaf) => return (leaf, before),
+                Self::Branch(branch) => {
+                    let (last, others) = branch.children.split_last().expect("a branch has children");
+                    let holds = |child: &&Child| {
+                        let found = rank < before + child.count;
+                        before += if found { 0 } else { child.count };
+                        found
+                    };
+                    node = &others.iter().find(holds).unwrap_or(last).node;
+                }
+            }
+        }
+    }
+
+    /// Inserts or replaces the entry of the probe's key. If comparing fails, the entries are what they were.
+    pub(super) fn insert<E, F>(&mut self, entry: Entry, probe: &mut Probe<F>) -> Result<Inserted, E>
+    where
+        F: FnMut(u64) -> Result<Ordering, E>,
+    {
+        match self {
+            Self::Leaf(leaf) => Ok(match leaf.search(probe)? {
+                Ok(at) => Inserted::Replaced(std::mem::replace(&mut Arc::make_mut(leaf).slots[at], entry).position()),
+                Err(at) => Arc::make_mut(leaf).insert(at, entry).map_or(Inserted::Added, Inserted::Split),
+            }),
+            Self::Branch(branch) => {
+                let at = branch.child_for(probe)?;
+                let branch = Arc::make_mut(branch);
+                let child = &mut branch.children[at];
+                let inserted = child.node.insert(entry, probe)?;
+                Ok(match inserted {
+                    Inserted::Replaced(_) => inserted,
+                    Inserted::Added => {
+                        child.count += 1;
+                        Inserted::Added
+                    }
+                    Inserted::Split(new) => {
+                        child.count = child.count + 1 - new.count;
+                        branch.insert(at + 1, new).map_or(Inserted::Added, Inserted::Split)
+                    }
+                })
+            }
+        }
+    }
+
+    /// Removes the entry of the probe's key. If comparing fails, the entries are what they were.
+    pub(super) fn remove<E, F>(&mut self, probe: &mut Probe<F>) -> Result<Option<Entry>, E>
+    where
+        F: FnMut(u64) -> Result<Ordering, E>,
+    {
+        match self {
+            Self::Leaf(leaf) => Ok(leaf.search(probe)?.ok().map(|at| Arc::make_mut(leaf).remove(at))),
+            Self::Branch(branch) => {
+                let at = branch.child_for(probe)?;
+                let branch = Arc::make_mut(branch);
+                let removed = branch.children[at].node.remove(probe)?;
+                if removed.is_some() {
+                    branch.children[at].count -= 1;
+                    branch.settle(at);
+                }
+                Ok(removed)
+            }
+        }
+    }
+
+    /// Puts a branch above a root that has split.
+    pub(super) fn grow(&mut self, new: Child) {
+        let old = std::mem::replace(self, Self::empty());
+        // The first child's separator is never looked at, so any entry does.
+        let first = Child { separator: new.separator, count: old.len(), node: old };
+        *self = Child::branch([first, new]).node;
+    }
+
+    /// Takes branches with a single child off the top.
+    pub(super) fn shrink(&mut self) {
+        while let Self::Branch(branch) = self {
+            let [only] = branch.children.as_slice() else { return };
+            *self = only.node.clone();
+        }
+    }
+}
+
+impl Leaf {
+    fn of(entries: &[Entry]) -> Self {
+        let mut slots = [Entry::default(); LEAF_CAPACITY];
+        slots[..entries.len()].copy_from_slice(entries);
+        Self { len: entries.len(), slots }
+    }
+
+    /// The entries, in order.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.slots[..self.len]
+    }
+
+    fn search<E, F>(&self, probe: &mut Probe<F>) -> Result<Result<usize, usize>, E>
+    where
+        F: FnMut(u64) -> Result<Ordering, E>,
+    {
+        probe.search(self.entries(), |entry| entry)
+    }
+
+    /// Inserts an entry before the one at `at`. A full leaf hands its upper part over.
+    fn insert(&mut self, at: usize, entry: Entry) -> Option<Child> {
+        if self.len < LEAF_CAPACITY {
+            self.slots.copy_within(at..self.len, at + 1);
+            self.slots[at] = entry;
+            self.len += 1;
+            return None;
+        }
+        let middle = split_point(at, LEAF_CAPACITY);
+        let mut upper = Self::of(&self.slots[middle..]);
+        self.len = middle;
+        let (half, at) = if at < middle || middle == 0 { (self, at) } else { (&mut upper, at - middle) };
+        half.insert(at, entry);
+        Some(Child::leaf(upper))
+    }
+
+    fn remove(&mut self, at: usize) -> Entry {
+        let removed = self.slots[at];
+        self.slots.copy_within(at + 1..self.len, at);
+        self.len -= 1;
+        removed
+    }
+}
+
+impl Branch {
+    /// Where the key is, if it is anywhere in this subtree: the last child whose separator is not greater.
+    fn child_for<E, F>(&self, probe: &mut Probe<F>) -> Result<usize, E>
+    where
+        F: FnMut(u64) -> Result<Ordering, E>,
+    {
+        let place = probe.search(&self.children[1..], |child| &child.separator)?;
+        Ok(place.map_or_else(|at| at, |at| at + 1))
+    }
+
+    /// Inserts a child before the one at `at`. A full branch hands its upper part over.
+    fn insert(&mut self, at: usize, child: Child) -> Option<Child> {
+        if self.children.len() < BRANCH_CAPACITY {
+            // Exactly, because doubling would overshoot what a branch can ever hold.
+            self.children.reserve_exact(BRANCH_CAPACITY - self.children.len());
+            self.children.insert(at, child);
+            return None;
+        }
+        let middle = split_point(at, BRANCH_CAPACITY);
+        let mut upper = self.children.split_off(middle);
+        let (half, at) = if at < middle { (&mut self.children, at) } else { (&mut upper, at - middle) };
+        half.insert(at, child);
+        Some(Child::branch(upper))
+    }
+
+    /// Tidies up after a removal in the child at `at`: it goes if it is empty, and joins a neighbour if both are small.
+    fn settle(&mut self, at: usize) {
+        if self.children[at].count == 0 {
+            self.children.remove(at);
+            return;
+        }
+        let (len, capacity) = self.children[at].fill();
+        if len * 2 >= capacity {
+            return;
+        }
+        let fits = |left: &usize| {
+            self.children
+                .get(left + 1)
+                .is_some_and(|right| (self.children[*left].fill().0 + right.fill().0) * 4 <= capacity * 3)
+        };
+        if let Some(left) = at.checked_sub(1).filter(fits).or(Some(at).filter(fits)) {
+            let right = self.children.remove(left + 1);
+            self.children[left].absorb(right);
+        }
+    }
+}
+
+impl Child {
+    fn leaf(leaf: Leaf) -> Self {
+        Self { separator: leaf.slots[0], count: leaf.len, node: Node::Leaf(Arc::new(leaf)) }
+    }
+
+    /// A branch over these children, under the first one's separator.
+    fn branch(children: impl IntoIterator<Item = Self>) -> Self {
+        let children: Vec<Self> = children.into_iter().collect();
+        let separator = children[0].separator;
+        let count = children.iter().map(|child| child.count).sum();
+        Self { separator, count, node: Node::Branch(Arc::new(Branch { children })) }
+    }
+
+    /// How many items the node has, and how many it can have. Of a leaf, its parent knows that.
+    fn fill(&self) -> (usize, usize) {
+        match &self.node {
+            Node::Leaf(_) => (self.count, LEAF_CAPACITY),
+            Node::Branch(branch) => (branch.children.len(), BRANCH_CAPACITY),
+        }
+    }
+
+    /// Takes over what its right neighbour holds.
+    fn absorb(&mut self, right: Self) {
+        self.count += right.count;
+        match (&mut self.node, right.node) {
+            (Node::Leaf(left), Node::Leaf(right)) => {
+                let left = Arc::make_mut(left);
+                left.slots[left.len..left.len + right.len].copy_from_slice(right.entries());
+                left.len += right.len;
+            }
+            (Node::Branch(left), Node::Branch(branch)) => {
+                let mut children = Arc::unwrap_or_clone(branch).children;
+                // It is no longer a first child, so its separator counts from now on.
+                children[0].separator = right.separator;
+                Arc::make_mut(left).children.append(&mut children);
+            }
+            _ => unreachable!("neighbours are of the same depth"),
+        }
+    }
+}
+
+/// Where a full node of `capacity` items splits when one more belongs at `at`.
+fn split_point(at: usize, capacity: usize) -> usize {
+    if at == 0 || at == capacity { at } else { capacity / 2 }
+}
+
+/// Cuts items into pieces of nearly the same size, each at most nine tenths of `capacity`.
+fn even_chunks<T>(items: &[T], capacity: usize) -> impl Iterator<Item = &[T]> {
+    let pieces = items.len().div_ceil((capacity * 9 / 10).max(2)).max(1);
+    items.chunks(items.len().div_ceil(pieces).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Node {
+        /// Panics unless order, separators, counts, depths and sizes are as the module says. `key_of` gives the key at
+        /// a position.
+        pub(in super::super) fn check<'a>(&self, key_of: &impl Fn(u64) -> &'a [u8]) {
+            match self {
+                Self::Leaf(leaf) if leaf.len == 0 => {}
+                Self::Branch(branch) if branch.children.len() == 1 => panic!("the root has one child"),
+                _ => {
+                    self.check_between(None, None, key_of);
+                }
+            }
+        }
+
+        /// Checks that all keys are in `low..high`, and returns the depth.
+        fn check_between<'a>(
+            &self,
+            low: Option<&'a [u8]>,
+            high: Option<&'a [u8]>,
+            key_of: &impl Fn(u64) -> &'a [u8],
+        ) -> usize {
+            let key = |entry: &Entry| key_of(entry.position());
+            match self {
+                Self::Leaf(leaf) => {
+                    assert!((1..=LEAF_CAPACITY).contains(&leaf.len));
+                    assert!(leaf.entries().iter().all(|entry| entry.prefix() == Prefix::of(key(entry))));
+                    assert!(leaf.entries().is_sorted_by(|a, b| key(a) < key(b)));
+                    assert!(low.is_none_or(|low| low <= key(&leaf.entries()[0])));
+                    assert!(high.is_none_or(|high| key(&leaf.entries()[leaf.len - 1]) < high));
+                    0
+                }
+                Self::Branch(branch) => {
+                    let children = &branch.children;
+                    assert!((1..=BRANCH_CAPACITY).contains(&children.len()));
+                    let mut depths = Vec::new();
+                    for (at, child) in children.iter().enumerate() {
+                        let own = if at == 0 { low } else { Some(key(&child.separator)) };
+                        let next = children.get(at + 1).map(|next| key(&next.separator)).or(high);
+                        assert!(own.zip(next).is_none_or(|(own, next)| own < next));
+                        assert_eq!(child.count, child.node.len());
+                        depths.push(child.node.check_between(own, next, key_of));
+                    }
+                    assert!(depths.iter().all(|depth| *depth == depths[0]));
+                    depths[0] + 1
+                }
+            }
+        }
+
+        fn leaves(&self) -> usize {
+            match self {
+                Self::Leaf(_) => 1,
+                Self::Branch(branch) => branch.children.iter().map(|child| child.node.leaves()).sum(),
+            }
+        }
+    }
+
+    /// A tree of keys of two bytes, inserted in this order.
+    fn tree_of(numbers: impl Iterator<Item = u16>) -> Node {
+        let mut tree = Node::empty();
+        for number in numbers {
+            let entry = Entry::new(&number.to_be_bytes(), u64::from(number) * 8 + 8);
+            let mut probe = Probe { prefix: entry.prefix(), compare: |_| Ok::<_, ()>(Ordering::Equal) };
+            if let Inserted::Split(new) = tree.insert(entry, &mut probe).unwrap() {
+                tree.grow(new);
+            }
+        }
+        tree
+    }
+
+    fn remove(tree: &mut Node, number: u16) {
+        let mut probe = Probe { prefix: Prefix::of(&number.to_be_bytes()), compare: |_| Err(()) };
+        assert_eq!(tree.remove(&mut probe).unwrap().map(|entry| entry.position()), Some(u64::from(number) * 8 + 8));
+        tree.shrink();
+    }
+
+    #[test]
+    fn rising_and_falling_keys_leave_full_leaves() {
+        assert_eq!(tree_of(0..800).leaves(), 800 / LEAF_CAPACITY);
+        assert_eq!(tree_of((0..800).rev()).leaves(), 800 / LEAF_CAPACITY);
+    }
+
+    #[test]
+    fn built_leaves_are_nearly_full_and_of_one_size() {
+        let entries: Vec<Entry> = (0..1000u16).map(|number| Entry::new(&number.to_be_bytes(), 8)).collect();
+        for len in 0..entries.len() {
+            let tree = Node::build(&entries[..len]);
+            assert_eq!(tree.len(), len);
+            assert!(tree.leaves() <= 1 + len / (LEAF_CAPACITY - 2));
+        }
+    }
+
+    #[test]
+    fn a_tree_that_loses_its_keys_loses_its_nodes() {
+        // 7 is prime to 3000, so this visits every number, in leaps.
+        let leaps = || (0..3000u32).map(|step| (step * 1237 % 3000) as u16);
+        let mut tree = tree_of(leaps());
+        for (removed, number) in leaps().enumerate() {
+            remove(&mut tree, number);
+            let left = 2999 - removed;
+            assert!(tree.leaves() <= 2 + left * 3 / LEAF_CAPACITY, "{} leaves for {left} entries", tree.leaves());
+        }
+        assert!(matches!(tree, Node::Leaf(_)));
+    }
+}

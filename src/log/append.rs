@@ -1,0 +1,68 @@
+//! Writing at the log's end, and cutting it.
+
+use std::io;
+
+use super::LogFile;
+use crate::format::END_MARK_LEN;
+
+/// The smallest and the largest piece by which a file is extended ahead of its log.
+const SMALLEST_STEP: u64 = 64 << 10;
+const LARGEST_STEP: u64 = 64 << 20;
+
+/// Extends by a quarter of the log's length, so that small stores stay small and large ones are seldom extended.
+fn extension_step(log_end: u64) -> u64 {
+    (log_end / 4).clamp(SMALLEST_STEP, LARGEST_STEP).next_multiple_of(4096)
+}
+
+/// Writes a finished group, its end mark included, at `offset`.
+///
+/// The file is extended first if the group does not fit into what it covers (`covered`, kept up to date here):
+/// a sync of bytes in space that the file already covers is about a third cheaper, since the length is not changed.
+///
+/// # Errors
+///
+/// If anything is written at all before an error, the caller must look what is there.
+pub(crate) fn append(log: &LogFile, covered: &mut u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    let end = offset + bytes.len() as u64;
+    if end > *covered {
+        let len = end + extension_step(end);
+        // Not being able to extend is no failure: a limit on file sizes may allow the group and not the step.
+        if log.file.set_len(len).is_ok() {
+            *covered = len;
+        }
+    }
+    write_all(log, offset, bytes)?;
+    *covered = end.max(*covered);
+    Ok(())
+}
+
+pub(crate) fn write_all(log: &LogFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match log.file.write_at(offset + written as u64, &bytes[written..])? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            n => written += n,
+        }
+    }
+    Ok(())
+}
+
+/// Makes the log end at `end`: zeros there, the file cut behind them, and both synced before anything is appended,
+/// since otherwise a second power cut could bring what was cut off back behind what is written next.
+pub(crate) fn cut(log: &LogFile, end: u64) -> io::Result<()> {
+    write_all(log, end, &[0; END_MARK_LEN as usize])?;
+    log.file.set_len(end + END_MARK_LEN)?;
+    log.file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_follow_the_logs_length_between_their_bounds() {
+        assert_eq!(extension_step(64), 64 << 10);
+        assert_eq!(extension_step(4 << 20), 1 << 20);
+        assert_eq!(extension_step(1 << 40), 64 << 20);
+    }
+}

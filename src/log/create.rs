@@ -1,0 +1,186 @@
+//! Making and opening files, so that nobody ever sees an unfinished one.
+//!
+//! A store is made under a temporary name, synced, and linked into place, which fails if the name is taken. So a
+//! crash leaves no short file, and of two creators one wins and the other opens the winner's file.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::LogFile;
+use super::recover::{TEMPORARY, directory, sibling, sibling_prefix};
+use crate::disk::{Access, Disk, DiskFile, FileStat};
+use crate::format::{END_MARK_LEN, FileHeader, MAJOR_VERSION, MINOR_VERSION};
+use crate::{Error, Result};
+
+/// How a store is opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opening {
+    pub(crate) access: Access,
+    /// Make the file if it is missing or empty; never with [`Access::Read`].
+    pub(crate) create: bool,
+    /// Permission bits of a new file.
+    pub(crate) mode: u32,
+}
+
+/// Opening is tried again when another process creates, replaces or cleans up at the same moment. Each round trip
+/// means that somebody else has got further, so this bound is reached only if something else removes our files.
+const ATTEMPTS: u32 = 1000;
+
+/// Opens the store at `path`, which is resolved, and makes it first if that was asked for.
+pub(crate) fn open(disk: &dyn Disk, path: &Arc<Path>, opening: Opening) -> Result<LogFile> {
+    for _ in 0..ATTEMPTS {
+        let file = match disk.open(path, opening.access) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && opening.create => {
+                create(disk, path, opening.mode)?;
+                continue;
+            }
+            Err(e) => return Err(Error::io("open", path, e)),
+        };
+        if opening.create && file.len().map_err(|e| Error::io("ask for the length", path, e))? == 0 {
+            fill_empty(disk, path, &*file)?;
+            continue;
+        }
+        return LogFile::open(file, path);
+    }
+    Err(Error::io("create", path, io::Error::other("the file kept disappearing while it was created")))
+}
+
+/// A new file under a temporary name beside `path`, locked by its maker from the start, with a header and nothing
+/// else.
+pub(crate) struct Unfinished<'d> {
+    disk: &'d dyn Disk,
+    pub(crate) path: std::path::PathBuf,
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) header: FileHeader,
+    done: bool,
+}
+
+impl<'d> Unfinished<'d> {
+    pub(crate) fn new(disk: &'d dyn Disk, store: &Path, mode: u32, base_index: u64) -> Result<Unfinished<'d>> {
+        let path = sibling(disk, store, TEMPORARY)?;
+        let error = |e| Error::io("create", &path, e);
+        let mut file_id = [0; 16];
+        disk.fill_random(&mut file_id).map_err(error)?;
+        let header =
+            FileHeader { major: MAJOR_VERSION, minor: MINOR_VERSION, file_id, base_index, created: disk.unix_time() };
+        let file = disk.create_new(&path, mode).map_err(error)?;
+        // From here on the name is ours to remove.
+        let unfinished = Unfinished { disk, path, file, header, done: false };
+        if !unfinished.file.try_lock().map_err(|e| unfinished.io("lock", e))? {
+            // Somebody who cleans up took it for a leftover in the moment before; it is as good as gone.
+            return Err(unfinished.io("lock", io::ErrorKind::WouldBlock.into()));
+        }
+        unfinished.write(0, &header.encode())?;
+        Ok(unfinished)
+    }
+
+    pub(crate) fn write(&self, mut offset: u64, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            match self.file.write_at(offset, bytes).map_err(|e| self.io("write", e))? {
+                0 => return Err(self.io("write", io::ErrorKind::WriteZero.into())),
+                n => (offset, bytes) = (offset + n as u64, &bytes[n..]),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|e| self.io("sync", e))
+    }
+
+    pub(crate) fn rename_to(&mut self, path: &Path) -> io::Result<()> {
+        self.disk.rename(&self.path, path)?;
+        self.done = true;
+        Ok(())
+    }
+
+    pub(crate) fn io(&self, operation: &'static str, source: io::Error) -> Error {
+        Error::io(operation, &self.path, source)
+    }
+
+    fn finish_empty(&self) -> Result<()> {
+        self.write(crate::format::FILE_HEADER_LEN as u64, &[0; END_MARK_LEN as usize])?;
+        self.sync()
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            // A leftover, if this fails: the next writer to open the store removes it.
+            let _ = self.disk.remove(&self.path);
+        }
+    }
+}
+
+/// Makes the store, or finds that somebody else has just made it.
+fn create(disk: &dyn Disk, path: &Path, mode: u32) -> Result<()> {
+    let unfinished = match Unfinished::new(disk, path, mode, 0) {
+        Err(Error::Io { operation: "lock", source, .. }) if source.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+        other => other?,
+    };
+    unfinished.finish_empty()?;
+    match disk.link(&unfinished.path, path) {
+        // Taken: the winner's file is there to be opened. Gone: somebody took ours for a leftover.
+        Err(e) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => Ok(()),
+        Err(e) => Err(Error::io("create", path, e)),
+        Ok(()) => {
+            drop(unfinished);
+            disk.sync_dir(directory(path)).map_err(|e| Error::io("sync the directory", path, e))
+        }
+    }
+}
+
+/// Puts a new store in the place of an empty file, unless somebody else is about to.
+///
+/// The lock on the empty file decides between several who try: whoever has it and still finds the file empty, and
+/// under this path, renames a finished store over it.
+fn fill_empty(disk: &dyn Disk, path: &Path, empty: &dyn DiskFile) -> Result<()> {
+    let error = |operation| move |e| Error::io(operation, path, e);
+    if !empty.try_lock().map_err(error("lock"))? {
+        disk.pause(std::time::Duration::from_millis(1));
+        return Ok(());
+    }
+    let still_empty = empty.len().map_err(error("ask for the length"))? == 0;
+    let stat = empty.stat().map_err(error("stat"))?;
+    if !still_empty || !names(disk, path, &stat)? {
+        return Ok(());
+    }
+    let mut unfinished = Unfinished::new(disk, path, stat.mode, 0)?;
+    unfinished.file.set_owner_and_mode(&stat).map_err(error("keep owner and mode"))?;
+    unfinished.finish_empty()?;
+    unfinished.rename_to(path).map_err(error("create"))?;
+    disk.sync_dir(directory(path)).map_err(error("sync the directory"))
+}
+
+/// Whether `path` names this file at this moment.
+pub(crate) fn names(disk: &dyn Disk, path: &Path, stat: &FileStat) -> Result<bool> {
+    match disk.stat(path) {
+        Ok(now) => Ok(now.identity == stat.identity),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("stat", path, e)),
+    }
+}
+
+/// Removes what creators and compactions left behind when they were killed. The caller holds the store's lock.
+///
+/// Only files whose own lock can be had are removed, since a living maker holds it; except a second name of the
+/// store itself, which its creator did not live to remove. A leftover that cannot be removed harms nobody, so
+/// failures are passed over.
+pub(crate) fn remove_leftovers(disk: &dyn Disk, log: &LogFile) {
+    let Ok(names) = disk.list(directory(&log.path), &sibling_prefix(&log.path, TEMPORARY)) else { return };
+    for name in names {
+        let path = log.path.with_file_name(name);
+        let Ok(stat) = disk.stat(&path) else { continue };
+        let ours = stat.identity == log.identity;
+        let abandoned = || {
+            let file = disk.open(&path, Access::ReadWrite)?;
+            file.try_lock()
+        };
+        if stat.regular && (ours || matches!(abandoned(), Ok(true))) {
+            let _ = disk.remove(&path);
+        }
+    }
+}

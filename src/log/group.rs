@@ -1,0 +1,106 @@
+//! A group: the records that one write appends.
+
+use super::scan::Unit;
+use crate::format::{Ancillary, END_MARK_LEN, FileSeed, Flags, Kind, RECORD_HEADER_LEN, RecordHeader, padded};
+
+/// A buffer larger than this is given back after use.
+const KEPT_CAPACITY: usize = 4 << 20;
+
+/// Records on their way to the file, laid out as they will lie there.
+#[derive(Debug)]
+pub(crate) struct Group {
+    seed: FileSeed,
+    start: u64,
+    bytes: Vec<u8>,
+    /// The group's records, in the form in which the index takes them in once they are written.
+    pub(crate) unit: Unit,
+}
+
+impl Group {
+    pub(crate) fn new(seed: FileSeed, start: u64) -> Group {
+        Group { seed, start, bytes: Vec::new(), unit: Unit::default() }
+    }
+
+    /// Empties the group, to be filled again for this file and place.
+    pub(crate) fn reset(&mut self, seed: FileSeed, start: u64) {
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT_CAPACITY);
+        self.unit.clear();
+        (self.seed, self.start) = (seed, start);
+    }
+
+    /// Begins the group with the bytes of the mark that the log ends with, in the mark's own place: the mark may
+    /// have been lost from under the page cache, and this write brings it back with what follows it.
+    pub(crate) fn rewrite(&mut self, mark: &RecordHeader) {
+        debug_assert!(self.bytes.is_empty());
+        self.bytes.extend_from_slice(&mark.encode());
+    }
+
+    /// Adds a record.
+    pub(crate) fn push(&mut self, flags: Flags, kind: Kind, index: u64, key: &[u8], value: &[u8]) {
+        let offset = self.end();
+        let header = RecordHeader::new(self.seed, offset, flags, kind, index, key, value);
+        self.bytes.extend_from_slice(&header.encode());
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value);
+        self.pad();
+        let proof = flags.synced.then_some(offset);
+        self.unit.push(offset, header, proof, key);
+    }
+
+    /// Adds the statement that everything before `synced` is on stable storage.
+    pub(crate) fn push_synced_to(&mut self, index: u64, synced: u64) {
+        self.push(Flags::NONE, Kind::Ancillary(Ancillary::SyncedTo), index, b"", &synced.to_le_bytes());
+        if let Some(entry) = self.unit.entries.last_mut() {
+            entry.proof = Some(synced);
+        }
+    }
+
+    /// Adds a record that was read elsewhere, its body checksum unchanged.
+    pub(crate) fn push_moved(&mut self, header: &RecordHeader, key: &[u8], value: &[u8]) {
+        let header = header.moved_to(self.seed, self.end(), Flags::NONE);
+        self.bytes.extend_from_slice(&header.encode());
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value);
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        let len = padded(self.bytes.len() as u64) as usize;
+        self.bytes.resize(len, 0);
+    }
+
+    /// Where the first byte goes.
+    pub(crate) fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Where the next record goes.
+    pub(crate) fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+
+    /// How many bytes the records take up.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The bytes to be written, the end mark included.
+    pub(crate) fn finish(&mut self) -> &[u8] {
+        let len = self.bytes.len() + END_MARK_LEN as usize;
+        self.bytes.resize(len, 0);
+        &self.bytes
+    }
+
+    /// The bytes without an end mark, for a file that is written piece by piece; the group goes on behind them.
+    pub(crate) fn take_piece(&mut self, write: impl FnOnce(u64, &[u8]) -> crate::Result<()>) -> crate::Result<()> {
+        write(self.start, &self.bytes)?;
+        self.reset(self.seed, self.end());
+        Ok(())
+    }
+}
+
+/// How many bytes a record takes up in the log.
+pub(crate) fn record_len(key_len: usize, value_len: usize) -> u64 {
+    padded((RECORD_HEADER_LEN + key_len + value_len) as u64)
+}

@@ -1,0 +1,106 @@
+//! The log: where the bytes of [`crate::format`] meet the files of [`crate::disk`].
+//!
+//! One scanner walks from record to record and reports ([`scan`]); it never changes a file. One decision table says
+//! what follows from a damaged place ([`recover`]), with the help of a search for proof beyond it ([`search`]).
+//! [`tail`] keeps what a writer has to know of the records before its own, [`group`] builds what it writes, and
+//! [`append`] writes and cuts. [`create`] makes files that are never seen unfinished.
+
+pub(crate) mod append;
+pub(crate) mod create;
+pub(crate) mod group;
+pub(crate) mod read;
+pub(crate) mod recover;
+pub(crate) mod scan;
+pub(crate) mod search;
+pub(crate) mod tail;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::disk::{DiskFile, FileIdentity};
+use crate::error::Damage;
+use crate::format::{FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, IndexBound, MAX_INDEX};
+use crate::{Error, Result};
+
+/// One open file whose header was read and found good.
+pub(crate) struct LogFile {
+    pub(crate) file: Arc<dyn DiskFile>,
+    /// The path at which the store was opened, for errors; after compaction it may name another file.
+    pub(crate) path: Arc<Path>,
+    pub(crate) header: FileHeader,
+    pub(crate) seed: FileSeed,
+    pub(crate) identity: FileIdentity,
+}
+
+impl LogFile {
+    /// Reads and checks the file header. Changes nothing.
+    pub(crate) fn open(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Result<LogFile> {
+        let mut bytes = [0; FILE_HEADER_LEN];
+        let got = read_up_to(&*file, 0, &mut bytes).map_err(|e| Error::io("read the file header", path, e))?;
+        let not_ours = |reason| Error::NotCaskfile { path: path.to_path_buf(), reason };
+        if got == 0 {
+            return Err(not_ours("it is empty"));
+        }
+        if got < FILE_HEADER_LEN {
+            return Err(not_ours("it is shorter than a file header"));
+        }
+        let corrupt = |damage| Error::Corrupt { path: path.to_path_buf(), offset: 0, damage };
+        let header = FileHeader::decode(&bytes).map_err(|fault| match fault {
+            HeaderFault::Magic => not_ours("it does not start as one"),
+            HeaderFault::Checksum { found, computed } => corrupt(Damage::FileHeader { found, computed }),
+            HeaderFault::Version { major, minor } => {
+                Error::UnsupportedVersion { path: path.to_path_buf(), major, minor }
+            }
+        })?;
+        if header.base_index > MAX_INDEX {
+            return Err(corrupt(Damage::Index { found: header.base_index, previous: 0 }));
+        }
+        let identity = file.stat().map_err(|e| Error::io("stat", path, e))?.identity;
+        Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity })
+    }
+
+    pub(crate) fn len(&self) -> Result<u64> {
+        self.file.len().map_err(|e| self.io("ask for the length", e))
+    }
+
+    /// Reads as many bytes as the file has, at most the buffer's length, and returns how many.
+    pub(crate) fn read_up_to(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        read_up_to(&*self.file, offset, buffer).map_err(|e| self.io("read", e))
+    }
+
+    /// Fills the buffer; a file that ends before it is full was cut behind our back.
+    pub(crate) fn read_exact(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        if self.read_up_to(offset, buffer)? < buffer.len() {
+            return Err(self.io("read", io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(())
+    }
+
+    /// The bound of the index of a record that follows one with this index.
+    pub(crate) fn index_bound(&self, previous: u64) -> IndexBound {
+        IndexBound { previous, base: self.header.base_index }
+    }
+
+    pub(crate) fn io(&self, operation: &'static str, source: io::Error) -> Error {
+        Error::io(operation, &self.path, source)
+    }
+
+    pub(crate) fn corrupt(&self, offset: u64, damage: Damage) -> Error {
+        Error::Corrupt { path: self.path.to_path_buf(), offset, damage }
+    }
+}
+
+/// The index must be able to hold every offset at which a record may start.
+const _: () = assert!(crate::format::MAX_FILE_LEN <= crate::index::POSITION_LIMIT);
+
+fn read_up_to(file: &dyn DiskFile, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(offset + filled as u64, &mut buffer[filled..])? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok(filled)
+}

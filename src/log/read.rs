@@ -1,0 +1,152 @@
+//! Reading single records that were validated before: from the map where the disk has one, else with plain reads.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use super::LogFile;
+use crate::disk::Map;
+use crate::error::Damage;
+use crate::format::{RECORD_HEADER_LEN, RecordHeader};
+use crate::index::Keys;
+use crate::{Error, Result};
+
+/// One file and, if there is one, its map.
+///
+/// Offsets handed to it come from the index or the tail, so they lie before the log's end; the end mark behind that
+/// is part of the file, and with it every byte that is touched here.
+#[derive(Clone)]
+pub(crate) struct Reader {
+    pub(crate) log: Arc<LogFile>,
+    pub(crate) map: Option<Arc<Map>>,
+    /// The log's end when this was made: no record reaches beyond it.
+    pub(crate) end: u64,
+}
+
+impl Reader {
+    /// Copies bytes out of the file.
+    #[inline]
+    pub(crate) fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        match &self.map {
+            Some(map) if offset + out.len() as u64 <= map.len() => {
+                map.read(offset, out);
+                Ok(())
+            }
+            _ => self.log.read_exact(offset, out),
+        }
+    }
+
+    /// The eight bytes at an offset that is a multiple of 8.
+    #[inline]
+    pub(crate) fn word(&self, offset: u64) -> Result<u64> {
+        match &self.map {
+            Some(map) if offset + 8 <= map.len() => Ok(map.word(offset)),
+            _ => {
+                let mut bytes = [0; 8];
+                self.log.read_exact(offset, &mut bytes)?;
+                Ok(u64::from_le_bytes(bytes))
+            }
+        }
+    }
+
+    /// The header of the record at a position that the index holds.
+    #[inline]
+    pub(crate) fn header(&self, position: u64) -> Result<RecordHeader> {
+        let mut bytes = [0; RECORD_HEADER_LEN];
+        self.read(position, &mut bytes)?;
+        match RecordHeader::decode(&bytes) {
+            // It was a true header when it was taken in, but somebody may have changed it in the file since: lengths
+            // that lead out of the log must neither be allocated nor followed into the map.
+            Some(header) if position + header.record_len() <= self.end => Ok(header),
+            _ => {
+                let found = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+                let computed = self.log.seed.header_crc(position, &bytes[4..]);
+                Err(self.log.corrupt(position, Damage::Header { found, computed }))
+            }
+        }
+    }
+
+    /// Copies the full key of the record at `position`, whose header is `header`, behind what `out` holds.
+    pub(crate) fn key_into(&self, position: u64, header: &RecordHeader, out: &mut Vec<u8>) -> Result<()> {
+        let start = out.len();
+        out.resize(start + usize::from(header.key_len), 0);
+        self.read(position + RECORD_HEADER_LEN as u64, &mut out[start..])
+    }
+
+    /// Copies the value of the record at `position` into `out` and checks the record's checksum on the copy, so
+    /// that nothing another process does to the file can change what was checked.
+    ///
+    /// `key` is the record's full key: a copy that belongs to the caller.
+    pub(crate) fn value_into(
+        &self,
+        position: u64,
+        header: &RecordHeader,
+        key: &[u8],
+        out: &mut Vec<u8>,
+        verify: bool,
+    ) -> Result<()> {
+        let value_at = position + RECORD_HEADER_LEN as u64 + u64::from(header.key_len);
+        out.clear();
+        out.resize(header.value_len as usize, 0);
+        self.read(value_at, out)?;
+        if verify { self.verify_value(position, header, key, out) } else { Ok(()) }
+    }
+
+    /// Checks the checksum of a record over a copy of its key and its value.
+    pub(crate) fn verify_value(&self, position: u64, header: &RecordHeader, key: &[u8], value: &[u8]) -> Result<()> {
+        let computed = header.computed_body_crc(key, value);
+        if computed != header.body_crc {
+            return Err(self.log.corrupt(position, Damage::Body { found: header.body_crc, computed }));
+        }
+        Ok(())
+    }
+
+    /// Checks the whole record, for one that has another key than the index led to expect: damage in a key must not
+    /// pass for a key that is absent.
+    fn verify(&self, position: u64, header: &RecordHeader) -> Result<()> {
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        self.key_into(position, header, &mut key)?;
+        self.value_into(position, header, &key, &mut value, true)
+    }
+}
+
+impl Keys for Reader {
+    type Error = Error;
+
+    fn compare(&self, position: u64, key: &[u8]) -> Result<Ordering> {
+        let header = self.header(position)?;
+        let (at, len) = (position + RECORD_HEADER_LEN as u64, usize::from(header.key_len));
+        if let Some(map) = &self.map {
+            if at + len as u64 <= map.len() {
+                return Ok(map.compare(at, len, key));
+            }
+        }
+        let mut stored = Vec::new();
+        self.key_into(position, &header, &mut stored)?;
+        Ok(stored.as_slice().cmp(key))
+    }
+
+    #[inline]
+    fn is_key(&self, position: u64, key: &[u8]) -> Result<bool> {
+        let header = self.header(position)?;
+        let at = position + RECORD_HEADER_LEN as u64;
+        let same = usize::from(header.key_len) == key.len()
+            && match &self.map {
+                Some(map) if at + key.len() as u64 <= map.len() => map.equals(at, key),
+                _ => {
+                    let mut stored = Vec::new();
+                    self.key_into(position, &header, &mut stored)?;
+                    stored == key
+                }
+            };
+        if !same {
+            // The index's tags agree by chance once in 2^24 times, so this costs nothing.
+            self.verify(position, &header)?;
+        }
+        Ok(same)
+    }
+
+    fn read(&self, position: u64, out: &mut Vec<u8>) -> Result<()> {
+        let header = self.header(position)?;
+        self.key_into(position, &header, out)
+    }
+}

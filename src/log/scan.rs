@@ -1,0 +1,310 @@
+//! The scanner: walks the log from record to record and reports. It decides nothing and changes nothing.
+//!
+//! It reads with plain reads, never through the map: bytes that nobody has validated may lie beyond the file's end,
+//! and may change while another process writes them.
+
+use std::ops::Range;
+
+use super::LogFile;
+use crate::error::Damage;
+use crate::format::{
+    Ancillary, END_MARK_LEN, FILE_HEADER_LEN, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, split_full_key,
+};
+use crate::{Error, Result};
+
+/// The scanner reads this much at once in a long walk. Bodies longer than this are checked piece by piece.
+const LARGEST_WINDOW: usize = 1 << 20;
+
+/// And this much at the beginning: most walks take in one group that another process has just written.
+const SMALLEST_WINDOW: usize = 4 << 10;
+
+/// A validated record.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) offset: u64,
+    pub(crate) header: RecordHeader,
+    /// Everything before this offset was on stable storage when the record was written.
+    pub(crate) proof: Option<u64>,
+    key: Range<usize>,
+}
+
+/// A record that stands alone, or all the records of a batch: what counts together or not at all.
+#[derive(Debug, Default)]
+pub(crate) struct Unit {
+    pub(crate) entries: Vec<Entry>,
+    keys: Vec<u8>,
+}
+
+impl Unit {
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.keys.clear();
+    }
+
+    pub(crate) fn push(&mut self, offset: u64, header: RecordHeader, proof: Option<u64>, key: &[u8]) {
+        let start = self.keys.len();
+        self.keys.extend_from_slice(key);
+        self.entries.push(Entry { offset, header, proof, key: start..self.keys.len() });
+    }
+
+    /// The full key of one of this unit's records.
+    pub(crate) fn key(&self, entry: &Entry) -> &[u8] {
+        &self.keys[entry.key.clone()]
+    }
+}
+
+/// Where and why a walk stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stop {
+    /// Where the first record or batch starts that is not complete: the log's end, as far as it can be read.
+    pub(crate) unit: u64,
+    /// Where in it the walk got stuck; beyond `unit` only inside a batch.
+    pub(crate) at: u64,
+    /// The index of the record before `unit`; 0 if there is none.
+    pub(crate) previous_index: u64,
+    pub(crate) reason: Reason,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// The end mark stands here.
+    EndMark,
+    /// The file ends before an end mark could stand here.
+    EndOfFile,
+    /// What stands here is no complete record, or the batch that leads up to here has no last record.
+    Damaged(Damage),
+}
+
+/// What one step of the walk found.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The unit was filled.
+    Unit,
+    Stopped(Stop),
+}
+
+pub(crate) struct Scanner<'a> {
+    log: &'a LogFile,
+    offset: u64,
+    previous_index: u64,
+    file_len: u64,
+    window: Window,
+}
+
+impl<'a> Scanner<'a> {
+    /// A walk over the whole log.
+    pub(crate) fn from_start(log: &'a LogFile) -> Result<Scanner<'a>> {
+        Scanner::resume(log, FILE_HEADER_LEN as u64, 0)
+    }
+
+    /// A walk from a place where a record starts or the log ends; `previous_index` is the index of the
+    /// record before it, 0 if there is none.
+    pub(crate) fn resume(log: &'a LogFile, offset: u64, previous_index: u64) -> Result<Scanner<'a>> {
+        Ok(Scanner { log, offset, previous_index, file_len: log.len()?, window: Window::new() })
+    }
+
+    /// Walks to the end, or to where the log cannot be read further, and hands every unit to `take`.
+    ///
+    /// # Errors
+    ///
+    /// I/O errors, [`Error::UnsupportedRecord`] for a true header of a later version, and what `take` returns.
+    pub(crate) fn walk(&mut self, mut take: impl FnMut(&Unit) -> Result<()>) -> Result<Stop> {
+        let mut unit = Unit::default();
+        loop {
+            match self.step(&mut unit)? {
+                Step::Unit => take(&unit)?,
+                Step::Stopped(stop) => return Ok(stop),
+            }
+        }
+    }
+
+    /// Reads the next record, or the next whole batch, into `unit`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scanner::walk`].
+    pub(crate) fn step(&mut self, unit: &mut Unit) -> Result<Step> {
+        let (start, start_index) = (self.offset, self.previous_index);
+        unit.clear();
+        loop {
+            let Some(reason) = self.read_record(unit)? else {
+                if unit.entries.last().is_some_and(|entry| entry.header.flags.more) {
+                    continue;
+                }
+                if unit.entries.len() == 1 || self.is_unchanged(unit)? {
+                    return Ok(Step::Unit);
+                }
+                self.back_to(start, start_index);
+                unit.clear();
+                continue;
+            };
+            let reason = match reason {
+                Reason::EndMark | Reason::EndOfFile if !unit.entries.is_empty() => Reason::Damaged(Damage::BrokenBatch),
+                reason => reason,
+            };
+            let stop = Stop { unit: start, at: self.offset, previous_index: start_index, reason };
+            self.back_to(start, start_index);
+            return Ok(Step::Stopped(stop));
+        }
+    }
+
+    /// Whether the headers of a batch that was just read are still the same in the file.
+    ///
+    /// Without the lock, a batch's beginning may have been read before another process cut it off and wrote another
+    /// group in its place, and its end after that.
+    fn is_unchanged(&mut self, unit: &Unit) -> Result<bool> {
+        self.window.forget();
+        for entry in &unit.entries {
+            let bytes = self.window.get(self.log, entry.offset, RECORD_HEADER_LEN)?;
+            if bytes != entry.header.encode() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn back_to(&mut self, offset: u64, previous_index: u64) {
+        self.window.forget();
+        (self.offset, self.previous_index) = (offset, previous_index);
+    }
+
+    /// Reads the record at `self.offset` and moves on, or says why there is none.
+    fn read_record(&mut self, unit: &mut Unit) -> Result<Option<Reason>> {
+        let header = match self.judge()? {
+            Ok(header) => header,
+            Err(reason) => return Ok(Some(reason)),
+        };
+        let (offset, in_batch) = (self.offset, !unit.entries.is_empty());
+        if in_batch && header.flags.synced {
+            // Only the first record of a group carries the flag, so this one begins a group, and the batch before it
+            // was never finished.
+            return Ok(Some(Reason::Damaged(Damage::BrokenBatch)));
+        }
+        let key_len = usize::from(header.key_len);
+        let wanted = if header.record_len() <= LARGEST_WINDOW as u64 {
+            header.record_len() as usize
+        } else {
+            RECORD_HEADER_LEN + key_len
+        };
+        let bytes = self.window.get(self.log, offset, wanted)?;
+        if bytes.len() < wanted {
+            let end = offset + header.record_len();
+            return Ok(Some(Reason::Damaged(Damage::BeyondFile { end, file_len: offset + bytes.len() as u64 })));
+        }
+        let (key, value) = bytes[RECORD_HEADER_LEN..].split_at(key_len);
+        let mut hasher = header.body_hasher();
+        hasher.update(key);
+        hasher.update(value);
+        let stated = (value.len() == 8).then(|| u64::from_le_bytes(value.try_into().unwrap_or_default()));
+        let proof = match (header.flags.synced, header.kind) {
+            (_, Kind::Ancillary(Ancillary::SyncedTo)) => stated.filter(|&stated| stated <= offset),
+            (true, _) => Some(offset),
+            _ => None,
+        };
+        let form_holds = has_form(&header, key, proof);
+        unit.push(offset, header, proof, key);
+        let in_window = value.len() as u64;
+        let computed = self.finish_body(hasher, offset + wanted as u64, u64::from(header.value_len) - in_window)?;
+        let damage = match computed {
+            Some(computed) if computed != header.body_crc => Damage::Body { found: header.body_crc, computed },
+            None => Damage::BeyondFile { end: offset + header.record_len(), file_len: self.log.len()? },
+            Some(_) if !form_holds => Damage::Form,
+            Some(_) => {
+                self.offset = offset + header.padded_len();
+                self.previous_index = header.index;
+                return Ok(None);
+            }
+        };
+        unit.entries.pop();
+        Ok(Some(Reason::Damaged(damage)))
+    }
+
+    /// Takes in what is left of a body too long for the window; `None` if the file ends before it does.
+    fn finish_body(&mut self, mut hasher: crc32fast::Hasher, mut offset: u64, mut left: u64) -> Result<Option<u32>> {
+        while left > 0 {
+            let wanted = left.min(LARGEST_WINDOW as u64) as usize;
+            let bytes = self.window.get(self.log, offset, wanted)?;
+            if bytes.len() < wanted {
+                return Ok(None);
+            }
+            hasher.update(bytes);
+            offset += wanted as u64;
+            left -= wanted as u64;
+        }
+        Ok(Some(hasher.finalize()))
+    }
+
+    fn judge(&mut self) -> Result<std::result::Result<RecordHeader, Reason>> {
+        let mut bytes = [0; RECORD_HEADER_LEN];
+        let available = self.window.get(self.log, self.offset, RECORD_HEADER_LEN)?;
+        bytes[..available.len()].copy_from_slice(available);
+        let available = available.len() as u64;
+        let mut place = Place {
+            seed: self.log.seed,
+            offset: self.offset,
+            file_len: self.file_len,
+            after: self.log.index_bound(self.previous_index),
+        };
+        let mut verdict = RecordHeader::judge(&bytes, place);
+        if matches!(verdict, Verdict::False(Damage::BeyondFile { .. })) {
+            // The file may have grown since the walk began.
+            self.file_len = self.log.len()?;
+            place.file_len = self.file_len;
+            verdict = RecordHeader::judge(&bytes, place);
+        }
+        Ok(match verdict {
+            Verdict::True(header) => Ok(header),
+            Verdict::End if available >= END_MARK_LEN => Err(Reason::EndMark),
+            Verdict::End => Err(Reason::EndOfFile),
+            Verdict::False(damage) => Err(Reason::Damaged(damage)),
+            Verdict::Unsupported { kind, flags } => {
+                let (path, offset) = (self.log.path.to_path_buf(), self.offset);
+                return Err(Error::UnsupportedRecord { path, offset, kind, flags });
+            }
+        })
+    }
+}
+
+/// Whether the body has the form that its kind demands: a reader behind this check may rely on it.
+fn has_form(header: &RecordHeader, key: &[u8], proof: Option<u64>) -> bool {
+    match header.kind {
+        Kind::Put => split_full_key(key).is_some(),
+        Kind::Delete => split_full_key(key).is_some() && header.value_len == 0,
+        Kind::Ancillary(Ancillary::SyncedTo) => header.key_len == 0 && proof.is_some(),
+        Kind::Ancillary(_) => true,
+    }
+}
+
+/// The piece of the file that the scanner has read last.
+struct Window {
+    bytes: Vec<u8>,
+    start: u64,
+    next_len: usize,
+}
+
+impl Window {
+    fn new() -> Window {
+        Window { bytes: Vec::new(), start: 0, next_len: SMALLEST_WINDOW }
+    }
+
+    fn forget(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// Up to `wanted` bytes at `offset`; fewer only where the file ends.
+    fn get(&mut self, log: &LogFile, offset: u64, wanted: usize) -> Result<&[u8]> {
+        let held = self.start..self.start + self.bytes.len() as u64;
+        if !held.contains(&offset) || held.end < offset + wanted as u64 {
+            let len = wanted.max(self.next_len);
+            self.next_len = (self.next_len * 2).min(LARGEST_WINDOW);
+            self.bytes.resize(len, 0);
+            self.start = offset;
+            let got = log.read_up_to(offset, &mut self.bytes);
+            self.bytes.truncate(*got.as_ref().unwrap_or(&0));
+            got?;
+        }
+        let from = (offset - self.start) as usize;
+        let to = self.bytes.len().min(from + wanted);
+        Ok(&self.bytes[from..to])
+    }
+}

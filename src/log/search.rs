@@ -1,0 +1,137 @@
+//! The search beyond damage: is anything there that proves the damaged bytes had been on stable storage?
+
+use super::LogFile;
+use super::scan::Stop;
+use crate::Result;
+use crate::format::{ALIGNMENT, Ancillary, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, padded};
+
+/// What lies beyond a place where the walk stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Beyond {
+    /// The largest offset proven durable by a true header beyond the unfinished unit's start.
+    pub(crate) proof: Option<u64>,
+    /// Whole records lie after the damaged one.
+    pub(crate) whole_records: bool,
+    /// The end of the last byte that is not zero; the unit's start if there is none.
+    pub(crate) data_end: u64,
+}
+
+const CHUNK: usize = 1 << 20;
+
+/// Looks at every place in which a record could start, from the unfinished unit to the end of the file.
+///
+/// Holes are skipped, so that the space a writer has extended the file by costs nothing.
+pub(crate) fn search(log: &LogFile, stop: &Stop) -> Result<Beyond> {
+    let mut beyond = Beyond { proof: None, whole_records: false, data_end: stop.unit };
+    let file_len = log.len()?;
+    // One header more than a chunk, so that those that reach over its end are seen.
+    let mut buffer = vec![0; (CHUNK + RECORD_HEADER_LEN).min((file_len - stop.unit.min(file_len)) as usize)];
+    let mut at = stop.unit;
+    while let Some(data) = log.file.next_data(at).map_err(|e| log.io("look for data", e))? {
+        at = at.max(data / ALIGNMENT * ALIGNMENT);
+        let got = log.read_up_to(at, &mut buffer)?;
+        if got == 0 {
+            break;
+        }
+        let bytes = &buffer[..got];
+        if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {
+            beyond.data_end = beyond.data_end.max(at + last as u64 + 1);
+        }
+        for (place, header) in headers(log, stop, at, &bytes[..got], file_len) {
+            take_in(log, stop, place, &header, &mut beyond)?;
+        }
+        at += CHUNK as u64;
+    }
+    Ok(beyond)
+}
+
+/// The true headers that start in this chunk.
+fn headers<'b>(
+    log: &'b LogFile,
+    stop: &'b Stop,
+    at: u64,
+    bytes: &'b [u8],
+    file_len: u64,
+) -> impl Iterator<Item = (u64, RecordHeader)> + 'b {
+    let after = log.index_bound(stop.previous_index);
+    let starts = (0..CHUNK.min(bytes.len())).step_by(ALIGNMENT as usize);
+    starts.filter_map(move |start| {
+        let candidate = bytes.get(start..start + RECORD_HEADER_LEN)?.try_into().ok()?;
+        if !RecordHeader::plausible(candidate, after) {
+            return None;
+        }
+        let offset = at + start as u64;
+        let place = Place { seed: log.seed, offset, file_len, after };
+        match RecordHeader::judge(candidate, place) {
+            Verdict::True(header) if offset > stop.unit => Some((offset, header)),
+            _ => None,
+        }
+    })
+}
+
+fn take_in(log: &LogFile, stop: &Stop, offset: u64, header: &RecordHeader, beyond: &mut Beyond) -> Result<()> {
+    let mut prove = |offset: u64| beyond.proof = beyond.proof.max(Some(offset));
+    if header.flags.synced {
+        prove(offset);
+    }
+    // What a header alone says is covered by its own checksum; what a body says only by the body's.
+    let states = header.kind == Kind::Ancillary(Ancillary::SyncedTo);
+    let counts = offset > stop.at && !beyond.whole_records;
+    if !states && !counts {
+        return Ok(());
+    }
+    if !body_holds(log, offset, header)? {
+        return Ok(());
+    }
+    if states && header.body_len() == 8 {
+        let mut stated = [0; 8];
+        log.read_exact(offset + RECORD_HEADER_LEN as u64, &mut stated)?;
+        let stated = u64::from_le_bytes(stated);
+        if stated <= offset {
+            prove(stated);
+        }
+    }
+    beyond.whole_records |= offset > stop.at;
+    Ok(())
+}
+
+/// Whether the body behind a true header has the checksum that the header states.
+fn body_holds(log: &LogFile, offset: u64, header: &RecordHeader) -> Result<bool> {
+    let mut hasher = header.body_hasher();
+    let mut buffer = vec![0; header.body_len().min(CHUNK as u64) as usize];
+    let mut at = offset + RECORD_HEADER_LEN as u64;
+    let mut left = header.body_len();
+    while left > 0 {
+        let wanted = left.min(buffer.len() as u64) as usize;
+        if log.read_up_to(at, &mut buffer[..wanted])? < wanted {
+            return Ok(false);
+        }
+        hasher.update(&buffer[..wanted]);
+        at += wanted as u64;
+        left -= wanted as u64;
+    }
+    Ok(hasher.finalize() == header.body_crc)
+}
+
+/// The first true header at or after `from`, by which salvage finds its way beyond damage.
+pub(crate) fn next_header(log: &LogFile, from: u64, previous_index: u64) -> Result<Option<u64>> {
+    let file_len = log.len()?;
+    let mut buffer = vec![0; CHUNK + RECORD_HEADER_LEN];
+    let from = padded(from);
+    // The search's own rules, told to count from one place before `from`.
+    let reason = super::scan::Reason::EndMark;
+    let stop = Stop { unit: from.saturating_sub(1), at: from, previous_index, reason };
+    let mut at = from;
+    while let Some(data) = log.file.next_data(at).map_err(|e| log.io("look for data", e))? {
+        at = at.max(data / ALIGNMENT * ALIGNMENT);
+        let got = log.read_up_to(at, &mut buffer)?;
+        if got == 0 {
+            break;
+        }
+        if let Some((offset, _)) = headers(log, &stop, at, &buffer[..got], file_len).next() {
+            return Ok(Some(offset));
+        }
+        at += CHUNK as u64;
+    }
+    Ok(None)
+}

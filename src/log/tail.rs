@@ -1,0 +1,95 @@
+//! What a handle knows of the log up to its end.
+
+use crate::format::{Ancillary, FILE_HEADER_LEN, FileHeader, Kind, RECORD_HEADER_LEN, RecordHeader, block_of};
+
+/// The state of the log after its last complete record or batch.
+#[derive(Debug, Clone)]
+pub(crate) struct Tail {
+    /// Where the next record will start; the end mark stands here.
+    pub(crate) end: u64,
+    /// The last record's index; 0 if there is none.
+    pub(crate) previous_index: u64,
+    /// The highest index that is known to have been assigned: the last record's, or `base_index`.
+    pub(crate) highest_index: u64,
+    /// Everything before this offset is proven, by a record in the file, to be on stable storage.
+    pub(crate) proven: u64,
+    /// An index that is below those of all records from `proven` on.
+    pub(crate) proven_after: u64,
+    /// Where the first record of `highest_index`'s block starts (0 if that is the block of `base_index`, which the file
+    /// header holds).
+    block_first: u64,
+    /// Eight bytes by which the log is recognised, and where they lie: the checksums of the last record, or the end
+    /// of the file header. If they are found changed, another process has cut the log.
+    pub(crate) landmark: Landmark,
+    /// The last record is a mark with `SYNCED`, as a clean close leaves it.
+    pub(crate) trailing_mark: Option<RecordHeader>,
+    /// The last record says that the log was compacted into another file.
+    pub(crate) moved: bool,
+    /// How many records the log has.
+    pub(crate) records: u64,
+}
+
+/// Eight bytes of the file that do not change as long as the log is only appended to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Landmark {
+    pub(crate) offset: u64,
+    pub(crate) word: u64,
+}
+
+impl Tail {
+    /// The tail of a log that has no record yet.
+    pub(crate) fn new(header: &FileHeader) -> Tail {
+        let bytes = header.encode();
+        let at = FILE_HEADER_LEN - 8;
+        let mut word = [0; 8];
+        word.copy_from_slice(&bytes[at..]);
+        Tail {
+            end: FILE_HEADER_LEN as u64,
+            previous_index: 0,
+            highest_index: header.base_index,
+            proven: FILE_HEADER_LEN as u64,
+            proven_after: 0,
+            block_first: 0,
+            landmark: Landmark { offset: at as u64, word: u64::from_le_bytes(word) },
+            trailing_mark: None,
+            moved: false,
+            records: 0,
+        }
+    }
+
+    /// Takes in the next record: complete, and the last of its batch if it belongs to one, or followed by it.
+    pub(crate) fn observe(&mut self, offset: u64, header: &RecordHeader, proof: Option<u64>) {
+        debug_assert_eq!(offset, self.end);
+        if block_of(header.index) > block_of(self.highest_index) {
+            self.block_first = offset;
+        }
+        if let Some(proof) = proof.filter(|&proof| proof > self.proven) {
+            self.proven = proof;
+            // A statement about an earlier place leaves the old bound, which holds all the more.
+            self.proven_after = if proof == offset { self.previous_index } else { self.proven_after };
+        }
+        self.previous_index = header.index;
+        self.highest_index = self.highest_index.max(header.index);
+        self.landmark = Landmark { offset, word: header.fingerprint() };
+        let mark = header.kind == Kind::Ancillary(Ancillary::Mark) && header.flags.synced;
+        // Only the exact form that a close writes is rewritten by the next group.
+        self.trailing_mark = (mark && header.record_len() == RECORD_HEADER_LEN as u64).then_some(*header);
+        self.moved = header.kind == Kind::Ancillary(Ancillary::Moved);
+        self.end = offset + header.padded_len();
+        self.records += 1;
+    }
+
+    /// Whether a power cut could still take something of the log: a trailing mark counts as proven itself, since
+    /// nothing but the mark would be lost.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven == self.end || self.trailing_mark.is_some()
+    }
+
+    /// Whether a record of this block is known to be on stable storage, given that everything before `synced` is.
+    ///
+    /// Only then may an index of the block be handed out: after a power cut that loses the record with it, the block
+    /// is still found in the file, and the next writer starts above it.
+    pub(crate) fn is_block_stable(&self, block: u64, synced: u64) -> bool {
+        block == block_of(self.highest_index) && self.proven.max(synced) > self.block_first
+    }
+}

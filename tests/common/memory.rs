@@ -1,0 +1,126 @@
+//! [`MemoryStore`]: the contract in its smallest form, so that the trait is not shaped by one engine alone.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use caskfile::{Error, KvPair, Result, Store};
+
+/// A handle on pairs in memory. Every handle that [`MemoryStore::open`] makes of the same [`Memory`] sees the same pairs.
+pub struct MemoryStore {
+    memory: Arc<Memory>,
+    closed: AtomicBool,
+}
+
+/// What outlives the handles.
+#[derive(Default)]
+pub struct Memory(Mutex<Pairs>);
+
+#[derive(Default)]
+struct Pairs {
+    /// Values and the index of the write that set each.
+    values: BTreeMap<Vec<u8>, (Vec<u8>, u64)>,
+    last_index: u64,
+}
+
+impl MemoryStore {
+    /// Far below the engine's limit, so that the suite does not take that one for granted.
+    const MAX_KEY_LEN: usize = 1000;
+
+    pub fn open(memory: &Arc<Memory>) -> MemoryStore {
+        MemoryStore { memory: Arc::clone(memory), closed: AtomicBool::new(false) }
+    }
+
+    fn pairs(&self) -> Result<MutexGuard<'_, Pairs>> {
+        let pairs = self.memory.0.lock().expect("no call panics while it holds the lock");
+        // Looked at under the lock: once close has returned, no call is still on its way in.
+        if self.closed.load(Ordering::Relaxed) { Err(Error::Closed) } else { Ok(pairs) }
+    }
+
+    fn pairs_for(&self, key: &[u8]) -> Result<MutexGuard<'_, Pairs>> {
+        let pairs = self.pairs()?;
+        match key.len() {
+            1..=MemoryStore::MAX_KEY_LEN => Ok(pairs),
+            len => Err(Error::KeyLength { len, max: MemoryStore::MAX_KEY_LEN }),
+        }
+    }
+}
+
+impl Pairs {
+    fn get(&self, key: &[u8]) -> Result<KvPair> {
+        let (value, last_index) = self.values.get(key).ok_or(Error::KeyNotFound)?;
+        Ok(KvPair::new(key, &value[..], *last_index))
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8]) -> KvPair {
+        self.last_index += 1;
+        self.values.insert(key.to_vec(), (value.to_vec(), self.last_index));
+        KvPair::new(key, value, self.last_index)
+    }
+
+    /// The index stays where it is: it must not fall back when the key that had it goes.
+    fn remove(&mut self, key: &[u8]) {
+        self.values.remove(key);
+    }
+
+    fn expect_unmodified(&self, key: &[u8], previous: &KvPair) -> Result<()> {
+        match self.values.get(key) {
+            None => Err(Error::KeyNotFound),
+            Some((_, last_index)) if *last_index != previous.last_index => Err(Error::KeyModified),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.pairs_for(key)?.set(key, value);
+        Ok(())
+    }
+
+    fn get(&self, key: &[u8]) -> Result<KvPair> {
+        self.pairs_for(key)?.get(key)
+    }
+
+    fn exists(&self, key: &[u8]) -> Result<bool> {
+        Ok(self.pairs_for(key)?.values.contains_key(key))
+    }
+
+    fn list(&self, prefix: &[u8]) -> Result<Vec<KvPair>> {
+        let pairs = self.pairs()?;
+        let from_prefix = pairs.values.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+        let with_prefix = from_prefix.take_while(|(key, _)| key.starts_with(prefix));
+        Ok(with_prefix.map(|(key, (value, last_index))| KvPair::new(&key[..], &value[..], *last_index)).collect())
+    }
+
+    fn atomic_put(&self, key: &[u8], value: &[u8], previous: Option<&KvPair>) -> Result<KvPair> {
+        let mut pairs = self.pairs_for(key)?;
+        match previous {
+            Some(previous) => pairs.expect_unmodified(key, previous)?,
+            None if pairs.values.contains_key(key) => return Err(Error::KeyExists),
+            None => {}
+        }
+        Ok(pairs.set(key, value))
+    }
+
+    fn atomic_delete(&self, key: &[u8], previous: Option<&KvPair>) -> Result<()> {
+        let mut pairs = self.pairs_for(key)?;
+        pairs.expect_unmodified(key, previous.ok_or(Error::PreviousNotSpecified)?)?;
+        pairs.remove(key);
+        Ok(())
+    }
+
+    fn delete(&self, key: &[u8]) -> Result<()> {
+        self.pairs_for(key)?.remove(key);
+        Ok(())
+    }
+
+    fn close(&self) -> Result<()> {
+        match self.pairs() {
+            Ok(_open) => self.closed.store(true, Ordering::Relaxed),
+            Err(_closed_already) => {}
+        }
+        Ok(())
+    }
+}
