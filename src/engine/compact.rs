@@ -100,8 +100,9 @@ impl Turn<'_> {
         self.writer.start_over(view.epoch);
         // All of it was written by this handle and synced after that, its header holds the block of the next index,
         // and the directory is synced before the lock is given up.
-        (self.writer.vetted, self.writer.prepared) = (true, true);
-        self.writer.covered = log.len()?;
+        let writer = &mut *self.writer;
+        (writer.vetted, writer.directory_synced, writer.vouched, writer.numbered) = (true, true, true, true);
+        (writer.last_end, writer.covered) = (position.offset, log.len()?);
         engine.syncs.forget();
         engine.syncs.set_synced(position);
         self.log = log;

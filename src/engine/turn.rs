@@ -12,6 +12,7 @@ use super::view::{Current, Ingest};
 use super::writer::Writer;
 use super::{Engine, lock};
 use crate::config::{Durability, LockMode};
+use crate::format::END_MARK_LEN;
 use crate::log::recover::{Decision, decide, keep_torn};
 use crate::log::scan::{Reason, Stop};
 use crate::log::{LogFile, append, create};
@@ -107,6 +108,10 @@ impl<'e> Turn<'e> {
             if epoch != self.writer.epoch {
                 self.writer.start_over(epoch);
             }
+            if stop.unit != self.writer.last_end {
+                // Others have written since, and may have cut the file when they closed it.
+                (self.writer.last_end, self.writer.covered) = (stop.unit, self.log.len()?);
+            }
             if engine.shown()?.tail.moved && engine.moved_away(&self.log)? {
                 engine.reopen(&ingest)?;
                 self.release();
@@ -164,7 +169,6 @@ impl<'e> Turn<'e> {
             return Ok(());
         }
         if !self.writer.vetted {
-            self.writer.covered = self.log.len()?;
             create::remove_leftovers(&*self.engine.disk, &self.log);
         }
         if let Decision::Cut { at, data_end, keep } = decide(&self.log, stop)? {
@@ -183,11 +187,11 @@ impl<'e> Turn<'e> {
         let engine = self.engine;
         engine.syncs.forget();
         // What was cut may have carried indexes that others saw, so the next write starts a new block.
-        self.writer.prepared = false;
+        self.writer.numbered = false;
         if let Err(e) = append::cut(&self.log, at) {
             return Err(engine.syncs.poison(&self.log, "cut", e));
         }
-        self.writer.covered = at + crate::format::END_MARK_LEN;
+        (self.writer.last_end, self.writer.covered) = (at, at + END_MARK_LEN);
         let (_, stop) = engine.take_in(ingest)?;
         debug_assert_eq!((stop.unit, stop.reason), (at, Reason::EndMark));
         Ok(())

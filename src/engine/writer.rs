@@ -5,12 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::turn::Turn;
+use super::view::Ingest;
 use crate::config::Durability;
 use crate::format::{
     Ancillary, BLOCK_LEN, FileSeed, Flags, Kind, MAX_FILE_LEN, MAX_INDEX, RECORD_HEADER_LEN, block_of, block_start,
 };
 use crate::log::group::Group;
 use crate::log::recover::{directory, rewrite};
+use crate::log::scan::Stop;
 use crate::log::{LogFile, append};
 use crate::{Error, Result};
 
@@ -22,9 +24,15 @@ pub(crate) struct Writer {
     pub(super) epoch: u64,
     /// The log's end was looked at under the lock, and mended if need be.
     pub(super) vetted: bool,
-    /// The first write of this handle is done: what no proof covered is written again and synced, the directory
-    /// is synced, and an index block of this handle's own is on stable storage.
-    pub(super) prepared: bool,
+    /// The directory was synced since this file was opened.
+    pub(super) directory_synced: bool,
+    /// What no proof covered when this handle came to the log is written again and synced: from here on, a sync that
+    /// succeeds speaks for everything before the log's end.
+    pub(super) vouched: bool,
+    /// An index block of this handle's own is begun, above all indexes that others may have seen and lost.
+    pub(super) numbered: bool,
+    /// Where the log ended after this handle's last write.
+    pub(super) last_end: u64,
     /// The file's length, as far as this handle knows.
     pub(super) covered: u64,
     /// The highest index that this handle has ever used, in whatever became of the file.
@@ -42,7 +50,10 @@ impl Default for Writer {
             locked: None,
             epoch: 0,
             vetted: false,
-            prepared: false,
+            directory_synced: false,
+            vouched: false,
+            numbered: false,
+            last_end: 0,
             covered: 0,
             highest_used: 0,
             identity_checked: None,
@@ -58,7 +69,9 @@ impl Writer {
     pub(super) fn start_over(&mut self, epoch: u64) {
         self.epoch = epoch;
         self.vetted = false;
-        self.prepared = false;
+        self.directory_synced = false;
+        self.vouched = false;
+        self.numbered = false;
         self.identity_checked = None;
     }
 }
@@ -96,13 +109,13 @@ impl Turn<'_> {
     }
 
     /// What must be done once before this handle acknowledges, claims or numbers anything.
-    pub(super) fn prepare(&mut self) -> Result<()> {
-        if self.writer.prepared {
+    fn prepare(&mut self) -> Result<()> {
+        if self.writer.vouched && self.writer.numbered {
             return Ok(());
         }
         self.sync_directory()?;
         let tail = self.view()?.tail.clone();
-        if !tail.is_proven() {
+        if !self.writer.vouched && !tail.is_proven() {
             rewrite(&self.log, tail.proven, tail.proven_after, tail.end)?;
             self.sync()?;
         }
@@ -113,14 +126,18 @@ impl Turn<'_> {
             return Err(Error::Full { path: self.engine.path.to_path_buf(), what: "all indexes are used up" });
         }
         self.append_mark(block_start(block))?;
-        self.writer.prepared = true;
+        (self.writer.vouched, self.writer.numbered) = (true, true);
         Ok(())
     }
 
     /// A creation or a rename of the file that a power cut takes back would take acknowledged writes with it.
-    fn sync_directory(&self) -> Result<()> {
-        let directory = directory(&self.engine.path);
-        self.engine.disk.sync_dir(directory).map_err(|e| Error::io("sync the directory", directory, e))
+    fn sync_directory(&mut self) -> Result<()> {
+        if !self.writer.directory_synced {
+            let directory = directory(&self.engine.path);
+            self.engine.disk.sync_dir(directory).map_err(|e| Error::io("sync the directory", directory, e))?;
+            self.writer.directory_synced = true;
+        }
+        Ok(())
     }
 
     /// Appends a mark with the first index of a block, or with the flag that the log up to here is synced, or both,
@@ -182,15 +199,36 @@ impl Turn<'_> {
         let ingest = engine.ingest();
         let start = writer.group.start();
         writer.highest_used = writer.group.unit.entries.last().map_or(0, |entry| entry.header.index);
+        writer.last_end = end;
         let written = append::append(&self.log, &mut writer.covered, start, writer.group.finish());
+        engine.counters.groups.fetch_add(1, Ordering::Relaxed);
         let Err(error) = written else {
-            engine.counters.groups.fetch_add(1, Ordering::Relaxed);
-            return engine.change(&ingest, |view| view.apply(&writer.group.unit));
+            let shown = engine.change(&ingest, |view| view.apply(&writer.group.unit));
+            // It is in the file. If the index could not take it in, because a key of another record could not be
+            // read, the log is read anew.
+            return shown.or_else(|_| self.look_again(&ingest).map(drop));
         };
         let error = self.log.io("append", error);
-        let (_, stop) = engine.take_in(&ingest)?;
+        let stop = self.look_again(&ingest)?;
         self.cut(&ingest, stop.unit)?;
         Err(error)
+    }
+
+    /// Takes in what this handle's own write has left in the file. If that cannot be read, nobody can tell what
+    /// became of the write.
+    fn look_again(&mut self, ingest: &Ingest<'_>) -> Result<Stop> {
+        match self.engine.take_in(ingest) {
+            Ok((epoch, stop)) => {
+                if epoch != self.writer.epoch {
+                    self.writer.start_over(epoch);
+                }
+                Ok(stop)
+            }
+            Err(error) => {
+                let cause = std::io::Error::other(error);
+                Err(self.engine.syncs.poison(&self.log, "look at what a write has left", cause))
+            }
+        }
     }
 
     /// Brings everything in the log to stable storage.
@@ -204,7 +242,7 @@ impl Turn<'_> {
         match self.engine.config.get_durability() {
             Durability::Sync => self.make_durable(),
             // What this handle has not written is not its to claim: see `prepare`.
-            Durability::Interval(_) if !self.writer.prepared => self.engine.syncs.check_poison(),
+            Durability::Interval(_) if !self.writer.vouched => self.engine.syncs.check_poison(),
             Durability::Interval(_) => {
                 if let Some(interval) = &*super::lock(&self.engine.interval) {
                     interval.written(&self.log, self.position()?);
@@ -224,7 +262,7 @@ impl Turn<'_> {
         if known {
             return self.engine.syncs.check_poison();
         }
-        if !self.writer.prepared {
+        if !self.writer.vouched {
             // Nothing was written here yet, so all there is to vouch for is what the file holds.
             return if proven { self.sync_directory() } else { self.prepare() };
         }
@@ -234,7 +272,7 @@ impl Turn<'_> {
     /// Leaves the file as a clean close does: proven, if it is synced, and cut back to its log's end.
     pub(super) fn tidy(&mut self) -> Result<()> {
         self.engine.syncs.check_poison()?;
-        if self.writer.prepared {
+        if self.writer.vouched {
             // Whatever the durability: the cut below syncs the file anyway, and a proven log opens faster.
             self.make_durable()?;
         }
