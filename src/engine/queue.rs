@@ -190,3 +190,128 @@ impl<W, O> Drop for Baton<'_, W, O> {
 pub(crate) fn abandoned() -> Error {
     Error::other(std::io::Error::other("the thread that was writing for this one panicked; the outcome is unknown"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    type Numbers = QueueOf<u32, Option<u32>>;
+
+    const ABANDON: fn() -> Option<u32> = || None;
+
+    fn forever() -> Deadline {
+        Deadline::after(None)
+    }
+
+    /// Queues `work` up from another thread, and waits until it stands in the queue.
+    fn behind<'s>(
+        scope: &'s thread::Scope<'s, '_>,
+        queue: &'s Numbers,
+        work: Option<u32>,
+        deadline: Deadline,
+    ) -> thread::ScopedJoinHandle<'s, &'static str> {
+        let waiting = lock(&queue.state).waiting.len();
+        let handle = scope.spawn(move || match queue.enter(work, &deadline, ABANDON) {
+            Entered::Baton(_) => "led",
+            Entered::Done(Some(_)) => "done",
+            Entered::Done(None) => "abandoned",
+            Entered::TimedOut => "timed out",
+        });
+        while lock(&queue.state).waiting.len() == waiting {
+            thread::yield_now();
+        }
+        handle
+    }
+
+    fn baton(queue: &Numbers) -> Baton<'_, u32, Option<u32>> {
+        match queue.enter(Some(1), &forever(), ABANDON) {
+            Entered::Baton(baton) => baton,
+            _ => panic!("an empty queue hands the baton to whoever comes"),
+        }
+    }
+
+    #[test]
+    fn the_first_does_the_work_of_those_behind_it_and_hands_out_the_outcomes_in_order() {
+        let queue = Numbers::default();
+        thread::scope(|scope| {
+            let mut baton = baton(&queue);
+            let others = [behind(scope, &queue, Some(2), forever()), behind(scope, &queue, Some(3), forever())];
+            let work = baton.take_work(|_| true);
+            assert_eq!(work, [1, 2, 3]);
+            assert_eq!(baton.settle(work.into_iter().map(Some)), Some(Some(1)));
+            others.into_iter().for_each(|other| assert_eq!(other.join().unwrap(), "done"));
+        });
+    }
+
+    #[test]
+    fn work_is_taken_up_to_the_first_who_wants_to_be_alone_or_for_whom_there_is_no_room() {
+        let queue = Numbers::default();
+        thread::scope(|scope| {
+            let mut first = baton(&queue);
+            let second = behind(scope, &queue, Some(2), forever());
+            let alone = behind(scope, &queue, None, forever());
+            let fourth = behind(scope, &queue, Some(4), forever());
+            assert_eq!(first.take_work(|&n| n < 2), [1]);
+            assert_eq!(first.take_work(|_| true), [2]);
+            first.settle([Some(1), Some(2)]);
+            assert_eq!(second.join().unwrap(), "done");
+            assert_eq!(alone.join().unwrap(), "led");
+            assert_eq!(fourth.join().unwrap(), "led");
+        });
+    }
+
+    #[test]
+    fn who_runs_out_of_time_leaves_and_fails_nobody_else() {
+        let queue = Numbers::default();
+        thread::scope(|scope| {
+            let first = baton(&queue);
+            let patient = behind(scope, &queue, Some(3), forever());
+            let none = queue.enter(Some(2), &Deadline::after(Some(Duration::ZERO)), ABANDON);
+            assert!(matches!(none, Entered::TimedOut));
+            drop(first);
+            assert_eq!(patient.join().unwrap(), "led");
+        });
+        assert!(lock(&queue.state).waiting.is_empty());
+    }
+
+    #[test]
+    fn work_that_was_taken_is_waited_for_beyond_the_time_limit() {
+        let queue = Numbers::default();
+        thread::scope(|scope| {
+            let mut first = baton(&queue);
+            let short = behind(scope, &queue, Some(2), Deadline::after(Some(Duration::from_millis(500))));
+            let work = first.take_work(|_| true);
+            assert_eq!(work, [1, 2]);
+            thread::sleep(Duration::from_millis(700));
+            first.settle(work.into_iter().map(Some));
+            assert_eq!(short.join().unwrap(), "done");
+        });
+    }
+
+    #[test]
+    fn a_leader_that_panics_leaves_nobody_waiting() {
+        let queue = Numbers::default();
+        thread::scope(|scope| {
+            let (ready, told) = mpsc::channel();
+            let (go, wait) = mpsc::channel::<()>();
+            let queue = &queue;
+            let leader = scope.spawn(move || {
+                let mut first = baton(queue);
+                ready.send(()).unwrap();
+                wait.recv().unwrap();
+                first.take_work(|&n| n < 3);
+                panic!("while it holds the work of others");
+            });
+            told.recv().unwrap();
+            let taken = behind(scope, queue, Some(2), forever());
+            let waiting = behind(scope, queue, Some(3), forever());
+            go.send(()).unwrap();
+            assert!(leader.join().is_err());
+            assert_eq!(taken.join().unwrap(), "abandoned");
+            assert_eq!(waiting.join().unwrap(), "led");
+        });
+    }
+}

@@ -13,6 +13,8 @@ pub(crate) mod recover;
 pub(crate) mod scan;
 pub(crate) mod search;
 pub(crate) mod tail;
+#[cfg(test)]
+mod testing;
 
 use std::io;
 use std::path::Path;

@@ -134,3 +134,171 @@ pub(crate) fn sibling_prefix(path: &Path, kind: &str) -> OsString {
 pub(crate) fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Draft, MARK, MORE, PLAIN, SYNCED, open};
+    use super::*;
+
+    fn decide_on(bytes: Vec<u8>) -> Result<Decision> {
+        let log = open(bytes);
+        let stop = Scanner::from_start(&log)?.walk(|_| Ok(()))?;
+        decide(&log, &stop)
+    }
+
+    fn closed(draft: &Draft) -> Vec<u8> {
+        [&draft.bytes[..], &[0; 8]].concat()
+    }
+
+    /// Flips a bit of the value of the record at `offset`, which has a short key.
+    fn damaged(mut bytes: Vec<u8>, offset: u64) -> Vec<u8> {
+        bytes[offset as usize + 27] ^= 1;
+        bytes
+    }
+
+    #[test]
+    fn zeros_behind_the_end_mark_are_a_file_that_was_extended_ahead() {
+        let mut draft = Draft::new();
+        draft.put(PLAIN, "a");
+        let mut bytes = closed(&draft);
+        bytes.resize(1 << 20, 0);
+        assert_eq!(decide_on(bytes).unwrap(), Decision::Whole);
+    }
+
+    #[test]
+    fn a_missing_end_mark_is_put_back() {
+        let mut draft = Draft::new();
+        draft.put(PLAIN, "a");
+        let at = draft.end();
+        assert_eq!(decide_on(draft.bytes).unwrap(), Decision::Cut { at, data_end: at, keep: false });
+    }
+
+    #[test]
+    fn a_damaged_last_record_is_a_torn_tail() {
+        let mut draft = Draft::new();
+        draft.put(PLAIN, "a");
+        let last = draft.put(SYNCED, "b");
+        let data_end = draft.end() - 4;
+        let decision = decide_on(damaged(closed(&draft), last)).unwrap();
+        assert!(
+            matches!(decision, Decision::Cut { at, data_end: end, keep: false } if at == last && end <= data_end + 8)
+        );
+    }
+
+    #[test]
+    fn damage_before_a_synced_record_is_corruption() {
+        let mut draft = Draft::new();
+        let first = draft.put(PLAIN, "a");
+        draft.put(PLAIN, "b");
+        draft.push(SYNCED, MARK, b"", b"");
+        let error = decide_on(damaged(closed(&draft), first)).unwrap_err();
+        assert!(
+            matches!(error, Error::Corrupt { offset, damage: Damage::Body { .. }, .. } if offset == first),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn damage_behind_the_last_proof_is_a_torn_tail_whose_whole_records_are_kept() {
+        let mut draft = Draft::new();
+        draft.put(PLAIN, "a");
+        draft.push(SYNCED, MARK, b"", b"");
+        let torn = draft.put(PLAIN, "b");
+        draft.put(PLAIN, "c");
+        let decision = decide_on(damaged(closed(&draft), torn)).unwrap();
+        assert!(matches!(decision, Decision::Cut { at, keep: true, .. } if at == torn), "{decision:?}");
+    }
+
+    #[test]
+    fn a_statement_proves_up_to_the_place_that_it_names_and_no_further() {
+        let mut draft = Draft::new();
+        let first = draft.put(PLAIN, "a");
+        let second = draft.put(PLAIN, "b");
+        let third = draft.put(PLAIN, "c");
+        draft.synced_to(third);
+        let bytes = closed(&draft);
+        for proven in [first, second] {
+            let error = decide_on(damaged(bytes.clone(), proven)).unwrap_err();
+            assert!(matches!(error, Error::Corrupt { offset, .. } if offset == proven));
+        }
+        assert!(matches!(decide_on(damaged(bytes, third)).unwrap(), Decision::Cut { at, .. } if at == third));
+    }
+
+    #[test]
+    fn a_statement_whose_body_is_damaged_proves_nothing() {
+        let mut draft = Draft::new();
+        let first = draft.put(PLAIN, "a");
+        let second = draft.put(PLAIN, "b");
+        let statement = draft.synced_to(second);
+        let mut bytes = damaged(closed(&draft), first);
+        bytes[statement as usize + 24] ^= 8;
+        assert!(matches!(decide_on(bytes).unwrap(), Decision::Cut { at, .. } if at == first));
+    }
+
+    #[test]
+    fn a_lost_group_that_reads_as_zeros_is_damage() {
+        let mut draft = Draft::new();
+        let lost = draft.put(PLAIN, "a");
+        let after = draft.put(PLAIN, "b");
+        let mut bytes = closed(&draft);
+        bytes[lost as usize..after as usize].fill(0);
+        assert!(matches!(decide_on(bytes).unwrap(), Decision::Cut { at, keep: true, .. } if at == lost));
+
+        draft.push(SYNCED, MARK, b"", b"");
+        let mut bytes = closed(&draft);
+        bytes[lost as usize..after as usize].fill(0);
+        let error = decide_on(bytes).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { damage: Damage::Zeros, offset, .. } if offset == lost), "{error}");
+    }
+
+    #[test]
+    fn an_unfinished_batch_is_cut_at_its_first_record_and_its_records_are_not_kept() {
+        let mut draft = Draft::new();
+        draft.put(PLAIN, "a");
+        let batch = draft.put(MORE, "b");
+        draft.put(MORE, "c");
+        assert!(matches!(decide_on(closed(&draft)).unwrap(), Decision::Cut { at, keep: false, .. } if at == batch));
+    }
+
+    #[test]
+    fn a_log_stored_as_a_value_proves_nothing() {
+        let mut inner = Draft::new();
+        inner.put(PLAIN, "inner");
+        inner.push(SYNCED, MARK, b"", b"");
+        let mut draft = Draft::new();
+        let first = draft.put(PLAIN, "a");
+        draft.push(PLAIN, crate::format::Kind::Put, b"\0copy", &inner.bytes);
+        let decision = decide_on(damaged(closed(&draft), first)).unwrap();
+        assert!(matches!(decision, Decision::Cut { at, .. } if at == first));
+    }
+
+    #[test]
+    fn proof_is_found_beyond_a_megabyte_of_damage_and_across_holes() {
+        let mut draft = Draft::new();
+        let first = draft.put(PLAIN, "a");
+        draft.push(PLAIN, crate::format::Kind::Put, b"\0long", &vec![9; 3 << 20]);
+        draft.push(PLAIN, crate::format::Kind::Put, b"\0hole", &vec![0; 1 << 20]);
+        draft.push(SYNCED, MARK, b"", b"");
+        assert!(matches!(decide_on(damaged(closed(&draft), first)), Err(Error::Corrupt { .. })));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_kept_byte_for_byte_beside_the_store() {
+        use super::super::testing::PATH;
+        use crate::disk::Access;
+        use crate::disk::sim::SimDisk;
+
+        let mut draft = Draft::new();
+        let torn = draft.put(PLAIN, "a");
+        draft.put(PLAIN, "b");
+        let (bytes, end) = (closed(&draft), draft.end());
+        let disk = SimDisk::new();
+        disk.set_contents(PATH, bytes.clone());
+        let file = disk.open(Path::new(PATH), Access::ReadWrite).unwrap();
+        let log = LogFile::open(file, &Path::new(PATH).into()).unwrap();
+        let kept = keep_torn(&disk, &log, torn, end).unwrap();
+        // Durably: it is there after a power cut that keeps nothing that was not synced.
+        let after = disk.reboot(&mut crate::disk::sim::Choices::keep_nothing());
+        assert_eq!(after.contents(kept).unwrap(), &bytes[torn as usize..end as usize]);
+    }
+}

@@ -308,3 +308,126 @@ impl Window {
         Ok(&self.bytes[from..to])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Draft, MARK, MORE, PLAIN, SYNCED, open};
+    use super::*;
+
+    /// The offsets of all units' records, and how the walk stopped.
+    fn walk(log: &LogFile) -> (Vec<Vec<u64>>, Stop) {
+        let mut units = Vec::new();
+        let mut scanner = Scanner::from_start(log).unwrap();
+        let stop = scanner.walk(|unit| {
+            units.push(unit.entries.iter().map(|entry| entry.offset).collect());
+            Ok(())
+        });
+        (units, stop.unwrap())
+    }
+
+    #[test]
+    fn an_empty_log_ends_behind_its_header() {
+        let (units, stop) = walk(&Draft::new().finish());
+        assert!(units.is_empty());
+        assert_eq!(stop, Stop { unit: 64, at: 64, previous_index: 0, reason: Reason::EndMark });
+    }
+
+    #[test]
+    fn a_batch_counts_with_its_last_record_only() {
+        let mut draft = Draft::new();
+        let single = draft.put(PLAIN, "single");
+        let batch = [draft.put(MORE, "a"), draft.put(MORE, "b"), draft.put(PLAIN, "c")];
+        let torn = draft.put(MORE, "d");
+        let end = draft.end();
+        let (units, stop) = walk(&draft.finish());
+        assert_eq!(units, [vec![single], batch.to_vec()]);
+        let reason = Reason::Damaged(Damage::BrokenBatch);
+        assert_eq!(stop, Stop { unit: torn, at: end, previous_index: 4, reason });
+    }
+
+    #[test]
+    fn a_batch_that_runs_into_the_start_of_a_group_is_broken() {
+        let mut draft = Draft::new();
+        let torn = draft.put(MORE, "a");
+        let next = draft.put(SYNCED, "b");
+        let (units, stop) = walk(&draft.finish());
+        assert!(units.is_empty());
+        assert_eq!((stop.unit, stop.at, stop.reason), (torn, next, Reason::Damaged(Damage::BrokenBatch)));
+    }
+
+    #[test]
+    fn bodies_longer_than_the_window_are_checked_to_their_last_byte() {
+        let value = vec![7; 3 * LARGEST_WINDOW + 5];
+        let mut draft = Draft::new();
+        let long = draft.push(PLAIN, Kind::Put, b"\0long", &value);
+        let after = draft.put(PLAIN, "after");
+        let bytes = draft.bytes.clone();
+        assert_eq!(walk(&draft.finish()).0, [vec![long], vec![after]]);
+        for changed in [long as usize + 24 + 5, long as usize + 24 + 5 + value.len() - 1] {
+            let mut bytes = bytes.clone();
+            bytes[changed] ^= 1;
+            let (units, stop) = walk(&open(bytes));
+            assert!(units.is_empty());
+            assert!(matches!(stop, Stop { at, reason: Reason::Damaged(Damage::Body { .. }), .. } if at == long));
+        }
+        let (_, stop) = walk(&open(bytes[..bytes.len() - 100_000].to_vec()));
+        assert!(matches!(stop, Stop { at, reason: Reason::Damaged(Damage::BeyondFile { .. }), .. } if at == long));
+    }
+
+    #[test]
+    fn a_file_that_ends_where_its_log_ends_lacks_the_end_mark() {
+        let mut draft = Draft::new();
+        draft.put(PLAIN, "a");
+        let end = draft.end();
+        for zeros in 0..8 {
+            let mut bytes = draft.bytes.clone();
+            bytes.resize(bytes.len() + zeros, 0);
+            let (_, stop) = walk(&open(bytes));
+            assert_eq!((stop.unit, stop.reason), (end, Reason::EndOfFile), "{zeros} zeros");
+        }
+    }
+
+    #[test]
+    fn a_body_must_have_the_form_that_its_kind_demands() {
+        let forms: [(Kind, &[u8], &[u8]); 6] = [
+            (Kind::Put, b"", b"value"),
+            (Kind::Put, b"\0", b"value"),
+            (Kind::Put, b"\x05abc", b"value"),
+            (Kind::Delete, b"\0key", b"value"),
+            (Kind::Ancillary(Ancillary::SyncedTo), b"", b"short"),
+            (Kind::Ancillary(Ancillary::SyncedTo), b"", &u64::MAX.to_le_bytes()),
+        ];
+        for (kind, key, value) in forms {
+            let mut draft = Draft::new();
+            draft.push(PLAIN, kind, key, value);
+            let (units, stop) = walk(&draft.finish());
+            assert!(units.is_empty());
+            assert_eq!((stop.at, stop.reason), (64, Reason::Damaged(Damage::Form)), "{kind:?} {key:?} {value:?}");
+        }
+    }
+
+    #[test]
+    fn proofs_are_what_flags_and_statements_say() {
+        let mut draft = Draft::new();
+        draft.put(PLAIN, "a");
+        let flagged = draft.push(SYNCED, MARK, b"", b"");
+        let stated = draft.synced_to(64);
+        let log = draft.finish();
+        let mut proofs = Vec::new();
+        let mut scanner = Scanner::from_start(&log).unwrap();
+        let taken = scanner.walk(|unit| {
+            proofs.push((unit.entries[0].offset, unit.entries[0].proof));
+            Ok(())
+        });
+        assert!(taken.is_ok());
+        assert_eq!(proofs, [(64, None), (flagged, Some(flagged)), (stated, Some(64))]);
+    }
+
+    #[test]
+    fn unknown_ancillary_kinds_are_passed_over() {
+        let mut draft = Draft::new();
+        let unknown = draft.push(PLAIN, Kind::Ancillary(Ancillary::Unknown(0xfe)), b"any", b"thing");
+        let known = draft.put(PLAIN, "a");
+        assert_eq!(walk(&draft.finish()).0, [vec![unknown], vec![known]]);
+    }
+}

@@ -93,3 +93,87 @@ impl Tail {
         block == block_of(self.highest_index) && self.proven.max(synced) > self.block_first
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::scan::Scanner;
+    use super::super::testing::{Draft, MARK, PLAIN, SYNCED};
+    use super::*;
+    use crate::format::{BLOCK_LEN, block_start};
+
+    fn tail_of(draft: Draft) -> Tail {
+        let log = draft.finish();
+        let mut tail = Tail::new(&log.header);
+        let mut scanner = Scanner::from_start(&log).unwrap();
+        let stop = scanner.walk(|unit| {
+            unit.entries.iter().for_each(|entry| tail.observe(entry.offset, &entry.header, entry.proof));
+            Ok(())
+        });
+        assert_eq!(stop.unwrap().unit, tail.end);
+        tail
+    }
+
+    #[test]
+    fn an_empty_log_is_proven_and_holds_the_block_of_its_base_index() {
+        let tail = tail_of(Draft::new());
+        assert!(tail.is_proven());
+        assert!(tail.is_block_stable(0, 0) && !tail.is_block_stable(1, u64::MAX));
+    }
+
+    #[test]
+    fn a_block_is_stable_once_a_proof_or_a_sync_lies_behind_its_first_record() {
+        let mut draft = Draft::new();
+        draft.index = block_start(3) - 1;
+        let first = draft.put(PLAIN, "a");
+        let second = draft.put(PLAIN, "b");
+        let tail = tail_of(draft);
+        assert!(!tail.is_block_stable(3, 0) && !tail.is_block_stable(3, first) && tail.is_block_stable(3, second));
+        assert!(!tail.is_block_stable(2, u64::MAX) && !tail.is_block_stable(4, u64::MAX));
+
+        let mut draft = Draft::new();
+        draft.index = block_start(3) - 1;
+        draft.put(PLAIN, "a");
+        draft.put(SYNCED, "b");
+        assert!(tail_of(draft).is_block_stable(3, 0));
+    }
+
+    #[test]
+    fn a_new_block_is_not_stable_because_the_one_before_it_was() {
+        let mut draft = Draft::new();
+        draft.index = BLOCK_LEN - 2;
+        draft.put(PLAIN, "a");
+        draft.put(SYNCED, "in the next block");
+        let tail = tail_of(draft);
+        assert_eq!(tail.highest_index, BLOCK_LEN);
+        assert!(!tail.is_block_stable(1, 0));
+    }
+
+    #[test]
+    fn a_trailing_mark_makes_the_whole_log_count_as_proven_and_any_record_behind_it_ends_that() {
+        let mut draft = Draft::new();
+        draft.put(PLAIN, "a");
+        let mark = draft.push(SYNCED, MARK, b"", b"");
+        let bytes = draft.bytes.clone();
+        let tail = tail_of(draft);
+        assert_eq!(tail.proven, mark);
+        assert!(tail.is_proven() && tail.trailing_mark.is_some());
+
+        let mut draft = Draft { bytes, index: 2 };
+        draft.put(PLAIN, "b");
+        let tail = tail_of(draft);
+        assert!(!tail.is_proven() && tail.trailing_mark.is_none());
+        assert_eq!((tail.proven, tail.proven_after), (mark, 1));
+    }
+
+    #[test]
+    fn the_landmark_is_the_last_record_or_the_end_of_the_file_header() {
+        let header = super::super::testing::header();
+        let tail = Tail::new(&header);
+        assert_eq!(tail.landmark.offset, 56);
+        assert_eq!(tail.landmark.word.to_le_bytes(), header.encode()[56..]);
+        let mut draft = Draft::new();
+        let last = draft.put(PLAIN, "a");
+        let word = u64::from_le_bytes(draft.bytes[last as usize..last as usize + 8].try_into().unwrap());
+        assert_eq!(tail_of(draft).landmark, Landmark { offset: last, word });
+    }
+}
