@@ -229,6 +229,11 @@ impl Engine {
             }
             let started = Instant::now();
             let found = self.take_in(&ingest)?;
+            if self.shown()?.tail.moved && self.moved_away(&log)? {
+                // `MOVED` was among what was just taken in, and the file that took this one's place may have got
+                // later writes before this call began.
+                continue;
+            }
             if !matches!(found.1.reason, Reason::Damaged(_)) {
                 return Ok(());
             }
