@@ -88,8 +88,9 @@ impl Map {
         }
     }
 
-    /// The eight bytes at `offset` as a little-endian number, read at once: if they were written at once, this is the
-    /// number from before or from after. What was written before them is visible to reads that follow.
+    /// The eight bytes at `offset` as a little-endian number, in one load. While a write to them is under way this can
+    /// be a mixture of old and new, since kernels copy as they like; once it has returned it is the new number, and
+    /// reads that follow see at least what this one saw.
     ///
     /// # Panics
     ///

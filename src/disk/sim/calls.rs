@@ -177,8 +177,7 @@ impl Disk for SimDisk {
         if let Some(error) = turn.fault.and_then(Fault::error) {
             return Err(error);
         }
-        // Whoever is killed, or whose power goes, in the middle of a sync cannot count on any of it.
-        if turn.fault.is_none() {
+        if !turn.fault.is_some_and(Fault::ends_the_caller) {
             turn.machine.world.directory.sync(directory);
         }
         turn.end(Ok(()))

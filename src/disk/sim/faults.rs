@@ -108,6 +108,11 @@ impl Fault {
         }
     }
 
+    /// Whether the caller does not live to see the end of the call. It cannot count on any of a sync, then.
+    pub(super) fn ends_the_caller(self) -> bool {
+        matches!(self, Fault::Kill(_) | Fault::PowerCut)
+    }
+
     /// How many bytes a read or write handles, of those that it was asked for.
     pub(super) fn limit(self, asked: usize) -> usize {
         match self {

@@ -39,8 +39,7 @@ impl SimFile {
             description.seen_errors = inode.write_errors;
             return turn.end(Err(io::Error::from_raw_os_error(libc::EIO)));
         }
-        // Whoever is killed, or whose power goes, in the middle of a sync cannot count on any of it.
-        if turn.fault.is_none() {
+        if !turn.fault.is_some_and(Fault::ends_the_caller) {
             inode.sync(verb == Verb::SyncAll);
         }
         turn.end(Ok(()))

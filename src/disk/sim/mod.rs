@@ -15,6 +15,21 @@
 //! reboot(choices): durable + some of the unsynced changes
 //! ```
 //!
+//! ```
+//! use caskfile::disk::Disk;
+//! use caskfile::disk::sim::{Choices, SimDisk};
+//!
+//! let disk = SimDisk::new();
+//! let file = disk.create_new("/file".as_ref(), 0o600)?;
+//! disk.sync_dir("/".as_ref())?;
+//! file.write_at(0, b"hello")?;
+//! assert_eq!(disk.reboot(&mut Choices::keep_nothing()).contents("/file").unwrap(), b"");
+//! assert_eq!(disk.reboot(&mut Choices::keep_all()).contents("/file").unwrap(), b"hello");
+//! file.sync_data()?;
+//! assert_eq!(disk.reboot(&mut Choices::keep_nothing()).contents("/file").unwrap(), b"hello");
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
 //! The disk is a pessimist where systems differ: a name is durable only when its directory was synced, no change to
 //! one file says anything of another's, and what a failed sync dropped is not written again for a neighbour's sake.
 //! It has no symlinks and no directories of its own: every parent of a path is taken to exist.
@@ -273,7 +288,8 @@ impl SimDisk {
         Some(machine.world.inodes[&inode].contents().to_vec())
     }
 
-    /// Puts `contents` into the file at `path` and onto the disk, at once and durably; creates the file if need be.
+    /// Puts `contents` into the file at `path` and onto the disk, at once and durably. Creates the file if need be, and
+    /// then its name is durable too.
     pub fn set_contents(&self, path: impl Into<PathBuf>, contents: Vec<u8>) {
         let mut machine = self.lock();
         let path = path.into();

@@ -1,0 +1,52 @@
+//! What the simulated disk promises to the tests that build on it: [`crash`] what a power cut leaves, [`control`] the
+//! rest of what a test can make happen.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Choices, SimDisk};
+use crate::disk::{Access, Disk, DiskFile};
+
+mod control;
+mod crash;
+
+const STORE: &str = "/store";
+
+/// A disk with one file, whose contents are on the disk.
+fn disk_with(synced: &[u8]) -> (SimDisk, Arc<dyn DiskFile>) {
+    let disk = SimDisk::new();
+    disk.set_contents(STORE, synced.to_vec());
+    let file = open(&disk);
+    (disk, file)
+}
+
+fn open(disk: &SimDisk) -> Arc<dyn DiskFile> {
+    disk.open(Path::new(STORE), Access::ReadWrite).expect("open the store")
+}
+
+/// Everything that a power cut at this moment can make of the disk, in order and each once.
+fn outcomes<T: Ord>(disk: &SimDisk, look: impl Fn(&SimDisk) -> T) -> Vec<T> {
+    let mut choices = Choices::exhaustive();
+    let mut seen = Vec::new();
+    loop {
+        seen.push(look(&disk.reboot(&mut choices)));
+        if !choices.advance() {
+            break;
+        }
+    }
+    seen.sort();
+    seen.dedup();
+    seen
+}
+
+/// The store's possible contents, as text, with `.` for a zero.
+fn contents_after_cut(disk: &SimDisk) -> Vec<String> {
+    outcomes(disk, |disk| match disk.contents(STORE) {
+        Some(bytes) => String::from_utf8(bytes).expect("text").replace('\0', "."),
+        None => "(no file)".to_string(),
+    })
+}
+
+fn names_after_cut(disk: &SimDisk) -> Vec<String> {
+    outcomes(disk, |disk| disk.paths().iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" "))
+}
