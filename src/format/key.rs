@@ -88,7 +88,7 @@ mod tests {
     fn a_full_key_splits_into_what_it_was_made_of() {
         for bucket in [&b""[..], b"b", &[0xff; MAX_BUCKET_LEN]] {
             let prefix = prefix_of_bucket(bucket).unwrap();
-            for key in [&b"k"[..], &vec![7; 200], &vec![0; max_key_len(bucket.len())]] {
+            for key in [&b"k"[..], &[7; 200], &vec![0; max_key_len(bucket.len())]] {
                 let full = FullKey::new(&prefix, key).unwrap();
                 assert_eq!(split_full_key(&full), Some((bucket, key)));
             }

@@ -95,7 +95,7 @@ impl Kind {
             KIND_MARK => Some(Kind::Ancillary(Ancillary::Mark)),
             KIND_SYNCED_TO => Some(Kind::Ancillary(Ancillary::SyncedTo)),
             KIND_MOVED => Some(Kind::Ancillary(Ancillary::Moved)),
-            FIRST_ANCILLARY.. => Some(Kind::Ancillary(Ancillary::Unknown(byte))),
+            _ if byte >= FIRST_ANCILLARY => Some(Kind::Ancillary(Ancillary::Unknown(byte))),
             _ => None,
         }
     }
@@ -134,11 +134,11 @@ impl Flags {
 
     fn decode(byte: u8) -> Option<Flags> {
         let known = FLAG_SYNCED | FLAG_MORE;
-        (byte & !known == 0).then(|| Flags { synced: byte & FLAG_SYNCED != 0, more: byte & FLAG_MORE != 0 })
+        (byte & !known == 0).then_some(Flags { synced: byte & FLAG_SYNCED != 0, more: byte & FLAG_MORE != 0 })
     }
 
     fn encode(self) -> u8 {
-        u8::from(self.synced) * FLAG_SYNCED | u8::from(self.more) * FLAG_MORE
+        (u8::from(self.synced) * FLAG_SYNCED) | (u8::from(self.more) * FLAG_MORE)
     }
 }
 

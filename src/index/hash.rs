@@ -58,11 +58,6 @@ pub(crate) struct HashIndex {
 }
 
 impl HashIndex {
-    /// An index without entries, which allocates nothing.
-    pub(crate) fn new() -> Self {
-        Self::default()
-    }
-
     /// How many keys there are.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -317,7 +312,7 @@ mod tests {
 
     #[test]
     fn an_empty_index_finds_nothing_and_allocates_nothing() {
-        let mut index = HashIndex::new();
+        let mut index = HashIndex::default();
         assert_eq!(index.find(7, |_| Err(())), Ok(None));
         assert_eq!(index.remove(7, |_| Err(())), Ok(None));
         assert_eq!((index.len(), index.memory(), index.positions().count()), (0, 0, 0));
@@ -325,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_look_up_asks_about_no_key_with_another_tag() {
-        let mut index = HashIndex::new();
+        let mut index = HashIndex::default();
         for tag in 0..1000u64 {
             let Ok(_) = index.insert(tag << 28, (tag + 1) * 8, no_key);
         }
@@ -338,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_keys_are_all_found_in_16_bytes_each() {
-        let mut index = HashIndex::new();
+        let mut index = HashIndex::default();
         for key in 0..100_000 {
             let Ok(_) = index.insert(spread_hash(key), (key + 1) * 8, no_key);
         }
@@ -354,7 +349,7 @@ mod tests {
 
     #[test]
     fn an_index_that_loses_its_keys_gives_memory_back() {
-        let mut index = HashIndex::new();
+        let mut index = HashIndex::default();
         for key in 0..100_000 {
             let Ok(_) = index.insert(spread_hash(key), (key + 1) * 8, no_key);
         }
@@ -388,7 +383,7 @@ mod tests {
 
     quickcheck! {
         fn colliding_keys_follow_a_map_and_failures_change_nothing(steps: Vec<Step>) -> () {
-            let (mut index, mut model) = (HashIndex::new(), HashMap::new());
+            let (mut index, mut model) = (HashIndex::default(), HashMap::new());
             let mut keys = Vec::new();
             for Step { key, remove, answers } in steps {
                 let mut left = answers.map_or(u8::MAX, |answers| answers % 8);
