@@ -7,12 +7,13 @@ use std::time::Instant;
 use super::turn::Turn;
 use super::view::Ingest;
 use crate::config::Durability;
+use crate::error::Damage;
 use crate::format::{
     Ancillary, BLOCK_LEN, FileSeed, Flags, Kind, MAX_FILE_LEN, MAX_INDEX, RECORD_HEADER_LEN, block_of, block_start,
 };
 use crate::log::group::Group;
 use crate::log::recover::{directory, rewrite};
-use crate::log::scan::Stop;
+use crate::log::scan::{Reason, Stop};
 use crate::log::{LogFile, append};
 use crate::{Error, Result};
 
@@ -196,8 +197,11 @@ impl Turn<'_> {
         if end > MAX_FILE_LEN {
             return Err(Error::Full { path: engine.path.to_path_buf(), what: "the file has reached 8 TiB" });
         }
+        // Whatever has poisoned the handle in this turn: what is known of the log's end may not hold any more.
+        engine.syncs.check_poison()?;
         let ingest = engine.ingest();
         let start = writer.group.start();
+        let first = writer.group.unit.entries.first().map_or(end, |entry| entry.offset);
         writer.highest_used = writer.group.unit.entries.last().map_or(0, |entry| entry.header.index);
         writer.last_end = end;
         let written = append::append(&self.log, &mut writer.covered, start, writer.group.finish());
@@ -206,18 +210,24 @@ impl Turn<'_> {
             let shown = engine.change(&ingest, |view| view.apply(&writer.group.unit));
             // It is in the file. If the index could not take it in, because a key of another record could not be
             // read, the log is read anew.
-            return shown.or_else(|_| self.look_again(&ingest).map(drop));
+            return shown.or_else(|_| self.look_again(&ingest, end).map(drop));
         };
         let error = self.log.io("append", error);
-        let stop = self.look_again(&ingest)?;
+        let stop = self.look_again(&ingest, first)?;
         self.cut(&ingest, stop.unit)?;
         Err(error)
     }
 
-    /// Takes in what this handle's own write has left in the file. If that cannot be read, nobody can tell what
-    /// became of the write.
-    fn look_again(&mut self, ingest: &Ingest<'_>) -> Result<Stop> {
-        match self.engine.take_in(ingest) {
+    /// Takes in what this handle's own write has left in the file, where the log was whole up to `end` at least. If it
+    /// cannot be read up to there any more, nobody can tell what became of the write, and nothing may be written or
+    /// cut where the walk has stopped: that may be anywhere in the log.
+    fn look_again(&mut self, ingest: &Ingest<'_>, end: u64) -> Result<Stop> {
+        let found = self.engine.take_in(ingest).and_then(|(epoch, stop)| match stop.reason {
+            _ if stop.unit >= end => Ok((epoch, stop)),
+            Reason::Damaged(damage) => Err(self.log.corrupt(stop.at, damage)),
+            Reason::EndMark | Reason::EndOfFile => Err(self.log.corrupt(stop.at, Damage::Zeros)),
+        });
+        match found {
             Ok((epoch, stop)) => {
                 if epoch != self.writer.epoch {
                     self.writer.start_over(epoch);
@@ -255,6 +265,7 @@ impl Turn<'_> {
 
     /// Makes sure that the whole log as it is now is on stable storage.
     pub(super) fn make_durable(&mut self) -> Result<()> {
+        self.engine.syncs.check_poison()?;
         let view = self.view()?;
         let known = self.engine.syncs.synced(view.epoch) >= view.tail.end;
         let proven = view.tail.is_proven();
