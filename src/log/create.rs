@@ -4,11 +4,12 @@
 //! crash leaves no short file, and of two creators one wins and the other opens the winner's file.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::LogFile;
-use super::recover::{TEMPORARY, directory, sibling, sibling_prefix};
+use super::recover::{TEMPORARY, directory, is_sibling_suffix, sibling, sibling_prefix};
 use crate::disk::{Access, Disk, DiskFile, FileStat};
 use crate::format::{END_MARK_LEN, FileHeader, MAJOR_VERSION, MINOR_VERSION};
 use crate::{Error, Result};
@@ -166,21 +167,24 @@ pub(crate) fn names(disk: &dyn Disk, path: &Path, stat: &FileStat) -> Result<boo
 
 /// Removes what creators and compactions left behind when they were killed. The caller holds the store's lock.
 ///
-/// Only files whose own lock can be had are removed, since a living maker holds it; except a second name of the
-/// store itself, which its creator did not live to remove. A leftover that cannot be removed harms nobody, so
-/// failures are passed over.
+/// Only files whose own lock can be had are removed, since a living maker holds it, and they are removed under it;
+/// except a second name of the store itself, which its creator did not live to remove. A leftover that cannot be
+/// removed harms nobody, so failures are passed over.
 pub(crate) fn remove_leftovers(disk: &dyn Disk, log: &LogFile) {
-    let Ok(names) = disk.list(directory(&log.path), &sibling_prefix(&log.path, TEMPORARY)) else { return };
+    let prefix = sibling_prefix(&log.path, TEMPORARY);
+    let Ok(names) = disk.list(directory(&log.path), &prefix) else { return };
     for name in names {
+        if !is_sibling_suffix(&name.as_bytes()[prefix.len()..]) {
+            continue;
+        }
         let path = log.path.with_file_name(name);
         let Ok(stat) = disk.stat(&path) else { continue };
-        let ours = stat.identity == log.identity;
-        let abandoned = || {
-            let file = disk.open(&path, Access::ReadWrite)?;
-            file.try_lock()
-        };
-        if stat.regular && (ours || matches!(abandoned(), Ok(true))) {
+        if stat.identity == log.identity {
             let _ = disk.remove(&path);
+        } else if let Ok(file) = disk.open(&path, Access::ReadWrite) {
+            if matches!(file.try_lock(), Ok(true)) {
+                let _ = disk.remove(&path);
+            }
         }
     }
 }

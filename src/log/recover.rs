@@ -112,12 +112,15 @@ const TORN: &str = "torn";
 /// The same for a file that is being made: the store itself, or its compacted successor.
 pub(crate) const TEMPORARY: &str = "tmp";
 
+/// How many random hexadecimal digits a sibling's name ends with.
+const DIGITS: usize = 16;
+
 /// A new name beside the store: `NAME.KIND-` and 16 random hexadecimal digits.
 pub(crate) fn sibling(disk: &dyn Disk, path: &Path, kind: &str) -> Result<PathBuf> {
     let mut random = [0; 8];
     disk.fill_random(&mut random).map_err(|e| Error::io("get random bytes", path, e))?;
     let mut name = sibling_prefix(path, kind);
-    name.push(format!("{:016x}", u64::from_le_bytes(random)));
+    name.push(format!("{:0DIGITS$x}", u64::from_le_bytes(random)));
     Ok(path.with_file_name(name))
 }
 
@@ -128,6 +131,12 @@ pub(crate) fn sibling_prefix(path: &Path, kind: &str) -> OsString {
     name.push(kind);
     name.push("-");
     name
+}
+
+/// Whether what a name has behind such a prefix makes it one that [`sibling`] gives. Anything else there is somebody's
+/// own file, another store perhaps.
+pub(crate) fn is_sibling_suffix(suffix: &[u8]) -> bool {
+    suffix.len() == DIGITS && suffix.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The directory that holds the store.
