@@ -5,8 +5,7 @@ use std::sync::Arc;
 use super::Engine;
 use super::view::View;
 use crate::index::Keys;
-use crate::log::recover::{Decision, decide};
-use crate::log::scan::Scanner;
+use crate::log::recover::Decision;
 use crate::{Error, Result};
 
 /// What [`Cask::verify`](crate::Cask::verify) has found to be whole.
@@ -33,16 +32,12 @@ impl Engine {
             let view = self.shown()?;
             (Arc::clone(&view.reader.log), view.tail.end)
         };
-        let (fresh, stop) = View::build(Arc::clone(&log), self.config.get_reads(), 0)?;
-        let torn_bytes = match decide(&log, &stop) {
-            Ok(Decision::Whole) => 0,
-            Ok(Decision::Cut { at, data_end, .. }) => data_end - at,
-            Err(Error::Corrupt { .. }) => {
-                // Another process may have been writing there: read it again before calling it damaged.
-                let again = Scanner::from_start(&log)?.walk(|_| Ok(()))?;
-                decide(&log, &again).map(|_| 0)?
-            }
-            Err(error) => return Err(error),
+        let reads = self.config.get_reads();
+        let (fresh, stop) = View::build(log, reads, 0)?;
+        let (fresh, decision) = fresh.judge(stop, reads)?;
+        let torn_bytes = match decision {
+            Decision::Whole => 0,
+            Decision::Cut { at, data_end, .. } => data_end - at,
         };
         if fresh.tail.end == end {
             let shown = self.shown()?;

@@ -72,6 +72,42 @@ impl View {
         Ok((view, stop))
     }
 
+    /// Decides on a log that was read without the lock, up to `stop`.
+    ///
+    /// What is damaged by the looks of it may have been in the making when it was read, and what proves that it is
+    /// damaged may have been written after that. So it is read once more after the proof was seen: only if it still
+    /// is as it was, it is damaged.
+    pub(crate) fn judge(mut self, mut stop: Stop, mode: ReadMode) -> Result<(View, Decision)> {
+        let log = Arc::clone(&self.reader.log);
+        loop {
+            let decision = decide(&log, &stop);
+            if !matches!(decision, Err(Error::Corrupt { .. })) {
+                return decision.map(|decision| (self, decision));
+            }
+            let again = match self.peek()? {
+                Peek::Cut => {
+                    let (view, again) = View::build(Arc::clone(&log), mode, self.epoch)?;
+                    self = view;
+                    again
+                }
+                Peek::Quiet | Peek::More => self.go_on()?,
+            };
+            if again == stop {
+                return decision.map(|decision| (self, decision));
+            }
+            stop = again;
+        }
+    }
+
+    /// Takes in what has been appended since.
+    fn go_on(&mut self) -> Result<Stop> {
+        let log = Arc::clone(&self.reader.log);
+        let mut scanner = Scanner::resume(&log, self.tail.end, self.tail.previous_index)?;
+        let stop = scanner.walk(|unit| self.apply(unit))?;
+        self.stopped(&stop);
+        Ok(stop)
+    }
+
     fn stopped(&mut self, stop: &Stop) {
         self.mark_missing = stop.reason == Reason::EndOfFile;
         self.unfinished = None;
@@ -296,18 +332,12 @@ impl Engine {
     /// Reads a whole log without the lock, and finds damage that is proven to be damage.
     pub(crate) fn read_log(&self, log: Arc<LogFile>, epoch: u64) -> Result<View> {
         let mode = self.config.get_reads();
-        let (view, stop) = View::build(Arc::clone(&log), mode, epoch)?;
+        let (view, stop) = View::build(log, mode, epoch)?;
         if !self.config.get_read_only() {
             // A writer looks again, under the lock, before it writes.
             return Ok(view);
         }
-        match decide(&log, &stop) {
-            Err(Error::Corrupt { .. }) => {}
-            decision => return decision.map(|_: Decision| view),
-        }
-        // It may have been in the making when it was read.
-        let (view, stop) = View::build(Arc::clone(&log), mode, epoch)?;
-        decide(&log, &stop).map(|_| view)
+        view.judge(stop, mode).map(|(view, _)| view)
     }
 
     /// Whether the path names another file than this one. A path that names nothing does not: there is nothing else
