@@ -41,3 +41,36 @@ fn a_put_of_a_key_whose_record_is_damaged_changes_nothing_before_the_logs_end() 
     assert!(matches!(open(&disk), Err(Error::Corrupt { .. })));
     assert_eq!(disk.contents(STORE).unwrap()[..end], before[..end]);
 }
+
+/// A log without records was recognised by the end of its file header, which was compared with what the handle would
+/// have written there. Where that is something else (a file of a later minor version, whose reserved bytes are in use,
+/// or another store that was copied over this one), a listing read the log anew for ever.
+#[test]
+fn a_file_header_that_this_version_would_not_have_written_is_read_and_one_that_changes_is_an_error() {
+    let disk = SimDisk::new();
+    open(&disk).unwrap().close().unwrap();
+    let mut header = disk.contents(STORE).unwrap();
+    header[48..60].fill(7);
+    let crc = crc32(&header[..60]);
+    header[60..64].copy_from_slice(&crc.to_le_bytes());
+    disk.set_contents(STORE, header.clone());
+    let cask = open(&disk).unwrap();
+    assert_eq!(cask.list("").unwrap(), []);
+
+    header[16..32].fill(9);
+    let crc = crc32(&header[..60]);
+    header[60..64].copy_from_slice(&crc.to_le_bytes());
+    disk.set_contents(STORE, header.clone());
+    assert!(matches!(cask.list(""), Err(Error::Replaced { .. })));
+    assert!(matches!(cask.put("key", "value"), Err(Error::Replaced { .. })));
+    assert_eq!(disk.contents(STORE).unwrap(), header);
+
+    header[0] = 0;
+    disk.set_contents(STORE, header);
+    assert!(matches!(cask.list(""), Err(Error::Replaced { .. } | Error::NotCaskfile { .. })));
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
+}

@@ -305,6 +305,7 @@ impl Engine {
             }
             Peek::Cut => {
                 drop(view);
+                log.expect_same_header()?;
                 let (view, stop) = View::build(log, self.config.get_reads(), epoch + 1)?;
                 self.replace(ingest, view)?;
                 return Ok((epoch + 1, stop));

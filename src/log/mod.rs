@@ -62,6 +62,16 @@ impl LogFile {
         Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity })
     }
 
+    /// Makes sure that the file header is what it was, before the log behind it is read anew.
+    ///
+    /// # Errors
+    ///
+    /// As [`LogFile::open`]; [`Error::Replaced`] if somebody has written another store over this one.
+    pub(crate) fn expect_same_header(&self) -> Result<()> {
+        let now = LogFile::open(Arc::clone(&self.file), &self.path)?;
+        if now.header == self.header { Ok(()) } else { Err(Error::Replaced { path: self.path.to_path_buf() }) }
+    }
+
     pub(crate) fn len(&self) -> Result<u64> {
         self.file.len().map_err(|e| self.io("ask for the length", e))
     }

@@ -18,7 +18,7 @@ pub(crate) struct Tail {
     /// Where the first record of `highest_index`'s block starts (0 if that is the block of `base_index`, which the file
     /// header holds).
     block_first: u64,
-    /// Eight bytes by which the log is recognised, and where they lie: the checksums of the last record, or the end
+    /// Eight bytes by which the log is recognised, and where they lie: the checksums of the last record, or a part
     /// of the file header. If they are found changed, another process has cut the log.
     pub(crate) landmark: Landmark,
     /// The last record is a mark with `SYNCED`, as a clean close leaves it.
@@ -39,10 +39,7 @@ pub(crate) struct Landmark {
 impl Tail {
     /// The tail of a log that has no record yet.
     pub(crate) fn new(header: &FileHeader) -> Tail {
-        let bytes = header.encode();
-        let at = FILE_HEADER_LEN - 8;
-        let mut word = [0; 8];
-        word.copy_from_slice(&bytes[at..]);
+        let (offset, word) = header.fingerprint();
         Tail {
             end: FILE_HEADER_LEN as u64,
             previous_index: 0,
@@ -50,7 +47,7 @@ impl Tail {
             proven: FILE_HEADER_LEN as u64,
             proven_after: 0,
             block_first: 0,
-            landmark: Landmark { offset: at as u64, word: u64::from_le_bytes(word) },
+            landmark: Landmark { offset, word },
             trailing_mark: None,
             moved: false,
             records: 0,
@@ -166,11 +163,11 @@ mod tests {
     }
 
     #[test]
-    fn the_landmark_is_the_last_record_or_the_end_of_the_file_header() {
+    fn the_landmark_is_the_last_record_or_half_of_the_files_identity() {
         let header = super::super::testing::header();
         let tail = Tail::new(&header);
-        assert_eq!(tail.landmark.offset, 56);
-        assert_eq!(tail.landmark.word.to_le_bytes(), header.encode()[56..]);
+        assert_eq!(tail.landmark.offset, 24);
+        assert_eq!(tail.landmark.word.to_le_bytes(), header.encode()[24..32]);
         let mut draft = Draft::new();
         let last = draft.put(PLAIN, "a");
         let word = u64::from_le_bytes(draft.bytes[last as usize..last as usize + 8].try_into().unwrap());
