@@ -3,19 +3,23 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use caskfile::{Cask, Config, Durability, Error, KvPair, OptionalExt, ReadMode};
+use caskfile::{Cask, Config, Durability, Error, KvPair, LockMode, OptionalExt, ReadMode};
 use memmap2::{MmapOptions, MmapRaw};
 
 mod common;
+#[path = "common/hooked.rs"]
+mod hooked;
 #[path = "common/process.rs"]
 mod process;
 
 use common::TempDir;
-use process::{Process, arguments, say, was_killed};
+use hooked::HookedDisk;
+use process::{Process, arguments, die, listen, say, was_killed};
 
 // Counting while being killed.
 
@@ -254,6 +258,342 @@ fn a_reader_that_slept_through_a_compaction_sees_what_was_written_after_it() {
         assert_eq!(reader.list("").unwrap()[0].value, b"later", "{config:?}");
     }
 }
+
+// Killed at every single call.
+
+/// What a process does until it dies at a given call to the disk, and what it finds when it begins.
+struct Course {
+    prepare: fn(&Path),
+    act: fn(Arc<HookedDisk>, &Path),
+}
+
+const COURSES: [(&str, Course); 4] = [
+    ("creation", Course { prepare: |_| (), act: create }),
+    ("creation from an empty file", Course { prepare: leave_an_empty_file, act: create }),
+    ("recovery", Course { prepare: leave_a_torn_tail, act: create }),
+    ("compaction", Course { prepare: leave_what_can_be_compacted, act: compact }),
+];
+
+/// For what is not under test here, and would only take its time: a killed process does not need a sync.
+fn hasty() -> Config {
+    Config::new().durability(Durability::Os)
+}
+
+fn create(disk: Arc<HookedDisk>, path: &Path) {
+    let cask = Cask::open_on(disk, path, &Config::new()).unwrap();
+    cask.put("new/1", "1").unwrap();
+    say("new/1");
+    cask.put("new/2", "2").unwrap();
+    say("new/2");
+    cask.close().unwrap();
+}
+
+fn compact(disk: Arc<HookedDisk>, path: &Path) {
+    let cask = Cask::open_on(disk, path, &Config::new()).unwrap();
+    cask.put("new/1", "1").unwrap();
+    say("new/1");
+    cask.compact().unwrap();
+    cask.put("new/2", "2").unwrap();
+    say("new/2");
+    cask.close().unwrap();
+}
+
+fn leave_an_empty_file(path: &Path) {
+    File::create(path).unwrap();
+}
+
+fn leave_what_can_be_compacted(path: &Path) {
+    let cask = Cask::open_with(path, &hasty()).unwrap();
+    for n in 0..30 {
+        cask.put(format!("old/{}", n % 10), format!("{n}")).unwrap();
+    }
+    cask.put("gone", "").unwrap();
+    cask.delete("gone").unwrap();
+    cask.close().unwrap();
+}
+
+/// The file of a process that died in the middle of a write.
+fn leave_a_torn_tail(path: &Path) {
+    let cask = Cask::open_with(path, &hasty()).unwrap();
+    for n in 0..10 {
+        cask.put(format!("old/{n}"), format!("{}", 20 + n)).unwrap();
+    }
+    let end = cask.stats().unwrap().log_end as usize;
+    cask.put("torn", "x".repeat(100)).unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    cask.close().unwrap();
+    bytes[end + 50..].fill(0);
+    fs::write(path, bytes).unwrap();
+}
+
+/// A course is run again and again, and each time its process dies one call to the disk later, until it gets through.
+/// Each time the store must open and hold what was there before and whatever was acknowledged.
+fn dies_at_every_call(test: &str, course: &str) {
+    let (_, Course { prepare, act }) = COURSES.iter().find(|(name, _)| *name == course).unwrap();
+    if let Some(arguments) = arguments() {
+        let (call, dying) = (AtomicU64::new(0), arguments[1].parse::<u64>().unwrap());
+        let mut disk = HookedDisk::new(move |_| {
+            if call.fetch_add(1, Ordering::Relaxed) == dying {
+                die();
+            }
+            Ok(())
+        });
+        disk.halve_writes = true;
+        return act(Arc::new(disk), Path::new(&arguments[0]));
+    }
+    for call in 0.. {
+        let directory = TempDir::new();
+        let path = directory.join("store");
+        prepare(&path);
+        let old: Vec<KvPair> = match Cask::open_with(&path, &Config::new().read_only(true)) {
+            Ok(before) => before.list("old").unwrap(),
+            Err(_) => Vec::new(),
+        };
+        // A handle that was there before the process came and died.
+        let beside = (!old.is_empty()).then(|| Cask::open_with(&path, &hasty()).unwrap());
+        let mut process = Process::start(test, &[path.to_str().unwrap(), &call.to_string()]);
+        let mut acknowledged = Vec::new();
+        while let Some(said) = process.hear() {
+            acknowledged.push(said);
+        }
+        let status = process.end();
+        assert!(status.success() || was_killed(status), "{course}, at call {call}: {status}");
+
+        if let Some(beside) = beside {
+            assert_eq!(beside.list("old").unwrap(), old, "{course}, at call {call}");
+            beside.put("beside", "it").unwrap();
+            beside.close().unwrap();
+        }
+        let cask = Cask::open_with(&path, &hasty()).unwrap_or_else(|error| panic!("{course}, at call {call}: {error}"));
+        cask.verify().unwrap();
+        assert_eq!(cask.list("old").unwrap(), old, "{course}, at call {call}");
+        for key in &acknowledged {
+            assert!(cask.exists(key).unwrap(), "{course}, at call {call}: {key} was acknowledged");
+        }
+        for pair in cask.list("new").unwrap() {
+            assert!(pair.key.ends_with(&pair.value), "{course}, at call {call}: {pair:?}");
+        }
+        let highest = cask.list("").unwrap().iter().map(|pair| pair.last_index).max().unwrap_or(0);
+        assert!(cask.atomic_put("last", "", None).unwrap().last_index > highest);
+        cask.close().unwrap();
+        assert_no_leftovers(directory.path());
+        if status.success() {
+            println!("{course}: {call} calls");
+            assert!(call > 10);
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_process_killed_at_any_call_of_creation_leaves_a_store_or_none() {
+    dies_at_every_call("a_process_killed_at_any_call_of_creation_leaves_a_store_or_none", "creation");
+}
+
+#[test]
+fn a_process_killed_at_any_call_of_creation_from_an_empty_file_leaves_a_store_or_an_empty_file() {
+    dies_at_every_call(
+        "a_process_killed_at_any_call_of_creation_from_an_empty_file_leaves_a_store_or_an_empty_file",
+        "creation from an empty file",
+    );
+}
+
+#[test]
+fn a_process_killed_at_any_call_of_recovery_leaves_a_store_that_recovers() {
+    dies_at_every_call("a_process_killed_at_any_call_of_recovery_leaves_a_store_that_recovers", "recovery");
+}
+
+#[test]
+fn a_process_killed_at_any_call_of_compaction_leaves_the_store_compacted_or_not() {
+    dies_at_every_call("a_process_killed_at_any_call_of_compaction_leaves_the_store_compacted_or_not", "compaction");
+}
+
+// Seeing each other.
+
+#[test]
+fn what_one_process_has_put_all_others_see_as_soon_as_the_put_has_returned() {
+    if let Some(arguments) = arguments() {
+        let cask = Cask::open(&arguments[0]).unwrap();
+        while let Some(line) = listen() {
+            match line.split_once(' ').unwrap_or((&line, "")) {
+                ("put", value) => cask.put("key", value).unwrap(),
+                ("compact", _) => drop(cask.compact().unwrap()),
+                _ => {}
+            }
+            say(String::from_utf8(cask.get("key").unwrap().value).unwrap());
+        }
+        return;
+    }
+    let directory = TempDir::new();
+    let path = directory.join("store");
+    let writing = Cask::open_with(&path, &Config::new().durability(Durability::Os)).unwrap();
+    writing.put("key", "").unwrap();
+    let mapped = Cask::open_with(&path, &Config::new().read_only(true)).unwrap();
+    let plain = Cask::open_with(&path, &Config::new().read_only(true).reads(ReadMode::Pread)).unwrap();
+    let name = "what_one_process_has_put_all_others_see_as_soon_as_the_put_has_returned";
+    let mut other = Process::start(name, &[path.to_str().unwrap()]);
+    for round in 0..300 {
+        // Of all lengths, so that the log's end is seen to move by small and large steps, over pages and maps.
+        let theirs = format!("{round}-{}", "t".repeat(round * 37 % 9000));
+        assert_eq!(other.ask(&format!("put {theirs}")), theirs);
+        for cask in [&writing, &mapped, &plain] {
+            assert_eq!(cask.get("key").unwrap().value, theirs.as_bytes(), "round {round}, {cask:?}");
+        }
+        let ours = format!("{round}-{}", "o".repeat(round * 91 % 9000));
+        writing.put("key", &ours).unwrap();
+        assert_eq!(other.ask("get"), ours);
+        match round % 40 {
+            19 => assert_eq!(other.ask("compact"), ours),
+            39 => drop(writing.compact().unwrap()),
+            _ => {}
+        }
+    }
+    other.succeed();
+}
+
+#[test]
+fn of_processes_that_create_the_same_store_at_once_all_get_one_and_the_same() {
+    if let Some(arguments) = arguments() {
+        while let Some(path) = listen() {
+            let cask = Cask::open(path).unwrap();
+            cask.put(&arguments[0], "").unwrap();
+            say("done");
+            // Some stay for a while, some leave while others are still coming.
+            if arguments[0].as_bytes()[0] % 2 == 0 {
+                listen();
+            }
+            cask.close().unwrap();
+            say("closed");
+        }
+        return;
+    }
+    let name = "of_processes_that_create_the_same_store_at_once_all_get_one_and_the_same";
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let mut creators = names.map(|creator| Process::start(name, &[creator]));
+    for round in 0..20 {
+        let directory = TempDir::new();
+        let path = directory.join("store");
+        if round % 2 == 1 {
+            leave_an_empty_file(&path);
+        }
+        for creator in &mut creators {
+            creator.tell(path.to_str().unwrap());
+        }
+        for creator in &mut creators {
+            creator.hear_it_say("done");
+        }
+        let cask = Cask::open_with(&path, &Config::new().create(false)).unwrap();
+        let found: Vec<_> = cask.list("").unwrap().into_iter().map(|pair| pair.key).collect();
+        assert_eq!(found, names.map(|name| name.as_bytes().to_vec()), "round {round}");
+        for (creator, name) in creators.iter_mut().zip(names) {
+            if name.as_bytes()[0] % 2 == 0 {
+                creator.tell("leave");
+            }
+            creator.hear_it_say("closed");
+        }
+        cask.close().unwrap();
+        assert_no_leftovers(directory.path());
+    }
+    creators.into_iter().for_each(Process::succeed);
+}
+
+// Taking turns.
+
+#[test]
+fn an_exclusive_handle_keeps_other_writers_out_until_it_is_closed_or_its_process_dies() {
+    if let Some(arguments) = arguments() {
+        let cask = Cask::open_with(&arguments[0], &Config::new().lock_mode(LockMode::Exclusive)).unwrap();
+        cask.put("key", "theirs").unwrap();
+        say("it is mine");
+        listen();
+        cask.compact().unwrap();
+        cask.put("key", "compacted").unwrap();
+        say("it is still mine");
+        listen();
+        cask.close().unwrap();
+        say("it is yours");
+        listen();
+        return;
+    }
+    let name = "an_exclusive_handle_keeps_other_writers_out_until_it_is_closed_or_its_process_dies";
+    let directory = TempDir::new();
+    let path = directory.join("store");
+    let impatient = Config::new().connection_timeout(Duration::ZERO);
+    let before = Cask::open_with(&path, &impatient).unwrap();
+    let reader = Cask::open_with(&path, &impatient.clone().read_only(true)).unwrap();
+    let kept_out = || {
+        assert!(matches!(Cask::open_with(&path, &impatient), Err(Error::LockTimeout { .. })));
+        for result in [before.put("key", "ours"), before.delete("key"), before.sync(), before.compact().map(drop)] {
+            assert!(matches!(result, Err(Error::LockTimeout { .. })), "{result:?}");
+        }
+    };
+
+    let mut owner = Process::start(name, &[path.to_str().unwrap()]);
+    owner.hear_it_say("it is mine");
+    kept_out();
+    assert_eq!(reader.get("key").unwrap().value, b"theirs");
+    assert_eq!(
+        Cask::open_with(&path, &impatient.clone().read_only(true)).unwrap().get("key").unwrap().value,
+        b"theirs"
+    );
+    assert_eq!(owner.ask("compact"), "it is still mine");
+    kept_out();
+    assert_eq!(
+        (reader.get("key").unwrap(), before.get("key").unwrap().value),
+        (before.get("key").unwrap(), b"compacted".to_vec())
+    );
+    assert_eq!(owner.ask("close"), "it is yours");
+    before.put("key", "ours").unwrap();
+    owner.succeed();
+    assert_eq!(reader.get("key").unwrap().value, b"ours");
+
+    let mut owner = Process::start(name, &[path.to_str().unwrap()]);
+    owner.hear_it_say("it is mine");
+    kept_out();
+    assert!(was_killed(owner.kill()));
+    before.put("key", "inherited").unwrap();
+    drop(Cask::open_with(&path, &impatient).unwrap());
+}
+
+/// The lock is polled, and whoever has just had it is awake while the others sleep.
+#[test]
+fn every_process_gets_its_turn_however_many_others_write() {
+    if let Some(arguments) = arguments() {
+        let durability = if arguments[1] == "sync" { Durability::Sync } else { Durability::Os };
+        let cask = Cask::open_with(&arguments[0], &Config::new().durability(durability)).unwrap();
+        let stop = Path::new(&arguments[0]).with_file_name("stop");
+        let (mut puts, mut longest) = (0u64, Duration::ZERO);
+        while !stop.exists() {
+            let began = Instant::now();
+            // Fails if it waits for longer than the default timeout.
+            cask.put(&arguments[1], puts.to_le_bytes()).unwrap();
+            longest = longest.max(began.elapsed());
+            puts += 1;
+        }
+        say(puts.to_string());
+        return say(format!("longest {longest:?}"));
+    }
+    let name = "every_process_gets_its_turn_however_many_others_write";
+    let directory = TempDir::new();
+    let path = directory.join("store");
+    let start = |kind: &str| Process::start(name, &[path.to_str().unwrap(), kind]);
+    let mut writers = ["os", "os", "os", "sync", "sync"].map(start);
+    let ours = Cask::open(&path).unwrap();
+    let began = Instant::now();
+    let mut puts = 0u64;
+    while began.elapsed() < Duration::from_secs(1) {
+        ours.put("ours", puts.to_le_bytes()).unwrap();
+        puts += 1;
+    }
+    File::create(stop_file(directory.path())).unwrap();
+    let theirs = writers.each_mut().map(|writer| writer.hear().unwrap());
+    let longest = writers.each_mut().map(|writer| writer.hear().unwrap());
+    writers.into_iter().for_each(Process::succeed);
+    println!("puts in a second: {theirs:?}, ours {puts}; {longest:?}");
+    assert!(puts > 0 && theirs.iter().all(|puts| puts != "0"), "{theirs:?}");
+}
+
+// What the tests share.
 
 fn store(directory: &Path) -> std::path::PathBuf {
     directory.join("store")

@@ -17,21 +17,27 @@ pub struct HookedDisk {
     hook: Hook,
     /// What all random bytes are, if they are to be known beforehand.
     pub random: Option<u8>,
+    /// Each write is made in two halves, with a call of the hook in between under the name [`HALFWAY`].
+    pub halve_writes: bool,
 }
+
+/// What the hook is called with in the middle of a write.
+pub const HALFWAY: &str = "halfway through write_at";
 
 impl HookedDisk {
     pub fn new(hook: impl Fn(&'static str) -> io::Result<()> + Send + Sync + 'static) -> HookedDisk {
-        HookedDisk { hook: Arc::new(hook), random: None }
+        HookedDisk { hook: Arc::new(hook), random: None, halve_writes: false }
     }
 
     fn file(&self, file: io::Result<Arc<dyn DiskFile>>) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(HookedFile { file: file?, hook: Arc::clone(&self.hook) }))
+        Ok(Arc::new(HookedFile { file: file?, hook: Arc::clone(&self.hook), halve_writes: self.halve_writes }))
     }
 }
 
 struct HookedFile {
     file: Arc<dyn DiskFile>,
     hook: Hook,
+    halve_writes: bool,
 }
 
 impl Disk for HookedDisk {
@@ -102,7 +108,13 @@ impl DiskFile for HookedFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         (self.hook)("write_at")?;
-        self.file.write_at(offset, bytes)
+        if !self.halve_writes {
+            return self.file.write_at(offset, bytes);
+        }
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        let written = self.file.write_at(offset, first)?;
+        (self.hook)(HALFWAY)?;
+        Ok(written + self.file.write_at(offset + written as u64, second)?)
     }
 
     fn len(&self) -> io::Result<u64> {
