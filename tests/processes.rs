@@ -18,7 +18,7 @@ mod hooked;
 mod process;
 
 use common::TempDir;
-use hooked::HookedDisk;
+use hooked::{HALFWAY, HookedDisk};
 use process::{Process, arguments, die, listen, say, was_killed};
 
 // Counting while being killed.
@@ -449,6 +449,39 @@ fn what_one_process_has_put_all_others_see_as_soon_as_the_put_has_returned() {
         }
     }
     other.succeed();
+}
+
+/// A write that makes the file longer becomes visible page by page, the file's length with it. A reader that had looked
+/// at the first page, and remembered what it saw there, took the finished record for the same unfinished one for ever.
+#[test]
+fn a_reader_that_looked_in_the_middle_of_a_write_sees_it_once_it_is_done() {
+    let directory = TempDir::new();
+    let path = directory.join("store");
+    drop(Cask::open(&path).unwrap());
+    let readers = [ReadMode::Map, ReadMode::Pread]
+        .map(|reads| Cask::open_with(&path, &Config::new().read_only(true).reads(reads)).unwrap());
+    let looking = Arc::new(readers.clone());
+    let mut disk = HookedDisk::new(move |call| match call {
+        // So that the file is not made longer ahead of the write.
+        "set_len" => Err(std::io::ErrorKind::FileTooLarge.into()),
+        HALFWAY => {
+            for reader in looking.iter() {
+                assert!(reader.get("key").optional().is_ok());
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    });
+    disk.halve_writes = true;
+    let writer = Cask::open_on(Arc::new(disk), &path, &hasty()).unwrap();
+    for len in (0..150).chain([5000, 70_000, 200_000]) {
+        for value in [vec![0; len], vec![b'x'; len]] {
+            writer.put("key", &value).unwrap();
+            for reader in &readers {
+                assert!(reader.get("key").unwrap().value == value, "{len} bytes");
+            }
+        }
+    }
 }
 
 #[test]

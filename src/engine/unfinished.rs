@@ -18,7 +18,11 @@ const PATIENCE: u32 = 4;
 #[derive(Debug)]
 pub(crate) struct Unfinished {
     start: u64,
+    /// Where the record that stopped the walk would end, its end mark included.
     end: u64,
+    /// How far up to `end` the file reached. A write that extends the file may grow it page by page, and what it
+    /// brings beyond the old end may be zeros.
+    reached: u64,
     sample: Vec<u8>,
     looked: Instant,
     cost: Duration,
@@ -32,18 +36,20 @@ impl Unfinished {
         // Whether this is a true header does not matter: it only says where to look.
         let len = RecordHeader::decode(&header).map_or(0, |header| header.padded_len());
         let end = stop.at + len.max(RECORD_HEADER_LEN as u64) + END_MARK_LEN;
-        let end = end.min(log.len()?).max(stop.unit);
+        let reached = log.len()?.min(end);
         let sample = sample(log, stop.unit, end)?;
-        Ok(Unfinished { start: stop.unit, end, sample, looked: Instant::now(), cost: started.elapsed() })
+        Ok(Unfinished { start: stop.unit, end, reached, sample, looked: Instant::now(), cost: started.elapsed() })
     }
 
     /// Whether reading again would find the same.
     pub(crate) fn is_unchanged(&self, log: &LogFile) -> bool {
         let sure = self.end - self.start <= SMALL || self.looked.elapsed() < self.cost * PATIENCE;
-        sure && sample(log, self.start, self.end).is_ok_and(|now| now == self.sample)
+        sure && log.len().is_ok_and(|len| len.min(self.end) == self.reached)
+            && sample(log, self.start, self.end).is_ok_and(|now| now == self.sample)
     }
 }
 
+/// What stands there; zeros where the file ends before.
 fn sample(log: &LogFile, start: u64, end: u64) -> Result<Vec<u8>> {
     let len = (end - start) as usize;
     let (first, last) = if len as u64 <= SMALL { (len, 0) } else { (RECORD_HEADER_LEN, 2 * END_MARK_LEN as usize) };
