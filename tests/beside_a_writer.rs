@@ -1,8 +1,10 @@
 //! Readers that look while another process is in the middle of something.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use caskfile::disk::sim::{Repeat, SimDisk, Verb, When};
+use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
+use caskfile::disk::{Access, Disk};
 use caskfile::{Cask, Config, Error};
 
 const STORE: &str = "/store";
@@ -39,4 +41,82 @@ fn a_writer_that_goes_on_while_a_reader_opens_or_verifies_is_no_damage() {
     assert_eq!(cask.get("key").unwrap().value, b"2");
     write_before_each_look_beyond(4);
     assert!(cask.verify().unwrap().records > 8);
+}
+
+/// The writer could not extend the file ahead, so the file grows with the record that is being written. A reader that
+/// looks in between remembers what it saw, so as not to take it apart with every call. All that it saw stays as it is
+/// when the rest arrives.
+#[test]
+fn a_reader_that_has_seen_half_a_record_at_the_end_of_the_file_sees_the_whole_one() {
+    let disk = SimDisk::new();
+    let writing = disk.process();
+    disk.fail(When::next().of(Verb::SetLen), Fault::Os(libc::EFBIG), Repeat::Forever);
+    let writer = open(&writing, &Config::new()).unwrap();
+    writer.put("first", "value").unwrap();
+    let reader = open(&disk.process(), &read_only()).unwrap();
+
+    for (key, value) in [("noise", vec![7; 1000]), ("zeros", vec![0; 1000])] {
+        disk.fail(When::next().of(Verb::WriteAt).by(&writing), Fault::Short(500), Repeat::Once);
+        let looking = reader.clone();
+        disk.before(When::nth(2).of(Verb::WriteAt).by(&writing), Repeat::Once, move |_| {
+            assert!(matches!(looking.get(key), Err(Error::KeyNotFound)));
+        });
+        writer.put(key, &value).unwrap();
+        assert_eq!(reader.get(key).unwrap().value, value);
+    }
+}
+
+/// A record that ends where the file ends, at the end of a page, while the one behind it is on its way: touching the
+/// place of the end mark through the map would be SIGBUS. One thread of the reader's process has just taken the record
+/// in, another one asks whether anything is new.
+#[test]
+fn the_place_of_a_missing_end_mark_is_not_touched_while_a_record_before_it_is_taken_in() {
+    const PAGE: usize = 4096;
+    let disk = SimDisk::new();
+    let writer = open(&disk, &Config::new()).unwrap();
+    writer.put("first", "value").unwrap();
+    let before = disk.contents(STORE).unwrap();
+    let end = writer.stats().unwrap().log_end as usize;
+    let header_and_key = 24 + 1 + "second".len();
+    writer.put("second", vec![1; PAGE - end - header_and_key]).unwrap();
+    assert_eq!(writer.stats().unwrap().log_end as usize, PAGE);
+    writer.put("third", "value").unwrap();
+    let in_between = disk.contents(STORE).unwrap()[..PAGE].to_vec();
+
+    let disk = SimDisk::new();
+    disk.set_contents(STORE, before);
+    let reader = open(&disk, &read_only()).unwrap();
+    disk.set_contents(STORE, in_between);
+    let other_thread = reader.clone();
+    // The scanner reads to the end of the file, is told that there is no more, and asks once more for what follows
+    // the record that it has handed over.
+    disk.before(When::nth(3).of(Verb::ReadAt), Repeat::Once, move |_| {
+        assert!(other_thread.exists("second").unwrap());
+        assert!(!other_thread.exists("third").unwrap());
+    });
+    assert!(reader.exists("second").unwrap());
+    assert!(!reader.exists("third").unwrap());
+}
+
+/// A large record arrives piece by piece, and whenever the reader looks, more of it is there. What was complete when the
+/// call began is all that the reader has to know, so it does not wait for the rest.
+#[test]
+fn a_reader_does_not_wait_for_a_record_that_keeps_growing() {
+    let disk = SimDisk::new();
+    let reading = disk.process();
+    let writer = open(&disk, &Config::new()).unwrap();
+    writer.put("key", "value").unwrap();
+    let end = writer.stats().unwrap().log_end;
+    let reader = open(&reading, &read_only()).unwrap();
+
+    let file = disk.process().open(STORE.as_ref(), Access::ReadWrite).unwrap();
+    file.write_at(end, &[1; 24]).unwrap();
+    let written = AtomicU64::new(0);
+    disk.before(When::next().of(Verb::ReadAt).by(&reading), Repeat::Forever, move |_| {
+        let piece = written.fetch_add(1, Ordering::Relaxed);
+        assert!(piece < 100, "the reader waits");
+        file.write_at(end + 8 * (piece % 4), &[piece as u8 + 2; 8]).unwrap();
+    });
+    assert_eq!(reader.get("key").unwrap().value, b"value");
+    assert_eq!(reader.get("key").unwrap().value, b"value");
 }

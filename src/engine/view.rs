@@ -274,16 +274,17 @@ impl Engine {
                 return Ok(());
             }
             // What will be remembered is looked at before the record is read once more: if it is finished in
-            // between, either this reading or the next comparison tells.
+            // between, either this reading or the next comparison tells. If it changes, somebody is at work on it;
+            // whatever was complete when this call began has been taken in, so there is nothing to wait for.
             let looked = Unfinished::look(&log, &found.1, started)?;
             if self.take_in(&ingest)? != found {
-                continue;
+                return Ok(());
             }
             // A record in the making looks damaged. Only if what follows proves that it was once whole, and it still
             // is not when it is read after that, somebody has damaged it.
             let decision = decide(&log, &found.1);
             if matches!(decision, Err(Error::Corrupt { .. })) && self.take_in(&ingest)? != found {
-                continue;
+                return Ok(());
             }
             decision?;
             return self.change(&ingest, |view| {
@@ -313,7 +314,12 @@ impl Engine {
             Peek::More => drop(view),
         }
         let mut scanner = Scanner::resume(&log, tail.end, tail.previous_index)?;
-        let stop = scanner.walk(|unit| self.change(ingest, |view| view.apply(unit)))?;
+        let take = |view: &mut View, unit: &Unit| {
+            // Until it is known what stands behind this unit: other threads peek meanwhile, and the file may end here.
+            view.mark_missing = true;
+            view.apply(unit)
+        };
+        let stop = scanner.walk(|unit| self.change(ingest, |view| take(view, unit)))?;
         self.change(ingest, |view| {
             view.stopped(&stop);
             Ok(())
