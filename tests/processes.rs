@@ -3,11 +3,12 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use caskfile::disk::Disk;
 use caskfile::{Cask, Config, Durability, Error, KvPair, LockMode, OptionalExt, ReadMode};
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -586,6 +587,36 @@ fn an_exclusive_handle_keeps_other_writers_out_until_it_is_closed_or_its_process
     assert!(was_killed(owner.kill()));
     before.put("key", "inherited").unwrap();
     drop(Cask::open_with(&path, &impatient).unwrap());
+}
+
+/// A child forked by any thread has every open file too, until it executes its program. What it has must not be a lock.
+#[test]
+fn no_lock_outlives_the_call_that_took_it_in_a_child_that_was_forked_meanwhile() {
+    let directory = TempDir::new();
+    let path = directory.join("store");
+    let mut disk = HookedDisk::new(|_| Ok(()));
+    disk.never_closed = Some(Mutex::default());
+    let disk = Arc::new(disk);
+    let impatient = Config::new().connection_timeout(Duration::ZERO);
+    let exclusive = impatient.clone().lock_mode(LockMode::Exclusive);
+    let open = |config| Cask::open_on(Arc::clone(&disk) as Arc<dyn Disk>, &path, config).unwrap();
+
+    for empty_first in [false, true] {
+        if empty_first {
+            File::create(&path).unwrap();
+        }
+        open(&impatient).close().unwrap();
+        let exclusive = open(&exclusive);
+        exclusive.put("key", "").unwrap();
+        exclusive.compact().unwrap();
+        exclusive.close().unwrap();
+        let cask = open(&impatient);
+        cask.put("key", "").unwrap();
+        cask.compact().unwrap();
+        drop(open(&impatient));
+        fs::remove_file(&path).unwrap();
+    }
+    assert!(disk.never_closed.as_ref().unwrap().lock().unwrap().len() > 10);
 }
 
 /// The lock is polled, and whoever has just had it is awake while the others sleep.

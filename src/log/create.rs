@@ -112,6 +112,10 @@ impl Drop for Unfinished<'_> {
         if !self.done {
             // A leftover, if this fails: the next writer to open the store removes it.
             let _ = self.disk.remove(&self.path);
+            // Not left to the file's being closed: a child that was forked meanwhile, by any thread of this process,
+            // has the description too until it executes its program, and with it the lock on what may be the store
+            // by now.
+            let _ = self.file.unlock();
         }
     }
 }
@@ -153,6 +157,8 @@ fn fill_empty(disk: &dyn Disk, path: &Path, empty: &dyn DiskFile) -> Result<()> 
     unfinished.file.set_owner_and_mode(&stat).map_err(error("keep owner and mode"))?;
     unfinished.finish_empty()?;
     unfinished.rename_to(path).map_err(error("create"))?;
+    // As in `Unfinished::drop`.
+    unfinished.file.unlock().map_err(error("unlock"))?;
     disk.sync_dir(directory(path)).map_err(error("sync the directory"))
 }
 

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use caskfile::disk::{Access, Disk, DiskFile, FileStat, Map, RealDisk};
 
@@ -19,6 +19,8 @@ pub struct HookedDisk {
     pub random: Option<u8>,
     /// Each write is made in two halves, with a call of the hook in between under the name [`HALFWAY`].
     pub halve_writes: bool,
+    /// Every file that is opened or created, which is never closed then: as if a child had been forked at any moment.
+    pub never_closed: Option<Mutex<Vec<Arc<dyn DiskFile>>>>,
 }
 
 /// What the hook is called with in the middle of a write.
@@ -26,11 +28,15 @@ pub const HALFWAY: &str = "halfway through write_at";
 
 impl HookedDisk {
     pub fn new(hook: impl Fn(&'static str) -> io::Result<()> + Send + Sync + 'static) -> HookedDisk {
-        HookedDisk { hook: Arc::new(hook), random: None, halve_writes: false }
+        HookedDisk { hook: Arc::new(hook), random: None, halve_writes: false, never_closed: None }
     }
 
     fn file(&self, file: io::Result<Arc<dyn DiskFile>>) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(HookedFile { file: file?, hook: Arc::clone(&self.hook), halve_writes: self.halve_writes }))
+        let file = file?;
+        if let Some(never_closed) = &self.never_closed {
+            never_closed.lock().unwrap().push(Arc::clone(&file));
+        }
+        Ok(Arc::new(HookedFile { file, hook: Arc::clone(&self.hook), halve_writes: self.halve_writes }))
     }
 }
 
