@@ -28,9 +28,10 @@ use crate::{Error, Result};
 ///
 /// # Cost
 ///
-/// A read makes no system call and takes no lock that is held during a write to the file or a sync. A write costs one
-/// `pwrite`, locking and unlocking the file in [`LockMode::PerWrite`](crate::LockMode::PerWrite), and a sync in
-/// [`Durability::Sync`](crate::Durability::Sync). The first write after opening costs one sync more.
+/// A read makes no system call while nothing is appended, and takes no lock that is held during a sync; one that falls
+/// into an append of this process waits for that to be written, and one that finds something new in the file reads it.
+/// A write costs one `pwrite`, locking and unlocking the file in [`LockMode::PerWrite`](crate::LockMode::PerWrite), and
+/// a sync in [`Durability::Sync`](crate::Durability::Sync). The first write after opening costs one sync more.
 ///
 /// ```
 /// # let dir = std::env::temp_dir().join(format!("caskfile-cask-{}", std::process::id()));
@@ -117,8 +118,9 @@ impl Cask {
     ///
     /// # Errors
     ///
-    /// [`Error::BucketTooLong`] for a name over 255 bytes.
+    /// [`Error::BucketTooLong`] for a name over 255 bytes, [`Error::Closed`].
     pub fn bucket(&self, name: impl AsRef<[u8]>) -> Result<Cask> {
+        self.check_open()?;
         Ok(Cask { engine: Arc::clone(&self.engine), bucket: prefix_of_bucket(name.as_ref())?.into() })
     }
 
@@ -326,8 +328,8 @@ impl Cask {
     ///
     /// As [`Cask::put`] and [`Cask::list`].
     pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
-        let engine = &*self.engine;
-        engine.solo(engine.deadline(), |turn| turn.delete_prefix(&self.bucket, prefix.as_ref()))
+        let (engine, prefix) = (&*self.engine, prefix.as_ref());
+        engine.solo(engine.deadline(), |turn| turn.delete_prefix(&self.bucket, prefix))
     }
 
     /// Brings everything that is in the store now to stable storage, whoever wrote it and with whatever durability.
@@ -471,11 +473,14 @@ impl Store for Cask {
 impl Engine {
     /// Closes the store. The file is let go whatever happens before.
     pub(super) fn close(&self) -> Result<()> {
+        if self.is_forked() {
+            self.let_go();
+            return Ok(());
+        }
         if self.shown().is_err() {
             return Ok(());
         }
-        let forked = self.is_forked();
-        let tidied = if self.config.get_read_only() || forked {
+        let tidied = if self.config.get_read_only() {
             Ok(())
         } else {
             self.solo(self.deadline(), |turn| {
@@ -485,12 +490,6 @@ impl Engine {
             })
         };
         self.closing.store(true, Ordering::Release);
-        if forked {
-            // Lock and thread are the parent's.
-            std::mem::forget(lock(&self.interval).take());
-            *write(&self.view) = None;
-            return Ok(());
-        }
         // Waits for a turn that began before nobody could begin one any more.
         let mut writer = lock(&self.writer);
         *write(&self.view) = None;
@@ -505,6 +504,15 @@ impl Engine {
             // The cut is a courtesy: the next writer to close will make it.
             Err(Error::LockTimeout { .. }) => Ok(()),
             result => result,
+        }
+    }
+
+    /// Closing in a forked child: the file's lock and the background thread are the parent's. What another thread of
+    /// the parent had locked at the moment of the fork stays locked here for ever, and is left alone.
+    fn let_go(&self) {
+        self.closing.store(true, Ordering::Release);
+        if let Ok(mut view) = self.view.try_write() {
+            *view = None;
         }
     }
 }

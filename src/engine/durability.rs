@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -64,12 +64,14 @@ impl SyncState {
         }
     }
 
-    /// Forgets the synced position: the log was cut, or is to be read anew.
+    /// Forgets the synced position: the log is about to be cut, or was read anew.
     ///
-    /// Waits for a sync that is under way, whose result would otherwise be recorded after this.
-    pub(crate) fn forget(&self) {
-        let _turn = lock(&self.one_at_a_time);
+    /// Waits for a sync that is under way, whose result would otherwise be recorded after this. No other begins while
+    /// the guard that this returns lives: a cut syncs as well.
+    pub(crate) fn forget(&self) -> MutexGuard<'_, ()> {
+        let turn = lock(&self.one_at_a_time);
         *lock(&self.synced) = None;
+        turn
     }
 
     /// Refuses all further writes, and gives the error to refuse them with.
@@ -85,10 +87,12 @@ impl SyncState {
 
 /// The background thread of [`Durability::Interval`](crate::Durability::Interval).
 ///
-/// It holds the file only while there is something to sync in it, and is joined when the store is closed. A process
-/// that ends does not wait for it.
+/// It holds the file only while there is something to sync in it, and is joined when the store is closed, after it has
+/// synced what is left. A process that ends does not wait for it.
 pub(crate) struct IntervalSync {
     shared: Arc<Shared>,
+    /// The process that the thread belongs to: a forked child has a copy of this, and no such thread.
+    pid: u32,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -117,7 +121,7 @@ impl IntervalSync {
         let theirs = Arc::clone(&shared);
         let thread =
             std::thread::Builder::new().name("caskfile-sync".to_owned()).spawn(move || theirs.run(interval))?;
-        Ok(IntervalSync { shared, thread: Some(thread) })
+        Ok(IntervalSync { shared, pid: std::process::id(), thread: Some(thread) })
     }
 
     /// A write up to `upto` was published and not synced.
@@ -132,6 +136,10 @@ impl IntervalSync {
 
 impl Drop for IntervalSync {
     fn drop(&mut self) {
+        if std::process::id() != self.pid {
+            std::mem::forget(self.thread.take());
+            return;
+        }
         lock(&self.shared.state).stop = true;
         self.shared.changed.notify_one();
         if let Some(thread) = self.thread.take() {
@@ -144,23 +152,28 @@ impl Drop for IntervalSync {
 impl Shared {
     fn run(&self, interval: Duration) {
         let mut state = lock(&self.state);
-        while !state.stop {
+        while !(state.stop && state.dirty.is_none()) {
             let Some(dirty) = &state.dirty else {
-                state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            // Half of the interval to gather writes, the other half for the sync itself.
-            let due = dirty.since + interval / 2;
-            let now = Instant::now();
-            if now < due {
-                let waited = self.changed.wait_timeout(state, due - now);
-                state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+            // Half of the interval to gather writes, the other half for the sync itself. An interval can be too long
+            // for its end to be a moment: then only the close is left.
+            let left = match dirty.since.checked_add(interval / 2) {
+                _ if state.stop => Duration::ZERO,
+                Some(due) => due.saturating_duration_since(Instant::now()),
+                None => Duration::MAX,
+            };
+            if !left.is_zero() {
+                state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
             if let Some(dirty) = state.dirty.take() {
                 drop(state);
-                // A failure poisons the handle: the next write is told.
-                let _ = self.syncs.sync(&dirty.log, dirty.upto);
+                if self.syncs.synced(dirty.upto.epoch) < dirty.upto.offset {
+                    // A failure poisons the handle: the next write is told.
+                    let _ = self.syncs.sync(&dirty.log, dirty.upto);
+                }
                 drop(dirty);
                 state = lock(&self.state);
             }

@@ -1,0 +1,80 @@
+//! Closing, and what is left to be done then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use caskfile::disk::sim::{Choices, SimDisk};
+use caskfile::disk::{Access, Disk};
+use caskfile::{Cask, Config, Durability, Error, LockMode};
+
+mod common;
+
+use common::TempDir;
+
+const STORE: &str = "/store";
+
+fn open(disk: &SimDisk, config: &Config) -> Cask {
+    Cask::open_on(Arc::new(disk.clone()), STORE, config).unwrap()
+}
+
+/// The lock cannot be had, so nothing is tidied up. But with the handle its background thread ends, and what that has
+/// not synced yet nobody ever will. (Half of the longest interval, added to now, is no moment that can be expressed.)
+#[test]
+fn closing_syncs_what_an_interval_has_not_synced_yet_even_without_the_lock() {
+    for interval in [Duration::from_secs(3600), Duration::MAX] {
+        let config = Config::new().durability(Durability::Interval(interval)).connection_timeout(Duration::ZERO);
+        let disk = SimDisk::new();
+        let cask = open(&disk, &config);
+        cask.put("key", "value").unwrap();
+        let other = disk.process().open(STORE.as_ref(), Access::ReadWrite).unwrap();
+        assert!(other.try_lock().unwrap());
+        cask.close().unwrap();
+
+        let found = open(&disk.reboot(&mut Choices::keep_nothing()), &Config::new());
+        assert_eq!(found.get("key").unwrap().value, b"value");
+    }
+}
+
+#[test]
+fn a_bucket_of_a_closed_store_is_closed() {
+    let disk = SimDisk::new();
+    let cask = open(&disk, &Config::new());
+    let bucket = cask.bucket("bucket").unwrap();
+    cask.close().unwrap();
+    assert!(matches!(bucket.get("key"), Err(Error::Closed)));
+    assert!(matches!(cask.bucket("bucket"), Err(Error::Closed)));
+}
+
+/// A forked child has its parent's handle, and none of the parent's threads: it must not wait for the one that syncs,
+/// and must give up neither the lock nor anything else that is the parent's.
+#[test]
+fn a_forked_child_can_neither_write_nor_harm_its_parents_store_and_closes_it_at_once() {
+    let directory = TempDir::new();
+    let path = directory.join("store");
+    let config =
+        Config::new().durability(Durability::Interval(Duration::from_secs(3600))).lock_mode(LockMode::Exclusive);
+    let cask = Cask::open_with(&path, &config).unwrap();
+    cask.put("key", "parent's").unwrap();
+
+    // SAFETY: the child calls nothing but the store's methods and `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: as above; the alarm ends a child that hangs.
+        unsafe { libc::alarm(30) };
+        let refused = matches!(cask.put("key", "child's"), Err(Error::Forked { .. }));
+        let read = cask.get("key").is_ok_and(|pair| pair.value == b"parent's");
+        let closed = cask.close().is_ok() && matches!(cask.get("key"), Err(Error::Closed));
+        drop(cask);
+        // SAFETY: ends this process without running what the parent will run.
+        unsafe { libc::_exit(i32::from(!(refused && read && closed))) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child above, and writes its status to a variable of ours.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0);
+    let other = Cask::open_with(&path, &Config::new().connection_timeout(Duration::ZERO));
+    assert!(matches!(other, Err(Error::LockTimeout { .. })), "the lock is the parent's still");
+    cask.put("key", "parent's again").unwrap();
+    cask.close().unwrap();
+    assert_eq!(Cask::open(&path).unwrap().get("key").unwrap().value, b"parent's again");
+}
