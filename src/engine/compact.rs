@@ -103,7 +103,7 @@ impl Turn<'_> {
         let writer = &mut *self.writer;
         (writer.vetted, writer.directory_synced, writer.vouched, writer.numbered) = (true, true, true, true);
         (writer.last_end, writer.covered) = (position.offset, log.len()?);
-        engine.syncs.forget();
+        drop(engine.syncs.forget());
         engine.syncs.set_synced(position);
         self.log = log;
         engine.replace(&engine.ingest(), view)

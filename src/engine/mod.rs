@@ -11,7 +11,9 @@
 //! 1. the *baton* of the queue: one thread at a time writes, syncs in a turn, compacts or closes;
 //! 2. the file's lock (`flock`), which keeps other processes from writing;
 //! 3. `writer`: what the holder of the baton knows; never contended, it only shows the compiler that there is one;
-//! 4. `ingest`: held by whoever reads the log's end and changes the view, never during a sync;
+//! 4. `ingest`: held by whoever reads the log's end and changes the view, so during this process's own appends too, and
+//!    by readers who see that something stands behind the end that they know; never during a sync, except that of a
+//!    cut;
 //! 5. `view`: held for reading during a look-up, for writing while a unit is taken in; never during a write or a
 //!    sync of the file.
 

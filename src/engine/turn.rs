@@ -185,12 +185,14 @@ impl<'e> Turn<'e> {
     /// Makes the log end at `at`, which is where this handle's view of it ends.
     pub(super) fn cut(&mut self, ingest: &Ingest<'_>, at: u64) -> Result<()> {
         let engine = self.engine;
-        engine.syncs.forget();
+        let no_other_sync = engine.syncs.forget();
+        engine.syncs.check_poison()?;
         // What was cut may have carried indexes that others saw, so the next write starts a new block.
         self.writer.numbered = false;
         if let Err(e) = append::cut(&self.log, at) {
             return Err(engine.syncs.poison(&self.log, "cut", e));
         }
+        drop(no_other_sync);
         (self.writer.last_end, self.writer.covered) = (at, at + END_MARK_LEN);
         let (_, stop) = engine.take_in(ingest)?;
         debug_assert_eq!((stop.unit, stop.reason), (at, Reason::EndMark));

@@ -33,7 +33,8 @@ pub(crate) struct View {
     mark_missing: bool,
     /// What stands behind the log's end and is no complete record or batch, if it was looked at.
     unfinished: Option<Unfinished>,
-    /// The index missed a record, because reading a key failed while it was taken in: read the log anew.
+    /// The index misses a record that the tail has passed, because reading a key failed while it was taken in: read the
+    /// log anew.
     broken: bool,
 }
 
@@ -120,13 +121,13 @@ impl View {
         if self.reader.map.as_ref().is_some_and(|map| self.reader.end + END_MARK_LEN > map.len()) {
             self.map(self.reader.end + END_MARK_LEN);
         }
+        // Until all of it is in: an error, or a panic, leaves the index without a record that the tail has passed.
+        self.broken = true;
         for entry in &unit.entries {
             self.tail.observe(entry.offset, &entry.header, entry.proof);
-            if let Err(error) = self.index_entry(entry, unit.key(entry)) {
-                self.broken = true;
-                return Err(error);
-            }
+            self.index_entry(entry, unit.key(entry))?;
         }
+        self.broken = false;
         Ok(())
     }
 

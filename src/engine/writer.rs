@@ -84,7 +84,7 @@ impl Turn<'_> {
     /// The first of `count` indexes, which may be written once this has returned. Writes and syncs a mark if no
     /// record of their block is known to be on stable storage yet.
     pub(super) fn reserve(&mut self, count: u64) -> Result<u64> {
-        debug_assert!(count <= MAX_GROUP_RECORDS);
+        debug_assert!(count < BLOCK_LEN, "a block has a mark of its own too");
         self.prepare()?;
         let mut next = self.next_index()?;
         if block_of(next + count) != block_of(next) {

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::LogFile;
+use crate::disk::DiskFile;
 use crate::format::END_MARK_LEN;
 
 /// The smallest and the largest piece by which a file is extended ahead of its log.
@@ -31,15 +32,15 @@ pub(crate) fn append(log: &LogFile, covered: &mut u64, offset: u64, bytes: &[u8]
             *covered = len;
         }
     }
-    write_all(log, offset, bytes)?;
+    write_all(&*log.file, offset, bytes)?;
     *covered = end.max(*covered);
     Ok(())
 }
 
-pub(crate) fn write_all(log: &LogFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_all(file: &dyn DiskFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
     let mut written = 0;
     while written < bytes.len() {
-        match log.file.write_at(offset + written as u64, &bytes[written..])? {
+        match file.write_at(offset + written as u64, &bytes[written..])? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
             n => written += n,
         }
@@ -50,7 +51,7 @@ pub(crate) fn write_all(log: &LogFile, offset: u64, bytes: &[u8]) -> io::Result<
 /// Makes the log end at `end`: zeros there, the file cut behind them, and both synced before anything is appended,
 /// since otherwise a second power cut could bring what was cut off back behind what is written next.
 pub(crate) fn cut(log: &LogFile, end: u64) -> io::Result<()> {
-    write_all(log, end, &[0; END_MARK_LEN as usize])?;
+    write_all(&*log.file, end, &[0; END_MARK_LEN as usize])?;
     log.file.set_len(end + END_MARK_LEN)?;
     log.file.sync_all()
 }

@@ -2,12 +2,13 @@
 //! lock carries it out.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::scan::{Reason, Scanner, Stop};
 use super::search::search;
 use super::{LogFile, append};
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::error::Damage;
 use crate::format::END_MARK_LEN;
 use crate::{Error, Result};
@@ -60,20 +61,26 @@ pub(crate) fn keep_torn(disk: &dyn Disk, log: &LogFile, from: u64, to: u64) -> R
     let path = sibling(disk, &log.path, TORN)?;
     let error = |e| Error::io("keep the torn tail", &path, e);
     let copy = disk.create_new(&path, mode).map_err(error)?;
+    let kept = copy_range(log, from, to, &*copy).and_then(|()| disk.sync_dir(directory(&path)));
+    if let Err(e) = kept {
+        // A part of a tail is no help, and every try to open would leave another one.
+        let _ = disk.remove(&path);
+        return Err(error(e));
+    }
+    Ok(path)
+}
+
+/// Copies a range of the log to the beginning of another file, and syncs that.
+fn copy_range(log: &LogFile, from: u64, to: u64, copy: &dyn DiskFile) -> io::Result<()> {
     let mut buffer = vec![0; (to - from).min(1 << 20) as usize];
     let mut at = from;
     while at < to {
         let wanted = (to - at).min(buffer.len() as u64) as usize;
-        log.read_exact(at, &mut buffer[..wanted])?;
-        let mut written = 0;
-        while written < wanted {
-            written += copy.write_at(at - from + written as u64, &buffer[written..wanted]).map_err(error)?;
-        }
+        log.read_exact(at, &mut buffer[..wanted]).map_err(io::Error::other)?;
+        append::write_all(copy, at - from, &buffer[..wanted])?;
         at += wanted as u64;
     }
-    copy.sync_all().map_err(error)?;
-    disk.sync_dir(directory(&path)).map_err(error)?;
-    Ok(path)
+    copy.sync_all()
 }
 
 /// Writes what no proof covers again, the same bytes to the same place, and checks that they still are what was
@@ -87,7 +94,7 @@ pub(crate) fn rewrite(log: &LogFile, from: u64, previous_index: u64, to: u64) ->
     while at < to {
         let wanted = (to - at).min(buffer.len() as u64) as usize;
         log.read_exact(at, &mut buffer[..wanted])?;
-        append::write_all(log, at, &buffer[..wanted]).map_err(|e| log.io("rewrite the tail", e))?;
+        append::write_all(&*log.file, at, &buffer[..wanted]).map_err(|e| log.io("rewrite the tail", e))?;
         at += wanted as u64;
     }
     let mut reached = from;

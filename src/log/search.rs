@@ -85,9 +85,10 @@ fn take_in(log: &LogFile, stop: &Stop, offset: u64, header: &RecordHeader, beyon
     }
     if states && header.body_len() == 8 {
         let mut stated = [0; 8];
-        log.read_exact(offset + RECORD_HEADER_LEN as u64, &mut stated)?;
+        let got = log.read_up_to(offset + RECORD_HEADER_LEN as u64, &mut stated)?;
         let stated = u64::from_le_bytes(stated);
-        if stated <= offset {
+        // Without the lock, the file may have been cut since.
+        if got == stated.to_le_bytes().len() && stated <= offset {
             prove(stated);
         }
     }
