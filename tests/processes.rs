@@ -38,7 +38,7 @@ const ACKNOWLEDGEMENT_LEN: usize = 16;
 fn counters_hold_what_was_acknowledged_and_one_more_for_each_kill_at_most() {
     if let Some(arguments) = arguments() {
         let seconds: u32 = arguments[1].parse().unwrap();
-        process::be_patient_for(seconds + 60);
+        process::be_patient_for(seconds + 120);
         let directory = Path::new(&arguments[2]);
         return match arguments[0].as_str() {
             "count" => count(directory, arguments[3].parse().unwrap(), arguments[4].parse().unwrap()),
@@ -103,13 +103,19 @@ fn counters_hold_what_was_acknowledged_and_one_more_for_each_kill_at_most() {
     assert_no_leftovers(directory.path());
 }
 
+/// A busy disk was seen to take ten seconds for a sync, and one of the processes has the lock meanwhile. That is not
+/// what is under test.
+fn patient() -> Config {
+    Config::new().connection_timeout(Duration::from_secs(60))
+}
+
 fn count(directory: &Path, slot: usize, seed: u64) {
     let durability = match slot {
         0 => Durability::Os,
         1 => Durability::Interval(Duration::from_millis(5)),
         _ => Durability::Sync,
     };
-    let cask = Cask::open_with(store(directory), &Config::new().durability(durability)).unwrap();
+    let cask = Cask::open_with(store(directory), &patient().durability(durability)).unwrap();
     let mut acknowledgements =
         OpenOptions::new().append(true).create(true).open(directory.join(format!("acknowledged-{slot}"))).unwrap();
     let board = Board::open(directory);
@@ -140,9 +146,9 @@ fn count(directory: &Path, slot: usize, seed: u64) {
 /// look began.
 fn watch(directory: &Path, how: &str) {
     let config = match how {
-        "a map" => Config::new().read_only(true),
-        "pread" => Config::new().read_only(true).reads(ReadMode::Pread),
-        _ => Config::new(),
+        "a map" => patient().read_only(true),
+        "pread" => patient().read_only(true).reads(ReadMode::Pread),
+        _ => patient(),
     };
     let board = Board::open(directory);
     let open = || loop {
@@ -180,7 +186,7 @@ fn watch(directory: &Path, how: &str) {
 }
 
 fn keep_compacting(directory: &Path) {
-    let cask = Cask::open_with(store(directory), &Config::new().durability(Durability::Os)).unwrap();
+    let cask = Cask::open_with(store(directory), &patient().durability(Durability::Os)).unwrap();
     let mut compactions = 0;
     while !stop_file(directory).exists() {
         cask.compact().unwrap();
@@ -624,12 +630,11 @@ fn no_lock_outlives_the_call_that_took_it_in_a_child_that_was_forked_meanwhile()
 fn every_process_gets_its_turn_however_many_others_write() {
     if let Some(arguments) = arguments() {
         let durability = if arguments[1] == "sync" { Durability::Sync } else { Durability::Os };
-        let cask = Cask::open_with(&arguments[0], &Config::new().durability(durability)).unwrap();
+        let cask = Cask::open_with(&arguments[0], &patient().durability(durability)).unwrap();
         let stop = Path::new(&arguments[0]).with_file_name("stop");
         let (mut puts, mut longest) = (0u64, Duration::ZERO);
         while !stop.exists() {
             let began = Instant::now();
-            // Fails if it waits for longer than the default timeout.
             cask.put(&arguments[1], puts.to_le_bytes()).unwrap();
             longest = longest.max(began.elapsed());
             puts += 1;
@@ -642,7 +647,7 @@ fn every_process_gets_its_turn_however_many_others_write() {
     let path = directory.join("store");
     let start = |kind: &str| Process::start(name, &[path.to_str().unwrap(), kind]);
     let mut writers = ["os", "os", "os", "sync", "sync"].map(start);
-    let ours = Cask::open(&path).unwrap();
+    let ours = Cask::open_with(&path, &patient()).unwrap();
     let began = Instant::now();
     let mut puts = 0u64;
     while began.elapsed() < Duration::from_secs(1) {
@@ -650,11 +655,14 @@ fn every_process_gets_its_turn_however_many_others_write() {
         puts += 1;
     }
     File::create(stop_file(directory.path())).unwrap();
-    let theirs = writers.each_mut().map(|writer| writer.hear().unwrap());
-    let longest = writers.each_mut().map(|writer| writer.hear().unwrap());
+    let mut shares: Vec<u64> = writers.iter_mut().map(|writer| writer.hear().unwrap().parse().unwrap()).collect();
+    let longest: Vec<String> = writers.iter_mut().map(|writer| writer.hear().unwrap()).collect();
     writers.into_iter().for_each(Process::succeed);
-    println!("puts in a second: {theirs:?}, ours {puts}; {longest:?}");
-    assert!(puts > 0 && theirs.iter().all(|puts| puts != "0"), "{theirs:?}");
+    shares.push(puts);
+    println!("puts in a second: {shares:?}; {longest:?}");
+    // Who syncs keeps the lock for longer and so writes less often; but nobody may be left out.
+    let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
+    assert!(least * 50 > *most, "{shares:?}");
 }
 
 // What the tests share.
