@@ -97,16 +97,26 @@ pub(crate) fn rewrite(log: &LogFile, from: u64, previous_index: u64, to: u64) ->
         append::write_all(&*log.file, at, &buffer[..wanted]).map_err(|e| log.io("rewrite the tail", e))?;
         at += wanted as u64;
     }
-    let mut reached = from;
-    let stop = Scanner::resume(log, from, previous_index)?.walk(|unit| {
+    let mut walked = walk_to(Scanner::resume(log, from, previous_index)?, to)?;
+    if walked.is_err() {
+        // No writer states that the file is synced up to the middle of a record. Where somebody else has, the walk
+        // did not begin at a record.
+        walked = walk_to(Scanner::from_start(log)?, to)?;
+    }
+    walked.map_err(|stop| {
+        let damage = if let Reason::Damaged(damage) = stop.reason { damage } else { Damage::Zeros };
+        log.corrupt(stop.at, damage)
+    })
+}
+
+/// Whether everything up to `to` can be read; if not, where the walk stopped.
+fn walk_to(mut scanner: Scanner<'_>, to: u64) -> Result<std::result::Result<(), Stop>> {
+    let mut reached = 0;
+    let stop = scanner.walk(|unit| {
         reached = unit.entries.last().map_or(reached, |entry| entry.offset + entry.header.padded_len());
         Ok(())
     })?;
-    if reached < to {
-        let damage = if let Reason::Damaged(damage) = stop.reason { damage } else { Damage::Zeros };
-        return Err(log.corrupt(stop.at, damage));
-    }
-    Ok(())
+    Ok(if reached < to { Err(stop) } else { Ok(()) })
 }
 
 /// Whether the file reaches far enough for the end mark that should stand at `end`.
@@ -238,6 +248,23 @@ mod tests {
             assert!(matches!(error, Error::Corrupt { offset, .. } if offset == proven));
         }
         assert!(matches!(decide_on(damaged(bytes, third)).unwrap(), Decision::Cut { at, .. } if at == third));
+    }
+
+    #[test]
+    fn a_log_is_rewritten_from_a_statement_that_names_the_middle_of_a_record() {
+        // Found by fuzzing: a store with such a statement opened, and then refused every write as corrupt.
+        let mut draft = Draft::new();
+        let first = draft.put(PLAIN, "a");
+        draft.synced_to(first + 8);
+        let (bytes, end) = (closed(&draft), draft.end());
+        let log = open(bytes.clone());
+        rewrite(&log, first + 8, 0, end).unwrap();
+        let mut found = vec![0; bytes.len()];
+        log.read_exact(0, &mut found).unwrap();
+        assert_eq!(found, bytes);
+
+        let damaged = open(damaged(bytes, first));
+        assert!(matches!(rewrite(&damaged, first + 8, 0, end), Err(Error::Corrupt { offset, .. }) if offset == first));
     }
 
     #[test]
