@@ -1,0 +1,356 @@
+//! Whatever the bytes of a file are: opening it gives a store or a typed error, reading it changes nothing, and a store
+//! that opens can be written, closed, reopened and compacted without losing or making up a pair.
+//!
+//! The first byte of the input says how the rest becomes a file, see [`Plan`]. Most ways put checksums right, so that
+//! the fuzzer meets the checks behind them.
+
+#![no_main]
+
+mod seal;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use caskfile::disk::sim::SimDisk;
+use caskfile::disk::{Disk, RealDisk};
+use caskfile::{Batch, Cask, Config, Durability, Error, ReadMode};
+use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
+use libfuzzer_sys::{Corpus, fuzz_target};
+
+fuzz_target!(|input: &[u8]| -> Corpus {
+    let Some((&plan, rest)) = input.split_first() else { return Corpus::Reject };
+    let plan = Plan(plan);
+    let Ok(file) = plan.file(rest) else { return Corpus::Reject };
+    let machine = plan.machine(&file);
+    read_only(&machine, &plan, &file);
+    Corpus::Keep
+});
+
+/// What the input's first byte says.
+struct Plan(u8);
+
+impl Plan {
+    fn file(&self, rest: &[u8]) -> arbitrary::Result<Vec<u8>> {
+        match self.0 & 3 {
+            // As they are.
+            0 => Ok(rest.to_vec()),
+            // A file whose checksums are put right, but for one record that is then damaged.
+            1 | 2 => {
+                let (damage, rest) = rest.split_at(rest.len().min(3));
+                let mut file = rest.to_vec();
+                let starts = seal::seal_all(&mut file);
+                if let (2, &[which, place, how]) = (self.0 & 3, damage) {
+                    if let Some(&start) = starts.get(usize::from(which)) {
+                        if let Some(byte) = file.get_mut(start + usize::from(place)) {
+                            *byte ^= how;
+                        }
+                    }
+                }
+                Ok(file)
+            }
+            // Built record by record.
+            _ => Building::arbitrary(&mut Unstructured::new(rest)).map(|building| building.build()),
+        }
+    }
+
+    /// A real file and a real map for one input in 16, a disk that knows no holes for three; both are slow.
+    fn machine(&self, file: &[u8]) -> Machine {
+        if self.0 >> 4 == 0xf { Machine::real(file) } else { Machine::simulated(file, self.0 & 0x30 != 0x30) }
+    }
+
+    fn config(&self) -> Config {
+        let reads = if self.0 & 8 == 0 { ReadMode::Map } else { ReadMode::Pread };
+        Config::new().reads(reads).durability(if self.0 & 4 == 0 { Durability::Sync } else { Durability::Os })
+    }
+}
+
+/// A file as a list of records.
+#[derive(Debug, Arbitrary)]
+struct Building<'a> {
+    base_index: u32,
+    records: Vec<Record<'a>>,
+    tail: &'a [u8],
+}
+
+#[derive(Debug, Arbitrary)]
+struct Record<'a> {
+    kind: Kind,
+    flags: u8,
+    step: u16,
+    bucket_len: u8,
+    key: &'a [u8],
+    value: &'a [u8],
+    then: Then,
+}
+
+#[derive(Debug, Arbitrary)]
+enum Kind {
+    Put,
+    Delete,
+    Mark,
+    SyncedTo(u16),
+    Moved,
+    Other(u8),
+}
+
+#[derive(Debug, Arbitrary)]
+enum Then {
+    Nothing,
+    /// Zeros after the record.
+    Zeros(u8),
+    /// One byte of the record is changed after all.
+    Damage(u16, u8),
+    /// The index goes this far beyond the last.
+    Leap(u64),
+}
+
+impl Building<'_> {
+    fn build(self) -> Vec<u8> {
+        let mut file = seal::file_header(self.base_index.into());
+        let mut index = u64::from(self.base_index);
+        for record in self.records {
+            index = index.wrapping_add(u64::from(record.step) + 1);
+            if let Then::Leap(far) = record.then {
+                index = index.wrapping_add(far);
+            }
+            let start = file.len();
+            let stated = if let Kind::SyncedTo(offset) = record.kind { u64::from(offset) * 8 } else { 0 };
+            let (kind, key, value): (u8, Vec<u8>, &[u8]) = match record.kind {
+                Kind::Put => (1, full_key(&record), record.value),
+                Kind::Delete => (2, full_key(&record), &[]),
+                Kind::Mark => (0x80, Vec::new(), &[]),
+                Kind::SyncedTo(_) => (0x81, Vec::new(), &stated.to_le_bytes()),
+                Kind::Moved => (0x82, Vec::new(), &[]),
+                Kind::Other(kind) => (kind, record.key.to_vec(), record.value),
+            };
+            file.extend_from_slice(&[0; 8]);
+            // Flags beyond the two that are known come seldom enough to get past them.
+            file.push(if record.flags < 0xf0 { record.flags & 3 } else { record.flags });
+            file.push(kind);
+            file.extend_from_slice(&(key.len() as u16).to_le_bytes());
+            file.extend_from_slice(&(value.len() as u32).to_le_bytes());
+            file.extend_from_slice(&index.to_le_bytes());
+            file.extend_from_slice(&key);
+            file.extend_from_slice(value);
+            file.resize(file.len().next_multiple_of(8), 0);
+            seal::seal_record(&mut file, start);
+            match record.then {
+                Then::Zeros(words) => file.resize(file.len() + 8 * usize::from(words), 0),
+                Then::Damage(place, how) => {
+                    let place = start + usize::from(place) % (file.len() - start);
+                    file[place] ^= how;
+                }
+                Then::Nothing | Then::Leap(_) => {}
+            }
+        }
+        file.extend_from_slice(&[0; 8]);
+        file.extend_from_slice(self.tail);
+        file
+    }
+}
+
+fn full_key(record: &Record<'_>) -> Vec<u8> {
+    let key = if record.key.is_empty() { b"k" } else { record.key };
+    // A few buckets, and now and then a length that the key does not have.
+    let bucket_len = match record.bucket_len {
+        len @ 0xf0.. => len,
+        len => len % 4 % key.len() as u8,
+    };
+    [&[bucket_len], key].concat()
+}
+
+/// Where the file lies.
+enum Machine {
+    Simulated(SimDisk),
+    Real(PathBuf),
+}
+
+impl Machine {
+    fn simulated(file: &[u8], holes: bool) -> Machine {
+        let disk = SimDisk::new();
+        disk.set_holes(holes);
+        disk.set_contents("/store", file.to_vec());
+        Machine::Simulated(disk)
+    }
+
+    /// In memory if there is a file system for that: what counts is the map, not the medium.
+    fn real(file: &[u8]) -> Machine {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
+        let directory = parent.join(format!("caskfile-fuzz-{}-{number}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("store"), file).unwrap();
+        Machine::Real(directory)
+    }
+
+    fn path(&self) -> PathBuf {
+        match self {
+            Machine::Simulated(_) => "/store".into(),
+            Machine::Real(directory) => directory.join("store"),
+        }
+    }
+
+    fn open(&self, config: &Config) -> caskfile::Result<Cask> {
+        let disk: Arc<dyn Disk> = match self {
+            Machine::Simulated(disk) => Arc::new(disk.process()),
+            Machine::Real(_) => Arc::new(RealDisk),
+        };
+        Cask::open_on(disk, self.path(), config)
+    }
+
+    fn contents(&self) -> Vec<u8> {
+        match self {
+            Machine::Simulated(disk) => disk.contents("/store").unwrap(),
+            Machine::Real(directory) => std::fs::read(directory.join("store")).unwrap(),
+        }
+    }
+
+    /// All names, the store's own included.
+    fn names(&self) -> Vec<PathBuf> {
+        match self {
+            Machine::Simulated(disk) => disk.paths(),
+            Machine::Real(directory) => {
+                std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
+            }
+        }
+    }
+
+    #[track_caller]
+    fn assert_untouched(&self, file: &[u8]) {
+        assert!(self.contents() == file, "the file was changed");
+        assert_eq!(self.names(), [self.path()], "another file was made");
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Machine::Real(directory) = self {
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
+}
+
+/// Bucket and key, value and index.
+type Pairs = BTreeMap<(Vec<u8>, Vec<u8>), (Vec<u8>, u64)>;
+
+/// Everything in the store, by every way of reading.
+fn read_everything(cask: &Cask) -> Pairs {
+    let mut pairs = Pairs::new();
+    let names = cask.buckets().unwrap();
+    assert!(names.is_sorted());
+    for name in names {
+        let bucket = cask.bucket(&name).unwrap();
+        let listed = bucket.list("").unwrap();
+        assert!(!listed.is_empty(), "a bucket without a key");
+        assert!(listed.is_sorted_by(|a, b| a.key < b.key));
+        assert!(bucket.scan("").unwrap().rev().map(Result::unwrap).eq(listed.iter().rev().cloned()));
+        for pair in listed {
+            assert_eq!(bucket.get(&pair.key).unwrap(), pair);
+            assert!(bucket.exists(&pair.key).unwrap());
+            pairs.insert((name.clone(), pair.key), (pair.value, pair.last_index));
+        }
+    }
+    let stats = cask.stats().unwrap();
+    assert_eq!(stats.keys, pairs.len() as u64);
+    assert!(pairs.values().all(|(_, index)| *index <= stats.last_index));
+    let verified = cask.verify().unwrap();
+    assert_eq!((verified.keys, verified.records, verified.log_end), (stats.keys, stats.records, stats.log_end));
+    pairs
+}
+
+/// A reader first, which must not change a byte; then a writer, which must agree with it.
+fn read_only(machine: &Machine, plan: &Plan, file: &[u8]) {
+    let read = machine.open(&plan.config().read_only(true)).map(|cask| {
+        let pairs = read_everything(&cask);
+        assert!(matches!(cask.put("k", "v"), Err(Error::ReadOnly { .. })));
+        cask.close().unwrap();
+        pairs
+    });
+    machine.assert_untouched(file);
+    match (&read, machine.open(&plan.config())) {
+        // An empty file becomes an empty store.
+        (Err(Error::NotCaskfile { .. }), Ok(cask)) if file.is_empty() => {
+            write(machine, plan, cask, Pairs::new());
+        }
+        (Ok(pairs), Ok(cask)) => {
+            let end = cask.stats().unwrap().log_end as usize;
+            assert!(machine.contents()[..end] == file[..end], "recovery has changed a record");
+            write(machine, plan, cask, pairs.clone());
+        }
+        (Err(reader), Err(writer)) => {
+            machine.assert_untouched(file);
+            assert_eq!(std::mem::discriminant(reader), std::mem::discriminant(&writer), "{reader} but {writer}");
+            refused(machine, &writer, file);
+        }
+        (Ok(_), Err(error)) => panic!("a reader opens what a writer does not: {error}"),
+        (Err(error), Ok(_)) => panic!("a writer opens what a reader does not: {error}"),
+    }
+}
+
+/// The error is one of those that bytes can cause, and what is damaged can be salvaged.
+fn refused(machine: &Machine, error: &Error, file: &[u8]) {
+    match error {
+        Error::NotCaskfile { .. } | Error::UnsupportedVersion { .. } | Error::UnsupportedRecord { .. } => {}
+        Error::Corrupt { offset, .. } => {
+            let Machine::Real(directory) = machine else { return };
+            let rescued = directory.join("rescued");
+            match caskfile::salvage(machine.path(), &rescued) {
+                Ok(report) => {
+                    assert!(!report.losses.is_empty());
+                    let cask = Cask::open(&rescued).unwrap();
+                    assert_eq!(read_everything(&cask).len() as u64, report.keys);
+                }
+                Err(Error::UnsupportedRecord { .. }) => {}
+                Err(Error::Corrupt { offset: 0, .. }) if *offset == 0 => {}
+                Err(other) => panic!("salvage: {other}"),
+            }
+            assert!(machine.contents() == file, "salvage has changed its source");
+        }
+        other => panic!("bytes alone cannot cause this: {other}"),
+    }
+}
+
+/// Writes, closes, reopens and compacts; `pairs` is what the store holds, and then what it must hold.
+fn write(machine: &Machine, plan: &Plan, cask: Cask, mut pairs: Pairs) {
+    assert!(read_everything(&cask) == pairs, "a writer reads something else than a reader");
+    let highest = cask.stats().unwrap().last_index;
+    match cask.bucket("b").unwrap().atomic_put("fuzz", "1", None) {
+        Ok(pair) => {
+            assert!(pair.last_index > highest, "an index for the second time");
+            pairs.insert((b"b".to_vec(), pair.key), (pair.value, pair.last_index));
+        }
+        Err(Error::KeyExists) => {}
+        // Nobody but a forger has used all indexes up. The store can still be read.
+        Err(Error::Full { .. }) => {
+            assert!(read_everything(&cask) == pairs);
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    }
+    // A batch that deletes the first key and writes a longer value than most files here have.
+    let mut batch = Batch::new();
+    if let Some(((bucket, key), _)) = pairs.pop_first() {
+        batch.bucket(bucket).delete(key);
+    }
+    let long = vec![b'x'; 1000];
+    batch.bucket("").put("fuzz", &long);
+    let index = cask.write(&batch).unwrap().unwrap();
+    pairs.insert((Vec::new(), b"fuzz".to_vec()), (long, index));
+    assert!(read_everything(&cask) == pairs);
+    cask.close().unwrap();
+
+    let cask = machine.open(&plan.config()).unwrap();
+    assert_eq!(cask.stats().unwrap().torn_bytes, 0, "a clean close leaves no torn tail");
+    assert!(read_everything(&cask) == pairs, "reopening has changed something");
+    cask.compact().unwrap();
+    assert!(read_everything(&cask) == pairs, "compaction has changed something");
+    let last = cask.atomic_put("last", "", None).unwrap_or_else(|_| cask.get("last").unwrap()).last_index;
+    drop(cask);
+    let cask = machine.open(&plan.config().read_only(true)).unwrap();
+    assert_eq!(cask.get("last").unwrap().last_index, last);
+}
