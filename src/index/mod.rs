@@ -2,16 +2,18 @@
 //!
 //! A position is where a record starts in the log. Keys stay in the log; whoever owns it answers the index's questions
 //! about them through [`Keys`]. There are two indexes, because what a store is asked most, the record of one key, needs
-//! no order, and order is what costs:
+//! no order, and order is what costs. Per key, at a million keys:
 //!
-//! | | finds | bytes per key | a change, at a million keys |
+//! | | answers | memory | a change |
 //! | --- | --- | --- | --- |
-//! | [`HashIndex`] | one key | 10 to 15 | one cache miss, and one to compare the key in the log |
-//! | [`SortedIndex`] | ranges of keys | 27 to 36 | a search in each of four nodes, and moving half a leaf |
+//! | [`HashIndex`] | where one key is | 10 to 15 bytes | 0.1 µs, a cache miss and one more to see the key in the log |
+//! | [`SortedIndex`] | which keys are in a range | 24 to 36 bytes | 0.5 µs; 2 if keys differ after 18 bytes only |
 //!
 //! The hash index is always there. The sorted one is built at the first listing and kept up from then on, so a store
-//! that never lists pays for it neither memory nor time. Single keys are looked up in the hash index only. A snapshot of
-//! the sorted index costs nothing to take; after it, the first change to each node copies that node.
+//! that never lists pays for it neither memory nor time. Single keys are looked up in the hash index only. Building
+//! takes 0.15 µs per key, 0.3 if keys share their first 18 bytes. A snapshot of the sorted index, which each listing
+//! takes, costs nothing by itself; the first change to each node after it copies that node, which makes changes that
+//! alternate with listings cost some 3 µs.
 
 use std::cmp::Ordering;
 use std::convert::Infallible;
@@ -19,6 +21,7 @@ use std::convert::Infallible;
 mod entry;
 mod hash;
 mod packed;
+mod search;
 mod sorted;
 #[cfg(test)]
 mod testing;
@@ -120,8 +123,8 @@ impl Index {
         Ok(old)
     }
 
-    /// Takes in that `key` was deleted, and returns the position of the record that had put it, or `None` if there was no
-    /// such key.
+    /// Takes in that `key` was deleted, and returns the position of the record that had put it, or `None` if there was
+    /// no such key.
     ///
     /// # Errors
     ///
@@ -173,7 +176,7 @@ impl Index {
     /// changed since this one was built, which is then useless.
     #[must_use]
     pub(crate) fn install_sorted(&mut self, built: Built) -> bool {
-        if self.sorted.is_none() && self.changes == built.changes {
+        if self.changes == built.changes {
             self.sorted = Some(built.sorted);
         }
         self.sorted.is_some()

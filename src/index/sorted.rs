@@ -9,7 +9,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::entry::{Entry, Prefix};
-use super::tree::{Inserted, Leaf, Node, Probe};
+use super::search::Probe;
+use super::tree::{Inserted, Leaf, Node};
 
 /// The positions of the live records in the order of their keys.
 ///
@@ -130,8 +131,8 @@ impl SortedIndex {
     /// The positions of these ranks, as they are now. Ranks past the end are left out; a range that ends before it
     /// begins is empty.
     pub(crate) fn range(&self, ranks: Range<usize>) -> Positions {
-        let end = ranks.end.min(self.len());
-        Positions { root: self.root.clone(), ranks: ranks.start.min(end)..end, front: None, back: None }
+        let ranks = ranks.start..ranks.end.min(self.len());
+        Positions { root: self.root.clone(), ranks, front: None, back: None }
     }
 }
 
@@ -258,6 +259,18 @@ mod tests {
         assert_eq!(index.range(2..9).len(), 0);
         assert_eq!(index.range(2..1).len(), 0);
         assert_eq!(index.range(7..9).next(), None);
+    }
+
+    #[test]
+    fn an_index_that_has_lost_its_keys_is_as_small_as_a_new_one() {
+        let mut index = SortedIndex::default();
+        for number in 0..1000u64 {
+            index.insert(&number.to_be_bytes(), number * 8 + 8, |_| Err(())).unwrap();
+        }
+        for number in 0..1000u64 {
+            assert_eq!(index.remove(&number.to_be_bytes(), |_| Err(())), Ok(Some(number * 8 + 8)));
+        }
+        assert_eq!((index.len(), index.memory()), (0, SortedIndex::default().memory()));
     }
 
     #[test]

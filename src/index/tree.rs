@@ -9,11 +9,11 @@
 //! Every child of a branch has a separator, an entry with this invariant: its key is greater than every key in the
 //! children before, and not greater than any key in its own child. (The first child's is never looked at; nothing holds
 //! for it.) It speaks of keys, not of records: a separator starts as a copy of some entry, and may outlive that entry's
-//! removal, its return, or a newer position. It is a bound between neighbours that stays a bound whatever happens to the
-//! key itself. A key that comes back is not less than the separator that has its bytes, so it goes to the child where it
-//! was. What has to remain is that the bytes of a record that once was in the tree can be read as long as the tree lives,
-//! which an append-only log gives. Whoever takes bytes of indexed records away (a log that is cut, another file after a
-//! compaction) needs a new tree.
+//! removal, its return, or a newer position. It is a bound between neighbours, and stays one whatever happens to the
+//! key itself: removing keys cannot break the invariant, and a key that comes back is not less than the separator that
+//! has its bytes, so it goes where it was. What has to last is that the key of a record that once was in the tree can
+//! be read while the tree or a snapshot lives, which an append-only log gives. Whoever takes indexed records away (by
+//! cutting the log, or with another file after a compaction) needs a new tree.
 //!
 //! # How full nodes are
 //!
@@ -24,13 +24,14 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::entry::{Entry, Prefix};
+use super::entry::Entry;
+use super::search::Probe;
 
 /// Entries in a leaf. Tests use small nodes, so that small trees are deep.
-pub(super) const LEAF_CAPACITY: usize = if cfg!(test) { 8 } else { 128 };
+const LEAF_CAPACITY: usize = if cfg!(test) { 8 } else { 128 };
 
 /// Children of a branch.
-pub(super) const BRANCH_CAPACITY: usize = if cfg!(test) { 6 } else { 64 };
+const BRANCH_CAPACITY: usize = if cfg!(test) { 6 } else { 64 };
 
 /// A subtree.
 #[derive(Clone)]
@@ -41,8 +42,8 @@ pub(super) enum Node {
 
 /// Entries in the order of their keys.
 ///
-/// They lie in the node itself: a look-up that has the node's address has the entries' too, and no second allocation
-/// of unclear capacity is involved.
+/// They lie in the node itself: whoever has the node's address has the entries' too, and the allocation has the size
+/// that was meant, which a growing `Vec` would overshoot.
 #[derive(Clone)]
 pub(super) struct Leaf {
     len: usize,
@@ -72,34 +73,6 @@ pub(super) enum Inserted {
     Added,
     /// The key is new, and the node became two: this one goes after it.
     Split(Child),
-}
-
-/// The key that a descent looks for, and the caller's means to compare stored keys with it.
-pub(super) struct Probe<F> {
-    pub(super) prefix: Prefix,
-    /// How the key of the record at a position compares with the key that is looked for.
-    pub(super) compare: F,
-}
-
-impl<E, F: FnMut(u64) -> Result<Ordering, E>> Probe<F> {
-    /// Like [`slice::binary_search`], over items with ascending entries: where the key is, or where it would be.
-    fn search<T>(&mut self, items: &[T], entry_of: impl Fn(&T) -> &Entry) -> Result<Result<usize, usize>, E> {
-        let mut low = items.partition_point(|item| entry_of(item).prefix() < self.prefix);
-        let alike = |item: &&T| entry_of(item).prefix() == self.prefix;
-        if !self.prefix.is_long() {
-            return Ok(if items.get(low).filter(alike).is_some() { Ok(low) } else { Err(low) });
-        }
-        let mut high = low + items[low..].partition_point(|item| alike(&item));
-        while low < high {
-            let middle = low.midpoint(high);
-            match (self.compare)(entry_of(&items[middle]).position())? {
-                Ordering::Less => low = middle + 1,
-                Ordering::Equal => return Ok(Ok(middle)),
-                Ordering::Greater => high = middle,
-            }
-        }
-        Ok(Err(low))
-    }
 }
 
 impl Node {
@@ -160,8 +133,8 @@ impl Node {
         }
     }
 
-    /// The leaf that holds the entry of this rank, and the rank of the leaf's first entry. A rank past the end finds the
-    /// last leaf.
+    /// The leaf that holds the entry of this rank, and the rank of the leaf's first entry. A rank past the end finds
+    /// the last leaf.
     pub(super) fn leaf_at(&self, rank: usize) -> (&Arc<Leaf>, usize) {
         let (mut node, mut before) = (self, 0);
         loop {
@@ -390,109 +363,4 @@ fn even_chunks<T>(items: &[T], capacity: usize) -> impl Iterator<Item = &[T]> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    impl Node {
-        /// Panics unless order, separators, counts, depths and sizes are as the module says. `key_of` gives the key at
-        /// a position.
-        pub(in super::super) fn check<'a>(&self, key_of: &impl Fn(u64) -> &'a [u8]) {
-            match self {
-                Self::Leaf(leaf) if leaf.len == 0 => {}
-                Self::Branch(branch) if branch.children.len() == 1 => panic!("the root has one child"),
-                _ => {
-                    self.check_between(None, None, key_of);
-                }
-            }
-        }
-
-        /// Checks that all keys are in `low..high`, and returns the depth.
-        fn check_between<'a>(
-            &self,
-            low: Option<&'a [u8]>,
-            high: Option<&'a [u8]>,
-            key_of: &impl Fn(u64) -> &'a [u8],
-        ) -> usize {
-            let key = |entry: &Entry| key_of(entry.position());
-            match self {
-                Self::Leaf(leaf) => {
-                    assert!((1..=LEAF_CAPACITY).contains(&leaf.len));
-                    assert!(leaf.entries().iter().all(|entry| entry.prefix() == Prefix::of(key(entry))));
-                    assert!(leaf.entries().is_sorted_by(|a, b| key(a) < key(b)));
-                    assert!(low.is_none_or(|low| low <= key(&leaf.entries()[0])));
-                    assert!(high.is_none_or(|high| key(&leaf.entries()[leaf.len - 1]) < high));
-                    0
-                }
-                Self::Branch(branch) => {
-                    let children = &branch.children;
-                    assert!((1..=BRANCH_CAPACITY).contains(&children.len()));
-                    let mut depths = Vec::new();
-                    for (at, child) in children.iter().enumerate() {
-                        let own = if at == 0 { low } else { Some(key(&child.separator)) };
-                        let next = children.get(at + 1).map(|next| key(&next.separator)).or(high);
-                        assert!(own.zip(next).is_none_or(|(own, next)| own < next));
-                        assert_eq!(child.count, child.node.len());
-                        depths.push(child.node.check_between(own, next, key_of));
-                    }
-                    assert!(depths.iter().all(|depth| *depth == depths[0]));
-                    depths[0] + 1
-                }
-            }
-        }
-
-        fn leaves(&self) -> usize {
-            match self {
-                Self::Leaf(_) => 1,
-                Self::Branch(branch) => branch.children.iter().map(|child| child.node.leaves()).sum(),
-            }
-        }
-    }
-
-    /// A tree of keys of two bytes, inserted in this order.
-    fn tree_of(numbers: impl Iterator<Item = u16>) -> Node {
-        let mut tree = Node::empty();
-        for number in numbers {
-            let entry = Entry::new(&number.to_be_bytes(), u64::from(number) * 8 + 8);
-            let mut probe = Probe { prefix: entry.prefix(), compare: |_| Ok::<_, ()>(Ordering::Equal) };
-            if let Inserted::Split(new) = tree.insert(entry, &mut probe).unwrap() {
-                tree.grow(new);
-            }
-        }
-        tree
-    }
-
-    fn remove(tree: &mut Node, number: u16) {
-        let mut probe = Probe { prefix: Prefix::of(&number.to_be_bytes()), compare: |_| Err(()) };
-        assert_eq!(tree.remove(&mut probe).unwrap().map(|entry| entry.position()), Some(u64::from(number) * 8 + 8));
-        tree.shrink();
-    }
-
-    #[test]
-    fn rising_and_falling_keys_leave_full_leaves() {
-        assert_eq!(tree_of(0..800).leaves(), 800 / LEAF_CAPACITY);
-        assert_eq!(tree_of((0..800).rev()).leaves(), 800 / LEAF_CAPACITY);
-    }
-
-    #[test]
-    fn built_leaves_are_nearly_full_and_of_one_size() {
-        let entries: Vec<Entry> = (0..1000u16).map(|number| Entry::new(&number.to_be_bytes(), 8)).collect();
-        for len in 0..entries.len() {
-            let tree = Node::build(&entries[..len]);
-            assert_eq!(tree.len(), len);
-            assert!(tree.leaves() <= 1 + len / (LEAF_CAPACITY - 2));
-        }
-    }
-
-    #[test]
-    fn a_tree_that_loses_its_keys_loses_its_nodes() {
-        // 7 is prime to 3000, so this visits every number, in leaps.
-        let leaps = || (0..3000u32).map(|step| (step * 1237 % 3000) as u16);
-        let mut tree = tree_of(leaps());
-        for (removed, number) in leaps().enumerate() {
-            remove(&mut tree, number);
-            let left = 2999 - removed;
-            assert!(tree.leaves() <= 2 + left * 3 / LEAF_CAPACITY, "{} leaves for {left} entries", tree.leaves());
-        }
-        assert!(matches!(tree, Node::Leaf(_)));
-    }
-}
+mod tests;
