@@ -1,0 +1,377 @@
+//! Two processes, of which one does something whole between two calls of the other to the disk: every pair of actions,
+//! at every place. Then the first goes on, or is killed there, or the power goes out.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
+use caskfile::{Batch, Cask, Config, Durability, Error, KvPair};
+
+const STORE: &str = "/store";
+const KEYS: [&str; 2] = ["one", "two"];
+
+/// What a process does as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Put,
+    PutLarge,
+    PutWithoutSpace,
+    BatchOfBoth,
+    CompareAndSwap,
+    DeleteAbsent,
+    Read,
+    Sync,
+    Compact,
+    CompactInVain,
+    Reopen,
+    ReopenToRead,
+    Verify,
+    /// A process that opens the store, puts something without syncing it, and is killed in the middle of a second put.
+    ComeAndDie,
+}
+
+use Action::*;
+
+const ACTIONS: [Action; 14] = [
+    Put,
+    PutLarge,
+    PutWithoutSpace,
+    BatchOfBoth,
+    CompareAndSwap,
+    DeleteAbsent,
+    Read,
+    Sync,
+    Compact,
+    CompactInVain,
+    Reopen,
+    ReopenToRead,
+    Verify,
+    ComeAndDie,
+];
+
+/// What became of the process that was interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    GoesOn,
+    IsKilled,
+    PowerCut,
+}
+
+/// What everybody must agree about: values are numbers that only grow, so that nobody may see one go back.
+#[derive(Default)]
+struct Knowledge {
+    next: AtomicU64,
+    /// For each key, the highest value that was acknowledged or seen.
+    seen: Mutex<BTreeMap<String, u64>>,
+    /// The same for what was acknowledged as durable.
+    durable: Mutex<BTreeMap<String, u64>>,
+    /// What every index that anybody saw belongs to.
+    indexes: Mutex<BTreeMap<u64, (String, u64)>>,
+}
+
+impl Knowledge {
+    fn fresh(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    fn floor(&self) -> BTreeMap<String, u64> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    fn saw(&self, pair: &KvPair) {
+        let (key, value) = (String::from_utf8(pair.key.clone()).unwrap(), number(&pair.value));
+        let mut indexes = self.indexes.lock().unwrap();
+        let known = indexes.entry(pair.last_index).or_insert_with(|| (key.clone(), value));
+        assert_eq!(*known, (key.clone(), value), "index {} was handed out twice", pair.last_index);
+        let mut seen = self.seen.lock().unwrap();
+        let highest = seen.entry(key).or_default();
+        *highest = value.max(*highest);
+    }
+
+    /// A write was acknowledged by a handle with this durability.
+    fn wrote(&self, pair: &KvPair, durability: Durability) {
+        self.saw(pair);
+        if durability == Durability::Sync {
+            let mut durable = self.durable.lock().unwrap();
+            let highest = durable.entry(String::from_utf8(pair.key.clone()).unwrap()).or_default();
+            *highest = number(&pair.value).max(*highest);
+        }
+    }
+
+    /// Reads everything, and compares it with what was known before the reading began.
+    fn look(&self, cask: &Cask) -> Result<(), Error> {
+        let floor = self.floor();
+        for (key, least) in &floor {
+            let pair = cask.get(key)?;
+            assert!(number(&pair.value) >= *least, "{key} went back from {least} to {}", number(&pair.value));
+            self.saw(&pair);
+        }
+        let floor = self.floor();
+        let pairs = cask.list("")?;
+        for (key, least) in &floor {
+            let pair = pairs.iter().find(|pair| pair.key == key.as_bytes()).expect("a key is gone");
+            assert!(number(&pair.value) >= *least, "{key} went back from {least} to {}", number(&pair.value));
+        }
+        pairs.iter().for_each(|pair| self.saw(pair));
+        Ok(())
+    }
+}
+
+fn number(value: &[u8]) -> u64 {
+    u64::from_le_bytes(value[..8].try_into().unwrap())
+}
+
+/// One process and its handle.
+#[derive(Clone)]
+struct Player {
+    disk: SimDisk,
+    cask: Cask,
+    config: Config,
+}
+
+fn open(disk: &SimDisk, config: &Config) -> Result<Cask, Error> {
+    Cask::open_on(Arc::new(disk.clone()), STORE, config)
+}
+
+impl Player {
+    fn new(disk: &SimDisk, config: Config) -> Player {
+        let disk = disk.process();
+        let cask = open(&disk, &config).unwrap();
+        Player { disk, cask, config }
+    }
+
+    fn put(&self, knowledge: &Knowledge, key: &str, len: usize) -> Result<(), Error> {
+        // The number is drawn under no lock, so a put that comes in between may get a higher one and be overtaken:
+        // compare and swap until what is there is lower.
+        loop {
+            let previous = match self.cask.get(key) {
+                Ok(pair) => Some(pair),
+                Err(Error::KeyNotFound) => None,
+                Err(error) => return Err(error),
+            };
+            let mut value = knowledge.fresh().to_le_bytes().to_vec();
+            value.resize(len, 0xab);
+            match self.cask.atomic_put(key, &value, previous.as_ref()) {
+                Err(Error::KeyModified | Error::KeyExists | Error::KeyNotFound) => {}
+                other => return other.map(|pair| knowledge.wrote(&pair, self.config.get_durability())),
+            }
+        }
+    }
+
+    fn act(&self, action: Action, knowledge: &Knowledge) -> Result<(), Error> {
+        match action {
+            Put => self.put(knowledge, KEYS[0], 8),
+            PutLarge => self.put(knowledge, KEYS[1], 9_000),
+            PutWithoutSpace => {
+                let full = Fault::Os(libc::ENOSPC);
+                self.disk.fail(When::next().of(Verb::WriteAt).by(&self.disk), Fault::Short(20), Repeat::Once);
+                self.disk.fail(When::next().of(Verb::WriteAt).by(&self.disk), full, Repeat::Once);
+                match self.put(knowledge, KEYS[0], 8) {
+                    Err(Error::Io { .. }) => Ok(()),
+                    other => other,
+                }
+            }
+            BatchOfBoth => {
+                let previous = [self.cask.get(KEYS[0])?, self.cask.get(KEYS[1])?];
+                let value = knowledge.fresh().to_le_bytes();
+                let mut batch = Batch::new();
+                for (key, pair) in KEYS.into_iter().zip(previous) {
+                    batch.expect_index(key, pair.last_index).put(key, value);
+                }
+                match self.cask.write(&batch) {
+                    Err(Error::BatchConflict { .. }) => Ok(()),
+                    Err(error) => Err(error),
+                    Ok(last) => {
+                        let last = last.unwrap();
+                        for (key, last_index) in KEYS.into_iter().zip([last - 1, last]) {
+                            knowledge.wrote(&KvPair::new(key, value, last_index), self.config.get_durability());
+                        }
+                        Ok(())
+                    }
+                }
+            }
+            CompareAndSwap => {
+                let stale = self.cask.get(KEYS[0])?;
+                self.put(knowledge, KEYS[0], 8)?;
+                let swapped = self.cask.atomic_put(KEYS[0], 0u64.to_le_bytes(), Some(&stale));
+                assert!(!swapped.is_ok(), "a stale pair was swapped");
+                swapped.map(drop).or_else(|error| match error {
+                    Error::KeyModified => Ok(()),
+                    error => Err(error),
+                })
+            }
+            DeleteAbsent => self.cask.delete("absent"),
+            Read => knowledge.look(&self.cask),
+            Sync => self.cask.sync(),
+            Compact => self.cask.compact().map(drop),
+            CompactInVain => {
+                self.disk.fail(When::next().of(Verb::Rename).by(&self.disk), Fault::Os(libc::EIO), Repeat::Once);
+                self.cask.compact().map(drop).or_else(|error| match error {
+                    Error::Io { .. } => Ok(()),
+                    error => Err(error),
+                })
+            }
+            Reopen => {
+                let cask = open(&self.disk, &self.config)?;
+                knowledge.look(&cask)?;
+                cask.close()
+            }
+            ReopenToRead => {
+                let cask = open(&self.disk, &Config::new().read_only(true))?;
+                knowledge.look(&cask)?;
+                cask.close()
+            }
+            Verify => self.cask.verify().map(drop),
+            ComeAndDie => {
+                let disk = self.disk.process();
+                let config = Config::new().durability(Durability::Os).connection_timeout(Duration::ZERO);
+                let other = Player { cask: open(&disk, &config)?, disk, config };
+                other.put(knowledge, KEYS[1], 8)?;
+                other.disk.fail(When::next().of(Verb::WriteAt).by(&other.disk), Fault::Kill(30), Repeat::Once);
+                assert!(other.put(knowledge, KEYS[1], 8).is_err());
+                Ok(())
+            }
+        }
+    }
+}
+
+fn is_busy(error: &Error) -> bool {
+    matches!(error, Error::LockTimeout { .. })
+}
+
+/// Interrupts `first` at its `place`-th call for a whole `second`. Returns whether there was such a call.
+fn play(first: Action, second: Action, place: u64, end: End, durability: Durability) -> bool {
+    let disk = SimDisk::new();
+    let knowledge = Arc::new(Knowledge::default());
+    let config = Config::new().durability(durability).connection_timeout(Duration::ZERO);
+    let one = Player::new(&disk, config.clone());
+    for key in KEYS {
+        one.put(&knowledge, key, 8).unwrap();
+    }
+    let two = Player::new(&disk, config.clone());
+    two.put(&knowledge, KEYS[0], 8).unwrap();
+    let reader = Player::new(&disk, Config::new().read_only(true));
+    reader.act(Read, &knowledge).unwrap();
+
+    let reached = Arc::new(AtomicU64::new(0));
+    {
+        let (two, reader, knowledge, reached) =
+            (two.clone(), reader.clone(), Arc::clone(&knowledge), Arc::clone(&reached));
+        disk.before(When::nth(place).by(&one.disk), Repeat::Once, move |disk| {
+            reached.store(1, Ordering::SeqCst);
+            if let Err(error) = two.act(second, &knowledge) {
+                assert!(is_busy(&error), "{second:?}: {error}");
+            }
+            reader.act(Read, &knowledge).unwrap();
+            match end {
+                End::GoesOn => {}
+                End::IsKilled => disk.kill(),
+                End::PowerCut => disk.cut(),
+            }
+        });
+    }
+    let outcome = one.act(first, &knowledge);
+    disk.clear_hooks();
+    disk.clear_faults();
+    if reached.load(Ordering::SeqCst) == 0 {
+        return false;
+    }
+    let disk = match end {
+        End::GoesOn => {
+            if let Err(error) = outcome {
+                assert!(is_busy(&error), "{first:?}: {error}");
+            }
+            one.act(Read, &knowledge).unwrap();
+            one.act(Put, &knowledge).unwrap();
+            disk
+        }
+        End::IsKilled => disk.process(),
+        End::PowerCut => {
+            for seed in 0..4 {
+                let disk = disk.reboot(&mut Choices::from_seed(seed));
+                after_power_cut(&disk, &knowledge, durability);
+            }
+            return true;
+        }
+    };
+    for player in [&two, &reader] {
+        player.act(Read, &knowledge).unwrap();
+    }
+    for action in [Put, BatchOfBoth, Compact, Read] {
+        two.act(action, &knowledge).unwrap();
+        reader.act(Read, &knowledge).unwrap();
+    }
+    let last = Player::new(&disk, config);
+    for action in [Read, Put, Verify] {
+        last.act(action, &knowledge).unwrap();
+    }
+    reader.act(Read, &knowledge).unwrap();
+    two.act(Read, &knowledge).unwrap();
+    last.cask.close().unwrap();
+    two.cask.close().unwrap();
+    assert_eq!(disk.paths().len(), 1, "{:?}", disk.paths());
+    true
+}
+
+/// What was acknowledged as durable is there, and no index that anybody saw is handed out again.
+fn after_power_cut(disk: &SimDisk, knowledge: &Knowledge, durability: Durability) {
+    let left = Knowledge::default();
+    left.next.store(knowledge.next.load(Ordering::SeqCst), Ordering::SeqCst);
+    *left.indexes.lock().unwrap() = knowledge.indexes.lock().unwrap().clone();
+    *left.seen.lock().unwrap() = knowledge.durable.lock().unwrap().clone();
+    let player = Player::new(disk, Config::new().durability(durability));
+    player.act(Read, &left).unwrap();
+    KEYS.iter().for_each(|key| player.put(&left, key, 8).unwrap());
+    for action in [BatchOfBoth, Verify, Compact, Read] {
+        player.act(action, &left).unwrap();
+    }
+    player.cask.close().unwrap();
+}
+
+fn try_all(end: End, durability: Durability) {
+    // All places if asked for; else every pair has some of them, each another part.
+    let step = if std::env::var_os("CASKFILE_CRASH_ROUNDS").is_some() || !cfg!(debug_assertions) { 1 } else { 53 };
+    let (mut games, mut failures) = (0, Vec::new());
+    for (at, first) in ACTIONS.into_iter().filter(|first| *first != ComeAndDie).enumerate() {
+        for (offset, second) in ACTIONS.into_iter().enumerate() {
+            for place in ((1 + (at + offset) as u64 % step)..).step_by(step as usize) {
+                let game = AssertUnwindSafe(|| play(first, second, place, end, durability));
+                match std::panic::catch_unwind(game) {
+                    Ok(true) => games += 1,
+                    Ok(false) => break,
+                    Err(panic) => {
+                        let why = panic.downcast_ref::<String>().cloned();
+                        let why = why.or_else(|| panic.downcast_ref::<&str>().map(|why| why.to_string()));
+                        failures.push(format!("{first:?}, at call {place} {second:?}: {}", why.unwrap_or_default()));
+                        if place > 300 {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    println!("{end:?}, {durability:?}: {games} games");
+    assert!(failures.is_empty(), "{} of {games} games failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn whatever_another_process_does_between_two_calls_both_see_the_same_in_the_end() {
+    try_all(End::GoesOn, Durability::Sync);
+    try_all(End::GoesOn, Durability::Os);
+}
+
+#[test]
+fn whoever_is_killed_after_another_process_acted_between_its_calls_takes_nothing_with_it() {
+    try_all(End::IsKilled, Durability::Sync);
+    try_all(End::IsKilled, Durability::Os);
+}
+
+#[test]
+fn a_power_cut_after_another_process_acted_between_two_calls_leaves_a_store_that_goes_on() {
+    try_all(End::PowerCut, Durability::Sync);
+    try_all(End::PowerCut, Durability::Os);
+}
