@@ -25,6 +25,7 @@ enum Action {
     Read,
     Sync,
     Compact,
+    CompactAndPut,
     CompactInVain,
     Reopen,
     ReopenToRead,
@@ -35,7 +36,7 @@ enum Action {
 
 use Action::*;
 
-const ACTIONS: [Action; 14] = [
+const ACTIONS: [Action; 15] = [
     Put,
     PutLarge,
     PutWithoutSpace,
@@ -45,6 +46,7 @@ const ACTIONS: [Action; 14] = [
     Read,
     Sync,
     Compact,
+    CompactAndPut,
     CompactInVain,
     Reopen,
     ReopenToRead,
@@ -207,6 +209,7 @@ impl Player {
             Read => knowledge.look(&self.cask),
             Sync => self.cask.sync(),
             Compact => self.cask.compact().map(drop),
+            CompactAndPut => self.cask.compact().and_then(|_| self.put(knowledge, KEYS[0], 8)),
             CompactInVain => {
                 self.disk.fail(When::next().of(Verb::Rename).by(&self.disk), Fault::Os(libc::EIO), Repeat::Once);
                 self.cask.compact().map(drop).or_else(|error| match error {
@@ -276,7 +279,15 @@ fn play(first: Action, second: Action, place: u64, end: End, durability: Durabil
     let outcome = one.act(first, &knowledge);
     disk.clear_hooks();
     disk.clear_faults();
-    if reached.load(Ordering::SeqCst) == 0 {
+    let reached = reached.load(Ordering::SeqCst) != 0;
+    if end == End::PowerCut {
+        // Also after its last call.
+        for seed in 0..4 {
+            after_power_cut(&disk.reboot(&mut Choices::from_seed(seed)), &knowledge, durability);
+        }
+        return reached;
+    }
+    if !reached {
         return false;
     }
     let disk = match end {
@@ -289,13 +300,7 @@ fn play(first: Action, second: Action, place: u64, end: End, durability: Durabil
             disk
         }
         End::IsKilled => disk.process(),
-        End::PowerCut => {
-            for seed in 0..4 {
-                let disk = disk.reboot(&mut Choices::from_seed(seed));
-                after_power_cut(&disk, &knowledge, durability);
-            }
-            return true;
-        }
+        End::PowerCut => unreachable!("handled above"),
     };
     for player in [&two, &reader] {
         player.act(Read, &knowledge).unwrap();
