@@ -14,6 +14,7 @@ use crate::format::{
 use crate::log::group::Group;
 use crate::log::recover::{directory, rewrite};
 use crate::log::scan::{Reason, Stop};
+use crate::log::search::search;
 use crate::log::{LogFile, append};
 use crate::{Error, Result};
 
@@ -204,7 +205,8 @@ impl Turn<'_> {
         let first = writer.group.unit.entries.first().map_or(end, |entry| entry.offset);
         writer.highest_used = writer.group.unit.entries.last().map_or(0, |entry| entry.header.index);
         writer.last_end = end;
-        let written = append::append(&self.log, &mut writer.covered, start, writer.group.finish());
+        let (bytes, records) = writer.group.finish_units();
+        let written = append::append(&self.log, &mut writer.covered, start, bytes, records.ends());
         engine.counters.groups.fetch_add(1, Ordering::Relaxed);
         let Err(error) = written else {
             let shown = engine.change(&ingest, |view| view.apply(&writer.group.unit));
@@ -214,7 +216,11 @@ impl Turn<'_> {
         };
         let error = self.log.io("append", error);
         let stop = self.look_again(&ingest, first)?;
-        self.cut(&ingest, stop.unit)?;
+        // A disk or a limit that takes nothing at all takes no end mark either, and needs none.
+        let clean = search(&self.log, &stop).is_ok_and(|beyond| beyond.data_end == stop.unit);
+        if stop.reason != Reason::EndMark || !clean {
+            self.cut(&ingest, stop.unit)?;
+        }
         Err(error)
     }
 

@@ -10,6 +10,9 @@ use crate::format::END_MARK_LEN;
 const SMALLEST_STEP: u64 = 64 << 10;
 const LARGEST_STEP: u64 = 64 << 20;
 
+/// On every file system, a block of a file starts at a multiple of this.
+const SMALLEST_BLOCK: u64 = 512;
+
 /// Extends by a quarter of the log's length, so that small stores stay small and large ones are seldom extended.
 fn extension_step(log_end: u64) -> u64 {
     (log_end / 4).clamp(SMALLEST_STEP, LARGEST_STEP).next_multiple_of(4096)
@@ -20,16 +23,31 @@ fn extension_step(log_end: u64) -> u64 {
 /// The file is extended first if the group does not fit into what it covers (`covered`, kept up to date here):
 /// a sync of bytes in space that the file already covers is about a third cheaper, since the length is not changed.
 ///
+/// A record or batch that ends where the space does would be whole, and so seen by others, and the log could neither
+/// go on behind it nor be cut there, for want of room for an end mark. So where a unit's end mark would be the first
+/// thing in a block, or beyond what the file covers, it is written before the group. `unit_ends` are these places.
+///
 /// # Errors
 ///
 /// If anything is written at all before an error, the caller must look what is there.
-pub(crate) fn append(log: &LogFile, covered: &mut u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn append(
+    log: &LogFile,
+    covered: &mut u64,
+    offset: u64,
+    bytes: &[u8],
+    unit_ends: impl Iterator<Item = u64>,
+) -> io::Result<()> {
     let end = offset + bytes.len() as u64;
     if end > *covered {
         let len = end + extension_step(end);
         // Not being able to extend is no failure: a limit on file sizes may allow the group and not the step.
         if log.file.set_len(len).is_ok() {
             *covered = len;
+        }
+    }
+    for unit_end in unit_ends {
+        if unit_end % SMALLEST_BLOCK == 0 || unit_end + END_MARK_LEN > *covered {
+            write_all(&*log.file, unit_end, &[0; END_MARK_LEN as usize])?;
         }
     }
     write_all(&*log.file, offset, bytes)?;

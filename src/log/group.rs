@@ -87,9 +87,14 @@ impl Group {
 
     /// The bytes to be written, the end mark included.
     pub(crate) fn finish(&mut self) -> &[u8] {
+        self.finish_units().0
+    }
+
+    /// The same, and the records that they hold.
+    pub(crate) fn finish_units(&mut self) -> (&[u8], &Unit) {
         let len = self.bytes.len() + END_MARK_LEN as usize;
         self.bytes.resize(len, 0);
-        &self.bytes
+        (&self.bytes, &self.unit)
     }
 
     /// The bytes without an end mark, for a file that is written piece by piece; the group goes on behind them.

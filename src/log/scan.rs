@@ -47,6 +47,12 @@ impl Unit {
         self.entries.push(Entry { offset, header, proof, key: start..self.keys.len() });
     }
 
+    /// Where its records end, for all records after which the log may end.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = u64> + '_ {
+        let last = self.entries.iter().filter(|entry| !entry.header.flags.more);
+        last.map(|entry| entry.offset + entry.header.padded_len())
+    }
+
     /// The full key of one of this unit's records.
     pub(crate) fn key(&self, entry: &Entry) -> &[u8] {
         &self.keys[entry.key.clone()]

@@ -1,0 +1,356 @@
+//! What runs out: space, file sizes, descriptors, threads, maps. Nothing acknowledged is lost, nothing is left behind,
+//! and when there is some again, writes work again.
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use caskfile::{Cask, Config, Durability, Error, Result};
+
+mod common;
+#[path = "common/hooked.rs"]
+mod hooked;
+#[path = "common/process.rs"]
+mod process;
+#[path = "common/refusal.rs"]
+mod refusal;
+
+use common::TempDir;
+use hooked::HookedDisk;
+use process::{Process, arguments, say};
+use refusal::{io_kind, refused, says, store_with};
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        directory.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Puts larger and smaller values until nothing more fits. Returns how many were put, and the error that ended it.
+fn put_until_full(cask: &Cask) -> (usize, Error) {
+    let mut count = 0;
+    for len in [50_000, 5_000, 500, 50] {
+        loop {
+            match cask.put(format!("key-{count:05}"), vec![count as u8; len]) {
+                Ok(()) => count += 1,
+                Err(error) if len == 50 => return (count, error),
+                Err(_) => break,
+            }
+        }
+    }
+    unreachable!("the last length is the one that returns")
+}
+
+fn assert_all_there(cask: &Cask, count: usize) {
+    let pairs = cask.list("key-").unwrap();
+    assert_eq!(pairs.len(), count);
+    for (number, pair) in pairs.iter().enumerate() {
+        assert_eq!(pair.key, format!("key-{number:05}").as_bytes());
+        assert!(pair.value.iter().all(|byte| *byte == number as u8));
+    }
+    cask.verify().unwrap();
+}
+
+/// One store comes to the end of the space, and after `more` of it was made, goes on.
+fn fills_up_and_goes_on(directory: &Path, config: &Config, kind: ErrorKind, more: impl FnOnce()) {
+    let path = directory.join("store");
+    let cask = Cask::open_with(&path, config).unwrap();
+    let (count, error) = put_until_full(&cask);
+    assert_eq!(io_kind(&error), kind, "{error:?}");
+    says(&error, &path, &[]);
+    assert!(count > 10);
+    assert_all_there(&cask, count);
+
+    let error = refused(cask.compact());
+    assert_eq!(io_kind(&error), kind, "{error:?}");
+    assert_eq!(names(directory), ["store"], "the compaction that failed left nothing");
+    assert_all_there(&cask, count);
+    assert_all_there(&Cask::open_with(&path, &Config::new().read_only(true)).unwrap(), count);
+
+    more();
+    cask.put("after", "there is space again").unwrap();
+    cask.compact().unwrap();
+    cask.close().unwrap();
+    let cask = Cask::open(&path).unwrap();
+    assert_eq!(cask.get("after").unwrap().value, b"there is space again");
+    assert_all_there(&cask, count);
+    cask.close().unwrap();
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_space_made_on_it_is_used() {
+    let Some(arguments) = arguments() else {
+        let name = "a_full_disk_loses_nothing_and_space_made_on_it_is_used";
+        let directory = TempDir::new();
+        let Some(mut other) = Process::start_with_own_mounts(name, &[directory.path().to_str().unwrap()]) else {
+            return;
+        };
+        while let Some(said) = other.hear() {
+            println!("{name}: skipped, {said}");
+        }
+        return other.succeed();
+    };
+    let directory = Path::new(&arguments[0]);
+    let mount = |options: &str| {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "caskfile-test"]).arg(directory).status().unwrap().success()
+    };
+    let unmount = || assert!(Command::new("umount").arg(directory).status().unwrap().success());
+    if !mount("size=1m") {
+        return say("mount is not allowed");
+    }
+    unmount();
+    for durability in [Durability::Sync, Durability::Os, Durability::Interval(Duration::from_millis(1))] {
+        assert!(mount("size=1m"));
+        let config = Config::new().durability(durability);
+        fills_up_and_goes_on(directory, &config, ErrorKind::StorageFull, || assert!(mount("remount,size=8m")));
+        unmount();
+    }
+
+    // There is no space even to begin.
+    assert!(mount("size=64k"));
+    let ballast = directory.join("ballast");
+    fs::write(&ballast, vec![1; 1 << 20]).unwrap_err();
+    let path = directory.join("store");
+    let error = refused(Cask::open(&path));
+    assert_eq!(io_kind(&error), ErrorKind::StorageFull);
+    says(&error, &path, &[]);
+    assert_eq!(names(directory), ["ballast"]);
+    fs::remove_file(&ballast).unwrap();
+    store_with(&path, &[("key", "value")]);
+    unmount();
+}
+
+fn limit(resource: libc::__rlimit_resource_t, soft: u64) {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limits` is there to be written to, and then to be read from.
+    let set = unsafe {
+        libc::getrlimit(resource, &mut limits);
+        limits.rlim_cur = soft.min(limits.rlim_max);
+        libc::setrlimit(resource, &limits)
+    };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_loses_nothing() {
+    let Some(arguments) = arguments() else {
+        for durability in ["sync", "os"] {
+            let directory = TempDir::new();
+            let name = "a_limit_on_the_size_of_files_loses_nothing";
+            Process::start(name, &[directory.path().to_str().unwrap(), durability]).succeed();
+        }
+        return;
+    };
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    let directory = Path::new(&arguments[0]);
+    let durability = if arguments[1] == "sync" { Durability::Sync } else { Durability::Os };
+    let path = directory.join("store");
+    let cask = Cask::open_with(&path, &Config::new().durability(durability)).unwrap();
+    // Not a multiple of anything: the limit falls into the middle of a record.
+    limit(libc::RLIMIT_FSIZE, 300_003);
+    let (count, error) = put_until_full(&cask);
+    assert_eq!(io_kind(&error), ErrorKind::FileTooLarge, "{error:?}");
+    says(&error, &path, &["append"]);
+    assert_all_there(&cask, count);
+    cask.delete_prefix("key-0000").unwrap_or_default();
+    limit(libc::RLIMIT_FSIZE, u64::MAX);
+    cask.put("after", "the limit is gone").unwrap();
+    let expected = cask.list("").unwrap();
+    cask.close().unwrap();
+    let cask = Cask::open(&path).unwrap();
+    assert_eq!(cask.list("").unwrap(), expected);
+    cask.verify().unwrap();
+}
+
+/// Also where exactly the end mark behind a record finds no room any more: a record that is whole can be seen, so it
+/// cannot be taken back, and without an end mark the log could not go on behind it.
+#[test]
+fn wherever_the_limit_on_the_size_of_files_falls_the_handle_goes_on_once_it_is_gone() {
+    let Some(arguments) = arguments() else {
+        let directory = TempDir::new();
+        let name = "wherever_the_limit_on_the_size_of_files_falls_the_handle_goes_on_once_it_is_gone";
+        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
+    };
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    let path = Path::new(&arguments[0]).join("store");
+    let config = Config::new().durability(Durability::Os);
+    store_with(&path, &[("key", "before")]);
+    let len = || fs::metadata(&path).unwrap().len();
+    let reader = Cask::open_with(&path, &Config::new().read_only(true)).unwrap();
+    for room in (0..160).step_by(4) {
+        limit(libc::RLIMIT_FSIZE, len() + room);
+        let cask = Cask::open_with(&path, &config).unwrap();
+        let mut last = cask.get("key").unwrap().value;
+        for attempt in 0..5 {
+            match cask.put("key", format!("attempt {attempt}")) {
+                Ok(()) => last = format!("attempt {attempt}").into_bytes(),
+                Err(Error::Io { source, .. }) => assert_eq!(source.kind(), ErrorKind::FileTooLarge),
+                Err(error) => panic!("room for {room}, attempt {attempt}: {error}"),
+            }
+            assert_eq!(cask.get("key").unwrap().value, last, "{room}");
+            assert_eq!(reader.get("key").unwrap().value, last, "{room}");
+        }
+        limit(libc::RLIMIT_FSIZE, u64::MAX);
+        cask.put("key", "before").unwrap();
+        cask.close().unwrap();
+    }
+
+    // It was longer already before there was a limit.
+    limit(libc::RLIMIT_FSIZE, 100);
+    let cask = Cask::open_with(&path, &config).unwrap();
+    for _ in 0..2 {
+        assert_eq!(io_kind(&refused(cask.put("key", "too late"))), ErrorKind::FileTooLarge);
+    }
+    limit(libc::RLIMIT_FSIZE, u64::MAX);
+    cask.put("key", "after").unwrap();
+    cask.compact().unwrap();
+    cask.verify().unwrap();
+    assert_eq!(reader.get("key").unwrap().value, b"after");
+}
+
+#[test]
+fn without_a_free_descriptor_calls_fail_and_nothing_is_lost() {
+    let Some(arguments) = arguments() else {
+        let directory = TempDir::new();
+        let name = "without_a_free_descriptor_calls_fail_and_nothing_is_lost";
+        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
+    };
+    let directory = Path::new(&arguments[0]);
+    let out_of_descriptors = |error: &Error| {
+        let Error::Io { source, .. } = error else { panic!("{error:?}") };
+        assert_eq!(source.raw_os_error(), Some(libc::EMFILE), "{error}");
+        says(error, directory, &[]);
+    };
+    limit(libc::RLIMIT_NOFILE, 64);
+    let ballast = RefCell::new(Vec::new());
+    let set_free = |free: usize| {
+        let mut ballast = ballast.borrow_mut();
+        while let Ok(file) = File::open("/dev/null") {
+            ballast.push(file);
+        }
+        let kept = ballast.len() - free;
+        ballast.truncate(kept);
+    };
+    let unlimited = || ballast.borrow_mut().clear();
+
+    // How many are needed, each call finds out by itself; with fewer it must fail, and with that many succeed.
+    let path = directory.join("store");
+    let mut opened = None;
+    for free in 0.. {
+        set_free(free);
+        match Cask::open(&path) {
+            Ok(cask) => opened = Some(cask),
+            Err(error) => out_of_descriptors(&error),
+        }
+        unlimited();
+        let found = names(directory);
+        assert!(found.is_empty() || found == ["store"], "{found:?}");
+        if opened.is_some() {
+            break;
+        }
+    }
+    let cask = opened.expect("the loop ends with it");
+
+    set_free(0);
+    if let Err(error) = cask.put("key", "if the directory need not be synced") {
+        out_of_descriptors(&error);
+        assert!(!cask.exists("key").unwrap());
+    }
+    set_free(1);
+    cask.put("key", "first").unwrap();
+    // From then on, no call for a single key needs another.
+    set_free(0);
+    cask.put("key", "value").unwrap();
+    assert_eq!(cask.get("key").unwrap().value, b"value");
+    assert_eq!(cask.list("").unwrap().len(), 1);
+    cask.verify().unwrap();
+    out_of_descriptors(&refused(cask.compact()));
+    cask.put("key", "after").unwrap();
+    unlimited();
+    assert_eq!(names(directory), ["store"]);
+
+    // Another process has compacted, and the new file cannot be opened.
+    Cask::open(&path).unwrap().compact().unwrap();
+    set_free(0);
+    out_of_descriptors(&refused(cask.get("key")));
+    out_of_descriptors(&refused(cask.put("key", "")));
+    out_of_descriptors(&refused(Cask::open_with(&path, &Config::new().read_only(true))));
+    unlimited();
+    assert_eq!(cask.get("key").unwrap().value, b"after");
+    cask.put("key", "at last").unwrap();
+
+    // One is free: enough for the new file, and not for syncing the directory when it has its name.
+    set_free(1);
+    let compacted: Result<_> = cask.compact();
+    unlimited();
+    match compacted {
+        Err(Error::Io { source, .. }) => assert_eq!(source.raw_os_error(), Some(libc::EMFILE)),
+        Err(Error::Poisoned { .. }) => assert!(matches!(cask.put("key", ""), Err(Error::Poisoned { .. }))),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(names(directory), ["store"]);
+    assert_eq!(cask.get("key").unwrap().value, b"at last");
+    let _ = cask.close();
+    let cask = Cask::open(&path).unwrap();
+    assert_eq!(cask.get("key").unwrap().value, b"at last");
+    cask.verify().unwrap();
+    cask.close().unwrap();
+}
+
+#[test]
+fn without_a_free_thread_a_handle_that_needs_one_is_not_opened() {
+    let Some(arguments) = arguments() else {
+        let directory = TempDir::new();
+        process::open_to_all(directory.path());
+        let name = "without_a_free_thread_a_handle_that_needs_one_is_not_opened";
+        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
+    };
+    // The limit does not apply to the superuser.
+    process::drop_privileges();
+    let path = Path::new(&arguments[0]).join("store");
+    limit(libc::RLIMIT_NPROC, 0);
+    let config = Config::new().durability(Durability::Interval(Duration::from_millis(1)));
+    let error = refused(Cask::open_with(&path, &config));
+    assert_eq!(io_kind(&error), ErrorKind::WouldBlock, "{error:?}");
+    says(&error, &path, &["thread"]);
+    assert!(!path.exists());
+    store_with(&path, &[("key", "value")]);
+}
+
+/// Address space, say, or the kernel's limit on the number of maps.
+#[test]
+fn a_store_that_cannot_be_mapped_is_read_without_a_map() {
+    let directory = TempDir::new();
+    let path = directory.join("store");
+    let refusing = Arc::new(AtomicBool::new(true));
+    let refused = Arc::clone(&refusing);
+    let disk = Arc::new(HookedDisk::new(move |call| match call {
+        "map" if refused.load(Ordering::Relaxed) => Err(ErrorKind::OutOfMemory.into()),
+        _ => Ok(()),
+    }));
+    let cask = Cask::open_on(disk, &path, &Config::new().durability(Durability::Os)).unwrap();
+    let other = Cask::open_with(&path, &Config::new().durability(Durability::Os)).unwrap();
+    for round in 0..6 {
+        refusing.store(round % 2 == 0, Ordering::Relaxed);
+        cask.put("ours", format!("{round}").repeat(300_000)).unwrap();
+        other.put("theirs", format!("{round}").repeat(300_000)).unwrap();
+        assert_eq!(cask.get("ours").unwrap().value, format!("{round}").repeat(300_000).as_bytes());
+        assert_eq!(cask.get("theirs").unwrap().value, format!("{round}").repeat(300_000).as_bytes());
+        // SAFETY: nothing but the library changes the file.
+        let mapped = unsafe { cask.mapped() };
+        assert_eq!(&mapped.get("ours").unwrap()[..], format!("{round}").repeat(300_000).as_bytes());
+        if round % 3 == 2 {
+            cask.compact().unwrap();
+        }
+    }
+    cask.verify().unwrap();
+}
