@@ -73,6 +73,27 @@ fn a_lock_that_someone_else_holds_is_waited_for_as_long_as_configured() {
     assert_eq!(Cask::open(&path).unwrap().get("key").unwrap().value, b"after");
 }
 
+/// Whoever makes a store of an empty file locks it for that; or it is somebody else's file altogether.
+#[test]
+fn the_lock_of_an_empty_file_is_waited_for_as_long_as_configured() {
+    let directory = TempDir::new();
+    let path = directory.join("store");
+    let holder = File::create(&path).unwrap();
+    fs2::FileExt::lock_exclusive(&holder).unwrap();
+    let unchanged = Unchanged::from_now_on(&path);
+    for patience in [Duration::ZERO, Duration::from_millis(30)] {
+        let error = refused(Cask::open_with(&path, &Config::new().connection_timeout(patience)));
+        match &error {
+            Error::LockTimeout { waited, .. } => assert!(*waited >= patience, "{waited:?}"),
+            other => panic!("{other:?}"),
+        }
+        says(&error, &path, &["locked by another writer"]);
+    }
+    unchanged.check();
+    fs2::FileExt::unlock(&holder).unwrap();
+    Cask::open_with(&path, &Config::new().connection_timeout(Duration::ZERO)).unwrap().put("key", "value").unwrap();
+}
+
 #[test]
 fn a_timeout_of_zero_tries_once() {
     let directory = TempDir::new();

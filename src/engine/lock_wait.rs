@@ -53,6 +53,15 @@ impl Engine {
         Error::LockTimeout { path: self.path.to_path_buf(), waited: deadline.waited() }
     }
 
+    /// Pauses before another try at a lock that somebody else has.
+    pub(crate) fn wait_a_moment(&self, deadline: &Deadline) -> Result<()> {
+        if deadline.is_over() {
+            return Err(self.lock_timeout(deadline));
+        }
+        self.disk.pause(deadline.left().map_or(LONGEST_PAUSE, |left| left.min(LONGEST_PAUSE)));
+        Ok(())
+    }
+
     /// Takes the file's lock; `true` if it had to wait for it. Tries at least once, however little time is left.
     pub(crate) fn wait_for_lock(&self, log: &LogFile, deadline: &Deadline) -> Result<bool> {
         let mut pause = FIRST_PAUSE;

@@ -50,7 +50,7 @@ pub use verify::Verification;
 
 use crate::config::{Config, Durability};
 use crate::disk::{Access, Disk};
-use crate::log::create::Opening;
+use crate::log::create::{self, Opening};
 use crate::{Error, Result};
 
 use durability::{IntervalSync, SyncState};
@@ -115,12 +115,14 @@ impl Engine {
             closing: AtomicBool::new(false),
             counters: Counters::default(),
         };
-        let log = Arc::new(crate::log::create::open(&*engine.disk, &engine.path, engine.opening())?);
+        let deadline = engine.deadline();
+        let log = create::open(&*engine.disk, &engine.path, engine.opening(), || engine.wait_a_moment(&deadline))?;
+        let log = Arc::new(log);
         let view = engine.read_log(log, 1)?;
         *write(&engine.view) = Some(view);
         if !config.get_read_only() {
             // The first turn looks at the log's end under the lock, and mends it.
-            engine.solo(engine.deadline(), |_turn| Ok(()))?;
+            engine.solo(deadline, |_turn| Ok(()))?;
         }
         Ok(engine)
     }

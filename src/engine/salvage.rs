@@ -85,7 +85,7 @@ pub(crate) fn salvage_on(disk: &dyn Disk, from: &Path, to: &Path) -> Result<Salv
     let resolve = |path: &Path| disk.resolve(path).map_err(|e| Error::io("resolve", path, e));
     let (from, to): (Arc<Path>, PathBuf) = (resolve(from)?.into(), resolve(to)?);
     let opening = Opening { access: Access::Read, create: false, mode: 0 };
-    let log = Arc::new(create::open(disk, &from, opening)?);
+    let log = Arc::new(create::open(disk, &from, opening, || Ok(()))?);
     let found = read_all(&log)?;
     let mode = log.file.stat().map_err(|e| log.io("stat", e))?.mode;
     let next = Unfinished::new(disk, &to, mode, found.highest_index)?;

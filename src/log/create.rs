@@ -29,8 +29,17 @@ pub(crate) struct Opening {
 const ATTEMPTS: u32 = 1000;
 
 /// Opens the store at `path`, which is resolved, and makes it first if that was asked for.
-pub(crate) fn open(disk: &dyn Disk, path: &Arc<Path>, opening: Opening) -> Result<LogFile> {
-    for _ in 0..ATTEMPTS {
+///
+/// `wait` is called while somebody else has the lock of an empty file, and pauses or gives up.
+pub(crate) fn open(
+    disk: &dyn Disk,
+    path: &Arc<Path>,
+    opening: Opening,
+    mut wait: impl FnMut() -> Result<()>,
+) -> Result<LogFile> {
+    let mut attempts = 0;
+    while attempts < ATTEMPTS {
+        attempts += 1;
         let file = match disk.open(path, opening.access) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound && opening.create => {
@@ -40,7 +49,12 @@ pub(crate) fn open(disk: &dyn Disk, path: &Arc<Path>, opening: Opening) -> Resul
             Err(e) => return Err(Error::io("open", path, e)),
         };
         if opening.create && file.len().map_err(|e| Error::io("ask for the length", path, e))? == 0 {
-            fill_empty(disk, path, &*file)?;
+            if file.try_lock().map_err(|e| Error::io("lock", path, e))? {
+                fill_empty(disk, path, &*file)?;
+            } else {
+                wait()?;
+                attempts = 0;
+            }
             continue;
         }
         return LogFile::open(file, path);
@@ -138,16 +152,12 @@ fn create(disk: &dyn Disk, path: &Path, mode: u32) -> Result<()> {
     }
 }
 
-/// Puts a new store in the place of an empty file, unless somebody else is about to.
+/// Puts a new store in the place of an empty file whose lock the caller has, unless somebody else has just done so.
 ///
-/// The lock on the empty file decides between several who try: whoever has it and still finds the file empty, and
-/// under this path, renames a finished store over it.
+/// The lock decides between several who try: whoever has it and still finds the file empty, and under this path,
+/// renames a finished store over it.
 fn fill_empty(disk: &dyn Disk, path: &Path, empty: &dyn DiskFile) -> Result<()> {
     let error = |operation| move |e| Error::io(operation, path, e);
-    if !empty.try_lock().map_err(error("lock"))? {
-        disk.pause(std::time::Duration::from_millis(1));
-        return Ok(());
-    }
     let still_empty = empty.len().map_err(error("ask for the length"))? == 0;
     let stat = empty.stat().map_err(error("stat"))?;
     if !still_empty || !names(disk, path, &stat)? {
