@@ -1,0 +1,239 @@
+//! Makes a test's calls on a real handle and brings the answers into a form that can be compared.
+
+#![allow(dead_code)]
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use caskfile::{Batch, Cask, Error, KvPair, Scan};
+
+use super::history::{BatchPart, Bytes, Call, Key, Pair, Refusal, State, listed, predict, ranged};
+use super::ops::BUCKETS;
+
+/// What a read says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    Pair(Option<(Bytes, u64)>),
+    There(bool),
+    Pairs(Vec<KvPair>),
+    Names(Vec<Vec<u8>>),
+    Keys(u64),
+    Nothing,
+}
+
+/// What a write says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Receipt {
+    /// The index of its last record, where the call tells.
+    pub index: Option<u64>,
+    /// Whether the call tells about an index.
+    pub tells: bool,
+    pub deleted: Option<u64>,
+}
+
+pub fn in_bucket(cask: &Cask, bucket: usize) -> Result<Cask, Error> {
+    cask.bucket(BUCKETS[bucket])
+}
+
+fn pair(found: Result<KvPair, Error>) -> Result<Answer, Error> {
+    match found {
+        Ok(pair) => Ok(Answer::Pair(Some((pair.value.into(), pair.last_index)))),
+        Err(Error::KeyNotFound) => Ok(Answer::Pair(None)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes pairs from both ends, in an order that `how` decides, and puts them in key order again.
+fn from_both_ends(mut scan: Scan, how: u8) -> Result<Vec<KvPair>, Error> {
+    let expected = scan.len();
+    let (mut front, mut back) = (Vec::new(), Vec::new());
+    let mut turn = 0;
+    loop {
+        let forward = how == 0 || (how >> (turn % 8)) & 1 == 0;
+        turn += 1;
+        let next = match (forward, how & 2 == 0) {
+            (true, true) => scan.next(),
+            (true, false) => scan.next_ref().map(|pair| pair.map(|pair| pair.to_pair())),
+            (false, true) => scan.next_back(),
+            (false, false) => scan.next_back_ref().map(|pair| pair.map(|pair| pair.to_pair())),
+        };
+        match next {
+            Some(pair) if forward => front.push(pair?),
+            Some(pair) => back.push(pair?),
+            None => break,
+        }
+    }
+    front.extend(back.into_iter().rev());
+    assert_eq!(front.len(), expected, "a scan knows how many pairs it will return");
+    Ok(front)
+}
+
+/// Makes a call that reads.
+pub fn ask(cask: &Cask, call: &Call) -> Result<Answer, Error> {
+    match call {
+        Call::Get((bucket, key), how) => {
+            let cask = in_bucket(cask, *bucket)?;
+            match how % 4 {
+                0 => pair(cask.get(key)),
+                1 => {
+                    let mut value = b"what was here before".to_vec();
+                    pair(cask.get_into(key, &mut value).map(|index| KvPair::new(key.clone(), value, index)))
+                }
+                2 => cask.exists(key).map(Answer::There),
+                _ => {
+                    // SAFETY: only this library writes to the stores of tests that come here.
+                    let slice = unsafe { cask.mapped() }.get(key);
+                    pair(slice.map(|slice| KvPair::new(key.clone(), slice.to_vec(), slice.last_index())))
+                }
+            }
+        }
+        Call::List(bucket, prefix, how) => {
+            let cask = in_bucket(cask, *bucket)?;
+            Ok(Answer::Pairs(match how % 4 {
+                0 => cask.list(prefix)?,
+                1 => {
+                    let mut pairs = Vec::new();
+                    cask.visit(prefix, |pair| {
+                        pairs.push(pair.to_pair());
+                        ControlFlow::Continue(())
+                    })?;
+                    pairs
+                }
+                _ => from_both_ends(cask.scan(prefix)?, how / 4)?,
+            }))
+        }
+        Call::Range(bucket, from, to, how) => {
+            let cask = in_bucket(cask, *bucket)?;
+            from_both_ends(cask.range((from.clone(), to.clone()))?, *how).map(Answer::Pairs)
+        }
+        Call::Buckets => cask.buckets().map(Answer::Names),
+        Call::Stats => cask.stats().map(|stats| Answer::Keys(stats.keys)),
+        Call::Verify => cask.verify().map(|verified| Answer::Keys(verified.keys)),
+        _ => Ok(Answer::Nothing),
+    }
+}
+
+/// What a call that reads must say in a state.
+pub fn answer(call: &Call, state: &State) -> Answer {
+    let pairs = |(key, pair): (&Key, &Pair)| KvPair::new(key.1.clone(), pair.value.to_vec(), pair.index);
+    match call {
+        Call::Get(key, how) if how % 4 == 2 => Answer::There(state.contains_key(key)),
+        Call::Get(key, _) => Answer::Pair(state.get(key).map(|pair| (pair.value.clone(), pair.index))),
+        Call::List(bucket, prefix, _) => Answer::Pairs(listed(state, *bucket, prefix).map(pairs).collect()),
+        Call::Range(bucket, from, to, _) => Answer::Pairs(ranged(state, *bucket, from, to).map(pairs).collect()),
+        Call::Buckets => {
+            let names: BTreeSet<usize> = state.keys().map(|(bucket, _)| *bucket).collect();
+            Answer::Names(names.into_iter().map(|bucket| BUCKETS[bucket].to_vec()).collect())
+        }
+        Call::Stats | Call::Verify => Answer::Keys(state.len() as u64),
+        _ => Answer::Nothing,
+    }
+}
+
+/// Makes a call that may write.
+pub fn tell(cask: &Cask, call: &Call) -> Result<Receipt, Error> {
+    let previous =
+        |key: &Key, index: &Option<u64>| index.map(|index| KvPair::new(key.1.clone(), "not compared", index));
+    let told = |pair: KvPair, key: &Key, value: &Bytes| {
+        assert_eq!((&pair.key, &*pair.value), (&key.1, &**value), "the pair that a write returns is what it wrote");
+        Receipt { index: Some(pair.last_index), tells: true, deleted: None }
+    };
+    Ok(match call {
+        Call::Put(key, value) => {
+            in_bucket(cask, key.0)?.put(&key.1, value)?;
+            Receipt::default()
+        }
+        Call::Delete(key) => {
+            in_bucket(cask, key.0)?.delete(&key.1)?;
+            Receipt::default()
+        }
+        Call::AtomicPut(key, value, index) => {
+            told(in_bucket(cask, key.0)?.atomic_put(&key.1, value, previous(key, index).as_ref())?, key, value)
+        }
+        Call::AtomicDelete(key, index) => {
+            in_bucket(cask, key.0)?.atomic_delete(&key.1, previous(key, index).as_ref())?;
+            Receipt::default()
+        }
+        Call::Update(key, value) => told(in_bucket(cask, key.0)?.update(&key.1, |_| value.to_vec())?, key, value),
+        Call::Write(parts) => {
+            let mut batch = Batch::new();
+            for part in parts {
+                let (BatchPart::Put(key, _)
+                | BatchPart::Delete(key)
+                | BatchPart::ExpectIndex(key, _)
+                | BatchPart::ExpectAbsent(key)) = part;
+                let batch = batch.bucket(BUCKETS[key.0]);
+                match part {
+                    BatchPart::Put(key, value) => batch.put(&key.1, value),
+                    BatchPart::Delete(key) => batch.delete(&key.1),
+                    BatchPart::ExpectIndex(key, index) => batch.expect_index(&key.1, *index),
+                    BatchPart::ExpectAbsent(key) => batch.expect_absent(&key.1),
+                };
+            }
+            Receipt { index: cask.write(&batch)?, tells: true, deleted: None }
+        }
+        Call::DeletePrefix(bucket, prefix) => {
+            Receipt { deleted: Some(in_bucket(cask, *bucket)?.delete_prefix(prefix)?), ..Receipt::default() }
+        }
+        Call::Sync => {
+            cask.sync()?;
+            Receipt::default()
+        }
+        Call::Compact => {
+            cask.compact()?;
+            Receipt::default()
+        }
+        _ => Receipt::default(),
+    })
+}
+
+/// Whether what a write said fits the changes that it should have made, whose last index in the store is known if
+/// the last of them is a put.
+pub fn check_receipt(receipt: &Receipt, changes: usize, last_put: Option<u64>, before: u64) -> Result<(), String> {
+    if receipt.tells && receipt.index.is_some() != (changes > 0) {
+        return Err(format!("{changes} changes were expected, and the index returned is {:?}", receipt.index));
+    }
+    if receipt.index.is_some_and(|index| index <= before) {
+        return Err(format!("index {:?} was returned, though {before} was handed out before", receipt.index));
+    }
+    if let (Some(index), Some(put)) = (receipt.index, last_put) {
+        if index != put {
+            return Err(format!("index {index} was returned, and the store has {put}"));
+        }
+    }
+    if receipt.deleted.is_some_and(|deleted| deleted != changes as u64) {
+        return Err(format!("{changes} keys were to be deleted, and {:?} are said to be", receipt.deleted));
+    }
+    Ok(())
+}
+
+/// How the contract refuses a call in a state, if it does.
+pub fn refusal(call: &Call, state: &State, read_only: bool) -> Option<Refusal> {
+    match call {
+        Call::AtomicDelete(_, None) => Some(Refusal::PreviousNotSpecified),
+        _ if call.is_read() => None,
+        _ if read_only => Some(Refusal::ReadOnly),
+        _ => predict(call, state).err(),
+    }
+}
+
+/// The index of a key, looked up by itself.
+pub fn index_of(cask: &Cask, key: &Key) -> Result<Option<u64>, Error> {
+    match in_bucket(cask, key.0)?.get(&key.1) {
+        Ok(pair) => Ok(Some(pair.last_index)),
+        Err(Error::KeyNotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Everything that a handle shows.
+pub fn read_all(cask: &Cask) -> Result<State, Error> {
+    let mut state = State::new();
+    for bucket in 0..BUCKETS.len() {
+        for pair in in_bucket(cask, bucket)?.scan("")? {
+            let KvPair { key, value, last_index } = pair?;
+            state.insert((bucket, key), Pair { value: value.into(), index: last_index });
+        }
+    }
+    Ok(state)
+}

@@ -1,0 +1,747 @@
+//! A simulated disk's life: processes come and go, and at every call that changes the disk the power may be cut.
+//!
+//! [`Life::step`] makes moves and compares what comes of them with the history. Before each call that changes the
+//! disk, and after each step, copies of the disk are taken as a power cut might leave them, and each begins a life
+//! of its own ([`recover`]): it must open, hold a state that the history allows, and work. In those lives, too, the
+//! power may be cut.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
+use caskfile::{Cask, Error};
+
+use crate::dice::Dice;
+use crate::history::{Call, History, Key, Refusal, State, difference, predict};
+use crate::ops::{Filler, Kept, Op, Part, Place, Previous, Setup, Value};
+use crate::plan::{Act, Calls, Failure, HANDLES, Move, Step};
+use crate::player::{Answer, answer, ask, check_receipt, index_of, read_all, refusal, tell};
+
+pub const STORE: &str = "/store";
+
+/// The shortest file that can be a store: its header and an end mark.
+const SHORTEST: usize = 72;
+
+/// The calls that change what a power cut may leave.
+const CHANGING: [Verb; 9] = [
+    Verb::CreateNew,
+    Verb::Link,
+    Verb::Rename,
+    Verb::Remove,
+    Verb::SyncDir,
+    Verb::WriteAt,
+    Verb::SetLen,
+    Verb::SyncData,
+    Verb::SyncAll,
+];
+
+/// How many power cuts were tried out: in first lives, in the lives after those, and so on.
+pub static CUTS: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+
+/// How often the power is cut.
+#[derive(Debug, Clone, Copy)]
+pub struct Weather {
+    /// How many ways to be found after a power cut are tried at a call.
+    pub outcomes: u32,
+    /// Only at one call in so many.
+    pub one_in: u64,
+    /// How many lives may follow this one, each after a power cut in the one before.
+    pub lives: u32,
+    /// How many followed each other up to now.
+    pub generation: usize,
+    /// All ways there are to be found, up to so many, in sectors of this size, before any random ones.
+    pub exhaustive: Option<(u32, u64)>,
+}
+
+impl Weather {
+    pub const CALM: Weather = Weather { outcomes: 0, one_in: 1, lives: 0, generation: 0, exhaustive: None };
+
+    /// The weather in a life after a power cut.
+    fn after(self) -> Weather {
+        Weather { outcomes: 1, one_in: 12, lives: self.lives - 1, generation: self.generation + 1, exhaustive: None }
+    }
+}
+
+pub type Outcome = Result<(), String>;
+
+#[derive(Clone)]
+pub struct Life(Arc<Mutex<World>>);
+
+struct Handle {
+    cask: Cask,
+    setup: Setup,
+    disk: SimDisk,
+    /// The last change of its own that it was told of.
+    wrote: usize,
+    /// A sync of the file has failed, here or elsewhere, and it may have to be told yet.
+    troubled: bool,
+    poisoned: bool,
+    /// It may have failed to give the lock up, and then has it until it is closed.
+    sticky: bool,
+}
+
+/// A call that has begun and not returned.
+#[derive(Clone)]
+struct Pending {
+    call: Call,
+    /// Where in the history it stands, once somebody has seen what it wrote.
+    seen: Option<usize>,
+}
+
+struct World {
+    disk: SimDisk,
+    history: History,
+    /// The calls under way, the outer one first.
+    pending: Vec<Pending>,
+    handles: [Option<Handle>; HANDLES],
+    /// That there is a store was acknowledged.
+    created: bool,
+    weather: Weather,
+    dice: Dice,
+    /// The first thing that went wrong in a power cut, or in between.
+    failure: Option<String>,
+    /// Another process is at work between two calls of the one that makes a move, whose pending calls are so many.
+    interrupted: Option<usize>,
+    /// Something was planned to go wrong in this move.
+    disturbed: bool,
+}
+
+impl World {
+    fn acknowledge(&mut self, upto: usize) {
+        self.created = true;
+        self.history.durable_up_to(upto);
+    }
+
+    /// The call that may have written something that nobody has seen.
+    fn unseen(&self) -> Option<&Call> {
+        self.pending.last().filter(|pending| pending.seen.is_none()).map(|pending| &pending.call)
+    }
+}
+
+impl Life {
+    pub fn new(disk: SimDisk, weather: Weather, dice: Dice) -> Life {
+        Life::after(disk, History::default(), None, false, weather, dice)
+    }
+
+    fn after(
+        disk: SimDisk,
+        history: History,
+        pending: Option<Call>,
+        created: bool,
+        weather: Weather,
+        dice: Dice,
+    ) -> Life {
+        let life = Life(Arc::new(Mutex::new(World {
+            disk,
+            history,
+            pending: pending.map(|call| Pending { call, seen: None }).into_iter().collect(),
+            handles: [const { None }; HANDLES],
+            created,
+            weather,
+            dice,
+            failure: None,
+            interrupted: None,
+            disturbed: false,
+        })));
+        life.watch();
+        life
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn disk(&self) -> SimDisk {
+        self.world().disk.clone()
+    }
+
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(self.world().history.last())
+    }
+
+    /// Cuts the power at the disk's calls from here on.
+    fn watch(&self) {
+        let world = self.world();
+        if world.weather.lives == 0 {
+            return;
+        }
+        for verb in CHANGING {
+            // The disk belongs to the life, so the life must not belong to the disk.
+            let life = Arc::downgrade(&self.0);
+            world.disk.before(When::next().of(verb), Repeat::Forever, move |_| {
+                if let Some(world) = life.upgrade() {
+                    Life(world).cut(&format!("before a call to {verb:?}"));
+                }
+            });
+        }
+    }
+
+    /// Tries out power cuts at this moment.
+    pub fn cut(&self, place: &str) {
+        let mut world = self.world();
+        let Weather { outcomes, one_in, lives, exhaustive, .. } = world.weather;
+        if lives == 0 || world.failure.is_some() || !world.dice.one_in(one_in) {
+            return;
+        }
+        if let Some((most, sector)) = exhaustive {
+            let mut choices = Choices::exhaustive();
+            for tried in 0..most {
+                world.disk.set_sector(sector);
+                let disk = world.disk.reboot(&mut choices);
+                world = self.found(world, disk, || format!("{place}, sectors of {sector}, outcome {tried} of all"));
+                if world.failure.is_some() {
+                    return;
+                }
+                if !choices.advance() {
+                    break;
+                }
+            }
+        }
+        for _ in 0..outcomes {
+            let (sector, garbage) = (world.dice.choose(&[1, 8, 64, 512, 512, 4096]), world.dice.one_in(4));
+            world.disk.set_sector(sector);
+            world.disk.set_garbage(garbage);
+            let seed = world.dice.below(1 << 32);
+            let (mut choices, kept) = match world.dice.below(6) {
+                0 => (Choices::keep_nothing(), String::from("nothing kept")),
+                1 => (Choices::keep_all(), String::from("all kept")),
+                _ => (Choices::from_seed(seed), format!("some kept, by {seed}")),
+            };
+            let disk = world.disk.reboot(&mut choices);
+            world = self.found(world, disk, || format!("{place}, sectors of {sector}, garbage {garbage}, {kept}"));
+            if world.failure.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Begins the life of a disk that was found after a power cut.
+    fn found<'w>(
+        &'w self,
+        mut world: MutexGuard<'w, World>,
+        disk: SimDisk,
+        what: impl FnOnce() -> String,
+    ) -> MutexGuard<'w, World> {
+        CUTS[world.weather.generation].fetch_add(1, Ordering::Relaxed);
+        let (weather, dice) = (world.weather.after(), Dice::new(world.dice.roll()));
+        let life =
+            Life::after(disk, world.history.clone(), world.unseen().cloned(), world.created, weather, dice.clone());
+        drop(world);
+        let outcome = recover(&life, dice);
+        world = self.world();
+        if let Err(error) = outcome {
+            world.failure.get_or_insert(format!("power cut {}:\n{error}", what()));
+        }
+        world
+    }
+
+    /// What went wrong in a power cut, if anything did.
+    fn check(&self) -> Outcome {
+        self.world().failure.take().map_or(Ok(()), Err)
+    }
+
+    pub fn step(&self, step: &Step) -> Outcome {
+        let outcome = match step {
+            Step::Calm(act) => self.act(act),
+            Step::Kill { at, written, during } => self.kill(*at, *written, during),
+            Step::Fail { at, calls, failure, forever, during } => self.fail(*at, *calls, *failure, *forever, during),
+            Step::Between { at, during, other } => self.between(*at, during, other),
+            Step::PowerCut(seed) => self.power_cut(&mut Choices::from_seed(*seed)),
+            Step::CachesDropped => self.drop_caches(),
+        };
+        // What went wrong in a power cut came first.
+        self.check()?;
+        outcome?;
+        self.cut("after it");
+        self.check()
+    }
+
+    /// Makes a move in which nothing is made to go wrong.
+    pub fn act(&self, act: &Move) -> Outcome {
+        let told = self.play(act, |_| {})?;
+        self.judge(act, told)
+    }
+
+    /// What is to be said of a move that nothing was planned to disturb.
+    fn judge(&self, act: &Move, told: Result<(), Error>) -> Outcome {
+        let at = act.handle;
+        match told {
+            Ok(()) => Ok(()),
+            Err(Error::LockTimeout { .. }) if self.is_locked(at) => {
+                self.forget_pending();
+                Ok(())
+            }
+            Err(Error::Poisoned { .. }) if self.may_be_poisoned(at) => self.observe(false),
+            Err(Error::Io { source, .. }) if self.finds_nothing(act, &source) => Ok(()),
+            Err(error) => Err(format!("{act:?}: {error}")),
+        }
+    }
+
+    /// A reader cannot open what nobody has made.
+    fn finds_nothing(&self, act: &Move, source: &std::io::Error) -> bool {
+        let reader = matches!(act.act, Act::Open(Setup { read_only: true, .. }));
+        reader && source.kind() == std::io::ErrorKind::NotFound && !self.world().created
+    }
+
+    fn may_be_poisoned(&self, at: usize) -> bool {
+        let mut world = self.world();
+        let Some(handle) = &mut world.handles[at] else { return false };
+        handle.poisoned |= handle.troubled;
+        handle.poisoned
+    }
+
+    fn forget_pending(&self) {
+        let mut world = self.world();
+        let outer = world.interrupted.unwrap_or(0);
+        world.pending.truncate(outer);
+    }
+
+    /// Makes a move, after `disturb` was shown whose calls it will make. An error of the store's is for the caller
+    /// to judge; then the call may still be pending.
+    fn play(&self, act: &Move, disturb: impl FnOnce(&SimDisk)) -> Result<Result<(), Error>, String> {
+        let at = act.handle;
+        if matches!(act.act, Act::Open(_)) {
+            self.close(at)?;
+        }
+        let existing = self.world().handles[at].as_ref().map(|handle| handle.disk.clone());
+        let disk = existing.clone().unwrap_or_else(|| self.process());
+        disturb(&disk);
+        match &act.act {
+            Act::Open(setup) => Ok(self.open(at, *setup, &disk)),
+            Act::Close => {
+                self.close(at)?;
+                Ok(Ok(()))
+            }
+            Act::Call(op) => {
+                if existing.is_none() {
+                    if let Err(error) = self.open(at, Setup::DEFAULT, &disk) {
+                        return Ok(Err(error));
+                    }
+                }
+                self.call(at, op)
+            }
+        }
+    }
+
+    /// A process that is about to begin.
+    fn process(&self) -> SimDisk {
+        self.world().disk.process()
+    }
+
+    fn open(&self, at: usize, setup: Setup, disk: &SimDisk) -> Result<(), Error> {
+        let there = disk.contents(STORE).is_some();
+        let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &setup.config())?;
+        let mut world = self.world();
+        // Who finds a store may find one whose name a power cut takes away.
+        world.created |= !there;
+        let disk = disk.clone();
+        world.handles[at] =
+            Some(Handle { cask, setup, disk, wrote: 0, troubled: false, poisoned: false, sticky: false });
+        Ok(())
+    }
+
+    /// Whether somebody else may have the lock for longer than this thread can wait.
+    fn is_locked(&self, at: usize) -> bool {
+        let world = self.world();
+        let mut others = world.handles.iter().enumerate().filter(|(other, _)| *other != at);
+        let exclusive = |handle: &Handle| (handle.setup.exclusive || handle.sticky) && !handle.setup.read_only;
+        world.interrupted.is_some() || others.any(|(_, handle)| handle.as_ref().is_some_and(exclusive))
+    }
+
+    /// Closes a handle; errors are the disk's, if there were any.
+    fn close(&self, at: usize) -> Outcome {
+        let locked = self.is_locked(at);
+        let Some(handle) = self.take(at) else { return Ok(()) };
+        match handle.cask.close() {
+            Ok(()) if locked || handle.poisoned || handle.troubled => {}
+            Ok(()) if handle.wrote > 0 => self.world().acknowledge(handle.wrote),
+            Ok(()) => {}
+            Err(Error::Poisoned { .. }) if handle.troubled || handle.poisoned => {}
+            Err(Error::Io { .. } | Error::Poisoned { .. }) if self.world().disturbed => {}
+            Err(error) => return Err(format!("close: {error}")),
+        }
+        Ok(())
+    }
+
+    fn take(&self, at: usize) -> Option<Handle> {
+        self.world().handles[at].take()
+    }
+
+    /// Makes a call and compares what it says with the history, unless it fails for reasons that lie in the disk.
+    fn call(&self, at: usize, op: &Op) -> Result<Result<(), Error>, String> {
+        let (cask, setup, poisoned, call, from);
+        {
+            let mut world = self.world();
+            let world = &mut *world;
+            let Some(handle) = &world.handles[at] else { return Ok(Ok(())) };
+            (cask, setup, poisoned) = (handle.cask.clone(), handle.setup, handle.poisoned);
+            call = world.history.call(op, || world.disk.contents(STORE).unwrap_or_default());
+            from = world.history.len();
+            if !call.is_read() {
+                world.pending.push(Pending { call: call.clone(), seen: None });
+            }
+        }
+        if call.is_read() {
+            return match ask(&cask, &call) {
+                Ok(said) => self.check_answer(&call, &said, from).map(Ok),
+                Err(error) => Ok(Err(error)),
+            };
+        }
+        let told = tell(&cask, &call);
+        let mut world = self.world();
+        let world = &mut *world;
+        let receipt = match told {
+            Ok(receipt) if poisoned => return Err(format!("{receipt:?} from a poisoned handle")),
+            Ok(receipt) => receipt,
+            Err(error) => {
+                let Some(refused) = Refusal::of(&error) else { return Ok(Err(error)) };
+                world.pending.pop();
+                let possible = (from..=world.history.len())
+                    .any(|at| refusal(&call, world.history.state(at), setup.read_only).as_ref() == Some(&refused));
+                return if possible { Ok(Ok(())) } else { Err(format!("refused: {error}")) };
+            }
+        };
+        let seen = world.pending.pop().and_then(|pending| pending.seen);
+        let position = if let Some(position) = seen {
+            position
+        } else {
+            let changes = predict(&call, world.history.last());
+            let changes = changes.map_err(|refused| format!("{receipt:?} instead of {refused:?}"))?;
+            let look = |key: &Key| index_of(&cask, key).map_err(|error| error.to_string());
+            let last_put = match changes.last() {
+                Some((key, Some(_))) => look(key)?,
+                _ => None,
+            };
+            check_receipt(&receipt, changes.len(), last_put, world.history.highest_seen)?;
+            if changes.is_empty() { from } else { world.history.commit(&changes, look)? }
+        };
+        world.history.highest_seen = world.history.highest_seen.max(receipt.index.unwrap_or(0));
+        if let Some(handle) = world.handles[at].as_mut().filter(|_| position > from) {
+            handle.wrote = position;
+        }
+        let acknowledges = setup.durability == Kept::Sync && call.commits();
+        if acknowledges || matches!(call, Call::Sync | Call::Compact) {
+            world.acknowledge(position);
+        }
+        Ok(Ok(()))
+    }
+
+    /// A read may have seen any state that there was while it was under way.
+    fn check_answer(&self, call: &Call, said: &Answer, from: usize) -> Outcome {
+        let fits =
+            |world: &World| (from..=world.history.len()).any(|at| answer(call, world.history.state(at)) == *said);
+        if fits(&self.world()) {
+            return Ok(());
+        }
+        // Or what another process is just writing, which it has then made known.
+        if self.world().unseen().is_some() {
+            self.observe(true)?;
+        }
+        let world = self.world();
+        if fits(&world) {
+            return Ok(());
+        }
+        Err(format!("{call:?} said {said:?}, expected {:?}", answer(call, world.history.last())))
+    }
+
+    /// Looks whether what is under way has come to be seen; `going_on` if its caller has not returned yet.
+    fn observe(&self, going_on: bool) -> Outcome {
+        let disk = self.process();
+        let found = if disk.contents(STORE).is_none() {
+            State::new()
+        } else {
+            let found = Cask::open_on(Arc::new(disk), STORE, &Setup::READER.config()).and_then(|cask| read_all(&cask));
+            found.map_err(|error| format!("an observer was told: {error}"))?
+        };
+        self.compare(&found, going_on).map_err(|error| format!("an observer found: {error}"))
+    }
+
+    fn compare(&self, found: &State, going_on: bool) -> Outcome {
+        let mut world = self.world();
+        let world = &mut *world;
+        if *found != **world.history.last() {
+            let Some(call) = world.unseen().cloned() else {
+                return Err(difference(found, world.history.last()));
+            };
+            let newest = world.history.len();
+            let at = world.history.find(found, Some(&call))?;
+            if at <= newest {
+                return Err(format!("an old state: {}", difference(found, world.history.last())));
+            }
+            if let Some(pending) = world.pending.last_mut() {
+                pending.seen = Some(at);
+            }
+        }
+        if !going_on {
+            world.pending.truncate(world.interrupted.unwrap_or(0));
+        }
+        Ok(())
+    }
+
+    fn kill(&self, at: u8, written: u16, during: &Move) -> Outcome {
+        let mut victim = None;
+        self.world().disturbed = true;
+        let told = self.play(during, |disk| {
+            disk.fail(When::nth(u64::from(at)).by(disk), Fault::Kill(usize::from(written)), Repeat::Once);
+            victim = Some(disk.clone());
+        });
+        // At the latest now.
+        if let Some(victim) = victim {
+            victim.kill();
+        }
+        self.world().disk.clear_faults();
+        self.world().disturbed = false;
+        drop(self.take(during.handle));
+        match told? {
+            Err(error @ (Error::Corrupt { .. } | Error::NotCaskfile { .. } | Error::Other(_))) => {
+                Err(format!("{during:?}: {error}"))
+            }
+            _ => self.observe(false),
+        }
+    }
+
+    fn fail(&self, at: u8, calls: Calls, failure: Failure, forever: bool, during: &Move) -> Outcome {
+        let verbs: &[Verb] = match calls {
+            Calls::Any => &[],
+            Calls::Writes => &[Verb::WriteAt],
+            Calls::Lengths => &[Verb::SetLen],
+            Calls::Syncs => &[Verb::SyncData, Verb::SyncAll, Verb::SyncDir],
+            Calls::Reads => &[Verb::ReadAt, Verb::NextData, Verb::Len],
+            Calls::Names => &[Verb::Rename, Verb::Link, Verb::Remove, Verb::Stat, Verb::CreateNew],
+        };
+        let fault = match failure {
+            Failure::InputOutput => Fault::Os(libc::EIO),
+            Failure::NoSpace => Fault::Os(libc::ENOSPC),
+            Failure::Short(bytes) => Fault::Short(usize::from(bytes)),
+        };
+        let repeat = if forever { Repeat::Forever } else { Repeat::Once };
+        let syncs_may_fail = matches!(calls, Calls::Any | Calls::Syncs) && matches!(fault, Fault::Os(_));
+        {
+            let mut world = self.world();
+            world.disturbed = true;
+            let seed = world.dice.roll();
+            world.disk.set_failed_syncs(match seed % 3 {
+                0 => Choices::keep_nothing(),
+                1 => Choices::keep_all(),
+                _ => Choices::from_seed(seed),
+            });
+        }
+        let told = self.play(during, |disk| {
+            if verbs.is_empty() {
+                disk.fail(When::nth(u64::from(at)).by(disk), fault, repeat);
+            }
+            for &verb in verbs {
+                disk.fail(When::nth(u64::from(at)).of(verb).by(disk), fault, repeat);
+            }
+        });
+        {
+            let mut world = self.world();
+            world.disk.clear_faults();
+            world.disturbed = false;
+            // A failed sync of one process is reported to all that have the file open, once.
+            world.handles.iter_mut().flatten().for_each(|handle| handle.troubled |= syncs_may_fail);
+            if let Some(handle) = &mut world.handles[during.handle] {
+                handle.sticky |= calls == Calls::Any;
+            }
+        }
+        match told? {
+            Ok(()) => Ok(()),
+            Err(Error::Poisoned { .. }) => {
+                if let Some(handle) = &mut self.world().handles[during.handle] {
+                    handle.poisoned = true;
+                }
+                self.observe(false)
+            }
+            Err(Error::Io { .. } | Error::CompactionRefused { .. }) => {
+                // Nothing was written, or it was cut off again.
+                self.forget_pending();
+                self.observe(false)
+            }
+            told => self.judge(during, told),
+        }
+    }
+
+    fn between(&self, at: u8, during: &Move, other: &Move) -> Outcome {
+        if during.handle == other.handle {
+            self.act(during)?;
+            return self.act(other);
+        }
+        // The other one is there before, so that its opening is not what happens in between.
+        if matches!(other.act, Act::Call(_)) && self.world().handles[other.handle].is_none() {
+            let opening = Move { handle: other.handle, act: Act::Open(Setup::DEFAULT) };
+            self.act(&opening)?;
+        }
+        let told = self.play(during, |disk| {
+            let life = Arc::downgrade(&self.0);
+            let other = other.clone();
+            disk.before(When::nth(u64::from(at)).by(disk), Repeat::Once, move |_| {
+                let Some(world) = life.upgrade() else { return };
+                let life = Life(world);
+                if let Err(error) = life.interrupt(&other) {
+                    life.world().failure.get_or_insert(format!("in between: {error}"));
+                }
+            });
+        });
+        self.disk().clear_hooks();
+        self.watch();
+        self.check()?;
+        // The other one may have closed its handle, or have had the lock by the time this one tried.
+        let told = told?;
+        if matches!(told, Err(Error::LockTimeout { .. })) && self.is_locked(during.handle) {
+            self.forget_pending();
+            return Ok(());
+        }
+        self.judge(during, told)
+    }
+
+    fn interrupt(&self, other: &Move) -> Outcome {
+        // What the outer one has written may be seen already: then it comes before what this one does. If it is not
+        // to be seen, it is not written, or its lock keeps this one from writing.
+        self.observe(true)?;
+        {
+            let mut world = self.world();
+            world.interrupted = Some(world.pending.len());
+        }
+        let outcome = self.act(other);
+        self.world().interrupted = None;
+        outcome
+    }
+
+    /// Cuts the power for good, and goes on with what is found.
+    fn power_cut(&self, choices: &mut Choices) -> Outcome {
+        let disk = self.disk().reboot(choices);
+        self.begin_anew(disk)
+    }
+
+    fn drop_caches(&self) -> Outcome {
+        let handles = std::mem::take(&mut self.world().handles);
+        for handle in handles.into_iter().flatten() {
+            handle.disk.kill();
+        }
+        let disk = self.disk().fork();
+        disk.drop_caches();
+        self.begin_anew(disk)
+    }
+
+    fn begin_anew(&self, disk: SimDisk) -> Outcome {
+        let (old, handles) = {
+            let mut world = self.world();
+            (std::mem::replace(&mut world.disk, disk), std::mem::take(&mut world.handles))
+        };
+        old.clear_hooks();
+        old.cut();
+        drop(handles);
+        self.watch();
+        self.take_stock(Setup::DEFAULT)
+    }
+
+    /// Opens what is left after a power cut, and finds out which state it is.
+    fn take_stock(&self, setup: Setup) -> Outcome {
+        self.open(0, setup, &self.process()).map_err(|error| format!("after a power cut: {error}"))?;
+        let cask = self.world().handles[0].as_ref().map(|handle| handle.cask.clone());
+        let cask = cask.ok_or("it was just opened")?;
+        let found = read_all(&cask).map_err(|error| format!("after a power cut: {error}"))?;
+        self.settle(&found)
+    }
+
+    /// This was found after a power cut, and nothing of it is in doubt.
+    fn settle(&self, found: &State) -> Outcome {
+        let mut world = self.world();
+        let pending = world.unseen().cloned();
+        let at = world.history.find(found, pending.as_ref())?;
+        world.history.settle_at(at);
+        world.pending.clear();
+        Ok(())
+    }
+
+    /// Closes everything and looks at the store once more.
+    pub fn end(&self) -> Outcome {
+        for at in 0..HANDLES {
+            self.close(at)?;
+        }
+        self.check()?;
+        self.observe(true)?;
+        self.disk().clear_hooks();
+        Ok(())
+    }
+}
+
+/// A disk that was found after a power cut must hold what the history says, and work.
+fn recover(life: &Life, mut dice: Dice) -> Outcome {
+    let disk = life.disk();
+    let before = disk.contents(STORE);
+    match &before {
+        Some(bytes) if bytes.len() < SHORTEST => return Err(format!("a file of {} bytes was left", bytes.len())),
+        None if life.world().created => return Err(String::from("the store is gone")),
+        _ => {}
+    }
+    // A reader sees what a writer will find, and changes nothing.
+    let mut reader = None;
+    if before.is_some() && dice.one_in(3) {
+        let cask = Cask::open_on(Arc::new(disk.process()), STORE, &Setup::READER.config());
+        let cask = cask.map_err(|error| format!("a reader was told: {error}"))?;
+        let found = read_all(&cask).map_err(|error| format!("a reader was told: {error}"))?;
+        life.settle(&found).map_err(|error| format!("a reader found: {error}"))?;
+        if disk.contents(STORE) != before {
+            return Err(String::from("a reader has changed the file"));
+        }
+        reader = Some(cask);
+    }
+    let durability = dice.choose(&[Kept::Sync, Kept::Sync, Kept::Os]);
+    let setup = Setup { durability, exclusive: dice.one_in(8), pread: dice.one_in(4), read_only: false };
+    let outcome = life.take_stock(setup).and_then(|()| use_it(life, &reader, &mut dice));
+    life.check()?;
+    outcome.map_err(|error| format!("{setup:?}: {error}"))?;
+    // Whatever the durability was: closing has made it durable, and left nothing behind.
+    let stray = |path: &&Path| *path != Path::new(STORE) && !path.to_string_lossy().contains(".torn-");
+    if let Some(path) = disk.paths().iter().map(|path| path.as_path()).find(stray) {
+        return Err(format!("{} was left behind", path.display()));
+    }
+    let last = if dice.one_in(3) { disk.reboot(&mut Choices::keep_nothing()) } else { disk.process() };
+    let expected = life.state();
+    let cask = Cask::open_on(Arc::new(last), STORE, &Setup::READER.config());
+    let cask = cask.map_err(|error| format!("opened again: {error}"))?;
+    let found = read_all(&cask).map_err(|error| format!("opened again: {error}"))?;
+    if found != *expected {
+        return Err(format!("opened again: {}", difference(&found, &expected)));
+    }
+    let verified = cask.verify().map_err(|error| format!("verify at the end: {error}"))?;
+    if verified.torn_bytes > 0 || verified.keys != expected.len() as u64 {
+        return Err(format!("at the end: {verified:?}"));
+    }
+    disk.clear_hooks();
+    Ok(())
+}
+
+/// Writes to the store that was recovered in handle 0, beside a reader that had it open before, and closes it.
+fn use_it(life: &Life, reader: &Option<Cask>, dice: &mut Dice) -> Outcome {
+    life.check()?;
+    let cask = life.world().handles[0].as_ref().map(|handle| handle.cask.clone()).ok_or("it is open")?;
+    let verified = cask.verify().map_err(|error| format!("verify: {error}"))?;
+    if verified.torn_bytes > 0 {
+        return Err(format!("after recovery: {verified:?}"));
+    }
+    drop(cask);
+    let value = Value { len: 8 + dice.below(40) as u32, filler: dice.choose(&[Filler::Noise, Filler::Zeros]) };
+    let place = Place { bucket: 0, key: dice.below(4) as usize };
+    let ops = match dice.below(8) {
+        0 => vec![Op::Compact, Op::Put(place, value)],
+        1 => vec![Op::Write(vec![Part::Put(place, value), Part::Delete(Place { bucket: 0, key: 1 })])],
+        2 => vec![Op::AtomicPut(place, value, Previous::Current)],
+        3 => vec![Op::Put(place, value), Op::Sync],
+        4 => vec![],
+        _ => vec![Op::Put(place, value)],
+    };
+    for op in ops {
+        let what = format!("beside it, {op:?}");
+        let act = Move { handle: 0, act: Act::Call(op) };
+        life.act(&act)?;
+        life.check()?;
+        if let Some(reader) = reader {
+            let found = read_all(reader).map_err(|error| format!("{what}: {error}"))?;
+            life.compare(&found, true).map_err(|error| format!("{what}: {error}"))?;
+        }
+    }
+    life.close(0)
+}

@@ -1,0 +1,161 @@
+//! What happens in one crash test: operations of several processes, and what goes wrong meanwhile.
+
+use quickcheck::{Arbitrary, Gen};
+
+use crate::ops::{Op, Setup, below, one_in};
+
+/// How many processes there are, each with one handle.
+pub const HANDLES: usize = 3;
+
+/// Something that a handle does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Act {
+    /// Closes what the handle had open, and opens it in a new process.
+    Open(Setup),
+    Close,
+    /// On a handle that is not open, opens it first with the default settings.
+    Call(Op),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Move {
+    pub handle: usize,
+    pub act: Act,
+}
+
+/// How calls to the disk fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    InputOutput,
+    NoSpace,
+    Short(u16),
+}
+
+/// Which calls fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Calls {
+    Any,
+    Writes,
+    Lengths,
+    Syncs,
+    Reads,
+    Names,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    Calm(Move),
+    /// The process is killed at its `at`-th call, when it has written at most `written` bytes in that, or at the end.
+    Kill {
+        at: u8,
+        written: u16,
+        during: Move,
+    },
+    /// The `at`-th of these calls fails, and those after it until the move is over, if `forever`.
+    Fail {
+        at: u8,
+        calls: Calls,
+        failure: Failure,
+        forever: bool,
+        during: Move,
+    },
+    /// Another process steps in right before the `at`-th call.
+    Between {
+        at: u8,
+        during: Move,
+        other: Move,
+    },
+    /// And everything begins anew with what is left.
+    PowerCut(u64),
+    /// All processes are killed, and what only the cache held, and no sync will ever write, is gone.
+    CachesDropped,
+}
+
+impl Arbitrary for Act {
+    fn arbitrary(g: &mut Gen) -> Act {
+        match below(g, 12) {
+            0 => Act::Open(Setup::arbitrary(g)),
+            1 => Act::Close,
+            _ => Act::Call(Op::arbitrary(g)),
+        }
+    }
+
+    fn shrink(&self) -> Box<dyn Iterator<Item = Act>> {
+        match self {
+            Act::Open(setup) => Box::new(setup.shrink().map(Act::Open)),
+            Act::Close => quickcheck::empty_shrinker(),
+            Act::Call(op) => Box::new(op.shrink().map(Act::Call)),
+        }
+    }
+}
+
+impl Arbitrary for Move {
+    fn arbitrary(g: &mut Gen) -> Move {
+        Move { handle: below(g, HANDLES), act: Act::arbitrary(g) }
+    }
+
+    fn shrink(&self) -> Box<dyn Iterator<Item = Move>> {
+        let (handle, act) = (self.handle, self.act.clone());
+        let first = (handle > 0).then(|| Move { handle: handle - 1, act: act.clone() });
+        Box::new(first.into_iter().chain(act.shrink().map(move |act| Move { handle, act })))
+    }
+}
+
+impl Arbitrary for Step {
+    fn arbitrary(g: &mut Gen) -> Step {
+        let during = Move::arbitrary(g);
+        let far = if one_in(g, 3) { 40 } else { 8 };
+        let at = 1 + below(g, far) as u8;
+        match below(g, 40) {
+            0..=2 => {
+                let written = *g.choose(&[0, 1, 7, 8, 9, 24, 25, 32, 40, 48, 56, 64, 72, 80, 96, 128, 1000]).unwrap();
+                Step::Kill { at, written, during }
+            }
+            3..=5 => {
+                let all = [Calls::Any, Calls::Writes, Calls::Lengths, Calls::Syncs, Calls::Reads, Calls::Names];
+                let calls = *g.choose(&all).unwrap();
+                let at = if calls == Calls::Any { at } else { 1 + below(g, 3) as u8 };
+                let failure = match below(g, 5) {
+                    0 | 1 => Failure::InputOutput,
+                    2 => Failure::NoSpace,
+                    _ => Failure::Short(*g.choose(&[1, 7, 8, 24, 25, 40, 48, 56, 64, 72, 96, 700]).unwrap()),
+                };
+                Step::Fail { at, calls, failure, forever: bool::arbitrary(g), during }
+            }
+            6..=10 => Step::Between { at, during, other: Move::arbitrary(g) },
+            11 => Step::PowerCut(u64::arbitrary(g) % 1000),
+            12 if bool::arbitrary(g) => Step::CachesDropped,
+            _ => Step::Calm(during),
+        }
+    }
+
+    fn shrink(&self) -> Box<dyn Iterator<Item = Step>> {
+        match self.clone() {
+            Step::Calm(act) => Box::new(act.shrink().map(Step::Calm)),
+            Step::Kill { at, written, during } => {
+                let calm = std::iter::once(Step::Calm(during.clone()));
+                Box::new(calm.chain(during.shrink().map(move |during| Step::Kill { at, written, during })))
+            }
+            Step::Fail { at, calls, failure, forever, during } => {
+                let calm = std::iter::once(Step::Calm(during.clone()));
+                let again = move |during| Step::Fail { at, calls, failure, forever, during };
+                Box::new(calm.chain(during.shrink().map(again)))
+            }
+            Step::Between { at, during, other } => {
+                let calm = [Step::Calm(during.clone()), Step::Calm(other.clone())];
+                let (again, this) = (during.clone(), other.clone());
+                let outer = during.shrink().map(move |during| Step::Between { at, during, other: this.clone() });
+                let inner = other.shrink().map(move |other| Step::Between { at, during: again.clone(), other });
+                Box::new(calm.into_iter().chain(outer).chain(inner))
+            }
+            Step::PowerCut(_) | Step::CachesDropped => quickcheck::empty_shrinker(),
+        }
+    }
+}
+
+/// The steps that a seed stands for.
+pub fn plan(seed: u64, most: usize) -> Vec<Step> {
+    let g = &mut Gen::from_size_and_seed(most, seed);
+    let len = 1 + below(g, most);
+    (0..len).map(|_| Step::arbitrary(g)).collect()
+}
