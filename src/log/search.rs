@@ -83,7 +83,8 @@ fn take_in(log: &LogFile, stop: &Stop, offset: u64, header: &RecordHeader, beyon
     if !body_holds(log, offset, header)? {
         return Ok(());
     }
-    if states && header.body_len() == 8 {
+    // The form that the walk demands of it, too.
+    if states && header.key_len == 0 && header.value_len == 8 {
         let mut stated = [0; 8];
         let got = log.read_up_to(offset + RECORD_HEADER_LEN as u64, &mut stated)?;
         let stated = u64::from_le_bytes(stated);

@@ -1,0 +1,429 @@
+//! docs/FORMAT.md against the library: the page's tables, its worked example and its rules, through a reader of the
+//! test's own that was made from the page and uses nothing of the crate.
+
+#[path = "format/bytes.rs"]
+mod bytes;
+#[path = "format/cases.rs"]
+mod cases;
+#[path = "format/layout.rs"]
+mod layout;
+#[path = "format/library.rs"]
+mod library;
+#[path = "format/page.rs"]
+mod page;
+#[path = "format/reader.rs"]
+mod reader;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use bytes::{FILE_ID, FileBytes, record};
+use caskfile::disk::sim::{Repeat, SimDisk, Verb, When};
+use caskfile::{Batch, Cask, Config, Durability, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_BUCKET_LEN, MAX_VALUE_LEN};
+use layout::{
+    ALIGNMENT, DELETE, END_MARK_LEN, FILE_HEADER, FILE_HEADER_LEN, MARK, MAX_FILE_LEN, MAX_INDEX, MAX_INDEX_STEP, MORE,
+    MOVED, PUT, RECORD_HEADER, RECORD_HEADER_LEN, SYNCED, SYNCED_TO,
+};
+use library::PATH;
+use page::summary;
+use reader::{Reader, Record, Verdict, read};
+
+/// How many indexes a block has.
+const BLOCK: u64 = 1 << 20;
+
+#[test]
+fn the_tables_of_the_page_are_what_the_reader_goes_by() {
+    for (heading, layout, len) in
+        [("The file header", FILE_HEADER, FILE_HEADER_LEN), ("Records", RECORD_HEADER, RECORD_HEADER_LEN)]
+    {
+        let rows = page::table(heading, "| at | size |");
+        let fields = layout.iter().map(|&(name, at, size)| vec![at.to_string(), size.to_string(), name.to_owned()]);
+        let stated = rows.into_iter().map(|row| row[..3].to_vec());
+        assert_eq!(stated.collect::<Vec<_>>(), fields.collect::<Vec<_>>(), "{heading}");
+        let ends = layout.iter().fold(0, |end, &(name, at, size)| {
+            assert_eq!(at, end, "a gap before {name}");
+            at + size
+        });
+        assert_eq!(ends, len, "{heading}");
+    }
+    let named =
+        |head: &str| page::table("Records", head).into_iter().map(|row| (page::number(&row[0]), row[1].clone()));
+    let flags = [(SYNCED, "SYNCED"), (MORE, "MORE")].map(|(flag, name)| (flag, name.to_owned()));
+    assert_eq!(named("| flag |").collect::<Vec<_>>(), flags);
+    let kinds = [(PUT, "put"), (DELETE, "delete"), (MARK, "mark"), (SYNCED_TO, "SYNCED_TO"), (MOVED, "MOVED")];
+    assert_eq!(named("| kind |").collect::<Vec<_>>(), kinds.map(|(kind, name)| (kind, name.to_owned())));
+    assert_eq!(layout::crc32(b"123456789"), 0xcbf4_3926);
+}
+
+#[test]
+fn the_limits_of_the_page_are_those_of_reader_and_library() {
+    let stated: Vec<u64> = page::table("Limits", "| limit |").into_iter().map(|row| page::number(&row[1])).collect();
+    let limits = [
+        MAX_BUCKET_LEN as u64,
+        u64::from(u16::MAX),
+        caskfile::max_key_len(0) as u64,
+        MAX_VALUE_LEN as u64,
+        1,
+        MAX_INDEX,
+        MAX_INDEX_STEP,
+        MAX_FILE_LEN,
+        BLOCK,
+        MAX_BATCH_OPS as u64,
+        MAX_BATCH_BYTES,
+    ];
+    assert_eq!(stated, limits);
+    assert_eq!(layout::MAX_VALUE_LEN, MAX_VALUE_LEN as u64);
+    assert_eq!((layout::MAJOR, 0), (u64::from(caskfile::MAJOR_VERSION), caskfile::MINOR_VERSION));
+}
+
+#[test]
+fn the_worked_example_holds_what_the_page_says() {
+    let (file, lines) = page::dump();
+    assert!(page::says(&format!("These {} bytes are", file.len())));
+    let ours = read(&file);
+    assert_eq!(ours, library::verdict(&file));
+    let Verdict::Store(contents) = ours else { panic!("{ours:?}") };
+    assert_eq!(contents.pairs.into_iter().collect::<Vec<_>>(), page::dump_holds());
+    assert_eq!((contents.end as usize + END_MARK_LEN, contents.torn), (file.len(), 0));
+    // Where a comment begins with the name of a field, this field stands there.
+    let mut named = 0;
+    for (at, comment) in lines {
+        let name = comment.split([' ', ',']).next().unwrap_or_default().trim_end_matches(':');
+        let (layout, base) = if at < FILE_HEADER_LEN { (FILE_HEADER, 0) } else { (RECORD_HEADER, FILE_HEADER_LEN) };
+        let places = layout.iter().filter(|field| field.0 == name).map(|field| field.1);
+        let places: Vec<usize> = places.collect();
+        if at < FILE_HEADER_LEN + RECORD_HEADER_LEN && !places.is_empty() {
+            assert!(places.contains(&(at - base)), "{at:#x} {comment}");
+            named += 1;
+        }
+    }
+    assert!(named >= 13, "only {named} fields are named");
+}
+
+#[test]
+fn the_worked_example_follows_from_the_numbers_of_the_page() {
+    let first = record(0, MARK, BLOCK, b"", b"");
+    let file = FileBytes::new(0)
+        .push(first)
+        .push(record(SYNCED, PUT, BLOCK + 1, b"\0a", b"1"))
+        .push(record(SYNCED, DELETE, BLOCK + 2, b"\0a", b""))
+        .push(record(SYNCED | MORE, PUT, BLOCK + 3, b"\0b", b"22"))
+        .push(record(0, PUT, BLOCK + 4, b"\x01xc", b"333"))
+        .push(record(SYNCED, MARK, BLOCK + 5, b"", b""))
+        .end();
+    assert_eq!(file, page::dump().0);
+}
+
+#[test]
+fn the_library_writes_the_worked_example_byte_for_byte() {
+    let disk = SimDisk::new();
+    let cask = Cask::open_on(Arc::new(library::SameEveryTime(disk.clone())), PATH, &Config::new()).unwrap();
+    cask.put("a", "1").unwrap();
+    cask.delete("a").unwrap();
+    cask.write(Batch::new().put("b", "22").bucket("x").put("c", "333")).unwrap();
+    cask.close().unwrap();
+    assert_eq!(disk.contents(PATH).unwrap(), page::dump().0);
+}
+
+/// Files that every later version must read alike. Each states its verdict in its first line.
+#[test]
+fn the_files_in_tests_golden_are_read_as_they_say() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut files = 0;
+    for path in directory.read_dir().unwrap().map(|entry| entry.unwrap().path()) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let verdict = text.lines().next().and_then(|line| line.strip_prefix("; verdict: ")).unwrap();
+        let (file, _) = page::parse_dump(&text);
+        assert_eq!(summary(&read(&file)), verdict, "{}", path.display());
+        assert_eq!(library::verdict(&file), read(&file), "{}", path.display());
+        files += 1;
+    }
+    assert_eq!(files, 3);
+}
+
+#[test]
+fn every_rule_of_the_page_has_an_example_on_which_reader_and_library_agree() {
+    let mut wrong = String::new();
+    for case in cases::all() {
+        let (ours, theirs) = (read(&case.file), library::verdict(&case.file));
+        if summary(&ours) != case.verdict || ours != theirs {
+            wrong += &format!("{}:\n  page {}\n  reader {ours:?}\n  library {theirs:?}\n", case.name, case.verdict);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// Small files with every kind of record: as a close leaves one, and as a crash does.
+fn specimens() -> [Vec<u8>; 2] {
+    let log = FileBytes::new(4)
+        .push(record(0, PUT, 2, b"\0older", b"than the file"))
+        .push(record(SYNCED, MARK, 5, b"", b""))
+        .push(record(SYNCED | MORE, PUT, 6, b"\x01bk", b"1"))
+        .push(record(MORE, 0xc5, 7, b"later", b"kind"))
+        .push(record(0, DELETE, 8, b"\0older", b""))
+        .push(record(SYNCED, PUT, 9, b"\0k", b"22"))
+        .push(record(0, MOVED, 10, b"", b""));
+    let stated = log.len() as u64 - 8;
+    let log = log.push(record(0, SYNCED_TO, 11, b"", &stated.to_le_bytes())).push(record(0, PUT, 12, b"\0l", b""));
+    let torn = log.clone().push(record(MORE, PUT, 13, b"\0m", b"3")).push(record(0, PUT, 14, b"\0n", b"4"));
+    [log.push(record(SYNCED, MARK, 13, b"", b"")).end(), torn.raw(&[0; 30]).0]
+}
+
+fn agree(file: &[u8], story: impl FnOnce() -> String) -> Verdict {
+    let ours = read(file);
+    let theirs = library::verdict(file);
+    assert_eq!(ours, theirs, "{}: the page's reader (left) and the library (right)", story());
+    ours
+}
+
+#[test]
+fn reader_and_library_agree_on_every_truncation() {
+    for (n, file) in specimens().iter().enumerate() {
+        for len in 0..=file.len() {
+            let verdict = agree(&file[..len], || format!("specimen {n} cut to {len} bytes"));
+            assert_eq!(matches!(verdict, Verdict::Store(_)), len >= FILE_HEADER_LEN, "a cut is no proven damage");
+        }
+    }
+}
+
+#[test]
+fn reader_and_library_agree_on_every_flipped_bit() {
+    for (n, file) in specimens().iter().enumerate() {
+        let Verdict::Store(whole) = read(file) else { panic!("specimen {n} is sound") };
+        for bit in 0..file.len() * 8 {
+            let mut damaged = file.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let verdict = agree(&damaged, || format!("specimen {n}, bit {} of byte {}", bit % 8, bit / 8));
+            if let Verdict::Store(contents) = verdict {
+                assert!(contents.end >= whole.proven, "bit {bit}: damage to what was proven was taken for a torn tail");
+            }
+        }
+    }
+}
+
+/// A sequence of numbers that is the same every time (xorshift).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound.max(1) as u64) as usize
+    }
+
+    /// Does to a file what a disk, a program or a later version might.
+    fn damage(&mut self, file: &mut Vec<u8>, starts: &[usize]) {
+        let at = FILE_HEADER_LEN + self.below(file.len().saturating_sub(FILE_HEADER_LEN));
+        let len = self.below(file.len().saturating_sub(at).min(80)) + 1;
+        match self.below(7) {
+            0 => file.iter_mut().skip(at).take(len).for_each(|byte| *byte = 0),
+            1 => file.iter_mut().skip(at).take(len).for_each(|byte| *byte ^= self.below(256) as u8),
+            2 => file.truncate(at),
+            3 => file.resize(file.len() + len, 0),
+            4 => {
+                let (to, piece) = (at / ALIGNMENT * ALIGNMENT, starts[self.below(starts.len())]);
+                let piece = file.iter().copied().skip(piece).take(len).collect::<Vec<_>>();
+                file.iter_mut().skip(to).zip(piece).for_each(|(byte, new)| *byte = new);
+            }
+            // A header that says something else, with a right checksum, and half of the time its body's too.
+            _ => {
+                let start = starts[self.below(starts.len())];
+                self.forge(file, start);
+            }
+        }
+    }
+
+    fn forge(&mut self, file: &mut [u8], start: usize) {
+        if start + RECORD_HEADER_LEN > file.len() {
+            return;
+        }
+        let (_, at, size) = RECORD_HEADER[1 + self.below(6)];
+        let value = match self.below(4) {
+            0 => self.0,
+            1 => 1 << self.below(64),
+            _ => self.below(16) as u64,
+        };
+        file[start + at..start + at + size].copy_from_slice(&value.to_le_bytes()[..size]);
+        let header = &file[start..start + RECORD_HEADER_LEN];
+        let body = ["key_len", "value_len"].map(|name| layout::number(RECORD_HEADER, name, header) as usize);
+        let end = start + RECORD_HEADER_LEN + body[0] + body[1];
+        if self.below(2) == 0 && end <= file.len() {
+            let crc = layout::crc32(&file[start + 9..end]);
+            file[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+        }
+        let covered =
+            [&FILE_ID[..], &(start as u64).to_le_bytes(), &file[start + 4..start + RECORD_HEADER_LEN]].concat();
+        file[start..start + 4].copy_from_slice(&layout::crc32(&covered).max(1).to_le_bytes());
+    }
+}
+
+#[test]
+fn reader_and_library_agree_on_files_that_were_damaged_and_forged_at_random() {
+    let rounds = std::env::var("CASKFILE_FORMAT_ROUNDS").map_or(2_000, |rounds| rounds.parse().expect("a number"));
+    let specimens = specimens();
+    let mut verdicts = std::collections::BTreeMap::new();
+    for round in 0..rounds {
+        let mut numbers = Numbers((round + 1u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut file = specimens[numbers.below(2)].clone();
+        let starts: Vec<usize> = records(&file).iter().map(|record| record.offset).collect();
+        for _ in 0..=numbers.below(3) {
+            numbers.damage(&mut file, &starts);
+        }
+        let verdict = agree(&file, || format!("round {round}"));
+        let kind = match verdict {
+            Verdict::Store(contents) => (0, contents.torn > 0, contents.kept),
+            Verdict::Corrupt { .. } => (1, false, false),
+            _ => (2, false, false),
+        };
+        *verdicts.entry(kind).or_insert(0) += 1;
+    }
+    // Whole, torn, torn and kept, corrupt, refused: none of them so seldom that it might as well not be tried.
+    assert!(verdicts.len() == 5 && verdicts.values().all(|&n| n * 100 > rounds), "{verdicts:?}");
+}
+
+/// The records of a sound file.
+fn records(file: &[u8]) -> Vec<Record<'_>> {
+    let Verdict::Store(contents) = read(file) else { panic!("the file is sound") };
+    let (reader, mut records, mut at, mut previous) = (Reader::new(file), Vec::new(), FILE_HEADER_LEN, 0);
+    while (at as u64) < contents.end {
+        let Ok(record) = reader.record(at, previous) else { panic!("the reader has read it before") };
+        (at, previous) = (record.next, record.index);
+        records.push(record);
+    }
+    records
+}
+
+/// What the page says of files that writers leave, beyond what a reader checks.
+fn expect_orderly(file: &[u8]) {
+    let base_index = layout::number(FILE_HEADER, "base_index", file);
+    let (mut block, mut batch) = (base_index / BLOCK, false);
+    let records = records(file);
+    for record in &records {
+        let end = record.offset + RECORD_HEADER_LEN + record.key.len() + record.value.len();
+        assert!(file[end..record.next].iter().all(|&byte| byte == 0), "padding at {end}");
+        assert!(!(batch && record.flags & SYNCED != 0), "SYNCED in a batch at {}", record.offset);
+        batch = record.flags & MORE != 0;
+        if record.kind >= MARK {
+            assert!(record.key.is_empty(), "ancillary records have no key");
+            assert!(record.value.len() == if record.kind == SYNCED_TO { 8 } else { 0 }, "at {}", record.offset);
+        }
+        if record.kind == SYNCED_TO {
+            assert_eq!(record.flags, 0);
+            let stated = u64::from_le_bytes(record.value.try_into().unwrap()) as usize;
+            let boundary = records.iter().any(|other| other.offset == stated || other.next == stated);
+            assert!(boundary && stated <= record.offset, "a place that no sync can have ended at: {stated}");
+        }
+        if record.index / BLOCK > block {
+            assert_eq!(record.kind, MARK, "a block begins with a mark that was synced");
+            block = record.index / BLOCK;
+        }
+    }
+    assert!(file[records.last().map_or(FILE_HEADER_LEN, |last| last.next)..].iter().all(|&byte| byte == 0));
+    assert!(!batch);
+}
+
+fn open(disk: &SimDisk, durability: Durability) -> Cask {
+    Cask::open_on(Arc::new(disk.process()), PATH, &Config::new().durability(durability)).unwrap()
+}
+
+#[test]
+fn what_alternating_writers_leave_is_read_alike_at_every_moment() {
+    let disk = SimDisk::new();
+    let writers = [Durability::Sync, Durability::Sync, Durability::Os].map(|durability| open(&disk, durability));
+    for n in 0..60usize {
+        let cask = writers[n * 7 % 3].bucket(["", "bucket"][n % 2]).unwrap();
+        let (key, value) = (format!("key {}", n % 13), vec![n as u8; n * 5 % 70]);
+        match n % 5 {
+            3 => cask.delete(&key).unwrap(),
+            4 => {
+                let mut batch = Batch::new();
+                batch.put(&key, &value).bucket("other").put(&key, "x").delete("key 1");
+                assert!(cask.write(&batch).unwrap().is_some());
+            }
+            _ => cask.put(&key, &value).unwrap(),
+        }
+        let file = disk.contents(PATH).unwrap();
+        let Verdict::Store(ours) = read(&file) else { panic!("{:?}", read(&file)) };
+        assert_eq!(*ours, library::contents(&cask), "after step {n}");
+        assert!(file.len() > ours.end as usize + END_MARK_LEN, "the file reaches ahead of its log");
+        expect_orderly(&file);
+    }
+    let file = disk.contents(PATH).unwrap();
+    agree(&file, || "the file as it lies".to_owned());
+    assert!(records(&file).iter().any(|record| record.kind == SYNCED_TO), "alternating writers state what they synced");
+    assert!(writers.iter().all(|cask| cask.close().is_ok()));
+    let file = disk.contents(PATH).unwrap();
+    agree(&file, || "the file when all have closed it".to_owned());
+    expect_orderly(&file);
+    let records = records(&file);
+    let last = records.last().unwrap();
+    assert_eq!((last.kind, last.flags, last.next + END_MARK_LEN), (MARK, SYNCED, file.len()));
+}
+
+#[test]
+fn compaction_goes_the_steps_of_the_page_and_leaves_the_file_of_the_page() {
+    let disk = SimDisk::new();
+    let cask = open(&disk, Durability::Sync);
+    for n in 0..20 {
+        cask.put(format!("key {}", n % 7), format!("value {n}")).unwrap();
+    }
+    cask.bucket("b").unwrap().put("key", "in a bucket").unwrap();
+    cask.delete("key 3").unwrap();
+
+    // At each call that matters to the page: its name, and what the path names then.
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    for (verb, name) in [
+        (Verb::CreateNew, "create"),
+        (Verb::SyncAll, "fsync"),
+        (Verb::WriteAt, "write"),
+        (Verb::Rename, "rename"),
+        (Verb::SyncDir, "sync the directory"),
+        (Verb::Unlock, "unlock"),
+    ] {
+        let steps = Arc::clone(&steps);
+        disk.before(When::nth(1).of(verb), Repeat::Forever, move |disk| {
+            steps.lock().unwrap().push((name, disk.contents(PATH).unwrap()));
+        });
+    }
+    let before = disk.contents(PATH).unwrap();
+    cask.compact().unwrap();
+    disk.clear_hooks();
+    let mut steps = std::mem::take(&mut *steps.lock().unwrap());
+    let after = disk.contents(PATH).unwrap();
+    steps.dedup_by_key(|(name, _)| *name);
+    let names: Vec<_> = steps.iter().map(|(name, _)| *name).collect();
+    let page = ["create", "write", "fsync", "write", "rename", "sync the directory", "unlock"];
+    assert_eq!(names[..page.len()], page);
+
+    let old = &steps.iter().find(|(name, _)| *name == "rename").unwrap().1;
+    let old_records = records(old);
+    let moved = old_records.last().unwrap();
+    assert_eq!((moved.kind, moved.body_holds), (MOVED, true));
+    assert_eq!(old[..moved.offset], before[..moved.offset], "the old file's records are as they were");
+
+    agree(&after, || "the compacted file".to_owned());
+    expect_orderly(&after);
+    let base_index = layout::number(FILE_HEADER, "base_index", &after);
+    assert!(base_index >= moved.index);
+    let new_records = records(&after);
+    let (mark, carried) = new_records.split_last().unwrap();
+    assert_eq!((mark.kind, mark.flags, mark.index), (MARK, SYNCED, base_index + 1));
+    assert_eq!(carried.len(), 7);
+    let meaning = |file: &[u8], record: &Record<'_>| {
+        let end = record.offset + RECORD_HEADER_LEN + record.key.len() + record.value.len();
+        (file[record.offset + 4..record.offset + 8].to_vec(), file[record.offset + 9..end].to_vec())
+    };
+    for record in carried {
+        assert_eq!((record.kind, record.flags), (PUT, 0));
+        let origin = old_records.iter().find(|old| old.index == record.index).expect("carried over from the old file");
+        assert_eq!(meaning(&after, record), meaning(old, origin), "all but flags and place is unchanged");
+    }
+    let (Verdict::Store(then), Verdict::Store(now)) = (read(old), read(&after)) else { panic!("both are sound") };
+    assert_eq!(then.pairs, now.pairs);
+
+    cask.put("key 3", "again").unwrap();
+    let file = disk.contents(PATH).unwrap();
+    assert!(records(&file).last().unwrap().index > base_index + 1);
+    expect_orderly(&file);
+}

@@ -1,0 +1,71 @@
+//! The numbers of docs/FORMAT.md: layouts, limits, kinds, and the checksum.
+
+/// A field: its name on the page, where it starts, how long it is.
+pub type Field = (&'static str, usize, usize);
+
+pub const FILE_HEADER: &[Field] = &[
+    ("magic", 0, 8),
+    ("major", 8, 2),
+    ("minor", 10, 2),
+    ("reserved", 12, 4),
+    ("file_id", 16, 16),
+    ("base_index", 32, 8),
+    ("created", 40, 8),
+    ("reserved", 48, 12),
+    ("crc", 60, 4),
+];
+
+pub const RECORD_HEADER: &[Field] = &[
+    ("header_crc", 0, 4),
+    ("body_crc", 4, 4),
+    ("flags", 8, 1),
+    ("kind", 9, 1),
+    ("key_len", 10, 2),
+    ("value_len", 12, 4),
+    ("index", 16, 8),
+];
+
+pub const MAGIC: [u8; 8] = [0xca, 0x53, 0x4b, 0x46, 0x0d, 0x0a, 0x1a, 0x0a];
+pub const MAJOR: u64 = 1;
+pub const FILE_HEADER_LEN: usize = 64;
+pub const RECORD_HEADER_LEN: usize = 24;
+pub const END_MARK_LEN: usize = 8;
+pub const ALIGNMENT: usize = 8;
+pub const MAX_VALUE_LEN: u64 = 1 << 30;
+pub const MAX_FILE_LEN: u64 = 1 << 43;
+pub const MAX_INDEX: u64 = (1 << 62) - 1;
+pub const MAX_INDEX_STEP: u64 = 1 << 48;
+
+pub const SYNCED: u64 = 1;
+pub const MORE: u64 = 2;
+pub const PUT: u64 = 1;
+pub const DELETE: u64 = 2;
+pub const ANCILLARY: u64 = 0x80;
+pub const MARK: u64 = 0x80;
+pub const SYNCED_TO: u64 = 0x81;
+pub const MOVED: u64 = 0x82;
+
+/// The CRC-32 of IEEE 802.3, a byte at a time.
+pub fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, &byte| crc >> 8 ^ CRC_OF_BYTE[(crc as u8 ^ byte) as usize])
+}
+
+const CRC_OF_BYTE: [u32; 256] = {
+    let (mut table, mut byte) = ([0; 256], 0);
+    while byte < table.len() {
+        let (mut crc, mut bit) = (byte as u32, 0);
+        while bit < 8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+};
+
+/// The unsigned little-endian number in a field.
+pub fn number(layout: &[Field], name: &str, bytes: &[u8]) -> u64 {
+    let &(_, at, len) = layout.iter().find(|field| field.0 == name).expect("a field of the page's table");
+    bytes[at..at + len].iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
