@@ -42,7 +42,7 @@ pub(crate) fn decide(log: &LogFile, stop: &Stop) -> Result<Decision> {
     let damage = match stop.reason {
         Reason::EndMark if beyond.data_end == stop.unit => return Ok(Decision::Whole),
         Reason::EndMark => Damage::Zeros,
-        Reason::EndOfFile => return Ok(Decision::Cut { at: stop.unit, data_end: stop.unit, keep: false }),
+        Reason::EndOfFile => return Ok(Decision::Cut { at: stop.unit, data_end: beyond.data_end, keep: false }),
         Reason::Damaged(damage) => damage,
     };
     match beyond.proof {
