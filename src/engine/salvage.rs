@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::compact::write_live;
 use crate::disk::{Access, Disk, RealDisk};
 use crate::error::Damage;
-use crate::format::{ALIGNMENT, Kind};
+use crate::format::{ALIGNMENT, BLOCK_LEN, Kind, MAX_INDEX, RECORD_HEADER_LEN};
 use crate::index::Index;
 use crate::log::LogFile;
 use crate::log::create::{self, Opening, Unfinished};
@@ -45,7 +45,7 @@ pub struct Loss {
 ///
 /// Of each key the newest value that verifies is kept. So a key whose newest record is lost comes back with an older
 /// value, and one whose tombstone is lost comes back from the dead: `losses` says where that may have happened.
-/// Indexes are kept, and the new file's next one is above all of them.
+/// Indexes are kept, and the new file's next one is above all of them, those of the lost records included.
 ///
 /// In this version the file header must be readable, and a batch of which a part is lost is kept in part.
 ///
@@ -141,7 +141,12 @@ fn read_all(log: &Arc<LogFile>) -> Result<Found> {
     let mut positions: Vec<u64> = index.positions().collect();
     positions.sort_unstable();
     report.keys = positions.len() as u64;
+    // Somebody may have seen the indexes that are lost. A lost record takes up a header at least, and a handle that
+    // begins leaves at most a block unused, so this many blocks are above all of them.
+    let lost: u64 = report.losses.iter().map(|loss| loss.end - loss.start).sum();
+    let lost_indexes = lost.div_ceil(RECORD_HEADER_LEN as u64) * BLOCK_LEN;
     let highest_index = last_index.max(log.header.base_index);
+    let highest_index = highest_index.max((highest_index + lost_indexes).min(MAX_INDEX - BLOCK_LEN));
     Ok(Found { reader, positions, highest_index, report })
 }
 
