@@ -20,17 +20,10 @@ mod process;
 #[path = "common/refusal.rs"]
 mod refusal;
 
-use common::TempDir;
+use common::{TempDir, names};
 use hooked::HookedDisk;
 use process::{Process, arguments, say};
 use refusal::{io_kind, refused, says, store_with};
-
-fn names(directory: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        directory.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
 
 /// Puts larger and smaller values until nothing more fits. Returns how many were put, and the error that ended it.
 fn put_until_full(cask: &Cask) -> (usize, Error) {

@@ -19,20 +19,13 @@ mod process;
 #[path = "common/refusal.rs"]
 mod refusal;
 
-use common::TempDir;
+use common::{TempDir, names};
 use hooked::HookedDisk;
 use process::{Process, arguments};
 use refusal::{Unchanged, every_config, io_kind, refused, says, store_with};
 
 /// What a file in the making could be called.
 const LEFTOVER: &str = "store.tmp-0123456789abcdef";
-
-fn names(directory: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        directory.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
