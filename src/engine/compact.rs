@@ -20,7 +20,7 @@ use crate::log::LogFile;
 use crate::log::create::{self, Unfinished};
 use crate::log::group::Group;
 use crate::log::read::Reader;
-use crate::log::recover::directory;
+use crate::log::recover::{PRIVATE, directory};
 use crate::{Error, Result};
 
 /// What [`Cask::compact`](crate::Cask::compact) has done.
@@ -60,7 +60,7 @@ impl Turn<'_> {
             (view.reader.clone(), view.index.positions().collect::<Vec<_>>(), view.tail.end)
         };
         positions.sort_unstable();
-        let mut next = Unfinished::new(&*engine.disk, &engine.path, stat.mode, index + 1)?;
+        let mut next = Unfinished::new(&*engine.disk, &engine.path, PRIVATE, index + 1)?;
         next.file.set_owner_and_mode(&stat).map_err(|e| self.refused(format!("owner and mode cannot be kept: {e}")))?;
         write_live(&next, &reader, &positions)?;
         next.sync()?;

@@ -11,7 +11,7 @@ use crate::index::Index;
 use crate::log::LogFile;
 use crate::log::create::{self, Opening, Unfinished};
 use crate::log::read::Reader;
-use crate::log::recover::{Decision, decide, directory};
+use crate::log::recover::{Decision, PRIVATE, decide, directory};
 use crate::log::scan::{Reason, Scanner, Stop};
 use crate::log::search::{next_header, search};
 use crate::{Error, Result};
@@ -87,8 +87,9 @@ pub(crate) fn salvage_on(disk: &dyn Disk, from: &Path, to: &Path) -> Result<Salv
     let opening = Opening { access: Access::Read, create: false, mode: 0 };
     let log = Arc::new(create::open(disk, &from, opening, || Ok(()))?);
     let found = read_all(&log)?;
-    let mode = log.file.stat().map_err(|e| log.io("stat", e))?.mode;
-    let next = Unfinished::new(disk, &to, mode, found.highest_index)?;
+    let next = Unfinished::new(disk, &to, PRIVATE, found.highest_index)?;
+    // Where the owner cannot be kept, it stays private: the values may not be for the group of whoever rescues them.
+    let _ = next.file.set_owner_and_mode(&log.file.stat().map_err(|e| log.io("stat", e))?);
     write_live(&next, &found.reader, &found.positions)?;
     next.sync()?;
     // Linked, not renamed: a file that stands there is never replaced.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::LogFile;
-use super::recover::{TEMPORARY, directory, is_sibling_suffix, sibling, sibling_prefix};
+use super::recover::{PRIVATE, TEMPORARY, directory, is_sibling_suffix, sibling, sibling_prefix};
 use crate::disk::{Access, Disk, DiskFile, FileStat};
 use crate::format::{END_MARK_LEN, FileHeader, MAJOR_VERSION, MINOR_VERSION};
 use crate::{Error, Result};
@@ -163,7 +163,7 @@ fn fill_empty(disk: &dyn Disk, path: &Path, empty: &dyn DiskFile) -> Result<()> 
     if !still_empty || !names(disk, path, &stat)? {
         return Ok(());
     }
-    let mut unfinished = Unfinished::new(disk, path, stat.mode, 0)?;
+    let mut unfinished = Unfinished::new(disk, path, PRIVATE, 0)?;
     unfinished.file.set_owner_and_mode(&stat).map_err(error("keep owner and mode"))?;
     unfinished.finish_empty()?;
     unfinished.rename_to(path).map_err(error("create"))?;

@@ -57,10 +57,12 @@ pub(crate) fn decide(log: &LogFile, stop: &Stop) -> Result<Decision> {
 ///
 /// Any failure: then nothing may be cut.
 pub(crate) fn keep_torn(disk: &dyn Disk, log: &LogFile, from: u64, to: u64) -> Result<PathBuf> {
-    let mode = log.file.stat().map_err(|e| log.io("stat", e))?.mode;
+    let stat = log.file.stat().map_err(|e| log.io("stat", e))?;
     let path = sibling(disk, &log.path, TORN)?;
     let error = |e| Error::io("keep the torn tail", &path, e);
-    let copy = disk.create_new(&path, mode).map_err(error)?;
+    let copy = disk.create_new(&path, PRIVATE).map_err(error)?;
+    // Where the owner cannot be kept, it stays private: the mode alone would speak of another group.
+    let _ = copy.set_owner_and_mode(&stat);
     let kept = copy_range(log, from, to, &*copy).and_then(|()| disk.sync_dir(directory(&path)));
     if let Err(e) = kept {
         // A part of a tail is no help, and every try to open would leave another one.
@@ -131,6 +133,10 @@ pub(crate) const TEMPORARY: &str = "tmp";
 
 /// How many random hexadecimal digits a sibling's name ends with.
 const DIGITS: usize = 16;
+
+/// Permission bits of a file that is to have those of another one, until it has that one's owner as well: before that,
+/// the group's bits would speak of the wrong group.
+pub(crate) const PRIVATE: u32 = 0o600;
 
 /// A new name beside the store: `NAME.KIND-` and 16 random hexadecimal digits.
 pub(crate) fn sibling(disk: &dyn Disk, path: &Path, kind: &str) -> Result<PathBuf> {
