@@ -120,3 +120,23 @@ fn a_reader_does_not_wait_for_a_record_that_keeps_growing() {
     assert_eq!(reader.get("key").unwrap().value, b"value");
     assert_eq!(reader.get("key").unwrap().value, b"value");
 }
+
+/// A whole store takes long to read. Whoever finds something new in the file meanwhile must be able to take it in, and
+/// above all a writer, who would otherwise wait with the file's lock in hand and hold up every other process.
+#[test]
+fn verifying_holds_up_neither_readers_nor_writers() {
+    let disk = SimDisk::new();
+    let (here, other) =
+        (open(&disk.process(), &Config::new()).unwrap(), open(&disk.process(), &Config::new()).unwrap());
+    let verifying = open(&disk, &Config::new()).unwrap();
+    verifying.put("key", "before").unwrap();
+    let same_handle = verifying.clone();
+    disk.before(When::next().of(Verb::ReadAt).by(&disk), Repeat::Once, move |_| {
+        other.put("key", "another process's").unwrap();
+        assert_eq!(same_handle.get("key").unwrap().value, b"another process's");
+        same_handle.put("key", "this one's").unwrap();
+    });
+    assert!(verifying.verify().unwrap().records > 3);
+    assert_eq!(here.get("key").unwrap().value, b"this one's");
+    verifying.verify().unwrap();
+}

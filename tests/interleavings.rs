@@ -199,7 +199,7 @@ impl Player {
                 let stale = self.cask.get(KEYS[0])?;
                 self.put(knowledge, KEYS[0], 8)?;
                 let swapped = self.cask.atomic_put(KEYS[0], 0u64.to_le_bytes(), Some(&stale));
-                assert!(!swapped.is_ok(), "a stale pair was swapped");
+                assert!(swapped.is_err(), "a stale pair was swapped");
                 swapped.map(drop).or_else(|error| match error {
                     Error::KeyModified => Ok(()),
                     error => Err(error),

@@ -366,7 +366,7 @@ impl Cask {
     }
 
     /// Reads the whole file, verifies every record, and compares the result with the index in memory. Changes
-    /// nothing, and works beside other processes that write; writers of this process wait.
+    /// nothing, and works beside others that write; only for the comparison at the end do they wait.
     ///
     /// # Errors
     ///

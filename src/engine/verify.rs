@@ -25,27 +25,27 @@ pub struct Verification {
 
 impl Engine {
     pub(crate) fn verify(&self) -> Result<Verification> {
-        drop(self.current()?);
-        // Nobody in this process takes in anything while the log is read, so the two views can be compared.
-        let ingest = self.ingest();
-        let (log, end) = {
-            let view = self.shown()?;
-            (Arc::clone(&view.reader.log), view.tail.end)
-        };
+        let log = Arc::clone(&self.current()?.reader.log);
+        // Nobody waits for this: a writer of this process would wait with the file's lock.
         let reads = self.config.get_reads();
-        let (fresh, stop) = View::build(log, reads, 0)?;
-        let (fresh, decision) = fresh.judge(stop, reads)?;
+        let (fresh, stop) = View::build(Arc::clone(&log), reads, 0)?;
+        let (mut fresh, decision) = fresh.judge(stop, reads)?;
         let torn_bytes = match decision {
             Decision::Whole => 0,
             Decision::Cut { at, data_end, .. } => data_end - at,
         };
-        if fresh.tail.end == end {
-            let shown = self.shown()?;
+        let (keys, records) = (fresh.index.len() as u64, fresh.tail.records);
+        let verification = Verification { keys, records, log_end: fresh.tail.end, torn_bytes };
+
+        // Now nobody in this process takes in anything, so the two views can be brought to the same place.
+        let ingest = self.ingest();
+        self.take_in(&ingest)?;
+        fresh.go_on()?;
+        let shown = self.shown()?;
+        if Arc::ptr_eq(&shown.reader.log, &log) && shown.tail.end == fresh.tail.end {
             compare(&fresh, &shown)?;
         }
-        drop(ingest);
-        let (keys, records) = (fresh.index.len() as u64, fresh.tail.records);
-        Ok(Verification { keys, records, log_end: fresh.tail.end, torn_bytes })
+        Ok(verification)
     }
 }
 

@@ -101,7 +101,7 @@ impl View {
     }
 
     /// Takes in what has been appended since.
-    fn go_on(&mut self) -> Result<Stop> {
+    pub(crate) fn go_on(&mut self) -> Result<Stop> {
         let log = Arc::clone(&self.reader.log);
         let mut scanner = Scanner::resume(&log, self.tail.end, self.tail.previous_index)?;
         let stop = scanner.walk(|unit| self.apply(unit))?;

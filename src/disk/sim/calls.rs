@@ -26,7 +26,8 @@ impl SimDisk {
         let hooks = machine.hooks.due(self.process, verb);
         if !hooks.is_empty() {
             drop(machine);
-            hooks.iter().for_each(|hook| hook(self));
+            // A hook that is over goes here, while the disk is free: it may hold files, which close.
+            hooks.into_iter().for_each(|hook| hook(self));
             machine = self.lock();
         }
         machine.expect_alive(self.process)?;
