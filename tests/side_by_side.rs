@@ -82,34 +82,40 @@ fn what_one_process_has_put_all_others_see_as_soon_as_the_put_has_returned() {
     other.succeed();
 }
 
-/// A write that makes the file longer becomes visible page by page, the file's length with it. A reader that had looked
-/// at the first page, and remembered what it saw there, took the finished record for the same unfinished one for ever.
+/// A reader that comes in the middle of a write remembers what it saw, so as not to read it again with each call. Twice
+/// it took the finished record for that: where the write made the file longer, page by page, and the first page was all
+/// that it had seen and would stay as it was; and where a large value ended in zeros, as did the half of it.
 #[test]
 fn a_reader_that_looked_in_the_middle_of_a_write_sees_it_once_it_is_done() {
-    let directory = TempDir::new();
-    let path = directory.join("store");
-    drop(Cask::open(&path).unwrap());
-    let readers = [ReadMode::Map, ReadMode::Pread]
-        .map(|reads| Cask::open_with(&path, &Config::new().read_only(true).reads(reads)).unwrap());
-    let looking = Arc::new(readers.clone());
-    let mut disk = HookedDisk::new(move |call| match call {
-        // So that the file is not made longer ahead of the write.
-        "set_len" => Err(std::io::ErrorKind::FileTooLarge.into()),
-        HALFWAY => {
-            for reader in looking.iter() {
-                assert!(reader.get("key").optional().is_ok());
+    let ways = [(false, ReadMode::Map), (true, ReadMode::Map), (false, ReadMode::Pread), (true, ReadMode::Pread)];
+    for (extended_ahead, reads) in ways {
+        let directory = TempDir::new();
+        let path = directory.join("store");
+        drop(Cask::open(&path).unwrap());
+        let reader = Cask::open_with(&path, &Config::new().read_only(true).reads(reads)).unwrap();
+        let looking = reader.clone();
+        let mut disk = HookedDisk::new(move |call| match call {
+            "set_len" if !extended_ahead => Err(std::io::ErrorKind::FileTooLarge.into()),
+            HALFWAY => {
+                assert!(looking.get("key").optional().is_ok());
+                Ok(())
             }
-            Ok(())
-        }
-        _ => Ok(()),
-    });
-    disk.halve_writes = true;
-    let writer = Cask::open_on(Arc::new(disk), &path, &Config::new().durability(Durability::Os)).unwrap();
-    for len in (0..150).chain([5000, 70_000, 200_000]) {
-        for value in [vec![0; len], vec![b'x'; len]] {
-            writer.put("key", &value).unwrap();
-            for reader in &readers {
-                assert!(reader.get("key").unwrap().value == value, "{len} bytes");
+            _ => Ok(()),
+        });
+        disk.halve_writes = true;
+        let config = Config::new().durability(Durability::Os);
+        let writer = Cask::open_on(Arc::new(disk), &path, &config).unwrap();
+        for len in (0..150).chain([5000, 70_000, 200_000, 300_000, 300_001, 300_002]) {
+            let mut in_the_middle = vec![0; len];
+            in_the_middle[len / 2..len / 2 + len / 4].fill(b'm');
+            let mut far_behind = vec![0; len];
+            far_behind[len / 10 * 9..len / 10 * 9 + len / 100].fill(b'f');
+            let mut none_behind = vec![b'n'; len];
+            none_behind[len / 2..].fill(0);
+            for value in [vec![0; len], vec![b'x'; len], in_the_middle, far_behind, none_behind] {
+                writer.put("key", &value).unwrap();
+                let found = reader.get("key").unwrap().value;
+                assert!(found == value, "{len} bytes, {reads:?}, ahead: {extended_ahead}");
             }
         }
     }

@@ -5,7 +5,6 @@
 
 use std::ops::Deref;
 use std::sync::{Arc, MutexGuard, RwLockReadGuard};
-use std::time::Instant;
 
 use super::unfinished::Unfinished;
 use super::{Engine, lock, read, write};
@@ -264,7 +263,6 @@ impl Engine {
                 self.reopen(&ingest)?;
                 continue;
             }
-            let started = Instant::now();
             let found = self.take_in(&ingest)?;
             if self.shown()?.tail.moved && self.moved_away(&log)? {
                 // `MOVED` was among what was just taken in, and the file that took this one's place may have got
@@ -277,7 +275,7 @@ impl Engine {
             // What will be remembered is looked at before the record is read once more: if it is finished in
             // between, either this reading or the next comparison tells. If it changes, somebody is at work on it;
             // whatever was complete when this call began has been taken in, so there is nothing to wait for.
-            let looked = Unfinished::look(&log, &found.1, started)?;
+            let looked = Unfinished::look(&log, &found.1)?;
             if self.take_in(&ingest)? != found {
                 return Ok(());
             }
