@@ -115,7 +115,7 @@ fn unsynced() -> Config {
 /// Fills the store that the reads are measured on.
 fn load(options: &Options, directory: &Path, path: &Path) {
     let mut row = Row::new("load, batches of 1,000", "ops", "pwrite of 1,000 records");
-    let numbers: Vec<usize> = (0..options.keys).collect();
+    let keys: Vec<_> = (0..options.keys).map(key).collect();
     for round in 0..options.rounds {
         let _ = std::fs::remove_file(path);
         let cask = Cask::open_with(path, &unsynced()).unwrap();
@@ -125,16 +125,16 @@ fn load(options: &Options, directory: &Path, path: &Path) {
             round,
             options.keys,
             || {
-                for thousand in numbers.chunks(1000) {
+                for thousand in keys.chunks(1000) {
                     let mut batch = Batch::new();
-                    for &number in thousand {
-                        batch.put(key(number), VALUE);
+                    for key in thousand {
+                        batch.put(key, VALUE);
                     }
                     cask.write(&batch).unwrap();
                 }
             },
             || {
-                for (n, thousand) in numbers.chunks(1000).enumerate() {
+                for (n, thousand) in keys.chunks(1000).enumerate() {
                     let len = thousand.len() * RECORD_LEN;
                     floor.write_all_at(&bytes[..len], (n * bytes.len()) as u64).unwrap();
                 }
@@ -238,6 +238,7 @@ fn listings(options: &Options, cask: &Cask) {
 }
 
 fn puts(options: &Options, directory: &Path) {
+    let keys: Vec<_> = (0..PUTS).map(key).collect();
     let interval = Durability::Interval(Duration::from_millis(100));
     for (name, durability, lock_mode) in [
         ("Os, PerWrite", Durability::Os, LockMode::PerWrite),
@@ -259,7 +260,7 @@ fn puts(options: &Options, directory: &Path) {
                 row.round(
                     round + slice,
                     numbers.len(),
-                    || numbers.clone().for_each(|number| cask.put(key(number), VALUE).unwrap()),
+                    || keys[numbers.clone()].iter().for_each(|key| cask.put(key, VALUE).unwrap()),
                     || numbers.clone().for_each(|number| floor.append(number, durable)),
                 );
             }
@@ -282,7 +283,7 @@ fn puts(options: &Options, directory: &Path) {
         let (cask, floor) = fresh(directory, &Config::new());
         for slice in 0..SLICES {
             let count = DURABLE_PUTS / SLICES;
-            let put_all = || (0..count).for_each(|number| cask.put(key(number), VALUE).unwrap());
+            let put_all = || keys[..count].iter().for_each(|key| cask.put(key, VALUE).unwrap());
             grouped.round(
                 round + slice,
                 count * THREADS,
