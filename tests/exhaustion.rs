@@ -1,6 +1,9 @@
 //! What runs out: space, file sizes, descriptors, threads, maps. Nothing acknowledged is lost, nothing is left behind,
 //! and when there is some again, writes work again.
 
+// They look into /proc, or set limits that other systems name differently.
+#![cfg(target_os = "linux")]
+
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};

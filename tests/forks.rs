@@ -1,5 +1,8 @@
 //! Children: what one that was forked may do with its parent's handle, and what one that runs another program gets.
 
+// They look into /proc, or set limits that other systems name differently.
+#![cfg(target_os = "linux")]
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

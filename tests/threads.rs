@@ -1,5 +1,8 @@
 //! Many threads on one handle: who waits for whom, who sees what, and what is left when it is closed.
 
+// They look into /proc, or set limits that other systems name differently.
+#![cfg(target_os = "linux")]
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
