@@ -184,12 +184,26 @@ impl<'e> Turn<'e> {
 
     /// Makes the log end at `at`, which is where this handle's view of it ends.
     pub(super) fn cut(&mut self, ingest: &Ingest<'_>, at: u64) -> Result<()> {
+        self.shorten(ingest, at, append::cut)
+    }
+
+    /// Gives back what the file was extended by behind the log's end.
+    pub(super) fn trim(&mut self) -> Result<()> {
+        let end = self.position()?.offset;
+        if self.log.len()? > end + END_MARK_LEN {
+            let ingest = self.engine.ingest();
+            self.shorten(&ingest, end, append::trim)?;
+        }
+        Ok(())
+    }
+
+    fn shorten(&mut self, ingest: &Ingest<'_>, at: u64, how: fn(&LogFile, u64) -> io::Result<()>) -> Result<()> {
         let engine = self.engine;
         let no_other_sync = engine.syncs.forget();
         engine.syncs.check_poison()?;
         // What was cut may have carried indexes that others saw, so the next write starts a new block.
         self.writer.numbered = false;
-        if let Err(e) = append::cut(&self.log, at) {
+        if let Err(e) = how(&self.log, at) {
             return Err(engine.syncs.poison(&self.log, "cut", e));
         }
         drop(no_other_sync);

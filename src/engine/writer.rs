@@ -304,11 +304,6 @@ impl Turn<'_> {
             self.writer.group.push(flags, Kind::Ancillary(Ancillary::Mark), index, b"", b"");
             self.write_group()?;
         }
-        let end = self.position()?.offset;
-        if self.log.len()? > end + crate::format::END_MARK_LEN {
-            let ingest = self.engine.ingest();
-            self.cut(&ingest, end)?;
-        }
-        Ok(())
+        self.trim()
     }
 }

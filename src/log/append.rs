@@ -66,10 +66,24 @@ pub(crate) fn write_all(file: &dyn DiskFile, offset: u64, bytes: &[u8]) -> io::R
     Ok(())
 }
 
-/// Makes the log end at `end`: zeros there, the file cut behind them, and both synced before anything is appended,
-/// since otherwise a second power cut could bring what was cut off back behind what is written next.
+/// What stands in the place of the end mark while a cut is under way. No record starts like this: its header would
+/// have to reach beyond the end of the file.
+const CUT_MARK: [u8; END_MARK_LEN as usize] = [0xff; END_MARK_LEN as usize];
+
+/// Makes the log end at `end`: the file is cut behind it, and synced before an end mark is put there.
+///
+/// In this order, whoever dies in the middle of it leaves a log that has no end mark, and the next writer cuts again.
+/// With the end mark first, a process that had looked at the log before would go on behind it, and a power cut could
+/// still bring what was cut off back behind what it wrote, or in the middle of that.
 pub(crate) fn cut(log: &LogFile, end: u64) -> io::Result<()> {
+    write_all(&*log.file, end, &CUT_MARK)?;
+    trim(log, end)?;
     write_all(&*log.file, end, &[0; END_MARK_LEN as usize])?;
+    log.file.sync_data()
+}
+
+/// Gives back what the file was extended by behind the end mark at `end`: zeros.
+pub(crate) fn trim(log: &LogFile, end: u64) -> io::Result<()> {
     log.file.set_len(end + END_MARK_LEN)?;
     log.file.sync_all()
 }

@@ -50,16 +50,26 @@ pub struct Weather {
     pub lives: u32,
     /// How many followed each other up to now.
     pub generation: usize,
-    /// All ways there are to be found, up to so many, in sectors of this size, before any random ones.
-    pub exhaustive: Option<(u32, u64)>,
+    /// All ways there are to be found, up to so many, in sectors of the first size, before any random ones.
+    pub exhaustive: Option<u32>,
+    /// What survives a power cut whole or not at all, in bytes: one of these.
+    pub sectors: &'static [u64],
 }
 
 impl Weather {
-    pub const CALM: Weather = Weather { outcomes: 0, one_in: 1, lives: 0, generation: 0, exhaustive: None };
+    pub const CALM: Weather = Weather {
+        outcomes: 0,
+        one_in: 1,
+        lives: 0,
+        generation: 0,
+        exhaustive: None,
+        sectors: &[1, 8, 8, 64, 512, 512, 4096],
+    };
 
     /// The weather in a life after a power cut.
     fn after(self) -> Weather {
-        Weather { outcomes: 1, one_in: 12, lives: self.lives - 1, generation: self.generation + 1, exhaustive: None }
+        let (lives, generation) = (self.lives - 1, self.generation + 1);
+        Weather { outcomes: 1, one_in: 12, lives, generation, exhaustive: None, ..self }
     }
 }
 
@@ -160,6 +170,13 @@ impl Life {
         Arc::clone(self.world().history.last())
     }
 
+    /// Changes the weather from here on.
+    pub fn weather(&self, weather: Weather) {
+        self.world().weather = weather;
+        self.disk().clear_hooks();
+        self.watch();
+    }
+
     /// Cuts the power at the disk's calls from here on.
     fn watch(&self) {
         let world = self.world();
@@ -180,11 +197,12 @@ impl Life {
     /// Tries out power cuts at this moment.
     pub fn cut(&self, place: &str) {
         let mut world = self.world();
-        let Weather { outcomes, one_in, lives, exhaustive, .. } = world.weather;
+        let Weather { outcomes, one_in, lives, exhaustive, sectors, .. } = world.weather;
         if lives == 0 || world.failure.is_some() || !world.dice.one_in(one_in) {
             return;
         }
-        if let Some((most, sector)) = exhaustive {
+        if let Some(most) = exhaustive {
+            let sector = sectors[0];
             let mut choices = Choices::exhaustive();
             for tried in 0..most {
                 world.disk.set_sector(sector);
@@ -199,7 +217,7 @@ impl Life {
             }
         }
         for _ in 0..outcomes {
-            let (sector, garbage) = (world.dice.choose(&[1, 8, 64, 512, 512, 4096]), world.dice.one_in(4));
+            let (sector, garbage) = (world.dice.choose(sectors), world.dice.one_in(4));
             world.disk.set_sector(sector);
             world.disk.set_garbage(garbage);
             let seed = world.dice.below(1 << 32);
@@ -244,7 +262,7 @@ impl Life {
     pub fn step(&self, step: &Step) -> Outcome {
         let outcome = match step {
             Step::Calm(act) => self.act(act),
-            Step::Kill { at, written, during } => self.kill(*at, *written, during),
+            Step::Kill { at, calls, written, during } => self.kill(*at, *calls, *written, during),
             Step::Fail { at, calls, failure, forever, during } => self.fail(*at, *calls, *failure, *forever, during),
             Step::Between { at, during, other } => self.between(*at, during, other),
             Step::PowerCut(seed) => self.power_cut(&mut Choices::from_seed(*seed)),
@@ -479,11 +497,11 @@ impl Life {
         Ok(())
     }
 
-    fn kill(&self, at: u8, written: u16, during: &Move) -> Outcome {
+    fn kill(&self, at: u8, calls: Calls, written: u16, during: &Move) -> Outcome {
         let mut victim = None;
         self.world().disturbed = true;
         let told = self.play(during, |disk| {
-            disk.fail(When::nth(u64::from(at)).by(disk), Fault::Kill(usize::from(written)), Repeat::Once);
+            calls.plan(disk, at, Fault::Kill(usize::from(written)), Repeat::Once);
             victim = Some(disk.clone());
         });
         // At the latest now.
@@ -502,14 +520,6 @@ impl Life {
     }
 
     fn fail(&self, at: u8, calls: Calls, failure: Failure, forever: bool, during: &Move) -> Outcome {
-        let verbs: &[Verb] = match calls {
-            Calls::Any => &[],
-            Calls::Writes => &[Verb::WriteAt],
-            Calls::Lengths => &[Verb::SetLen],
-            Calls::Syncs => &[Verb::SyncData, Verb::SyncAll, Verb::SyncDir],
-            Calls::Reads => &[Verb::ReadAt, Verb::NextData, Verb::Len],
-            Calls::Names => &[Verb::Rename, Verb::Link, Verb::Remove, Verb::Stat, Verb::CreateNew],
-        };
         let fault = match failure {
             Failure::InputOutput => Fault::Os(libc::EIO),
             Failure::NoSpace => Fault::Os(libc::ENOSPC),
@@ -527,14 +537,7 @@ impl Life {
                 _ => Choices::from_seed(seed),
             });
         }
-        let told = self.play(during, |disk| {
-            if verbs.is_empty() {
-                disk.fail(When::nth(u64::from(at)).by(disk), fault, repeat);
-            }
-            for &verb in verbs {
-                disk.fail(When::nth(u64::from(at)).of(verb).by(disk), fault, repeat);
-            }
-        });
+        let told = self.play(during, |disk| calls.plan(disk, at, fault, repeat));
         {
             let mut world = self.world();
             world.disk.clear_faults();
@@ -664,6 +667,23 @@ impl Life {
         self.observe(true)?;
         self.disk().clear_hooks();
         Ok(())
+    }
+}
+
+impl Calls {
+    /// Plans a fault at the `at`-th of these calls of a process: of each kind, if there are several.
+    fn plan(self, disk: &SimDisk, at: u8, fault: Fault, repeat: Repeat) {
+        let verbs: &[Verb] = match self {
+            Calls::Any => return disk.fail(When::nth(u64::from(at)).by(disk), fault, repeat),
+            Calls::Writes => &[Verb::WriteAt],
+            Calls::Lengths => &[Verb::SetLen],
+            Calls::Syncs => &[Verb::SyncData, Verb::SyncAll, Verb::SyncDir],
+            Calls::Reads => &[Verb::ReadAt, Verb::NextData, Verb::Len],
+            Calls::Names => &[Verb::Rename, Verb::Link, Verb::Remove, Verb::Stat, Verb::CreateNew],
+        };
+        for &verb in verbs {
+            disk.fail(When::nth(u64::from(at)).of(verb).by(disk), fault, repeat);
+        }
     }
 }
 

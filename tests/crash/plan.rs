@@ -45,9 +45,11 @@ pub enum Calls {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     Calm(Move),
-    /// The process is killed at its `at`-th call, when it has written at most `written` bytes in that, or at the end.
+    /// The process is killed at the `at`-th of these calls, when it has written at most `written` bytes in that, or
+    /// else at the end of the move.
     Kill {
         at: u8,
+        calls: Calls,
         written: u16,
         during: Move,
     },
@@ -109,7 +111,9 @@ impl Arbitrary for Step {
         match below(g, 40) {
             0..=2 => {
                 let written = *g.choose(&[0, 1, 7, 8, 9, 24, 25, 32, 40, 48, 56, 64, 72, 80, 96, 128, 1000]).unwrap();
-                Step::Kill { at, written, during }
+                let calls = if one_in(g, 3) { Calls::Writes } else { Calls::Any };
+                let at = if calls == Calls::Any { at } else { 1 + below(g, 3) as u8 };
+                Step::Kill { at, calls, written, during }
             }
             3..=5 => {
                 let all = [Calls::Any, Calls::Writes, Calls::Lengths, Calls::Syncs, Calls::Reads, Calls::Names];
@@ -132,9 +136,9 @@ impl Arbitrary for Step {
     fn shrink(&self) -> Box<dyn Iterator<Item = Step>> {
         match self.clone() {
             Step::Calm(act) => Box::new(act.shrink().map(Step::Calm)),
-            Step::Kill { at, written, during } => {
+            Step::Kill { at, calls, written, during } => {
                 let calm = std::iter::once(Step::Calm(during.clone()));
-                Box::new(calm.chain(during.shrink().map(move |during| Step::Kill { at, written, during })))
+                Box::new(calm.chain(during.shrink().map(move |during| Step::Kill { at, calls, written, during })))
             }
             Step::Fail { at, calls, failure, forever, during } => {
                 let calm = std::iter::once(Step::Calm(during.clone()));

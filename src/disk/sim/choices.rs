@@ -22,6 +22,10 @@ enum Mood {
     Nothing,
     All,
     Mixed,
+    /// Most answers are like the one before: nothing, everything, or what the last coin said.
+    Runs {
+        last: Answer,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +81,16 @@ impl Choices {
                 Mood::Nothing => 0,
                 Mood::All => most,
                 Mood::Mixed => random.up_to(most),
+                Mood::Runs { last } => {
+                    let given = match *last {
+                        _ if random.up_to(3) == 0 => random.up_to(most),
+                        Answer { given: 0, .. } => 0,
+                        Answer { given, most: all } if given == all => most,
+                        Answer { given, .. } => given.min(most),
+                    };
+                    *last = Answer { given, most };
+                    given
+                }
             },
             Source::Enumerated { answers, asked } => {
                 if *asked == answers.len() {
@@ -94,6 +108,7 @@ impl Choices {
             *mood = match random.up_to(7) {
                 0 => Mood::Nothing,
                 1 => Mood::All,
+                2 | 3 => Mood::Runs { last: Answer { given: random.up_to(1), most: 1 } },
                 _ => Mood::Mixed,
             };
         }

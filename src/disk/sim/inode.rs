@@ -220,7 +220,8 @@ impl Inode {
         Arc::new(contents)
     }
 
-    /// For each sector, by its offset, the unsynced changes to its bytes, as positions in `unsynced`.
+    /// For each sector, by its offset, the unsynced changes to its bytes, as positions in `unsynced`. A hole that was
+    /// cut off is not changed by that: else the space that a file was extended by would raise a question a sector.
     fn sector_histories(&self, sector: u64) -> BTreeMap<u64, Vec<usize>> {
         let mut histories = BTreeMap::<u64, Vec<usize>>::new();
         let mut length = self.durable.len() as u64;
@@ -230,14 +231,24 @@ impl Inode {
                 Change::SetLen(len) => *len..length,
                 Change::Grow(_) => 0..0,
             };
-            if !changed.is_empty() {
-                for number in changed.start / sector..changed.end.div_ceil(sector) {
-                    histories.entry(number * sector).or_default().push(at);
+            length = change.length_after(length);
+            if changed.is_empty() {
+                continue;
+            }
+            for number in changed.start / sector..changed.end.div_ceil(sector) {
+                let start = number * sector;
+                let written = matches!(change, Change::Write { .. });
+                if written || histories.contains_key(&start) || self.durable_holds_more_than_zeros(start, sector) {
+                    histories.entry(start).or_default().push(at);
                 }
             }
-            length = change.length_after(length);
         }
         histories
+    }
+
+    fn durable_holds_more_than_zeros(&self, start: u64, len: u64) -> bool {
+        let end = self.durable.len().min((start + len) as usize);
+        self.durable.get(start as usize..end).is_some_and(|bytes| bytes.iter().any(|&byte| byte != 0))
     }
 }
 
