@@ -93,6 +93,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_moment_of_a_cut_shows_an_end_mark_with_something_behind_it() {
+        use super::super::testing::{Draft, MORE, PATH, PLAIN};
+        use crate::disk::sim::{Choices, Repeat, SimDisk, When};
+        use crate::disk::{Access, Disk};
+        use std::path::Path;
+
+        let mut draft = Draft::new();
+        draft.put(PLAIN, "a");
+        let end = draft.put(MORE, "torn");
+        draft.put(PLAIN, "whole, behind what is torn");
+        let disk = SimDisk::new();
+        disk.set_contents(PATH, draft.bytes);
+        let file = disk.open(Path::new(PATH), Access::ReadWrite).unwrap();
+        let log = LogFile::open(file, &Path::new(PATH).into()).unwrap();
+        let check = move |found: Vec<u8>| {
+            let (mark, behind) = found[end as usize..].split_at(END_MARK_LEN as usize);
+            let is_zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
+            assert!(!is_zero(mark) || is_zero(behind), "the log would go on here, and what is behind could come back");
+        };
+        disk.before(When::next(), Repeat::Forever, move |disk| {
+            check(disk.contents(PATH).unwrap());
+            for seed in 0..50 {
+                check(disk.reboot(&mut Choices::from_seed(seed)).contents(PATH).unwrap());
+            }
+        });
+        cut(&log, end).unwrap();
+        disk.clear_hooks();
+        check(disk.contents(PATH).unwrap());
+        assert_eq!(log.len().unwrap(), end + END_MARK_LEN);
+    }
+
+    #[test]
     fn steps_follow_the_logs_length_between_their_bounds() {
         assert_eq!(extension_step(64), 64 << 10);
         assert_eq!(extension_step(4 << 20), 1 << 20);
