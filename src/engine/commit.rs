@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::Engine;
 pub(crate) use super::batch::Request;
 use super::batch::{Action, MAX_BATCH_BYTES, MAX_BATCH_OPS};
-use super::queue::{Entered, abandoned};
+use super::queue::Entered;
 use super::turn::Turn;
 use super::writer::MAX_GROUP_RECORDS;
 use crate::format::{Flags, Kind};
@@ -17,6 +17,11 @@ const GROUP_BYTES: u64 = 8 << 20;
 
 /// What became of a request.
 pub(crate) type Outcome = std::result::Result<Written, Failure>;
+
+/// The outcome of work whose leader did not live to do it.
+pub(super) fn abandoned() -> Error {
+    Error::other(std::io::Error::other("the thread that was writing for this one panicked; the outcome is unknown"))
+}
 
 /// A request that was committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

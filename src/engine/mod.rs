@@ -53,6 +53,7 @@ use crate::disk::{Access, Disk};
 use crate::log::create::{self, Opening};
 use crate::{Error, Result};
 
+use commit::{Outcome, Request};
 use durability::{IntervalSync, SyncState};
 use queue::Queue;
 use view::View;
@@ -66,7 +67,7 @@ pub(crate) struct Engine {
     /// The process that opened the store: a forked child shares its parent's lock and must not use it.
     pid: u32,
     opened: Instant,
-    queue: Queue,
+    queue: Queue<Request, Outcome>,
     writer: Mutex<Writer>,
     ingest: Mutex<()>,
     /// `None` once the store is closed.

@@ -9,7 +9,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::lock;
 use super::lock_wait::Deadline;
-use crate::Error;
 
 /// A place in the queue.
 pub(crate) struct Ticket<W, O> {
@@ -29,7 +28,7 @@ enum Stage<W, O> {
     Over,
 }
 
-pub(crate) struct QueueOf<W, O> {
+pub(crate) struct Queue<W, O> {
     state: Mutex<State<W, O>>,
 }
 
@@ -52,23 +51,20 @@ pub(crate) enum Entered<'q, W, O> {
 /// The right to write. Given up when dropped; tickets that were taken and not settled by then are settled with an
 /// outcome made from an error, so that nobody waits for ever for a thread that has panicked.
 pub(crate) struct Baton<'q, W, O> {
-    queue: &'q QueueOf<W, O>,
+    queue: &'q Queue<W, O>,
     /// Stands at the head of the queue until its work is taken or the baton is given up.
     own: Arc<Ticket<W, O>>,
     taken: Vec<Arc<Ticket<W, O>>>,
     abandon: fn() -> O,
 }
 
-pub(crate) use super::commit::{Outcome, Request};
-pub(crate) type Queue = QueueOf<Request, Outcome>;
-
-impl<W, O> Default for QueueOf<W, O> {
+impl<W, O> Default for Queue<W, O> {
     fn default() -> Self {
-        QueueOf { state: Mutex::new(State { waiting: VecDeque::new(), busy: false }) }
+        Queue { state: Mutex::new(State { waiting: VecDeque::new(), busy: false }) }
     }
 }
 
-impl<W, O> QueueOf<W, O> {
+impl<W, O> Queue<W, O> {
     /// Queues up with `work` to be done, or with none to get the baton alone.
     pub(crate) fn enter(&self, work: Option<W>, deadline: &Deadline, abandon: fn() -> O) -> Entered<'_, W, O> {
         let ticket = Arc::new(Ticket { stage: Mutex::new(Stage::Waiting(work)), changed: Condvar::new() });
@@ -186,11 +182,6 @@ impl<W, O> Drop for Baton<'_, W, O> {
     }
 }
 
-/// The outcome of work whose leader did not live to do it.
-pub(crate) fn abandoned() -> Error {
-    Error::other(std::io::Error::other("the thread that was writing for this one panicked; the outcome is unknown"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,7 +189,7 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    type Numbers = QueueOf<u32, Option<u32>>;
+    type Numbers = Queue<u32, Option<u32>>;
 
     const ABANDON: fn() -> Option<u32> = || None;
 

@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::commit::abandoned;
 use super::durability::Position;
 use super::lock_wait::{Deadline, REST};
-use super::queue::{Entered, abandoned};
+use super::queue::Entered;
 use super::view::{Current, Ingest};
 use super::writer::Writer;
 use super::{Engine, lock};
