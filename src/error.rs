@@ -105,8 +105,8 @@ pub enum Error {
         reason: &'static str,
     },
 
-    /// The file was written by another major version of the format, a newer one as a rule. It was not changed.
-    #[error("{}: format version {major}.{minor}, and this library reads {}.x; open it with a caskfile of its own version", path.display(), crate::format::MAJOR_VERSION)]
+    /// The file was written by a newer major version of the format. It was not changed.
+    #[error("{}: format version {major}.{minor} is newer than this library's {}.x; open it with a newer caskfile", path.display(), crate::format::MAJOR_VERSION)]
     UnsupportedVersion {
         /// The store's file.
         path: PathBuf,
