@@ -158,10 +158,11 @@ impl<'a> Scanner<'a> {
     ///
     /// Without the lock, a batch's beginning may have been read before another process cut it off and wrote another
     /// group in its place, and its end after that.
-    fn is_unchanged(&mut self, unit: &Unit) -> Result<bool> {
-        self.window.forget();
+    fn is_unchanged(&self, unit: &Unit) -> Result<bool> {
+        // Through a window of its own: the walk goes on in the other, which has read beyond this batch already.
+        let mut window = Window::new();
         for entry in &unit.entries {
-            let bytes = self.window.get(self.log, entry.offset, RECORD_HEADER_LEN)?;
+            let bytes = window.get(self.log, entry.offset, RECORD_HEADER_LEN)?;
             if bytes != entry.header.encode() {
                 return Ok(false);
             }
