@@ -54,6 +54,8 @@ pub struct Weather {
     pub exhaustive: Option<u32>,
     /// What survives a power cut whole or not at all, in bytes: one of these.
     pub sectors: &'static [u64],
+    /// As `one_in`, in the lives that follow.
+    pub later_one_in: u64,
 }
 
 impl Weather {
@@ -64,12 +66,13 @@ impl Weather {
         generation: 0,
         exhaustive: None,
         sectors: &[1, 8, 8, 64, 512, 512, 4096],
+        later_one_in: 12,
     };
 
     /// The weather in a life after a power cut.
     fn after(self) -> Weather {
         let (lives, generation) = (self.lives - 1, self.generation + 1);
-        Weather { outcomes: 1, one_in: 12, lives, generation, exhaustive: None, ..self }
+        Weather { outcomes: 1, one_in: self.later_one_in, lives, generation, exhaustive: None, ..self }
     }
 }
 
@@ -105,6 +108,8 @@ struct World {
     /// The calls under way, the outer one first.
     pending: Vec<Pending>,
     handles: [Option<Handle>; HANDLES],
+    /// Where the store is to be, an empty file was to begin with.
+    began_empty: bool,
     /// That there is a store was acknowledged.
     created: bool,
     weather: Weather,
@@ -130,32 +135,21 @@ impl World {
 }
 
 impl Life {
-    pub fn new(disk: SimDisk, weather: Weather, dice: Dice) -> Life {
-        Life::after(disk, History::default(), None, false, weather, dice)
-    }
-
-    fn after(
-        disk: SimDisk,
-        history: History,
-        pending: Option<Call>,
-        created: bool,
-        weather: Weather,
-        dice: Dice,
-    ) -> Life {
-        let life = Life(Arc::new(Mutex::new(World {
+    /// A life in calm weather, on a disk that has no store.
+    pub fn new(disk: SimDisk, dice: Dice) -> Life {
+        Life(Arc::new(Mutex::new(World {
+            began_empty: disk.contents(STORE).is_some(),
             disk,
-            history,
-            pending: pending.map(|call| Pending { call, seen: None }).into_iter().collect(),
+            history: History::default(),
+            pending: Vec::new(),
             handles: [const { None }; HANDLES],
-            created,
-            weather,
+            created: false,
+            weather: Weather::CALM,
             dice,
             failure: None,
             interrupted: None,
             disturbed: false,
-        })));
-        life.watch();
-        life
+        })))
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -242,10 +236,21 @@ impl Life {
         what: impl FnOnce() -> String,
     ) -> MutexGuard<'w, World> {
         CUTS[world.weather.generation].fetch_add(1, Ordering::Relaxed);
-        let (weather, dice) = (world.weather.after(), Dice::new(world.dice.roll()));
-        let life =
-            Life::after(disk, world.history.clone(), world.unseen().cloned(), world.created, weather, dice.clone());
+        let dice = Dice::new(world.dice.roll());
+        let life = Life(Arc::new(Mutex::new(World {
+            disk,
+            history: world.history.clone(),
+            pending: world.pending.last().filter(|pending| pending.seen.is_none()).cloned().into_iter().collect(),
+            handles: [const { None }; HANDLES],
+            weather: world.weather.after(),
+            dice: dice.clone(),
+            failure: None,
+            interrupted: None,
+            disturbed: false,
+            ..*world
+        })));
         drop(world);
+        life.watch();
         let outcome = recover(&life, dice);
         world = self.world();
         if let Err(error) = outcome {
@@ -348,7 +353,7 @@ impl Life {
     }
 
     fn open(&self, at: usize, setup: Setup, disk: &SimDisk) -> Result<(), Error> {
-        let there = disk.contents(STORE).is_some();
+        let there = disk.contents(STORE).is_some_and(|bytes| !bytes.is_empty());
         let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &setup.config())?;
         let mut world = self.world();
         // Who finds a store may find one whose name a power cut takes away.
@@ -466,7 +471,7 @@ impl Life {
     /// Looks whether what is under way has come to be seen; `going_on` if its caller has not returned yet.
     fn observe(&self, going_on: bool) -> Outcome {
         let disk = self.process();
-        let found = if disk.contents(STORE).is_none() {
+        let found = if disk.contents(STORE).is_none_or(|bytes| bytes.is_empty()) {
             State::new()
         } else {
             let found = Cask::open_on(Arc::new(disk), STORE, &Setup::READER.config()).and_then(|cask| read_all(&cask));
@@ -691,14 +696,18 @@ impl Calls {
 fn recover(life: &Life, mut dice: Dice) -> Outcome {
     let disk = life.disk();
     let before = disk.contents(STORE);
+    let there = before.as_ref().is_some_and(|bytes| !bytes.is_empty());
     match &before {
-        Some(bytes) if bytes.len() < SHORTEST => return Err(format!("a file of {} bytes was left", bytes.len())),
-        None if life.world().created => return Err(String::from("the store is gone")),
+        Some(bytes) if there && bytes.len() < SHORTEST => {
+            return Err(format!("a file of {} bytes was left", bytes.len()));
+        }
+        Some(_) if !there && !life.world().began_empty => return Err(String::from("an empty file was left")),
+        _ if !there && life.world().created => return Err(String::from("the store is gone")),
         _ => {}
     }
     // A reader sees what a writer will find, and changes nothing.
     let mut reader = None;
-    if before.is_some() && dice.one_in(3) {
+    if there && dice.one_in(3) {
         let cask = Cask::open_on(Arc::new(disk.process()), STORE, &Setup::READER.config());
         let cask = cask.map_err(|error| format!("a reader was told: {error}"))?;
         let found = read_all(&cask).map_err(|error| format!("a reader was told: {error}"))?;

@@ -2,7 +2,7 @@
 
 use quickcheck::{Arbitrary, Gen};
 
-use crate::ops::{Op, Setup, below, one_in};
+use crate::ops::{Filler, Kept, Op, Part, Place, Setup, Value, below, one_in};
 
 /// How many processes there are, each with one handle.
 pub const HANDLES: usize = 3;
@@ -157,9 +157,45 @@ impl Arbitrary for Step {
     }
 }
 
-/// The steps that a seed stands for.
-pub fn plan(seed: u64, most: usize) -> Vec<Step> {
+/// What a plan has in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Kills, faults, interruptions and power cuts.
+    Everything,
+    /// Processes that take turns, and nothing that goes wrong.
+    Peace,
+}
+
+/// The steps that a seed stands for, `most` at most.
+pub fn plan(seed: u64, most: usize, kind: Kind) -> Vec<Step> {
     let g = &mut Gen::from_size_and_seed(most, seed);
     let len = 1 + below(g, most);
-    (0..len).map(|_| Step::arbitrary(g)).collect()
+    let step = |_| match kind {
+        Kind::Everything => Step::arbitrary(g),
+        Kind::Peace => Step::Calm(Move::arbitrary(g)),
+    };
+    (0..len).map(step).collect()
+}
+
+/// A batch of three puts of this length, on the same keys each time.
+pub fn batch(handle: usize, len: u32) -> Move {
+    let put = |key| Part::Put(Place { bucket: 0, key }, Value { len, filler: Filler::Noise });
+    Move { handle, act: Act::Call(Op::Write((0..3).map(put).collect())) }
+}
+
+pub fn put(handle: usize, len: u32) -> Move {
+    let value = Value { len, filler: Filler::Noise };
+    Move { handle, act: Act::Call(Op::Put(Place { bucket: 0, key: 3 }, value)) }
+}
+
+pub fn open(handle: usize, durability: Kept) -> Move {
+    Move { handle, act: Act::Open(Setup { durability, ..Setup::DEFAULT }) }
+}
+
+pub fn call(handle: usize, op: Op) -> Move {
+    Move { handle, act: Act::Call(op) }
+}
+
+pub fn close(handle: usize) -> Move {
+    Move { handle, act: Act::Close }
 }

@@ -1,0 +1,161 @@
+//! Sequences of events that have gone wrong once, or were made to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use caskfile::disk::sim::SimDisk;
+use caskfile::{Cask, Config, Durability};
+
+use crate::life::{STORE, Weather};
+use crate::ops::{Kept, Op};
+use crate::plan::{Calls, Failure, Step, batch, call, close, open, put};
+use crate::storm::check;
+
+/// A power cut had left the first eight bytes of a mark and the file's old length. A reader remembered them as
+/// unfinished, as far as the file went; recovery then wrote the very same mark in their place, and made the file
+/// longer, and the reader went on to compare the eight bytes with themselves.
+#[test]
+fn a_reader_notices_a_record_that_is_finished_where_the_file_ended() {
+    let disk = SimDisk::new();
+    let config = Config::new().durability(Durability::Os).connection_timeout(Duration::ZERO);
+    let open = |config: &Config| Cask::open_on(Arc::new(disk.process()), "/store", config).unwrap();
+    open(&config).close().unwrap();
+    let empty = disk.contents("/store").unwrap();
+    let writer = open(&config);
+    writer.put("key", "value").unwrap();
+    let full = disk.contents("/store").unwrap();
+    let log_end = writer.stats().unwrap().log_end as usize;
+    drop(writer);
+    for kept in empty.len() - 7..log_end + 8 {
+        disk.set_contents("/store", full[..kept].to_vec());
+        let reader = open(&config.clone().read_only(true));
+        let at_first = reader.list("").unwrap();
+        disk.set_contents("/store", full.clone());
+        assert_eq!(reader.list("").unwrap().len(), 1, "{kept} bytes were there at first, with {at_first:?}");
+        reader.verify().unwrap();
+    }
+}
+
+/// A process dies in the middle of a batch, and the one that is to cut off what it left dies in the middle of that,
+/// at any call. A third, which has looked at the log's end long ago, writes a batch of the same shape; then the power
+/// goes. What was cut off must not come back as a part of the new batch.
+#[test]
+fn what_a_dead_process_was_cutting_off_does_not_come_back_in_a_living_ones_batch() {
+    // With this first length, each record of the batches fills a sector of its own.
+    let (sectors, first, len, written) = (&[64], 64, 38, 150);
+    let weather = Weather { outcomes: 0, lives: 1, exhaustive: Some(500), sectors, ..Weather::CALM };
+    for (at, calls) in [(1, Calls::Writes), (1, Calls::Lengths), (1, Calls::Syncs), (2, Calls::Writes)] {
+        let steps = [
+            Step::Calm(open(0, Kept::Os)),
+            Step::Calm(put(0, first)),
+            Step::Calm(open(1, Kept::Os)),
+            Step::Calm(put(1, 24)),
+            Step::Calm(put(0, 24)),
+            Step::Calm(call(0, Op::Sync)),
+            Step::Kill { at: 1, calls: Calls::Writes, written, during: batch(1, len) },
+            Step::Kill { at, calls, written: 8, during: open(2, Kept::Os) },
+            Step::Calm(batch(0, len)),
+        ];
+        check(|_| {}, &steps, 0, 1, weather);
+    }
+}
+
+/// The weather in which every call is survived or not.
+const EVERY_CALL: Weather = Weather { outcomes: 4, lives: 2, ..Weather::CALM };
+
+#[test]
+#[ignore = "takes longer than the default run has: cargo test --release --test crash -- --ignored"]
+fn a_store_whose_creation_is_cut_short_at_any_call_is_there_or_not() {
+    let steps = [Step::Calm(open(0, Kept::Sync)), Step::Calm(put(0, 24)), Step::Calm(close(0))];
+    let weather = Weather { exhaustive: Some(400), sectors: &[512], ..EVERY_CALL };
+    check(|_| {}, &steps, 3, 1, weather);
+}
+
+#[test]
+#[ignore = "takes longer than the default run has: cargo test --release --test crash -- --ignored"]
+fn an_empty_file_that_was_to_become_a_store_is_one_or_is_empty_yet() {
+    let steps = [Step::Calm(open(0, Kept::Os)), Step::Calm(put(0, 24)), Step::Calm(call(0, Op::Sync))];
+    let weather = Weather { exhaustive: Some(400), sectors: &[512], ..EVERY_CALL };
+    check(|disk| disk.set_contents(STORE, Vec::new()), &steps, 3, 1, weather);
+}
+
+#[test]
+#[ignore = "takes longer than the default run has: cargo test --release --test crash -- --ignored"]
+fn of_two_processes_that_create_a_store_at_once_neither_loses_what_it_was_told_is_durable() {
+    for at in 1..24 {
+        let steps = [
+            Step::Between { at, during: open(0, Kept::Sync), other: open(1, Kept::Os) },
+            Step::Calm(put(1, 24)),
+            Step::Calm(put(0, 24)),
+        ];
+        check(|_| {}, &steps, 3, 1, Weather { one_in: 4, ..EVERY_CALL });
+    }
+}
+
+#[test]
+#[ignore = "takes longer than the default run has: cargo test --release --test crash -- --ignored"]
+fn a_compaction_that_is_cut_short_at_any_call_loses_nothing() {
+    for compactor in [0, 1] {
+        let steps = [
+            Step::Calm(open(0, Kept::Sync)),
+            Step::Calm(batch(0, 24)),
+            Step::Calm(open(1, Kept::Os)),
+            Step::Calm(batch(1, 40)),
+            Step::Calm(put(1, 700)),
+            Step::Calm(call(compactor, Op::Compact)),
+            Step::Calm(put(1 - compactor, 24)),
+            Step::Calm(put(compactor, 24)),
+        ];
+        check(|_| {}, &steps, 3, 2, EVERY_CALL);
+    }
+}
+
+/// The log says that it has moved, and it has not: its compactor died before the rename.
+#[test]
+#[ignore = "takes longer than the default run has: cargo test --release --test crash -- --ignored"]
+fn a_compactor_killed_at_any_call_leaves_a_store_that_others_go_on_with() {
+    for at in 1..48 {
+        let steps = [
+            Step::Calm(open(0, Kept::Sync)),
+            Step::Calm(open(1, Kept::Os)),
+            Step::Calm(put(0, 24)),
+            Step::Calm(put(1, 24)),
+            Step::Kill { at, calls: Calls::Any, written: 40, during: call(0, Op::Compact) },
+            Step::Calm(put(1, 24)),
+            Step::Calm(open(0, Kept::Sync)),
+            Step::Calm(put(0, 24)),
+        ];
+        check(|_| {}, &steps, 3, 1, Weather { one_in: 8, ..EVERY_CALL });
+    }
+}
+
+/// After a failed sync the kernel holds pages that look clean and never reached the disk. A handle that is opened
+/// then reads them, and what it acknowledges must not rest on them.
+#[test]
+#[ignore = "takes longer than the default run has: cargo test --release --test crash -- --ignored"]
+fn what_is_acknowledged_after_another_handles_failed_sync_survives_the_loss_of_the_cache() {
+    for failing in [put(0, 24), put(0, 5000), batch(0, 600), call(0, Op::Sync), close(0), call(0, Op::Compact)] {
+        for at in 1..4 {
+            for (acknowledging, lost) in [(put(2, 24), 0), (call(2, Op::Sync), 0), (close(2), 1)] {
+                let steps = [
+                    Step::Calm(open(0, Kept::Sync)),
+                    Step::Calm(put(0, 24)),
+                    Step::Calm(open(1, Kept::Os)),
+                    Step::Calm(put(1, 24)),
+                    Step::Fail {
+                        at,
+                        calls: Calls::Syncs,
+                        failure: Failure::InputOutput,
+                        forever: false,
+                        during: failing.clone(),
+                    },
+                    Step::Calm(open(2, Kept::Sync)),
+                    Step::Calm(acknowledging.clone()),
+                    Step::CachesDropped,
+                    Step::Calm(put(1, 24)),
+                ];
+                check(|_| {}, &steps, 3 - lost, 1, Weather { one_in: 4, ..EVERY_CALL });
+            }
+        }
+    }
+}
