@@ -12,7 +12,7 @@ use crate::log::LogFile;
 use crate::log::create::{self, Opening, Unfinished};
 use crate::log::read::Reader;
 use crate::log::recover::{Decision, PRIVATE, decide, directory};
-use crate::log::scan::{Reason, Scanner, Stop};
+use crate::log::scan::{Reason, Scanner, Step, Stop, Unit};
 use crate::log::search::{next_header, search};
 use crate::{Error, Result};
 
@@ -113,28 +113,38 @@ fn read_all(log: &Arc<LogFile>) -> Result<Found> {
     let mut index = Index::new();
     let mut report = Salvage { keys: 0, records: 0, losses: Vec::new() };
     let (mut last_index, mut scanner) = (0, Scanner::from_start(log)?);
+    let mut unit = Unit::default();
     loop {
-        let stop = scanner.walk(|unit| {
-            for entry in &unit.entries {
-                report.records += 1;
-                last_index = entry.header.index;
-                // The file may be growing while it is read.
-                reader.end = reader.end.max(entry.offset + entry.header.padded_len());
-                match entry.header.kind {
-                    Kind::Put => drop(index.apply_put(unit.key(entry), entry.offset, &reader)?),
-                    Kind::Delete => drop(index.apply_delete(unit.key(entry), &reader)?),
-                    Kind::Ancillary(_) => {}
-                }
+        let stop = match scanner.step(&mut unit)? {
+            Step::Unit => None,
+            Step::Stopped(stop) => Some((stop, damage_at(log, &stop)?)),
+        };
+        // Of a batch that breaks off, what stands before the damage is sound. If it had been written as a whole, that
+        // is kept; else it never happened.
+        let written = match &stop {
+            None => true,
+            Some((_, None)) => break,
+            Some((stop, Some(_))) => matches!(decide(log, stop), Err(Error::Corrupt { .. })),
+        };
+        for entry in unit.entries.iter().filter(|_| written) {
+            report.records += 1;
+            last_index = entry.header.index;
+            // The file may be growing while it is read.
+            reader.end = reader.end.max(entry.offset + entry.header.padded_len());
+            match entry.header.kind {
+                Kind::Put => drop(index.apply_put(unit.key(entry), entry.offset, &reader)?),
+                Kind::Delete => drop(index.apply_delete(unit.key(entry), &reader)?),
+                Kind::Ancillary(_) => {}
             }
-            Ok(())
-        })?;
-        let Some(damage) = damage_at(log, &stop)? else { break };
+        }
+        let Some((stop, Some(damage))) = stop else { continue };
+        let start = if written { stop.at } else { stop.unit };
         // A record inside a batch may be sound, though the batch is not: it is looked at once more by itself.
         let next = next_header(log, stop.at.max(stop.unit + ALIGNMENT), last_index)?;
         let end = next.map_or_else(|| search(log, &stop).map(|beyond| beyond.data_end), Ok)?;
         match report.losses.last_mut() {
-            Some(last) if last.end == stop.unit => last.end = end,
-            _ => report.losses.push(Loss { start: stop.unit, end, damage }),
+            Some(last) if last.end == start => last.end = end,
+            _ => report.losses.push(Loss { start, end, damage }),
         }
         let Some(next) = next else { break };
         scanner = Scanner::resume(log, next, last_index)?;
