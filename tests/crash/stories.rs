@@ -64,7 +64,6 @@ fn what_a_dead_process_was_cutting_off_does_not_come_back_in_a_living_ones_batch
 const EVERY_CALL: Weather = Weather { outcomes: 4, lives: 2, ..Weather::CALM };
 
 #[test]
-#[ignore = "takes longer than the default run has: cargo test --release --test crash -- --ignored"]
 fn a_store_whose_creation_is_cut_short_at_any_call_is_there_or_not() {
     let steps = [Step::Calm(open(0, Kept::Sync)), Step::Calm(put(0, 24)), Step::Calm(close(0))];
     let weather = Weather { exhaustive: Some(400), sectors: &[512], ..EVERY_CALL };
@@ -72,7 +71,6 @@ fn a_store_whose_creation_is_cut_short_at_any_call_is_there_or_not() {
 }
 
 #[test]
-#[ignore = "takes longer than the default run has: cargo test --release --test crash -- --ignored"]
 fn an_empty_file_that_was_to_become_a_store_is_one_or_is_empty_yet() {
     let steps = [Step::Calm(open(0, Kept::Os)), Step::Calm(put(0, 24)), Step::Calm(call(0, Op::Sync))];
     let weather = Weather { exhaustive: Some(400), sectors: &[512], ..EVERY_CALL };
@@ -80,7 +78,6 @@ fn an_empty_file_that_was_to_become_a_store_is_one_or_is_empty_yet() {
 }
 
 #[test]
-#[ignore = "takes longer than the default run has: cargo test --release --test crash -- --ignored"]
 fn of_two_processes_that_create_a_store_at_once_neither_loses_what_it_was_told_is_durable() {
     for at in 1..24 {
         let steps = [
@@ -93,7 +90,6 @@ fn of_two_processes_that_create_a_store_at_once_neither_loses_what_it_was_told_i
 }
 
 #[test]
-#[ignore = "takes longer than the default run has: cargo test --release --test crash -- --ignored"]
 fn a_compaction_that_is_cut_short_at_any_call_loses_nothing() {
     for compactor in [0, 1] {
         let steps = [
@@ -112,7 +108,6 @@ fn a_compaction_that_is_cut_short_at_any_call_loses_nothing() {
 
 /// The log says that it has moved, and it has not: its compactor died before the rename.
 #[test]
-#[ignore = "takes longer than the default run has: cargo test --release --test crash -- --ignored"]
 fn a_compactor_killed_at_any_call_leaves_a_store_that_others_go_on_with() {
     for at in 1..48 {
         let steps = [
@@ -132,7 +127,6 @@ fn a_compactor_killed_at_any_call_leaves_a_store_that_others_go_on_with() {
 /// After a failed sync the kernel holds pages that look clean and never reached the disk. A handle that is opened
 /// then reads them, and what it acknowledges must not rest on them.
 #[test]
-#[ignore = "takes longer than the default run has: cargo test --release --test crash -- --ignored"]
 fn what_is_acknowledged_after_another_handles_failed_sync_survives_the_loss_of_the_cache() {
     for failing in [put(0, 24), put(0, 5000), batch(0, 600), call(0, Op::Sync), close(0), call(0, Op::Compact)] {
         for at in 1..4 {
