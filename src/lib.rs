@@ -80,7 +80,7 @@ pub use backend::{Backend, new_store};
 pub use config::{Config, Durability, LockMode, ReadMode};
 pub use engine::{
     Batch, Cask, Compaction, Loss, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped, PairRef, Salvage, Scan, Slice, Stats,
-    Verification, salvage,
+    Verification, salvage, salvage_on,
 };
 pub use error::{Damage, Error, Result};
 pub use format::{MAJOR_VERSION, MAX_BUCKET_LEN, MAX_VALUE_LEN, MINOR_VERSION, max_key_len};

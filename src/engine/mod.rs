@@ -44,7 +44,7 @@ pub use cask::Cask;
 pub use compact::Compaction;
 pub use iter::{PairRef, Scan};
 pub use mapped::{Mapped, Slice};
-pub use salvage::{Loss, Salvage, salvage};
+pub use salvage::{Loss, Salvage, salvage, salvage_on};
 pub use stats::Stats;
 pub use verify::Verification;
 

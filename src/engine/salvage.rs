@@ -80,8 +80,12 @@ pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Salvage> 
     salvage_on(&RealDisk, from.as_ref(), to.as_ref())
 }
 
-/// As [`salvage`], on any disk.
-pub(crate) fn salvage_on(disk: &dyn Disk, from: &Path, to: &Path) -> Result<Salvage> {
+/// As [`salvage`], on a disk of your own making: how this crate's tests cut power and fail calls.
+///
+/// # Errors
+///
+/// As [`salvage`], and whatever the disk returns.
+pub fn salvage_on(disk: &dyn Disk, from: &Path, to: &Path) -> Result<Salvage> {
     let resolve = |path: &Path| disk.resolve(path).map_err(|e| Error::io("resolve", path, e));
     let (from, to): (Arc<Path>, PathBuf) = (resolve(from)?.into(), resolve(to)?);
     let opening = Opening { access: Access::Read, create: false, mode: 0 };

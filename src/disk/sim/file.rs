@@ -79,6 +79,7 @@ impl DiskFile for SimFile {
         let limit = turn.fault.map_or(buffer.len(), |fault| fault.limit(buffer.len()));
         let inode = turn.machine.inode_of(self.description);
         let count = turn.machine.world.inode(inode).read(offset, &mut buffer[..limit]);
+        turn.machine.bytes_read += count as u64;
         turn.end(Ok(count))
     }
 
@@ -193,6 +194,7 @@ impl MappedBytes for SimMap {
             panic!("SIGBUS: bytes {offset}..{end} of a map of a file whose last page ends at {covered}");
         }
         let count = inode.read(offset, out);
+        machine.bytes_read += count as u64;
         // The kernel fills the last page up with zeros.
         out[count..].fill(0);
     }

@@ -76,6 +76,7 @@ struct Machine {
     power_is_on: bool,
     calls: u64,
     calls_by_verb: [u64; Verb::COUNT],
+    bytes_read: u64,
     processes: u64,
     killed: BTreeSet<u64>,
     /// The open files, by a number that is never used again.
@@ -152,6 +153,7 @@ impl SimDisk {
             power_is_on: true,
             calls: 0,
             calls_by_verb: [0; Verb::COUNT],
+            bytes_read: 0,
             processes: 1,
             killed: BTreeSet::new(),
             descriptions: BTreeMap::new(),
@@ -242,6 +244,11 @@ impl SimDisk {
     /// How many calls of one kind were made, by all processes.
     pub fn calls_of(&self, verb: Verb) -> u64 {
         self.lock().calls_by_verb[verb as usize]
+    }
+
+    /// How many bytes were read, by all processes, through maps too: work that does not depend on the machine's speed.
+    pub fn bytes_read(&self) -> u64 {
+        self.lock().bytes_read
     }
 
     /// Sets the size of the pieces that survive a power cut whole or not at all: 1 tears at any byte.

@@ -227,3 +227,13 @@ fn an_inode_number_is_never_used_again() {
     seen.dedup();
     assert_eq!(seen.len(), 4);
 }
+
+#[test]
+fn bytes_are_counted_as_they_are_read_with_a_map_and_without() {
+    let (disk, file) = disk_with(b"seven..");
+    let mut buffer = [0; 16];
+    assert_eq!(file.read_at(2, &mut buffer).unwrap(), 5);
+    assert_eq!(disk.bytes_read(), 5);
+    file.map(7).unwrap().unwrap().read(0, &mut buffer[..3]);
+    assert_eq!(disk.bytes_read(), 8);
+}
