@@ -1,9 +1,17 @@
 //! What fuzzing has found, each as small as it gets.
 
+#[path = "format/bytes.rs"]
+#[allow(dead_code, reason = "shared with the tests of the format")]
+mod bytes;
 mod common;
+#[path = "format/layout.rs"]
+#[allow(dead_code, reason = "shared with the tests of the format")]
+mod layout;
 
-use caskfile::{Cask, Config, Durability, ReadMode};
+use bytes::{FileBytes, record};
+use caskfile::{Cask, Config, Durability, ReadMode, salvage};
 use common::TempDir;
+use layout::{MORE, PUT, SYNCED_TO};
 
 /// The bytes of a closed store that holds one pair.
 fn store_with_one_pair(dir: &TempDir) -> Vec<u8> {
@@ -36,4 +44,19 @@ fn a_few_bytes_behind_the_last_record_do_not_keep_a_reader_busy_for_ever() {
         assert_eq!(cask.list("").unwrap().len(), 2);
         cask.verify().unwrap();
     }
+}
+
+/// A batch that breaks off with a record whose last bytes are zeros, and that holds the proof of its own beginning:
+/// salvage took the data's end, which is in front of these zeros, for the end of what is lost behind them.
+#[test]
+fn a_loss_behind_the_last_byte_that_is_not_zero_has_no_negative_length() {
+    let dir = TempDir::new();
+    let begun = FileBytes::new(0).push(record(MORE, PUT, 1, b"\0key", b"value"));
+    let stated = begun.len() as u64;
+    let file = begun.push(record(MORE, SYNCED_TO, 2, b"", &stated.to_le_bytes()));
+    let end = file.len() as u64;
+    std::fs::write(dir.join("damaged"), file.end()).unwrap();
+    let report = salvage(dir.join("damaged"), dir.join("rescued")).unwrap();
+    assert_eq!(report.losses.iter().map(|loss| (loss.start, loss.end)).collect::<Vec<_>>(), [(end, end)]);
+    assert_eq!(Cask::open(dir.join("rescued")).unwrap().get("key").unwrap().value, b"value");
 }

@@ -146,6 +146,8 @@ fn read_all(log: &Arc<LogFile>) -> Result<Found> {
         // A record inside a batch may be sound, though the batch is not: it is looked at once more by itself.
         let next = next_header(log, stop.at.max(stop.unit + ALIGNMENT), last_index)?;
         let end = next.map_or_else(|| search(log, &stop).map(|beyond| beyond.data_end), Ok)?;
+        // The last record of a batch that breaks off may end with zeros, which are not taken for data.
+        let end = end.max(start);
         match report.losses.last_mut() {
             Some(last) if last.end == start => last.end = end,
             _ => report.losses.push(Loss { start, end, damage }),
