@@ -83,5 +83,7 @@ pub use engine::{
     Verification, salvage, salvage_on,
 };
 pub use error::{Damage, Error, Result};
+#[cfg(any(test, feature = "testing"))]
+pub use format::decode;
 pub use format::{MAJOR_VERSION, MAX_BUCKET_LEN, MAX_VALUE_LEN, MINOR_VERSION, max_key_len};
 pub use store::{KvPair, OptionalExt, Store};

@@ -35,13 +35,18 @@ pub fn seal_record(file: &mut [u8], at: usize) -> Option<usize> {
         let body_crc = crc32fast::hash(&file[at + 9..end]);
         file[at + 4..at + 8].copy_from_slice(&body_crc.to_le_bytes());
     }
+    seal_header(file, at);
+    Some(end.next_multiple_of(8)).filter(|_| end <= file.len())
+}
+
+/// The header's checksum of the record at `at`, for whatever its other fields say.
+pub fn seal_header(file: &mut [u8], at: usize) {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&file[16..32]);
     hasher.update(&(at as u64).to_le_bytes());
     hasher.update(&file[at + 4..at + RECORD_HEADER]);
     let header_crc = hasher.finalize().max(1);
     file[at..at + 4].copy_from_slice(&header_crc.to_le_bytes());
-    Some(end.next_multiple_of(8)).filter(|_| end <= file.len())
 }
 
 /// Seals what stands where records start: from the file header on one after the other, and behind zeros where the

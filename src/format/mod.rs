@@ -5,6 +5,8 @@
 //! Everything is little-endian.
 
 mod checksum;
+#[cfg(any(test, feature = "testing"))]
+pub mod decode;
 mod header;
 mod key;
 mod record;

@@ -1,0 +1,41 @@
+//! Whatever the bytes of a file are: verification and salvage never panic and never change it, and what salvage writes
+//! is a store that opens, verifies, and holds what a simple reading of the bytes finds.
+//!
+//! The simple reading knows nothing of walks and of proofs. It takes every place in which a record can start, and
+//! believes those whose `body_crc` holds: no pair may be made up. And it is the reader that was made from
+//! docs/FORMAT.md: nothing may be missing of what that finds before any damage.
+
+#![no_main]
+
+#[path = "../../tests/format/layout.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+mod layout;
+#[path = "../../tests/format/reader.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+mod reader;
+mod rescue;
+mod seal;
+mod shape;
+
+use std::sync::Arc;
+
+use caskfile::disk::sim::SimDisk;
+use caskfile::{Cask, Config, ReadMode};
+use libfuzzer_sys::{Corpus, fuzz_target};
+
+use rescue::STORE;
+
+fuzz_target!(|input: &[u8]| -> Corpus {
+    let Some((&how, rest)) = input.split_first() else { return Corpus::Reject };
+    let Ok(file) = shape::file(how, rest) else { return Corpus::Reject };
+    let disk = SimDisk::new();
+    disk.set_holes(how & 4 == 0);
+    disk.set_contents(STORE, file.clone());
+    let config = Config::new().read_only(true).reads(if how & 8 == 0 { ReadMode::Map } else { ReadMode::Pread });
+    if let Ok(cask) = Cask::open_on(Arc::new(disk.process()), STORE, &config) {
+        let verified = cask.verify().unwrap();
+        assert_eq!(verified.keys as usize, rescue::pairs(&cask).len());
+    }
+    rescue::salvage(&disk, &file);
+    Corpus::Keep
+});

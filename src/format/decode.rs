@@ -1,0 +1,84 @@
+//! The decoders by themselves, for the fuzz target that compares them with others made from `docs/FORMAT.md`.
+//!
+//! Each takes bytes apart and puts them together again, which must give the same bytes: no bit that means anything is
+//! passed over.
+
+use super::record::{IndexBound, Place, RECORD_HEADER_LEN, RecordHeader, Verdict};
+use super::{FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, split_full_key};
+
+/// What 64 bytes are in the place of a file header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileHeaderIs {
+    /// Something that this version can read.
+    Right {
+        /// The highest index that had been assigned when the file was made.
+        base_index: u64,
+        /// What this version would write instead: zeros in reserved bytes.
+        encoded: [u8; FILE_HEADER_LEN],
+    },
+    /// No caskfile.
+    Foreign,
+    /// Its checksum does not hold.
+    Damaged,
+    /// Of another major version.
+    Unsupported,
+}
+
+/// Takes a file header apart.
+pub fn file_header(bytes: &[u8; FILE_HEADER_LEN]) -> FileHeaderIs {
+    match FileHeader::decode(bytes) {
+        Ok(header) => FileHeaderIs::Right { base_index: header.base_index, encoded: header.encode() },
+        Err(HeaderFault::Magic) => FileHeaderIs::Foreign,
+        Err(HeaderFault::Checksum { .. }) => FileHeaderIs::Damaged,
+        Err(HeaderFault::Version { .. }) => FileHeaderIs::Unsupported,
+    }
+}
+
+/// What 24 bytes are in the place of a record header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordHeaderIs {
+    /// The log's end.
+    End,
+    /// A record of a kind that can be read or skipped.
+    True {
+        /// What this version would write instead: the same.
+        encoded: [u8; RECORD_HEADER_LEN],
+    },
+    /// A record of a kind, or with a flag, that this version must not skip.
+    Unsupported,
+    /// No record.
+    False,
+}
+
+/// Where bytes stand that may be a record header.
+#[derive(Debug, Clone, Copy)]
+pub struct PlaceInFile {
+    /// The file's random identity.
+    pub file_id: [u8; 16],
+    /// Where in the file the bytes stand: at most 2^63.
+    pub offset: u64,
+    /// How long the file is.
+    pub file_len: u64,
+    /// The index of the record before; 0 if there is none. At most 2^62 - 1.
+    pub previous_index: u64,
+    /// The file header's. At most 2^62 - 1.
+    pub base_index: u64,
+}
+
+/// Takes a record header apart.
+pub fn record_header(bytes: &[u8; RECORD_HEADER_LEN], place: PlaceInFile) -> RecordHeaderIs {
+    let after = IndexBound { previous: place.previous_index, base: place.base_index };
+    let (offset, file_len) = (place.offset, place.file_len);
+    let place = Place { seed: FileSeed::new(&place.file_id), offset, file_len, after };
+    match RecordHeader::judge(bytes, place) {
+        Verdict::End => RecordHeaderIs::End,
+        Verdict::True(header) => RecordHeaderIs::True { encoded: header.encode() },
+        Verdict::Unsupported { .. } => RecordHeaderIs::Unsupported,
+        Verdict::False(_) => RecordHeaderIs::False,
+    }
+}
+
+/// The bucket's name and the key in it, of a record's full key; `None` if the bytes do not have that form.
+pub fn full_key(full: &[u8]) -> Option<(&[u8], &[u8])> {
+    split_full_key(full)
+}
