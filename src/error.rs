@@ -185,6 +185,21 @@ pub enum Error {
         reason: String,
     },
 
+    /// Another compaction of the same store, in this process or another, was under way or was faster, or the log was
+    /// recovered meanwhile. Nothing was changed by this one. Call again if it still seems worth while.
+    #[error("{}: not compacted: another compaction or a recovery of it was under way", path.display())]
+    CompactionOvertaken {
+        /// The store's file.
+        path: PathBuf,
+    },
+
+    /// The compaction was told to stop. Nothing was changed.
+    #[error("{}: compaction was cancelled; the store is as it was", path.display())]
+    CompactionCancelled {
+        /// The store's file.
+        path: PathBuf,
+    },
+
     /// The log has reached the largest size, or the largest index, that the format can express. Compaction makes room
     /// for more records.
     #[error("{}: the log is full: {what}", path.display())]

@@ -242,7 +242,7 @@ impl Player {
 }
 
 fn is_busy(error: &Error) -> bool {
-    matches!(error, Error::LockTimeout { .. })
+    matches!(error, Error::LockTimeout { .. } | Error::CompactionOvertaken { .. })
 }
 
 /// Interrupts `first` at its `place`-th call for a whole `second`. Returns whether there was such a call.

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::batch::{Action, Request};
 use super::commit::Failure;
-use super::compact::Compaction;
+use super::compact::{Compaction, Progress};
 use super::{Batch, Engine, Mapped, PairRef, Scan, Stats, Verification, lock, write};
 use crate::config::Config;
 use crate::disk::{Disk, RealDisk};
@@ -344,16 +344,48 @@ impl Cask {
     /// Rewrites the live records to a new file, which then takes the place of the old one, and thereby gives back
     /// the space of values that were replaced or deleted. Indexes, owner and permissions are kept.
     ///
-    /// Other processes notice at their next call. In this version the store's lock is held for the whole time, so
-    /// writers wait; readers do not. The directory needs room for the live records meanwhile.
+    /// Reads and writes go on meanwhile, in this process and in others; writers wait only while the last of what they
+    /// wrote is carried over and the new file takes its place, some milliseconds. Other processes notice at their next
+    /// call, which reads the new file as opening it does.
+    ///
+    /// The directory needs room for the live records and for what is written meanwhile. Memory is needed for eight
+    /// bytes a key, and for a second index.
     ///
     /// # Errors
     ///
     /// [`Error::CompactionRefused`] for a file with several hard links, or whose owner and permissions cannot be
-    /// given to the new file; [`Error::Corrupt`] if a live record does not verify; else as [`Cask::put`]. The store
-    /// is then as it was.
+    /// given to the new file; [`Error::CompactionOvertaken`] if somebody else is at it already; [`Error::Corrupt`] if a
+    /// live record does not verify; [`Error::Io`] if the disk is full; else as [`Cask::put`], where the connection
+    /// timeout counts for the beginning and for the end. The store is then as it was, and nothing is left behind.
     pub fn compact(&self) -> Result<Compaction> {
-        self.engine.compact()
+        self.compact_with(|_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Cask::compact`], and tells a closure how far it is, about once a megabyte. If that breaks, compaction is
+    /// over, and everything is as it was.
+    ///
+    /// The closure may call this store: no lock is held meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CompactionCancelled`] if the closure breaks; else as [`Cask::compact`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-compact-with-{}", std::process::id()));
+    /// use std::ops::ControlFlow;
+    ///
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// # for n in 0..100 { cask.put("key", format!("{n}"))?; }
+    /// let compaction = cask.compact_with(|progress| {
+    ///     eprint!("\r{} of {} bytes", progress.done, progress.total);
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// assert!(compaction.after < compaction.before);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn compact_with(&self, mut progress: impl FnMut(Progress) -> ControlFlow<()>) -> Result<Compaction> {
+        self.engine.compact(&mut progress)
     }
 
     /// Figures about the store and what this handle has done to it. Costs one system call.

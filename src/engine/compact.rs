@@ -1,5 +1,20 @@
 //! Compaction: the live records in a new file, which then takes the old one's place.
 //!
+//! It goes on beside readers and writers, of this process and of others, in three parts.
+//!
+//! 1. In a short turn: the new file is made, so that everybody else can see that somebody is at work, and the log's
+//!    end is noted.
+//! 2. Without a lock: the live records before that end are copied in the order of the log, and synced. Then what was
+//!    appended meanwhile is carried over, and what was appended while that was done, until little is left. Everything
+//!    is read back as any reader would read it, and its index is built on the way.
+//! 3. In a second turn: the little that is left is carried over, and the new file takes the old one's place, with the
+//!    index that is ready. What the old one held in memory is given back after the turn.
+//!
+//! The copy is not the store of one moment before the second turn has come to its end. It may hold values that were
+//! replaced meanwhile: their successors come later in the log, and so in the copy. A tombstone is carried over if the
+//! copy has a record of its key. So the new file has dead bytes too, if much is written meanwhile, but never more of
+//! them than the old one.
+//!
 //! | state | after a crash here |
 //! | --- | --- |
 //! | temporary file being written | the store is untouched; the next writer removes the temporary file |
@@ -7,20 +22,25 @@
 //! | `MOVED` appended to the old log | the path still names the old file, so `MOVED` means nothing; the next record follows it |
 //! | renamed, directory not synced | the path names the old file or the new one, which hold the same; nothing was acknowledged in between |
 //! | directory synced | compacted |
+//!
+//! Memory: eight bytes a key for the positions, until they are copied, and the new index beside the old one.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Engine;
+use super::copy::Copyist;
 use super::durability::Position;
 use super::turn::Turn;
-use super::view::View;
-use crate::format::{Ancillary, FILE_HEADER_LEN, Flags, Kind, RECORD_HEADER_LEN};
+use super::view::{Current, View};
+use crate::disk::FileStat;
+use crate::format::{Ancillary, FILE_HEADER_LEN, Kind};
+use crate::index::PIECES;
 use crate::log::LogFile;
 use crate::log::create::{self, Unfinished};
-use crate::log::group::Group;
-use crate::log::read::Reader;
 use crate::log::recover::{PRIVATE, directory};
+use crate::log::scan::{Reason, Scanner, Step, Unit};
 use crate::{Error, Result};
 
 /// What [`Cask::compact`](crate::Cask::compact) has done.
@@ -35,44 +55,123 @@ pub struct Compaction {
     pub keys: u64,
 }
 
-/// Records are written to the new file in pieces of about this many bytes.
-const PIECE: usize = 1 << 20;
+/// How far a long operation has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Bytes that are done.
+    pub done: u64,
+    /// Bytes in all, as far as that is known: it grows with what is written to the store meanwhile.
+    pub total: u64,
+}
+
+/// Is told how far it is, and may break it off.
+pub(super) type Watch<'w> = dyn FnMut(Progress) -> ControlFlow<()> + 'w;
+
+/// The rest that is carried over while writers wait.
+const SMALL_REST: u64 = 256 << 10;
+
+/// What was appended meanwhile is carried over without the lock this often at most. Each time, less should be left, but
+/// a disk may be slower than its writers.
+const ROUNDS: usize = 16;
+
+/// So much of the new file is written between two syncs: on a journaling file system, a sync of the store waits for
+/// what others have written to other files just before.
+const UNSYNCED: u64 = 8 << 20;
 
 impl Engine {
-    pub(crate) fn compact(&self) -> Result<Compaction> {
-        self.solo(self.deadline(), |turn| turn.compact())
+    pub(crate) fn compact(&self, watch: &mut Watch<'_>) -> Result<Compaction> {
+        let mut compactor = self.solo(self.deadline(), |turn| turn.begin_compaction())?;
+        compactor.copy_live(watch)?;
+        compactor.catch_up(watch)?;
+        // What the compactor holds afterwards, the old view or the new file, is given back here, without the lock.
+        self.solo(self.deadline(), |turn| turn.finish_compaction(&mut compactor))
     }
 }
 
-impl Turn<'_> {
-    fn compact(&mut self) -> Result<Compaction> {
+/// The old log, the new file, and how far the one was copied to the other.
+struct Compactor<'e> {
+    engine: &'e Engine,
+    /// The old file, in this reading.
+    log: Arc<LogFile>,
+    epoch: u64,
+    stat: FileStat,
+    /// Everything before this offset of the old log is in the copy, as far as it is needed.
+    upto: u64,
+    /// The index of the record before that.
+    previous_index: u64,
+    next: Unfinished<'e>,
+    copyist: Copyist,
+    /// The new file as a reader sees it; once it has taken the old one's place, that one's view.
+    view: View,
+    synced: u64,
+    progress: Progress,
+}
+
+impl<'e> Turn<'e> {
+    fn begin_compaction(&mut self) -> Result<Compactor<'e>> {
         let engine = self.engine;
+        let stat = self.expect_one_name()?;
+        // Brings up here, and not in the second turn, what has to be done before a handle's first write.
+        self.reserve(1)?;
+        // Under the store's lock, so of two that begin at the same time one sees the other.
+        if create::remove_leftovers(&*engine.disk, &self.log) {
+            return Err(self.overtaken());
+        }
+        let tail = self.view()?.tail.clone();
+        let next = Unfinished::new(&*engine.disk, &engine.path, PRIVATE, tail.highest_index)?;
+        self.give_owner_and_mode(&next, &stat)?;
+        let mut copyist = Copyist::new(&next);
+        copyist.write(&next)?;
+        let log = Arc::new(LogFile::open(Arc::clone(&next.file), &engine.path)?);
+        let (view, _) = View::build(log, engine.config.get_reads(), self.writer.epoch + 1)?;
+        Ok(Compactor {
+            engine,
+            log: Arc::clone(&self.log),
+            epoch: self.writer.epoch,
+            stat,
+            upto: tail.end,
+            previous_index: tail.previous_index,
+            next,
+            copyist,
+            view,
+            synced: 0,
+            progress: Progress { done: 0, total: self.view()?.live_bytes },
+        })
+    }
+
+    fn expect_one_name(&self) -> Result<FileStat> {
         let stat = self.log.file.stat().map_err(|e| self.log.io("stat", e))?;
         if stat.links != 1 {
             let reason = format!("it has {} hard links, and the others would go on naming the old file", stat.links);
             return Err(self.refused(reason));
         }
+        Ok(stat)
+    }
+
+    fn give_owner_and_mode(&self, next: &Unfinished<'_>, stat: &FileStat) -> Result<()> {
+        let kept = next.file.set_owner_and_mode(stat);
+        kept.map_err(|e| self.refused(format!("owner and mode cannot be kept: {e}")))
+    }
+
+    fn finish_compaction(&mut self, compactor: &mut Compactor<'e>) -> Result<Compaction> {
+        let engine = self.engine;
+        if self.writer.epoch != compactor.epoch {
+            return Err(self.overtaken());
+        }
+        let stat = self.expect_one_name()?;
+        if stat != compactor.stat {
+            self.give_owner_and_mode(&compactor.next, &stat)?;
+        }
         // For the record that says that the log has moved, and a statement that may have to come before it. The new
         // file's next index is above both.
         let index = self.reserve(2)?;
-        let (reader, mut positions, before) = {
-            let view = self.view()?;
-            (view.reader.clone(), view.index.positions().collect::<Vec<_>>(), view.tail.end)
-        };
-        positions.sort_unstable();
-        let mut next = Unfinished::new(&*engine.disk, &engine.path, PRIVATE, index + 1)?;
-        next.file.set_owner_and_mode(&stat).map_err(|e| self.refused(format!("owner and mode cannot be kept: {e}")))?;
-        write_live(&next, &reader, &positions)?;
-        next.sync()?;
-
-        let log = Arc::new(LogFile::open(Arc::clone(&next.file), &engine.path)?);
-        let epoch = self.writer.epoch + 1;
-        // Read back as any reader would read it: what does not verify never takes the old file's place.
-        let (view, _) = View::build(Arc::clone(&log), engine.config.get_reads(), epoch)?;
-        if view.index.len() != positions.len() {
-            return Err(Error::other(std::io::Error::other("compaction has lost a key; please report this")));
+        compactor.carry_over(|_| Ok(()))?;
+        compactor.close(index + 1)?;
+        let (before, after) = (self.view()?.tail.end, compactor.view.tail.end);
+        if after > before {
+            return Err(self.refused(format!("the new file would have {after} bytes, the old one has {before}")));
         }
-        let (after, keys) = (view.tail.end, positions.len() as u64);
 
         if !create::names(&*engine.disk, &engine.path, &stat)? {
             return Err(Error::Replaced { path: engine.path.to_path_buf() });
@@ -80,63 +179,188 @@ impl Turn<'_> {
         let (flags, index) = self.begin_records(index)?;
         self.writer.group.push(flags, Kind::Ancillary(Ancillary::Moved), index, b"", b"");
         self.write_group()?;
-        next.rename_to(&engine.path).map_err(|e| Error::io("rename the compacted file", &engine.path, e))?;
+        // From the rename on, a reader of this process would open the new file by itself, and read all of it.
+        let ingest = engine.ingest();
+        let renamed = compactor.next.rename_to(&engine.path);
+        renamed.map_err(|e| Error::io("rename the compacted file", &engine.path, e))?;
+        engine.swap(&ingest, &mut compactor.view)?;
+        drop(ingest);
         let synced = engine.disk.sync_dir(directory(&engine.path));
-        // The path names the new file from here on, whatever else fails.
-        self.switch_to(view)?;
-        if let Err(e) = synced {
-            return Err(engine.syncs.poison(&log, "sync of the directory", e));
-        }
+        // The path names the new file now, whatever else fails.
+        self.go_on_in_new_file()?;
+        synced.map_err(|e| engine.syncs.poison(&self.log, "sync of the directory", e))?;
+        self.writer.directory_synced = true;
         engine.counters.compactions.fetch_add(1, Ordering::Relaxed);
-        Ok(Compaction { before, after, keys })
+        Ok(Compaction { before, after, keys: engine.shown()?.index.len() as u64 })
     }
 
     /// Goes on with the new file, whose lock is held since it was made.
-    fn switch_to(&mut self, view: View) -> Result<()> {
+    fn go_on_in_new_file(&mut self) -> Result<()> {
         let engine = self.engine;
+        let view = self.view()?;
         let (log, position) = (Arc::clone(&view.reader.log), Position { epoch: view.epoch, offset: view.tail.end });
+        drop(view);
         self.release();
         self.writer.locked = Some(Arc::clone(&log));
-        self.writer.start_over(view.epoch);
-        // All of it was written by this handle and synced after that, its header holds the block of the next index,
-        // and the directory is synced before the lock is given up.
+        self.writer.start_over(position.epoch);
+        // All of it was written by this handle and synced after that, and its header holds the block of the next index.
         let writer = &mut *self.writer;
-        (writer.vetted, writer.directory_synced, writer.vouched, writer.numbered) = (true, true, true, true);
+        (writer.vetted, writer.vouched, writer.numbered) = (true, true, true);
         (writer.last_end, writer.covered) = (position.offset, log.len()?);
         drop(engine.syncs.forget());
         engine.syncs.set_synced(position);
         self.log = log;
-        engine.replace(&engine.ingest(), view)
+        Ok(())
     }
 
     fn refused(&self, reason: String) -> Error {
         Error::CompactionRefused { path: self.engine.path.to_path_buf(), reason }
     }
+
+    fn overtaken(&self) -> Error {
+        overtaken(self.engine)
+    }
 }
 
-/// Writes records to a new file in the order of their indexes, and closes it with a mark that says that all before
-/// it is on stable storage: true as soon as anybody can see the file, since it is synced before it gets its name.
-pub(super) fn write_live(next: &Unfinished<'_>, reader: &Reader, positions: &[u64]) -> Result<()> {
-    let mut group = Group::new(next.header.seed(), FILE_HEADER_LEN as u64);
-    let (mut key, mut value) = (Vec::new(), Vec::new());
-    let mut last_index = next.header.base_index;
-    for &position in positions {
-        let header = reader.header(position)?;
-        key.clear();
-        reader.key_into(position, &header, &mut key)?;
-        // Verified on the copy that is written, whatever the handle's setting for reads is: compaction must not
-        // make damage look sound.
-        reader.value_into(position, &header, &key, &mut value, true)?;
-        group.push_moved(&header, &key, &value);
-        last_index = last_index.max(header.index);
-        if group.len() >= PIECE {
-            group.take_piece(|offset, bytes| next.write(offset, bytes))?;
+fn overtaken(engine: &Engine) -> Error {
+    Error::CompactionOvertaken { path: engine.path.to_path_buf() }
+}
+
+impl<'e> Compactor<'e> {
+    /// Copies what is live of the log up to its end when the compaction began.
+    fn copy_live(&mut self, watch: &mut Watch<'_>) -> Result<()> {
+        let reader = self.old()?.reader.clone();
+        let positions = self.live_positions()?;
+        for &position in &positions {
+            self.copyist.push(&reader, position, &reader.header(position)?)?;
+            if self.copyist.has_a_piece() {
+                self.write()?;
+                self.report(watch)?;
+            }
+        }
+        self.write()?;
+        if self.view.index.len() != positions.len() {
+            return Err(self.wrong("it has other keys than the old one"));
+        }
+        Ok(())
+    }
+
+    /// Where the live records are that lie before the noted end, in the order of the log.
+    fn live_positions(&self) -> Result<Vec<u64>> {
+        let mut positions = Vec::with_capacity(self.old()?.index.len());
+        // Piece by piece, so that nobody waits long for the view. What is replaced or removed meanwhile is missing here,
+        // and its successor or tombstone lies behind the noted end.
+        for piece in 0..PIECES {
+            positions.extend(self.old()?.index.positions_in(piece).filter(|&position| position < self.upto));
+        }
+        positions.sort_unstable();
+        Ok(positions)
+    }
+
+    /// Carries over what was appended meanwhile, and while that was done, until little is left.
+    fn catch_up(&mut self, watch: &mut Watch<'_>) -> Result<()> {
+        for _ in 0..ROUNDS {
+            self.sync()?;
+            self.report(watch)?;
+            drop(self.engine.current()?);
+            let rest = self.old()?.tail.end - self.upto;
+            self.progress.total = self.progress.done + rest;
+            if rest <= SMALL_REST {
+                break;
+            }
+            self.carry_over(|compactor| compactor.report(watch))?;
+        }
+        Ok(())
+    }
+
+    /// Carries over what was appended to the old log up to its end as it is known now.
+    fn carry_over(&mut self, mut report: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
+        let old = self.old()?;
+        let (reader, end, log) = (old.reader.clone(), old.tail.end, Arc::clone(&self.log));
+        drop(old);
+        let mut scanner = Scanner::resume(&log, self.upto, self.previous_index)?;
+        let mut unit = Unit::default();
+        while self.upto < end {
+            let Step::Unit = scanner.step(&mut unit)? else {
+                // It was there when it was taken in.
+                return Err(overtaken(self.engine));
+            };
+            for entry in &unit.entries {
+                // What is replaced by now has a successor further on. If a key is removed, then after what is in the
+                // copy: what was carried over just now is still there.
+                let needed = match entry.header.kind {
+                    Kind::Put => self.old()?.find(unit.key(entry))? == Some(entry.offset),
+                    Kind::Delete => self.view.find(unit.key(entry))?.is_some(),
+                    Kind::Ancillary(_) => false,
+                };
+                if needed {
+                    self.copyist.push(&reader, entry.offset, &entry.header)?;
+                }
+                (self.upto, self.previous_index) = (entry.offset + entry.header.padded_len(), entry.header.index);
+            }
+            if self.copyist.has_a_piece() {
+                self.write()?;
+                report(self)?;
+            }
+        }
+        self.write()
+    }
+
+    /// The old log's view, if it still is the one that is being copied.
+    fn old(&self) -> Result<Current<'e>> {
+        let view = self.engine.shown()?;
+        // An epoch stands for one reading of one file.
+        if view.epoch == self.epoch { Ok(view) } else { Err(overtaken(self.engine)) }
+    }
+
+    /// Writes what was copied, and reads it back as any reader would: what does not verify never takes the old file's
+    /// place.
+    fn write(&mut self) -> Result<()> {
+        self.copyist.write(&self.next)?;
+        let stop = self.view.go_on()?;
+        if (stop.unit, stop.reason) != (self.copyist.end(), Reason::EndMark) {
+            return Err(self.wrong(&format!("at {} it does not read back: {:?}", stop.at, stop.reason)));
+        }
+        self.progress.done = stop.unit - FILE_HEADER_LEN as u64;
+        if stop.unit - self.synced >= UNSYNCED { self.sync() } else { Ok(()) }
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.next.sync()?;
+        self.synced = self.view.tail.end;
+        Ok(())
+    }
+
+    /// Says how far it is, and looks whether to go on.
+    fn report(&mut self, watch: &mut Watch<'_>) -> Result<()> {
+        let engine = self.engine;
+        engine.check_writable()?;
+        self.progress.total = self.progress.total.max(self.progress.done);
+        match watch(self.progress) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::CompactionCancelled { path: engine.path.to_path_buf() }),
         }
     }
-    let flags = Flags { synced: true, more: false };
-    group.push(flags, Kind::Ancillary(Ancillary::Mark), last_index + 1, b"", b"");
-    let start = group.start();
-    next.write(start, group.finish())
-}
 
-const _: () = assert!(RECORD_HEADER_LEN % 8 == 0, "a mark is a header and needs no padding");
+    /// Makes the new file what it is to be when others see it. The old log does not grow any more.
+    fn close(&mut self, base_index: u64) -> Result<()> {
+        self.next.set_base_index(base_index)?;
+        self.copyist.push_mark(base_index + 1);
+        self.write()?;
+        self.sync()?;
+        self.view.reader.log = Arc::new(LogFile::open(Arc::clone(&self.next.file), &self.engine.path)?);
+        let old = self.old()?;
+        if (self.view.index.len(), self.view.live_bytes) != (old.index.len(), old.live_bytes) {
+            return Err(self.wrong("it has other pairs than the old one"));
+        }
+        Ok(())
+    }
+
+    fn wrong(&self, what: &str) -> Error {
+        let message = format!(
+            "the compacted file {} is not what it should be: {what}; it is not used, the store is as it was. Please report this",
+            self.next.path.display()
+        );
+        Error::other(std::io::Error::other(message))
+    }
+}

@@ -21,6 +21,7 @@ pub(crate) mod batch;
 mod cask;
 mod commit;
 mod compact;
+mod copy;
 mod durability;
 mod iter;
 mod lock_wait;
@@ -41,7 +42,7 @@ use std::time::Instant;
 
 pub use batch::{Batch, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 pub use cask::Cask;
-pub use compact::Compaction;
+pub use compact::{Compaction, Progress};
 pub use iter::{PairRef, Scan};
 pub use mapped::{Mapped, Slice};
 pub use salvage::{Loss, Salvage, salvage, salvage_on};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::compact::write_live;
+use super::copy::write_live;
 use crate::disk::{Access, Disk, RealDisk};
 use crate::error::Damage;
 use crate::format::{ALIGNMENT, BLOCK_LEN, Kind, MAX_INDEX, RECORD_HEADER_LEN};

@@ -32,7 +32,7 @@ pub(crate) struct Turn<'e> {
 
 impl Engine {
     /// Waits for a place of one's own in the queue, and does something in a turn.
-    pub(crate) fn solo<T>(&self, deadline: Deadline, act: impl FnOnce(&mut Turn<'_>) -> Result<T>) -> Result<T> {
+    pub(crate) fn solo<'e, T>(&'e self, deadline: Deadline, act: impl FnOnce(&mut Turn<'e>) -> Result<T>) -> Result<T> {
         self.check_writable()?;
         match self.queue.enter(None, &deadline, || Err(abandoned().into())) {
             Entered::Baton(_baton) => self.in_turn(&deadline, act),
@@ -44,7 +44,11 @@ impl Engine {
         }
     }
 
-    pub(super) fn in_turn<T>(&self, deadline: &Deadline, act: impl FnOnce(&mut Turn<'_>) -> Result<T>) -> Result<T> {
+    pub(super) fn in_turn<'e, T>(
+        &'e self,
+        deadline: &Deadline,
+        act: impl FnOnce(&mut Turn<'e>) -> Result<T>,
+    ) -> Result<T> {
         if self.closing.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
@@ -170,7 +174,8 @@ impl<'e> Turn<'e> {
             return Ok(());
         }
         if !self.writer.vetted {
-            create::remove_leftovers(&*self.engine.disk, &self.log);
+            // Whoever is still at work on one is left alone.
+            let _at_work = create::remove_leftovers(&*self.engine.disk, &self.log);
         }
         if let Decision::Cut { at, data_end, keep } = decide(&self.log, stop)? {
             if keep {

@@ -238,15 +238,16 @@ impl Engine {
         write(&self.view).as_mut().ok_or(Error::Closed).and_then(change)
     }
 
+    /// Puts another view in the place of this one, and leaves that where the other was: to unmap a large file, and to
+    /// free its index, takes longer than anybody should have to wait.
+    pub(crate) fn swap(&self, _: &Ingest<'_>, other: &mut View) -> Result<()> {
+        // Once it is closed, closed it stays.
+        write(&self.view).as_mut().map(|view| std::mem::swap(view, other)).ok_or(Error::Closed)
+    }
+
     /// Puts another view in the place of this one.
-    pub(crate) fn replace(&self, _: &Ingest<'_>, view: View) -> Result<()> {
-        let old = write(&self.view).replace(view);
-        if old.is_none() {
-            // Closed in the meantime, and closed it stays.
-            *write(&self.view) = None;
-            return Err(Error::Closed);
-        }
-        Ok(())
+    pub(crate) fn replace(&self, ingest: &Ingest<'_>, mut view: View) -> Result<()> {
+        self.swap(ingest, &mut view)
     }
 
     /// Without the lock: other processes may be writing, cutting or compacting while this reads.

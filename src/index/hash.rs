@@ -20,6 +20,9 @@ use super::packed::{self, TAG_BITS};
 /// Hash bits that choose the sub-table.
 const TABLE_BITS: u32 = 12;
 
+/// How many parts the index can be gone through in.
+pub(crate) const PIECES: usize = 1 << TABLE_BITS;
+
 /// A slot that holds nothing. No entry looks like this, because no record lies at position 0.
 const EMPTY: u64 = 0;
 
@@ -134,6 +137,12 @@ impl HashIndex {
     /// Every position, in no order that means anything.
     pub(crate) fn positions(&self) -> impl Iterator<Item = u64> + '_ {
         self.tables.iter().flat_map(Table::occupied).map(packed::position)
+    }
+
+    /// The positions of one of [`PIECES`] parts. A key stays in its part as long as it is there, so whoever goes
+    /// through all parts, while the index is changed in between, meets every key that was there all the time once.
+    pub(crate) fn positions_in(&self, piece: usize) -> impl Iterator<Item = u64> + '_ {
+        self.tables.get(piece).into_iter().flat_map(Table::occupied).map(packed::position)
     }
 }
 

@@ -28,7 +28,7 @@ mod testing;
 mod tree;
 
 pub(crate) use entry::{Entry, prefix_successor, sort_entries};
-pub(crate) use hash::{HashIndex, KeyHasher};
+pub(crate) use hash::{HashIndex, KeyHasher, PIECES};
 pub(crate) use packed::POSITION_LIMIT;
 pub(crate) use sorted::{Positions, SortedIndex};
 
@@ -99,6 +99,11 @@ impl Index {
     /// Every position, in no order that means anything.
     pub(crate) fn positions(&self) -> impl Iterator<Item = u64> + '_ {
         self.hash.positions()
+    }
+
+    /// The positions of one of [`PIECES`] parts: see [`HashIndex::positions_in`].
+    pub(crate) fn positions_in(&self, piece: usize) -> impl Iterator<Item = u64> + '_ {
+        self.hash.positions_in(piece)
     }
 
     /// Takes in that the record at `position` put `key`, and returns the position of the record that it replaces.

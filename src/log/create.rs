@@ -91,6 +91,13 @@ impl<'d> Unfinished<'d> {
         Ok(unfinished)
     }
 
+    /// Writes the file header anew, with another `base_index`: what the highest index is, compaction knows only at its
+    /// end.
+    pub(crate) fn set_base_index(&mut self, base_index: u64) -> Result<()> {
+        self.header.base_index = base_index;
+        self.write(0, &self.header.encode())
+    }
+
     pub(crate) fn write(&self, mut offset: u64, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             match self.file.write_at(offset, bytes).map_err(|e| self.io("write", e))? {
@@ -181,14 +188,16 @@ pub(crate) fn names(disk: &dyn Disk, path: &Path, stat: &FileStat) -> Result<boo
     }
 }
 
-/// Removes what creators and compactions left behind when they were killed. The caller holds the store's lock.
+/// Removes what creators and compactions left behind when they were killed. The caller holds the store's lock. Returns
+/// whether there is one that somebody is still at work on.
 ///
 /// Only files whose own lock can be had are removed, since a living maker holds it, and they are removed under it;
 /// except a second name of the store itself, which its creator did not live to remove. A leftover that cannot be
 /// removed harms nobody, so failures are passed over.
-pub(crate) fn remove_leftovers(disk: &dyn Disk, log: &LogFile) {
+pub(crate) fn remove_leftovers(disk: &dyn Disk, log: &LogFile) -> bool {
     let prefix = sibling_prefix(&log.path, TEMPORARY);
-    let Ok(names) = disk.list(directory(&log.path), &prefix) else { return };
+    let mut at_work = false;
+    let Ok(names) = disk.list(directory(&log.path), &prefix) else { return at_work };
     for name in names {
         if !is_sibling_suffix(&name.as_bytes()[prefix.len()..]) {
             continue;
@@ -198,9 +207,12 @@ pub(crate) fn remove_leftovers(disk: &dyn Disk, log: &LogFile) {
         if stat.identity == log.identity {
             let _ = disk.remove(&path);
         } else if let Ok(file) = disk.open(&path, Access::ReadWrite) {
-            if matches!(file.try_lock(), Ok(true)) {
-                let _ = disk.remove(&path);
+            match file.try_lock() {
+                Ok(true) => drop(disk.remove(&path)),
+                Ok(false) => at_work = true,
+                Err(_) => {}
             }
         }
     }
+    at_work
 }

@@ -96,13 +96,6 @@ impl Group {
         self.bytes.resize(len, 0);
         (&self.bytes, &self.unit)
     }
-
-    /// The bytes without an end mark, for a file that is written piece by piece; the group goes on behind them.
-    pub(crate) fn take_piece(&mut self, write: impl FnOnce(u64, &[u8]) -> crate::Result<()>) -> crate::Result<()> {
-        write(self.start, &self.bytes)?;
-        self.reset(self.seed, self.end());
-        Ok(())
-    }
 }
 
 /// How many bytes a record takes up in the log.

@@ -1,0 +1,76 @@
+//! Writing a new file with records that lie in another one.
+
+use crate::Result;
+use crate::format::{Ancillary, FILE_HEADER_LEN, Flags, Kind, RECORD_HEADER_LEN, RecordHeader};
+use crate::log::create::Unfinished;
+use crate::log::group::Group;
+use crate::log::read::Reader;
+
+/// Records are written to the new file in pieces of about this many bytes.
+const PIECE: usize = 1 << 20;
+
+/// Takes records over, one behind the other, and writes them piece by piece.
+pub(super) struct Copyist {
+    group: Group,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Copyist {
+    pub(super) fn new(next: &Unfinished<'_>) -> Copyist {
+        let group = Group::new(next.header.seed(), FILE_HEADER_LEN as u64);
+        Copyist { group, key: Vec::new(), value: Vec::new() }
+    }
+
+    /// Adds a record, verified on the copy that is written, whatever the handle's setting for reads is: a copy must
+    /// not make damage look sound. `SYNCED` and `MORE` are not taken over.
+    pub(super) fn push(&mut self, reader: &Reader, position: u64, header: &RecordHeader) -> Result<()> {
+        self.key.clear();
+        reader.key_into(position, header, &mut self.key)?;
+        reader.value_into(position, header, &self.key, &mut self.value, true)?;
+        self.group.push_moved(header, &self.key, &self.value);
+        Ok(())
+    }
+
+    /// Adds the mark that closes the file: it says that all before it is on stable storage, which is true as soon as
+    /// anybody can see the file, since it is synced before it gets its name.
+    pub(super) fn push_mark(&mut self, index: u64) {
+        let flags = Flags { synced: true, more: false };
+        self.group.push(flags, Kind::Ancillary(Ancillary::Mark), index, b"", b"");
+    }
+
+    /// Where the next record goes.
+    pub(super) fn end(&self) -> u64 {
+        self.group.end()
+    }
+
+    pub(super) fn has_a_piece(&self) -> bool {
+        self.group.len() >= PIECE
+    }
+
+    /// Writes what was added, and an end mark behind it, which the next piece overwrites.
+    pub(super) fn write(&mut self, next: &Unfinished<'_>) -> Result<()> {
+        let (start, end) = (self.group.start(), self.group.end());
+        next.write(start, self.group.finish())?;
+        self.group.reset(next.header.seed(), end);
+        Ok(())
+    }
+}
+
+/// Fills a new file with records in the order of their indexes, and closes it with a mark.
+pub(super) fn write_live(next: &Unfinished<'_>, reader: &Reader, positions: &[u64]) -> Result<()> {
+    let mut copyist = Copyist::new(next);
+    let mut last_index = next.header.base_index;
+    for &position in positions {
+        let header = reader.header(position)?;
+        copyist.push(reader, position, &header)?;
+        last_index = last_index.max(header.index);
+        if copyist.has_a_piece() {
+            copyist.write(next)?;
+        }
+    }
+    copyist.push_mark(last_index + 1);
+    copyist.write(next)
+}
+
+const _: () = assert!(RECORD_HEADER_LEN % 8 == 0, "a mark is a header and needs no padding");
