@@ -79,8 +79,8 @@ mod store;
 pub use backend::{Backend, new_store};
 pub use config::{Config, Durability, LockMode, ReadMode};
 pub use engine::{
-    Batch, Cask, Compaction, Loss, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped, PairRef, Progress, Salvage, Scan, Slice,
-    Stats, Verification, salvage, salvage_on,
+    Batch, BucketScans, Cask, Compaction, Loss, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped, PairRef, Progress, Salvage,
+    Scan, Slice, Stats, Verification, salvage, salvage_on,
 };
 pub use error::{Damage, Error, Result};
 #[cfg(any(test, feature = "testing"))]

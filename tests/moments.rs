@@ -153,6 +153,42 @@ fn a_scan_shows_its_moment_whatever_is_written_compacted_closed_or_removed_meanw
 }
 
 #[test]
+fn the_scans_of_all_buckets_show_one_moment_together() {
+    let directory = TempDir::new();
+    let cask = Cask::open_with(directory.join("store"), &Config::new().durability(Durability::Os)).unwrap();
+    let names: [&[u8]; 4] = [b"", b"b", b"a\xff", b"aa"];
+    let write = |suffix: &str| {
+        let mut batch = Batch::new();
+        for name in names {
+            batch.bucket(name).put("first", suffix).put("second", suffix).delete("third");
+        }
+        cask.write(&batch).unwrap();
+    };
+    write("before");
+    let mut buckets = cask.scan_buckets().unwrap();
+    let mut found = vec![buckets.next().unwrap().unwrap()];
+    write("after");
+    cask.bucket("new").unwrap().put("key", "").unwrap();
+    cask.bucket("aa").unwrap().delete_prefix("").unwrap();
+    cask.compact().unwrap();
+    found.extend(buckets.map(Result::unwrap));
+
+    // Shorter names first, as the documentation says.
+    let found_names: Vec<_> = found.iter().map(|(name, _)| &name[..]).collect();
+    assert_eq!(found_names, [&b""[..], b"b", b"aa", b"a\xff"]);
+    for (name, pairs) in found {
+        assert_eq!(pairs.len(), 2);
+        let pairs: Vec<_> = pairs.map(|pair| pair.map(|pair| (pair.key, pair.value)).unwrap()).collect();
+        let before = [(b"first".to_vec(), b"before".to_vec()), (b"second".to_vec(), b"before".to_vec())];
+        assert_eq!(pairs, before, "{}", name.escape_ascii());
+    }
+    let now: Vec<_> = cask.scan_buckets().unwrap().map(|bucket| bucket.unwrap().0).collect();
+    assert_eq!(now, [&b""[..], b"b", b"a\xff", b"new"]);
+    cask.close().unwrap();
+    assert!(matches!(cask.scan_buckets(), Err(Error::Closed)));
+}
+
+#[test]
 fn a_mapped_slice_stays_as_it_was_after_later_writes_compaction_and_close() {
     let directory = TempDir::new();
     let path = directory.join("store");

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use super::batch::{Action, Request};
 use super::commit::Failure;
 use super::compact::{Compaction, Progress};
-use super::{Batch, Engine, Mapped, PairRef, Scan, Stats, Verification, lock, write};
+use super::{Batch, BucketScans, Engine, Mapped, PairRef, Scan, Stats, Verification, lock, write};
 use crate::config::Config;
 use crate::disk::{Disk, RealDisk};
 use crate::format::{FullKey, MAX_VALUE_LEN, prefix_of_bucket};
@@ -130,7 +130,37 @@ impl Cask {
     ///
     /// [`Error::Closed`], and as for any read [`Error::Corrupt`] and [`Error::Io`].
     pub fn buckets(&self) -> Result<Vec<Vec<u8>>> {
-        self.engine.buckets()
+        let mut names = self.scan_buckets()?.map(|bucket| Ok(bucket?.0)).collect::<Result<Vec<_>>>()?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// All buckets that have a key, each with the scan of its pairs, and all of one moment: a copy of the whole store
+    /// can be made from it while others write. Shorter names come first, and those of one length in byte order.
+    ///
+    /// The first listing of a handle sorts all keys of the store; each bucket then costs one search, and what is read
+    /// of it. How many keys a bucket has is [`len`](ExactSizeIterator::len) of its scan.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cask::list`]; after an error the iteration ends.
+    ///
+    /// ```
+    /// # let dir = std::env::temp_dir().join(format!("caskfile-scan-buckets-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&dir)?;
+    /// # let cask = caskfile::Cask::open(dir.join("store"))?;
+    /// cask.put("colour", "blue")?;
+    /// cask.bucket("log")?.put("0001", "started")?;
+    /// for bucket in cask.scan_buckets()? {
+    ///     let (name, pairs) = bucket?;
+    ///     println!("{:?} has {} keys", String::from_utf8_lossy(&name), pairs.len());
+    /// }
+    /// # cask.close()?;
+    /// # std::fs::remove_dir_all(&dir)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn scan_buckets(&self) -> Result<BucketScans> {
+        self.engine.scan_buckets()
     }
 
     /// The pair of a key.

@@ -61,6 +61,10 @@ impl PairRef<'_> {
 }
 
 impl Scan {
+    fn new(reader: Reader, positions: Positions, bucket_len: usize, verify: bool) -> Scan {
+        Scan { reader, positions, bucket_len, verify, key: Vec::new(), value: Vec::new() }
+    }
+
     /// The next pair, lent until the next call.
     ///
     /// # Errors
@@ -130,6 +134,50 @@ impl std::fmt::Debug for Scan {
     }
 }
 
+/// All buckets of one moment, each with the scan of its pairs; see [`Cask::scan_buckets`](crate::Cask::scan_buckets).
+///
+/// It owns its snapshot as a [`Scan`] does.
+pub struct BucketScans {
+    reader: Reader,
+    sorted: SortedIndex,
+    /// Of the first key of the next bucket.
+    rank: usize,
+    verify: bool,
+}
+
+impl Iterator for BucketScans {
+    type Item = Result<(Vec<u8>, Scan)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let position = self.sorted.range(self.rank..self.rank + 1).next()?;
+        let next = self.bucket_at(position);
+        if next.is_err() {
+            // Where the next bucket begins is not known.
+            self.rank = self.sorted.len();
+        }
+        next.transpose()
+    }
+}
+
+impl BucketScans {
+    fn bucket_at(&mut self, position: u64) -> Result<Option<(Vec<u8>, Scan)>> {
+        let mut key = Vec::new();
+        Keys::read(&self.reader, position, &mut key)?;
+        let Some((name, _)) = crate::format::split_full_key(&key) else { return Ok(None) };
+        let bucket = &key[..1 + name.len()];
+        let end = end_of_prefix(&self.sorted, bucket, &self.reader)?;
+        let positions = self.sorted.range(self.rank..end);
+        self.rank = end;
+        Ok(Some((name.to_vec(), Scan::new(self.reader.clone(), positions, bucket.len(), self.verify))))
+    }
+}
+
+impl std::fmt::Debug for BucketScans {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BucketScans").field("keys_left", &(self.sorted.len() - self.rank)).finish_non_exhaustive()
+    }
+}
+
 impl Engine {
     /// All pairs of a bucket whose key starts with `prefix`.
     pub(crate) fn scan(&self, bucket: &[u8], prefix: &[u8]) -> Result<Scan> {
@@ -159,14 +207,7 @@ impl Engine {
     }
 
     fn over(&self, reader: Reader, positions: Positions, bucket: &[u8]) -> Scan {
-        Scan {
-            reader,
-            positions,
-            bucket_len: bucket.len(),
-            verify: self.config.get_verify_on_read(),
-            key: Vec::new(),
-            value: Vec::new(),
-        }
+        Scan::new(reader, positions, bucket.len(), self.config.get_verify_on_read())
     }
 
     pub(crate) fn visit<F>(&self, bucket: &[u8], prefix: &[u8], mut visit: F) -> Result<()>
@@ -182,21 +223,10 @@ impl Engine {
         Ok(())
     }
 
-    /// The names of all buckets that have a key, sorted. Costs one search for each, however many keys they have.
-    pub(crate) fn buckets(&self) -> Result<Vec<Vec<u8>>> {
+    /// All buckets that have a key. Costs one search for each, however many keys they have.
+    pub(crate) fn scan_buckets(&self) -> Result<BucketScans> {
         let (reader, sorted) = self.snapshot()?;
-        let mut names = Vec::new();
-        let mut key = Vec::new();
-        let mut rank = 0;
-        while let Some(position) = sorted.range(rank..rank + 1).next() {
-            key.clear();
-            Keys::read(&reader, position, &mut key)?;
-            let Some((name, _)) = crate::format::split_full_key(&key) else { break };
-            names.push(name.to_vec());
-            rank = end_of_prefix(&sorted, &key[..1 + name.len()], &reader)?;
-        }
-        names.sort_unstable();
-        Ok(names)
+        Ok(BucketScans { reader, sorted, rank: 0, verify: self.config.get_verify_on_read() })
     }
 }
 

@@ -43,7 +43,7 @@ use std::time::Instant;
 pub use batch::{Batch, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 pub use cask::Cask;
 pub use compact::{Compaction, Progress};
-pub use iter::{PairRef, Scan};
+pub use iter::{BucketScans, PairRef, Scan};
 pub use mapped::{Mapped, Slice};
 pub use salvage::{Loss, Salvage, salvage, salvage_on};
 pub use stats::Stats;

@@ -1,0 +1,144 @@
+//! The escaping of keys and values in lines of text, the same wherever lines are written or read.
+//!
+//! What is valid UTF-8 and no control character stands for itself, except the backslash. So an escaped text is always
+//! valid UTF-8, fits on one line, and does nothing to a terminal; and any bytes come back from it.
+
+/// Appends the escaped bytes to `out`. `separator` is escaped, too.
+pub fn escape_into(bytes: &[u8], separator: Option<u8>, out: &mut Vec<u8>) {
+    for chunk in bytes.utf8_chunks() {
+        escape_text(chunk.valid(), separator, out);
+        for &byte in chunk.invalid() {
+            push_hex(byte, out);
+        }
+    }
+}
+
+fn escape_text(text: &str, separator: Option<u8>, out: &mut Vec<u8>) {
+    let bytes = text.as_bytes();
+    let mut copied = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        // U+0080 to U+009F are control characters, too; in UTF-8 they begin with 0xc2.
+        let control = byte < b' ' || byte == 0x7f || (byte == 0xc2 && bytes[at + 1] < 0xa0);
+        if !control && byte != b'\\' && Some(byte) != separator {
+            continue;
+        }
+        out.extend_from_slice(&bytes[copied..at]);
+        copied = at + 1;
+        match byte {
+            b'\\' => out.extend_from_slice(br"\\"),
+            b'\t' => out.extend_from_slice(br"\t"),
+            b'\n' => out.extend_from_slice(br"\n"),
+            b'\r' => out.extend_from_slice(br"\r"),
+            0xc2 => {
+                push_hex(byte, out);
+                push_hex(bytes[at + 1], out);
+                copied = at + 2;
+            }
+            _ => push_hex(byte, out),
+        }
+    }
+    out.extend_from_slice(&bytes[copied..]);
+}
+
+fn push_hex(byte: u8, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.extend_from_slice(&[b'\\', b'x', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+}
+
+/// The escaped bytes as a string, for messages.
+pub fn escaped(bytes: &[u8]) -> String {
+    let mut out = Vec::new();
+    escape_into(bytes, None, &mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Appends what an escaped text stands for to `out`. Bytes that need no escape may be escaped, and those that need one
+/// may stand for themselves: only a backslash has a meaning.
+pub fn unescape_into(text: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        out.extend_from_slice(&rest[..at]);
+        let (byte, len) = match &rest[at + 1..] {
+            [b'\\', ..] => (b'\\', 2),
+            [b't', ..] => (b'\t', 2),
+            [b'n', ..] => (b'\n', 2),
+            [b'r', ..] => (b'\r', 2),
+            [b'x', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                (hex_digit(*high) << 4 | hex_digit(*low), 4)
+            }
+            other => {
+                let shown = escaped(&other[..other.len().min(3)]);
+                return Err(format!(
+                    r"a backslash followed by `{shown}`; known are \\ \t \n \r and \x with two digits"
+                ));
+            }
+        };
+        out.push(byte);
+        rest = &rest[at + len..];
+    }
+    out.extend_from_slice(rest);
+    Ok(())
+}
+
+fn hex_digit(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20) - b'a' + 10,
+    }
+}
+
+/// Whether bytes read as text: valid UTF-8 without control characters, but for tabs and the ends of lines.
+pub fn as_text(bytes: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let harmless = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r');
+    text.chars().all(harmless).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn there_and_back(bytes: &[u8], separator: Option<u8>) -> String {
+        let mut text = Vec::new();
+        escape_into(bytes, separator, &mut text);
+        let mut back = Vec::new();
+        unescape_into(&text, &mut back).unwrap();
+        assert_eq!(back, bytes);
+        String::from_utf8(text).expect("an escaped text is valid UTF-8")
+    }
+
+    #[test]
+    fn every_pair_of_bytes_comes_back_and_is_one_harmless_line() {
+        for first in 0..=255 {
+            for second in 0..=255 {
+                let text = there_and_back(&[first, second], Some(b';'));
+                assert!(!text.contains(|c: char| c.is_control() || c == ';'), "{first:#x} {second:#x} gave {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn text_stands_for_itself_and_the_rest_is_spelt_out() {
+        assert_eq!(there_and_back("größer; 日本".as_bytes(), None), "größer; 日本");
+        assert_eq!(there_and_back(b"a\tb\nc\rd\\e", None), r"a\tb\nc\rd\\e");
+        assert_eq!(there_and_back(b"\0\x1b[31m\xff\xc3", None), r"\x00\x1b[31m\xff\xc3");
+        assert_eq!(there_and_back("\u{85}".as_bytes(), None), r"\xc2\x85");
+        assert_eq!(there_and_back(b"a;b", Some(b';')), r"a\x3bb");
+    }
+
+    #[test]
+    fn a_backslash_that_means_nothing_is_refused() {
+        for text in [r"\", r"a\", r"\q", r"\x", r"\x1", r"\xg0", r"C:\dir"] {
+            let error = unescape_into(text.as_bytes(), &mut Vec::new()).unwrap_err();
+            assert!(error.contains("backslash"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_a_terminal_can_show_is_text() {
+        assert_eq!(as_text("two\nlines\t and ü".as_bytes()), Some("two\nlines\t and ü"));
+        for bytes in [&b"\x1b[2J"[..], b"\0", b"\xff", "\u{9b}2J".as_bytes()] {
+            assert_eq!(as_text(bytes), None, "{bytes:?}");
+        }
+    }
+}

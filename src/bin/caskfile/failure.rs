@@ -1,0 +1,183 @@
+//! [`Failure`]: why the command could not do what it was told, and what to do next.
+
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::path::Path;
+
+use anstyle::{AnsiColor, Style};
+use caskfile::Error;
+
+use crate::exit::Exit;
+
+pub type Result<T> = std::result::Result<T, Failure>;
+
+/// What is printed on stderr at the end, and the code to end with.
+#[derive(Debug)]
+pub enum Failure {
+    /// Whoever reads stdout has seen enough: no error.
+    ClosedPipe,
+    Told {
+        exit: Exit,
+        message: String,
+        hint: Option<String>,
+        facts: Vec<(&'static str, u64)>,
+    },
+}
+
+impl Failure {
+    pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
+        Failure::Told { exit, message: message.into(), hint: None, facts: Vec::new() }
+    }
+
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure::new(Exit::Usage, message)
+    }
+
+    pub fn input(message: impl Into<String>) -> Failure {
+        Failure::new(Exit::Input, message)
+    }
+
+    /// Says what to do next.
+    pub fn hint(mut self, text: impl Into<String>) -> Failure {
+        if let Failure::Told { hint, .. } = &mut self {
+            *hint = Some(text.into());
+        }
+        self
+    }
+
+    /// A number that a program may want to know, for `--json`.
+    pub fn fact(mut self, name: &'static str, number: u64) -> Failure {
+        if let Failure::Told { facts, .. } = &mut self {
+            facts.push((name, number));
+        }
+        self
+    }
+
+    /// Adds to the message.
+    pub fn and(mut self, more: &str) -> Failure {
+        if let Failure::Told { message, .. } = &mut self {
+            message.push_str(more);
+        }
+        self
+    }
+
+    pub fn exit(&self) -> Exit {
+        match self {
+            Failure::ClosedPipe => Exit::Done,
+            Failure::Told { exit, .. } => *exit,
+        }
+    }
+
+    /// The one place where errors are printed. With `json` it is one line that a program can read.
+    pub fn print(&self, json: bool) {
+        let Failure::Told { exit, message, hint, facts } = self else { return };
+        let mut stderr = anstream::stderr().lock();
+        let strong = |color: AnsiColor| Style::new().bold().fg_color(Some(color.into()));
+        // Nobody is left to be told when stderr is closed.
+        if json {
+            let mut error = serde_json::json!({ "code": exit.code(), "error": exit.name(), "message": message });
+            if let Some(hint) = hint {
+                error["hint"] = hint.as_str().into();
+            }
+            for (name, number) in facts {
+                error[name] = (*number).into();
+            }
+            let _ = writeln!(stderr, "{error}");
+            return;
+        }
+        let (red, green) = (strong(AnsiColor::Red), strong(AnsiColor::Green));
+        let _ = writeln!(stderr, "{red}error:{red:#} {message}");
+        if let Some(hint) = hint {
+            let _ = writeln!(stderr, " {green}hint:{green:#} {hint}");
+        }
+    }
+}
+
+/// What an error of the library means for who typed the command.
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let failure = Failure::new(exit_of(&error), error.to_string());
+        match hint_for(&error) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+fn exit_of(error: &Error) -> Exit {
+    match error {
+        Error::KeyNotFound => Exit::NotFound,
+        Error::KeyExists | Error::KeyModified | Error::BatchConflict { .. } => Exit::Conflict,
+        Error::LockTimeout { .. } => Exit::Locked,
+        Error::Corrupt { .. } => Exit::Corrupt,
+        Error::NotCaskfile { .. } | Error::UnsupportedVersion { .. } | Error::UnsupportedRecord { .. } => {
+            Exit::NotAStore
+        }
+        Error::KeyLength { .. }
+        | Error::ValueTooLong { .. }
+        | Error::BucketTooLong { .. }
+        | Error::BatchTooLarge { .. } => Exit::Input,
+        Error::Io { .. } | Error::Poisoned { .. } => Exit::Io,
+        _ => Exit::Refused,
+    }
+}
+
+fn hint_for(error: &Error) -> Option<String> {
+    Some(match error {
+        Error::KeyExists | Error::KeyModified => {
+            "read it again (`caskfile get --index …`), and decide anew with the index that it has now".into()
+        }
+        Error::LockTimeout { .. } => {
+            "wait longer with --timeout SECONDS, or for ever with --timeout none; reading needs no lock".into()
+        }
+        Error::Corrupt { path, .. } => {
+            let rescued = path.with_extension("salvaged");
+            format!(
+                "`caskfile salvage {} {}` copies what still verifies to a new store",
+                shell_word(path.as_os_str()),
+                shell_word(rescued.as_os_str())
+            )
+        }
+        Error::NotCaskfile { .. } => "is this the path you meant? No file is ever overwritten".into(),
+        Error::BatchTooLarge { .. } => "split it; `caskfile import` takes any amount, in many batches".into(),
+        Error::Replaced { .. } => "run the command again: it will open the file that is there now".into(),
+        Error::Full { path, .. } => format!("`caskfile compact {}` makes room", shell_word(path.as_os_str())),
+        Error::Poisoned { .. } => {
+            "look at the disk, then read the keys back: whether they were written is unknown".into()
+        }
+        Error::Io { path, source, .. } => match source.kind() {
+            io::ErrorKind::NotFound if path.parent().is_some_and(|directory| !directory_exists(directory)) => {
+                "its directory does not exist, and is not made by itself".into()
+            }
+            io::ErrorKind::NotFound => {
+                format!("no store is there yet; `caskfile put {} KEY VALUE` makes one", shell_word(path.as_os_str()))
+            }
+            io::ErrorKind::PermissionDenied => "ask for the permission, or run it as the file's owner".into(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "make room; what was there before is unharmed".into()
+            }
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+fn directory_exists(directory: &Path) -> bool {
+    directory.as_os_str().is_empty() || directory.is_dir()
+}
+
+/// An error of the operating system about one of our own files, not the store.
+pub fn io_failure(what: &str, error: io::Error) -> Failure {
+    Failure::new(Exit::Io, format!("{what}: {error}"))
+}
+
+/// A word that can be pasted into a shell.
+pub fn shell_word(word: &OsStr) -> String {
+    let text = word.to_string_lossy();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.into_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}

@@ -1,0 +1,156 @@
+//! [`Format`]: how pairs are written and read as text, and the options that choose it.
+
+use caskfile::{Batch, MAX_BUCKET_LEN, MAX_VALUE_LEN, max_key_len};
+
+use crate::delimited::Delimited;
+use crate::failure::{Failure, Result};
+use crate::record::{Line, Record};
+
+/// The format of an import or an export.
+#[derive(Debug, Clone, Copy)]
+pub enum Format {
+    Ndjson,
+    Tsv(Delimited),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Name {
+    /// One JSON object a line: {"bucket":…,"key":…,"value":…}, with key_base64 and the like for bytes that are no text
+    Ndjson,
+    /// Key, tab, value; with the escapes \n \t \r \\ \xHH
+    Tsv,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Format")]
+pub struct FormatOptions {
+    /// How pairs stand on lines
+    #[arg(long, value_enum, default_value = "ndjson", hide_possible_values = true)]
+    format: Name,
+
+    /// With tsv: what stands between fields, one byte [default: a tab]
+    #[arg(long, value_name = "BYTE", value_parser = parse_separator)]
+    separator: Option<u8>,
+
+    /// With tsv: take every byte as it is; then a key or a value with a newline cannot be written
+    #[arg(long)]
+    no_escapes: bool,
+
+    /// With tsv: the first field is the bucket's name
+    #[arg(long)]
+    bucket_column: bool,
+}
+
+impl FormatOptions {
+    /// The format that was asked for. `key_field` counts from 1.
+    pub fn format(&self, key_field: Option<usize>) -> Result<Format> {
+        if self.format == Name::Ndjson {
+            if self.separator.is_some() || self.no_escapes || self.bucket_column || key_field.is_some() {
+                let options = "--separator, --no-escapes, --bucket-column and --key-field";
+                return Err(Failure::usage(format!("{options} belong to --format tsv")).hint("add --format tsv"));
+            }
+            return Ok(Format::Ndjson);
+        }
+        Ok(Format::Tsv(Delimited {
+            separator: self.separator.unwrap_or(b'\t'),
+            escapes: !self.no_escapes,
+            bucket_column: self.bucket_column,
+            key_field: key_field.unwrap_or(1) - 1,
+        }))
+    }
+}
+
+fn parse_separator(text: &str) -> std::result::Result<u8, String> {
+    match text.as_bytes() {
+        br"\t" => Ok(b'\t'),
+        // What escapes are made of would be ambiguous, and so would the ends of lines.
+        [byte] if !byte.is_ascii_alphanumeric() && !b"\n\r\\".contains(byte) => Ok(*byte),
+        _ => Err(r"give one byte that is no letter, digit or backslash, such as ';', or \t for a tab".into()),
+    }
+}
+
+impl Format {
+    /// Reads one line, given without its newline; `None` for a blank line of JSON.
+    pub fn parse<'a>(&self, line: &'a [u8]) -> std::result::Result<Option<Record<'a>>, String> {
+        match self {
+            Format::Ndjson if line.trim_ascii().is_empty() => Ok(None),
+            Format::Ndjson => Record::parse(line).map(Some),
+            Format::Tsv(delimited) => delimited.parse(line).map(Some),
+        }
+    }
+
+    /// Whether each line has the name of its bucket.
+    pub fn names_buckets(&self) -> bool {
+        match self {
+            Format::Ndjson => true,
+            Format::Tsv(delimited) => delimited.bucket_column,
+        }
+    }
+
+    /// Appends one line. `bucket` is `None` where the line is not to name it; so is the default bucket in JSON.
+    pub fn write(
+        &self,
+        bucket: Option<&[u8]>,
+        key: &[u8],
+        value: &[u8],
+        last_index: u64,
+        out: &mut Vec<u8>,
+    ) -> std::result::Result<(), String> {
+        match self {
+            Format::Ndjson => {
+                let mut line = Line::begin(out);
+                if let Some(bucket) = bucket.filter(|name| !name.is_empty()) {
+                    line = line.bytes("bucket", bucket);
+                }
+                line.bytes("key", key).bytes("value", value).number("last_index", last_index).end();
+                Ok(())
+            }
+            Format::Tsv(delimited) if delimited.bucket_column => {
+                delimited.write(&[bucket.unwrap_or_default(), key, value], out)
+            }
+            Format::Tsv(delimited) => delimited.write(&[key, value], out),
+        }
+    }
+}
+
+/// A batch that goes from bucket to bucket as its lines do, and in which each line is checked by itself, so that a
+/// mistake is told with the number of its line.
+pub struct Filling {
+    pub batch: Batch,
+    /// The bucket of lines that name none.
+    default_bucket: Vec<u8>,
+    bucket: Vec<u8>,
+}
+
+impl Filling {
+    pub fn new(default_bucket: &[u8]) -> Filling {
+        let mut batch = Batch::new();
+        batch.bucket(default_bucket);
+        Filling { batch, default_bucket: default_bucket.to_vec(), bucket: default_bucket.to_vec() }
+    }
+
+    /// Goes to the bucket of a line, and checks its key.
+    pub fn go_to(&mut self, bucket: Option<&[u8]>, key: &[u8]) -> std::result::Result<(), String> {
+        let bucket = bucket.unwrap_or(&self.default_bucket);
+        if bucket.len() > MAX_BUCKET_LEN {
+            return Err(format!("a bucket's name has at most {MAX_BUCKET_LEN} bytes, this one has {}", bucket.len()));
+        }
+        let max = max_key_len(bucket.len());
+        if key.is_empty() || key.len() > max {
+            return Err(format!("a key has 1 to {max} bytes, this one has {}", key.len()));
+        }
+        if bucket != self.bucket {
+            self.batch.bucket(bucket);
+            self.bucket = bucket.to_vec();
+        }
+        Ok(())
+    }
+
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), String> {
+        if value.len() > MAX_VALUE_LEN {
+            return Err(format!("a value has at most {MAX_VALUE_LEN} bytes, this one has {}", value.len()));
+        }
+        self.batch.put(key, value);
+        Ok(())
+    }
+}

@@ -1,0 +1,40 @@
+//! Ctrl-C and SIGTERM, for verbs that run long: the first one asks them to stop in good order.
+//!
+//! Other verbs are ended by the signal as any program is. The store is whole in either case.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::exit::Exit;
+use crate::failure::{Result, io_failure};
+
+/// Whether somebody has asked to stop.
+#[derive(Clone)]
+pub struct Interrupt(Arc<AtomicUsize>);
+
+impl Interrupt {
+    /// From here on, the first signal is only noted; the second one ends the process at once.
+    pub fn watch() -> Result<Interrupt> {
+        let (received, again) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        for (signal, exit) in [(SIGINT, Exit::Interrupted), (SIGTERM, Exit::Terminated)] {
+            // In this order: the signal that sets the flag is not yet the second one.
+            flag::register_conditional_shutdown(signal, exit.code().into(), Arc::clone(&again))
+                .and_then(|_| flag::register(signal, Arc::clone(&again)))
+                .and_then(|_| flag::register_usize(signal, Arc::clone(&received), usize::from(exit.code())))
+                .map_err(|e| io_failure("signal handler", e))?;
+        }
+        Ok(Interrupt(received))
+    }
+
+    /// How to end, if a signal has come.
+    pub fn received(&self) -> Option<Exit> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            code if code == usize::from(Exit::Terminated.code()) => Some(Exit::Terminated),
+            _ => Some(Exit::Interrupted),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! How verbs open the store: for reading only, or for writing.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use caskfile::{Cask, Config, Durability, LockMode};
+
+use crate::escape::escaped;
+use crate::failure::Result;
+use crate::session::Session;
+
+/// The store of a verb that only reads. It is opened read-only: no lock is taken, and not a byte changes.
+#[derive(Debug, clap::Args)]
+pub struct ReadFrom {
+    /// The store's file
+    #[arg(value_name = "STORE", value_hint = clap::ValueHint::FilePath)]
+    pub store: PathBuf,
+}
+
+impl ReadFrom {
+    pub fn open(&self) -> Result<Cask> {
+        Ok(Cask::open_with(&self.store, &Config::new().read_only(true))?)
+    }
+}
+
+/// Which bucket a verb looks into.
+#[derive(Debug, clap::Args)]
+pub struct Bucket {
+    /// The bucket, a namespace of its own in the store [default: the one without a name]
+    #[arg(short, long, value_name = "NAME")]
+    bucket: Option<OsString>,
+}
+
+impl Bucket {
+    /// The name, empty for the default bucket.
+    pub fn name(&self, session: &Session) -> Result<Vec<u8>> {
+        Ok(self.chosen(session)?.unwrap_or_default())
+    }
+
+    /// `None` if the option was not given.
+    pub fn chosen(&self, session: &Session) -> Result<Option<Vec<u8>>> {
+        self.bucket.as_deref().map(|name| session.bytes(name)).transpose()
+    }
+
+    /// How messages call it.
+    pub fn shown(&self) -> String {
+        match &self.bucket {
+            Some(name) => format!("bucket `{}`", escaped(name.as_bytes())),
+            None => "the default bucket".to_owned(),
+        }
+    }
+}
+
+/// The store of a verb that writes, and how it is opened.
+#[derive(Debug, clap::Args)]
+pub struct WriteTo {
+    /// The store's file
+    #[arg(value_name = "STORE", value_hint = clap::ValueHint::FilePath)]
+    pub store: PathBuf,
+
+    /// How long to wait while another writer has the store: seconds, or with a unit (250ms, 2m), or `none` for ever
+    #[arg(long, value_name = "TIME", default_value = "10", value_parser = parse_timeout)]
+    timeout: Timeout,
+
+    /// What a write waits for: `sync` (it is on stable storage), `os` (the operating system has it), or a time such as
+    /// `100ms` (at most that much is lost in a power cut). Whatever it is, everything is on stable storage at the end
+    #[arg(long, value_name = "WHEN", value_parser = parse_durability)]
+    durability: Option<Durability>,
+
+    /// Keep other writers out from beginning to end, instead of taking turns with them
+    #[arg(long)]
+    exclusive: bool,
+}
+
+/// Whether a verb makes the store if it is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    Create,
+    Refuse,
+}
+
+impl WriteTo {
+    /// Opens the store, and says so if that made it.
+    pub fn open(&self, session: &Session, missing: Missing) -> Result<Cask> {
+        self.open_durable(session, missing, Durability::Sync)
+    }
+
+    /// The same, with another durability than `sync` when none was asked for.
+    pub fn open_durable(&self, session: &Session, missing: Missing, default: Durability) -> Result<Cask> {
+        let config = Config::new()
+            .connection_timeout(self.timeout.0)
+            .durability(self.durability.unwrap_or(default))
+            .lock_mode(if self.exclusive { LockMode::Exclusive } else { LockMode::PerWrite })
+            .create(false);
+        if missing == Missing::Refuse {
+            return Ok(Cask::open_with(&self.store, &config)?);
+        }
+        let was_there = self.store.metadata().is_ok_and(|metadata| metadata.len() > 0);
+        let cask = Cask::open_with(&self.store, &config.create(true))?;
+        if !was_there {
+            session.note(format!("created {}", self.store.display()));
+        }
+        Ok(cask)
+    }
+
+    /// Brings everything to stable storage, whatever the durability was, and closes the store.
+    pub fn close(&self, cask: &Cask) -> Result<()> {
+        if self.durability != Some(Durability::Sync) {
+            // Closing alone does it, too, but passes over a lock that it does not get in time.
+            cask.sync()?;
+        }
+        Ok(cask.close()?)
+    }
+}
+
+/// A type of its own, since clap takes an `Option` for an argument that may be absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeout(Option<Duration>);
+
+fn parse_timeout(text: &str) -> std::result::Result<Timeout, String> {
+    if text == "none" { Ok(Timeout(None)) } else { parse_duration(text).map(|time| Timeout(Some(time))) }
+}
+
+fn parse_durability(text: &str) -> std::result::Result<Durability, String> {
+    match text {
+        "sync" => Ok(Durability::Sync),
+        "os" => Ok(Durability::Os),
+        _ => parse_duration(text)
+            .map(Durability::Interval)
+            .map_err(|_| "give `sync`, `os`, or a time such as 100ms".into()),
+    }
+}
+
+fn parse_duration(text: &str) -> std::result::Result<Duration, String> {
+    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("", 1.0)];
+    units
+        .into_iter()
+        .find_map(|(unit, seconds)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * seconds))
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "give seconds (10, 0.5) or a time with a unit (250ms, 2m)".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_with_and_without_a_unit() {
+        for (text, milliseconds) in
+            [("10", 10_000), ("0", 0), ("0.5", 500), ("250ms", 250), ("2m", 120_000), ("1h", 3_600_000)]
+        {
+            assert_eq!(parse_timeout(text), Ok(Timeout(Some(Duration::from_millis(milliseconds)))), "{text}");
+        }
+        assert_eq!(parse_timeout("none"), Ok(Timeout(None)));
+        for wrong in ["", "-1", "ten", "1 week", "nan", "inf", "1e300"] {
+            assert!(parse_timeout(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durabilities_are_read() {
+        assert_eq!(parse_durability("sync"), Ok(Durability::Sync));
+        assert_eq!(parse_durability("os"), Ok(Durability::Os));
+        assert_eq!(parse_durability("100ms"), Ok(Durability::Interval(Duration::from_millis(100))));
+        assert!(parse_durability("always").is_err());
+    }
+}

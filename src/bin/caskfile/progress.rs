@@ -1,0 +1,68 @@
+//! A progress bar on stderr, for people only.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::session::Session;
+
+/// What is done sooner has no bar.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// What is counted.
+#[derive(Debug, Clone, Copy)]
+pub enum Unit {
+    Bytes,
+    Keys,
+}
+
+/// A bar that appears when the work takes longer, and leaves nothing behind.
+pub struct Progress {
+    began: Instant,
+    shown: bool,
+    unit: Unit,
+    /// `None` if the end is not known.
+    total: Option<u64>,
+    what: &'static str,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// `to_stdout` says that the verb writes data to stdout meanwhile.
+    pub fn new(session: &Session, what: &'static str, unit: Unit, total: Option<u64>, to_stdout: bool) -> Progress {
+        Progress { began: Instant::now(), shown: session.shows_progress(to_stdout), unit, total, what, bar: None }
+    }
+
+    pub fn set(&mut self, position: u64) {
+        if !self.shown || (self.bar.is_none() && self.began.elapsed() < PATIENCE) {
+            return;
+        }
+        self.bar.get_or_insert_with(|| new_bar(self.unit, self.total, self.what)).set_position(position);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Without colours, so there are none to turn off.
+fn new_bar(unit: Unit, total: Option<u64>, what: &'static str) -> ProgressBar {
+    let figures = match (unit, total) {
+        (Unit::Bytes, Some(_)) => "{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}",
+        (Unit::Bytes, None) => "{binary_bytes}, {binary_bytes_per_sec}",
+        (Unit::Keys, Some(_)) => "{human_pos} of {human_len} keys",
+        (Unit::Keys, None) => "{human_pos} keys",
+    };
+    let template = match total {
+        Some(_) => format!("{{msg}} [{{bar:30}}] {{percent:>3}} %  {figures}, {{eta}} left"),
+        None => format!("{{msg}} {{spinner}} {figures}, {{elapsed}}"),
+    };
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr())
+        .with_style(style.progress_chars("=> ").tick_chars("|/-\\ "))
+        .with_message(what)
+}

@@ -1,0 +1,105 @@
+//! [`Session`]: what all verbs share. The one place that knows what is a terminal and what is a pipe.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::escape::{escaped, unescape_into};
+use crate::failure::{Failure, Result, io_failure};
+
+/// Options that every verb takes.
+#[derive(Debug, Clone, Copy, clap::Args)]
+#[command(next_help_heading = "Common options")]
+pub struct Common {
+    /// Write results as JSON, one object a line, and errors as JSON on stderr
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Say nothing on stderr but errors; no progress bar
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+
+    /// Read keys, values and bucket names on the command line with the escapes that `list` writes: \n \t \r \\ \xHH
+    #[arg(short, long, global = true)]
+    pub escaped: bool,
+}
+
+/// What all verbs share.
+pub struct Session {
+    pub json: bool,
+    quiet: bool,
+    escaped: bool,
+    /// Whether data goes to a person's eyes, and is to be made readable.
+    pub to_terminal: bool,
+    errors_to_terminal: bool,
+    from_terminal: bool,
+}
+
+/// Where data goes. Written by itself, not through std's stdout, which looks for the end of every line.
+pub type Output = BufWriter<File>;
+
+impl Session {
+    pub fn new(common: Common) -> Session {
+        Session {
+            json: common.json,
+            quiet: common.quiet,
+            escaped: common.escaped,
+            to_terminal: io::stdout().is_terminal(),
+            errors_to_terminal: io::stderr().is_terminal(),
+            from_terminal: io::stdin().is_terminal(),
+        }
+    }
+
+    /// Whether a progress bar may be drawn on stderr. `to_stdout` says that the verb writes its data meanwhile, which
+    /// the bar must not be mixed with.
+    pub fn shows_progress(&self, to_stdout: bool) -> bool {
+        self.errors_to_terminal && !self.quiet && !(to_stdout && self.to_terminal)
+    }
+
+    /// The bytes of a key, a value, or a bucket's name that was given on the command line.
+    pub fn bytes(&self, argument: &OsStr) -> Result<Vec<u8>> {
+        if !self.escaped {
+            return Ok(argument.as_bytes().to_vec());
+        }
+        let mut bytes = Vec::new();
+        unescape_into(argument.as_bytes(), &mut bytes)
+            .map_err(|problem| Failure::usage(format!("{}: {problem}", escaped(argument.as_bytes()))))?;
+        Ok(bytes)
+    }
+
+    /// Something worth knowing that is neither data nor an error.
+    pub fn note(&self, text: impl AsRef<str>) {
+        if !self.quiet {
+            // Nobody is left to be told when stderr is closed.
+            let _ = writeln!(anstream::stderr(), "{}", text.as_ref());
+        }
+    }
+
+    /// Says that input is awaited, when it is from a keyboard.
+    pub fn note_reading(&self, what: &str) {
+        if self.from_terminal {
+            self.note(format!("reading {what} from the terminal; Ctrl-D on an empty line ends it"));
+        }
+    }
+
+    pub fn output(&self) -> Result<Output> {
+        let fd = io::stdout().as_fd().try_clone_to_owned().map_err(|e| io_failure("stdout", e))?;
+        Ok(BufWriter::with_capacity(1 << 16, fd.into()))
+    }
+
+    /// Writes one JSON object on a line of its own.
+    pub fn write_json(&self, object: &serde_json::Value) -> Result<()> {
+        let mut output = self.output()?;
+        writeln!(output, "{object}").and_then(|()| output.flush()).map_err(stdout_failure)
+    }
+}
+
+/// A reader that went away is no error; a full disk behind stdout is.
+pub fn stdout_failure(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::ClosedPipe,
+        _ => io_failure("writing to stdout", error),
+    }
+}

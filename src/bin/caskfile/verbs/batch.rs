@@ -1,0 +1,107 @@
+//! `batch`.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use caskfile::Error;
+use serde_json::json;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Result, io_failure};
+use crate::format::Filling;
+use crate::open::{Bucket, Missing, WriteTo};
+use crate::record::{Change, Condition, Operation};
+use crate::report::plural;
+use crate::session::Session;
+
+/// Each line is one operation:
+///
+///   {"op":"put","key":"a","value":"b"}
+///   {"op":"delete","key":"a"}
+///   {"op":"check","key":"a","if_absent":true}
+///
+/// A put or a delete may have a condition, too: "if_index":N or "if_absent":true. Conditions speak of the store as it
+/// is before the batch. A line may name its bucket: "bucket":"log".
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Batch {
+    #[command(flatten)]
+    to: WriteTo,
+    #[command(flatten)]
+    bucket: Bucket,
+    /// The file to read the operations from; `-` is stdin
+    #[arg(value_name = "FILE", default_value = "-", value_hint = clap::ValueHint::FilePath)]
+    input: PathBuf,
+}
+
+impl Batch {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        let bucket = self.bucket.name(session)?;
+        let input = self.read(session)?;
+        let mut filling = Filling::new(&bucket);
+        // Which line each operation of the batch is from.
+        let mut lines = Vec::new();
+        for (number, line) in (1..).zip(input.split(|byte| *byte == b'\n')) {
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            Operation::parse(line)
+                .and_then(|operation| add(&operation, &mut filling))
+                .map_err(|problem| Failure::input(format!("line {number}: {problem}")))
+                .map_err(|failure| failure.hint("nothing was written: correct the line and run it again"))?;
+            lines.resize(filling.batch.len(), number);
+        }
+        drop(input);
+        let cask = self.to.open(session, Missing::Create)?;
+        let last_index = cask.write(&filling.batch).map_err(|error| conflict(error, &lines))?;
+        self.to.close(&cask)?;
+        session.note(format!("applied {}", plural(lines.len() as u64, "operation")));
+        if session.json {
+            session.write_json(&json!({ "operations": lines.len(), "last_index": last_index }))?;
+        }
+        Ok(Exit::Done)
+    }
+
+    fn read(&self, session: &Session) -> Result<Vec<u8>> {
+        let mut input = Vec::new();
+        if self.input.as_os_str() == "-" {
+            session.note_reading("operations");
+            io::stdin().lock().read_to_end(&mut input).map_err(|e| io_failure("stdin", e))?;
+        } else {
+            let read = File::open(&self.input).and_then(|mut file| file.read_to_end(&mut input));
+            read.map_err(|e| io_failure(&self.input.display().to_string(), e))?;
+        }
+        Ok(input)
+    }
+}
+
+fn add(operation: &Operation<'_>, filling: &mut Filling) -> std::result::Result<(), String> {
+    let key = &*operation.key;
+    filling.go_to(operation.bucket.as_deref(), key)?;
+    match operation.condition {
+        Some(Condition::Index(index)) => drop(filling.batch.expect_index(key, index)),
+        Some(Condition::Absent) => drop(filling.batch.expect_absent(key)),
+        None => {}
+    }
+    match &operation.change {
+        Change::Put(value) => filling.put(key, value)?,
+        Change::Delete => drop(filling.batch.delete(key)),
+        Change::Nothing => {}
+    }
+    Ok(())
+}
+
+/// Names the line whose condition does not hold.
+fn conflict(error: Error, lines: &[usize]) -> Failure {
+    let Error::BatchConflict { op, cause } = error else { return error.into() };
+    let what = match *cause {
+        Error::KeyNotFound => "the key is not there",
+        Error::KeyExists => "the key is there already",
+        _ => "the key has another index",
+    };
+    let number = lines.get(op).copied().unwrap_or_default();
+    Failure::new(Exit::Conflict, format!("line {number}: {what}; nothing of the batch was written"))
+        .fact("line", number as u64)
+        .hint("read the keys again (`caskfile get --index …`), and decide anew")
+}

@@ -1,0 +1,79 @@
+//! `cas`: compare-and-swap.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+
+use caskfile::{Error, KvPair};
+use serde_json::json;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Result, shell_word};
+use crate::format::Filling;
+use crate::open::{Bucket, Missing, WriteTo};
+use crate::session::{Session, stdout_failure};
+use crate::value::Value;
+
+#[derive(clap::Args)]
+#[command(
+    override_usage = "caskfile cas [OPTIONS] <--if-index INDEX | --if-absent> <STORE> <KEY> <VALUE | - | --file PATH>"
+)]
+pub struct Cas {
+    #[command(flatten)]
+    to: WriteTo,
+    #[command(flatten)]
+    bucket: Bucket,
+    #[command(flatten)]
+    condition: Condition,
+    /// The key
+    key: OsString,
+    #[command(flatten)]
+    value: Value,
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct Condition {
+    /// Only if the key has this index, as `get --index` shows it
+    #[arg(long, value_name = "INDEX")]
+    if_index: Option<u64>,
+    /// Only if the key is not there
+    #[arg(long)]
+    if_absent: bool,
+}
+
+impl Cas {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        let (bucket, key) = (self.bucket.name(session)?, session.bytes(&self.key)?);
+        let value = self.value.read(session)?;
+        Filling::new(&bucket).go_to(None, &key).map_err(Failure::input)?;
+        // Only the index of the previous pair is compared.
+        let previous = self.condition.if_index.map(|index| KvPair::new("", "", index));
+        let missing = if previous.is_some() { Missing::Refuse } else { Missing::Create };
+        let cask = self.to.open(session, missing)?;
+        let pair = cask
+            .bucket(bucket)?
+            .atomic_put(&key, value, previous.as_ref())
+            .map_err(|error| lost(&self.to, &self.key, error))?;
+        self.to.close(&cask)?;
+        if session.json {
+            session.write_json(&json!({ "last_index": pair.last_index }))?;
+        } else {
+            let mut output = session.output()?;
+            writeln!(output, "{}", pair.last_index).and_then(|()| output.flush()).map_err(stdout_failure)?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// A condition that does not hold is a conflict, also where the key is gone.
+pub fn lost(to: &WriteTo, key: &OsStr, error: Error) -> Failure {
+    let what = match error {
+        Error::KeyNotFound => "is not there (any more)",
+        Error::KeyExists => "is there already",
+        Error::KeyModified => "has another index: it was changed meanwhile",
+        other => return other.into(),
+    };
+    let (store, key) = (shell_word(to.store.as_os_str()), shell_word(key));
+    Failure::new(Exit::Conflict, format!("{}: the key {key} {what}; nothing was written", to.store.display()))
+        .hint(format!("`caskfile get --index {store} {key}` shows its index and value now: decide anew with them"))
+}

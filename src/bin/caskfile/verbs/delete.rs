@@ -1,0 +1,53 @@
+//! `delete`.
+
+use std::ffi::OsString;
+
+use caskfile::{Batch, Error};
+use serde_json::json;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+use crate::open::{Bucket, Missing, WriteTo};
+use crate::session::Session;
+use crate::verbs::cas;
+
+#[derive(clap::Args)]
+pub struct Delete {
+    #[command(flatten)]
+    to: WriteTo,
+    #[command(flatten)]
+    bucket: Bucket,
+    /// The keys; all of them are removed, or none
+    #[arg(required = true, value_name = "KEY")]
+    keys: Vec<OsString>,
+    /// Remove the key only if it has this index, as `get --index` shows it
+    #[arg(long, value_name = "INDEX")]
+    if_index: Option<u64>,
+}
+
+impl Delete {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        if self.if_index.is_some() && self.keys.len() > 1 {
+            return Err(Failure::usage("--if-index speaks of one key").hint("for several, use `caskfile batch`"));
+        }
+        let mut batch = Batch::new();
+        batch.bucket(self.bucket.name(session)?);
+        for key in &self.keys {
+            let key = session.bytes(key)?;
+            if let Some(index) = self.if_index {
+                batch.expect_index(&key, index);
+            }
+            batch.delete(key);
+        }
+        let cask = self.to.open(session, Missing::Refuse)?;
+        let last_index = match cask.write(&batch) {
+            Err(Error::BatchConflict { cause, .. }) => return Err(cas::lost(&self.to, &self.keys[0], *cause)),
+            written => written?,
+        };
+        self.to.close(&cask)?;
+        if session.json {
+            session.write_json(&json!({ "last_index": last_index }))?;
+        }
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,76 @@
+//! `get`.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use caskfile::KvPair;
+
+use crate::escape::{as_text, escape_into, escaped};
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+use crate::open::{Bucket, ReadFrom};
+use crate::record::Line;
+use crate::report::plural;
+use crate::session::{Session, stdout_failure};
+
+#[derive(clap::Args)]
+pub struct Get {
+    #[command(flatten)]
+    from: ReadFrom,
+    #[command(flatten)]
+    bucket: Bucket,
+    /// The key
+    key: OsString,
+    /// Write the pair's index, for a compare-and-swap, on a line of its own before the value
+    #[arg(short, long)]
+    index: bool,
+}
+
+impl Get {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        let (bucket, key) = (self.bucket.name(session)?, session.bytes(&self.key)?);
+        let cask = self.from.open()?.bucket(bucket)?;
+        let pair = match cask.get(&key) {
+            Err(caskfile::Error::KeyNotFound) => {
+                let (store, shown) = (self.from.store.display(), escaped(&key));
+                let message = format!("{store}: no key `{shown}` in {}", self.bucket.shown());
+                return Err(Failure::new(Exit::NotFound, message)
+                    .hint(format!("`caskfile list {store}` and `caskfile buckets {store}` show what there is")));
+            }
+            pair => pair?,
+        };
+        self.write(&pair, session).map_err(stdout_failure)
+    }
+
+    fn write(&self, pair: &KvPair, session: &Session) -> io::Result<Exit> {
+        let mut output = session.output().map_err(|_| io::ErrorKind::BrokenPipe)?;
+        if session.json {
+            let mut line = Vec::new();
+            let pair_line = Line::begin(&mut line).bytes("key", &pair.key).bytes("value", &pair.value);
+            pair_line.number("last_index", pair.last_index).end();
+            output.write_all(&line)?;
+            output.flush()?;
+            return Ok(Exit::Done);
+        }
+        if self.index {
+            writeln!(output, "{}", pair.last_index)?;
+        }
+        if !session.to_terminal {
+            output.write_all(&pair.value)?;
+        } else if let Some(text) = as_text(&pair.value) {
+            // The prompt that follows starts on a line of its own.
+            let end = if text.ends_with('\n') { "" } else { "\n" };
+            write!(output, "{text}{end}")?;
+        } else {
+            let mut line = Vec::new();
+            escape_into(&pair.value, None, &mut line);
+            line.push(b'\n');
+            output.write_all(&line)?;
+            output.flush()?;
+            let len = plural(pair.value.len() as u64, "byte");
+            session.note(format!("({len}, shown with escapes; to a pipe or a file they go as they are)"));
+        }
+        output.flush()?;
+        Ok(Exit::Done)
+    }
+}

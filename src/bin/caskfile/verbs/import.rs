@@ -1,0 +1,219 @@
+//! `import`.
+//!
+//! One thread reads and parses, the other writes; between them go batches. So an input of any length takes bounded
+//! memory (but for the index, which every store has), and a batch is whole in the store or not at all.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use caskfile::{Cask, Durability};
+use serde_json::json;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Result, io_failure};
+use crate::format::{Filling, Format, FormatOptions};
+use crate::interrupt::Interrupt;
+use crate::lines::Lines;
+use crate::open::{Bucket, Missing, WriteTo};
+use crate::progress::{Progress, Unit};
+use crate::report::plural;
+use crate::session::Session;
+
+/// Each line of the input becomes a pair; of two with one key the later one counts. The input is written in batches, so
+/// that other writers come in between. If it is stopped, by Ctrl-C or by an error, it says how many lines are stored,
+/// and --skip goes on behind them.
+#[derive(clap::Args)]
+pub struct Import {
+    #[command(flatten)]
+    to: WriteTo,
+    /// The bucket of lines that name none [default: the one without a name]
+    #[command(flatten)]
+    bucket: Bucket,
+    /// The file to read; `-` is stdin
+    #[arg(value_name = "FILE", default_value = "-", value_hint = clap::ValueHint::FilePath)]
+    input: PathBuf,
+    /// Pass over so many lines of the input, which an earlier run has stored
+    #[arg(long, value_name = "LINES", default_value_t = 0, hide_default_value = true)]
+    skip: u64,
+    #[command(flatten)]
+    format: FormatOptions,
+    /// With tsv: which field is the key, counted from 1 (behind the bucket's); the value is the line without it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Format")]
+    key_field: Option<u16>,
+}
+
+/// How far an import has come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reached {
+    /// Lines from the beginning of the input, those passed over included.
+    lines: u64,
+    /// Pairs of this run.
+    records: u64,
+    bytes: u64,
+}
+
+/// What goes from the reader to the writer.
+struct Batch {
+    batch: caskfile::Batch,
+    /// How far the import has come when this batch is written.
+    reached: Reached,
+}
+
+/// How often the writer, when it has nothing to do, looks whether it is to stop.
+const LOOK_UP: Duration = Duration::from_millis(50);
+
+/// Batches between the two threads: enough that neither waits for the other's hiccups.
+const IN_BETWEEN: usize = 2;
+
+/// A batch is written once its keys and values have so many bytes: from there on larger ones are no faster.
+const BATCH_BYTES: usize = 1 << 20;
+
+impl Import {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        let (format, bucket) = (self.format.format(self.key_field.map(usize::from))?, self.bucket.name(session)?);
+        let (input, total) = self.open_input(session)?;
+        let cask = self.to.open_durable(session, Missing::Create, Durability::Os)?;
+        let interrupt = Interrupt::watch()?;
+        let began = Instant::now();
+
+        let (sender, receiver) = sync_channel(IN_BETWEEN);
+        let reader = Reader { format, bucket, skip: self.skip, reached: Reached::default() };
+        // Not joined: when the import is stopped, the reader may still be waiting for input.
+        std::thread::spawn(move || reader.run(input, &sender));
+        let mut progress = Progress::new(session, "importing", Unit::Bytes, total, false);
+        let mut reached = Reached::default();
+        let written = write(&cask, &receiver, &interrupt, &mut reached, &mut progress);
+        drop(progress);
+        // Whatever the durability was, this brings everything to stable storage.
+        let closed = self.to.close(&cask);
+        written.map_err(|failure| stopped(failure, reached, closed.is_ok()))?;
+        closed.map_err(|failure| failure.and("; run the same import again"))?;
+
+        let seconds = began.elapsed().as_secs_f64();
+        session.note(format!(
+            "imported {} in {seconds:.2} s ({:.1} MB/s)",
+            plural(reached.records, "pair"),
+            reached.bytes as f64 / 1e6 / seconds
+        ));
+        if session.json {
+            session
+                .write_json(&json!({ "lines": reached.lines, "records": reached.records, "bytes": reached.bytes }))?;
+        }
+        Ok(Exit::Done)
+    }
+
+    /// The input, and its length if it is known.
+    fn open_input(&self, session: &Session) -> Result<(File, Option<u64>)> {
+        if self.input.as_os_str() == "-" {
+            session.note_reading("lines to import");
+            let fd = io::stdin().as_fd().try_clone_to_owned().map_err(|e| io_failure("stdin", e))?;
+            return Ok((fd.into(), None));
+        }
+        let named = |e| io_failure(&self.input.display().to_string(), e);
+        let file = File::open(&self.input).map_err(named)?;
+        let metadata = file.metadata().map_err(named)?;
+        Ok((file, metadata.is_file().then_some(metadata.len())))
+    }
+}
+
+/// Writes what comes until there is no more, or until something stops it. `reached` is what the store has.
+fn write(
+    cask: &Cask,
+    batches: &Receiver<Result<Batch>>,
+    interrupt: &Interrupt,
+    reached: &mut Reached,
+    progress: &mut Progress,
+) -> Result<()> {
+    loop {
+        if let Some(exit) = interrupt.received() {
+            return Err(Failure::new(exit, format!("stopped by {}", exit.cause())));
+        }
+        match batches.recv_timeout(LOOK_UP) {
+            Ok(Ok(batch)) => {
+                cask.write(&batch.batch)?;
+                *reached = batch.reached;
+                progress.set(reached.bytes);
+            }
+            Ok(Err(failure)) => return Err(failure),
+            Err(RecvTimeoutError::Timeout) => progress.set(reached.bytes),
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+}
+
+/// Says how far an import has come that did not come to its end.
+fn stopped(failure: Failure, reached: Reached, synced: bool) -> Failure {
+    let lines = reached.lines;
+    let where_they_are =
+        if synced { "on stable storage" } else { "in the store, though perhaps not on stable storage" };
+    failure
+        .and(&format!("; {} of the input are {where_they_are}", plural(lines, "line")))
+        .fact("lines", lines)
+        .hint(format!("to go on behind them, run the same import with --skip {lines}"))
+}
+
+/// The thread that reads.
+struct Reader {
+    format: Format,
+    bucket: Vec<u8>,
+    skip: u64,
+    reached: Reached,
+}
+
+impl Reader {
+    fn run(mut self, input: File, to: &SyncSender<Result<Batch>>) {
+        let mut lines = Lines::new(input);
+        loop {
+            let sent = match lines.next_piece() {
+                Ok(Some(piece)) => self.piece(piece, to),
+                Ok(None) => return,
+                Err(error) => Err(io_failure("reading the input", error)),
+            };
+            if let Err(failure) = sent {
+                // Nobody listens any more if the writer was stopped.
+                let _ = to.send(Err(failure));
+                return;
+            }
+        }
+    }
+
+    /// Sends the lines of a piece on as batches, those before a mistake, too.
+    fn piece(&mut self, piece: &[u8], to: &SyncSender<Result<Batch>>) -> Result<()> {
+        let mut filling = Filling::new(&self.bucket);
+        let mut size = 0;
+        for line in piece.split_inclusive(|byte| *byte == b'\n') {
+            if size > 0 && size + line.len() > BATCH_BYTES {
+                self.send(&mut filling, to)?;
+                size = 0;
+            }
+            if self.reached.lines >= self.skip {
+                if let Err(problem) = self.line(line, &mut filling) {
+                    let number = self.reached.lines + 1;
+                    self.send(&mut filling, to)?;
+                    return Err(Failure::input(format!("line {number}: {problem}")));
+                }
+            }
+            size += line.len();
+            self.reached.lines += 1;
+            self.reached.bytes += line.len() as u64;
+        }
+        self.send(&mut filling, to)
+    }
+
+    fn line(&mut self, line: &[u8], filling: &mut Filling) -> std::result::Result<(), String> {
+        let Some(record) = self.format.parse(line.strip_suffix(b"\n").unwrap_or(line))? else { return Ok(()) };
+        filling.go_to(record.bucket.as_deref(), &record.key)?;
+        filling.put(&record.key, &record.value)?;
+        self.reached.records += 1;
+        Ok(())
+    }
+
+    fn send(&self, filling: &mut Filling, to: &SyncSender<Result<Batch>>) -> Result<()> {
+        let filled = std::mem::replace(filling, Filling::new(&self.bucket));
+        to.send(Ok(Batch { batch: filled.batch, reached: self.reached })).map_err(|_| Failure::ClosedPipe)
+    }
+}

@@ -1,0 +1,111 @@
+//! `list`.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::ops::Bound;
+
+use caskfile::{Cask, PairRef, Scan};
+
+use crate::delimited::Delimited;
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+use crate::open::{Bucket, ReadFrom};
+use crate::record::Line;
+use crate::session::{Session, stdout_failure};
+
+#[derive(clap::Args)]
+pub struct List {
+    #[command(flatten)]
+    from: ReadFrom,
+    #[command(flatten)]
+    bucket: Bucket,
+    /// Only keys that start with this
+    prefix: Option<OsString>,
+    /// Only keys from this one on
+    #[arg(long = "from", value_name = "KEY")]
+    start: Option<OsString>,
+    /// Only keys before this one
+    #[arg(long = "to", value_name = "KEY")]
+    end: Option<OsString>,
+    /// At most so many
+    #[arg(short = 'n', long, value_name = "N")]
+    limit: Option<u64>,
+    /// From the last key to the first
+    #[arg(short, long)]
+    reverse: bool,
+    /// Keys alone
+    #[arg(short, long)]
+    keys: bool,
+    /// Values alone
+    #[arg(short, long, conflicts_with = "keys")]
+    values: bool,
+    /// The index of each pair in front
+    #[arg(short, long)]
+    index: bool,
+}
+
+impl List {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        let cask = self.from.open()?.bucket(self.bucket.name(session)?)?;
+        let mut pairs = self.pairs(&cask, session)?;
+        let (mut output, mut line) = (session.output()?, Vec::new());
+        let mut left = self.limit.unwrap_or(u64::MAX);
+        while left > 0 {
+            let next = if self.reverse { pairs.next_back_ref() } else { pairs.next_ref() };
+            let Some(pair) = next else { break };
+            line.clear();
+            self.write(pair?, session.json, &mut line)?;
+            output.write_all(&line).map_err(stdout_failure)?;
+            left -= 1;
+        }
+        output.flush().map_err(stdout_failure)?;
+        Ok(Exit::Done)
+    }
+
+    fn pairs(&self, cask: &Cask, session: &Session) -> Result<Scan> {
+        let argument = |argument: &Option<OsString>| argument.as_deref().map(|text| session.bytes(text)).transpose();
+        let (prefix, start, end) = (argument(&self.prefix)?, argument(&self.start)?, argument(&self.end)?);
+        let prefix = prefix.unwrap_or_default();
+        if start.is_none() && end.is_none() {
+            return Ok(cask.scan(prefix)?);
+        }
+        // Both the prefix and the range hold: the later start and the earlier end.
+        let end = [end, behind_prefix(&prefix)].into_iter().flatten().min();
+        let start = Bound::Included(start.unwrap_or_default().max(prefix));
+        Ok(cask.range((start, end.map_or(Bound::Unbounded, Bound::Excluded)))?)
+    }
+
+    fn write(&self, pair: PairRef<'_>, json: bool, out: &mut Vec<u8>) -> Result<()> {
+        if json {
+            let mut line = Line::begin(out);
+            if !self.values {
+                line = line.bytes("key", pair.key);
+            }
+            if !self.keys {
+                line = line.bytes("value", pair.value);
+            }
+            line.number("last_index", pair.last_index).end();
+            return Ok(());
+        }
+        let index = pair.last_index.to_string();
+        let mut fields = Vec::with_capacity(3);
+        if self.index {
+            fields.push(index.as_bytes());
+        }
+        if !self.values {
+            fields.push(pair.key);
+        }
+        if !self.keys {
+            fields.push(pair.value);
+        }
+        Delimited::PLAIN.write(&fields, out).map_err(Failure::input)
+    }
+}
+
+/// The least bytes that are above all that start with `prefix`; `None` if there are none.
+fn behind_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
+    let mut behind = prefix[..=last].to_vec();
+    behind[last] += 1;
+    Some(behind)
+}

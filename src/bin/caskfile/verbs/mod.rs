@@ -1,0 +1,19 @@
+//! The verbs, one a file: what a verb takes, and what it does.
+
+pub mod batch;
+pub mod buckets;
+pub mod cas;
+pub mod compact;
+pub mod completions;
+pub mod delete;
+pub mod delete_prefix;
+pub mod exists;
+pub mod export;
+pub mod get;
+pub mod import;
+pub mod list;
+pub mod man;
+pub mod put;
+pub mod salvage;
+pub mod stats;
+pub mod verify;

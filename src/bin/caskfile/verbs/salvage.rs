@@ -1,0 +1,36 @@
+//! `salvage`.
+
+use std::path::PathBuf;
+
+use crate::exit::Exit;
+use crate::failure::Result;
+use crate::report::Report;
+use crate::session::Session;
+
+/// Copies every pair that still verifies to a new store, and says what was lost. The damaged file stays as it is. A key
+/// whose newest value was lost may come back with an older one, and one whose deletion was lost may come back.
+#[derive(clap::Args)]
+pub struct Salvage {
+    /// The damaged store's file
+    #[arg(value_name = "STORE", value_hint = clap::ValueHint::FilePath)]
+    from: PathBuf,
+    /// The new store's file, which must not exist
+    #[arg(value_name = "NEW", value_hint = clap::ValueHint::FilePath)]
+    to: PathBuf,
+}
+
+impl Salvage {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        let salvaged = caskfile::salvage(&self.from, &self.to)?;
+        for loss in &salvaged.losses {
+            session.note(format!("lost: bytes {} to {}: {}", loss.start, loss.end, loss.damage));
+        }
+        Report::default()
+            .count("keys", salvaged.keys)
+            .count("records", salvaged.records)
+            .count("losses", salvaged.losses.len() as u64)
+            .bytes("lost_bytes", salvaged.losses.iter().map(|loss| loss.end - loss.start).sum())
+            .show(session)?;
+        Ok(Exit::Done)
+    }
+}

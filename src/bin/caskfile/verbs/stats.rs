@@ -1,0 +1,32 @@
+//! `stats`.
+
+use crate::exit::Exit;
+use crate::failure::Result;
+use crate::open::ReadFrom;
+use crate::report::Report;
+use crate::session::Session;
+
+#[derive(clap::Args)]
+pub struct Stats {
+    #[command(flatten)]
+    from: ReadFrom,
+}
+
+impl Stats {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        let cask = self.from.open()?;
+        let stats = cask.stats()?;
+        Report::default()
+            .count("keys", stats.keys)
+            .count("buckets", cask.buckets()?.len() as u64)
+            .count("records", stats.records)
+            .count("last_index", stats.last_index)
+            .bytes("file_bytes", stats.file_len)
+            .bytes("log_bytes", stats.log_end)
+            .bytes("live_bytes", stats.live_bytes)
+            .bytes("dead_bytes", stats.dead_bytes)
+            .bytes("index_memory_bytes", stats.index_bytes)
+            .show(session)?;
+        Ok(Exit::Done)
+    }
+}
