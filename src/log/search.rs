@@ -34,15 +34,24 @@ pub(crate) fn search(log: &LogFile, stop: &Stop) -> Result<Beyond> {
             break;
         }
         let bytes = &buffer[..got];
-        if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {
+        if let Some(last) = last_data(bytes) {
             beyond.data_end = beyond.data_end.max(at + last as u64 + 1);
         }
-        for (place, header) in headers(log, stop, at, &bytes[..got], file_len) {
+        for (place, header) in headers(log, stop, at, bytes, file_len) {
             take_in(log, stop, place, &header, &mut beyond)?;
         }
         at += CHUNK as u64;
     }
     Ok(beyond)
+}
+
+/// Where the last byte stands that is not zero. Most of a file that was extended ahead is zeros, so they are skipped in
+/// large pieces.
+fn last_data(bytes: &[u8]) -> Option<usize> {
+    const ZEROS: [u8; 1024] = [0; 1024];
+    let zeros = bytes.rchunks(ZEROS.len()).position(|piece| *piece != ZEROS[..piece.len()])?;
+    let upto = bytes.len() - zeros * ZEROS.len();
+    bytes[..upto].iter().rposition(|&byte| byte != 0)
 }
 
 /// The true headers that start in this chunk.
@@ -54,8 +63,9 @@ fn headers<'b>(
     file_len: u64,
 ) -> impl Iterator<Item = (u64, RecordHeader)> + 'b {
     let after = log.index_bound(stop.previous_index);
-    let starts = (0..CHUNK.min(bytes.len())).step_by(ALIGNMENT as usize);
-    starts.filter_map(move |start| {
+    // No header starts behind the last byte that is not zero: its checksum, which stands first, is not zero.
+    let data_end = last_data(bytes).map_or(0, |last| last + 1);
+    (0..CHUNK.min(data_end)).step_by(ALIGNMENT as usize).filter_map(move |start| {
         let candidate = bytes.get(start..start + RECORD_HEADER_LEN)?.try_into().ok()?;
         if !RecordHeader::plausible(candidate, after) {
             return None;

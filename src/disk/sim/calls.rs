@@ -73,9 +73,9 @@ impl Machine {
     }
 
     fn open(&mut self, process: u64, inode: u64, writable: bool) -> u64 {
-        let seen_errors = self.world.inode(inode).write_errors;
+        let heard_errors = self.world.inode(inode).errors_before_opening();
         self.opened += 1;
-        self.descriptions.insert(self.opened, Description { process, inode, writable, seen_errors });
+        self.descriptions.insert(self.opened, Description { process, inode, writable, heard_errors });
         self.opened
     }
 }

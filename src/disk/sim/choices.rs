@@ -72,6 +72,11 @@ impl Choices {
         }
     }
 
+    /// Whether every answer will be given at some time, so that no way to ask is likelier than another.
+    pub(super) fn is_exhaustive(&self) -> bool {
+        matches!(self.source, Source::Enumerated { .. })
+    }
+
     /// An answer from 0 to `most`.
     pub(super) fn pick(&mut self, most: u64) -> u64 {
         match &mut self.source {

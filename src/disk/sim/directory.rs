@@ -1,6 +1,7 @@
 //! The simulated disk's names: which are there, which are durable, and the changes in between.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use super::choices::Choices;
@@ -72,6 +73,40 @@ impl Directory {
         self.unsynced.push(change);
     }
 
+    /// Every name and change, with what `file` says of the inodes instead of their numbers.
+    pub(super) fn fingerprint<H: Hasher>(&self, hasher: &mut H, file: impl Fn(u64, &mut H)) {
+        // Two names of one file are not two files with the same contents.
+        let mut numbers = Vec::new();
+        let mut tell = |inode: u64, hasher: &mut H| {
+            let known = numbers.iter().position(|&other| other == inode);
+            known.unwrap_or(numbers.len()).hash(hasher);
+            if known.is_none() {
+                numbers.push(inode);
+                file(inode, hasher);
+            }
+        };
+        for names in [&self.durable, &self.entries] {
+            names.len().hash(hasher);
+            for (name, &inode) in names {
+                name.as_os_str().hash(hasher);
+                tell(inode, hasher);
+            }
+        }
+        for change in &self.unsynced {
+            match change {
+                Change::Add { name, inode } => {
+                    (0, name.as_os_str()).hash(hasher);
+                    tell(*inode, hasher);
+                }
+                Change::Remove { name } => (1, name.as_os_str()).hash(hasher),
+                Change::Rename { from, to, inode } => {
+                    (2, from.as_os_str(), to.as_os_str()).hash(hasher);
+                    tell(*inode, hasher);
+                }
+            }
+        }
+    }
+
     /// Brings the changes in one directory to the disk.
     pub(super) fn sync(&mut self, directory: &Path) {
         self.unsynced.retain(|change| {
@@ -83,14 +118,20 @@ impl Directory {
         });
     }
 
+    /// How many ways the names may be found after a power cut.
+    pub(super) fn outcomes(&self) -> u64 {
+        1 << self.unsynced.len().min(63)
+    }
+
     /// The names as they are found after a power cut: the durable ones, and of the changes either those up to some
     /// moment (what a journal leaves) or any subset (what is promised). A rename happened or it did not.
     pub(super) fn crashed(&self, choices: &mut Choices) -> Directory {
         choices.next_subject();
         let mut survivors = self.durable.clone();
         if !self.unsynced.is_empty() {
-            let journaled = choices.pick(1) == 0;
-            let journal_end = choices.pick(self.unsynced.len() as u64) as usize;
+            // The first moments of a journal are among the subsets: they only make a random cut more lifelike.
+            let journaled = !choices.is_exhaustive() && choices.pick(1) == 0;
+            let journal_end = if journaled { choices.pick(self.unsynced.len() as u64) as usize } else { 0 };
             for (at, change) in self.unsynced.iter().enumerate() {
                 let kept = if journaled { at < journal_end } else { choices.pick(1) == 1 };
                 if kept {

@@ -37,20 +37,39 @@ pub enum Verb {
 impl Verb {
     /// How many there are.
     pub(super) const COUNT: usize = Verb::Map as usize + 1;
+
+    /// The calls that change what a power cut may leave.
+    pub const CHANGING: [Verb; 10] = [
+        Verb::CreateNew,
+        Verb::Link,
+        Verb::Rename,
+        Verb::Remove,
+        Verb::SyncDir,
+        Verb::WriteAt,
+        Verb::SetLen,
+        Verb::SyncData,
+        Verb::SyncAll,
+        Verb::SetOwnerAndMode,
+    ];
+
+    fn bit(self) -> u32 {
+        1 << self as u32
+    }
 }
 
 /// Which call is meant, counted from the moment this is handed to the disk: the first call after that is number 1.
 #[derive(Debug, Clone, Copy)]
 pub struct When {
     nth: u64,
-    verb: Option<Verb>,
+    /// A bit for each verb that is meant.
+    verbs: u32,
     process: Option<u64>,
 }
 
 impl When {
     /// The `nth` call from now on, of any kind.
     pub fn nth(nth: u64) -> When {
-        When { nth, verb: None, process: None }
+        When { nth, verbs: u32::MAX, process: None }
     }
 
     /// The next call.
@@ -60,7 +79,12 @@ impl When {
 
     /// Counts only calls of this kind.
     pub fn of(self, verb: Verb) -> When {
-        When { verb: Some(verb), ..self }
+        self.of_any(&[verb])
+    }
+
+    /// Counts only calls of these kinds.
+    pub fn of_any(self, verbs: &[Verb]) -> When {
+        When { verbs: verbs.iter().fold(0, |set, &verb| set | verb.bit()), ..self }
     }
 
     /// Counts only calls of this handle's process.
@@ -69,7 +93,7 @@ impl When {
     }
 
     fn means(&self, process: u64, verb: Verb) -> bool {
-        self.process.is_none_or(|meant| meant == process) && self.verb.is_none_or(|meant| meant == verb)
+        self.process.is_none_or(|meant| meant == process) && self.verbs & verb.bit() != 0
     }
 }
 
@@ -150,6 +174,7 @@ impl<T: Clone> Schedule<T> {
 
     /// Counts one call and returns what happens at it, in the order in which it was planned.
     pub(super) fn due(&mut self, process: u64, verb: Verb) -> Vec<T> {
+        // Allocates only where something is due.
         let mut due = Vec::new();
         self.planned.retain_mut(|planned| {
             if !planned.when.means(process, verb) {

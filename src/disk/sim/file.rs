@@ -30,13 +30,12 @@ impl SimFile {
         let inode = machine.world.inodes.get_mut(&description.inode).expect(OPEN);
         if let Some(error) = turn.fault.and_then(Fault::error) {
             inode.fail_sync(reached, crash);
-            description.seen_errors = inode.write_errors;
+            inode.tell_errors(&mut description.heard_errors);
             return Err(error);
         }
-        if description.seen_errors < inode.write_errors {
-            // Another description's sync failed: this one hears of it too, once. What it should have written is on
-            // its way, but the disk was not told to make it stay.
-            description.seen_errors = inode.write_errors;
+        if inode.tell_errors(&mut description.heard_errors) {
+            // Another description's sync failed, or the kernel's own writing back: this one hears of it too, once.
+            // What it should have written is on its way, but the disk was not told to make it stay.
             return turn.end(Err(io::Error::from_raw_os_error(libc::EIO)));
         }
         if !turn.fault.is_some_and(Fault::ends_the_caller) {

@@ -1,9 +1,11 @@
 //! One simulated file: what processes see, what the disk holds, and the changes in between.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::choices::{Choices, Random};
+use super::contents::Contents;
 
 /// What a kernel caches, maps and punches holes by.
 pub(super) const PAGE: u64 = 4096;
@@ -12,20 +14,22 @@ pub(super) const PAGE: u64 = 4096;
 #[derive(Clone)]
 pub(super) struct Inode {
     /// What a read returns: the page cache.
-    cache: Arc<Vec<u8>>,
+    cache: Arc<Contents>,
     /// What is certain to survive a power cut.
-    durable: Arc<Vec<u8>>,
+    durable: Arc<Contents>,
     /// How `durable` becomes `cache`, oldest change first, except for what a failed sync dropped.
     unsynced: Vec<Change>,
     attributes: Attributes,
     durable_attributes: Attributes,
     /// How many times writing back has failed; each open description reports each failure once.
-    pub(super) write_errors: u64,
+    write_errors: u64,
+    /// Whether any description has reported the last of them.
+    last_error_was_told: bool,
     /// The description that has the advisory lock.
     pub(super) locked_by: Option<u64>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Attributes {
     pub(super) mode: u32,
     pub(super) uid: u32,
@@ -41,7 +45,7 @@ pub(super) struct Crash {
     pub(super) garbage: bool,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Hash)]
 enum Change {
     Write {
         offset: u64,
@@ -59,7 +63,7 @@ impl Inode {
     }
 
     /// A file that is on the disk as it is here.
-    pub(super) fn with_contents(contents: Arc<Vec<u8>>, attributes: Attributes) -> Inode {
+    pub(super) fn with_contents(contents: Arc<Contents>, attributes: Attributes) -> Inode {
         Inode {
             cache: Arc::clone(&contents),
             durable: contents,
@@ -67,16 +71,17 @@ impl Inode {
             attributes,
             durable_attributes: attributes,
             write_errors: 0,
+            last_error_was_told: true,
             locked_by: None,
         }
     }
 
-    pub(super) fn contents(&self) -> &[u8] {
+    pub(super) fn contents(&self) -> &Contents {
         &self.cache
     }
 
     pub(super) fn len(&self) -> u64 {
-        self.cache.len() as u64
+        self.cache.len()
     }
 
     pub(super) fn attributes(&self) -> Attributes {
@@ -89,17 +94,14 @@ impl Inode {
 
     /// Puts other contents into the file and onto the disk, as damage or restoration from outside would.
     pub(super) fn replace_contents(&mut self, contents: Vec<u8>) {
-        self.cache = Arc::new(contents);
+        self.cache = Arc::new(contents.into());
         self.durable = Arc::clone(&self.cache);
         self.unsynced.clear();
     }
 
     /// Copies what is there from `offset` on and returns how much that was.
     pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> usize {
-        let rest = usize::try_from(offset).ok().and_then(|offset| self.cache.get(offset..)).unwrap_or_default();
-        let count = rest.len().min(out.len());
-        out[..count].copy_from_slice(&rest[..count]);
-        count
+        self.cache.read(offset, out)
     }
 
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
@@ -119,10 +121,8 @@ impl Inode {
 
     /// The first page at or after `offset` that holds more than zeros, as if the others had never been written.
     pub(super) fn next_data(&self, offset: u64) -> Option<u64> {
-        let first_page = offset / PAGE * PAGE;
-        let rest = self.cache.get(usize::try_from(first_page).ok()?..)?;
-        let page = rest.chunks(PAGE as usize).position(|page| page.iter().any(|&byte| byte != 0))?;
-        Some(offset.max(first_page + page as u64 * PAGE)).filter(|&found| found < self.len())
+        let data = self.cache.next_data(offset / PAGE * PAGE)?;
+        Some(offset.max(data / PAGE * PAGE)).filter(|&found| found < self.len())
     }
 
     /// Brings contents and length to the disk, and with `attributes_too` the mode and owner.
@@ -149,6 +149,32 @@ impl Inode {
             }
         }
         self.write_errors += 1;
+        self.last_error_was_told = false;
+    }
+
+    /// How many write errors a description does not hear of that is opened now: all but one that nobody was told of.
+    pub(super) fn errors_before_opening(&self) -> u64 {
+        if self.last_error_was_told { self.write_errors } else { self.write_errors - 1 }
+    }
+
+    /// Whether a description that has heard of so many write errors must be told of another; then it has been.
+    pub(super) fn tell_errors(&mut self, heard: &mut u64) -> bool {
+        let news = *heard < self.write_errors;
+        if news {
+            *heard = self.write_errors;
+            self.last_error_was_told = true;
+        }
+        news
+    }
+
+    /// Everything of the file that a process or a power cut could find out, for comparison.
+    pub(super) fn fingerprint(&self, hasher: &mut impl Hasher) {
+        self.durable.hash(hasher);
+        self.unsynced.hash(hasher);
+        if !Arc::ptr_eq(&self.cache, &self.durable) {
+            self.cache.hash(hasher);
+        }
+        (self.attributes, self.durable_attributes, self.write_errors, self.last_error_was_told).hash(hasher);
     }
 
     /// Forgets clean pages: what is read now comes from the disk, save for what is still to be written there.
@@ -180,13 +206,13 @@ impl Inode {
     /// never torn (ask for smaller sectors to have that), but any of them can be older or newer than its neighbour, and
     /// than the length. The one tie is that a sector which the chosen length had cut off, before it grew again, has
     /// lost what it held: journals see to that.
-    fn after_power_cut(&self, choices: &mut Choices, crash: Crash) -> Arc<Vec<u8>> {
+    fn after_power_cut(&self, choices: &mut Choices, crash: Crash) -> Arc<Contents> {
         if self.unsynced.is_empty() {
             return Arc::clone(&self.durable);
         }
         let mut contents = (*self.durable).clone();
         let kept_lengths = choices.pick(self.unsynced.len() as u64) as usize;
-        let mut length = contents.len() as u64;
+        let mut length = contents.len();
         let mut longest = length;
         for (at, change) in self.unsynced.iter().enumerate() {
             if at < kept_lengths {
@@ -202,29 +228,53 @@ impl Inode {
                 more => length = (already + more) * crash.sector,
             }
         }
-        contents.resize(longest as usize, 0);
+        contents.set_len(longest);
         for (start, history) in self.sector_histories(crash.sector) {
+            if start >= length {
+                // It makes no difference what such a sector holds.
+                break;
+            }
             let cut_off = |&at: &usize| at < kept_lengths && matches!(self.unsynced[at], Change::SetLen(_));
             let least = history.iter().rposition(cut_off).map_or(0, |last| last + 1);
             let kept = least + choices.pick((history.len() - least) as u64) as usize;
             if crash.garbage && kept == 0 && choices.pick(1) == 0 {
-                let end = contents.len().min((start + crash.sector) as usize);
-                let never_written = self.durable.len().max(start as usize)..end;
-                Random::from_seed(start).fill(contents.get_mut(never_written).unwrap_or_default());
+                let never_written = self.durable.len().max(start)..contents.len().min(start + crash.sector);
+                let mut garbage = vec![0; never_written.end.saturating_sub(never_written.start) as usize];
+                Random::from_seed(start).fill(&mut garbage);
+                contents.write(never_written.start, &garbage);
             }
             for &at in &history[..kept] {
                 self.unsynced[at].apply_within(&mut contents, start, start + crash.sector);
             }
         }
-        contents.resize(length as usize, 0);
+        contents.set_len(length);
         Arc::new(contents)
+    }
+
+    /// At most how many ways there are for the file to be found after a power cut without garbage.
+    pub(super) fn outcomes(&self, crash: Crash) -> u64 {
+        let attributes = if self.attributes == self.durable_attributes { 1 } else { 2 };
+        if self.unsynced.is_empty() {
+            return attributes;
+        }
+        let mut length = self.durable.len();
+        let mut lengths = 1;
+        for change in &self.unsynced {
+            let already = length / crash.sector;
+            length = change.length_after(length);
+            // A write can have made the file longer by some of its sectors.
+            let written = matches!(change, Change::Write { .. });
+            lengths += 1 + if written { ((length.max(1) - 1) / crash.sector).saturating_sub(already) } else { 0 };
+        }
+        let sectors = self.sector_histories(crash.sector).into_values().map(|history| history.len() as u64 + 1);
+        sectors.fold(attributes.saturating_mul(lengths), u64::saturating_mul)
     }
 
     /// For each sector, by its offset, the unsynced changes to its bytes, as positions in `unsynced`. A hole that was
     /// cut off is not changed by that: else the space that a file was extended by would raise a question a sector.
     fn sector_histories(&self, sector: u64) -> BTreeMap<u64, Vec<usize>> {
         let mut histories = BTreeMap::<u64, Vec<usize>>::new();
-        let mut length = self.durable.len() as u64;
+        let mut length = self.durable.len();
         for (at, change) in self.unsynced.iter().enumerate() {
             let changed = match change {
                 Change::Write { offset, bytes } => *offset..*offset + bytes.len() as u64,
@@ -235,9 +285,13 @@ impl Inode {
             if changed.is_empty() {
                 continue;
             }
-            for number in changed.start / sector..changed.end.div_ceil(sector) {
+            let written = matches!(change, Change::Write { .. });
+            // Behind everything that was ever written there are holes only.
+            let data_end =
+                histories.last_key_value().map_or(0, |(start, _)| start + sector).max(self.durable.data_len());
+            let end = if written { changed.end } else { changed.end.min(data_end) };
+            for number in changed.start / sector..end.div_ceil(sector) {
                 let start = number * sector;
-                let written = matches!(change, Change::Write { .. });
                 if written || histories.contains_key(&start) || self.durable_holds_more_than_zeros(start, sector) {
                     histories.entry(start).or_default().push(at);
                 }
@@ -247,8 +301,7 @@ impl Inode {
     }
 
     fn durable_holds_more_than_zeros(&self, start: u64, len: u64) -> bool {
-        let end = self.durable.len().min((start + len) as usize);
-        self.durable.get(start as usize..end).is_some_and(|bytes| bytes.iter().any(|&byte| byte != 0))
+        self.durable.next_data(start).is_some_and(|data| data < start + len)
     }
 }
 
@@ -261,24 +314,22 @@ impl Change {
         }
     }
 
-    fn apply(&self, contents: &mut Vec<u8>) {
-        let length = self.length_after(contents.len() as u64);
-        contents.resize(length as usize, 0);
+    fn apply(&self, contents: &mut Contents) {
+        contents.set_len(self.length_after(contents.len()));
         if let Change::Write { offset, bytes } = self {
-            contents[*offset as usize..][..bytes.len()].copy_from_slice(bytes);
+            contents.write(*offset, bytes);
         }
     }
 
     /// Does to the bytes from `start` to `end` what the change does to them, and nothing to any other.
-    fn apply_within(&self, contents: &mut [u8], start: u64, end: u64) {
-        let end = end.min(contents.len() as u64);
+    fn apply_within(&self, contents: &mut Contents, start: u64, end: u64) {
+        let end = end.min(contents.len());
         match self {
             Change::Write { offset, bytes } => {
                 let (from, to) = (start.max(*offset), end.min(offset + bytes.len() as u64));
-                let source = &bytes[(from - offset) as usize..(to - offset) as usize];
-                contents[from as usize..to as usize].copy_from_slice(source);
+                contents.write(from, &bytes[(from - offset) as usize..(to - offset) as usize]);
             }
-            Change::SetLen(len) => contents[start.max(*len).min(end) as usize..end as usize].fill(0),
+            Change::SetLen(len) => contents.zero(start.max(*len)..end),
             Change::Grow(_) => {}
         }
     }

@@ -35,6 +35,7 @@
 //! It has no symlinks and no directories of its own: every parent of a path is taken to exist.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,6 +43,7 @@ use std::time::Duration;
 
 mod calls;
 mod choices;
+mod contents;
 mod directory;
 mod faults;
 mod file;
@@ -110,8 +112,8 @@ struct Description {
     process: u64,
     inode: u64,
     writable: bool,
-    /// How many of the inode's write errors it has reported.
-    seen_errors: u64,
+    /// How many of the inode's write errors it has reported, or was opened after.
+    heard_errors: u64,
 }
 
 impl Default for SimDisk {
@@ -283,6 +285,43 @@ impl SimDisk {
         self.lock().world.settings.failed_syncs = keep;
     }
 
+    /// The kernel writes back on its own, and fails: what is not synced of this file is dropped, as by a sync that
+    /// fails, and nobody is told yet. Whoever has the file open hears of it at the next sync, and if none of them has
+    /// synced by then, so does whoever opens it next. Does nothing if there is no such file.
+    pub fn fail_writeback(&self, path: impl AsRef<Path>) {
+        let mut machine = self.lock();
+        let world = &mut machine.world;
+        if let Some(number) = world.directory.get(path.as_ref()) {
+            let inode = world.inodes.get_mut(&number).expect("a name has an inode");
+            inode.fail_sync(&mut world.settings.failed_syncs, world.settings.crash);
+        }
+    }
+
+    /// At most how many outcomes [`Choices::exhaustive`] has to go through for a power cut now.
+    pub fn outcomes(&self) -> u64 {
+        let world = &self.lock().world;
+        let files = world.inodes.iter().filter(|&(&number, _)| world.directory.mentions(number));
+        let files = files.map(|(_, inode)| inode.outcomes(world.settings.crash));
+        files.fold(world.directory.outcomes(), u64::saturating_mul)
+    }
+
+    /// A number for everything that processes and power cuts could find on the disk: names, contents and attributes,
+    /// durable and not, whatever the numbers of the inodes are. Two disks with different contents have different
+    /// numbers, as far as 64 bits go.
+    pub fn fingerprint(&self) -> u64 {
+        let machine = self.lock();
+        let mut hasher = DefaultHasher::new();
+        machine.world.directory.fingerprint(&mut hasher, |number, hasher| {
+            machine.world.inodes[&number].fingerprint(hasher);
+        });
+        hasher.finish()
+    }
+
+    /// Begins the disk's random bytes anew, from another seed.
+    pub fn reseed(&self, seed: u64) {
+        self.lock().world.random = Random::from_seed(seed);
+    }
+
     /// Drops clean pages from the cache: what a failed sync lost is no longer read from there.
     pub fn drop_caches(&self) {
         self.lock().world.inodes.values_mut().for_each(Inode::drop_cache);
@@ -303,7 +342,8 @@ impl SimDisk {
         if let Some(number) = machine.world.directory.get(&path) {
             machine.world.inode(number).replace_contents(contents);
         } else {
-            let number = machine.world.add_inode(Inode::with_contents(Arc::new(contents), Attributes::new(0o600)));
+            let number =
+                machine.world.add_inode(Inode::with_contents(Arc::new(contents.into()), Attributes::new(0o600)));
             machine.world.directory.add_durable(path, number);
         }
     }

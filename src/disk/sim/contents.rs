@@ -1,0 +1,87 @@
+//! A simulated file's bytes.
+
+use std::hash::{Hash, Hasher};
+use std::ops::Range;
+
+/// Bytes up to the last one that was ever written, and a length: what lies between is zeros that nobody has to keep,
+/// copy or look at. The engine extends its files far ahead of their logs, and tests copy them by the million.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Contents {
+    data: Vec<u8>,
+    len: u64,
+}
+
+impl Contents {
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Behind this there are only zeros.
+    pub(super) fn data_len(&self) -> u64 {
+        self.data.len() as u64
+    }
+
+    /// Copies what is there from `offset` on and returns how much that was.
+    pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> usize {
+        let count = self.len.saturating_sub(offset).min(out.len() as u64) as usize;
+        let data = self.data.get(offset as usize..).unwrap_or_default();
+        let copied = data.len().min(count);
+        out[..copied].copy_from_slice(&data[..copied]);
+        out[copied..count].fill(0);
+        count
+    }
+
+    /// Puts bytes into the file, and makes it longer if need be.
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let (start, end) = (offset as usize, offset as usize + bytes.len());
+        if self.data.len() < end {
+            self.data.resize(end, 0);
+        }
+        self.data[start..end].copy_from_slice(bytes);
+        self.len = self.len.max(end as u64);
+    }
+
+    /// Fills a range with zeros, as far as the file reaches.
+    pub(super) fn zero(&mut self, range: Range<u64>) {
+        let end = self.data_len().min(range.end);
+        if range.start < end {
+            self.data[range.start as usize..end as usize].fill(0);
+        }
+    }
+
+    pub(super) fn set_len(&mut self, len: u64) {
+        self.data.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+        self.len = len;
+    }
+
+    /// The first byte at or after `offset` that is not zero.
+    pub(super) fn next_data(&self, offset: u64) -> Option<u64> {
+        let rest = self.data.get(usize::try_from(offset).ok()?..)?;
+        rest.iter().position(|&byte| byte != 0).map(|at| offset + at as u64)
+    }
+
+    pub(super) fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = self.data.clone();
+        bytes.resize(self.len as usize, 0);
+        bytes
+    }
+}
+
+impl From<Vec<u8>> for Contents {
+    fn from(data: Vec<u8>) -> Contents {
+        let len = data.len() as u64;
+        Contents { data, len }
+    }
+}
+
+/// Equal bytes have equal hashes, however many of the zeros at their end were written.
+impl Hash for Contents {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let written = self.data.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        state.write(&self.data[..written]);
+        state.write_u64(self.len);
+    }
+}
