@@ -10,8 +10,27 @@ use std::sync::{Arc, Mutex};
 
 use caskfile::disk::{Access, Disk, DiskFile, FileStat, Map, RealDisk};
 
-/// Called before every call with its name, as the traits name it. An error takes the call's place.
-type Hook = Arc<dyn Fn(&'static str) -> io::Result<()> + Send + Sync>;
+/// A call that is about to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'c> {
+    /// As the traits name it.
+    pub name: &'static str,
+    /// What it is about: a file by the name under which it was opened, or made; of two names the new one.
+    pub path: &'c Path,
+    /// Where in the file, or how long it is to be.
+    pub at: u64,
+    /// What is to be written.
+    pub bytes: &'c [u8],
+}
+
+impl<'c> Call<'c> {
+    fn on(name: &'static str, path: &'c Path) -> Call<'c> {
+        Call { name, path, at: 0, bytes: &[] }
+    }
+}
+
+/// Called before every call. An error takes the call's place.
+type Hook = Arc<dyn Fn(&Call<'_>) -> io::Result<()> + Send + Sync>;
 
 pub struct HookedDisk {
     hook: Hook,
@@ -27,73 +46,87 @@ pub struct HookedDisk {
 pub const HALFWAY: &str = "halfway through write_at";
 
 impl HookedDisk {
+    /// A disk whose hook is told the names of calls.
     pub fn new(hook: impl Fn(&'static str) -> io::Result<()> + Send + Sync + 'static) -> HookedDisk {
+        HookedDisk::watched(move |call| hook(call.name))
+    }
+
+    /// A disk whose hook is told all about calls.
+    pub fn watched(hook: impl Fn(&Call<'_>) -> io::Result<()> + Send + Sync + 'static) -> HookedDisk {
         HookedDisk { hook: Arc::new(hook), random: None, halve_writes: false, never_closed: None }
     }
 
-    fn file(&self, file: io::Result<Arc<dyn DiskFile>>) -> io::Result<Arc<dyn DiskFile>> {
+    fn file(&self, path: &Path, file: io::Result<Arc<dyn DiskFile>>) -> io::Result<Arc<dyn DiskFile>> {
         let file = file?;
         if let Some(never_closed) = &self.never_closed {
             never_closed.lock().unwrap().push(Arc::clone(&file));
         }
-        Ok(Arc::new(HookedFile { file, hook: Arc::clone(&self.hook), halve_writes: self.halve_writes }))
+        let (path, hook) = (path.to_owned(), Arc::clone(&self.hook));
+        Ok(Arc::new(HookedFile { file, path, hook, halve_writes: self.halve_writes }))
     }
 }
 
 struct HookedFile {
     file: Arc<dyn DiskFile>,
+    path: PathBuf,
     hook: Hook,
     halve_writes: bool,
 }
 
+impl HookedFile {
+    fn before(&self, name: &'static str) -> io::Result<()> {
+        (self.hook)(&Call::on(name, &self.path))
+    }
+}
+
 impl Disk for HookedDisk {
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
-        (self.hook)("resolve")?;
+        (self.hook)(&Call::on("resolve", path))?;
         RealDisk.resolve(path)
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        (self.hook)("open")?;
-        self.file(RealDisk.open(path, access))
+        (self.hook)(&Call::on("open", path))?;
+        self.file(path, RealDisk.open(path, access))
     }
 
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>> {
-        (self.hook)("create_new")?;
-        self.file(RealDisk.create_new(path, mode))
+        (self.hook)(&Call::on("create_new", path))?;
+        self.file(path, RealDisk.create_new(path, mode))
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        (self.hook)("link")?;
+        (self.hook)(&Call::on("link", to))?;
         RealDisk.link(from, to)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        (self.hook)("rename")?;
+        (self.hook)(&Call::on("rename", to))?;
         RealDisk.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        (self.hook)("remove")?;
+        (self.hook)(&Call::on("remove", path))?;
         RealDisk.remove(path)
     }
 
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-        (self.hook)("sync_dir")?;
+        (self.hook)(&Call::on("sync_dir", directory))?;
         RealDisk.sync_dir(directory)
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        (self.hook)("stat")?;
+        (self.hook)(&Call::on("stat", path))?;
         RealDisk.stat(path)
     }
 
     fn list(&self, directory: &Path, prefix: &OsString) -> io::Result<Vec<OsString>> {
-        (self.hook)("list")?;
+        (self.hook)(&Call::on("list", directory))?;
         RealDisk.list(directory, prefix)
     }
 
     fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
-        (self.hook)("fill_random")?;
+        (self.hook)(&Call::on("fill_random", Path::new("")))?;
         match self.random {
             Some(byte) => bytes.fill(byte),
             None => RealDisk.fill_random(bytes)?,
@@ -108,68 +141,69 @@ impl Disk for HookedDisk {
 
 impl DiskFile for HookedFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        (self.hook)("read_at")?;
+        self.before("read_at")?;
         self.file.read_at(offset, buffer)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
-        (self.hook)("write_at")?;
+        let call = |name, at, bytes| Call { name, path: &self.path, at, bytes };
+        (self.hook)(&call("write_at", offset, bytes))?;
         if !self.halve_writes {
             return self.file.write_at(offset, bytes);
         }
         let (first, second) = bytes.split_at(bytes.len() / 2);
         let written = self.file.write_at(offset, first)?;
-        (self.hook)(HALFWAY)?;
+        (self.hook)(&call(HALFWAY, offset + written as u64, second))?;
         Ok(written + self.file.write_at(offset + written as u64, second)?)
     }
 
     fn len(&self) -> io::Result<u64> {
-        (self.hook)("len")?;
+        self.before("len")?;
         self.file.len()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        (self.hook)("set_len")?;
+        (self.hook)(&Call { name: "set_len", path: &self.path, at: len, bytes: &[] })?;
         self.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        (self.hook)("sync_data")?;
+        self.before("sync_data")?;
         self.file.sync_data()
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        (self.hook)("sync_all")?;
+        self.before("sync_all")?;
         self.file.sync_all()
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        (self.hook)("next_data")?;
+        self.before("next_data")?;
         self.file.next_data(offset)
     }
 
     fn try_lock(&self) -> io::Result<bool> {
-        (self.hook)("try_lock")?;
+        self.before("try_lock")?;
         self.file.try_lock()
     }
 
     fn unlock(&self) -> io::Result<()> {
-        (self.hook)("unlock")?;
+        self.before("unlock")?;
         self.file.unlock()
     }
 
     fn stat(&self) -> io::Result<FileStat> {
-        (self.hook)("stat")?;
+        self.before("stat")?;
         self.file.stat()
     }
 
     fn set_owner_and_mode(&self, like: &FileStat) -> io::Result<()> {
-        (self.hook)("set_owner_and_mode")?;
+        self.before("set_owner_and_mode")?;
         self.file.set_owner_and_mode(like)
     }
 
     fn map(&self, len: u64) -> io::Result<Option<Map>> {
-        (self.hook)("map")?;
+        self.before("map")?;
         self.file.map(len)
     }
 }

@@ -128,6 +128,16 @@ impl Process {
         self.child.id()
     }
 
+    /// Whether it has come to its end.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Ends it as a crash does, if it has not ended; what it has said can still be heard.
+    pub fn kill_if_running(&mut self) {
+        self.child.kill().unwrap();
+    }
+
     /// Ends it as a crash does, and returns how it ended: a process that had failed before was not killed.
     pub fn kill(mut self) -> ExitStatus {
         self.child.kill().unwrap();
