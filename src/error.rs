@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::Report;
+
 /// What every fallible call of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -67,6 +69,16 @@ pub enum Error {
         offset: u64,
         /// What does not hold there.
         damage: Damage,
+    },
+
+    /// Verification has found damage to bytes that had been written correctly. The file was not changed.
+    /// [`salvage`](crate::salvage) copies what can still be read to a new file.
+    #[error("{}: {report}\nthe file is unchanged, salvage copies what still verifies to a new file", path.display())]
+    Damaged {
+        /// The store's file.
+        path: PathBuf,
+        /// Everything that is damaged, and what is not.
+        report: Arc<Report>,
     },
 
     /// An earlier sync or cut of this handle failed, so what is on stable storage is unknown. Reads go on; every
@@ -245,6 +257,9 @@ pub enum Damage {
         /// The checksum of the bytes.
         computed: u32,
     },
+    /// The file does not start as a caskfile does.
+    #[error("the file does not start as a caskfile does")]
+    Magic,
     /// The record header's checksum does not match its bytes and place.
     #[error("the record header's checksum is {found:#010x}, its bytes and place give {computed:#010x}")]
     Header {
@@ -295,6 +310,25 @@ pub enum Damage {
     /// A batch ends before its last record.
     #[error("a batch of records breaks off, and records follow")]
     BrokenBatch,
+}
+
+impl Damage {
+    /// The kind of damage in one word, for programs: `"file_header"`, `"magic"`, `"header"`, `"lengths"`,
+    /// `"beyond_file"`, `"index"`, `"body"`, `"form"`, `"zeros"` or `"broken_batch"`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Damage::FileHeader { .. } => "file_header",
+            Damage::Magic => "magic",
+            Damage::Header { .. } => "header",
+            Damage::Lengths { .. } => "lengths",
+            Damage::BeyondFile { .. } => "beyond_file",
+            Damage::Index { .. } => "index",
+            Damage::Body { .. } => "body",
+            Damage::Form => "form",
+            Damage::Zeros => "zeros",
+            Damage::BrokenBatch => "broken_batch",
+        }
+    }
 }
 
 impl Error {

@@ -36,7 +36,7 @@
 //!   [`KvPair`], [`Error`] and [`new_store`], which opens a [`Backend`] by name. Other implementations are welcome; the
 //!   feature `testing` has a `conformance` suite for them.
 //! - [`Config`] says how a store is opened: [`Durability`], [`LockMode`], how long to wait for other writers.
-//! - [`salvage`] copies what can still be read of a damaged file to a new one.
+//! - [`verify`] reports every damaged range of a file, [`salvage`] copies what can still be read of it to a new one.
 //! - [`disk`] is the seam between the engine and the operating system. With the feature `testing` there is a simulated
 //!   disk behind it, on which a test can cut the power at any call.
 //!
@@ -79,8 +79,8 @@ mod store;
 pub use backend::{Backend, new_store};
 pub use config::{Config, Durability, LockMode, ReadMode};
 pub use engine::{
-    Batch, BucketScans, Cask, Compaction, Loss, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped, PairRef, Progress, Salvage,
-    Scan, Slice, Stats, Verification, salvage, salvage_on,
+    Batch, BucketScans, Cask, Compaction, Loss, LostKey, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped, PairRef, Progress,
+    Report, Scan, Slice, Stats, salvage, salvage_on, verify, verify_on,
 };
 pub use error::{Damage, Error, Result};
 #[cfg(any(test, feature = "testing"))]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use caskfile::disk::{Access, Disk};
-use caskfile::{Cask, Config, Error};
+use caskfile::{Cask, Config, Durability, Error, salvage_on, verify_on};
 
 const STORE: &str = "/store";
 
@@ -41,6 +41,55 @@ fn a_writer_that_goes_on_while_a_reader_opens_or_verifies_is_no_damage() {
     assert_eq!(cask.get("key").unwrap().value, b"2");
     write_before_each_look_beyond(4);
     assert!(cask.verify().unwrap().records > 8);
+    write_before_each_look_beyond(4);
+    assert_eq!(verify_on(&reader, STORE.as_ref()).unwrap().losses, []);
+    write_before_each_look_beyond(4);
+    assert_eq!(salvage_on(&reader, STORE.as_ref(), "/rescued".as_ref()).unwrap().losses, []);
+    assert!(open(&disk, &read_only()).unwrap().get("key").is_ok());
+}
+
+/// The file ends with what a power cut has left: a damaged record that nothing proves, and a whole one. At any moment
+/// while it is read, another process opens the store, cuts that off, and writes something longer in its place.
+#[test]
+fn salvage_and_verification_begin_anew_when_the_log_is_cut_under_them() {
+    let disk = SimDisk::new();
+    let writer = open(&disk, &Config::new().durability(Durability::Os)).unwrap();
+    for key in ["first", "damaged", "behind it"] {
+        writer.put(key, "value").unwrap();
+    }
+    let mut bytes = disk.contents(STORE).unwrap();
+    let at = bytes.windows(12).position(|window| window == b"damagedvalue").unwrap();
+    bytes[at] ^= 1;
+
+    let (mut rescued_before, mut rescued_after) = (0, 0);
+    for nth in 1.. {
+        let disk = SimDisk::new();
+        disk.set_contents(STORE, bytes.clone());
+        let (reader, recovering) = (disk.process(), disk.process());
+        disk.before(When::nth(nth).by(&reader), Repeat::Once, move |_| {
+            let cask = open(&recovering, &Config::new()).unwrap();
+            cask.put("in its place", vec![7; 500]).unwrap();
+        });
+        if nth % 2 == 0 {
+            verify_on(&reader, STORE.as_ref()).unwrap();
+        }
+        let report = salvage_on(&reader, STORE.as_ref(), "/rescued".as_ref()).unwrap();
+        assert!(report.is_sound(), "{report}");
+        let rescued = Cask::open_on(Arc::new(disk.process()), "/rescued", &read_only()).and_then(|cask| cask.list(""));
+        let keys: Vec<Vec<u8>> = rescued.unwrap().into_iter().map(|pair| pair.key).collect();
+        match &keys.iter().map(|key| key.as_slice()).collect::<Vec<_>>()[..] {
+            [b"behind it", b"first"] => rescued_before += 1,
+            [b"first", b"in its place"] => rescued_after += 1,
+            // The moment between the cut and the write.
+            [b"first"] => {}
+            other => panic!("call {nth}: {other:?}"),
+        }
+        if disk.contents(STORE).unwrap() == bytes {
+            // There are not so many calls.
+            break;
+        }
+    }
+    assert!(rescued_before > 1 && rescued_after > 1, "{rescued_before} before, {rescued_after} after");
 }
 
 /// The writer could not extend the file ahead, so the file grows with the record that is being written. A reader that
@@ -111,14 +160,17 @@ fn a_reader_does_not_wait_for_a_record_that_keeps_growing() {
 
     let file = disk.process().open(STORE.as_ref(), Access::ReadWrite).unwrap();
     file.write_at(end, &[1; 24]).unwrap();
-    let written = AtomicU64::new(0);
+    let written = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&written);
     disk.before(When::next().of(Verb::ReadAt).by(&reading), Repeat::Forever, move |_| {
-        let piece = written.fetch_add(1, Ordering::Relaxed);
+        let piece = count.fetch_add(1, Ordering::Relaxed);
         assert!(piece < 100, "the reader waits");
         file.write_at(end + 8 * (piece % 4), &[piece as u8 + 2; 8]).unwrap();
     });
     assert_eq!(reader.get("key").unwrap().value, b"value");
     assert_eq!(reader.get("key").unwrap().value, b"value");
+    written.store(0, Ordering::Relaxed);
+    assert_eq!(verify_on(&reading, STORE.as_ref()).unwrap().keys, 1);
 }
 
 /// A whole store takes long to read. Whoever finds something new in the file meanwhile must be able to take it in, and

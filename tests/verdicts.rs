@@ -4,91 +4,20 @@
 //! and so knows what follows from damage to any of its bytes: from the first damaged unit on everything is lost,
 //! which is only accepted if nothing that is left proves that it had been on stable storage.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
+use caskfile::disk::sim::SimDisk;
 use caskfile::disk::{Disk, RealDisk};
-use caskfile::{Batch, Cask, Config, Durability, Error};
+use caskfile::{Cask, Config, Durability, Error};
 
+#[path = "common/anatomy.rs"]
+mod anatomy;
 mod common;
 
+use anatomy::{FILE_HEADER, Pairs, RECORD_HEADER, Record, STORE, SYNCED_TO, records, replay, specimens};
 use common::TempDir;
-
-const STORE: &str = "/store";
-const FILE_HEADER: usize = 64;
-const RECORD_HEADER: usize = 24;
-const END_MARK: usize = 8;
-
-const PUT: u8 = 1;
-const DELETE: u8 = 2;
-const MARK: u8 = 0x80;
-const SYNCED_TO: u8 = 0x81;
-const MOVED: u8 = 0x82;
-
-/// Values and indexes by key.
-type Pairs = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
-
-/// A record of the undamaged file.
-#[derive(Debug)]
-struct Record {
-    at: usize,
-    /// Without the padding.
-    end: usize,
-    kind: u8,
-    more: bool,
-    /// Up to where it says that everything was on stable storage, if it does.
-    proof: Option<usize>,
-    key: Vec<u8>,
-    value: Vec<u8>,
-    index: u64,
-}
-
-/// Takes a file apart that nobody has damaged.
-fn records(file: &[u8]) -> Vec<Record> {
-    let mut records = Vec::new();
-    let mut at = FILE_HEADER;
-    while file[at..at + END_MARK] != [0; END_MARK] {
-        let header = &file[at..at + RECORD_HEADER];
-        let (flags, kind) = (header[8], header[9]);
-        let key_len = usize::from(u16::from_le_bytes(header[10..12].try_into().unwrap()));
-        let value_len = u32::from_le_bytes(header[12..16].try_into().unwrap()) as usize;
-        let key_at = at + RECORD_HEADER;
-        let end = key_at + key_len + value_len;
-        let value = file[key_at + key_len..end].to_vec();
-        let stated = (kind == SYNCED_TO).then(|| u64::from_le_bytes(value[..].try_into().unwrap()) as usize);
-        records.push(Record {
-            at,
-            end,
-            kind,
-            more: flags & 2 != 0,
-            proof: stated.or((flags & 1 != 0).then_some(at)),
-            key: file[key_at..key_at + key_len].to_vec(),
-            value,
-            index: u64::from_le_bytes(header[16..24].try_into().unwrap()),
-        });
-        at = end.next_multiple_of(8);
-    }
-    records
-}
-
-/// What records say, one after the other.
-fn replay<'r>(records: impl IntoIterator<Item = &'r Record>) -> Pairs {
-    let mut pairs = Pairs::new();
-    for record in records {
-        // The bucket without a name.
-        let key = record.key.get(1..).unwrap_or_default().to_vec();
-        match record.kind {
-            PUT => drop(pairs.insert(key, (record.value.clone(), record.index))),
-            DELETE => drop(pairs.remove(&key)),
-            _ => {}
-        }
-    }
-    pairs
-}
 
 #[derive(Debug, PartialEq)]
 enum Expected {
@@ -125,48 +54,6 @@ fn expected(original: &[u8], damaged: &[u8]) -> Expected {
         (Some(lost), Some(proof)) if proof > lost => Expected::Corrupt,
         _ => Expected::Holds(replay(&records[..unit])),
     }
-}
-
-/// A store with records of every kind. Returns its bytes as a crash would leave them if all reached the disk, and as
-/// the last close leaves them.
-fn specimens() -> (Vec<u8>, Vec<u8>) {
-    let disk = SimDisk::new();
-    let open = |durability| {
-        let config = Config::new().durability(durability).connection_timeout(Duration::ZERO);
-        Cask::open_on(Arc::new(disk.process()), STORE, &config).unwrap()
-    };
-    let (one, other) = (open(Durability::Sync), open(Durability::Os));
-    one.put("first", "1").unwrap();
-    one.put("deleted", "soon").unwrap();
-    one.delete("deleted").unwrap();
-    other.put("second", "of another writer").unwrap();
-    // Says what is synced, since the record before is another's.
-    one.put("first", "one").unwrap();
-    other.put("third", "3").unwrap();
-    one.put("fourth", "4").unwrap();
-    let mut batch = Batch::new();
-    batch.put("batch/1", "begins").put("batch/2", "goes on").delete("first").put("batch/3", "");
-    one.write(&batch).unwrap();
-    disk.fail(When::next().of(Verb::Rename), Fault::Os(libc::EIO), Repeat::Once);
-    one.compact().unwrap_err();
-    one.put("fifth", "behind what says that the log has moved").unwrap();
-    one.delete("third").unwrap();
-    let log_end = one.stats().unwrap().log_end as usize;
-    let mut crashed = disk.contents(STORE).unwrap();
-    // Not all that the file was extended by, to have fewer zeros to read.
-    crashed.truncate(log_end + 64);
-    other.close().unwrap();
-    one.close().unwrap();
-    let closed = disk.contents(STORE).unwrap();
-    for specimen in [&crashed, &closed] {
-        let records = records(specimen);
-        for kind in [PUT, DELETE, MARK, SYNCED_TO, MOVED] {
-            assert!(records.iter().any(|record| record.kind == kind), "no record of kind {kind:#x}");
-        }
-        assert!(records.iter().any(|record| record.more));
-    }
-    assert_eq!(records(&closed).last().map(|record| record.kind), Some(MARK));
-    (crashed, closed)
 }
 
 /// Where a damaged file is put for a test.

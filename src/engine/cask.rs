@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use super::batch::{Action, Request};
 use super::commit::Failure;
 use super::compact::{Compaction, Progress};
-use super::{Batch, BucketScans, Engine, Mapped, PairRef, Scan, Stats, Verification, lock, write};
+use super::{Batch, BucketScans, Engine, Mapped, PairRef, Report, Scan, Stats, lock, write};
 use crate::config::Config;
 use crate::disk::{Disk, RealDisk};
 use crate::format::{FullKey, MAX_VALUE_LEN, prefix_of_bucket};
@@ -430,10 +430,13 @@ impl Cask {
     /// Reads the whole file, verifies every record, and compares the result with the index in memory. Changes
     /// nothing, and works beside others that write; only for the comparison at the end do they wait.
     ///
+    /// A file that cannot be opened is read by [`caskfile::verify`](crate::verify).
+    ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] for the first damaged record that had been on stable storage; else as any read.
-    pub fn verify(&self) -> Result<Verification> {
+    /// [`Error::Damaged`], with a [`Report`] of every damaged range, if something is lost that had been on stable
+    /// storage; else as any read.
+    pub fn verify(&self) -> Result<Report> {
         self.engine.verify()
     }
 

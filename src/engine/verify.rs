@@ -1,56 +1,95 @@
-//! [`Verification`]: the whole file read again and compared with the index.
+//! Verification: the whole file read again, and compared with the index of an open handle.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::Engine;
+use super::report::Report;
+use super::survey::{Scope, Source, Survey};
 use super::view::View;
+use crate::disk::{Disk, RealDisk};
 use crate::index::Keys;
-use crate::log::recover::Decision;
+use crate::log::LogFile;
 use crate::{Error, Result};
 
-/// What [`Cask::verify`](crate::Cask::verify) has found to be whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Verification {
-    /// Keys in all buckets.
-    pub keys: u64,
-    /// Records in the log, each read and its checksums verified.
-    pub records: u64,
-    /// Where the log ends.
-    pub log_end: u64,
-    /// Bytes behind the log's end that are no complete record or batch and that nothing proves to have been one:
-    /// a torn tail, or a group that another process is just writing. The next writer cuts a torn tail off.
-    pub torn_bytes: u64,
+/// Reads a whole file, verifies every record, and reports what [`salvage`](crate::salvage) would find and miss: also of
+/// a file that is too damaged to be opened. Changes nothing, takes no lock, and works beside others that write to the
+/// file.
+///
+/// A file that can be opened is better asked with [`Cask::verify`](crate::Cask::verify), which compares the index in
+/// memory as well.
+///
+/// Costs one pass over the file, and memory for the index of its keys.
+///
+/// # Errors
+///
+/// [`Error::Damaged`] with the [`Report`] if something is lost that had been on stable storage. A torn tail is not an
+/// error: the next writer cuts it off. Else as [`salvage`](crate::salvage).
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-verify-{}", std::process::id()));
+/// # let cask = caskfile::Cask::open(&path)?;
+/// # cask.put("key", "value")?;
+/// # cask.close()?;
+/// use caskfile::Error;
+///
+/// assert_eq!(caskfile::verify(&path)?.keys, 1);
+/// # let mut bytes = std::fs::read(&path).unwrap();
+/// # let at = bytes.windows(5).position(|w| w == b"value").unwrap();
+/// # bytes[at] = b'V';
+/// # std::fs::write(&path, bytes).unwrap();
+/// // Somebody else writes to the file.
+/// match caskfile::verify(&path) {
+///     Err(Error::Damaged { report, .. }) => assert_eq!(report.losses[0].keys[0].key, b"key"),
+///     other => panic!("{other:?}"),
+/// }
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), Error>(())
+/// ```
+pub fn verify(path: impl AsRef<Path>) -> Result<Report> {
+    verify_on(&RealDisk, path.as_ref())
+}
+
+/// As [`verify`], on a disk of your own making: how this crate's tests cut power and fail calls.
+///
+/// # Errors
+///
+/// As [`verify`], and whatever the disk returns.
+pub fn verify_on(disk: &dyn Disk, path: &Path) -> Result<Report> {
+    let source = Source::open(disk, path)?;
+    let survey = Survey::of(&source, Scope::File)?;
+    judged(&source.log, survey.report)
+}
+
+/// The report, if it is no error.
+fn judged(log: &LogFile, report: Report) -> Result<Report> {
+    if report.is_sound() {
+        return Ok(report);
+    }
+    Err(Error::Damaged { path: log.path.to_path_buf(), report: Arc::new(report) })
 }
 
 impl Engine {
-    pub(crate) fn verify(&self) -> Result<Verification> {
+    pub(crate) fn verify(&self) -> Result<Report> {
         let log = Arc::clone(&self.current()?.reader.log);
         // Nobody waits for this: a writer of this process would wait with the file's lock.
-        let reads = self.config.get_reads();
-        let (fresh, stop) = View::build(Arc::clone(&log), reads, 0)?;
-        let (mut fresh, decision) = fresh.judge(stop, reads)?;
-        let torn_bytes = match decision {
-            Decision::Whole => 0,
-            Decision::Cut { at, data_end, .. } => data_end - at,
-        };
-        let (keys, records) = (fresh.index.len() as u64, fresh.tail.records);
-        let verification = Verification { keys, records, log_end: fresh.tail.end, torn_bytes };
+        let mut fresh = Survey::of(&Source::sound(Arc::clone(&log)), Scope::Log)?;
+        let report = judged(&log, fresh.report.clone())?;
 
-        // Now nobody in this process takes in anything, so the two views can be brought to the same place.
+        // Now nobody in this process takes in anything, so the two can be brought to the same place.
         let ingest = self.ingest();
         self.take_in(&ingest)?;
         fresh.go_on()?;
         let shown = self.shown()?;
-        if Arc::ptr_eq(&shown.reader.log, &log) && shown.tail.end == fresh.tail.end {
+        if Arc::ptr_eq(&shown.reader.log, &log) && shown.tail.end == fresh.reader.end {
             compare(&fresh, &shown)?;
         }
-        Ok(verification)
+        Ok(report)
     }
 }
 
-/// Whether both views point to the same records.
-fn compare(fresh: &View, shown: &View) -> Result<()> {
+/// Whether the index in memory and the one that was made anew point to the same records.
+fn compare(fresh: &Survey, shown: &View) -> Result<()> {
     let disagree = |what: &str| {
         let message = format!("{}: {what}; please report this", fresh.reader.log.path.display());
         Err(Error::other(std::io::Error::other(message)))

@@ -7,7 +7,7 @@ use crc32fast::Hasher;
 ///
 /// A header's checksum covers `file_id`, the header's own offset and the header, so neither a log stored as a value
 /// inside the log nor a block that the disk wrote to the wrong place passes for a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct FileSeed(u32);
 
 impl FileSeed {
@@ -26,7 +26,41 @@ impl FileSeed {
         hasher.update(covered);
         hasher.finalize().max(1)
     }
+
+    /// The seed of the file in which a header at `offset` has this checksum over these bytes: what a file whose own
+    /// header is lost gives away with every sound record.
+    ///
+    /// CRC-32 can be run backwards: each step of it maps the states to one another one to one.
+    pub(crate) fn of_header(header_crc: u32, offset: u64, covered: &[u8]) -> FileSeed {
+        let mut place = [0; 8];
+        LittleEndian::write_u64(&mut place, offset);
+        let mut state = !header_crc;
+        for &byte in covered.iter().rev().chain(place.iter().rev()) {
+            // A step shifts zeros in from above, so the highest byte tells which entry of the table it took.
+            let taken = (0..=u8::MAX).find(|&entry| TABLE[usize::from(entry)] >> 24 == state >> 24).unwrap_or_default();
+            state = (state ^ TABLE[usize::from(taken)]) << 8 | u32::from(taken ^ byte);
+        }
+        FileSeed(!state)
+    }
 }
+
+/// What one byte does to the CRC-32's state; used for going backwards only.
+const TABLE: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        let mut state = byte as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            // The polynomial of IEEE 802.3, bits reversed.
+            state = if state & 1 == 1 { state >> 1 ^ 0xedb8_8320 } else { state >> 1 };
+            bit += 1;
+        }
+        table[byte] = state;
+        byte += 1;
+    }
+    table
+};
 
 /// The checksum of a record's meaning: header bytes from `kind` on, then the body.
 pub(crate) fn body_crc(meaning: &[u8], key: &[u8], value: &[u8]) -> u32 {
@@ -58,5 +92,14 @@ mod tests {
         whole.extend_from_slice(&64u64.to_le_bytes());
         whole.extend_from_slice(&covered);
         assert_eq!(here, crc32fast::hash(&whole));
+    }
+
+    #[test]
+    fn a_header_gives_the_seed_of_its_file_away() {
+        for (number, offset) in (0..300u32).zip([64, 72, 4096, 1 << 33].into_iter().cycle()) {
+            let seed = FileSeed(number.wrapping_mul(0x9e37_79b9));
+            let covered: Vec<u8> = (0..20).map(|at| (number * 7 + at) as u8).collect();
+            assert_eq!(FileSeed::of_header(seed.header_crc(offset, &covered), offset, &covered), seed);
+        }
     }
 }

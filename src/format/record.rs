@@ -300,6 +300,11 @@ impl RecordHeader {
             && after.admits(LittleEndian::read_u64(&bytes[AT_INDEX]))
     }
 
+    /// The seed of the file in which this header is true at this place.
+    pub(crate) fn seed_at(&self, offset: u64) -> FileSeed {
+        FileSeed::of_header(self.header_crc, offset, &self.encode()[AT_BODY_CRC.start..])
+    }
+
     pub(crate) fn body_len(&self) -> u64 {
         u64::from(self.key_len) + u64::from(self.value_len)
     }

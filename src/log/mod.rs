@@ -3,11 +3,13 @@
 //! One scanner walks from record to record and reports ([`scan`]); it never changes a file. One decision table says
 //! what follows from a damaged place ([`recover`]), with the help of a search for proof beyond it ([`search`]).
 //! [`tail`] keeps what a writer has to know of the records before its own, [`group`] builds what it writes, and
-//! [`append`] writes and cuts. [`create`] makes files that are never seen unfinished.
+//! [`append`] writes and cuts. [`create`] makes files that are never seen unfinished. [`lost_header`] reads a file of
+//! which nobody knows any more which it is.
 
 pub(crate) mod append;
 pub(crate) mod create;
 pub(crate) mod group;
+pub(crate) mod lost_header;
 pub(crate) mod read;
 pub(crate) mod recover;
 pub(crate) mod scan;

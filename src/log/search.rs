@@ -17,6 +17,7 @@ pub(crate) struct Beyond {
 }
 
 const CHUNK: usize = 1 << 20;
+const SMALLEST_CHUNK: usize = 4 << 10;
 
 /// Looks at every place in which a record could start, from the unfinished unit to the end of the file.
 ///
@@ -108,7 +109,7 @@ fn take_in(log: &LogFile, stop: &Stop, offset: u64, header: &RecordHeader, beyon
 }
 
 /// Whether the body behind a true header has the checksum that the header states.
-fn body_holds(log: &LogFile, offset: u64, header: &RecordHeader) -> Result<bool> {
+pub(super) fn body_holds(log: &LogFile, offset: u64, header: &RecordHeader) -> Result<bool> {
     let mut hasher = header.body_hasher();
     let mut buffer = vec![0; header.body_len().min(CHUNK as u64) as usize];
     let mut at = offset + RECORD_HEADER_LEN as u64;
@@ -128,7 +129,9 @@ fn body_holds(log: &LogFile, offset: u64, header: &RecordHeader) -> Result<bool>
 /// The first true header at or after `from`, by which salvage finds its way beyond damage.
 pub(crate) fn next_header(log: &LogFile, from: u64, previous_index: u64) -> Result<Option<u64>> {
     let file_len = log.len()?;
-    let mut buffer = vec![0; CHUNK + RECORD_HEADER_LEN];
+    // Most damage is small, and of many places each is searched from.
+    let mut chunk = SMALLEST_CHUNK;
+    let mut buffer = Vec::new();
     let from = padded(from);
     // The search's own rules, told to count from one place before `from`.
     let reason = super::scan::Reason::EndMark;
@@ -136,6 +139,7 @@ pub(crate) fn next_header(log: &LogFile, from: u64, previous_index: u64) -> Resu
     let mut at = from;
     while let Some(data) = log.file.next_data(at).map_err(|e| log.io("look for data", e))? {
         at = at.max(data / ALIGNMENT * ALIGNMENT);
+        buffer.resize(chunk + RECORD_HEADER_LEN, 0);
         let got = log.read_up_to(at, &mut buffer)?;
         if got == 0 {
             break;
@@ -143,7 +147,8 @@ pub(crate) fn next_header(log: &LogFile, from: u64, previous_index: u64) -> Resu
         if let Some((offset, _)) = headers(log, &stop, at, &buffer[..got], file_len).next() {
             return Ok(Some(offset));
         }
-        at += CHUNK as u64;
+        at += chunk as u64;
+        chunk = (chunk * 2).min(CHUNK);
     }
     Ok(None)
 }

@@ -109,7 +109,7 @@ fn exit_of(error: &Error) -> Exit {
         Error::KeyNotFound => Exit::NotFound,
         Error::KeyExists | Error::KeyModified | Error::BatchConflict { .. } => Exit::Conflict,
         Error::LockTimeout { .. } => Exit::Locked,
-        Error::Corrupt { .. } => Exit::Corrupt,
+        Error::Corrupt { .. } | Error::Damaged { .. } => Exit::Corrupt,
         Error::NotCaskfile { .. } | Error::UnsupportedVersion { .. } | Error::UnsupportedRecord { .. } => {
             Exit::NotAStore
         }
@@ -130,7 +130,7 @@ fn hint_for(error: &Error) -> Option<String> {
         Error::LockTimeout { .. } => {
             "wait longer with --timeout SECONDS, or for ever with --timeout none; reading needs no lock".into()
         }
-        Error::Corrupt { path, .. } => {
+        Error::Corrupt { path, .. } | Error::Damaged { path, .. } => {
             let rescued = path.with_extension("salvaged");
             format!(
                 "`caskfile salvage {} {}` copies what still verifies to a new store",

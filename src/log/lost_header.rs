@@ -1,0 +1,177 @@
+//! Reading a file whose header is lost: its records tell which file they belong to.
+//!
+//! Of the file header, the checksums of records need one number, the seed. A record's `body_crc` does not depend on it,
+//! so a record can be recognised without it, and then gives it away.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::LogFile;
+use super::search::body_holds;
+use crate::disk::DiskFile;
+use crate::format::{
+    ALIGNMENT, FILE_HEADER_LEN, FileHeader, FileSeed, IndexBound, Kind, MAJOR_VERSION, MAX_INDEX, MINOR_VERSION,
+    RECORD_HEADER_LEN, RecordHeader,
+};
+use crate::{Error, Result};
+
+/// So many records must agree on a seed. One could be bytes that pass for a record by accident, or a record of another
+/// file: of a log that is stored as a value, or in a block that the disk wrote to the wrong place.
+const ENOUGH: u32 = 2;
+
+/// When so many agree, the rest of the file is not asked.
+const MORE_THAN_ENOUGH: u32 = 64;
+
+/// Seeds that only one record speaks for are forgotten when there are so many.
+const MOST_SEEDS: usize = 1 << 16;
+
+const CHUNK: usize = 1 << 20;
+
+/// A file as [`LogFile::open`] would give it, but without its header; `None` if no records agree on what file this
+/// is.
+///
+/// # Errors
+///
+/// I/O errors.
+pub(crate) fn open(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Result<Option<LogFile>> {
+    let identity = file.stat().map_err(|e| Error::io("stat", path, e))?.identity;
+    let header = FileHeader {
+        major: MAJOR_VERSION,
+        minor: MINOR_VERSION,
+        file_id: [0; 16],
+        // Nobody knows it, so it must not rule any index out.
+        base_index: MAX_INDEX,
+        created: 0,
+    };
+    let log = LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity };
+    Ok(find_seed(&log)?.map(|seed| LogFile { seed, ..log }))
+}
+
+fn find_seed(log: &LogFile) -> Result<Option<FileSeed>> {
+    let file_len = log.len()?;
+    // What passes for a record at first sight and is none costs the reading of its body. Many of these over another
+    // would cost more than they are worth.
+    let mut patience = 4 * file_len + CHUNK as u64;
+    // How many records speak for a seed, and where the first of them starts.
+    let mut votes: HashMap<FileSeed, (u32, u64)> = HashMap::new();
+    let mut buffer = vec![0; CHUNK + RECORD_HEADER_LEN];
+    let mut at = FILE_HEADER_LEN as u64;
+    while let Some(data) = log.file.next_data(at).map_err(|e| log.io("look for data", e))? {
+        at = at.max(data / ALIGNMENT * ALIGNMENT);
+        let got = log.read_up_to(at, &mut buffer)?;
+        let mut start = 0;
+        while let Some(bytes) = buffer[..got].get(start..).and_then(|rest| rest.first_chunk()) {
+            start += ALIGNMENT as usize;
+            let offset = at + start as u64 - ALIGNMENT;
+            let Some(header) = candidate(bytes, offset, file_len) else { continue };
+            if header.body_len() > patience {
+                continue;
+            }
+            if !body_holds(log, offset, &header)? {
+                patience -= header.body_len();
+                continue;
+            }
+            if votes.len() == MOST_SEEDS {
+                votes.retain(|_, (count, _)| *count > 1);
+            }
+            let seed = header.seed_at(offset);
+            let (count, _) = votes.entry(seed).and_modify(|(count, _)| *count += 1).or_insert((1, offset));
+            if *count == MORE_THAN_ENOUGH {
+                return Ok(Some(seed));
+            }
+            // What lies inside it is its value, even if that is a log.
+            start += header.padded_len() as usize - ALIGNMENT as usize;
+        }
+        at += start.max(ALIGNMENT as usize) as u64;
+    }
+    let best = votes.into_iter().max_by_key(|(_, (count, first))| (*count, u64::MAX - first));
+    Ok(best.filter(|(_, (count, _))| *count >= ENOUGH).map(|(seed, _)| seed))
+}
+
+/// The header that these bytes spell, if a writer could have written it, in whatever file.
+fn candidate(bytes: &[u8; RECORD_HEADER_LEN], offset: u64, file_len: u64) -> Option<RecordHeader> {
+    if !RecordHeader::plausible(bytes, IndexBound { previous: 0, base: MAX_INDEX }) {
+        return None;
+    }
+    let header = RecordHeader::decode(bytes)?;
+    let has_form = match header.kind {
+        Kind::Put => header.key_len > 1,
+        Kind::Delete => header.key_len > 1 && header.value_len == 0,
+        Kind::Ancillary(_) => header.key_len == 0 && header.value_len <= 8,
+    };
+    (has_form && offset + header.record_len() <= file_len).then_some(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Draft, MARK, MORE, PATH, PLAIN, SYNCED, seed};
+    use super::*;
+    use crate::disk::sim::SimDisk;
+    use crate::disk::{Access, Disk};
+
+    fn seed_of(bytes: Vec<u8>) -> Option<FileSeed> {
+        let disk = SimDisk::new();
+        disk.set_contents(PATH, bytes);
+        let file = disk.open(Path::new(PATH), Access::Read).unwrap();
+        open(file, &Path::new(PATH).into()).unwrap().map(|log| log.seed)
+    }
+
+    fn without_header(draft: Draft) -> Vec<u8> {
+        let mut bytes = [draft.bytes, vec![0; 8]].concat();
+        bytes[..FILE_HEADER_LEN].fill(0xee);
+        bytes
+    }
+
+    #[test]
+    fn two_records_that_agree_tell_the_seed_and_one_does_not() {
+        let mut draft = Draft::new();
+        draft.put(MORE, "a");
+        assert_eq!(seed_of(without_header(draft)), None);
+        let mut draft = Draft::new();
+        draft.put(MORE, "a");
+        draft.push(SYNCED, MARK, b"", b"");
+        assert_eq!(seed_of(without_header(draft)), Some(seed()));
+    }
+
+    #[test]
+    fn damage_on_the_way_does_not_hide_the_records_behind_it() {
+        let mut draft = Draft::new();
+        for key in ["a", "b", "c", "d", "e"] {
+            draft.put(PLAIN, key);
+        }
+        let mut bytes = without_header(draft);
+        bytes[64..130].iter_mut().for_each(|byte| *byte = byte.wrapping_mul(31).wrapping_add(7));
+        assert_eq!(seed_of(bytes), Some(seed()));
+    }
+
+    #[test]
+    fn records_inside_a_value_do_not_count_as_long_as_the_value_is_sound() {
+        let mut inner = Draft::new();
+        for number in 0..100 {
+            inner.put(PLAIN, &format!("key {number}"));
+        }
+        // Where adding an offset flips a single bit of it, so that all of the inner records speak for one false seed.
+        let mut outer = Draft::new();
+        let key = b"\0seven-7";
+        let padding = (1 << 16) - outer.end() as usize - 2 * RECORD_HEADER_LEN - 2 * key.len();
+        outer.push(PLAIN, Kind::Put, key, &vec![b'x'; padding]);
+        let holder = outer.push(PLAIN, Kind::Put, key, &inner.bytes);
+        assert_eq!(holder + 32, 1 << 16);
+        outer.put(PLAIN, "last");
+        let bytes = without_header(outer);
+        assert_eq!(seed_of(bytes.clone()), Some(seed()));
+        let mut damaged = bytes;
+        damaged[holder as usize + RECORD_HEADER_LEN] ^= 1;
+        assert_ne!(seed_of(damaged), Some(seed()), "the construction is right: a hundred records of another log agree");
+    }
+
+    #[test]
+    fn no_seed_is_found_in_other_files() {
+        for bytes in
+            [vec![0; 4096], vec![0xff; 4096], b"Dear diary\n".repeat(500), (0..=255).cycle().take(9000).collect()]
+        {
+            assert_eq!(seed_of(bytes), None);
+        }
+    }
+}
