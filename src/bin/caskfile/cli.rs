@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::exit::{self, Exit};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::session::{Common, Session};
 use crate::verbs;
 
@@ -95,10 +95,16 @@ pub fn explain(error: clap::Error) -> ! {
         let known = <Verb as Subcommand>::has_subcommand(&verb.to_string_lossy());
         if known {
             let (file, verb) = (file.to_string_lossy(), verb.to_string_lossy());
-            crate::failure::Failure::usage(format!("the verb comes first, then the store: caskfile {verb} {file} …"))
-                .print(false);
+            Failure::usage(format!("the verb comes first, then the store: caskfile {verb} {file} …")).print(false);
             std::process::exit(Exit::Usage.code().into());
         }
+    }
+    let is_error = !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if is_error && std::env::args_os().any(|argument| argument == "--json") {
+        let message = error.to_string();
+        let message = message.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
+        Failure::usage(message).print(true);
+        std::process::exit(Exit::Usage.code().into());
     }
     error.exit()
 }

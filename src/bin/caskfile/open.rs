@@ -107,8 +107,8 @@ impl WriteTo {
 
     /// Brings everything to stable storage, whatever the durability was, and closes the store.
     pub fn close(&self, cask: &Cask) -> Result<()> {
-        if self.durability != Some(Durability::Sync) {
-            // Closing alone does it, too, but passes over a lock that it does not get in time.
+        if self.durability.is_some_and(|durability| durability != Durability::Sync) {
+            // Closing alone would do it, too, but passes over a lock that it does not get in time.
             cask.sync()?;
         }
         Ok(cask.close()?)

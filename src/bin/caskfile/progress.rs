@@ -39,6 +39,16 @@ impl Progress {
         }
         self.bar.get_or_insert_with(|| new_bar(self.unit, self.total, self.what)).set_position(position);
     }
+
+    /// The same, where the end moves.
+    pub fn set_of(&mut self, position: u64, total: u64) {
+        if self.total.replace(total) != Some(total) {
+            if let Some(bar) = &self.bar {
+                bar.set_length(total);
+            }
+        }
+        self.set(position);
+    }
 }
 
 impl Drop for Progress {

@@ -42,6 +42,7 @@ impl Batch {
         let mut filling = Filling::new(&bucket);
         // Which line each operation of the batch is from.
         let mut lines = Vec::new();
+        let mut operations = 0;
         for (number, line) in (1..).zip(input.split(|byte| *byte == b'\n')) {
             if line.trim_ascii().is_empty() {
                 continue;
@@ -51,14 +52,15 @@ impl Batch {
                 .map_err(|problem| Failure::input(format!("line {number}: {problem}")))
                 .map_err(|failure| failure.hint("nothing was written: correct the line and run it again"))?;
             lines.resize(filling.batch.len(), number);
+            operations += 1;
         }
         drop(input);
         let cask = self.to.open(session, Missing::Create)?;
         let last_index = cask.write(&filling.batch).map_err(|error| conflict(error, &lines))?;
         self.to.close(&cask)?;
-        session.note(format!("applied {}", plural(lines.len() as u64, "operation")));
+        session.note(format!("applied {}", plural(operations, "operation")));
         if session.json {
-            session.write_json(&json!({ "operations": lines.len(), "last_index": last_index }))?;
+            session.write_json(&json!({ "operations": operations, "last_index": last_index }))?;
         }
         Ok(Exit::Done)
     }

@@ -85,11 +85,10 @@ impl Import {
         // Not joined: when the import is stopped, the reader may still be waiting for input.
         std::thread::spawn(move || reader.run(input, &sender));
         let mut progress = Progress::new(session, "importing", Unit::Bytes, total, false);
-        let mut reached = Reached::default();
+        let mut reached = Reached { lines: self.skip, ..Reached::default() };
         let written = write(&cask, &receiver, &interrupt, &mut reached, &mut progress);
         drop(progress);
-        // Whatever the durability was, this brings everything to stable storage.
-        let closed = self.to.close(&cask);
+        let closed = cask.sync().map_err(Failure::from).and_then(|()| self.to.close(&cask));
         written.map_err(|failure| stopped(failure, reached, closed.is_ok()))?;
         closed.map_err(|failure| failure.and("; run the same import again"))?;
 
@@ -134,8 +133,12 @@ fn write(
         }
         match batches.recv_timeout(LOOK_UP) {
             Ok(Ok(batch)) => {
-                cask.write(&batch.batch)?;
-                *reached = batch.reached;
+                if !batch.batch.is_empty() {
+                    cask.write(&batch.batch)?;
+                }
+                // An earlier run has stored the lines that are passed over.
+                let lines = batch.reached.lines.max(reached.lines);
+                *reached = Reached { lines, ..batch.reached };
                 progress.set(reached.bytes);
             }
             Ok(Err(failure)) => return Err(failure),

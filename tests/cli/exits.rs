@@ -1,0 +1,195 @@
+//! Every exit code, and what is said with it. 130 and 143 are in `importing`.
+
+use std::path::Path;
+
+use caskfile::{Cask, Config, LockMode};
+
+use super::run::Shell;
+
+/// Flips a bit of the last place where these bytes stand in the file.
+pub fn damage(path: &Path, bytes: &[u8]) {
+    let mut file = std::fs::read(path).unwrap();
+    let at = file.windows(bytes.len()).rposition(|window| window == bytes).unwrap();
+    file[at] ^= 1;
+    std::fs::write(path, file).unwrap();
+}
+
+#[test]
+fn an_absent_key_is_1() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", "v"]);
+    let error = shell.fails(1, &["get", "s", "K", "-b", "log"]);
+    assert!(error.contains("no key `K` in bucket `log`") && error.contains("caskfile buckets s"), "{error}");
+    shell.fails(1, &["exists", "s", "K"]);
+}
+
+#[test]
+fn a_command_line_that_is_not_understood_is_2_and_opens_nothing() {
+    let shell = Shell::new();
+    for line in [
+        &["put", "s", "k"][..],
+        &["put", "s", "k", "v", "--file", "f"],
+        &["put", "s", "k", "v", "--timeout", "soon"],
+        &["put", "s", "k", "v", "--durability", "maybe"],
+        &["cas", "s", "k", "v"],
+        &["cas", "s", "k", "v", "--if-absent", "--if-index", "1"],
+        &["get", "s"],
+        &["get", "s", "k", "--durability", "os"],
+        &["frobnicate", "s"],
+        &["delete", "s"],
+        &["import", "s", "--separator", ";"],
+        &["import", "s", "--format", "tsv", "--separator", "ab"],
+        &["import", "s", "--format", "tsv", "--separator", "x"],
+        &["put", "-e", "s", r"\q", "v"],
+        &[],
+    ] {
+        shell.fails(2, line);
+    }
+    assert_eq!(super::common::names(shell.directory.path()), [""; 0]);
+    let error = shell.fails(2, &["my.cask", "get", "k"]);
+    assert!(error.contains("caskfile get my.cask"), "{error}");
+}
+
+#[test]
+fn a_condition_that_does_not_hold_is_3() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", "v"]);
+    for line in [
+        &["cas", "s", "k", "w", "--if-absent"][..],
+        &["cas", "s", "k", "w", "--if-index", "1"],
+        &["cas", "s", "x", "w", "--if-index", "1"],
+        &["delete", "s", "k", "--if-index", "1"],
+    ] {
+        let error = shell.fails(3, line);
+        assert!(error.contains("nothing was written") && error.contains("hint: `caskfile get --index s"), "{error}");
+    }
+    assert_eq!(shell.ok(&["get", "s", "k"]), b"v");
+}
+
+#[test]
+fn a_store_that_another_writer_keeps_is_4_and_can_be_read_meanwhile() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", "v"]);
+    let exclusive = Config::new().lock_mode(LockMode::Exclusive);
+    let holder = Cask::open_with(shell.directory.join("s"), &exclusive).unwrap();
+    for line in [
+        &["put", "s", "k", "w", "--timeout", "0"][..],
+        &["delete", "s", "k", "--timeout", "10ms"],
+        &["compact", "s", "--timeout", "0.01"],
+        &["import", "s", "--timeout", "0"],
+    ] {
+        let error = shell.fails(4, line);
+        assert!(error.contains("locked") && error.contains("--timeout none"), "{error}");
+    }
+    assert_eq!(shell.ok(&["get", "s", "k"]), b"v");
+    holder.close().unwrap();
+    shell.ok(&["put", "s", "k", "w", "--timeout", "0", "--exclusive"]);
+}
+
+#[test]
+fn a_writer_that_is_exclusive_keeps_others_out_until_it_ends() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", "v"]);
+    let mut import = shell.command(&["import", "s", "--exclusive"]);
+    let mut import = import.stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    // Until it has the lock, the others get it.
+    while shell.run(&["put", "s", "k", "w", "--timeout", "0"]).code == Some(0) {
+        assert!(import.try_wait().unwrap().is_none());
+    }
+    shell.fails(4, &["put", "s", "k", "w", "--timeout", "0"]);
+    drop(import.stdin.take());
+    assert!(import.wait().unwrap().success());
+    shell.ok(&["put", "s", "k", "w", "--timeout", "0"]);
+}
+
+#[test]
+fn damage_is_5_and_the_hint_can_be_pasted() {
+    let shell = Shell::new();
+    for key in ["first", "second", "third"] {
+        shell.ok(&["put", "s t", key, "value"]);
+    }
+    damage(&shell.directory.join("s t"), b"second");
+    let before = std::fs::read(shell.directory.join("s t")).unwrap();
+    for line in [&["get", "s t", "first"][..], &["verify", "s t"], &["put", "s t", "k", "v"], &["export", "s t"]] {
+        let error = shell.fails(5, line);
+        assert!(error.contains("corrupt at offset"), "{error}");
+        let hint = error.split('`').nth(1).unwrap();
+        assert!(hint.starts_with("caskfile salvage '") && hint.ends_with("s t.salvaged'"), "{hint}");
+    }
+    assert!(std::fs::read(shell.directory.join("s t")).unwrap() == before);
+}
+
+#[test]
+fn a_file_that_is_no_store_is_6_and_stays_as_it_is() {
+    let shell = Shell::new();
+    std::fs::write(shell.directory.join("letter"), "Dear reader,").unwrap();
+    for verb in [&["get", "letter", "k"][..], &["put", "letter", "k", "v"], &["salvage", "letter", "new"]] {
+        let error = shell.fails(6, verb);
+        assert!(error.contains("not a caskfile"), "{error}");
+    }
+    assert_eq!(std::fs::read(shell.directory.join("letter")).unwrap(), b"Dear reader,");
+}
+
+#[test]
+fn a_key_or_a_bucket_over_the_limit_is_7_and_makes_no_store() {
+    let shell = Shell::new();
+    let (long_key, long_name) = ("k".repeat(65_535), "b".repeat(256));
+    for line in [
+        &["put", "s", "", "v"][..],
+        &["put", "s", &long_key, "v"],
+        &["put", "s", "k", "v", "-b", &long_name],
+        &["cas", "s", "", "v", "--if-absent"],
+    ] {
+        assert!(shell.fails(7, line).contains("this one has"));
+    }
+    assert_eq!(super::common::names(shell.directory.path()), [""; 0]);
+}
+
+#[test]
+fn what_the_operating_system_refuses_is_8() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", "v"]);
+    let error = shell.fails(8, &["get", "missing", "k"]);
+    assert!(error.contains("caskfile put") && error.contains("makes one"), "{error}");
+    assert!(shell.fails(8, &["put", "no/such/directory", "k", "v"]).contains("directory does not exist"));
+    assert!(shell.fails(8, &["delete", "missing", "k"]).contains("makes one"));
+    shell.fails(8, &["put", "s", "k", "--file", "missing"]);
+    shell.fails(8, &["import", "s", "missing"]);
+    shell.fails(8, &["get", ".", "k"]);
+    assert_eq!(super::common::names(shell.directory.path()), ["s"]);
+}
+
+#[test]
+fn a_full_disk_behind_stdout_is_8_and_not_passed_over() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", "v"]);
+    for line in [&["get", "s", "k"][..], &["list", "s"], &["export", "s"], &["stats", "s"], &["man"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = shell.command(line).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(8), "{line:?}");
+        assert!(String::from_utf8(output.stderr).unwrap().contains("stdout"));
+    }
+}
+
+#[test]
+fn what_the_store_refuses_is_9() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", "v"]);
+    std::fs::hard_link(shell.directory.join("s"), shell.directory.join("other name")).unwrap();
+    assert!(shell.fails(9, &["compact", "s"]).contains("hard links"));
+}
+
+#[test]
+fn with_json_an_error_is_one_line_that_a_program_can_read() {
+    let shell = Shell::new();
+    for (code, name, line) in [
+        (8, "io", &["get", "missing", "k", "--json"][..]),
+        (7, "input", &["put", "s", "", "v", "--json"]),
+        (2, "usage", &["delete-prefix", "s", "", "--json"]),
+        (2, "usage", &["get", "--json"]),
+    ] {
+        let error: serde_json::Value = serde_json::from_str(&shell.fails(code, line)).unwrap();
+        assert_eq!((&error["code"], &error["error"]), (&code.into(), &name.into()));
+        assert!(!error["message"].as_str().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,226 @@
+//! An import that goes on for long: mistakes, Ctrl-C, two of them at once, records that trickle in.
+
+use std::io::{Read, Write};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use caskfile::Cask;
+
+use super::run::{Ran, Shell};
+
+fn line(number: usize) -> String {
+    format!("key{number:07}\tvalue of {number}\n")
+}
+
+/// Starts an import whose input the test writes.
+fn start(shell: &Shell, arguments: &[&str]) -> Child {
+    let arguments = [&["import", "s", "--format", "tsv"], arguments].concat();
+    shell.command(&arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn signal(child: &Child, name: &str) {
+    let status =
+        std::process::Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+/// How many lines the store holds, which have to be the first ones.
+fn stored_lines(shell: &Shell) -> usize {
+    let Ok(cask) = Cask::open_with(shell.directory.join("s"), &caskfile::Config::new().read_only(true)) else {
+        return 0;
+    };
+    cask.verify().unwrap();
+    let pairs = cask.list("").unwrap();
+    for (number, pair) in pairs.iter().enumerate() {
+        assert_eq!([&pair.key[..], b"\t", &pair.value, b"\n"].concat(), line(number).as_bytes());
+    }
+    pairs.len()
+}
+
+/// The N of `--skip N` in what an import says that was stopped.
+pub fn skip_of(stderr: &str) -> usize {
+    stderr.split("--skip ").nth(1).unwrap_or_else(|| panic!("{stderr}")).trim().parse().unwrap()
+}
+
+#[test]
+fn a_malformed_line_stops_an_import_which_can_go_on_behind_what_is_stored() {
+    let shell = Shell::new();
+    let good: String = (0..1000).map(line).collect();
+    let bad = format!("{good}no tab here\n{}", line(1000));
+    let error = shell.feed(bad.as_bytes(), &["import", "s", "--format", "tsv"]).failed(7);
+    assert!(error.contains("line 1001") && error.contains("1,000 lines of the input are on stable storage"), "{error}");
+    assert_eq!((skip_of(&error), stored_lines(&shell)), (1000, 1000));
+
+    let corrected = format!("{good}{}", line(1000));
+    let ran = shell.feed(corrected.as_bytes(), &["import", "s", "--format", "tsv", "--skip", "1000"]);
+    assert!(ran.stderr.contains("imported 1 pair"), "{}", ran.stderr);
+    assert_eq!(stored_lines(&shell), 1001);
+
+    let ran = shell.feed(bad.as_bytes(), &["import", "t", "--format", "tsv", "--json"]);
+    assert_eq!(ran.code, Some(7));
+    let error: serde_json::Value = serde_json::from_str(ran.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!(error["lines"], 1000);
+}
+
+#[test]
+fn records_that_trickle_in_are_stored_as_they_come_and_ctrl_c_ends_the_wait() {
+    for (name, code, cause) in [("INT", 130, "Ctrl-C"), ("TERM", 143, "SIGTERM")] {
+        let shell = Shell::new();
+        let mut import = start(&shell, &[]);
+        let mut input = import.stdin.take().unwrap();
+        for number in 0..3 {
+            input.write_all(line(number).as_bytes()).unwrap();
+            // Others see it, though the import waits for more.
+            while stored_lines(&shell) != number + 1 {
+                assert!(import.try_wait().unwrap().is_none());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        // Half a line is not a record yet.
+        input.write_all(b"key0000003\tval").unwrap();
+        signal(&import, name);
+        let ran = Ran::from(import.wait_with_output().unwrap());
+        let error = ran.failed(code);
+        assert!(error.contains(&format!("stopped by {cause}; 3 lines")), "{error}");
+        assert_eq!((skip_of(&error), stored_lines(&shell)), (3, 3));
+        drop(input);
+    }
+}
+
+#[test]
+fn an_import_stopped_at_any_moment_says_how_far_it_came_and_can_be_completed() {
+    const LINES: usize = 100_000;
+    let input: String = (0..LINES).map(line).collect();
+    let shell = Shell::new();
+    std::fs::write(shell.directory.join("input"), &input).unwrap();
+    let mut skip = 0;
+    let mut interrupted = 0;
+    // The pauses vary, so that the signal falls into opening, reading, writing and the end.
+    for pause in (0..).map(|n| Duration::from_micros(500 + n * n * 2_000)) {
+        let skip_now = skip.to_string();
+        let arguments = ["import", "s", "input", "--format", "tsv", "--skip", &skip_now];
+        let import = shell.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(pause);
+        signal(&import, "INT");
+        let output = import.wait_with_output().unwrap();
+        let stored = stored_lines(&shell);
+        match output.status.code() {
+            // It was done before the signal came.
+            Some(0) => break,
+            Some(130) => {
+                interrupted += 1;
+                skip = skip_of(&String::from_utf8(output.stderr).unwrap());
+                assert_eq!(stored, skip, "it says what the store has");
+            }
+            // Before it could catch the signal: it died of it, and nothing of this run was written.
+            None => assert_eq!(stored, skip),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(interrupted > 0, "no signal has stopped an import");
+    assert_eq!(stored_lines(&shell), LINES);
+}
+
+#[test]
+fn two_imports_into_one_store_at_once_lose_nothing() {
+    const LINES: usize = 20_000;
+    let shell = Shell::new();
+    let halves: [String; 2] = [(0..LINES).step_by(2).map(line).collect(), (1..LINES).step_by(2).map(line).collect()];
+    std::thread::scope(|scope| {
+        let imports = halves.map(|half| {
+            let shell = &shell;
+            scope.spawn(move || {
+                let mut import = start(shell, &[]);
+                let mut input = import.stdin.take().unwrap();
+                // In pieces, so that the two take turns.
+                for piece in half.as_bytes().chunks(10_000) {
+                    input.write_all(piece).unwrap();
+                }
+                drop(input);
+                Ran::from(import.wait_with_output().unwrap()).succeeded();
+            })
+        });
+        imports.into_iter().for_each(|import| import.join().unwrap());
+    });
+    assert_eq!(stored_lines(&shell), LINES);
+}
+
+#[test]
+fn of_several_who_compare_and_swap_at_once_exactly_one_wins_each_round() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "counter", "0"]);
+    for round in 0..5 {
+        let index = shell.ok_text(&["get", "s", "counter", "--index"]).lines().next().unwrap().to_owned();
+        let codes: Vec<_> = std::thread::scope(|scope| {
+            let racers: Vec<_> = (0..4)
+                .map(|racer| {
+                    let (shell, index) = (&shell, &index);
+                    let value = format!("{round} {racer}");
+                    scope.spawn(move || shell.run(&["cas", "s", "counter", &value, "--if-index", index]).code.unwrap())
+                })
+                .collect();
+            racers.into_iter().map(|racer| racer.join().unwrap()).collect()
+        });
+        assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");
+        assert_eq!(codes.iter().filter(|code| **code == 3).count(), 3, "{codes:?}");
+    }
+}
+
+#[test]
+fn with_every_durability_and_lock_mode_the_same_is_stored() {
+    let input: String = (0..5_000).map(line).collect();
+    for options in [
+        &["--durability", "sync"][..],
+        &["--durability", "os"],
+        &["--durability", "5ms"],
+        &["--exclusive"],
+        &["--timeout", "none"],
+    ] {
+        let shell = Shell::new();
+        shell.feed(input.as_bytes(), &[&["import", "s", "--format", "tsv"], options].concat()).succeeded();
+        assert_eq!(stored_lines(&shell), 5_000, "{options:?}");
+    }
+}
+
+#[test]
+fn of_two_lines_with_one_key_the_later_one_counts_and_blank_lines_of_json_do_not() {
+    let shell = Shell::new();
+    let input = b"{\"key\":\"k\",\"value\":\"1\"}\n\n  \n{\"key\":\"k\",\"value\":\"2\",\"last_index\":9}\r\n{\"key\":\"l\",\"value\":\"\"}";
+    let ran = shell.feed(input, &["import", "s", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&ran.succeeded()).unwrap();
+    assert_eq!((&report["lines"], &report["records"]), (&5.into(), &3.into()));
+    assert_eq!(shell.ok_text(&["list", "s"]), "k\t2\nl\t\n");
+    // Nothing to import is no error, and makes the store.
+    shell.feed(b"", &["import", "empty"]).succeeded();
+    assert_eq!(shell.ok(&["export", "empty"]), b"");
+}
+
+#[test]
+fn a_compaction_that_is_stopped_leaves_the_store_and_its_directory_as_they_were() {
+    let shell = Shell::new();
+    let input: String = (0..30_000).map(line).collect();
+    shell.feed(input.as_bytes(), &["import", "s", "--format", "tsv"]).succeeded();
+    let mut stopped = 0;
+    for pause in (0..).map(|n| Duration::from_millis(3 * n * n)) {
+        let mut compact =
+            shell.command(&["compact", "s"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(pause);
+        signal(&compact, "INT");
+        let mut said = String::new();
+        compact.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        let code = compact.wait().unwrap().code();
+        assert_eq!(super::common::names(shell.directory.path()), ["s"], "{code:?}");
+        assert_eq!(stored_lines(&shell), 30_000);
+        match code {
+            Some(0) => break,
+            Some(130) => {
+                stopped += 1;
+                assert!(said.contains("stopped by Ctrl-C") && said.contains("as it was"), "{said}");
+            }
+            // Before it began.
+            None => {}
+            other => panic!("{other:?}: {said}"),
+        }
+    }
+    assert!(stopped > 0, "no signal has stopped a compaction");
+}

@@ -1,0 +1,151 @@
+//! What a person at a terminal sees, through a pseudo-terminal.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use super::run::Shell;
+
+/// Both ends of a new pseudo-terminal: ours and the command's.
+fn terminal() -> (File, OwnedFd) {
+    let (mut ours, mut theirs) = (-1, -1);
+    let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the pointers are to live locals or null, where null is allowed; on success both descriptors are open and
+    // nobody else's.
+    unsafe {
+        let done = libc::openpty(&mut ours, &mut theirs, std::ptr::null_mut(), std::ptr::null(), &size);
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+        (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs))
+    }
+}
+
+/// Everything that is written to the terminal until the last one who has it open is gone.
+fn seen(mut ours: File) -> String {
+    let mut seen = Vec::new();
+    let mut piece = [0; 4096];
+    // The end is an error on Linux.
+    while let Ok(read @ 1..) = ours.read(&mut piece) {
+        seen.extend_from_slice(&piece[..read]);
+    }
+    String::from_utf8(seen).unwrap()
+}
+
+/// Runs a command with stdout and stderr on a terminal.
+fn on_terminal(shell: &Shell, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let (ours, theirs) = terminal();
+    let mut command = shell.command(arguments);
+    command.envs(environment.iter().copied()).env("TERM", "xterm");
+    let mut child = command.stdout(theirs.try_clone().unwrap()).stderr(theirs).spawn().unwrap();
+    // The command keeps its copies of the descriptors for the next run, and the terminal would stay open.
+    drop(command);
+    let seen = seen(ours);
+    child.wait().unwrap();
+    seen.replace("\r\n", "\n")
+}
+
+#[test]
+fn text_is_shown_as_text_and_ends_its_line_and_other_bytes_have_escapes() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "text", "größer\nand more"]);
+    assert_eq!(on_terminal(&shell, &["get", "s", "text"], &[]), "größer\nand more\n");
+    shell.feed(b"done\n", &["put", "s", "line", "-"]).succeeded();
+    assert_eq!(on_terminal(&shell, &["get", "s", "line"], &[]), "done\n");
+    shell.feed(b"\x1b]0;title\x07\xff", &["put", "s", "binary", "-"]).succeeded();
+    let shown = on_terminal(&shell, &["get", "s", "binary"], &[]);
+    assert!(shown.starts_with("\\x1b]0;title\\x07\\xff\n(11 bytes, shown with escapes"), "{shown:?}");
+    assert!(!shown.contains('\x1b'));
+    let listed = on_terminal(&shell, &["list", "s"], &[]);
+    assert_eq!(listed, "binary\t\\x1b]0;title\\x07\\xff\nline\tdone\\n\ntext\tgrößer\\nand more\n");
+}
+
+#[test]
+fn figures_are_a_table_for_people() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", &"x".repeat(5000)]);
+    let stats = on_terminal(&shell, &["stats", "s"], &[]);
+    assert!(stats.contains("live bytes") && stats.contains("KiB (5,0"), "{stats}");
+    assert_eq!(on_terminal(&shell, &["buckets", "s"], &[]), "(default)\t1\n");
+}
+
+#[test]
+fn errors_have_colours_on_a_terminal_and_none_with_no_color_or_in_a_pipe() {
+    let shell = Shell::new();
+    let line = ["get", "missing", "k"];
+    assert!(on_terminal(&shell, &line, &[]).contains("\x1b["));
+    assert!(!on_terminal(&shell, &line, &[("NO_COLOR", "1")]).contains('\x1b'));
+    assert!(!shell.run(&line).stderr.contains('\x1b'));
+    // clap's own, too.
+    assert!(on_terminal(&shell, &["get"], &[]).contains("\x1b["));
+    assert!(!on_terminal(&shell, &["get"], &[("NO_COLOR", "1")]).contains('\x1b'));
+}
+
+/// Feeds an import slowly enough for a bar to appear.
+fn feed_slowly(child: &mut Child) {
+    let mut input = child.stdin.take().unwrap();
+    let began = Instant::now();
+    let mut number = 0;
+    while began.elapsed() < Duration::from_millis(800) {
+        writeln!(input, "key{number}\tvalue").unwrap();
+        number += 1;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn long_work_has_a_progress_bar_on_a_terminal_and_none_in_a_pipe() {
+    let shell = Shell::new();
+    let line = ["import", "s", "--format", "tsv"];
+    let (ours, theirs) = terminal();
+    let mut command = shell.command(&line);
+    let mut import =
+        command.env("TERM", "xterm").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(theirs).spawn().unwrap();
+    drop(command);
+    feed_slowly(&mut import);
+    let shown = seen(ours);
+    assert!(import.wait().unwrap().success());
+    assert!(shown.contains("importing"), "{shown:?}");
+    // The bar is gone at the end, and the last thing said is how much it was.
+    let last = shown.trim_end().rsplit(['\r', '\n']).next().unwrap();
+    assert!(last.contains("imported") && !last.contains("importing"), "{shown:?}");
+
+    for quiet in [false, true] {
+        let (ours, theirs) = terminal();
+        let mut command = shell.command(&[&line[..], if quiet { &["--quiet"] } else { &[] }].concat());
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut import = if quiet {
+            command.stderr(theirs).spawn().unwrap()
+        } else {
+            drop(theirs);
+            command.stderr(Stdio::piped()).spawn().unwrap()
+        };
+        command.stderr(Stdio::null());
+        feed_slowly(&mut import);
+        let mut said = String::new();
+        if let Some(mut stderr) = import.stderr.take() {
+            stderr.read_to_string(&mut said).unwrap();
+        }
+        said += &seen(ours);
+        assert!(import.wait().unwrap().success());
+        assert!(!said.contains("importing") && !said.contains('\r'), "{said:?}");
+        assert_eq!(said.is_empty(), quiet);
+    }
+}
+
+#[test]
+fn who_types_a_value_is_told_how_to_end_it() {
+    let shell = Shell::new();
+    let (mut ours, theirs) = terminal();
+    let mut command = shell.command(&["put", "s", "k", "-"]);
+    let stdin = theirs.try_clone().unwrap();
+    let mut put = command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(command);
+    assert!(theirs.as_raw_fd() >= 0);
+    ours.write_all(b"typed\n\x04").unwrap();
+    let mut said = String::new();
+    put.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(put.wait().unwrap().success());
+    assert!(said.starts_with("reading the value from the terminal"), "{said}");
+    assert_eq!(shell.ok(&["get", "s", "k"]), b"typed\n");
+}
