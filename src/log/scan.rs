@@ -203,12 +203,13 @@ impl<'a> Scanner<'a> {
         hasher.update(key);
         hasher.update(value);
         let stated = (value.len() == 8).then(|| u64::from_le_bytes(value.try_into().unwrap_or_default()));
-        let proof = match (header.flags.synced, header.kind) {
-            (_, Kind::Ancillary(Ancillary::SyncedTo)) => stated.filter(|&stated| stated <= offset),
-            (true, _) => Some(offset),
+        let stated = stated.filter(|&stated| stated <= offset);
+        let form_holds = has_form(&header, key, stated);
+        let proof = match header.kind {
+            _ if header.flags.synced => Some(offset),
+            Kind::Ancillary(Ancillary::SyncedTo) => stated,
             _ => None,
         };
-        let form_holds = has_form(&header, key, proof);
         unit.push(offset, header, proof, key);
         let in_window = value.len() as u64;
         let computed = self.finish_body(hasher, offset + wanted as u64, u64::from(header.value_len) - in_window)?;
@@ -274,11 +275,11 @@ impl<'a> Scanner<'a> {
 }
 
 /// Whether the body has the form that its kind demands: a reader behind this check may rely on it.
-fn has_form(header: &RecordHeader, key: &[u8], proof: Option<u64>) -> bool {
+fn has_form(header: &RecordHeader, key: &[u8], stated: Option<u64>) -> bool {
     match header.kind {
         Kind::Put => split_full_key(key).is_some(),
         Kind::Delete => split_full_key(key).is_some() && header.value_len == 0,
-        Kind::Ancillary(Ancillary::SyncedTo) => header.key_len == 0 && proof.is_some(),
+        Kind::Ancillary(Ancillary::SyncedTo) => header.key_len == 0 && stated.is_some(),
         Kind::Ancillary(_) => true,
     }
 }
@@ -431,6 +432,22 @@ mod tests {
         });
         assert!(taken.is_ok());
         assert_eq!(proofs, [(64, None), (flagged, Some(flagged)), (stated, Some(64))]);
+    }
+
+    #[test]
+    fn a_statement_with_the_flag_proves_its_own_place() {
+        // The search for proof behind damage took both for proof, the walk only what is stated.
+        let mut draft = Draft::new();
+        let statement = draft.push(SYNCED, Kind::Ancillary(Ancillary::SyncedTo), b"", &0u64.to_le_bytes());
+        let log = draft.finish();
+        let mut proof = None;
+        let mut scanner = Scanner::from_start(&log).unwrap();
+        let walked = scanner.walk(|unit| {
+            proof = unit.entries[0].proof;
+            Ok(())
+        });
+        assert!(walked.is_ok());
+        assert_eq!(proof, Some(statement));
     }
 
     #[test]

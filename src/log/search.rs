@@ -86,7 +86,8 @@ fn take_in(log: &LogFile, stop: &Stop, offset: u64, header: &RecordHeader, beyon
         prove(offset);
     }
     // What a header alone says is covered by its own checksum; what a body says only by the body's.
-    let states = header.kind == Kind::Ancillary(Ancillary::SyncedTo);
+    // The form that the walk demands of it comes first: it bounds what is read for it.
+    let states = header.kind == Kind::Ancillary(Ancillary::SyncedTo) && header.key_len == 0 && header.value_len == 8;
     let counts = offset > stop.at && !beyond.whole_records;
     if !states && !counts {
         return Ok(());
@@ -94,8 +95,7 @@ fn take_in(log: &LogFile, stop: &Stop, offset: u64, header: &RecordHeader, beyon
     if !body_holds(log, offset, header)? {
         return Ok(());
     }
-    // The form that the walk demands of it, too.
-    if states && header.key_len == 0 && header.value_len == 8 {
+    if states {
         let mut stated = [0; 8];
         let got = log.read_up_to(offset + RECORD_HEADER_LEN as u64, &mut stated)?;
         let stated = u64::from_le_bytes(stated);

@@ -117,6 +117,7 @@ fn records() -> Vec<Case> {
             torn(27),
         ),
         case("an ancillary kind that nobody knows", with(record(SYNCED, 0xff, 2, b"\x09", b"value")), K),
+        case("a statement with the flag", with(record(SYNCED, SYNCED_TO, 2, b"", &[0; 8])), K),
         case("a statement of its own place", with(record(0, SYNCED_TO, 2, b"", &(AT as u64).to_le_bytes())), K),
         case("the highest index that may follow", with(record(0, PUT, far, b"\0k", b"")), format!("k=@{far}")),
         case(
@@ -147,6 +148,7 @@ fn damage() -> Vec<Case> {
         ("the index of the record before", log().push(record(0, PUT, 1, b"\0l", b"2"))),
         ("an index too far above", log().push(record(0, PUT, MAX_INDEX_STEP + 2, b"\0l", b"2"))),
         ("a body without a right checksum", log().push(BROKEN)),
+        ("an unknown ancillary body without a right checksum", log().push(Fields { kind: 0x90, ..BROKEN })),
         ("no full key", log().push(record(0, PUT, 2, b"", b"2"))),
         ("no key in a full key", log().push(record(0, PUT, 2, b"\x01b", b"2"))),
         ("a bucket longer than its full key", log().push(record(0, PUT, 2, b"\x03ab", b"2"))),
@@ -267,6 +269,16 @@ fn proofs() -> Vec<Case> {
             "a statement that is broken",
             then(Fields { body_crc_xor: 1, ..record(0, SYNCED_TO, 3, b"", &(AT as u64 + 8).to_le_bytes()) }),
             torn(header + 1),
+        ),
+        case(
+            "a statement with the flag that states nothing",
+            then(record(SYNCED, SYNCED_TO, 3, b"", &[0; 8])),
+            corrupt(AT),
+        ),
+        case(
+            "a statement with the flag that is broken",
+            then(Fields { body_crc_xor: 1, ..record(SYNCED, SYNCED_TO, 3, b"", &[0; 8]) }),
+            corrupt(AT),
         ),
         case(
             "a statement with a key in its value's place",

@@ -138,8 +138,7 @@ impl Record<'_> {
     }
 
     fn proves(&self) -> u64 {
-        let own = if self.flags & SYNCED != 0 { self.offset as u64 } else { 0 };
-        self.stated().unwrap_or(own)
+        if self.flags & SYNCED != 0 { self.offset as u64 } else { self.stated().unwrap_or(0) }
     }
 }
 
