@@ -192,3 +192,27 @@ fn verifying_holds_up_neither_readers_nor_writers() {
     assert_eq!(here.get("key").unwrap().value, b"this one's");
     verifying.verify().unwrap();
 }
+
+/// Behind a `MOVED` stands the half of a record: whoever wrote it came too late. The log is the other file all the same.
+#[test]
+fn a_log_that_has_moved_is_left_whatever_stands_behind_its_end() {
+    let disk = SimDisk::new();
+    let writer = open(&disk, &Config::new()).unwrap();
+    writer.put("key", "old").unwrap();
+    let reader = open(&disk.process(), &read_only()).unwrap();
+    let opens = Arc::new(AtomicU64::new(0));
+    let opened = Arc::clone(&opens);
+    disk.before(When::next().of(Verb::Rename), Repeat::Once, move |disk| {
+        let mut old = disk.contents(STORE).unwrap();
+        let end = old.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1).next_multiple_of(8);
+        old[end..end + 16].fill(7);
+        let file = disk.open(STORE.as_ref(), Access::ReadWrite).unwrap();
+        file.write_at(end as u64, &old[end..end + 16]).unwrap();
+        // Somebody who opens it now has to follow with the next call.
+        opened.fetch_add(1, Ordering::Relaxed);
+    });
+    writer.compact().unwrap();
+    assert_eq!(opens.load(Ordering::Relaxed), 1);
+    writer.put("key", "new").unwrap();
+    assert_eq!(reader.get("key").unwrap().value, b"new");
+}
