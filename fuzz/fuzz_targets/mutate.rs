@@ -7,44 +7,48 @@
 
 #![no_main]
 
+#[path = "../../tests/common/anatomy.rs"]
+mod anatomy;
 #[path = "../../tests/format/bytes.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod bytes;
-#[path = "../../tests/malformed/corpus.rs"]
-#[allow(dead_code, reason = "shared with the tests, which use all of it")]
-mod corpus;
 #[path = "../../tests/format/layout.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod layout;
 #[path = "../../tests/format/library.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod library;
+#[path = "../../tests/malformed/life.rs"]
+mod life;
 #[path = "../../tests/format/reader.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod reader;
 mod rescue;
+#[path = "../../tests/malformed/seal.rs"]
 #[allow(dead_code, reason = "other targets make whole files with it")]
 mod seal;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use caskfile::disk::sim::SimDisk;
-use caskfile::{Batch, Cask, Config, Durability, Error};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
-use reader::{Contents, Verdict};
+use life::live_on;
+use reader::Verdict;
 use rescue::STORE;
 
 fuzz_target!(|program: Program| {
     let file = program.file();
     let verdict = reader::read(&file);
     assert_eq!(verdict, library::verdict(&file), "the page's reader (left) and the library (right)");
-    let disk = SimDisk::new();
-    disk.set_contents(STORE, file.clone());
     match verdict {
-        Verdict::Store(contents) => live_on(&disk, *contents),
-        _ => rescue::salvage(&disk, &file),
+        Verdict::Store(contents) => live_on(&file, *contents),
+        _ => {
+            let disk = SimDisk::new();
+            disk.set_contents(STORE, file.clone());
+            rescue::salvage(&disk, &file);
+        }
     }
 });
 
@@ -158,7 +162,7 @@ struct Piece {
 }
 
 static SPECIMENS: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
-    let corpus::Specimens { crashed, closed } = corpus::specimens(2048);
+    let (crashed, closed) = anatomy::specimens_of(2048);
     [crashed, closed]
 });
 
@@ -167,8 +171,8 @@ impl Program<'_> {
         let original = &SPECIMENS[usize::from(self.specimen) % 2];
         let mut header = original[..layout::FILE_HEADER_LEN].to_vec();
         let mut pieces: Vec<Piece> =
-            corpus::records(original).iter().map(|record| Piece::of(original, record)).collect();
-        let starts: Vec<usize> = corpus::records(original).iter().map(|record| record.at).collect();
+            anatomy::records(original).iter().map(|record| Piece::of(original, record)).collect();
+        let starts: Vec<usize> = anatomy::records(original).iter().map(|record| record.at).collect();
         for edit in &self.edits {
             edit.apply(&mut header, &mut pieces, &starts, original.len());
         }
@@ -181,7 +185,7 @@ impl Program<'_> {
 }
 
 impl Piece {
-    fn of(file: &[u8], record: &corpus::Record) -> Piece {
+    fn of(file: &[u8], record: &anatomy::Record) -> Piece {
         Piece {
             gap: 0,
             header: file[record.at..record.at + layout::RECORD_HEADER_LEN].try_into().unwrap(),
@@ -221,7 +225,7 @@ impl Number {
             Number::Start(record, more) => {
                 (starts[usize::from(record) % starts.len()] as u64).wrapping_add_signed(more.into())
             }
-            Number::Rest(more) => file_len.saturating_sub(start) as u64 + more as u64,
+            Number::Rest(more) => (file_len.saturating_sub(start) as u64).wrapping_add_signed(more.into()),
         }
     }
 }
@@ -341,36 +345,5 @@ impl Damage {
             Damage::Extend { by } => file.resize(len + usize::from(by % 4096), 0),
             Damage::Flip { .. } => {}
         }
-    }
-}
-
-/// Writes to a store that opens, closes it, and lets the page's reader look at the file.
-fn live_on(disk: &SimDisk, before: Contents) {
-    let config = Config::new().durability(Durability::Os);
-    let cask = Cask::open_on(Arc::new(disk.process()), STORE, &config).unwrap();
-    let mut pairs = before.pairs;
-    let mut batch = Batch::new();
-    if let Some(((bucket, key), _)) = pairs.pop_first() {
-        batch.bucket(bucket).delete(key);
-    }
-    batch.bucket("").put("fuzz", "behind it");
-    match cask.write(&batch) {
-        Ok(index) => {
-            let index = index.unwrap();
-            assert!(index > before.last_index, "index {index} after {}", before.last_index);
-            pairs.insert((Vec::new(), b"fuzz".to_vec()), (b"behind it".to_vec(), index));
-        }
-        // Nobody but a forger has used all indexes up.
-        Err(Error::Full { .. }) => return,
-        Err(error) => panic!("{error}"),
-    }
-    cask.close().unwrap();
-    let file = disk.contents(STORE).unwrap();
-    match reader::read(&file) {
-        Verdict::Store(after) => {
-            assert_eq!((after.torn, after.end as usize + layout::END_MARK_LEN), (0, file.len()));
-            assert!(after.pairs == pairs, "{:?} instead of {pairs:?}", after.pairs);
-        }
-        other => panic!("what the library has written is {other:?}"),
     }
 }

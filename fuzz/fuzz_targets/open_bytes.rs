@@ -6,6 +6,7 @@
 
 #![no_main]
 
+#[path = "../../tests/malformed/seal.rs"]
 mod seal;
 mod shape;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use caskfile::disk::sim::SimDisk;
-use caskfile::{Cask, Config, Error, salvage_on};
+use caskfile::{Cask, Config, Error, salvage_on, verify_on};
 
 use crate::layout::{self, FILE_HEADER_LEN, RECORD_HEADER_LEN};
 use crate::reader::{self, Name, Setting, Verdict};
@@ -15,6 +15,7 @@ const RESCUED: &str = "/rescued";
 
 /// Salvages the store, which is the only file on the disk and has these bytes, and judges what came of it.
 pub fn salvage(disk: &SimDisk, file: &[u8]) {
+    let verified = verify_on(disk, Path::new(STORE));
     let result = salvage_on(disk, Path::new(STORE), Path::new(RESCUED));
     assert!(disk.contents(STORE).unwrap() == file, "salvage has changed its source");
     let report = match result {
@@ -31,6 +32,11 @@ pub fn salvage(disk: &SimDisk, file: &[u8]) {
         Err(other) => panic!("bytes alone cannot cause this: {other}"),
     };
     assert_eq!(disk.paths().len(), 2);
+    match verified {
+        Ok(verified) => assert_eq!(verified, report),
+        Err(Error::Damaged { report: verified, .. }) => assert_eq!(*verified, report),
+        Err(other) => panic!("it was salvaged, but not verified: {other}"),
+    }
     assert!(report.losses.iter().all(|loss| loss.start <= loss.end), "{report:?}");
     assert!(report.losses.is_sorted_by(|a, b| a.end <= b.start), "{report:?}");
 

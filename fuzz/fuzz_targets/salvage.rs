@@ -14,6 +14,7 @@ mod layout;
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod reader;
 mod rescue;
+#[path = "../../tests/malformed/seal.rs"]
 mod seal;
 mod shape;
 

@@ -1,9 +1,10 @@
-//! A small store with records of every kind, taken apart: what each byte of the file is good for.
+//! Stores with records of every kind, taken apart: what each byte of the file is good for.
 
 // Every test program compiles its own copy and uses a part of it.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ pub const MARK: u8 = 0x80;
 pub const SYNCED_TO: u8 = 0x81;
 pub const MOVED: u8 = 0x82;
 
-/// Values and indexes by key.
+/// Values and indexes by full key: length of the bucket's name, name, key.
 pub type Pairs = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
 
 /// A record of the undamaged file.
@@ -71,20 +72,39 @@ pub fn records(file: &[u8]) -> Vec<Record> {
 pub fn replay<'r>(records: impl IntoIterator<Item = &'r Record>) -> Pairs {
     let mut pairs = Pairs::new();
     for record in records {
-        // The bucket without a name.
-        let key = record.key.get(1..).unwrap_or_default().to_vec();
         match record.kind {
-            PUT => drop(pairs.insert(key, (record.value.clone(), record.index))),
-            DELETE => drop(pairs.remove(&key)),
+            PUT => drop(pairs.insert(record.key.clone(), (record.value.clone(), record.index))),
+            DELETE => drop(pairs.remove(&record.key)),
             _ => {}
         }
     }
     pairs
 }
 
-/// A store with records of every kind. Returns its bytes as a crash would leave them if all reached the disk, and as
-/// the last close leaves them.
+/// A small store with records of every kind. Returns its bytes as a crash would leave them if all reached the disk, and
+/// as the last close leaves them.
 pub fn specimens() -> (Vec<u8>, Vec<u8>) {
+    made(0, 0)
+}
+
+/// As [`specimens`], of a store whose file has `len` bytes when it is closed.
+///
+/// # Panics
+///
+/// If `len` is no multiple of 8 or less than 2 KiB.
+pub fn specimens_of(len: usize) -> (Vec<u8>, Vec<u8>) {
+    assert!(len % 8 == 0 && len >= 2 << 10, "{len}");
+    let (_, shorter) = made(len, 0);
+    let (crashed, closed) = made(len, len - shorter.len());
+    assert_eq!(closed.len(), len);
+    (crashed, closed)
+}
+
+/// Makes a store of a little less than `len` bytes, one of whose last values is longer by `more`.
+///
+/// Two handles take turns, one of them without syncing, so that claims have to be stated; a compaction fails at its
+/// last step; values have all lengths from none to more than the library reads at once in a short walk.
+fn made(len: usize, more: usize) -> (Vec<u8>, Vec<u8>) {
     let disk = SimDisk::new();
     let open = |durability| {
         let config = Config::new().durability(durability).connection_timeout(Duration::ZERO);
@@ -97,14 +117,15 @@ pub fn specimens() -> (Vec<u8>, Vec<u8>) {
     other.put("second", "of another writer").unwrap();
     // Says what is synced, since the record before is another's.
     one.put("first", "one").unwrap();
+    fill(&one, &other, len);
     other.put("third", "3").unwrap();
     one.put("fourth", "4").unwrap();
     let mut batch = Batch::new();
     batch.put("batch/1", "begins").put("batch/2", "goes on").delete("first").put("batch/3", "");
     one.write(&batch).unwrap();
-    disk.fail(When::next().of(Verb::Rename), Fault::Os(libc::EIO), Repeat::Once);
+    disk.fail(When::next().of(Verb::Rename), Fault::Error(ErrorKind::Other), Repeat::Once);
     one.compact().unwrap_err();
-    one.put("fifth", "behind what says that the log has moved").unwrap();
+    one.put("fifth", [b"behind what says that the log has moved", &vec![b'.'; more][..]].concat()).unwrap();
     one.delete("third").unwrap();
     let log_end = one.stats().unwrap().log_end as usize;
     let mut crashed = disk.contents(STORE).unwrap();
@@ -122,4 +143,25 @@ pub fn specimens() -> (Vec<u8>, Vec<u8>) {
     }
     assert_eq!(records(&closed).last().map(|record| record.kind), Some(MARK));
     (crashed, closed)
+}
+
+/// Puts, deletes and batches of two handles in two buckets, up to a length that leaves room for what follows.
+fn fill(one: &Cask, other: &Cask, len: usize) {
+    let bucket = other.bucket("bucket").unwrap();
+    for n in 0usize.. {
+        let left = len.saturating_sub(other.stats().unwrap().log_end as usize + 1024);
+        if left <= 2 * 1024 {
+            break;
+        }
+        if n % 10 == 3 {
+            bucket.delete(format!("key {}", n / 2)).unwrap();
+        } else if n % 13 == 5 {
+            let mut batch = Batch::new();
+            batch.put(format!("key {n}"), "").bucket("bucket").put(format!("key {n}"), "of a batch").delete("key 0");
+            one.write(&batch).unwrap();
+        } else {
+            let size = [0, 3, 40, 9, 700, 1, 5000][n % 7].min(left);
+            [one, other, &bucket][n % 3].put(format!("key {}", n % 50), vec![n as u8; size]).unwrap();
+        }
+    }
 }
