@@ -28,7 +28,7 @@ impl Copyist {
         self.key.clear();
         reader.key_into(position, header, &mut self.key)?;
         reader.value_into(position, header, &self.key, &mut self.value, true)?;
-        self.group.push_moved(header, &self.key, &self.value);
+        self.group.push_moved(Flags::NONE, header, &self.key, &self.value);
         Ok(())
     }
 

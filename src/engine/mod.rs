@@ -17,6 +17,7 @@
 //! 5. `view`: held for reading during a look-up, for writing while a unit is taken in; never during a write or a
 //!    sync of the file.
 
+mod backup;
 pub(crate) mod batch;
 mod cask;
 mod commit;
@@ -26,6 +27,7 @@ mod durability;
 mod iter;
 mod lock_wait;
 mod mapped;
+mod publish;
 mod queue;
 mod report;
 mod salvage;
@@ -42,6 +44,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
+pub use backup::Backup;
 pub use batch::{Batch, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 pub use cask::Cask;
 pub use compact::{Compaction, Progress};

@@ -23,6 +23,9 @@ pub struct Report {
     /// Bytes behind the log's end that are no complete record or batch, and that nothing proves to have been one: a torn
     /// tail, which the next writer cuts off, or a group that another process is just writing.
     pub torn_bytes: u64,
+    /// The file was made as a copy of a store (by a backup, salvage or compaction), and the mark that closes the copy is
+    /// missing: the file has lost its end, and is the store of an earlier moment.
+    pub cut_off: bool,
     /// What could not be read, in the order of the file.
     pub losses: Vec<Loss>,
     /// How many keys of lost records are readable, but not listed with the losses, because there are too many.
@@ -95,10 +98,10 @@ impl Report {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn to_json(&self) -> String {
-        let Report { file_len, log_end, keys, records, torn_bytes, unlisted_keys, .. } = self;
+        let Report { file_len, log_end, keys, records, torn_bytes, cut_off, unlisted_keys, .. } = self;
         let losses = list(&self.losses, Loss::to_json);
         format!(
-            r#"{{"file_len":{file_len},"log_end":{log_end},"keys":{keys},"records":{records},"torn_bytes":{torn_bytes},"sound":{},"losses":{losses},"unlisted_keys":{unlisted_keys}}}"#,
+            r#"{{"file_len":{file_len},"log_end":{log_end},"keys":{keys},"records":{records},"torn_bytes":{torn_bytes},"cut_off":{cut_off},"sound":{},"losses":{losses},"unlisted_keys":{unlisted_keys}}}"#,
             self.is_sound(),
         )
     }
@@ -174,6 +177,9 @@ impl Display for Report {
         if self.torn_bytes > 0 {
             write!(f, ", {} bytes behind it are a torn tail", self.torn_bytes)?;
         }
+        if self.cut_off {
+            write!(f, "\nit is a copy whose end is missing")?;
+        }
         if self.losses.is_empty() {
             return write!(f, "\nnothing is lost");
         }
@@ -238,6 +244,7 @@ mod tests {
             keys: 1,
             records: 2,
             torn_bytes: 8,
+            cut_off: false,
             losses: vec![lost, torn],
             unlisted_keys: 4,
         }
@@ -248,7 +255,7 @@ mod tests {
         assert_eq!(
             report().to_json(),
             concat!(
-                r#"{"file_len":300,"log_end":200,"keys":1,"records":2,"torn_bytes":8,"sound":false,"losses":["#,
+                r#"{"file_len":300,"log_end":200,"keys":1,"records":2,"torn_bytes":8,"cut_off":false,"sound":false,"losses":["#,
                 r#"{"start":64,"end":128,"damage":"form","detail":"the body does not have the form that its kind demands","#,
                 r#""torn":false,"batch":32,"keys":["#,
                 r#"{"offset":64,"bucket":"b","key":"quote\"back\\\u000a\u0001","last_index":7,"deleted":false,"kept":null},"#,

@@ -3,12 +3,10 @@
 use std::path::Path;
 
 use super::copy::write_live;
+use super::publish::{above_all_indexes, publish};
 use super::report::Report;
 use super::survey::{Scope, Source, Survey};
 use crate::disk::{Disk, RealDisk};
-use crate::format::{BLOCK_LEN, MAX_INDEX};
-use crate::log::create::Unfinished;
-use crate::log::recover::{PRIVATE, directory};
 use crate::{Error, Result};
 
 /// Copies every pair that can still be read and verified from a damaged store to a new one. The source is opened
@@ -84,26 +82,6 @@ pub fn salvage_on(disk: &dyn Disk, from: &Path, to: &Path) -> Result<Report> {
 fn write_to(disk: &dyn Disk, survey: &Survey, to: &Path) -> Result<()> {
     let mut positions: Vec<u64> = survey.index.positions().collect();
     positions.sort_unstable();
-    let log = &survey.reader.log;
-    let next = Unfinished::new(disk, to, PRIVATE, highest_index(survey))?;
-    // Where the owner cannot be kept, it stays private: the values may not be for the group of whoever rescues them.
-    let _ = next.file.set_owner_and_mode(&log.file.stat().map_err(|e| log.io("stat", e))?);
-    write_live(&next, &survey.reader, &positions)?;
-    next.sync()?;
-    // Linked, not renamed: a file that stands there is never replaced.
-    disk.link(&next.path, to).map_err(|e| Error::io("create", to, e))?;
-    drop(next);
-    disk.sync_dir(directory(to)).map_err(|e| Error::io("sync the directory", to, e))
-}
-
-/// How far the new file's indexes start above those that were found: more than sixty million openings, or as many
-/// million writes, would have to be lost without a trace before an index came twice. It takes one of 65,536 parts of all
-/// indexes.
-const UNKNOWN_INDEXES: u64 = 1 << 46;
-
-/// An index that is not below any that the source has ever given out. Somebody may have seen those that are lost with
-/// their records, with the file header, or with the end of a file that was cut off.
-fn highest_index(survey: &Survey) -> u64 {
-    let known = survey.last_index.max(survey.base_index);
-    known.max((known + UNKNOWN_INDEXES).min(MAX_INDEX - BLOCK_LEN))
+    let base_index = above_all_indexes(survey.last_index.max(survey.base_index));
+    publish(disk, to, &survey.reader.log, base_index, |next| write_live(next, &survey.reader, &positions))
 }

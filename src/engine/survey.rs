@@ -164,6 +164,8 @@ impl Survey {
             }
         }
         self.report.keys = self.index.len() as u64;
+        // A copy's closing mark has the index above `base_index`, and what is written later has higher ones.
+        self.report.cut_off = self.base_index > self.last_index;
         if !self.is_torn() {
             self.report.log_end = self.reader.end;
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::LogFile;
 use super::recover::{PRIVATE, TEMPORARY, directory, is_sibling_suffix, sibling, sibling_prefix};
-use crate::disk::{Access, Disk, DiskFile, FileStat};
+use crate::disk::{Access, Disk, DiskFile, FileIdentity, FileStat};
 use crate::format::{END_MARK_LEN, FileHeader, MAJOR_VERSION, MINOR_VERSION};
 use crate::{Error, Result};
 
@@ -62,6 +62,13 @@ pub(crate) fn open(
     Err(Error::io("create", path, io::Error::other("the file kept disappearing while it was created")))
 }
 
+/// The header of a new file, with an identity of its own.
+pub(crate) fn new_header(disk: &dyn Disk, base_index: u64) -> io::Result<FileHeader> {
+    let mut file_id = [0; 16];
+    disk.fill_random(&mut file_id)?;
+    Ok(FileHeader { major: MAJOR_VERSION, minor: MINOR_VERSION, file_id, base_index, created: disk.unix_time() })
+}
+
 /// A new file under a temporary name beside `path`, locked by its maker from the start, with a header and nothing
 /// else.
 pub(crate) struct Unfinished<'d> {
@@ -76,10 +83,7 @@ impl<'d> Unfinished<'d> {
     pub(crate) fn new(disk: &'d dyn Disk, store: &Path, mode: u32, base_index: u64) -> Result<Unfinished<'d>> {
         let path = sibling(disk, store, TEMPORARY)?;
         let error = |e| Error::io("create", &path, e);
-        let mut file_id = [0; 16];
-        disk.fill_random(&mut file_id).map_err(error)?;
-        let header =
-            FileHeader { major: MAJOR_VERSION, minor: MINOR_VERSION, file_id, base_index, created: disk.unix_time() };
+        let header = new_header(disk, base_index).map_err(error)?;
         let file = disk.create_new(&path, mode).map_err(error)?;
         // From here on the name is ours to remove.
         let unfinished = Unfinished { disk, path, file, header, done: false };
@@ -195,16 +199,21 @@ pub(crate) fn names(disk: &dyn Disk, path: &Path, stat: &FileStat) -> Result<boo
 /// except a second name of the store itself, which its creator did not live to remove. A leftover that cannot be
 /// removed harms nobody, so failures are passed over.
 pub(crate) fn remove_leftovers(disk: &dyn Disk, log: &LogFile) -> bool {
-    let prefix = sibling_prefix(&log.path, TEMPORARY);
+    remove_leftovers_of(disk, &log.path, Some(log.identity))
+}
+
+/// The same for a name that need not be a store's, as `own` is.
+pub(crate) fn remove_leftovers_of(disk: &dyn Disk, path: &Path, own: Option<FileIdentity>) -> bool {
+    let prefix = sibling_prefix(path, TEMPORARY);
     let mut at_work = false;
-    let Ok(names) = disk.list(directory(&log.path), &prefix) else { return at_work };
+    let Ok(names) = disk.list(directory(path), &prefix) else { return at_work };
     for name in names {
         if !is_sibling_suffix(&name.as_bytes()[prefix.len()..]) {
             continue;
         }
-        let path = log.path.with_file_name(name);
+        let path = path.with_file_name(name);
         let Ok(stat) = disk.stat(&path) else { continue };
-        if stat.identity == log.identity {
+        if Some(stat.identity) == own {
             let _ = disk.remove(&path);
         } else if let Ok(file) = disk.open(&path, Access::ReadWrite) {
             match file.try_lock() {

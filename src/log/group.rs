@@ -57,8 +57,8 @@ impl Group {
     }
 
     /// Adds a record that was read elsewhere, its body checksum unchanged.
-    pub(crate) fn push_moved(&mut self, header: &RecordHeader, key: &[u8], value: &[u8]) {
-        let header = header.moved_to(self.seed, self.end(), Flags::NONE);
+    pub(crate) fn push_moved(&mut self, flags: Flags, header: &RecordHeader, key: &[u8], value: &[u8]) {
+        let header = header.moved_to(self.seed, self.end(), flags);
         self.bytes.extend_from_slice(&header.encode());
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);
@@ -83,6 +83,16 @@ impl Group {
     /// How many bytes the records take up.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The records, without an end mark.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Empties the group, to be filled with what comes behind it.
+    pub(crate) fn go_on(&mut self) {
+        self.reset(self.seed, self.end());
     }
 
     /// The bytes to be written, the end mark included.

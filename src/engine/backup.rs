@@ -1,0 +1,143 @@
+//! Backups: the store of one moment, in a file or a stream of its own.
+//!
+//! A copy has an identity and indexes of its own, so it is written record by record and not byte by byte: a stale block
+//! of the one file must not pass for a record of the other, and no compare-and-swap may succeed with a pair that was
+//! read from the original after the copy was made.
+
+use std::io;
+use std::path::Path;
+
+use super::Engine;
+use super::copy::write_live;
+use super::publish::{above_all_indexes, publish};
+use super::view::View;
+use crate::error::Damage;
+use crate::format::{Ancillary, END_MARK_LEN, FILE_HEADER_LEN, FileHeader, Flags, Kind};
+use crate::log::create::new_header;
+use crate::log::group::Group;
+use crate::log::read::Reader;
+use crate::log::scan::{Entry, Reason, Scanner, Step, Unit};
+use crate::{Error, Result};
+
+/// What [`Cask::backup`](crate::Cask::backup) has copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Backup {
+    /// Keys in all buckets.
+    pub keys: u64,
+    /// The copy's length in bytes.
+    pub bytes: u64,
+    /// The highest index of the original at the moment of which the copy is.
+    pub last_index: u64,
+}
+
+/// A store as it was at one moment: its log only grows, so this stays there to be read.
+struct Moment {
+    reader: Reader,
+    end: u64,
+    keys: u64,
+    last_index: u64,
+}
+
+impl Moment {
+    fn backup(&self, bytes: u64) -> Backup {
+        Backup { keys: self.keys, bytes, last_index: self.last_index }
+    }
+
+    fn base_index(&self) -> u64 {
+        above_all_indexes(self.last_index)
+    }
+}
+
+/// Records are written in pieces of about this many bytes.
+const PIECE: usize = 1 << 20;
+
+impl Engine {
+    pub(crate) fn backup(&self, to: &Path) -> Result<Backup> {
+        let moment = self.moment()?;
+        let to = self.disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
+        publish(&*self.disk, &to, &moment.reader.log, moment.base_index(), |next| {
+            let mut offset = FILE_HEADER_LEN as u64;
+            let bytes = copy_log(&moment, &next.header, |piece| {
+                next.write(offset, piece)?;
+                offset += piece.len() as u64;
+                Ok(())
+            })?;
+            Ok(moment.backup(bytes))
+        })
+    }
+
+    pub(crate) fn backup_to(&self, to: &mut dyn io::Write) -> Result<Backup> {
+        let moment = self.moment()?;
+        let error = |e| Error::io("write the backup", &self.path, e);
+        let header = new_header(&*self.disk, moment.base_index()).map_err(error)?;
+        to.write_all(&header.encode()).map_err(error)?;
+        let bytes = copy_log(&moment, &header, |piece| to.write_all(piece).map_err(error))?;
+        to.flush().map_err(error)?;
+        Ok(moment.backup(bytes))
+    }
+
+    pub(crate) fn compact_to(&self, to: &Path) -> Result<Backup> {
+        let (moment, mut positions) = self.moment_with(|view| view.index.positions().collect::<Vec<_>>())?;
+        positions.sort_unstable();
+        let to = self.disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
+        publish(&*self.disk, &to, &moment.reader.log, moment.base_index(), |next| {
+            write_live(next, &moment.reader, &positions)?;
+            Ok(moment.backup(next.file.len().map_err(|e| next.io("ask for the length", e))?))
+        })
+    }
+
+    fn moment(&self) -> Result<Moment> {
+        self.moment_with(|_| ()).map(|(moment, ())| moment)
+    }
+
+    fn moment_with<T>(&self, look: impl FnOnce(&View) -> T) -> Result<(Moment, T)> {
+        let view = self.current()?;
+        let moment = Moment {
+            reader: view.reader.clone(),
+            end: view.tail.end,
+            keys: view.index.len() as u64,
+            last_index: view.tail.highest_index,
+        };
+        Ok((moment, look(&view)))
+    }
+}
+
+/// Writes the log of a moment behind the file header that it is to have: every put and every tombstone, each verified on
+/// the copy that is written. Returns the length of the whole file.
+///
+/// `SYNCED` is not taken over: it speaks of another file. `MORE` is, so that a stream that breaks off is the beginning
+/// of the history, and not half a batch.
+fn copy_log(moment: &Moment, header: &FileHeader, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
+    let Moment { reader, end, .. } = moment;
+    let log = &reader.log;
+    let mut group = Group::new(header.seed(), FILE_HEADER_LEN as u64);
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    let mut scanner = Scanner::from_start(log)?;
+    let (mut unit, mut upto) = (Unit::default(), FILE_HEADER_LEN as u64);
+    while upto < *end {
+        if let Step::Stopped(stop) = scanner.step(&mut unit)? {
+            // It was there when it was taken in.
+            let damage = if let Reason::Damaged(damage) = stop.reason { damage } else { Damage::Zeros };
+            return Err(log.corrupt(stop.at, damage));
+        }
+        let says_something = |entry: &&Entry| !matches!(entry.header.kind, Kind::Ancillary(_));
+        let mut entries = unit.entries.iter().filter(says_something).peekable();
+        while let Some(Entry { offset, header, .. }) = entries.next() {
+            key.clear();
+            reader.key_into(*offset, header, &mut key)?;
+            reader.value_into(*offset, header, &key, &mut value, true)?;
+            group.push_moved(Flags { synced: false, more: entries.peek().is_some() }, header, &key, &value);
+            if group.len() >= PIECE {
+                write(group.bytes())?;
+                group.go_on();
+            }
+        }
+        upto = unit.entries.last().map_or(*end, |entry| entry.offset + entry.header.padded_len());
+    }
+    let flags = Flags { synced: true, more: false };
+    group.push(flags, Kind::Ancillary(Ancillary::Mark), header.base_index + 1, b"", b"");
+    let len = group.end() + END_MARK_LEN;
+    write(group.finish())?;
+    Ok(len)
+}

@@ -1,0 +1,52 @@
+//! A copy of a store under a name of its own: it appears there complete and synced, or not at all.
+
+use std::io;
+use std::path::Path;
+
+use crate::disk::Disk;
+use crate::format::{BLOCK_LEN, MAX_INDEX};
+use crate::log::LogFile;
+use crate::log::create::{Unfinished, remove_leftovers_of};
+use crate::log::recover::{PRIVATE, directory};
+use crate::{Error, Result};
+
+/// Makes a new file under a temporary name beside `to`, has it filled and synced, and links it to `to`, which is
+/// resolved. It gets owner and mode of `source`.
+///
+/// # Errors
+///
+/// [`Error::Io`] with [`io::ErrorKind::AlreadyExists`] if `to` exists, looked at before the work is done, and decided
+/// after it.
+pub(super) fn publish<T>(
+    disk: &dyn Disk,
+    to: &Path,
+    source: &LogFile,
+    base_index: u64,
+    fill: impl FnOnce(&Unfinished<'_>) -> Result<T>,
+) -> Result<T> {
+    if disk.stat(to).is_ok() {
+        return Err(Error::io("create", to, io::ErrorKind::AlreadyExists.into()));
+    }
+    // What earlier ones left that were killed. Nobody else would ever open this name to clean up.
+    remove_leftovers_of(disk, to, None);
+    let next = Unfinished::new(disk, to, PRIVATE, base_index)?;
+    // Where the owner cannot be kept, it stays private: the values may not be for the group of whoever makes the copy.
+    let _ = next.file.set_owner_and_mode(&source.file.stat().map_err(|e| source.io("stat", e))?);
+    let filled = fill(&next)?;
+    next.sync()?;
+    // Linked, not renamed: a file that stands there is never replaced.
+    disk.link(&next.path, to).map_err(|e| Error::io("create", to, e))?;
+    drop(next);
+    disk.sync_dir(directory(to)).map_err(|e| Error::io("sync the directory", to, e))?;
+    Ok(filled)
+}
+
+/// How far the indexes of a copy start above those of its source: the source may go on after the copy was made, or may
+/// have lost indexes that somebody has seen. More than sixty million openings, or as many million writes, would have to
+/// come in between before an index came twice. It takes one of 65,536 parts of all indexes.
+const UNKNOWN_INDEXES: u64 = 1 << 46;
+
+/// A `base_index` for a copy of a store whose highest index is this one.
+pub(super) fn above_all_indexes(highest: u64) -> u64 {
+    highest.max((highest + UNKNOWN_INDEXES).min(MAX_INDEX - BLOCK_LEN))
+}
