@@ -75,6 +75,7 @@ mod format;
 mod index;
 mod log;
 mod store;
+mod sync;
 
 pub use backend::{Backend, new_store};
 pub use config::{Config, Durability, LockMode, ReadMode};

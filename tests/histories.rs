@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -222,9 +223,15 @@ fn take_part(arguments: &[String]) {
     let mut player = Player { dice, number, values: 0, known: [None; KEYS] };
     while !stop_file(directory).exists() {
         if !read_only && player.dice.one_in(60) {
-            cask.compact().unwrap();
-            let mut compactions = fs::OpenOptions::new().append(true).create(true).open(directory.join("compactions"));
-            std::io::Write::write_all(compactions.as_mut().unwrap(), b".").unwrap();
+            match cask.compact() {
+                Ok(_) => {
+                    let journal = fs::OpenOptions::new().append(true).create(true).open(directory.join("compactions"));
+                    journal.unwrap().write_all(b".").unwrap();
+                }
+                // Somebody else was at it, or has cut the log meanwhile; or there was nothing to be gained.
+                Err(Error::CompactionOvertaken { .. } | Error::CompactionRefused { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
         }
         let op = player.draw(read_only);
         let outcome = journal.record(&op, |op| make(&cask, op));

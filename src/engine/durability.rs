@@ -1,13 +1,14 @@
 //! What is known to be on stable storage, and what a failed sync leaves behind.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lock;
 use crate::log::LogFile;
+use crate::sync::thread::{Builder, JoinHandle};
+use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// A position in one reading of the log. A log that was read anew (after a cut, or in another file) is another
@@ -119,8 +120,7 @@ impl IntervalSync {
     pub(crate) fn start(interval: Duration, syncs: Arc<SyncState>) -> io::Result<IntervalSync> {
         let shared = Arc::new(Shared { syncs, state: Mutex::default(), changed: Condvar::new() });
         let theirs = Arc::clone(&shared);
-        let thread =
-            std::thread::Builder::new().name("caskfile-sync".to_owned()).spawn(move || theirs.run(interval))?;
+        let thread = Builder::new().name("caskfile-sync".to_owned()).spawn(move || theirs.run(interval))?;
         Ok(IntervalSync { shared, pid: std::process::id(), thread: Some(thread) })
     }
 

@@ -24,6 +24,8 @@ mod commit;
 mod compact;
 mod copy;
 mod durability;
+#[cfg(all(test, any(loom, shuttle)))]
+mod interleaved;
 mod iter;
 mod lock_wait;
 mod mapped;
@@ -40,8 +42,7 @@ mod view;
 mod writer;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 pub use backup::Backup;
@@ -58,6 +59,7 @@ pub use verify::{verify, verify_on};
 use crate::config::{Config, Durability};
 use crate::disk::{Access, Disk};
 use crate::log::create::{self, Opening};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::{Error, Result};
 
 use commit::{Outcome, Request};

@@ -5,10 +5,11 @@
 //! until they are first and the baton is free.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::lock;
 use super::lock_wait::Deadline;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// A place in the queue.
 pub(crate) struct Ticket<W, O> {
@@ -182,7 +183,7 @@ impl<W, O> Drop for Baton<'_, W, O> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use std::sync::mpsc;

@@ -1,8 +1,8 @@
 //! A turn: the baton, the file's lock, and a log that was recognised and taken in up to its end.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::commit::abandoned;
@@ -17,6 +17,7 @@ use crate::format::END_MARK_LEN;
 use crate::log::recover::{Decision, decide, keep_torn};
 use crate::log::scan::{Reason, Stop};
 use crate::log::{LogFile, append, create};
+use crate::sync::MutexGuard;
 use crate::{Error, Result};
 
 /// How often handles that do not sync with every write compare the path's inode with their own.

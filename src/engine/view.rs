@@ -4,7 +4,7 @@
 //! log's end through the map, and while they are zero nothing was appended since the view was made.
 
 use std::ops::Deref;
-use std::sync::{Arc, MutexGuard, RwLockReadGuard};
+use std::sync::Arc;
 
 use super::unfinished::Unfinished;
 use super::{Engine, lock, read, write};
@@ -17,6 +17,7 @@ use crate::log::recover::{Decision, decide, has_end_mark};
 use crate::log::scan::{Entry, Reason, Scanner, Stop, Unit};
 use crate::log::tail::Tail;
 use crate::log::{LogFile, create};
+use crate::sync::{MutexGuard, RwLockReadGuard};
 use crate::{Error, Result};
 
 /// One file's log as far as it was taken in, and the index over it.

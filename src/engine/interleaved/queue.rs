@@ -1,0 +1,175 @@
+//! The queue of writers, in every order that three threads can run in.
+//!
+//! The work is a number, doing it is to write it into a shared log, and the outcome is its place there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::engine::lock_wait::Deadline;
+use crate::engine::queue::{Baton, Entered, Queue};
+use crate::sync::{AtomicBool, Mutex, thread};
+
+/// What was written, by nobody but the holder of the baton.
+#[derive(Default)]
+struct Log {
+    written: Mutex<Vec<u32>>,
+    /// Somebody is writing.
+    busy: AtomicBool,
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: Queue<u32, Option<usize>>,
+    log: Log,
+}
+
+impl Log {
+    fn alone<T>(&self, act: impl FnOnce() -> T) -> T {
+        assert!(!self.busy.swap(true, Ordering::SeqCst), "two have the baton");
+        let done = act();
+        self.busy.store(false, Ordering::SeqCst);
+        done
+    }
+}
+
+/// What a writer was told.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Written(usize),
+    Abandoned,
+    TimedOut,
+}
+
+impl Shared {
+    fn enter(&self, work: Option<u32>, patience: Option<Duration>) -> Entered<'_, u32, Option<usize>> {
+        self.queue.enter(work, &Deadline::after(patience), || None)
+    }
+
+    fn write(&self, number: u32, patience: Option<Duration>) -> Told {
+        match self.enter(Some(number), patience) {
+            Entered::Baton(baton) => Told::Written(self.lead(baton)),
+            Entered::Done(Some(place)) => Told::Written(place),
+            Entered::Done(None) => Told::Abandoned,
+            Entered::TimedOut => Told::TimedOut,
+        }
+    }
+
+    /// Writes for all who wait, and returns the place of one's own.
+    fn lead(&self, mut baton: Baton<'_, u32, Option<usize>>) -> usize {
+        let (first, count) = self.log.alone(|| {
+            let work = baton.take_work(|_| true);
+            let mut written = self.log.written.lock().unwrap();
+            let first = written.len();
+            written.extend(&work);
+            (first, work.len())
+        });
+        baton.settle((first..first + count).map(Some)).flatten().unwrap()
+    }
+
+    /// The work is in the log once, and nowhere but where its writer was told.
+    fn check(&self, number: u32, told: &Told) {
+        let written = self.log.written.lock().unwrap();
+        let places: Vec<usize> = (0..written.len()).filter(|&place| written[place] == number).collect();
+        match told {
+            Told::Written(place) => assert_eq!(places, [*place]),
+            Told::Abandoned | Told::TimedOut => assert!(places.is_empty(), "{number} was written all the same"),
+        }
+    }
+}
+
+/// Runs a model in every order, and says how many there were.
+fn in_every_order(name: &str, model: impl Fn() + Sync + Send + 'static) {
+    let orders = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&orders);
+    loom::model(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    println!("{name}: {} orders", orders.load(Ordering::Relaxed));
+}
+
+/// Two threads beside this one, which are joined.
+fn beside<A: Send + 'static, B: Send + 'static>(
+    first: impl FnOnce() -> A + Send + 'static,
+    second: impl FnOnce() -> B + Send + 'static,
+    own: impl FnOnce(),
+) -> (A, B) {
+    let (first, second) = (thread::spawn(first), thread::spawn(second));
+    own();
+    (first.join().unwrap(), second.join().unwrap())
+}
+
+#[test]
+fn whoever_writes_for_whom_each_is_told_the_place_of_its_own() {
+    in_every_order("three writers", || {
+        let shared = Arc::new(Shared::default());
+        let writer = |number| {
+            let shared = Arc::clone(&shared);
+            move || shared.write(number, None)
+        };
+        let (one, two) = beside(writer(1), writer(2), || {
+            let told = shared.write(3, None);
+            shared.check(3, &told);
+        });
+        shared.check(1, &one);
+        shared.check(2, &two);
+        assert_eq!(shared.log.written.lock().unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn who_wants_to_be_alone_is_alone_and_holds_nobody_up_for_ever() {
+    in_every_order("two writers and one who wants to be alone", || {
+        let shared = Arc::new(Shared::default());
+        let writer = |number| {
+            let shared = Arc::clone(&shared);
+            move || shared.write(number, None)
+        };
+        let (one, two) = beside(writer(1), writer(2), || match shared.enter(None, None) {
+            Entered::Baton(_baton) => shared.log.alone(|| ()),
+            _ => panic!("nobody does nothing for another"),
+        });
+        shared.check(1, &one);
+        shared.check(2, &two);
+        assert_eq!(shared.log.written.lock().unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn who_has_no_time_leaves_and_the_others_go_on() {
+    in_every_order("two writers and one without time", || {
+        let shared = Arc::new(Shared::default());
+        let writer = |number| {
+            let shared = Arc::clone(&shared);
+            move || shared.write(number, None)
+        };
+        let (one, two) = beside(writer(1), writer(2), || {
+            let told = shared.write(3, Some(Duration::ZERO));
+            shared.check(3, &told);
+        });
+        assert!(matches!((&one, &two), (Told::Written(_), Told::Written(_))));
+        shared.check(1, &one);
+        shared.check(2, &two);
+    });
+}
+
+#[test]
+fn a_leader_that_dies_with_the_work_of_others_leaves_nobody_waiting() {
+    in_every_order("two writers and a leader that dies", || {
+        let shared = Arc::new(Shared::default());
+        let writer = |number| {
+            let shared = Arc::clone(&shared);
+            move || shared.write(number, None)
+        };
+        let (one, two) = beside(writer(1), writer(2), || {
+            if let Entered::Baton(mut baton) = shared.enter(Some(3), None) {
+                // As a panic does: the baton is dropped with the work that was taken.
+                baton.take_work(|_| true);
+            }
+        });
+        shared.check(1, &one);
+        shared.check(2, &two);
+        assert!(one != Told::TimedOut && two != Told::TimedOut);
+    });
+}

@@ -1,0 +1,16 @@
+//! The engine's locks, atomics and threads: the standard library's.
+//!
+//! In this crate's own tests, `--cfg loom` and `--cfg shuttle` put those of a checker in their place, which runs the
+//! threads of a test one at a time and decides at each step which goes on: see `engine/interleaved.rs`.
+
+#[cfg(not(all(test, any(loom, shuttle))))]
+pub(crate) use std::{sync, thread};
+
+#[cfg(all(test, loom))]
+pub(crate) use loom::{sync, thread};
+
+#[cfg(all(test, shuttle))]
+pub(crate) use shuttle::{sync, thread};
+
+pub(crate) use sync::atomic::{AtomicBool, AtomicU64};
+pub(crate) use sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
