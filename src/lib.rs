@@ -55,7 +55,8 @@
 //!
 //! # Features
 //!
-//! None is on by default. `testing`: the conformance suite and the simulated disk.
+//! None is on by default. `cli`: the command `caskfile`, see `docs/CLI.md`. `testing`: the conformance suite and the
+//! simulated disk.
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -110,12 +110,20 @@ fn damage_is_5_and_the_hint_can_be_pasted() {
     }
     damage(&shell.directory.join("s t"), b"second");
     let before = std::fs::read(shell.directory.join("s t")).unwrap();
-    for line in [&["get", "s t", "first"][..], &["verify", "s t"], &["put", "s t", "k", "v"], &["export", "s t"]] {
+    for line in [&["get", "s t", "first"][..], &["put", "s t", "k", "v"], &["export", "s t"]] {
         let error = shell.fails(5, line);
         assert!(error.contains("corrupt at offset"), "{error}");
         let hint = error.split('`').nth(1).unwrap();
         assert!(hint.starts_with("caskfile salvage '") && hint.ends_with("s t.salvaged'"), "{hint}");
     }
+    // Verification shows all of the damage, as data.
+    let ran = shell.run(&["verify", "s t"]);
+    assert_eq!(ran.code, Some(5));
+    assert!(String::from_utf8(ran.stdout).unwrap().contains("bytes are lost, in 1 range"));
+    assert!(ran.stderr.contains("damaged in 1 range") && ran.stderr.contains("caskfile salvage"), "{}", ran.stderr);
+    let ran = shell.run(&["verify", "s t", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!((ran.code, &report["sound"]), (Some(5), &false.into()));
     assert!(std::fs::read(shell.directory.join("s t")).unwrap() == before);
 }
 

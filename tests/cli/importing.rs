@@ -48,7 +48,7 @@ fn a_malformed_line_stops_an_import_which_can_go_on_behind_what_is_stored() {
     let good: String = (0..1000).map(line).collect();
     let bad = format!("{good}no tab here\n{}", line(1000));
     let error = shell.feed(bad.as_bytes(), &["import", "s", "--format", "tsv"]).failed(7);
-    assert!(error.contains("line 1001") && error.contains("1,000 lines of the input are on stable storage"), "{error}");
+    assert!(error.contains("line 1001") && error.contains("on stable storage: 1,000 lines of the input"), "{error}");
     assert_eq!((skip_of(&error), stored_lines(&shell)), (1000, 1000));
 
     let corrected = format!("{good}{}", line(1000));
@@ -81,7 +81,7 @@ fn records_that_trickle_in_are_stored_as_they_come_and_ctrl_c_ends_the_wait() {
         signal(&import, name);
         let ran = Ran::from(import.wait_with_output().unwrap());
         let error = ran.failed(code);
-        assert!(error.contains(&format!("stopped by {cause}; 3 lines")), "{error}");
+        assert!(error.contains(&format!("stopped by {cause}; on stable storage: 3 lines")), "{error}");
         assert_eq!((skip_of(&error), stored_lines(&shell)), (3, 3));
         drop(input);
     }

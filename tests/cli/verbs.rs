@@ -196,7 +196,7 @@ fn stats_verify_and_compact_report_figures() {
     shell.ok(&["put", "s", "k", "small"]);
     shell.ok(&["put", "s", "k", "small", "-b", "other"]);
     let stats = json_of(&shell.ok(&["stats", "s", "--json"]));
-    assert_eq!((&stats["keys"], &stats["buckets"]), (&json!(2), &json!(2)));
+    assert_eq!(stats["keys"], json!(2));
     assert!(stats["dead_bytes"].as_u64().unwrap() > 10_000);
     let plain = shell.ok_text(&["stats", "s"]);
     assert!(plain.lines().all(|line| line.split_once('\t').unwrap().1.parse::<u64>().is_ok()), "{plain}");
@@ -214,14 +214,11 @@ fn stats_verify_and_compact_report_figures() {
 fn a_damaged_store_is_salvaged_to_a_new_one() {
     let shell = Shell::new();
     for key in ["first", "second", "third"] {
-        shell.ok(&["put", "s", key, "value"]);
+        shell.ok(&["put", "s", key, &format!("value of {key}")]);
     }
-    super::exits::damage(&shell.directory.join("s"), b"second");
-    let ran = shell.run(&["salvage", "s", "rescued", "--json"]);
-    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    assert!(ran.stderr.contains("lost: bytes"), "{}", ran.stderr);
-    let report = json_of(&ran.stdout);
-    assert_eq!((&report["keys"], &report["losses"]), (&json!(2), &json!(1)));
+    super::exits::damage(&shell.directory.join("s"), b"value of second");
+    let report = json_of(&shell.ok(&["salvage", "s", "rescued", "--json"]));
+    assert_eq!((&report["keys"], &report["losses"][0]["keys"][0]["key"]), (&json!(2), &json!("second")));
     assert_eq!(shell.ok_text(&["list", "rescued", "--keys"]), "first\nthird\n");
     // What is there is never overwritten.
     shell.fails(8, &["salvage", "s", "rescued"]);

@@ -5,6 +5,9 @@
 
 /// Appends the escaped bytes to `out`. `separator` is escaped, too.
 pub fn escape_into(bytes: &[u8], separator: Option<u8>, out: &mut Vec<u8>) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return escape_text(text, separator, out);
+    }
     for chunk in bytes.utf8_chunks() {
         escape_text(chunk.valid(), separator, out);
         for &byte in chunk.invalid() {

@@ -53,6 +53,14 @@ impl Failure {
         self
     }
 
+    /// Says it in other words.
+    pub fn say(mut self, words: String) -> Failure {
+        if let Failure::Told { message, .. } = &mut self {
+            *message = words;
+        }
+        self
+    }
+
     /// Adds to the message.
     pub fn and(mut self, more: &str) -> Failure {
         if let Failure::Told { message, .. } = &mut self {

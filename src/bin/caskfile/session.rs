@@ -89,6 +89,13 @@ impl Session {
         Ok(BufWriter::with_capacity(1 << 16, fd.into()))
     }
 
+    /// Writes what the library says of a file: its text, or with `--json` the same as JSON.
+    pub fn write_report(&self, report: &caskfile::Report) -> Result<()> {
+        let mut output = self.output()?;
+        let written = if self.json { writeln!(output, "{}", report.to_json()) } else { writeln!(output, "{report}") };
+        written.and_then(|()| output.flush()).map_err(stdout_failure)
+    }
+
     /// Writes one JSON object on a line of its own.
     pub fn write_json(&self, object: &serde_json::Value) -> Result<()> {
         let mut output = self.output()?;

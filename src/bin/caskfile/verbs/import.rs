@@ -151,12 +151,15 @@ fn write(
 /// Says how far an import has come that did not come to its end.
 fn stopped(failure: Failure, reached: Reached, synced: bool) -> Failure {
     let lines = reached.lines;
-    let where_they_are =
-        if synced { "on stable storage" } else { "in the store, though perhaps not on stable storage" };
+    let place = if synced { "on stable storage" } else { "in the store, though perhaps not on stable storage" };
+    let go_on = match failure.exit() {
+        Exit::Input => "correct that line, and run the same import",
+        _ => "to go on behind them, run the same import",
+    };
     failure
-        .and(&format!("; {} of the input are {where_they_are}", plural(lines, "line")))
+        .and(&format!("; {place}: {} of the input", plural(lines, "line")))
         .fact("lines", lines)
-        .hint(format!("to go on behind them, run the same import with --skip {lines}"))
+        .hint(format!("{go_on} with --skip {lines}"))
 }
 
 /// The thread that reads.

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use crate::exit::Exit;
 use crate::failure::Result;
-use crate::report::Report;
 use crate::session::Session;
 
 /// Copies every pair that still verifies to a new store, and says what was lost. The damaged file stays as it is. A key
@@ -21,16 +20,7 @@ pub struct Salvage {
 
 impl Salvage {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        let salvaged = caskfile::salvage(&self.from, &self.to)?;
-        for loss in &salvaged.losses {
-            session.note(format!("lost: bytes {} to {}: {}", loss.start, loss.end, loss.damage));
-        }
-        Report::default()
-            .count("keys", salvaged.keys)
-            .count("records", salvaged.records)
-            .count("losses", salvaged.losses.len() as u64)
-            .bytes("lost_bytes", salvaged.losses.iter().map(|loss| loss.end - loss.start).sum())
-            .show(session)?;
+        session.write_report(&caskfile::salvage(&self.from, &self.to)?)?;
         Ok(Exit::Done)
     }
 }

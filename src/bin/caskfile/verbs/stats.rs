@@ -14,11 +14,9 @@ pub struct Stats {
 
 impl Stats {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        let cask = self.from.open()?;
-        let stats = cask.stats()?;
+        let stats = self.from.open()?.stats()?;
         Report::default()
             .count("keys", stats.keys)
-            .count("buckets", cask.buckets()?.len() as u64)
             .count("records", stats.records)
             .count("last_index", stats.last_index)
             .bytes("file_bytes", stats.file_len)

@@ -1,12 +1,15 @@
 //! `verify`.
 
+use caskfile::Error;
+
 use crate::exit::Exit;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::open::ReadFrom;
-use crate::report::Report;
+use crate::report::{plural, readable_bytes};
 use crate::session::Session;
 
-/// Reads the whole file and checks every record, beside whoever writes to it. Damage ends with exit code 5.
+/// Reads the whole file and checks every record, beside whoever writes to it, and shows what is damaged and which keys
+/// are lost. Damage ends with exit code 5; a torn tail, as a crash leaves it, is no damage.
 #[derive(clap::Args)]
 pub struct Verify {
     #[command(flatten)]
@@ -15,16 +18,20 @@ pub struct Verify {
 
 impl Verify {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        let verified = self.from.open()?.verify()?;
-        Report::default()
-            .count("keys", verified.keys)
-            .count("records", verified.records)
-            .bytes("log_bytes", verified.log_end)
-            .bytes("torn_bytes", verified.torn_bytes)
-            .show(session)?;
-        if verified.torn_bytes > 0 {
-            session.note("the end of the log is torn, as a crash leaves it; the next writer cuts it off");
+        // Not an open store, which a damaged file would not make.
+        match caskfile::verify(&self.from.store) {
+            Err(error @ Error::Damaged { .. }) => {
+                let Error::Damaged { report, .. } = &error else { return Err(error.into()) };
+                session.write_report(report)?;
+                let (ranges, bytes) =
+                    (plural(report.losses.len() as u64, "range"), readable_bytes(report.lost_bytes()));
+                let message = format!("{}: damaged in {ranges}: {bytes}", self.from.store.display());
+                Err(Failure::from(error).say(message))
+            }
+            report => {
+                session.write_report(&report?)?;
+                Ok(Exit::Done)
+            }
         }
-        Ok(Exit::Done)
     }
 }
