@@ -27,6 +27,8 @@ pub(crate) fn search(log: &LogFile, stop: &Stop) -> Result<Beyond> {
     let file_len = log.len()?;
     // One header more than a chunk, so that those that reach over its end are seen.
     let mut buffer = vec![0; (CHUNK + RECORD_HEADER_LEN).min((file_len - stop.unit.min(file_len)) as usize)];
+    // For the bodies of records that turn out not to be whole. They may be said to overlap, as nobody writes them.
+    let mut patience = 4 * file_len + CHUNK as u64;
     let mut at = stop.unit;
     while let Some(data) = log.file.next_data(at).map_err(|e| log.io("look for data", e))? {
         at = at.max(data / ALIGNMENT * ALIGNMENT);
@@ -39,7 +41,7 @@ pub(crate) fn search(log: &LogFile, stop: &Stop) -> Result<Beyond> {
             beyond.data_end = beyond.data_end.max(at + last as u64 + 1);
         }
         for (place, header) in headers(log, stop, at, bytes, file_len) {
-            take_in(log, stop, place, &header, &mut beyond)?;
+            take_in(log, stop, place, &header, &mut beyond, &mut patience)?;
         }
         at += CHUNK as u64;
     }
@@ -80,7 +82,14 @@ fn headers<'b>(
     })
 }
 
-fn take_in(log: &LogFile, stop: &Stop, offset: u64, header: &RecordHeader, beyond: &mut Beyond) -> Result<()> {
+fn take_in(
+    log: &LogFile,
+    stop: &Stop,
+    offset: u64,
+    header: &RecordHeader,
+    beyond: &mut Beyond,
+    patience: &mut u64,
+) -> Result<()> {
     let mut prove = |offset: u64| beyond.proof = beyond.proof.max(Some(offset));
     if header.flags.synced {
         prove(offset);
@@ -92,7 +101,13 @@ fn take_in(log: &LogFile, stop: &Stop, offset: u64, header: &RecordHeader, beyon
     if !states && !counts {
         return Ok(());
     }
+    if !states && header.body_len() > *patience {
+        // To keep what is cut off costs less than to go on looking whether it is worth it.
+        beyond.whole_records = true;
+        return Ok(());
+    }
     if !body_holds(log, offset, header)? {
+        *patience = patience.saturating_sub(header.body_len());
         return Ok(());
     }
     if states {

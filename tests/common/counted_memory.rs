@@ -1,0 +1,64 @@
+//! An allocator that counts. A test program that has this module has it for everything that it allocates.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+thread_local! {
+    /// What this thread has allocated and not given back, less what it has given back of others', and the most that
+    /// this ever was.
+    static HELD: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
+}
+
+fn count(bytes: isize) {
+    // A thread may allocate while its locals are already gone.
+    let _ = HELD.try_with(|held| {
+        let (now, peak) = held.get();
+        held.set((now + bytes, peak.max(now + bytes)));
+    });
+}
+
+// SAFETY: every call is handed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(place, layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // Both are there for a moment.
+        count(new_size as isize);
+        count(-(layout.size() as isize));
+        // SAFETY: as the caller promises.
+        unsafe { System.realloc(place, layout, new_size) }
+    }
+}
+
+/// How many bytes `act` holds at most at any moment, beyond what was held before: of this thread's.
+pub fn peak_during(act: impl FnOnce()) -> usize {
+    let before = HELD.with(|held| {
+        let (now, _) = held.get();
+        held.set((now, now));
+        now
+    });
+    act();
+    let (_, peak) = HELD.with(Cell::get);
+    (peak - before).max(0) as usize
+}
