@@ -81,9 +81,15 @@ pub enum Error {
         report: Arc<Report>,
     },
 
-    /// An earlier sync or cut of this handle failed, so what is on stable storage is unknown. Reads go on; every
-    /// write is refused until the store is opened again. The outcome of writes that got this error is unknown:
-    /// read them back after reopening.
+    /// A sync or a cut of this handle failed, so what is on stable storage is unknown. Reads go on; every write is
+    /// refused until [`Cask::reopen`](crate::Cask::reopen) has succeeded, or the store is opened anew.
+    ///
+    /// What the application must assume of a write that got this error: nothing. It may be there or not; readers may
+    /// have seen it, also in other processes, and it may be gone once the system has dropped what it could not write.
+    /// After reopening, read what is there, and write again what has to be: a write that returns then has brought
+    /// everything before it to stable storage. Writes that were acknowledged before, with
+    /// [`Durability::Sync`](crate::Durability::Sync), are safe. With `Interval` and `Os`, those since the last
+    /// successful sync are as unsure as the failed one.
     #[error("{}: writes are refused since a {operation} failed ({cause}); reopen the store", path.display())]
     Poisoned {
         /// The store's file.
@@ -94,7 +100,8 @@ pub enum Error {
         cause: Arc<io::Error>,
     },
 
-    /// Somebody moved, removed or replaced the file under this handle. Nothing was written. Open the path again.
+    /// Somebody moved, removed or replaced the file under this handle. Nothing was written.
+    /// [`Cask::reopen`](crate::Cask::reopen) goes on with the file that has the path now.
     #[error("{}: the file was moved, removed or replaced by someone else; nothing was written, open it again", path.display())]
     Replaced {
         /// The path at which the store was opened.

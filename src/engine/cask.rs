@@ -419,6 +419,48 @@ impl Cask {
         self.engine.compact(&mut progress)
     }
 
+    /// Opens the file anew for this handle and all its clones and buckets, so that writes work again after
+    /// [`Error::Poisoned`] or [`Error::Replaced`], without a restart and without closing.
+    ///
+    /// Everything is done that opening does: the whole file is read and verified, a torn tail is cut off, and before the
+    /// first durable write returns, what nothing proves to be on stable storage is written once more. Reads go on
+    /// meanwhile, writes of this handle wait. What became of writes whose error was [`Error::Poisoned`], reads tell
+    /// afterwards.
+    ///
+    /// A file that is gone is not made anew. If another file has the path by now, all of this handle shows that one from
+    /// here on: pairs that were read before need not mean anything in it. Slices of [`Mapped`] stay what they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cask::open_with`], and [`Error::Closed`], [`Error::Forked`]. The handle then is as it was: reads go on, and
+    /// writes are refused as before.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-reopen-{}", std::process::id()));
+    /// use caskfile::{Cask, Error};
+    ///
+    /// /// A disk that was full or disconnected for a while poisons the handle.
+    /// fn put_or_reopen(cask: &Cask, key: &str, value: &str) -> caskfile::Result<()> {
+    ///     match cask.put(key, value) {
+    ///         Err(Error::Poisoned { .. }) => {
+    ///             cask.reopen()?;
+    ///             cask.put(key, value)
+    ///         }
+    ///         result => result,
+    ///     }
+    /// }
+    ///
+    /// let cask = Cask::open(&path)?;
+    /// put_or_reopen(&cask, "key", "value")?;
+    /// cask.reopen()?;
+    /// assert_eq!(cask.get("key")?.value, b"value");
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn reopen(&self) -> Result<()> {
+        self.engine.reopen()
+    }
+
     /// Copies the store of this moment to a new file while reads and writes go on, also in other processes. Nobody waits
     /// for it: the log up to its present end stays as it is, whatever is written meanwhile.
     ///

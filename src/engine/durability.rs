@@ -2,13 +2,13 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lock;
 use crate::log::LogFile;
 use crate::sync::thread::{Builder, JoinHandle};
-use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// A position in one reading of the log. A log that was read anew (after a cut, or in another file) is another
@@ -27,8 +27,19 @@ pub(crate) struct SyncState {
     one_at_a_time: Mutex<()>,
     /// Everything before this is on stable storage, by this handle's own successful syncs.
     synced: Mutex<Option<Position>>,
-    poison: OnceLock<Error>,
+    /// Whether writes are refused. What with is in `failure`.
+    poisoned: AtomicBool,
+    failure: Mutex<Failure>,
     pub(crate) syncs: AtomicU64,
+}
+
+/// What has poisoned a handle.
+#[derive(Default)]
+struct Failure {
+    error: Option<Error>,
+    /// The handle was opened again with this epoch: the error still goes to everybody whose writes are of an earlier
+    /// one.
+    over_since: u64,
 }
 
 impl SyncState {
@@ -47,6 +58,7 @@ impl SyncState {
     pub(crate) fn sync(&self, log: &LogFile, sampled: Position) -> Result<()> {
         let _turn = lock(&self.one_at_a_time);
         self.check_poison()?;
+        self.check_past(sampled.epoch)?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         if let Err(e) = log.file.sync_data() {
             return Err(self.poison(log, "sync", e));
@@ -78,11 +90,41 @@ impl SyncState {
     /// Refuses all further writes, and gives the error to refuse them with.
     pub(crate) fn poison(&self, log: &LogFile, operation: &'static str, cause: io::Error) -> Error {
         let error = Error::Poisoned { path: log.path.to_path_buf(), operation, cause: Arc::new(cause) };
-        self.poison.get_or_init(|| error).clone()
+        let mut failure = lock(&self.failure);
+        if self.poisoned.load(Ordering::Relaxed) {
+            // The first error is the one to tell.
+            return failure.error.clone().unwrap_or(error);
+        }
+        failure.error = Some(error.clone());
+        self.poisoned.store(true, Ordering::Release);
+        error
     }
 
     pub(crate) fn check_poison(&self) -> Result<()> {
-        self.poison.get().map_or(Ok(()), |error| Err(error.clone()))
+        if !self.poisoned.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        lock(&self.failure).error.clone().map_or(Ok(()), Err)
+    }
+
+    /// Whoever waits for a sync of what was written before the handle was poisoned is told so, though it was opened
+    /// again since: a sync of the old description that succeeds now would prove nothing.
+    fn check_past(&self, epoch: u64) -> Result<()> {
+        let failure = lock(&self.failure);
+        failure.error.clone().filter(|_| epoch < failure.over_since).map_or(Ok(()), Err)
+    }
+
+    /// Allows writes again, from this epoch on: the file was opened once more, and nothing is claimed of what was
+    /// written before.
+    pub(super) fn revive(&self, epoch: u64) {
+        let _no_sync_under_way = self.forget();
+        lock(&self.failure).over_since = epoch;
+        self.poisoned.store(false, Ordering::Release);
+    }
+
+    /// Refuses writes again, with the error that refused them before.
+    pub(super) fn refuse_again(&self) {
+        self.poisoned.store(true, Ordering::Release);
     }
 }
 

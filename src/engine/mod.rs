@@ -31,6 +31,7 @@ mod lock_wait;
 mod mapped;
 mod publish;
 mod queue;
+mod reopen;
 mod report;
 mod salvage;
 mod stats;

@@ -119,7 +119,7 @@ impl<'e> Turn<'e> {
                 (self.writer.last_end, self.writer.covered) = (stop.unit, self.log.len()?);
             }
             if engine.shown()?.tail.moved && engine.moved_away(&self.log)? {
-                engine.reopen(&ingest)?;
+                engine.follow(&ingest)?;
                 self.release();
                 self.log = Arc::clone(&engine.shown()?.reader.log);
                 continue;

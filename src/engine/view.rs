@@ -262,7 +262,7 @@ impl Engine {
             let (log, moved) = (Arc::clone(&view.reader.log), view.tail.moved);
             drop(view);
             if moved && self.moved_away(&log)? {
-                self.reopen(&ingest)?;
+                self.follow(&ingest)?;
                 continue;
             }
             let found = self.take_in(&ingest)?;
@@ -329,7 +329,7 @@ impl Engine {
     }
 
     /// Opens the file that the path names now and shows it.
-    pub(crate) fn reopen(&self, ingest: &Ingest<'_>) -> Result<()> {
+    pub(crate) fn follow(&self, ingest: &Ingest<'_>) -> Result<()> {
         let opening = create::Opening { create: false, ..self.opening() };
         let log = Arc::new(create::open(&*self.disk, &self.path, opening, || Ok(()))?);
         let epoch = self.shown()?.epoch + 1;

@@ -75,6 +75,8 @@ impl Writer {
         self.vouched = false;
         self.numbered = false;
         self.identity_checked = None;
+        // No log ends there: how long the file is, is asked again.
+        self.last_end = 0;
     }
 }
 

@@ -1,0 +1,58 @@
+//! Opening the file of a handle once more, after a failure that it cannot go on from.
+
+use std::sync::atomic::Ordering;
+
+use super::commit::abandoned;
+use super::lock_wait::Deadline;
+use super::queue::Entered;
+use super::{Engine, lock};
+use crate::{Error, Result};
+
+impl Engine {
+    /// As [`Cask::reopen`](crate::Cask::reopen).
+    pub(crate) fn reopen(&self) -> Result<()> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        if self.is_forked() {
+            return Err(Error::Forked { path: self.path.to_path_buf() });
+        }
+        let deadline = self.deadline();
+        match self.queue.enter(None, &deadline, || Err(abandoned().into())) {
+            Entered::Baton(_baton) => self.begin_anew(&deadline),
+            Entered::TimedOut => Err(self.lock_timeout(&deadline)),
+            Entered::Done(outcome) => outcome.map(drop).map_err(|failure| failure.error()),
+        }
+    }
+
+    /// The caller has the baton.
+    fn begin_anew(&self, deadline: &Deadline) -> Result<()> {
+        let epoch = {
+            let mut writer = lock(&self.writer);
+            if self.closing.load(Ordering::Acquire) {
+                return Err(Error::Closed);
+            }
+            let ingest = self.ingest();
+            // A description of its own: the system has told the old one of an error, and will not do so again.
+            self.follow(&ingest)?;
+            if let Some(locked) = writer.locked.take() {
+                // A lock that cannot be given up goes with the file description.
+                let _ = locked.file.unlock();
+            }
+            let epoch = self.shown()?.epoch;
+            writer.start_over(epoch);
+            epoch
+        };
+        if self.config.get_read_only() {
+            return Ok(());
+        }
+        let refused = self.syncs.check_poison().is_err();
+        self.syncs.revive(epoch);
+        // The first turn looks at the log's end under the lock, and mends it.
+        let recovered = self.in_turn(deadline, |_turn| Ok(()));
+        if recovered.is_err() && refused {
+            self.syncs.refuse_again();
+        }
+        recovered
+    }
+}
