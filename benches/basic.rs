@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::RwLock;
 use std::time::{Duration, Instant};
 
-use caskfile::{Batch, Cask, Config, Durability, LockMode};
+use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability, LockMode};
 
 const VALUE: [u8; 100] = [b'v'; 100];
 /// What a record of such a key and value takes up: header, bucket length, key, value, padding.
@@ -107,7 +107,8 @@ fn shuffled(below: usize, count: usize) -> impl Iterator<Item = usize> {
 }
 
 fn unsynced() -> Config {
-    Config::new().durability(Durability::Os)
+    // Compaction has a row of its own, and is to disturb no other.
+    Config::new().durability(Durability::Os).compaction(CompactionPolicy::Manual)
 }
 
 // What is measured.
@@ -249,7 +250,7 @@ fn puts(options: &Options, directory: &Path) {
         ("Sync, Exclusive", Durability::Sync, LockMode::Exclusive),
     ] {
         let durable = durability == Durability::Sync;
-        let config = Config::new().durability(durability).lock_mode(lock_mode);
+        let config = unsynced().durability(durability).lock_mode(lock_mode);
         let floor_name = if durable { "pwrite + fdatasync" } else { "pwrite" };
         let count = if durable { DURABLE_PUTS } else { PUTS };
         let mut row = Row::new(&format!("put, {name}"), "ops", floor_name);

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 /// How a store is opened; a builder whose defaults are the safe ones.
 ///
-/// Every setting is named by a method that sets it and read by the same name with `get_` in front. Compaction happens
-/// only when it is asked for, and has no setting.
+/// Every setting is named by a method that sets it and read by the same name with `get_` in front.
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,6 +27,7 @@ pub struct Config {
     create: bool,
     verify_on_read: bool,
     reads: ReadMode,
+    compaction: CompactionPolicy,
     file_mode: u32,
 }
 
@@ -125,6 +125,49 @@ pub enum ReadMode {
     Pread,
 }
 
+/// When a store is compacted without being asked: the live records are rewritten to a new file, which takes the place of
+/// the old one.
+///
+/// A write that finds the store due starts a thread, which compacts beside readers and writers and ends; closing the
+/// store stops it and waits until it has let the file go. Of several processes, or handles, one does it. A file with
+/// several hard links is left alone. A compaction that fails, for want of space say, is tried again after ten seconds,
+/// then after twice as long, up to an hour; nobody is told, but [`Stats`](crate::Stats) tells how many succeeded.
+///
+/// It is on by default, since a log of which the same keys are written again and again would otherwise grow without
+/// end, and users of [`Store`](crate::Store) have no call that compacts.
+///
+/// ```
+/// use caskfile::{CompactionPolicy, Config};
+///
+/// let often = CompactionPolicy::Automatic { dead_percent: 25, min_dead_bytes: 1 << 20 };
+/// assert_eq!(Config::new().compaction(often).get_compaction(), often);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CompactionPolicy {
+    /// Only when [`Cask::compact`](crate::Cask::compact) is called.
+    Manual,
+
+    /// As soon as the dead bytes, those that compaction would leave out, are both `dead_percent` hundredths of the live
+    /// bytes or more, and `min_dead_bytes` or more. See [`Stats`](crate::Stats) for what they are now.
+    ///
+    /// Cost: reading and writing the live bytes once, and room for them beside the old file. With 100 percent, each byte
+    /// is rewritten at most once for each byte that was written, and the file is twice as large as need be at most.
+    Automatic {
+        /// In hundredths of the live bytes.
+        dead_percent: u32,
+        /// In bytes.
+        min_dead_bytes: u64,
+    },
+}
+
+/// When half of the file is dead, and 32 MiB or more.
+impl Default for CompactionPolicy {
+    fn default() -> CompactionPolicy {
+        CompactionPolicy::Automatic { dead_percent: 100, min_dead_bytes: 32 << 20 }
+    }
+}
+
 impl Config {
     const DEFAULT_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
     /// What is stored is the user's: others get access when the user says so.
@@ -149,6 +192,7 @@ impl Config {
             create: true,
             verify_on_read: true,
             reads: ReadMode::default(),
+            compaction: CompactionPolicy::default(),
             file_mode: Config::DEFAULT_FILE_MODE,
         }
     }
@@ -280,6 +324,22 @@ impl Config {
         self
     }
 
+    /// Sets when the store is compacted without being asked; [`CompactionPolicy::default`] when absent: when half of the
+    /// file is dead, and 32 MiB or more.
+    ///
+    /// Cost: see [`CompactionPolicy`].
+    ///
+    /// ```
+    /// use caskfile::{CompactionPolicy, Config};
+    ///
+    /// let config = Config::new().compaction(CompactionPolicy::Manual);
+    /// assert_eq!(config.get_compaction(), CompactionPolicy::Manual);
+    /// ```
+    pub fn compaction(mut self, policy: CompactionPolicy) -> Config {
+        self.compaction = policy;
+        self
+    }
+
     /// Sets the permission bits with which a new file is created, whatever the process's umask; `0o600` when absent.
     ///
     /// Bits beyond `0o777` are ignored. A file that is there keeps its mode, through compaction, too.
@@ -336,6 +396,11 @@ impl Config {
         self.reads
     }
 
+    /// When the store is compacted without being asked: see [`compaction`](Config::compaction).
+    pub fn get_compaction(&self) -> CompactionPolicy {
+        self.compaction
+    }
+
     /// The permission bits of a new file, nothing beyond `0o777`: see [`file_mode`](Config::file_mode).
     pub fn get_file_mode(&self) -> u32 {
         self.file_mode
@@ -360,6 +425,7 @@ impl fmt::Debug for Config {
             .field("create", &self.create)
             .field("verify_on_read", &self.verify_on_read)
             .field("reads", &self.reads)
+            .field("compaction", &self.compaction)
             .field("file_mode", &format_args!("{:#o}", self.file_mode))
             .finish()
     }
@@ -374,7 +440,8 @@ mod tests {
         assert_eq!(
             format!("{:?}", Config::default()),
             "Config { connection_timeout: Some(10s), bucket: b\"\", durability: Sync, lock_mode: PerWrite, \
-             read_only: false, create: true, verify_on_read: true, reads: Map, file_mode: 0o600 }"
+             read_only: false, create: true, verify_on_read: true, reads: Map, \
+             compaction: Automatic { dead_percent: 100, min_dead_bytes: 33554432 }, file_mode: 0o600 }"
         );
     }
 
@@ -389,11 +456,13 @@ mod tests {
             .create(false)
             .verify_on_read(false)
             .reads(ReadMode::Pread)
+            .compaction(CompactionPolicy::Manual)
             .file_mode(0o640);
         assert_eq!(
             format!("{config:?}"),
             "Config { connection_timeout: None, bucket: b\"a\\xff\", durability: Interval(5ms), lock_mode: Exclusive, \
-             read_only: true, create: false, verify_on_read: false, reads: Pread, file_mode: 0o640 }"
+             read_only: true, create: false, verify_on_read: false, reads: Pread, \
+             compaction: Manual, file_mode: 0o640 }"
         );
     }
 

@@ -35,7 +35,8 @@
 //! - [`Store`] is the contract that `Cask` fulfils: a small object-safe trait, known from the Go library libkv, with
 //!   [`KvPair`], [`Error`] and [`new_store`], which opens a [`Backend`] by name. Other implementations are welcome; the
 //!   feature `testing` has a `conformance` suite for them.
-//! - [`Config`] says how a store is opened: [`Durability`], [`LockMode`], how long to wait for other writers.
+//! - [`Config`] says how a store is opened: [`Durability`], [`LockMode`], how long to wait for other writers,
+//!   [when to compact](CompactionPolicy).
 //! - [`verify`] reports every damaged range of a file, [`salvage`] copies what can still be read of it to a new one.
 //! - [`disk`] is the seam between the engine and the operating system. With the feature `testing` there is a simulated
 //!   disk behind it, on which a test can cut the power at any call.
@@ -79,7 +80,7 @@ mod store;
 mod sync;
 
 pub use backend::{Backend, new_store};
-pub use config::{Config, Durability, LockMode, ReadMode};
+pub use config::{CompactionPolicy, Config, Durability, LockMode, ReadMode};
 pub use engine::{
     Backup, Batch, BucketScans, Cask, Compaction, Loss, LostKey, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped, PairRef,
     Progress, Report, Scan, Slice, Stats, salvage, salvage_on, verify, verify_on,

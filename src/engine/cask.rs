@@ -57,7 +57,7 @@ pub struct Cask {
 }
 
 /// Closes the store when the last handle is gone.
-pub(super) struct Handle(Engine);
+pub(super) struct Handle(Arc<Engine>);
 
 impl std::ops::Deref for Handle {
     type Target = Engine;
@@ -360,7 +360,9 @@ impl Cask {
     /// As [`Cask::put`] and [`Cask::list`].
     pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
         let (engine, prefix) = (&*self.engine, prefix.as_ref());
-        engine.solo(engine.deadline(), |turn| turn.delete_prefix(&self.bucket, prefix))
+        let deleted = engine.solo(engine.deadline(), |turn| turn.delete_prefix(&self.bucket, prefix));
+        engine.compact_if_due();
+        deleted
     }
 
     /// Brings everything that is in the store now to stable storage, whoever wrote it and with whatever durability.
@@ -663,6 +665,7 @@ impl Engine {
         if self.shown().is_err() {
             return Ok(());
         }
+        self.automatic.end();
         let tidied = if self.config.get_read_only() {
             Ok(())
         } else {

@@ -87,7 +87,9 @@ impl Engine {
             });
             Ok(turn.commit(&requests))
         })?;
-        baton.settle(outcomes).unwrap_or_else(|| Err(abandoned().into()))
+        let own = baton.settle(outcomes).unwrap_or_else(|| Err(abandoned().into()));
+        self.compact_if_due();
+        own
     }
 }
 

@@ -28,10 +28,12 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Engine;
 use super::copy::Copyist;
 use super::durability::Position;
+use super::lock_wait::Deadline;
 use super::turn::Turn;
 use super::view::{Current, View};
 use crate::disk::FileStat;
@@ -79,13 +81,50 @@ const ROUNDS: usize = 16;
 /// what others have written to other files just before.
 const UNSYNCED: u64 = 8 << 20;
 
+/// Who is waiting for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    /// With the patience that the configuration says.
+    User,
+    /// Nobody: only the end of the store must not be kept waiting.
+    Background,
+}
+
+/// How long a compaction in the background waits for its turn, and how often it looks meanwhile whether it is to stop.
+const BACKGROUND_PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(20);
+
 impl Engine {
     pub(crate) fn compact(&self, watch: &mut Watch<'_>) -> Result<Compaction> {
-        let mut compactor = self.solo(self.deadline(), |turn| turn.begin_compaction())?;
+        self.check_writable()?;
+        let _alone = self.automatic.pause();
+        self.compact_for(Caller::User, watch)
+    }
+
+    pub(super) fn compact_in_background(&self, watch: &mut Watch<'_>) -> Result<Compaction> {
+        self.compact_for(Caller::Background, watch)
+    }
+
+    fn compact_for(&self, caller: Caller, watch: &mut Watch<'_>) -> Result<Compaction> {
+        let mut compactor = self.turn_for(caller, |turn| turn.begin_compaction())?;
         compactor.copy_live(watch)?;
         compactor.catch_up(watch)?;
         // What the compactor holds afterwards, the old view or the new file, is given back here, without the lock.
-        self.solo(self.deadline(), |turn| turn.finish_compaction(&mut compactor))
+        self.turn_for(caller, |turn| turn.finish_compaction(&mut compactor))
+    }
+
+    fn turn_for<'e, T>(&'e self, caller: Caller, mut act: impl FnMut(&mut Turn<'e>) -> Result<T>) -> Result<T> {
+        if caller == Caller::User {
+            return self.solo(self.deadline(), act);
+        }
+        let deadline = Deadline::after(Some(BACKGROUND_PATIENCE));
+        loop {
+            match self.solo(Deadline::after(Some(LOOK)), &mut act) {
+                Err(Error::LockTimeout { .. }) if self.automatic.is_stopped() => return Err(cancelled(self)),
+                Err(Error::LockTimeout { .. }) if !deadline.is_over() => {}
+                other => return other,
+            }
+        }
     }
 }
 
@@ -226,6 +265,10 @@ fn overtaken(engine: &Engine) -> Error {
     Error::CompactionOvertaken { path: engine.path.to_path_buf() }
 }
 
+fn cancelled(engine: &Engine) -> Error {
+    Error::CompactionCancelled { path: engine.path.to_path_buf() }
+}
+
 impl<'e> Compactor<'e> {
     /// Copies what is live of the log up to its end when the compaction began.
     fn copy_live(&mut self, watch: &mut Watch<'_>) -> Result<()> {
@@ -338,7 +381,7 @@ impl<'e> Compactor<'e> {
         self.progress.total = self.progress.total.max(self.progress.done);
         match watch(self.progress) {
             ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::CompactionCancelled { path: engine.path.to_path_buf() }),
+            ControlFlow::Break(()) => Err(cancelled(engine)),
         }
     }
 

@@ -17,6 +17,7 @@
 //! 5. `view`: held for reading during a look-up, for writing while a unit is taken in; never during a write or a
 //!    sync of the file.
 
+mod automatic;
 mod backup;
 pub(crate) mod batch;
 mod cask;
@@ -43,7 +44,7 @@ mod view;
 mod writer;
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Instant;
 
 pub use backup::Backup;
@@ -63,6 +64,7 @@ use crate::log::create::{self, Opening};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::{Error, Result};
 
+use automatic::Automatic;
 use commit::{Outcome, Request};
 use durability::{IntervalSync, SyncState};
 use queue::Queue;
@@ -86,6 +88,9 @@ pub(crate) struct Engine {
     interval: Mutex<Option<IntervalSync>>,
     /// Set when closing begins, so that nobody queues up behind it.
     closing: AtomicBool,
+    automatic: Automatic,
+    /// For the thread that compacts in the background.
+    me: Weak<Engine>,
     counters: Counters,
 }
 
@@ -100,7 +105,7 @@ pub(crate) struct Counters {
 
 impl Engine {
     /// Opens a store, and makes it first if the configuration says so.
-    fn open(disk: Arc<dyn Disk>, path: &Path, config: &Config) -> Result<Engine> {
+    fn open(disk: Arc<dyn Disk>, path: &Path, config: &Config) -> Result<Arc<Engine>> {
         let opened = Instant::now();
         let path: Arc<Path> = disk.resolve(path).map_err(|e| Error::io("resolve", path, e))?.into();
         let syncs = Arc::<SyncState>::default();
@@ -111,7 +116,7 @@ impl Engine {
             ),
             _ => None,
         };
-        let engine = Engine {
+        let engine = Arc::new_cyclic(|me| Engine {
             disk,
             path,
             config: config.clone(),
@@ -124,8 +129,10 @@ impl Engine {
             syncs,
             interval: Mutex::new(interval),
             closing: AtomicBool::new(false),
+            automatic: Automatic::default(),
+            me: Weak::clone(me),
             counters: Counters::default(),
-        };
+        });
         let deadline = engine.deadline();
         let log = create::open(&*engine.disk, &engine.path, engine.opening(), || engine.wait_a_moment(&deadline))?;
         let log = Arc::new(log);

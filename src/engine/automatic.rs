@@ -1,0 +1,156 @@
+//! Compaction that starts by itself.
+//!
+//! Whoever has written looks whether the [policy](CompactionPolicy) says that it is time, and starts a thread that
+//! compacts and ends. So there is no thread while there is nothing to do, none keeps a process from ending, and what one
+//! leaves half done when the process ends the next writer removes. Closing the store, and a compaction that is asked
+//! for, stop the thread and wait until it has let the file go: for a sync at most, since it looks after each piece.
+//!
+//! Several processes notice at about the same time. The first one makes its new file under the store's lock, the others
+//! see it and wait.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{Engine, lock};
+use crate::config::CompactionPolicy;
+use crate::format::FILE_HEADER_LEN;
+use crate::sync::thread::{Builder, JoinHandle};
+use crate::sync::{AtomicBool, Mutex};
+use crate::{Error, Result};
+
+/// How long to leave it alone after a failure: the first time, doubled each time after that, and at most.
+const FIRST_DELAY: Duration = Duration::from_secs(10);
+const LONGEST_DELAY: Duration = Duration::from_secs(3600);
+
+/// And when somebody else is at it.
+const WHILE_OTHERS_COMPACT: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub(crate) struct Automatic {
+    state: Mutex<State>,
+    /// The thread is to end; changed under the lock of `state`.
+    stop: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    thread: Option<JoinHandle<()>>,
+    running: bool,
+    /// How many do not want a thread to run: see [`Pause`].
+    pauses: usize,
+    not_before: Option<Instant>,
+    delay: Option<Duration>,
+}
+
+/// As long as this lives, nothing compacts by itself.
+pub(super) struct Pause<'e>(&'e Automatic);
+
+impl Automatic {
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Stops the thread if there is one, waits for its end, and lets no other begin.
+    pub(super) fn pause(&self) -> Pause<'_> {
+        let mut state = lock(&self.state);
+        state.pauses += 1;
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = state.thread.take();
+        drop(state);
+        if let Some(thread) = thread {
+            // If it has panicked, it has said so on the way.
+            let _ = thread.join();
+        }
+        Pause(self)
+    }
+
+    /// As [`Automatic::pause`], for good.
+    pub(super) fn end(&self) {
+        std::mem::forget(self.pause());
+    }
+
+    fn is_due(&self, state: &State) -> bool {
+        let rested = state.not_before.is_none_or(|moment| Instant::now() >= moment);
+        state.pauses == 0 && !state.running && rested
+    }
+
+    /// Decides when the next one may begin.
+    fn ended(&self, outcome: &Result<()>) {
+        let mut state = lock(&self.state);
+        state.running = false;
+        let delay = match outcome {
+            Ok(()) => {
+                state.delay = None;
+                return state.not_before = None;
+            }
+            Err(Error::CompactionCancelled { .. }) => return,
+            Err(Error::CompactionOvertaken { .. }) => WHILE_OTHERS_COMPACT,
+            Err(Error::CompactionRefused { .. }) => LONGEST_DELAY,
+            Err(_) => {
+                let delay = state.delay.map_or(FIRST_DELAY, |delay| (delay * 2).min(LONGEST_DELAY));
+                *state.delay.insert(delay)
+            }
+        };
+        state.not_before = Instant::now().checked_add(delay);
+    }
+}
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.state);
+        state.pauses -= 1;
+        if state.pauses == 0 {
+            self.0.stop.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Says how a compaction has ended, also if that was a panic.
+struct Running {
+    engine: Arc<Engine>,
+    outcome: Result<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.engine.automatic.ended(&self.outcome);
+    }
+}
+
+impl Engine {
+    /// Starts a compaction in the background if the policy says so. Called after a write, without a lock.
+    pub(super) fn compact_if_due(&self) {
+        if !self.is_worth_while() {
+            return;
+        }
+        let mut state = lock(&self.automatic.state);
+        let (true, Some(engine)) = (self.automatic.is_due(&state), self.me.upgrade()) else { return };
+        let panicked = Err(Error::other(std::io::Error::other("a panic")));
+        let mut running = Running { engine, outcome: panicked };
+        let work = move || {
+            let engine = Arc::clone(&running.engine);
+            let watch = &mut |_| match engine.automatic.is_stopped() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            };
+            running.outcome = engine.compact_in_background(watch).map(drop);
+        };
+        match Builder::new().name("caskfile-compact".to_owned()).spawn(work) {
+            // The one before has ended.
+            Ok(thread) => (state.thread, state.running) = (Some(thread), true),
+            Err(_) => state.not_before = Instant::now().checked_add(FIRST_DELAY),
+        }
+    }
+
+    fn is_worth_while(&self) -> bool {
+        let CompactionPolicy::Automatic { dead_percent, min_dead_bytes } = self.config.get_compaction() else {
+            return false;
+        };
+        let Ok(view) = self.shown() else { return false };
+        let (log_len, live) = (view.tail.end - FILE_HEADER_LEN as u64, view.live_bytes);
+        let dead = log_len.saturating_sub(live);
+        dead >= min_dead_bytes && u128::from(dead) * 100 >= u128::from(live) * u128::from(dead_percent)
+    }
+}

@@ -1,0 +1,207 @@
+//! Compaction that starts by itself.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use caskfile::{Cask, CompactionPolicy, Config, Durability};
+
+mod common;
+#[path = "common/hooked.rs"]
+mod hooked;
+#[path = "common/patience.rs"]
+mod patience;
+
+use common::{TempDir, names};
+use hooked::HookedDisk;
+use patience::in_finite_time;
+
+const LIVE_KEYS: usize = 100;
+
+fn early() -> Config {
+    let policy = CompactionPolicy::Automatic { dead_percent: 100, min_dead_bytes: 1 << 20 };
+    Config::new().durability(Durability::Os).compaction(policy)
+}
+
+/// Writes the same keys again: about 300 KB.
+fn overwrite(cask: &Cask) {
+    for n in 0..LIVE_KEYS {
+        cask.put(format!("key-{n:03}"), [n as u8; 3000]).unwrap();
+    }
+}
+
+fn check(cask: &Cask) {
+    let pairs = cask.list("key-").unwrap();
+    assert_eq!(pairs.len(), LIVE_KEYS);
+    assert!(pairs.iter().zip(0..).all(|(pair, n)| pair.value == [n; 3000]));
+    cask.verify().unwrap();
+}
+
+/// How many descriptors this process has of files in a directory.
+fn open_files(directory: &Path) -> usize {
+    let files = fs::read_dir("/proc/self/fd").unwrap().filter(|fd| {
+        let target = fd.as_ref().ok().and_then(|fd| fs::read_link(fd.path()).ok());
+        target.is_some_and(|target| target.starts_with(directory))
+    });
+    files.count()
+}
+
+#[test]
+fn a_store_whose_keys_are_written_again_and_again_stays_small_by_itself() {
+    in_finite_time(|| {
+        let directory = TempDir::new();
+        let cask = Cask::open_with(directory.join("store"), &early()).unwrap();
+        while cask.stats().unwrap().compactions < 3 {
+            overwrite(&cask);
+        }
+        check(&cask);
+        cask.close().unwrap();
+        assert_eq!(names(directory.path()), ["store"]);
+        check(&Cask::open(directory.join("store")).unwrap());
+    });
+}
+
+#[test]
+fn deletions_make_a_store_due_as_well() {
+    in_finite_time(|| {
+        let directory = TempDir::new();
+        let cask = Cask::open_with(directory.join("store"), &early()).unwrap();
+        while cask.stats().unwrap().compactions == 0 {
+            overwrite(&cask);
+            cask.delete_prefix("").unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_store_that_is_compacted_by_hand_is_never_compacted_by_itself() {
+    let directory = TempDir::new();
+    let cask = Cask::open_with(directory.join("store"), &early().compaction(CompactionPolicy::Manual)).unwrap();
+    (0..20).for_each(|_| overwrite(&cask));
+    let stats = cask.stats().unwrap();
+    assert!(stats.compactions == 0 && stats.dead_bytes > 10 * stats.live_bytes);
+    cask.close().unwrap();
+}
+
+/// The thread is held up in its first write to the new file until closing has begun.
+#[test]
+fn closing_stops_it_and_keeps_no_file_open() {
+    in_finite_time(|| {
+        let directory = TempDir::new();
+        let (begun, closing) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (seen, wait) = (Arc::clone(&begun), Arc::clone(&closing));
+        let disk = HookedDisk::new(move |call| {
+            let compacting = thread::current().name() == Some("caskfile-compact");
+            if compacting && call == "write_at" {
+                seen.store(true, Ordering::Relaxed);
+                while !wait.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+            Ok(())
+        });
+        let cask = Cask::open_on(Arc::new(disk), directory.join("store"), &early()).unwrap();
+        while !begun.load(Ordering::Relaxed) {
+            // With patience: the thread may be held up while it has the lock.
+            let done = cask.clone();
+            thread::spawn(move || overwrite(&done));
+            thread::sleep(Duration::from_millis(20));
+        }
+        let closer = thread::spawn(move || cask.close());
+        thread::sleep(Duration::from_millis(20));
+        closing.store(true, Ordering::Relaxed);
+        closer.join().unwrap().unwrap();
+        assert_eq!(open_files(directory.path()), 0);
+        assert_eq!(names(directory.path()), ["store"]);
+    });
+}
+
+#[test]
+fn dropping_the_last_handle_right_after_a_write_that_starts_it_leaves_nothing() {
+    for _ in 0..20 {
+        let directory = TempDir::new();
+        let cask = Cask::open_with(directory.join("store"), &early()).unwrap();
+        (0..6).for_each(|_| overwrite(&cask));
+        drop(cask);
+        assert_eq!(names(directory.path()), ["store"]);
+        assert_eq!(open_files(directory.path()), 0);
+        check(&Cask::open(directory.join("store")).unwrap());
+    }
+}
+
+#[test]
+fn a_compaction_that_is_asked_for_takes_its_place() {
+    in_finite_time(|| {
+        let directory = TempDir::new();
+        let cask = Cask::open_with(directory.join("store"), &early()).unwrap();
+        for _ in 0..30 {
+            (0..4).for_each(|_| overwrite(&cask));
+            cask.compact().unwrap();
+        }
+        check(&cask);
+    });
+}
+
+#[test]
+fn a_file_with_two_names_is_left_alone() {
+    let directory = TempDir::new();
+    let cask = Cask::open_with(directory.join("store"), &early()).unwrap();
+    fs::hard_link(directory.join("store"), directory.join("other")).unwrap();
+    (0..20).for_each(|_| overwrite(&cask));
+    assert_eq!(cask.stats().unwrap().compactions, 0);
+    check(&cask);
+    cask.close().unwrap();
+    assert_eq!(names(directory.path()), ["other", "store"]);
+}
+
+#[test]
+fn one_that_has_failed_is_not_tried_again_with_the_next_write() {
+    let directory = TempDir::new();
+    let tries = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&tries);
+    let disk = HookedDisk::new(move |call| {
+        if call == "create_new" && thread::current().name() == Some("caskfile-compact") {
+            counted.fetch_add(1, Ordering::Relaxed);
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        Ok(())
+    });
+    let cask = Cask::open_on(Arc::new(disk), directory.join("store"), &early()).unwrap();
+    in_finite_time(move || {
+        while tries.load(Ordering::Relaxed) == 0 {
+            overwrite(&cask);
+        }
+        (0..20).for_each(|_| overwrite(&cask));
+        assert_eq!(tries.load(Ordering::Relaxed), 1);
+        check(&cask);
+        cask.close().unwrap();
+    });
+    assert_eq!(names(directory.path()), ["store"]);
+}
+
+/// Several handles are what several processes are: each has a description of its own.
+#[test]
+fn of_several_handles_one_compacts_and_the_others_go_on_in_its_file() {
+    in_finite_time(|| {
+        let directory = TempDir::new();
+        let open = || Cask::open_with(directory.join("store"), &early()).unwrap();
+        let handles = [open(), open(), open()];
+        let compactions = || handles.iter().map(|cask| cask.stats().unwrap().compactions).sum::<u64>();
+        thread::scope(|scope| {
+            for cask in &handles {
+                scope.spawn(|| {
+                    while compactions() < 5 {
+                        overwrite(cask);
+                    }
+                });
+            }
+        });
+        handles.iter().for_each(check);
+        handles.iter().for_each(|cask| cask.close().unwrap());
+        assert_eq!(names(directory.path()), ["store"]);
+    });
+}
