@@ -11,7 +11,7 @@ use caskfile::{Cask, Config, Durability};
 use super::common::names;
 use super::run::Shell;
 
-const READING: [&[&str]; 9] = [
+const READING: [&[&str]; 10] = [
     &["get", "d/s", "k"],
     &["exists", "d/s", "k"],
     &["list", "d/s"],
@@ -19,6 +19,7 @@ const READING: [&[&str]; 9] = [
     &["export", "d/s"],
     &["buckets", "d/s"],
     &["stats", "d/s"],
+    &["backup", "d/s", "-"],
     &["verify", "d/s"],
     &["get", "d/s", "k", "--json"],
 ];

@@ -225,6 +225,29 @@ fn a_damaged_store_is_salvaged_to_a_new_one() {
 }
 
 #[test]
+fn a_backup_is_a_store_and_never_replaces_a_file() {
+    let shell = Shell::new();
+    for value in ["old", "new"] {
+        shell.ok(&["put", "s", "k", value]);
+    }
+    shell.ok(&["backup", "s", "copy"]);
+    shell.ok(&["backup", "s", "small", "--compact"]);
+    let streamed = shell.ok(&["backup", "s", "-"]);
+    std::fs::write(shell.directory.join("streamed"), streamed).unwrap();
+    for copy in ["copy", "small", "streamed"] {
+        assert_eq!(shell.ok(&["get", copy, "k"]), b"new");
+        assert!(shell.ok_text(&["verify", copy]).contains("nothing is lost"));
+        shell.fails(8, &["backup", "s", copy]);
+    }
+    let len = |name: &str| std::fs::metadata(shell.directory.join(name)).unwrap().len();
+    assert!(len("small") < len("copy"));
+    shell.fails(2, &["backup", "s", "-", "--compact"]);
+    // Half a backup must not pass for a whole one.
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    assert_eq!(shell.command(&["backup", "s", "-"]).stdout(full).status().unwrap().code(), Some(8));
+}
+
+#[test]
 fn completions_and_man_pages_know_every_verb() {
     let shell = Shell::new();
     let verbs = [
@@ -243,6 +266,7 @@ fn completions_and_man_pages_know_every_verb() {
         "verify",
         "compact",
         "salvage",
+        "backup",
     ];
     let page = shell.ok_text(&["man"]);
     for shell_name in ["bash", "zsh", "fish", "elvish", "powershell"] {

@@ -77,6 +77,8 @@ verbs! {
     Verify(verbs::verify::Verify),
     /// Rewrite the file without what was replaced or deleted
     Compact(verbs::compact::Compact),
+    /// Copy the store as it is at one moment to another file, or to stdout, while others write
+    Backup(verbs::backup::Backup),
     /// Copy what still verifies of a damaged store to a new one
     Salvage(verbs::salvage::Salvage),
     /// Write completions for a shell to stdout

@@ -1,5 +1,6 @@
 //! The verbs, one a file: what a verb takes, and what it does.
 
+pub mod backup;
 pub mod batch;
 pub mod buckets;
 pub mod cas;

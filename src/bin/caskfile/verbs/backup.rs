@@ -1,0 +1,48 @@
+//! `backup`.
+
+use std::path::PathBuf;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+use crate::open::ReadFrom;
+use crate::report::{plural, readable_bytes};
+use crate::session::Session;
+
+/// Copies the store as it is at one moment, while others read and write. The copy is a store. To restore it, put it in
+/// the original's place while nobody has that open.
+#[derive(clap::Args)]
+pub struct Backup {
+    #[command(flatten)]
+    from: ReadFrom,
+    /// The copy's file, which must not exist; `-` writes it to stdout
+    #[arg(value_name = "COPY", value_hint = clap::ValueHint::FilePath)]
+    to: PathBuf,
+    /// Leave out what was replaced or deleted: a smaller copy, which takes longer
+    #[arg(long)]
+    compact: bool,
+}
+
+impl Backup {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        let to_stdout = self.to.as_os_str() == "-";
+        if to_stdout && session.to_terminal {
+            return Err(Failure::usage("a backup is no text for a terminal").hint("send it to a file or a pipe"));
+        }
+        if to_stdout && self.compact {
+            return Err(Failure::usage("--compact needs a file").hint("leave --compact away, or name a file"));
+        }
+        let cask = self.from.open()?;
+        let backup = match (to_stdout, self.compact) {
+            // A pipe that is closed is an error here: half a backup must not pass for a whole one.
+            (true, _) => cask.backup_to(&mut session.output()?)?,
+            (false, true) => cask.compact_to(&self.to)?,
+            (false, false) => cask.backup(&self.to)?,
+        };
+        let (keys, bytes) = (plural(backup.keys, "key"), readable_bytes(backup.bytes));
+        session.note(format!("copied {keys}, {bytes}"));
+        if session.json && !to_stdout {
+            session.write_json(&serde_json::json!({ "keys": backup.keys, "bytes": backup.bytes }))?;
+        }
+        Ok(Exit::Done)
+    }
+}
