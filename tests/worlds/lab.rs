@@ -1,6 +1,7 @@
 //! Runs a world, and cuts the power at its calls.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -189,9 +190,26 @@ impl Lab {
                 let change = vec![(0, Some(value))];
                 self.write(who, change, || cask.atomic_put(KEYS[0], value.to_le_bytes(), found.as_ref()).map(drop))
             }
-            Op::Compact | Op::Sync => {
-                let told = if op == Op::Sync { cask.sync() } else { cask.compact().map(drop) };
+            Op::Compact | Op::CompactMeanwhile | Op::Sync => {
+                let mut meanwhile = Ok(());
+                let mut others = if op == Op::CompactMeanwhile { 1 } else { 0 };
+                let told = match op {
+                    Op::Sync => cask.sync(),
+                    _ => cask
+                        .compact_with(|_| {
+                            if others > 0 {
+                                others -= 1;
+                                meanwhile = self.act(1 - who, Op::Batch);
+                            }
+                            ControlFlow::Continue(())
+                        })
+                        .map(drop),
+                };
+                meanwhile?;
                 told.map_err(|error| error.to_string())?;
+                if others > 0 {
+                    return Err(String::from("there was no moment in which another process could write"));
+                }
                 let mut scene = self.scene();
                 let position = scene.history.position();
                 scene.history.acknowledge(position);

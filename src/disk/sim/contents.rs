@@ -63,6 +63,12 @@ impl Contents {
         rest.iter().position(|&byte| byte != 0).map(|at| offset + at as u64)
     }
 
+    /// The bytes up to the last one that is not zero.
+    fn written(&self) -> &[u8] {
+        let end = self.data.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        &self.data[..end]
+    }
+
     pub(super) fn to_vec(&self) -> Vec<u8> {
         let mut bytes = self.data.clone();
         bytes.resize(self.len as usize, 0);
@@ -77,11 +83,67 @@ impl From<Vec<u8>> for Contents {
     }
 }
 
-/// Equal bytes have equal hashes, however many of the zeros at their end were written.
+/// Equal bytes are equal, and have equal hashes, however many of the zeros at their end were written.
+impl PartialEq for Contents {
+    fn eq(&self, other: &Contents) -> bool {
+        (self.len, self.written()) == (other.len, other.written())
+    }
+}
+
 impl Hash for Contents {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let written = self.data.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-        state.write(&self.data[..written]);
+        state.write(self.written());
         state.write_u64(self.len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::DefaultHasher;
+
+    use quickcheck::quickcheck;
+
+    use super::*;
+
+    fn number(contents: &Contents) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        contents.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    quickcheck! {
+        /// Whatever is done, it is what a plain vector would be.
+        fn zeros_that_nobody_keeps_are_there_all_the_same(steps: Vec<(u8, u8, u8)>) -> bool {
+            let (mut contents, mut plain) = (Contents::default(), Vec::new());
+            for (what, at, len) in steps {
+                let (start, end) = (usize::from(at), usize::from(at) + usize::from(len));
+                match what % 4 {
+                    0 => {
+                        contents.set_len(start as u64);
+                        plain.resize(start, 0);
+                    }
+                    1 => {
+                        contents.zero(start as u64..end as u64);
+                        plain.iter_mut().take(end).skip(start).for_each(|byte| *byte = 0);
+                    }
+                    // Zeros, too, are written.
+                    _ => {
+                        contents.write(start as u64, &vec![what / 4 % 2; end - start]);
+                        if len > 0 && plain.len() < end {
+                            plain.resize(end, 0);
+                        }
+                        plain.iter_mut().take(end).skip(start).for_each(|byte| *byte = what / 4 % 2);
+                    }
+                }
+            }
+            let mut read = vec![7; 600];
+            let count = contents.read(3, &mut read);
+            let first = plain.iter().skip(3).position(|&byte| byte != 0);
+            contents.to_vec() == plain
+                && contents.len() == plain.len() as u64
+                && read[..count] == *plain.get(3..).unwrap_or_default()
+                && contents.next_data(3) == first.map(|at| at as u64 + 3)
+                && number(&contents) == number(&plain.into())
+        }
     }
 }

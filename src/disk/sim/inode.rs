@@ -171,9 +171,9 @@ impl Inode {
     pub(super) fn fingerprint(&self, hasher: &mut impl Hasher) {
         self.durable.hash(hasher);
         self.unsynced.hash(hasher);
-        if !Arc::ptr_eq(&self.cache, &self.durable) {
-            self.cache.hash(hasher);
-        }
+        // Most of the time they are the same.
+        let differs = !Arc::ptr_eq(&self.cache, &self.durable) && *self.cache != *self.durable;
+        differs.then_some(&*self.cache).hash(hasher);
         (self.attributes, self.durable_attributes, self.write_errors, self.last_error_was_told).hash(hasher);
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{STORE, contents_after_cut, disk_with, open};
 use crate::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
-use crate::disk::{Access, Disk};
+use crate::disk::{Access, Disk, DiskFile};
 
 fn os_error<T>(result: io::Result<T>) -> Option<i32> {
     result.err().and_then(|error| error.raw_os_error())
@@ -27,6 +27,147 @@ fn each_description_hears_of_a_failed_sync_once() {
     for file in [file, other, third, bystander, open(&disk)] {
         file.sync_data().unwrap();
     }
+}
+
+#[test]
+fn what_the_kernel_fails_to_write_back_is_lost_and_told_to_all_who_have_the_file_open_and_to_the_next_if_nobody_was_told()
+ {
+    let (disk, file) = disk_with(b"old");
+    let other = open(&disk.process());
+    file.write_at(0, b"new!").unwrap();
+    disk.fail_writeback(STORE);
+    let late = open(&disk);
+    assert_eq!(os_error(late.sync_data()), Some(libc::EIO), "nobody had been told when it was opened");
+    let later = open(&disk);
+    for file in [&file, &other] {
+        assert_eq!(os_error(file.sync_data()), Some(libc::EIO));
+    }
+    for file in [&file, &other, &late, &later] {
+        file.sync_data().unwrap();
+    }
+    assert_eq!(contents_after_cut(&disk), ["old."], "the length is no data");
+    assert_eq!(disk.contents(STORE).unwrap(), b"new!");
+    disk.fail_writeback("/nothing");
+}
+
+/// One call of each kind, on a file that is there.
+fn calls() -> Vec<(Verb, fn(&SimDisk, &dyn DiskFile) -> io::Result<()>)> {
+    vec![
+        (Verb::Resolve, |disk, _| disk.resolve(Path::new("store")).map(drop)),
+        (Verb::Open, |disk, _| disk.open(Path::new(STORE), Access::Read).map(drop)),
+        (Verb::CreateNew, |disk, _| disk.create_new(Path::new("/new"), 0o600).map(drop)),
+        (Verb::Link, |disk, _| disk.link(Path::new(STORE), Path::new("/second"))),
+        (Verb::Rename, |disk, _| disk.rename(Path::new("/second"), Path::new("/third"))),
+        (Verb::Remove, |disk, _| disk.remove(Path::new("/third"))),
+        (Verb::SyncDir, |disk, _| disk.sync_dir(Path::new("/"))),
+        (Verb::Stat, |disk, _| disk.stat(Path::new(STORE)).map(drop)),
+        (Verb::List, |disk, _| disk.list(Path::new("/"), &"".into()).map(drop)),
+        (Verb::FillRandom, |disk, _| disk.fill_random(&mut [0; 8])),
+        (Verb::ReadAt, |_, file| file.read_at(0, &mut [0; 2]).map(drop)),
+        (Verb::WriteAt, |_, file| file.write_at(0, b"new").map(drop)),
+        (Verb::Len, |_, file| file.len().map(drop)),
+        (Verb::SetLen, |_, file| file.set_len(2)),
+        (Verb::SyncData, |_, file| file.sync_data()),
+        (Verb::SyncAll, |_, file| file.sync_all()),
+        (Verb::NextData, |_, file| file.next_data(0).map(drop)),
+        (Verb::TryLock, |_, file| file.try_lock().map(drop)),
+        (Verb::Unlock, |_, file| file.unlock()),
+        (Verb::FileStat, |_, file| file.stat().map(drop)),
+        (Verb::SetOwnerAndMode, |_, file| file.stat().and_then(|stat| file.set_owner_and_mode(&stat))),
+        (Verb::Map, |_, file| file.map(8).map(drop)),
+    ]
+}
+
+#[test]
+fn every_call_can_fail_with_every_error_once_or_from_then_on() {
+    for errno in [libc::EIO, libc::ENOSPC, libc::EINTR] {
+        for (verb, call) in calls() {
+            let (disk, file) = disk_with(b"old");
+            disk.link(Path::new(STORE), Path::new("/second")).unwrap();
+            disk.link(Path::new(STORE), Path::new("/third")).unwrap();
+            let before = (disk.contents(STORE), disk.paths());
+            disk.fail(When::next().of(verb), Fault::Os(errno), Repeat::Once);
+            assert_eq!(os_error(call(&disk, &*file)), Some(errno), "{verb:?}");
+            assert_eq!((disk.contents(STORE), disk.paths()), before, "{verb:?} has failed and done something");
+            if verb == Verb::Link {
+                disk.remove(Path::new("/second")).unwrap();
+            }
+            call(&disk, &*file).unwrap_or_else(|error| panic!("{verb:?} fails once only: {error}"));
+            disk.fail(When::next().of(verb), Fault::Os(errno), Repeat::Forever);
+            for _ in 0..3 {
+                assert_eq!(os_error(call(&disk, &*file)), Some(errno), "{verb:?}");
+            }
+        }
+    }
+    assert_eq!(calls().len() + 2, Verb::COUNT, "all but the clock and the pause, which have no errors");
+}
+
+#[test]
+fn short_reads_and_writes_can_be_once_or_from_then_on() {
+    let (disk, file) = disk_with(b"old");
+    for (repeat, then) in [(Repeat::Once, 3), (Repeat::Forever, 2)] {
+        disk.clear_faults();
+        disk.fail(When::next().of_any(&[Verb::WriteAt]), Fault::Short(2), repeat);
+        disk.fail(When::next().of_any(&[Verb::ReadAt]), Fault::Short(2), repeat);
+        assert_eq!((file.write_at(0, b"new").unwrap(), file.write_at(0, b"new").unwrap()), (2, then));
+        assert_eq!((file.read_at(0, &mut [0; 3]).unwrap(), file.read_at(0, &mut [0; 3]).unwrap()), (2, then));
+    }
+}
+
+#[test]
+fn two_disks_have_the_same_number_if_and_only_if_nothing_tells_them_apart() {
+    let base = || disk_with(b"old").0;
+    let number = |change: &dyn Fn(&SimDisk)| {
+        let disk = base();
+        change(&disk);
+        disk.fingerprint()
+    };
+    let write = |disk: &SimDisk| assert_eq!(open(disk).write_at(0, b"new").unwrap(), 3);
+    let sync = |disk: &SimDisk| open(disk).sync_all().unwrap();
+    let create = |disk: &SimDisk, name: &str| drop(disk.create_new(Path::new(name), 0o600).unwrap());
+    let different = [
+        number(&|_| {}),
+        number(&write),
+        number(&|disk| {
+            write(disk);
+            sync(disk);
+        }),
+        number(&|disk| open(disk).set_len(4).unwrap()),
+        number(&|disk| create(disk, "/other")),
+        number(&|disk| create(disk, "/another")),
+        number(&|disk| {
+            create(disk, "/other");
+            disk.sync_dir(Path::new("/")).unwrap();
+        }),
+        number(&|disk| {
+            create(disk, "/other");
+            create(disk, "/another");
+        }),
+        number(&|disk| {
+            create(disk, "/other");
+            disk.link(Path::new("/other"), Path::new("/another")).unwrap();
+        }),
+        number(&|disk| disk.remove(Path::new(STORE)).unwrap()),
+        number(&|disk| disk.rename(Path::new(STORE), Path::new("/other")).unwrap()),
+        number(&|disk| disk.fail_writeback(STORE)),
+    ];
+    for (at, one) in different.iter().enumerate() {
+        assert!(!different[at + 1..].contains(one), "{at}");
+    }
+    let detour = number(&|disk| {
+        create(disk, "/other");
+        disk.remove(Path::new("/other")).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        let file = open(disk);
+        file.write_at(0, b"new").unwrap();
+        file.set_len(5000).unwrap();
+        file.set_len(3).unwrap();
+        file.write_at(0, b"old").unwrap();
+        file.sync_all().unwrap();
+    });
+    assert_eq!(detour, different[0], "whatever it took to get there");
+    let synced = number(&|disk| disk.set_contents(STORE, b"new".to_vec()));
+    assert_eq!(synced, different[2]);
 }
 
 #[test]

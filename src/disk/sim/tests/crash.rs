@@ -46,6 +46,72 @@ fn each_sector_and_the_length_survive_by_themselves() {
 }
 
 #[test]
+fn a_write_can_be_torn_between_any_two_bytes_or_sectors_or_pages() {
+    for sector in [1, 512, 4096] {
+        let (disk, file) = disk_with(&vec![b'-'; 3 * sector as usize]);
+        disk.set_sector(sector);
+        // In the middle of the first piece, over the second, and into the third.
+        file.write_at(sector / 2, &vec![b'+'; 2 * sector as usize]).unwrap();
+        let pieces = |contents: &[u8]| -> Vec<bool> {
+            let written = |piece: &[u8]| piece.iter().filter(|&&byte| byte == b'+').count();
+            let whole = disk.contents(STORE).unwrap();
+            contents
+                .chunks(sector as usize)
+                .zip(whole.chunks(sector as usize))
+                .map(|(piece, all)| {
+                    assert!([0, written(all)].contains(&written(piece)), "a piece was torn");
+                    written(piece) > 0
+                })
+                .collect()
+        };
+        let seen = outcomes(&disk, |disk| pieces(&disk.contents(STORE).unwrap()));
+        assert_eq!(seen.len(), if sector == 1 { 4 } else { 8 }, "any of them without any other");
+    }
+}
+
+/// What is lost between two things that were kept reads as what was there before, or as zeros where nothing was.
+#[test]
+fn gaps_hold_older_bytes_or_zeros_and_later_writes_can_survive_earlier_ones() {
+    let (disk, file) = disk_with(b"aaaa");
+    disk.set_sector(2);
+    for (at, bytes) in [(0, b"bb"), (4, b"cc"), (6, b"dd")] {
+        file.write_at(at, bytes).unwrap();
+    }
+    let seen = contents_after_cut(&disk);
+    assert!(seen.contains(&"aaaa..dd".to_string()), "the last one alone: {seen:?}");
+    assert!(seen.contains(&"bbaa".to_string()) && seen.contains(&"aaaa".to_string()));
+}
+
+#[test]
+fn there_are_at_most_as_many_ways_to_be_found_as_the_disk_says() {
+    let (disk, file) = disk_with(b"....");
+    let count = |disk: &SimDisk| {
+        let mut choices = Choices::exhaustive();
+        (1..).find(|_| {
+            disk.reboot(&mut choices);
+            !choices.advance()
+        })
+    };
+    let check = |most: u64| {
+        for sector in [1, 2, 4, 512] {
+            disk.set_sector(sector);
+            let tried = count(&disk).unwrap();
+            assert!(tried <= disk.outcomes() && disk.outcomes() <= most * tried, "{tried} and {}", disk.outcomes());
+        }
+    };
+    assert_eq!((disk.outcomes(), count(&disk)), (1, Some(1)));
+    file.write_at(0, b"ab").unwrap();
+    check(2);
+    file.write_at(2, b"cdef").unwrap();
+    check(4);
+    file.set_len(3).unwrap();
+    check(16);
+    disk.create_new(Path::new("/other"), 0o600).unwrap().write_at(0, b"ab").unwrap();
+    disk.rename(Path::new("/other"), Path::new(STORE)).unwrap();
+    check(64);
+}
+
+#[test]
 fn a_long_write_can_have_made_the_file_longer_by_some_of_its_sectors() {
     let (disk, file) = disk_with(b"a");
     disk.set_sector(2);
