@@ -170,7 +170,7 @@ impl Player {
             PutWithoutSpace => {
                 let full = Fault::Os(libc::ENOSPC);
                 self.disk.fail(When::next().of(Verb::WriteAt).by(&self.disk), Fault::Short(20), Repeat::Once);
-                self.disk.fail(When::next().of(Verb::WriteAt).by(&self.disk), full, Repeat::Once);
+                self.disk.fail(When::nth(2).of(Verb::WriteAt).by(&self.disk), full, Repeat::Once);
                 match self.put(knowledge, KEYS[0], 8) {
                     Err(Error::Io { .. }) => Ok(()),
                     other => other,

@@ -108,6 +108,14 @@ fn every_small_world_survives_every_power_cut() {
     }
 }
 
+#[test]
+fn worlds_with_one_operation_survive_with_every_prelude() {
+    let seen = Arc::<Seen>::default();
+    for number in 0..world::count_of_shortest() {
+        outcome(number, &seen).unwrap();
+    }
+}
+
 /// Lets the allocator keep what a store gives back when it is closed: the next is opened at once.
 fn keep_memory() {
     #[cfg(target_env = "gnu")]

@@ -251,8 +251,20 @@ impl Lab {
         if found == *expected { Ok(()) } else { Err(format!("read {found:?}, expected {expected:?}")) }
     }
 
+    /// A process that is not one of the players puts something.
+    fn put_durably(&self, cask: &Cask) -> Outcome {
+        let history = &mut self.scene().history;
+        history.created = true;
+        let value = history.fresh();
+        cask.put(KEYS[0], value.to_le_bytes()).map_err(|error| error.to_string())?;
+        history.pending = Some(vec![(0, Some(value))]);
+        history.commit(&read_all(cask)?)?;
+        history.acknowledge(history.position());
+        Ok(())
+    }
+
     fn prepare(&mut self, prelude: Prelude) -> Outcome {
-        if matches!(prelude, Prelude::Running | Prelude::Torn | Prelude::MovedInVain) {
+        if !matches!(prelude, Prelude::Nothing | Prelude::LostPages) {
             for who in 0..PROCESSES {
                 self.act(who, Op::Put)?;
             }
@@ -261,35 +273,42 @@ impl Lab {
         let open = || Cask::open_on(Arc::new(other.clone()), STORE, &Config::new()).map_err(|error| error.to_string());
         match prelude {
             Prelude::Nothing | Prelude::Running => {}
-            Prelude::Torn => {
+            Prelude::Torn | Prelude::HalfCut => {
                 let cask = open()?;
-                // The second write is the batch's own: the first is a mark. 100 bytes are two records and a half.
-                other.fail(When::nth(2).of(Verb::WriteAt).by(&other), Fault::Kill(100), Repeat::Once);
+                // After this, the next write is the batch's own. 120 bytes are two records and a half.
+                self.put_durably(&cask)?;
+                other.fail(When::next().of(Verb::WriteAt).by(&other), Fault::Kill(120), Repeat::Once);
                 let mut batch = Batch::new();
                 for key in KEYS {
-                    batch.put(key, [0xff; 8]);
+                    batch.put(key, [0xff; 16]);
                 }
                 cask.write(&batch).err().ok_or("the batch was to be torn")?;
+                if prelude == Prelude::HalfCut {
+                    let cutter = self.disk.process();
+                    cutter.fail(When::next().of(Verb::SetLen).by(&cutter), Fault::Kill(0), Repeat::Once);
+                    let told = Cask::open_on(Arc::new(cutter), STORE, &Config::new());
+                    told.err().ok_or("the cut was to be interrupted")?;
+                }
             }
             Prelude::MovedInVain => {
                 let disk = &self.players[1].disk;
                 disk.fail(When::next().of(Verb::Rename).by(disk), Fault::Os(libc::EIO), Repeat::Once);
                 self.cask(1)?.compact().err().ok_or("the compaction was to fail")?;
             }
+            Prelude::Renamed => {
+                let cask = open()?;
+                // The first one is that of a handle that has not written yet, the second follows the rename.
+                other.fail(When::nth(2).of(Verb::SyncDir).by(&other), Fault::Kill(0), Repeat::Once);
+                cask.compact().err().ok_or("the compactor was to be killed")?;
+            }
             Prelude::LostPages => {
                 let cask = open()?;
+                self.put_durably(&cask)?;
+                other.fail(When::next().of(Verb::SyncData).by(&other), Fault::Os(libc::EIO), Repeat::Once);
                 let mut scene = self.scene();
                 let history = &mut scene.history;
-                history.created = true;
-                let put = |value: u64| cask.put(KEYS[0], value.to_le_bytes()).map_err(|error| error.to_string());
                 let value = history.fresh();
-                put(value)?;
-                history.pending = Some(vec![(0, Some(value))]);
-                history.commit(&read_all(&cask)?)?;
-                history.acknowledge(history.position());
-                other.fail(When::next().of(Verb::SyncData).by(&other), Fault::Os(libc::EIO), Repeat::Once);
-                let value = history.fresh();
-                put(value).err().ok_or("the sync was to fail")?;
+                cask.put(KEYS[0], value.to_le_bytes()).err().ok_or("the sync was to fail")?;
                 history.pending = Some(vec![(0, Some(value))]);
                 history.commit(&read_all(&cask)?)?;
             }

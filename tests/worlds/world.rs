@@ -31,22 +31,33 @@ pub enum Prelude {
     Running,
     /// The same, and a third one was killed while it wrote a batch.
     Torn,
-    /// The same, and the second one's compaction has failed after the log was said to have moved.
+    /// The same, and a fourth one was killed while it cut off what the third had left.
+    HalfCut,
+    /// The same as `Running`, and the second one's compaction has failed after the log was said to have moved.
     MovedInVain,
+    /// The same as `Running`, and a third one's compaction has renamed its file, and it was killed before it synced the directory.
+    Renamed,
     /// A third process has made the store and written, and the sync of its last write has failed: what it wrote is
     /// only in the cache, looks clean, and no sync will bring it to the disk.
     LostPages,
 }
 
-const PRELUDES: [Prelude; 5] =
-    [Prelude::Nothing, Prelude::Running, Prelude::Torn, Prelude::MovedInVain, Prelude::LostPages];
+const PRELUDES: [Prelude; 7] = [
+    Prelude::Nothing,
+    Prelude::Running,
+    Prelude::Torn,
+    Prelude::HalfCut,
+    Prelude::MovedInVain,
+    Prelude::Renamed,
+    Prelude::LostPages,
+];
 
 impl Prelude {
     /// How many operations may follow.
     fn most(self) -> u32 {
         match self {
             Prelude::Nothing | Prelude::Running => 4,
-            Prelude::Torn | Prelude::MovedInVain | Prelude::LostPages => 3,
+            _ => 3,
         }
     }
 
@@ -109,6 +120,11 @@ impl Family {
 /// How many worlds there are.
 pub fn count() -> u64 {
     Family::all().map(|family| family.size()).sum()
+}
+
+/// How many worlds have one operation: those with the lowest numbers.
+pub fn count_of_shortest() -> u64 {
+    Family::all().filter(|family| family.len == 1).map(|family| family.size()).sum()
 }
 
 /// The world with this number.

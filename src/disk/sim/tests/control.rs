@@ -50,8 +50,10 @@ fn what_the_kernel_fails_to_write_back_is_lost_and_told_to_all_who_have_the_file
     disk.fail_writeback("/nothing");
 }
 
+type Call = fn(&SimDisk, &dyn DiskFile) -> io::Result<()>;
+
 /// One call of each kind, on a file that is there.
-fn calls() -> Vec<(Verb, fn(&SimDisk, &dyn DiskFile) -> io::Result<()>)> {
+fn calls() -> Vec<(Verb, Call)> {
     vec![
         (Verb::Resolve, |disk, _| disk.resolve(Path::new("store")).map(drop)),
         (Verb::Open, |disk, _| disk.open(Path::new(STORE), Access::Read).map(drop)),
