@@ -313,7 +313,7 @@ fn treating_a_damaged_file_as_empty() {
         disk.set_contents(STORE, bytes.clone());
         for read_only in [true, false] {
             let told = Cask::open_on(Arc::new(disk.process()), STORE, &Config::new().read_only(read_only));
-            let told = told.err().expect("it is no store, and was one");
+            let told = told.expect_err("it is no store, and was one");
             assert!(
                 matches!(
                     told,
