@@ -11,7 +11,7 @@ mod layout;
 use bytes::{FileBytes, record};
 use caskfile::{Cask, Config, Durability, ReadMode, salvage};
 use common::TempDir;
-use layout::{MORE, PUT, SYNCED_TO};
+use layout::{MORE, PUT, SYNCED, SYNCED_TO};
 
 /// The bytes of a closed store that holds one pair.
 fn store_with_one_pair(dir: &TempDir) -> Vec<u8> {
@@ -59,4 +59,17 @@ fn a_loss_behind_the_last_byte_that_is_not_zero_has_no_negative_length() {
     let report = salvage(dir.join("damaged"), dir.join("rescued")).unwrap();
     assert_eq!(report.losses.iter().map(|loss| (loss.start, loss.end)).collect::<Vec<_>>(), [(end, end)]);
     assert_eq!(Cask::open(dir.join("rescued")).unwrap().get("key").unwrap().value, b"value");
+}
+
+/// `SYNCED` where a batch should go on: the record that carries it is sound, and begins a group of its own. Salvage took
+/// it for the damaged record, and lost it. Found by the reader in docs/reader.
+#[test]
+fn salvage_keeps_the_record_that_shows_that_a_batch_was_broken_off() {
+    let dir = TempDir::new();
+    let begun = FileBytes::new(0).push(record(MORE, PUT, 1, b"\0begun", b"1"));
+    let file = begun.push(record(SYNCED, PUT, 2, b"\0sound", b"2"));
+    std::fs::write(dir.join("damaged"), file.end()).unwrap();
+    let report = salvage(dir.join("damaged"), dir.join("rescued")).unwrap();
+    assert_eq!((report.keys, report.losses.len()), (2, 1));
+    assert_eq!(Cask::open(dir.join("rescued")).unwrap().get("sound").unwrap().value, b"2");
 }

@@ -238,6 +238,8 @@ impl Survey {
         }
         let record = self.record_at(log, stop.at)?;
         let from = match record {
+            // A record that begins a group, where a batch should go on: sound, but for where it stands.
+            Some((_, true)) if damage == Damage::BrokenBatch => stop.at,
             // Its header is true, so what lies behind that is its body and no place to look for others.
             Some((header, true)) => stop.at + header.padded_len(),
             _ => stop.at.max(stop.unit + ALIGNMENT),
