@@ -134,6 +134,21 @@ fn long_work_has_a_progress_bar_on_a_terminal_and_none_in_a_pipe() {
 }
 
 #[test]
+fn something_turns_while_a_command_waits_for_another_writer() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", "v"]);
+    let exclusive = caskfile::Config::new().lock_mode(caskfile::LockMode::Exclusive);
+    let holder = caskfile::Cask::open_with(shell.directory.join("s"), &exclusive).unwrap();
+    let line = ["put", "s", "k", "w", "--timeout", "800ms"];
+    let shown = on_terminal(&shell, &line, &[("NO_COLOR", "1")]);
+    assert!(shown.contains("opening") && shown.contains("locked"), "{shown:?}");
+    assert!(!shell.fails(4, &line).contains("opening"));
+    // What is quick shows nothing.
+    assert_eq!(on_terminal(&shell, &["get", "s", "k"], &[]), "v\n");
+    holder.close().unwrap();
+}
+
+#[test]
 fn who_types_a_value_is_told_how_to_end_it() {
     let shell = Shell::new();
     let (mut ours, theirs) = terminal();

@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use caskfile::{Cask, Config, Durability, LockMode};
 
 use crate::escape::escaped;
 use crate::failure::Result;
+use crate::progress::while_busy;
 use crate::session::Session;
 
 /// The store of a verb that only reads. It is opened read-only: no lock is taken, and not a byte changes.
@@ -20,9 +21,14 @@ pub struct ReadFrom {
 }
 
 impl ReadFrom {
-    pub fn open(&self) -> Result<Cask> {
-        Ok(Cask::open_with(&self.store, &Config::new().read_only(true))?)
+    pub fn open(&self, session: &Session) -> Result<Cask> {
+        open(session, &self.store, &Config::new().read_only(true))
     }
+}
+
+/// Opening reads the whole file, and may have to wait for the lock.
+fn open(session: &Session, path: &Path, config: &Config) -> Result<Cask> {
+    Ok(while_busy(session, "opening", false, || Cask::open_with(path, config))?)
 }
 
 /// Which bucket a verb looks into.
@@ -95,10 +101,10 @@ impl WriteTo {
             .lock_mode(if self.exclusive { LockMode::Exclusive } else { LockMode::PerWrite })
             .create(false);
         if missing == Missing::Refuse {
-            return Ok(Cask::open_with(&self.store, &config)?);
+            return open(session, &self.store, &config);
         }
         let was_there = self.store.metadata().is_ok_and(|metadata| metadata.len() > 0);
-        let cask = Cask::open_with(&self.store, &config.create(true))?;
+        let cask = open(session, &self.store, &config.create(true))?;
         if !was_there {
             session.note(format!("created {}", self.store.display()));
         }

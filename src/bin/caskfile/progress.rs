@@ -1,5 +1,6 @@
 //! A progress bar on stderr, for people only.
 
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -59,7 +60,35 @@ impl Drop for Progress {
     }
 }
 
-/// Without colours, so there are none to turn off.
+/// Does work that does not tell how far it is; when it takes longer, something turns meanwhile.
+pub fn while_busy<T>(session: &Session, what: &'static str, to_stdout: bool, work: impl FnOnce() -> T) -> T {
+    if !session.shows_progress(to_stdout) {
+        return work();
+    }
+    std::thread::scope(|scope| {
+        let (working, done) = channel::<()>();
+        scope.spawn(move || {
+            let mut bar = None;
+            let mut wait = PATIENCE;
+            while done.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                bar.get_or_insert_with(|| spinner(what)).tick();
+                wait = TICK;
+            }
+            bar.inspect(ProgressBar::finish_and_clear);
+        });
+        let result = work();
+        drop(working);
+        result
+    })
+}
+
+/// How often something turns.
+const TICK: Duration = Duration::from_millis(100);
+
+fn spinner(what: &'static str) -> ProgressBar {
+    bar_like("{msg} {spinner} {elapsed}", None, what)
+}
+
 fn new_bar(unit: Unit, total: Option<u64>, what: &'static str) -> ProgressBar {
     let figures = match (unit, total) {
         (Unit::Bytes, Some(_)) => "{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}",
@@ -71,7 +100,12 @@ fn new_bar(unit: Unit, total: Option<u64>, what: &'static str) -> ProgressBar {
         Some(_) => format!("{{msg}} [{{bar:30}}] {{percent:>3}} %  {figures}, {{eta}} left"),
         None => format!("{{msg}} {{spinner}} {figures}, {{elapsed}}"),
     };
-    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar_like(&template, total, what)
+}
+
+/// Without colours, so there are none to turn off.
+fn bar_like(template: &str, total: Option<u64>, what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr())
         .with_style(style.progress_chars("=> ").tick_chars("|/-\\ "))
         .with_message(what)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::open::ReadFrom;
+use crate::progress::while_busy;
 use crate::report::{plural, readable_bytes};
 use crate::session::Session;
 
@@ -31,13 +32,14 @@ impl Backup {
         if to_stdout && self.compact {
             return Err(Failure::usage("--compact needs a file").hint("leave --compact away, or name a file"));
         }
-        let cask = self.from.open()?;
-        let backup = match (to_stdout, self.compact) {
+        let cask = self.from.open(session)?;
+        let mut output = session.output()?;
+        let backup = while_busy(session, "copying", to_stdout, || match (to_stdout, self.compact) {
             // A pipe that is closed is an error here: half a backup must not pass for a whole one.
-            (true, _) => cask.backup_to(&mut session.output()?)?,
-            (false, true) => cask.compact_to(&self.to)?,
-            (false, false) => cask.backup(&self.to)?,
-        };
+            (true, _) => cask.backup_to(&mut output),
+            (false, true) => cask.compact_to(&self.to),
+            (false, false) => cask.backup(&self.to),
+        })?;
         let (keys, bytes) = (plural(backup.keys, "key"), readable_bytes(backup.bytes));
         session.note(format!("copied {keys}, {bytes}"));
         if session.json && !to_stdout {

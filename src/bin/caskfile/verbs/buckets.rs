@@ -17,7 +17,7 @@ pub struct Buckets {
 
 impl Buckets {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        let cask = self.from.open()?;
+        let cask = self.from.open(session)?;
         let mut buckets = Vec::new();
         for bucket in cask.scan_buckets()? {
             let (name, pairs) = bucket?;

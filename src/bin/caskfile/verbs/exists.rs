@@ -22,7 +22,7 @@ pub struct Exists {
 impl Exists {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let (bucket, key) = (self.bucket.name(session)?, session.bytes(&self.key)?);
-        let exists = self.from.open()?.bucket(bucket)?.exists(key)?;
+        let exists = self.from.open(session)?.bucket(bucket)?.exists(key)?;
         if session.json {
             session.write_json(&json!({ "exists": exists }))?;
         }

@@ -32,7 +32,7 @@ impl Export {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let format = self.format.format(None)?;
         let chosen = self.bucket.chosen(session)?;
-        let cask = self.from.open()?;
+        let cask = self.from.open(session)?;
         let mut progress = Progress::new(session, "exporting", Unit::Keys, Some(cask.stats()?.keys), true);
         let mut to =
             Writer { format, output: session.output()?, line: Vec::new(), written: 0, progress: &mut progress };

@@ -29,7 +29,7 @@ pub struct Get {
 impl Get {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let (bucket, key) = (self.bucket.name(session)?, session.bytes(&self.key)?);
-        let cask = self.from.open()?.bucket(bucket)?;
+        let cask = self.from.open(session)?.bucket(bucket)?;
         let pair = match cask.get(&key) {
             Err(caskfile::Error::KeyNotFound) => {
                 let (store, shown) = (self.from.store.display(), escaped(&key));

@@ -46,7 +46,7 @@ pub struct List {
 
 impl List {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        let cask = self.from.open()?.bucket(self.bucket.name(session)?)?;
+        let cask = self.from.open(session)?.bucket(self.bucket.name(session)?)?;
         let mut pairs = self.pairs(&cask, session)?;
         let (mut output, mut line) = (session.output()?, Vec::new());
         let mut left = self.limit.unwrap_or(u64::MAX);

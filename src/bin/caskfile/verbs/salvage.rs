@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::exit::Exit;
 use crate::failure::Result;
+use crate::progress::while_busy;
 use crate::session::Session;
 
 /// Copies every pair that still verifies to a new store, and says what was lost. The damaged file stays as it is. A key
@@ -20,7 +21,8 @@ pub struct Salvage {
 
 impl Salvage {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        session.write_report(&caskfile::salvage(&self.from, &self.to)?)?;
+        let report = while_busy(session, "salvaging", false, || caskfile::salvage(&self.from, &self.to))?;
+        session.write_report(&report)?;
         Ok(Exit::Done)
     }
 }

@@ -14,7 +14,7 @@ pub struct Stats {
 
 impl Stats {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        let stats = self.from.open()?.stats()?;
+        let stats = self.from.open(session)?.stats()?;
         Report::default()
             .count("keys", stats.keys)
             .count("records", stats.records)

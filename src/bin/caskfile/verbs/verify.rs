@@ -5,6 +5,7 @@ use caskfile::Error;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::open::ReadFrom;
+use crate::progress::while_busy;
 use crate::report::{plural, readable_bytes};
 use crate::session::Session;
 
@@ -19,7 +20,7 @@ pub struct Verify {
 impl Verify {
     pub fn run(self, session: &Session) -> Result<Exit> {
         // Not an open store, which a damaged file would not make.
-        match caskfile::verify(&self.from.store) {
+        match while_busy(session, "verifying", false, || caskfile::verify(&self.from.store)) {
             Err(error @ Error::Damaged { .. }) => {
                 let Error::Damaged { report, .. } = &error else { return Err(error.into()) };
                 session.write_report(report)?;
