@@ -2,13 +2,14 @@
 # The speed and the peak memory of `caskfile import` and `caskfile export`, beside those of sqlite3's `.import` and of
 # a `SELECT` in its shell, on the same file and in the same run.
 #
-#     sh benches/cli-import.sh [RECORDS [ROUNDS]]      default: 1000000 3
+#     sh benches/cli-import.sh [RECORDS [ROUNDS [random|sorted]]]      default: 1000000 3 random
 #
-# The file has a record a line: a random key of 16 bytes, a tab, a value of 100 bytes. 8,500,000 records are 1 GB. Both
+# The file has a record a line: a key of 16 bytes, a tab, a value of 100 bytes. 8,500,000 records are 1 GB. The keys
+# come in random order, or, as a B-tree has it easiest, in their own. Both
 # programs write all of it and sync once, at the end; sqlite3 keeps a table with the key as its primary key, WITHOUT
 # ROWID, in one transaction, as its shell does by itself. The rounds take turns; shown is the median of each. Peak
 # memory is the largest resident set, to which for caskfile the mapped pages of the store's file count, which the
-# operating system shares and takes back as it likes; `VmHWM` cannot tell them apart.
+# operating system shares and takes back as it likes.
 #
 # Needs cargo, GNU time (/usr/bin/time) and sqlite3, in Debian's packages of these names; without sqlite3, its rows are
 # left out. Everything lies in a temporary directory under $TMPDIR, with room for six times the file.
@@ -16,6 +17,7 @@ set -eu
 
 records=${1:-1000000}
 rounds=${2:-3}
+order=${3:-random}
 here=$(cd "$(dirname "$0")/.." && pwd)
 [ -x /usr/bin/time ] || {
     echo "cli-import: /usr/bin/time is missing: apt-get install time" >&2
@@ -27,15 +29,15 @@ caskfile=${CARGO_TARGET_DIR:-$here/target}/release/caskfile
 directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT
 cd "$directory"
-awk -v records="$records" 'BEGIN {
+awk -v records="$records" -v order="$order" 'BEGIN {
     srand(1)
     for (i = 0; i < records; i++) {
-        key = sprintf("%08d%08d", rand() * 1e8, rand() * 1e8)
+        key = order == "sorted" ? sprintf("%016d", i) : sprintf("%08d%08d", rand() * 1e8, rand() * 1e8)
         printf "%s\t%s%s%s%s%s%s%04d\n", key, key, key, key, key, key, key, i % 10000
     }
 }' > input.tsv
 bytes=$(wc -c < input.tsv)
-echo "$records records, $bytes bytes; $(nproc) processors"
+echo "$records records, $bytes bytes, keys in $order order; $(nproc) processors"
 
 # Runs a command, and notes its seconds and KiB under a name.
 measure() {
