@@ -30,10 +30,11 @@ fn long_help() -> String {
 }
 
 macro_rules! verbs {
-    ($($(#[$doc:meta])* $name:ident($type:path)),* $(,)?) => {
+    ($($(#[$attribute:meta])* $name:ident($type:path)),* $(,)?) => {
+        /// What each verb does is said where its arguments are.
         #[derive(Subcommand)]
         pub enum Verb {
-            $($(#[$doc])* $name($type)),*
+            $($(#[$attribute])* $name($type)),*
         }
 
         impl Verb {
@@ -47,43 +48,25 @@ macro_rules! verbs {
 }
 
 verbs! {
-    /// Set the value of a key
     Put(verbs::put::Put),
-    /// Write the value of a key to stdout: its bytes as they are, or something readable on a terminal
     Get(verbs::get::Get),
-    /// Remove keys; removing one that is absent is no error
     Delete(verbs::delete::Delete),
-    /// Tell by the exit code whether a key is there: 0 if it is, 1 if not
     Exists(verbs::exists::Exists),
-    /// List keys and values in the order of the keys
     #[command(visible_alias = "ls")]
     List(verbs::list::List),
-    /// Set a value only if nobody changed the key meanwhile, and print its new index
     #[command(visible_alias = "compare-and-swap")]
     Cas(verbs::cas::Cas),
-    /// Remove all keys that start with a prefix
     DeletePrefix(verbs::delete_prefix::DeletePrefix),
-    /// List the buckets, and how many keys each has
     Buckets(verbs::buckets::Buckets),
-    /// Apply operations from stdin together or not at all, with conditions
     Batch(verbs::batch::Batch),
-    /// Read pairs from a file or stdin into the store, as many as there are
     Import(verbs::import::Import),
-    /// Write all pairs to stdout, as they were at one moment
     Export(verbs::export::Export),
-    /// Show how many keys there are, how large the file is, and how much of it compaction would give back
     Stats(verbs::stats::Stats),
-    /// Read the whole file and check every record
     Verify(verbs::verify::Verify),
-    /// Rewrite the file without what was replaced or deleted
     Compact(verbs::compact::Compact),
-    /// Copy the store as it is at one moment to another file, or to stdout, while others write
     Backup(verbs::backup::Backup),
-    /// Copy what still verifies of a damaged store to a new one
     Salvage(verbs::salvage::Salvage),
-    /// Write completions for a shell to stdout
     Completions(verbs::completions::Completions),
-    /// Write the man page to stdout, in roff
     Man(verbs::man::Man),
 }
 
@@ -121,8 +104,11 @@ mod tests {
     fn the_command_line_is_consistent_and_every_verb_says_what_it_does() {
         let command = Cli::command();
         command.clone().debug_assert();
+        // What is said of a group of arguments must not pass for what a verb does.
+        let mut abouts = std::collections::HashSet::new();
         for verb in command.get_subcommands() {
-            assert!(verb.get_about().is_some(), "{}", verb.get_name());
+            let about = verb.get_about().unwrap_or_else(|| panic!("{} says nothing", verb.get_name())).to_string();
+            assert!(abouts.insert(about.clone()) && !about.ends_with('.'), "{}: {about}", verb.get_name());
         }
     }
 }

@@ -10,7 +10,7 @@ const PIECE: usize = 1 << 20;
 
 /// The longest line: a value of the largest size, all of it escaped, and a little more. Memory is taken as a line
 /// grows, not before.
-const LONGEST_LINE: usize = (4 << 30) + PIECE;
+const LONGEST_LINE: u64 = (4 << 30) + PIECE as u64;
 
 /// Reads a stream in pieces of whole lines.
 ///
@@ -40,10 +40,10 @@ impl Lines {
                 if lines_end.is_some() {
                     break;
                 }
-                if self.filled >= LONGEST_LINE {
+                if self.filled as u64 >= LONGEST_LINE {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "a line of more than 4 GiB"));
                 }
-                self.buffer.resize((2 * self.filled).min(LONGEST_LINE), 0);
+                self.buffer.resize(2 * self.filled, 0);
             }
             if lines_end.is_some() && !self.has_more_now()? {
                 break;

@@ -9,8 +9,9 @@ use crate::progress::while_busy;
 use crate::report::{plural, readable_bytes};
 use crate::session::Session;
 
-/// Copies the store as it is at one moment, while others read and write. The copy is a store. To restore it, put it in
-/// the original's place while nobody has that open.
+/// Copy the store as it is at one moment to another file, or to stdout, while others write
+///
+/// The copy is a store. To restore it, put it in the original's place while nobody has that open.
 #[derive(clap::Args)]
 pub struct Backup {
     #[command(flatten)]

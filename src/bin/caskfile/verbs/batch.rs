@@ -15,14 +15,17 @@ use crate::record::{Change, Condition, Operation};
 use crate::report::plural;
 use crate::session::Session;
 
+/// Apply operations from stdin together or not at all, with conditions
+///
 /// Each line is one operation:
 ///
 ///   {"op":"put","key":"a","value":"b"}
 ///   {"op":"delete","key":"a"}
 ///   {"op":"check","key":"a","if_absent":true}
 ///
-/// A put or a delete may have a condition, too: "if_index":N or "if_absent":true. Conditions speak of the store as it
-/// is before the batch. A line may name its bucket: "bucket":"log".
+/// A put or a delete may have a condition, too: "if_index":N or
+/// "if_absent":true. Conditions speak of the store as it is before the batch.
+/// A line may name its bucket: "bucket":"log".
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Batch {

@@ -9,6 +9,7 @@ use crate::open::ReadFrom;
 use crate::record::Line;
 use crate::session::{Session, stdout_failure};
 
+/// List the buckets, and how many keys each has
 #[derive(clap::Args)]
 pub struct Buckets {
     #[command(flatten)]

@@ -13,6 +13,7 @@ use crate::open::{Bucket, Missing, WriteTo};
 use crate::session::{Session, stdout_failure};
 use crate::value::Value;
 
+/// Set a value only if nobody changed the key meanwhile, and print its new index
 #[derive(clap::Args)]
 #[command(
     override_usage = "caskfile cas [OPTIONS] <--if-index INDEX | --if-absent> <STORE> <KEY> <VALUE | - | --file PATH>"

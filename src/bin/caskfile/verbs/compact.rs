@@ -12,6 +12,8 @@ use crate::progress::{Progress, Unit};
 use crate::report::Report;
 use crate::session::Session;
 
+/// Rewrite the file without what was replaced or deleted
+///
 /// Others may read and write meanwhile. Ctrl-C leaves the store as it was.
 #[derive(clap::Args)]
 pub struct Compact {

@@ -9,6 +9,8 @@ use crate::exit::Exit;
 use crate::failure::Result;
 use crate::session::{Session, stdout_failure};
 
+/// Write completions for a shell to stdout
+///
 /// For bash: caskfile completions bash > ~/.local/share/bash-completion/completions/caskfile
 #[derive(clap::Args)]
 pub struct Completions {

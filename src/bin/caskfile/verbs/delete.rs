@@ -11,6 +11,7 @@ use crate::open::{Bucket, Missing, WriteTo};
 use crate::session::Session;
 use crate::verbs::cas;
 
+/// Remove keys; removing one that is absent is no error
 #[derive(clap::Args)]
 pub struct Delete {
     #[command(flatten)]

@@ -10,6 +10,7 @@ use crate::open::{Bucket, Missing, WriteTo};
 use crate::report::plural;
 use crate::session::Session;
 
+/// Remove all keys that start with a prefix
 #[derive(clap::Args)]
 pub struct DeletePrefix {
     #[command(flatten)]

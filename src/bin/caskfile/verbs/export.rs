@@ -15,8 +15,9 @@ use crate::session::{Output, Session, stdout_failure};
 /// How often the progress bar is told.
 const PAIRS_PER_LOOK: u64 = 1024;
 
-/// All pairs of all buckets, as they were at one moment, in the order of their keys: what `caskfile import` reads into
-/// another store. With --bucket it is the pairs of one bucket, and the lines do not name it, so that they can go into
+/// Write all pairs to stdout, as they were at one moment
+///
+/// The pairs of all buckets, in the order of their keys: what `caskfile import` reads into another store. With --bucket it is the pairs of one bucket, and the lines do not name it, so that they can go into
 /// any other.
 #[derive(clap::Args)]
 pub struct Export {

@@ -13,6 +13,7 @@ use crate::record::Line;
 use crate::report::plural;
 use crate::session::{Session, stdout_failure};
 
+/// Write the value of a key to stdout: its bytes as they are, or something readable on a terminal
 #[derive(clap::Args)]
 pub struct Get {
     #[command(flatten)]

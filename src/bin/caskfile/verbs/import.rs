@@ -23,14 +23,16 @@ use crate::progress::{Progress, Unit};
 use crate::report::plural;
 use crate::session::Session;
 
-/// Each line of the input becomes a pair; of two with one key the later one counts. The input is written in batches, so
+/// Read pairs from a file or stdin into the store, as many as there are
+///
+/// Each line of the input becomes a pair; of two with one key the later one counts. A line that names a bucket goes
+/// there, the others to that of --bucket. The input is written in batches, so
 /// that other writers come in between. If it is stopped, by Ctrl-C or by an error, it says how many lines are stored,
 /// and --skip goes on behind them.
 #[derive(clap::Args)]
 pub struct Import {
     #[command(flatten)]
     to: WriteTo,
-    /// The bucket of lines that name none [default: the one without a name]
     #[command(flatten)]
     bucket: Bucket,
     /// The file to read; `-` is stdin

@@ -13,6 +13,7 @@ use crate::open::{Bucket, ReadFrom};
 use crate::record::Line;
 use crate::session::{Session, stdout_failure};
 
+/// List keys and values in the order of the keys
 #[derive(clap::Args)]
 pub struct List {
     #[command(flatten)]

@@ -9,6 +9,8 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::session::{Session, stdout_failure};
 
+/// Write the man page to stdout, in roff
+///
 /// To read it: caskfile man | man -l -
 #[derive(clap::Args)]
 pub struct Man {

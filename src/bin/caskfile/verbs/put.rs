@@ -11,6 +11,7 @@ use crate::open::{Bucket, Missing, WriteTo};
 use crate::session::Session;
 use crate::value::Value;
 
+/// Set the value of a key
 #[derive(clap::Args)]
 #[command(override_usage = "caskfile put [OPTIONS] <STORE> <KEY> <VALUE | - | --file PATH>")]
 pub struct Put {

@@ -7,7 +7,9 @@ use crate::failure::Result;
 use crate::progress::while_busy;
 use crate::session::Session;
 
-/// Copies every pair that still verifies to a new store, and says what was lost. The damaged file stays as it is. A key
+/// Copy what still verifies of a damaged store to a new one
+///
+/// It says what was lost, and the damaged file stays as it is. A key
 /// whose newest value was lost may come back with an older one, and one whose deletion was lost may come back.
 #[derive(clap::Args)]
 pub struct Salvage {

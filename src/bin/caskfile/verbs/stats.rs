@@ -6,6 +6,7 @@ use crate::open::ReadFrom;
 use crate::report::Report;
 use crate::session::Session;
 
+/// Show how many keys there are, how large the file is, and how much of it compaction would give back
 #[derive(clap::Args)]
 pub struct Stats {
     #[command(flatten)]

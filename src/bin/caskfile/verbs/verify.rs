@@ -9,8 +9,9 @@ use crate::progress::while_busy;
 use crate::report::{plural, readable_bytes};
 use crate::session::Session;
 
-/// Reads the whole file and checks every record, beside whoever writes to it, and shows what is damaged and which keys
-/// are lost. Damage ends with exit code 5; a torn tail, as a crash leaves it, is no damage.
+/// Read the whole file and check every record
+///
+/// It works beside whoever writes to the file, and shows what is damaged and which keys are lost. Damage ends with exit code 5; a torn tail, as a crash leaves it, is no damage.
 #[derive(clap::Args)]
 pub struct Verify {
     #[command(flatten)]
