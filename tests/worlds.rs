@@ -45,7 +45,7 @@ impl Chosen {
 }
 
 /// So that the default takes seconds.
-const DEFAULT_STEP: u64 = 997;
+const DEFAULT_STEP: u64 = 4001;
 
 fn threads() -> usize {
     std::env::var("CASKFILE_THREADS").map_or(1, |text| text.parse().expect("CASKFILE_THREADS is a number"))

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use caskfile::disk::{Access, Disk, DiskFile, FileStat, Map, RealDisk};
@@ -38,6 +39,8 @@ pub struct HookedDisk {
     pub random: Option<u8>,
     /// Each write is made in two halves, with a call of the hook in between under the name [`HALFWAY`].
     pub halve_writes: bool,
+    /// Reads and writes handle no more bytes than this. The hook may change it before every call.
+    pub most: Arc<AtomicUsize>,
     /// Every file that is opened or created, which is never closed then: as if a child had been forked at any moment.
     pub never_closed: Option<Mutex<Vec<Arc<dyn DiskFile>>>>,
 }
@@ -53,7 +56,8 @@ impl HookedDisk {
 
     /// A disk whose hook is told all about calls.
     pub fn watched(hook: impl Fn(&Call<'_>) -> io::Result<()> + Send + Sync + 'static) -> HookedDisk {
-        HookedDisk { hook: Arc::new(hook), random: None, halve_writes: false, never_closed: None }
+        let most = Arc::new(AtomicUsize::new(usize::MAX));
+        HookedDisk { hook: Arc::new(hook), random: None, halve_writes: false, most, never_closed: None }
     }
 
     fn file(&self, path: &Path, file: io::Result<Arc<dyn DiskFile>>) -> io::Result<Arc<dyn DiskFile>> {
@@ -61,8 +65,8 @@ impl HookedDisk {
         if let Some(never_closed) = &self.never_closed {
             never_closed.lock().unwrap().push(Arc::clone(&file));
         }
-        let (path, hook) = (path.to_owned(), Arc::clone(&self.hook));
-        Ok(Arc::new(HookedFile { file, path, hook, halve_writes: self.halve_writes }))
+        let (path, hook, most) = (path.to_owned(), Arc::clone(&self.hook), Arc::clone(&self.most));
+        Ok(Arc::new(HookedFile { file, path, hook, halve_writes: self.halve_writes, most }))
     }
 }
 
@@ -71,9 +75,14 @@ struct HookedFile {
     path: PathBuf,
     hook: Hook,
     halve_writes: bool,
+    most: Arc<AtomicUsize>,
 }
 
 impl HookedFile {
+    fn limit(&self, asked: usize) -> usize {
+        self.most.load(Ordering::SeqCst).min(asked)
+    }
+
     fn before(&self, name: &'static str) -> io::Result<()> {
         (self.hook)(&Call::on(name, &self.path))
     }
@@ -142,12 +151,14 @@ impl Disk for HookedDisk {
 impl DiskFile for HookedFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.before("read_at")?;
-        self.file.read_at(offset, buffer)
+        let limit = self.limit(buffer.len());
+        self.file.read_at(offset, &mut buffer[..limit])
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         let call = |name, at, bytes| Call { name, path: &self.path, at, bytes };
         (self.hook)(&call("write_at", offset, bytes))?;
+        let bytes = &bytes[..self.limit(bytes.len())];
         if !self.halve_writes {
             return self.file.write_at(offset, bytes);
         }
