@@ -13,9 +13,15 @@ const LARGEST_STEP: u64 = 64 << 20;
 /// On every file system, a block of a file starts at a multiple of this.
 const SMALLEST_BLOCK: u64 = 512;
 
+/// Files are extended in pieces of this many bytes.
+const STEP_UNIT: u64 = 4 << 10;
+
+/// The part of the log's length by which it is extended.
+const STEP_PART: u64 = 4;
+
 /// Extends by a quarter of the log's length, so that small stores stay small and large ones are seldom extended.
 fn extension_step(log_end: u64) -> u64 {
-    (log_end / 4).clamp(SMALLEST_STEP, LARGEST_STEP).next_multiple_of(4096)
+    (log_end / STEP_PART).clamp(SMALLEST_STEP, LARGEST_STEP).next_multiple_of(STEP_UNIT)
 }
 
 /// Writes a finished group, its end mark included, at `offset`.
@@ -129,5 +135,18 @@ mod tests {
         assert_eq!(extension_step(64), 64 << 10);
         assert_eq!(extension_step(4 << 20), 1 << 20);
         assert_eq!(extension_step(1 << 40), 64 << 20);
+    }
+
+    #[test]
+    fn the_page_knows_the_steps_and_the_blocks() {
+        use super::super::testing::page_says;
+
+        let (least, most, unit) = (SMALLEST_STEP >> 10, LARGEST_STEP >> 20, STEP_UNIT >> 10);
+        assert_eq!(STEP_PART, 4);
+        assert!(page_says(&format!(
+            "by a quarter of the log's length, at least {least} KiB and at most {most} MiB, in whole {unit} KiB"
+        )));
+        assert!(page_says(&format!("at a multiple of {SMALLEST_BLOCK}, or where the file does not reach yet")));
+        assert!(page_says(&format!("write {} bytes of {:#04x} at *e*", CUT_MARK.len(), CUT_MARK[0])));
     }
 }

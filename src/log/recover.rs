@@ -332,6 +332,15 @@ mod tests {
     }
 
     #[test]
+    fn the_page_knows_the_names_of_siblings() {
+        use super::super::testing::page_says;
+
+        for kind in [TORN, TEMPORARY] {
+            assert!(page_says(&format!("`NAME.{kind}-` with {DIGITS} hexadecimal digits")), "{kind}");
+        }
+    }
+
+    #[test]
     fn what_is_cut_off_is_kept_byte_for_byte_beside_the_store() {
         use super::super::testing::PATH;
         use crate::disk::Access;

@@ -82,3 +82,10 @@ pub(crate) fn open(bytes: Vec<u8>) -> LogFile {
     let file = disk.open(&path, Access::ReadWrite).unwrap();
     LogFile::open(file, &path).unwrap()
 }
+
+/// Whether docs/FORMAT.md has these words, wherever its lines are broken: numbers on the page that no file shows are
+/// compared with the code here and there.
+pub(crate) fn page_says(words: &str) -> bool {
+    let page = include_str!("../../docs/FORMAT.md");
+    page.split_whitespace().collect::<Vec<_>>().join(" ").contains(words)
+}
