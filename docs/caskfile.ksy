@@ -1,0 +1,128 @@
+meta:
+  id: caskfile
+  title: caskfile, a single-file append-only log store
+  file-extension: cask
+  endian: le
+  license: MIT OR Apache-2.0
+doc: |
+  The bytes of FORMAT.md, version 1.0, which see. This describes where everything lies. It checks no checksums, so it
+  takes bytes of a torn tail for a record if they stand in its place: what counts, only a reader of FORMAT.md can say.
+seq:
+  - id: header
+    type: file_header
+  - id: records
+    type: record
+    repeat: until
+    repeat-until: _.is_end_mark or _io.eof
+    if: not _io.eof
+types:
+  file_header:
+    seq:
+      - id: magic
+        contents: [0xca, 0x53, 0x4b, 0x46, 0x0d, 0x0a, 0x1a, 0x0a]
+      - id: major
+        type: u2
+        valid: 1
+      - id: minor
+        type: u2
+      - id: reserved
+        size: 4
+      - id: file_id
+        size: 16
+      - id: base_index
+        type: u8
+        valid:
+          max: '0x3fffffffffffffff'
+      - id: created
+        type: u8
+        doc: seconds since 1970-01-01 00:00 UTC
+      - id: reserved_too
+        size: 12
+      - id: crc
+        type: u4
+        doc: CRC-32 of the 60 bytes before
+  record:
+    doc: A record, or the end mark, which has nothing but its first two fields.
+    seq:
+      - id: header_crc
+        type: u4
+        doc: CRC-32 of file_id, the record's offset (u8), and bytes 4 to 23 of this header; 0 is stored as 1
+      - id: body_crc
+        type: u4
+        doc: CRC-32 of bytes 9 to 23 of this header, full key and value
+      - id: header
+        type: record_header
+        if: not is_end_mark
+      - id: full_key
+        size: header.key_len
+        type:
+          switch-on: header.kind
+          cases:
+            'kind::put': full_key
+            'kind::delete': full_key
+        if: not is_end_mark
+      - id: value
+        size: header.value_len
+        type:
+          switch-on: header.kind
+          cases:
+            'kind::synced_to': offset
+        if: not is_end_mark
+      - id: padding
+        size: 'rest < wanted ? rest : wanted'
+        doc: zeros up to a multiple of 8; may be missing at the end of the file
+    instances:
+      is_end_mark:
+        value: header_crc == 0 and body_crc == 0
+      wanted:
+        value: (8 - _io.pos % 8) % 8
+      rest:
+        value: _io.size - _io.pos
+  record_header:
+    seq:
+      - id: flags
+        type: flags
+        size: 1
+      - id: kind
+        type: u1
+        enum: kind
+      - id: key_len
+        type: u2
+      - id: value_len
+        type: u4
+        valid:
+          max: 0x40000000
+      - id: index
+        type: u8
+  flags:
+    meta:
+      bit-endian: le
+    seq:
+      - id: synced
+        type: b1
+        doc: everything before this record was on stable storage when it was written
+      - id: more
+        type: b1
+        doc: the batch goes on with the next record
+      - id: unknown
+        type: b6
+        valid: 0
+  full_key:
+    seq:
+      - id: bucket_len
+        type: u1
+      - id: bucket
+        size: bucket_len
+      - id: key
+        size-eos: true
+  offset:
+    seq:
+      - id: offset
+        type: u8
+enums:
+  kind:
+    0x01: put
+    0x02: delete
+    0x80: mark
+    0x81: synced_to
+    0x82: moved

@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""kaitai.py GOLDEN: parses the golden files with what kaitai_compile.js has made of docs/caskfile.ksy, and compares
+records, keys and values with what stands in GOLDEN/*.json."""
+import io, json, pathlib, sys
+
+from caskfile import Caskfile
+from kaitaistruct import KaitaiStream, KaitaiStructError
+
+KIND = {Caskfile.Kind.synced_to: "SYNCED_TO", Caskfile.Kind.moved: "MOVED"}
+
+
+def parse(path):
+    """As much of the file as can be parsed: the description knows no checksums, so a torn tail is where it gets stuck."""
+    parsed = Caskfile(KaitaiStream(io.BytesIO(path.read_bytes())))
+    try:
+        parsed._read()
+    except (EOFError, KaitaiStructError):
+        pass
+    return parsed
+
+
+def described(offset, record):
+    header = record.header
+    kind = header.kind
+    return {"offset": offset, "index": header.index, "key_len": header.key_len, "value_len": header.value_len,
+            "kind": KIND.get(kind) or getattr(kind, "name", None) or "0x%02x" % kind,
+            "flags": [name for name in ("SYNCED", "MORE") if getattr(header.flags, name.lower())]}
+
+
+def text(pair, name):
+    return bytes.fromhex(pair[name + "_hex"]) if name + "_hex" in pair else pair[name].encode()
+
+
+def main(golden):
+    files = records = pairs = wrong = 0
+    for path in sorted(golden.glob("*.json")):
+        expected = json.loads(path.read_text())
+        if not expected["readable"]:
+            continue
+        offset, found, store = 64, [], {}
+        for record in getattr(parse(path.with_suffix(".cask")), "records", None) or []:
+            if offset >= expected["end"] or not hasattr(record, "padding"):
+                break                                              # the log's end, or where the parser got stuck
+            found.append(described(offset, record))
+            offset += (24 + record.header.key_len + record.header.value_len + 7) // 8 * 8
+            if record.header.kind == Caskfile.Kind.put:
+                store[record.full_key.bucket, record.full_key.key] = record.value, record.header.index
+            elif record.header.kind == Caskfile.Kind.delete:
+                store.pop((record.full_key.bucket, record.full_key.key), None)
+        wanted = {(text(pair, "bucket"), text(pair, "key")): (text(pair, "value"), pair["last_index"])
+                  for pair in expected["pairs"]}
+        if found != expected["records"] or store != wanted:
+            print(f"{path}: {found}, {store}", file=sys.stderr)
+            wrong += 1
+        files, records, pairs = files + 1, records + len(found), pairs + len(store)
+    print(f"Kaitai Struct: {files} golden files, {records} records, {pairs} pairs, {wrong} disagreements")
+    return wrong > 0 or not files
+
+
+if __name__ == "__main__":
+    sys.exit(main(pathlib.Path(sys.argv[1])))
