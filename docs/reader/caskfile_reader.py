@@ -40,9 +40,8 @@ class Store:
         self.fd = self.file.fileno()
         self.header, self.file_id = self.read_file_header()
         self.e, self.at, self.before, self.last = 64, 64, 0, None  # last: the last record before e
-        self.unit, self.stopped = [], None                         # unit: records from e on, of a batch not yet whole
+        self.unit, self.stopped, self.end = [], None, 64           # unit: records from e on, of a batch not yet whole
         self.pairs, self.offsets = {}, array.array("Q")            # full key -> its put; of all records before e
-        self.end = 64                                              # where the log ends
 
     def read(self, at, length):                                    # fewer bytes only where the file ends
         return os.pread(self.fd, length, at)
@@ -171,11 +170,10 @@ class Store:
             verdict.update(highest_index=max(self.before, self.header["base_index"]))
             if self.is_whole():
                 return verdict.update(verdict="whole" + ", but for its end mark" * (self.stopped == NO_MARK))
-            data_end, verdict["at"], verdict["reason"] = self.data_end(), self.at, self.stopped
-            proven = self.proof()
+            data_end, proven = self.data_end(), self.proof()
             if proven <= self.e:
-                kept = any(r.offset > self.at and self.body_is_right(r) for r in self.witnesses(self.e + 8))       # S4
-                return verdict.update(verdict="torn", torn_bytes=data_end - self.e, kept=kept)
+                kept = any(self.body_is_right(r) for r in self.witnesses(self.at + 8))         # S4
+                return verdict.update(verdict="torn", torn_bytes=data_end - self.e, kept=kept, at=self.at, reason=self.stopped)
             if stop == (stop := (self.e, self.at, self.stopped)):  # "Beside a live writer": twice the same
                 raise Refused("Corrupt", self.stopped, self.at, self.damage(proven, data_end))
 
@@ -192,10 +190,8 @@ class Store:
             if not found:
                 break
             self.e = found.offset
-            try:
-                self.walk()
-            except Refused:                                        # a later version's record: nobody can tell
-                break
+            try: self.walk()
+            except Refused: break                                  # a later version's record: nobody can tell
         return ranges
 
 # ---- Opening, and what is printed
