@@ -76,6 +76,34 @@ fn the_limits_of_the_page_are_those_of_reader_and_library() {
 }
 
 #[test]
+fn the_checks_of_the_page_have_the_numbers_of_its_other_tables() {
+    let limits = page::table("Limits", "| limit |");
+    let limit = |name| limits.iter().find(|row| row[0] == name).map(|row| row[1].as_str()).expect("a row of the table");
+    let (value, end) = (limit("value"), limit("end of a record, at most at"));
+    let (step, highest) = (limit("index above what it follows, at most"), limit("index, highest"));
+    let heading = "What a reader checks, in this order";
+    let checks = [page::table(heading, "| | check |"), page::table(heading, "| | check, in this order |")].concat();
+    for (check, number) in [
+        ("H2", FILE_HEADER_LEN.to_string().as_str()),
+        ("H5", caskfile::MAJOR_VERSION.to_string().as_str()),
+        ("H6", highest),
+        ("W2", RECORD_HEADER_LEN.to_string().as_str()),
+        ("W4", value),
+        ("W5", end),
+        ("W5", format!("*o* + {RECORD_HEADER_LEN}").as_str()),
+        ("W6", step),
+        ("W6", highest),
+        ("W7", format!("{PUT}, {DELETE}, or {MARK:#x} and up").as_str()),
+    ] {
+        let row = checks.iter().find(|row| row[0] == check).unwrap_or_else(|| panic!("the page has no {check}"));
+        assert!(row[1].contains(number), "{check} does not say {number}: {}", row[1]);
+    }
+    assert!(page::says(&format!("({:#x} is the next)", MOVED + 1)));
+    assert!(page::says(&format!("Read records from offset {FILE_HEADER_LEN} on")));
+    assert!(page::says(&format!("The log ends where {END_MARK_LEN} zero bytes stand")));
+}
+
+#[test]
 fn the_worked_example_holds_what_the_page_says() {
     let (file, lines) = page::dump();
     assert!(page::says(&format!("These {} bytes are", file.len())));

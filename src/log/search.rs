@@ -19,6 +19,9 @@ pub(crate) struct Beyond {
 const CHUNK: usize = 1 << 20;
 const SMALLEST_CHUNK: usize = 4 << 10;
 
+/// How many times the file's length is read, besides a chunk, for bodies that turn out not to be whole.
+const PATIENCE: u64 = 4;
+
 /// Looks at every place in which a record could start, from the unfinished unit to the end of the file.
 ///
 /// Holes are skipped, so that the space a writer has extended the file by costs nothing.
@@ -28,7 +31,7 @@ pub(crate) fn search(log: &LogFile, stop: &Stop) -> Result<Beyond> {
     // One header more than a chunk, so that those that reach over its end are seen.
     let mut buffer = vec![0; (CHUNK + RECORD_HEADER_LEN).min((file_len - stop.unit.min(file_len)) as usize)];
     // For the bodies of records that turn out not to be whole. They may be said to overlap, as nobody writes them.
-    let mut patience = 4 * file_len + CHUNK as u64;
+    let mut patience = PATIENCE * file_len + CHUNK as u64;
     let mut at = stop.unit;
     while let Some(data) = log.file.next_data(at).map_err(|e| log.io("look for data", e))? {
         at = at.max(data / ALIGNMENT * ALIGNMENT);
@@ -166,4 +169,16 @@ pub(crate) fn next_header(log: &LogFile, from: u64, previous_index: u64) -> Resu
         chunk = (chunk * 2).min(CHUNK);
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::page_says;
+    use super::*;
+
+    #[test]
+    fn the_page_knows_how_long_the_search_goes_on() {
+        assert_eq!((PATIENCE, CHUNK), (4, 1 << 20));
+        assert!(page_says("this library reads four times the file's length and a megabyte"));
+    }
 }
