@@ -1,0 +1,164 @@
+//! How long a put or a get waits while the store is compacted, beside the same load without compaction.
+//!
+//! ```text
+//! cargo bench --bench pause                              # a million keys, ten seconds for each row
+//! cargo bench --bench pause -- --keys 100000 --seconds 3
+//! ```
+//!
+//! One thread puts and one gets, each as fast as it can, keys chosen at random, and every call is timed. Half of the file
+//! is dead when it begins. In the second half of the rows the store is compacted again and again meanwhile.
+//!
+//! The machine itself makes calls wait, and a sync of the disk may take long for reasons of its own: what counts is the
+//! difference between two rows. The files lie in the system's temporary directory (`TMPDIR`).
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability};
+
+const VALUE: [u8; 100] = [b'v'; 100];
+
+struct Options {
+    keys: u64,
+    seconds: u64,
+}
+
+fn main() {
+    let options = options();
+    let directory = std::env::temp_dir().join(format!("caskfile-pause-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    println!(
+        "{} keys of 16 bytes, values of 100; {} s a row; in {}\n",
+        options.keys,
+        options.seconds,
+        directory.display()
+    );
+    println!("{:<34}{:>9}{:>10}{:>10}{:>10}{:>10}{:>10}", "", "calls/s", "p50", "p99", "p99.9", "max", "next");
+    for (name, durability) in [("durable", Durability::Sync), ("not synced", Durability::Os)] {
+        let path = directory.join(name);
+        fill(&path, options.keys);
+        let config = Config::new().durability(durability).compaction(CompactionPolicy::Manual);
+        let cask = Cask::open_with(&path, &config).unwrap();
+        let alone = load(&cask, &options, false);
+        let beside = load(&cask, &options, true);
+        println!("{name}:");
+        for (what, at) in [("put", 0), ("get", 1)] {
+            alone.row(&format!("  {what}, no compaction"), at);
+            beside.row(&format!("  {what}, {} compactions", beside.compactions), at);
+        }
+        let (before, after) = (alone.longest(0), beside.longest(0));
+        let aim = (before * 3).max(Duration::from_millis(20));
+        println!(
+            "  longest put {before:.1?} without, {after:.1?} with: {} (aim: {aim:.1?})",
+            if after <= aim { "reached" } else { "MISSED" }
+        );
+        println!("  one compaction takes {:.2?}\n", beside.elapsed / beside.compactions.max(1));
+        cask.close().unwrap();
+    }
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+fn options() -> Options {
+    let mut options = Options { keys: 1_000_000, seconds: 10 };
+    // Cargo adds `--bench`.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    for pair in arguments.chunks(2) {
+        match (pair[0].as_str(), pair.get(1).and_then(|number| number.parse().ok())) {
+            ("--keys", Some(number)) => options.keys = number,
+            ("--seconds", Some(number)) => options.seconds = number,
+            _ => {
+                eprintln!("usage: pause [--keys N] [--seconds N]");
+                std::process::exit(2);
+            }
+        }
+    }
+    options
+}
+
+fn key(number: u64) -> [u8; 16] {
+    let text = format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    text.as_bytes().try_into().unwrap()
+}
+
+/// Writes every key twice, so that half of the file is dead.
+fn fill(path: &Path, keys: u64) {
+    let config = Config::new().durability(Durability::Os).compaction(CompactionPolicy::Manual);
+    let cask = Cask::open_with(path, &config).unwrap();
+    for _ in 0..2 {
+        for first in (0..keys).step_by(1000) {
+            let mut batch = Batch::new();
+            for number in first..keys.min(first + 1000) {
+                batch.put(key(number), VALUE);
+            }
+            cask.write(&batch).unwrap();
+        }
+    }
+    cask.close().unwrap();
+}
+
+struct Outcome {
+    /// How long each put and each get took, in nanoseconds, sorted.
+    waits: [Vec<u32>; 2],
+    compactions: u32,
+    elapsed: Duration,
+}
+
+fn load(cask: &Cask, options: &Options, compact: bool) -> Outcome {
+    let done = AtomicBool::new(false);
+    let began = Instant::now();
+    let mut compactions = 0;
+    let waits = std::thread::scope(|scope| {
+        let threads = [
+            scope.spawn(|| timed(options.keys, &done, 1, |key| cask.put(key, VALUE).unwrap())),
+            scope.spawn(|| timed(options.keys, &done, 2, |key| drop(cask.get(key).unwrap()))),
+        ];
+        let time = Duration::from_secs(options.seconds);
+        while began.elapsed() < time {
+            if compact {
+                cask.compact().unwrap();
+                compactions += 1;
+            } else {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        threads.map(|thread| thread.join().unwrap())
+    });
+    Outcome { waits, compactions, elapsed: began.elapsed() }
+}
+
+/// Calls with keys at random until it is over, and returns how long each call took.
+fn timed(keys: u64, done: &AtomicBool, seed: u64, call: impl Fn([u8; 16])) -> Vec<u32> {
+    let mut state = seed.wrapping_mul(0x2545_f491_4f6c_dd1d);
+    let mut waits = Vec::with_capacity(1 << 22);
+    while !done.load(Ordering::Relaxed) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let key = key(state % keys);
+        let began = Instant::now();
+        call(key);
+        waits.push(began.elapsed().as_nanos().min(u32::MAX.into()) as u32);
+    }
+    waits.sort_unstable();
+    waits
+}
+
+impl Outcome {
+    fn longest(&self, at: usize) -> Duration {
+        Duration::from_nanos(self.waits[at].last().copied().unwrap_or(0).into())
+    }
+
+    fn row(&self, name: &str, at: usize) {
+        let waits = &self.waits[at];
+        let rate = waits.len() as f64 / self.elapsed.as_secs_f64();
+        let place = |part: f64| (part * (waits.len() - 1) as f64) as usize;
+        let shown = [place(0.5), place(0.99), place(0.999), waits.len() - 1, waits.len().saturating_sub(2)]
+            .map(|place| format!("{:.1?}", Duration::from_nanos(waits[place].into())));
+        println!(
+            "{name:<34}{rate:>9.0}{:>10}{:>10}{:>10}{:>10}{:>10}",
+            shown[0], shown[1], shown[2], shown[3], shown[4]
+        );
+    }
+}
