@@ -10,6 +10,10 @@
 //! 3. In a second turn: the little that is left is carried over, and the new file takes the old one's place, with the
 //!    index that is ready. What the old one held in memory is given back after the turn.
 //!
+//! With a million keys, half of the file dead, and one thread that puts as fast as it can, the second turn takes 5 to
+//! 7 ms on an ext4 disk: 0.1 ms to carry over the rest, 1 to 2 to sync it, less than 0.1 for `MOVED`, the rename and
+//! the change of the view, and 3 to 4 for the sync of the directory. `benches/pause.rs` shows what others feel of it.
+//!
 //! The copy is not the store of one moment before the second turn has come to its end. It may hold values that were
 //! replaced meanwhile: their successors come later in the log, and so in the copy. A tombstone is carried over if the
 //! copy has a record of its key. So the new file has dead bytes too, if much is written meanwhile, but never more of
@@ -71,7 +75,7 @@ pub struct Progress {
 pub(super) type Watch<'w> = dyn FnMut(Progress) -> ControlFlow<()> + 'w;
 
 /// The rest that is carried over while writers wait.
-const SMALL_REST: u64 = 256 << 10;
+const SMALL_REST: u64 = 64 << 10;
 
 /// What was appended meanwhile is carried over without the lock this often at most. Each time, less should be left, but
 /// a disk may be slower than its writers.
