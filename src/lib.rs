@@ -56,7 +56,9 @@
 //!
 //! # Features
 //!
-//! None is on by default. `cli`: the command `caskfile`, see `docs/CLI.md`. `testing`: the conformance suite and the
+//! None is on by default. `log`: events through the crate of that name, with the target `caskfile`: a failed sync or
+//! cut is an error; a torn tail that was cut off, a warning; compaction, backups, salvage and reopening are information;
+//! opening and closing are for debugging. No message has a key or a value in it. `cli`: the command `caskfile`, see `docs/CLI.md`. `testing`: the conformance suite and the
 //! simulated disk.
 
 #[cfg(doctest)]
@@ -73,6 +75,7 @@ pub mod conformance;
 pub mod disk;
 mod engine;
 mod error;
+mod events;
 mod format;
 mod index;
 mod log;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::{Engine, lock};
 use crate::config::CompactionPolicy;
+use crate::events::event;
 use crate::format::FILE_HEADER_LEN;
 use crate::sync::thread::{Builder, JoinHandle};
 use crate::sync::{AtomicBool, Mutex};
@@ -115,6 +116,10 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        match &self.outcome {
+            Ok(()) | Err(Error::CompactionCancelled { .. } | Error::CompactionOvertaken { .. } | Error::Closed) => {}
+            Err(error) => event!(warn, "{}: compaction in the background: {error}", self.engine.path.display()),
+        }
         self.engine.automatic.ended(&self.outcome);
     }
 }

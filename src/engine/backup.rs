@@ -12,6 +12,7 @@ use super::copy::write_live;
 use super::publish::{above_all_indexes, publish};
 use super::view::View;
 use crate::error::Damage;
+use crate::events::event;
 use crate::format::{Ancillary, END_MARK_LEN, FILE_HEADER_LEN, FileHeader, Flags, Kind};
 use crate::log::create::new_header;
 use crate::log::group::Group;
@@ -56,7 +57,7 @@ impl Engine {
     pub(crate) fn backup(&self, to: &Path) -> Result<Backup> {
         let moment = self.moment()?;
         let to = self.disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
-        publish(&*self.disk, &to, &moment.reader.log, moment.base_index(), |next| {
+        let backup = publish(&*self.disk, &to, &moment.reader.log, moment.base_index(), |next| {
             let mut offset = FILE_HEADER_LEN as u64;
             let bytes = copy_log(&moment, &next.header, |piece| {
                 next.write(offset, piece)?;
@@ -64,7 +65,13 @@ impl Engine {
                 Ok(())
             })?;
             Ok(moment.backup(bytes))
-        })
+        })?;
+        self.told(&backup, &to);
+        Ok(backup)
+    }
+
+    fn told(&self, backup: &Backup, to: &Path) {
+        event!(info, "{}: {} keys were copied to {}", self.path.display(), backup.keys, to.display());
     }
 
     pub(crate) fn backup_to(&self, to: &mut dyn io::Write) -> Result<Backup> {
@@ -81,10 +88,12 @@ impl Engine {
         let (moment, mut positions) = self.moment_with(|view| view.index.positions().collect::<Vec<_>>())?;
         positions.sort_unstable();
         let to = self.disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
-        publish(&*self.disk, &to, &moment.reader.log, moment.base_index(), |next| {
+        let backup = publish(&*self.disk, &to, &moment.reader.log, moment.base_index(), |next| {
             write_live(next, &moment.reader, &positions)?;
             Ok(moment.backup(next.file.len().map_err(|e| next.io("ask for the length", e))?))
-        })
+        })?;
+        self.told(&backup, &to);
+        Ok(backup)
     }
 
     fn moment(&self) -> Result<Moment> {

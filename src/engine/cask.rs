@@ -12,6 +12,7 @@ use super::compact::{Compaction, Progress};
 use super::{Backup, Batch, BucketScans, Engine, Mapped, PairRef, Report, Scan, Stats, lock, write};
 use crate::config::Config;
 use crate::disk::{Disk, RealDisk};
+use crate::events::event;
 use crate::format::{FullKey, MAX_VALUE_LEN, prefix_of_bucket};
 use crate::store::{KvPair, Store};
 use crate::{Error, Result};
@@ -70,7 +71,9 @@ impl std::ops::Deref for Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         // Nobody is left to be told. What was acknowledged is as durable as was promised without this.
-        let _ = self.0.close();
+        if let Err(error) = self.0.close() {
+            event!(warn, "{}: closing: {error}", self.0.path.display());
+        }
     }
 }
 
@@ -684,6 +687,7 @@ impl Engine {
         }
         drop(writer);
         drop(lock(&self.interval).take());
+        event!(debug, "{}: closed", self.path.display());
         match tidied {
             // Somebody else has closed it meanwhile.
             Err(Error::Closed) => Ok(()),

@@ -41,6 +41,7 @@ use super::lock_wait::Deadline;
 use super::turn::Turn;
 use super::view::{Current, View};
 use crate::disk::FileStat;
+use crate::events::event;
 use crate::format::{Ancillary, FILE_HEADER_LEN, Kind};
 use crate::index::PIECES;
 use crate::log::LogFile;
@@ -234,6 +235,7 @@ impl<'e> Turn<'e> {
         synced.map_err(|e| engine.syncs.poison(&self.log, "sync of the directory", e))?;
         self.writer.directory_synced = true;
         engine.counters.compactions.fetch_add(1, Ordering::Relaxed);
+        event!(info, "{}: compacted from {before} to {after} bytes", engine.path.display());
         Ok(Compaction { before, after, keys: engine.shown()?.index.len() as u64 })
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lock;
+use crate::events::event;
 use crate::log::LogFile;
 use crate::sync::thread::{Builder, JoinHandle};
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard};
@@ -97,6 +98,8 @@ impl SyncState {
         }
         failure.error = Some(error.clone());
         self.poisoned.store(true, Ordering::Release);
+        drop(failure);
+        event!(error, "{error}");
         error
     }
 

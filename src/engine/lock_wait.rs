@@ -1,5 +1,6 @@
 //! Waiting for the file's lock, and for one's place in the queue, with a limit.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Engine;
@@ -65,18 +66,23 @@ impl Engine {
     /// Takes the file's lock; `true` if it had to wait for it. Tries at least once, however little time is left.
     pub(crate) fn wait_for_lock(&self, log: &LogFile, deadline: &Deadline) -> Result<bool> {
         let mut pause = FIRST_PAUSE;
-        let mut waited = false;
+        let mut began: Option<Instant> = None;
         while !log.file.try_lock().map_err(|e| log.io("lock", e))? {
+            let began = *began.get_or_insert_with(Instant::now);
             if deadline.is_over() {
+                self.count_lock_wait(began);
                 return Err(self.lock_timeout(deadline));
             }
-            if !waited {
-                self.counters.lock_waits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            }
-            waited = true;
             self.disk.pause(deadline.left().map_or(pause, |left| left.min(pause)));
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        Ok(waited)
+        began.inspect(|began| self.count_lock_wait(*began));
+        Ok(began.is_some())
+    }
+
+    fn count_lock_wait(&self, began: Instant) {
+        let nanoseconds = began.elapsed().as_nanos() as u64;
+        self.counters.lock_waits.fetch_add(1, Ordering::Relaxed);
+        self.counters.lock_waited.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 }

@@ -20,6 +20,7 @@
 mod automatic;
 mod backup;
 pub(crate) mod batch;
+mod buckets;
 mod cask;
 mod commit;
 mod compact;
@@ -44,6 +45,7 @@ mod view;
 mod writer;
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Instant;
 
@@ -60,6 +62,7 @@ pub use verify::{verify, verify_on};
 
 use crate::config::{Config, Durability};
 use crate::disk::{Access, Disk};
+use crate::events::event;
 use crate::log::create::{self, Opening};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::{Error, Result};
@@ -101,6 +104,10 @@ pub(crate) struct Counters {
     torn_bytes: AtomicU64,
     compactions: AtomicU64,
     lock_waits: AtomicU64,
+    /// Nanoseconds.
+    lock_waited: AtomicU64,
+    /// Nanoseconds, of the last time.
+    opening: AtomicU64,
 }
 
 impl Engine {
@@ -142,7 +149,18 @@ impl Engine {
             // The first turn looks at the log's end under the lock, and mends it.
             engine.solo(deadline, |_turn| Ok(()))?;
         }
+        engine.opened_anew(opened)?;
         Ok(engine)
+    }
+
+    /// Notes how long opening took, and tells of it.
+    fn opened_anew(&self, began: Instant) -> Result<()> {
+        let took = began.elapsed();
+        self.counters.opening.store(took.as_nanos() as u64, Ordering::Relaxed);
+        let view = self.shown()?;
+        let (keys, end) = (view.index.len(), view.tail.end);
+        event!(debug, "{}: opened: {keys} keys in a log of {end} bytes, in {took:?}", self.path.display());
+        Ok(())
     }
 
     fn opening(&self) -> Opening {

@@ -1,11 +1,13 @@
 //! Opening the file of a handle once more, after a failure that it cannot go on from.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::commit::abandoned;
 use super::lock_wait::Deadline;
 use super::queue::Entered;
 use super::{Engine, lock};
+use crate::events::event;
 use crate::{Error, Result};
 
 impl Engine {
@@ -17,9 +19,14 @@ impl Engine {
         if self.is_forked() {
             return Err(Error::Forked { path: self.path.to_path_buf() });
         }
-        let deadline = self.deadline();
+        let (began, deadline) = (Instant::now(), self.deadline());
         match self.queue.enter(None, &deadline, || Err(abandoned().into())) {
-            Entered::Baton(_baton) => self.begin_anew(&deadline),
+            Entered::Baton(_baton) => {
+                self.begin_anew(&deadline)?;
+                self.opened_anew(began)?;
+                event!(info, "{}: reopened", self.path.display());
+                Ok(())
+            }
             Entered::TimedOut => Err(self.lock_timeout(&deadline)),
             Entered::Done(outcome) => outcome.map(drop).map_err(|failure| failure.error()),
         }

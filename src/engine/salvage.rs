@@ -7,6 +7,7 @@ use super::publish::{above_all_indexes, publish};
 use super::report::Report;
 use super::survey::{Scope, Source, Survey};
 use crate::disk::{Disk, RealDisk};
+use crate::events::event;
 use crate::{Error, Result};
 
 /// Copies every pair that can still be read and verified from a damaged store to a new one. The source is opened
@@ -74,7 +75,13 @@ pub fn salvage_on(disk: &dyn Disk, from: &Path, to: &Path) -> Result<Report> {
         match write_to(disk, &survey, &to) {
             // Somebody has recovered the source since, and cut something off that was copied here.
             Err(Error::Corrupt { .. }) if !survey.is_still_there()? => {}
-            written => return written.map(|()| survey.report),
+            Err(error) => return Err(error),
+            Ok(()) => {
+                let (from, report) = (survey.reader.log.path.display(), &survey.report);
+                let (keys, lost) = (report.keys, report.losses.len());
+                event!(info, "{from}: {keys} keys were salvaged to {}, {lost} ranges are lost", to.display());
+                return Ok(survey.report);
+            }
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::format::FILE_HEADER_LEN;
 pub struct Stats {
     /// Keys in all buckets.
     pub keys: u64,
+    /// Buckets that have a key.
+    pub buckets: u64,
     /// Records in the log, tombstones and ancillary ones included.
     pub records: u64,
     /// The file's length in bytes, what it is extended by ahead of the log included.
@@ -37,8 +39,14 @@ pub struct Stats {
     pub syncs: u64,
     /// Compactions by this handle.
     pub compactions: u64,
-    /// How often this handle had to wait for the lock because another writer held it.
+    /// How often this handle had to wait for the lock because another writer held it, or waited in vain.
     pub lock_waits: u64,
+    /// How long it has waited for the lock in all these cases together. Waits of threads of one handle for each other
+    /// are not among them.
+    pub lock_waited: Duration,
+    /// How long opening took: reading the whole file, and mending its end. After [`Cask::reopen`](crate::Cask::reopen),
+    /// how long that took.
+    pub opening: Duration,
     /// How long this handle has been open.
     pub open_for: Duration,
 }
@@ -49,6 +57,7 @@ impl Engine {
         let log_len = view.tail.end - FILE_HEADER_LEN as u64;
         Ok(Stats {
             keys: view.index.len() as u64,
+            buckets: view.buckets.count(view.index.len() as u64),
             records: view.tail.records,
             file_len: view.reader.log.len()?,
             log_end: view.tail.end,
@@ -62,6 +71,8 @@ impl Engine {
             syncs: self.syncs.syncs.load(Relaxed),
             compactions: self.counters.compactions.load(Relaxed),
             lock_waits: self.counters.lock_waits.load(Relaxed),
+            lock_waited: Duration::from_nanos(self.counters.lock_waited.load(Relaxed)),
+            opening: Duration::from_nanos(self.counters.opening.load(Relaxed)),
             open_for: self.opened.elapsed(),
         })
     }

@@ -259,8 +259,9 @@ impl Survey {
             keys: Vec::new(),
         };
         self.lose(lost);
-        if let Some((header, _)) =
-            record.filter(|(header, vouched)| *vouched || next == Some(stop.at + header.padded_len()))
+        if let Some((header, _)) = record
+            .filter(|(header, vouched)| *vouched || next == Some(stop.at + header.padded_len()))
+            .filter(|_| damage != Damage::BrokenBatch)
         {
             self.lose_key(log, stop.at, &header)?;
         }

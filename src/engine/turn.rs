@@ -13,6 +13,7 @@ use super::view::{Current, Ingest};
 use super::writer::Writer;
 use super::{Engine, lock};
 use crate::config::{Durability, LockMode};
+use crate::events::event;
 use crate::format::END_MARK_LEN;
 use crate::log::recover::{Decision, decide, keep_torn};
 use crate::log::scan::{Reason, Stop};
@@ -179,11 +180,16 @@ impl<'e> Turn<'e> {
             let _at_work = create::remove_leftovers(&*self.engine.disk, &self.log);
         }
         if let Decision::Cut { at, data_end, keep } = decide(&self.log, stop)? {
+            let path = self.engine.path.display();
             if keep {
-                keep_torn(&*self.engine.disk, &self.log, at, data_end)?;
+                let kept = keep_torn(&*self.engine.disk, &self.log, at, data_end)?;
+                event!(warn, "{path}: a torn tail with whole records in it is kept as {}", kept.display());
             }
             self.cut(ingest, at)?;
             self.engine.counters.torn_bytes.fetch_add(data_end - at, Ordering::Relaxed);
+            if data_end > at {
+                event!(warn, "{path}: a torn tail of {} bytes was cut off at {at}", data_end - at);
+            }
         }
         self.writer.vetted = true;
         Ok(())

@@ -6,10 +6,12 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::buckets::Buckets;
 use super::unfinished::Unfinished;
 use super::{Engine, lock, read, write};
 use crate::config::ReadMode;
 use crate::disk::Map;
+use crate::events::event;
 use crate::format::{END_MARK_LEN, Kind};
 use crate::index::{Index, SortedIndex};
 use crate::log::read::Reader;
@@ -29,6 +31,7 @@ pub(crate) struct View {
     pub(crate) epoch: u64,
     /// Bytes of the records that the index points to.
     pub(crate) live_bytes: u64,
+    pub(crate) buckets: Buckets,
     /// The file ends before an end mark could stand at the log's end, so the map must not be touched there.
     mark_missing: bool,
     /// What stands behind the log's end and is no complete record or batch, if it was looked at.
@@ -62,6 +65,7 @@ impl View {
             index: Index::new(),
             epoch,
             live_bytes: 0,
+            buckets: Buckets::default(),
             unfinished: None,
             broken: false,
         };
@@ -140,6 +144,11 @@ impl View {
             Kind::Delete => self.index.apply_delete(key, &self.reader)?,
             Kind::Ancillary(_) => None,
         };
+        match (entry.header.kind, replaced) {
+            (Kind::Put, None) => self.buckets.add(key),
+            (Kind::Delete, Some(_)) => self.buckets.remove(key),
+            _ => {}
+        }
         if let Some(position) = replaced {
             self.live_bytes -= self.reader.header(position)?.padded_len();
         }
@@ -309,6 +318,7 @@ impl Engine {
                 drop(view);
                 log.expect_same_header()?;
                 let (view, stop) = View::build(log, self.config.get_reads(), epoch + 1)?;
+                event!(info, "{}: somebody has cut the log; read anew up to {}", self.path.display(), view.tail.end);
                 self.replace(ingest, view)?;
                 return Ok((epoch + 1, stop));
             }
@@ -330,6 +340,7 @@ impl Engine {
 
     /// Opens the file that the path names now and shows it.
     pub(crate) fn follow(&self, ingest: &Ingest<'_>) -> Result<()> {
+        event!(debug, "{}: the file that has the path now is opened", self.path.display());
         let opening = create::Opening { create: false, ..self.opening() };
         let log = Arc::new(create::open(&*self.disk, &self.path, opening, || Ok(()))?);
         let epoch = self.shown()?.epoch + 1;

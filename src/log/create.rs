@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::LogFile;
 use super::recover::{PRIVATE, TEMPORARY, directory, is_sibling_suffix, sibling, sibling_prefix};
 use crate::disk::{Access, Disk, DiskFile, FileIdentity, FileStat};
+use crate::events::event;
 use crate::format::{END_MARK_LEN, FileHeader, MAJOR_VERSION, MINOR_VERSION};
 use crate::{Error, Result};
 
@@ -217,7 +218,11 @@ pub(crate) fn remove_leftovers_of(disk: &dyn Disk, path: &Path, own: Option<File
             let _ = disk.remove(&path);
         } else if let Ok(file) = disk.open(&path, Access::ReadWrite) {
             match file.try_lock() {
-                Ok(true) => drop(disk.remove(&path)),
+                Ok(true) => {
+                    if disk.remove(&path).is_ok() {
+                        event!(info, "{}: removed, somebody was killed while it was made", path.display());
+                    }
+                }
                 Ok(false) => at_work = true,
                 Err(_) => {}
             }

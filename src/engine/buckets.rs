@@ -1,0 +1,68 @@
+//! How many keys each bucket has.
+
+use std::collections::HashMap;
+
+use crate::format::split_full_key;
+
+/// Counts of keys, kept up to date with every key that comes or goes.
+#[derive(Debug, Default)]
+pub(crate) struct Buckets {
+    /// Of the buckets that have a name and a key. Those of the bucket without a name, which most stores use alone, are
+    /// what is left.
+    named: HashMap<Box<[u8]>, u64, foldhash::fast::RandomState>,
+    in_named: u64,
+}
+
+impl Buckets {
+    /// A key that was not there was set.
+    pub(crate) fn add(&mut self, full_key: &[u8]) {
+        let Some(bucket) = named_bucket(full_key) else { return };
+        self.in_named += 1;
+        match self.named.get_mut(bucket) {
+            Some(keys) => *keys += 1,
+            None => drop(self.named.insert(bucket.into(), 1)),
+        }
+    }
+
+    /// A key that was there was removed.
+    pub(crate) fn remove(&mut self, full_key: &[u8]) {
+        let Some(bucket) = named_bucket(full_key) else { return };
+        self.in_named -= 1;
+        if let Some(keys) = self.named.get_mut(bucket) {
+            *keys -= 1;
+            if *keys == 0 {
+                self.named.remove(bucket);
+            }
+        }
+    }
+
+    /// How many buckets have a key, of a store that has `keys` of them.
+    pub(crate) fn count(&self, keys: u64) -> u64 {
+        self.named.len() as u64 + u64::from(keys > self.in_named)
+    }
+}
+
+fn named_bucket(full_key: &[u8]) -> Option<&[u8]> {
+    split_full_key(full_key).map(|(bucket, _)| bucket).filter(|bucket| !bucket.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_come_with_their_first_key_and_go_with_their_last() {
+        let mut buckets = Buckets::default();
+        assert_eq!((buckets.count(0), buckets.count(1)), (0, 1));
+        for (full_key, count) in [(&b"\x01ak"[..], 1), (b"\x01al", 1), (b"\x02abk", 2)] {
+            buckets.add(full_key);
+            assert_eq!(buckets.count(buckets.in_named), count);
+        }
+        buckets.add(b"\0k");
+        assert_eq!(buckets.count(4), 3, "the bucket without a name has the fourth");
+        for (full_key, count) in [(&b"\x01ak"[..], 2), (b"\x02abk", 1), (b"\x01al", 0)] {
+            buckets.remove(full_key);
+            assert_eq!(buckets.count(buckets.in_named), count);
+        }
+    }
+}
