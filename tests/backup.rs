@@ -20,6 +20,15 @@ use refusal::{io_kind, refused, says};
 const STORE: &str = "/store";
 const COPY: &str = "/copy";
 
+/// Lets the writers end, also if the test has failed: else it would wait for them for ever.
+struct Until<'a>(&'a AtomicBool);
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Everything in a store, by bucket.
 fn contents(cask: &Cask) -> Vec<(Vec<u8>, KvPair)> {
     let buckets = cask.buckets().unwrap().into_iter();
@@ -135,6 +144,7 @@ fn backups_while_several_handles_write_are_each_of_one_moment() {
                 other.write(Batch::new().put("a", &number).delete("none").put("b", &number)).unwrap();
             }
         });
+        let _until = Until(&done);
         for round in 0..12 {
             let copy = directory.join(format!("copy-{round}"));
             let before = acknowledged.load(Ordering::Relaxed);
@@ -155,7 +165,6 @@ fn backups_while_several_handles_write_are_each_of_one_moment() {
                 assert_eq!(row.value, vec![number as u8; 100]);
             }
         }
-        done.store(true, Ordering::Relaxed);
     });
     cask.close().unwrap();
     assert!(names(directory.path()).iter().all(|name| !name.contains("tmp")), "{:?}", names(directory.path()));
@@ -364,6 +373,7 @@ fn cp_beside_a_writer_loses_nothing_that_was_there_when_it_began_or_is_refused()
                 acknowledged.fetch_add(1, Ordering::Relaxed);
             }
         });
+        let _until = Until(&done);
         for round in 0..10 {
             let copy = directory.join(format!("copy-{round}"));
             let before = acknowledged.load(Ordering::Relaxed);
@@ -387,6 +397,5 @@ fn cp_beside_a_writer_loses_nothing_that_was_there_when_it_began_or_is_refused()
                 assert_eq!(row.key, format!("row/{number:08}").as_bytes());
             }
         }
-        done.store(true, Ordering::Relaxed);
     });
 }
