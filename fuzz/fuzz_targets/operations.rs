@@ -59,6 +59,8 @@ enum What {
     ReadAll,
     Verify,
     PowerCut(u16),
+    /// The power goes out, and out again while somebody recovers from that: so many calls later, each time.
+    PowerCuts(u16, Vec<(u8, u16)>),
 }
 
 #[derive(Debug, Arbitrary)]
@@ -97,6 +99,14 @@ enum Trouble {
     FullDisk(u8),
     FailedSync(u8),
     Short(u8, u8),
+    /// A call fails: which verb, which of its calls, how, and whether all later ones do too.
+    Any(u8, u8, u8, bool),
+}
+
+impl Trouble {
+    fn is_none(self) -> bool {
+        matches!(self, Trouble::None1 | Trouble::None2 | Trouble::None3 | Trouble::None4)
+    }
 }
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
@@ -203,8 +213,9 @@ impl Bench {
     fn step(&mut self, step: Step) {
         let (number, bucket) = (usize::from(step.handle) % HANDLES, usize::from(step.bucket) % BUCKETS.len());
         match step.what {
-            What::PowerCut(seed) => return self.power_cut(seed, Outcome::Refused, false),
-            What::Reopen(opening) => return self.reopen(number, opening),
+            What::PowerCut(seed) => return self.power_cut(seed, &[], Outcome::Refused, false),
+            What::PowerCuts(seed, again) => return self.power_cut(seed, &again, Outcome::Refused, false),
+            What::Reopen(opening) => return self.reopen(number, opening, step.trouble),
             _ => {}
         }
         if self.handles[number].is_none() && !self.open(number, Opening::USUAL) {
@@ -213,13 +224,13 @@ impl Bench {
         if self.read(number, bucket, &step.what) {
             return;
         }
-        self.plan(number, step.trouble);
+        self.plan(&self.handles[number].as_ref().expect("opened before").process, step.trouble);
         let outcome = self.write(number, bucket, &step.what);
         self.disk.clear_faults();
         let opening = self.handles[number].as_ref().expect("opened before").opening;
         let durable = opening.durability || matches!(step.what, What::Sync | What::Compact);
         match step.trouble {
-            Trouble::PowerCut(_, seed) if !self.disk.power_is_on() => self.power_cut(seed, outcome, durable),
+            Trouble::PowerCut(_, seed) if !self.disk.power_is_on() => self.power_cut(seed, &[], outcome, durable),
             Trouble::Kill(..) => self.killed(number, outcome),
             _ => self.judge(number, outcome, durable),
         }
@@ -273,11 +284,29 @@ impl Bench {
         assert!(matches!(handle.cask.get("a"), Err(Error::Closed)));
     }
 
-    fn reopen(&mut self, number: usize, opening: Opening) {
+    fn reopen(&mut self, number: usize, opening: Opening, trouble: Trouble) {
         if opening.close_first {
             self.close(number);
         } else if let Some(handle) = self.handles[number].take() {
             handle.process.kill();
+        }
+        if !trouble.is_none() {
+            // Somebody opens it, and does not get through: what is found must not depend on it.
+            let process = self.disk.process();
+            self.plan(&process, trouble);
+            let result = Cask::open_on(Arc::new(process.clone()), STORE, &opening.config()).map(drop);
+            self.disk.clear_faults();
+            match trouble {
+                Trouble::PowerCut(_, seed) if !self.disk.power_is_on() => {
+                    return self.power_cut(seed, &[], Outcome::Refused, false);
+                }
+                _ => process.kill(),
+            }
+            match result {
+                Ok(()) | Err(Error::Io { .. } | Error::Poisoned { .. }) => {}
+                Err(Error::LockTimeout { .. }) => assert!(!self.may_lock(number)),
+                Err(error) => panic!("{error}"),
+            }
         }
         self.open(number, opening);
     }
@@ -462,8 +491,7 @@ impl Bench {
 
     // What came of it.
 
-    fn plan(&self, number: usize, trouble: Trouble) {
-        let process = &self.handles[number].as_ref().expect("opened before").process;
+    fn plan(&self, process: &SimDisk, trouble: Trouble) {
         let nth = |nth: u8| When::nth(1 + u64::from(nth % 4));
         let (when, fault) = match trouble {
             Trouble::None1 | Trouble::None2 | Trouble::None3 | Trouble::None4 => return,
@@ -475,8 +503,14 @@ impl Bench {
                 let verbs = [Verb::SyncData, Verb::SyncAll, Verb::SyncDir];
                 (nth(n).of(verbs[usize::from(n / 4) % verbs.len()]), Fault::Os(EIO))
             }
+            Trouble::Any(verb, n, how, _) => {
+                let errors = [EIO, ENOSPC, EINTR];
+                let verb = VERBS[usize::from(verb) % VERBS.len()];
+                (When::nth(1 + u64::from(n % 16)).of(verb), Fault::Os(errors[usize::from(how) % errors.len()]))
+            }
         };
-        self.disk.fail(when.by(process), fault, Repeat::Once);
+        let repeat = if let Trouble::Any(.., true) = trouble { Repeat::Forever } else { Repeat::Once };
+        self.disk.fail(when.by(process), fault, repeat);
     }
 
     /// A call has returned to a process that lives on.
@@ -573,10 +607,18 @@ impl Bench {
     }
 
     /// The power goes out now, or went out in a call or right after it.
-    fn power_cut(&mut self, seed: u16, outcome: Outcome, durable: bool) {
+    fn power_cut(&mut self, seed: u16, again: &[(u8, u16)], outcome: Outcome, durable: bool) {
         self.disk.cut();
         self.handles.iter_mut().for_each(|handle| drop(handle.take()));
         self.disk = self.disk.reboot(&mut Choices::from_seed(seed.into()));
+        for &(calls, seed) in again.iter().take(3) {
+            self.disk.cut_at(1 + u64::from(calls % 64));
+            let opened = Cask::open_on(Arc::new(self.disk.process()), STORE, &Opening::USUAL.config());
+            assert!(opened.is_ok() || !self.disk.power_is_on(), "{:?}", opened.err());
+            self.disk.cut();
+            drop(opened);
+            self.disk = self.disk.reboot(&mut Choices::from_seed(seed.into()));
+        }
         let cask = Cask::open_on(Arc::new(self.disk.process()), STORE, &Opening::USUAL.config()).unwrap();
         let found = read_all(&cask);
         drop(cask);
@@ -614,8 +656,33 @@ impl Opening {
     }
 }
 
-const ENOSPC: i32 = 28;
+/// What can fail. Not giving up a lock, which has no way to: a lock that is kept would keep the others out.
+const VERBS: [Verb; 20] = [
+    Verb::Resolve,
+    Verb::Open,
+    Verb::CreateNew,
+    Verb::Link,
+    Verb::Rename,
+    Verb::Remove,
+    Verb::SyncDir,
+    Verb::Stat,
+    Verb::List,
+    Verb::FillRandom,
+    Verb::ReadAt,
+    Verb::WriteAt,
+    Verb::Len,
+    Verb::SetLen,
+    Verb::SyncData,
+    Verb::SyncAll,
+    Verb::NextData,
+    Verb::TryLock,
+    Verb::FileStat,
+    Verb::Map,
+];
+
+const EINTR: i32 = 4;
 const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
 
 /// Everything in the store.
 fn read_all(cask: &Cask) -> State {
