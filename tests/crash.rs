@@ -4,12 +4,11 @@
 //! batch and nothing that was deleted, and an index that anybody has seen is never handed out again.
 //!
 //! `CASKFILE_CRASH_SEEDS` says how many seeds each test tries, `CASKFILE_CRASH_SEED` with which to begin (alone: this
-//! one only). A sequence that fails is made shorter as far as it goes, and printed with its seed.
+//! one only), and `CASKFILE_CRASH_SECONDS` for how long each of the random ones goes on instead. A sequence that fails
+//! is made shorter as far as it goes, and printed with its seed and the command that plays it again.
 
 #[path = "common/dice.rs"]
 mod dice;
-#[path = "crash/faults.rs"]
-mod faults;
 #[path = "common/history.rs"]
 mod history;
 #[path = "crash/life.rs"]

@@ -23,19 +23,6 @@ pub const STORE: &str = "/store";
 /// The shortest file that can be a store: its header and an end mark.
 const SHORTEST: usize = 72;
 
-/// The calls that change what a power cut may leave.
-const CHANGING: [Verb; 9] = [
-    Verb::CreateNew,
-    Verb::Link,
-    Verb::Rename,
-    Verb::Remove,
-    Verb::SyncDir,
-    Verb::WriteAt,
-    Verb::SetLen,
-    Verb::SyncData,
-    Verb::SyncAll,
-];
-
 /// How many power cuts were tried out: in first lives, in the lives after those, and so on.
 pub static CUTS: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 
@@ -120,6 +107,8 @@ struct World {
     interrupted: Option<usize>,
     /// Something was planned to go wrong in this move.
     disturbed: bool,
+    /// The kernel has failed to write back, and whoever opens the file may be told of it yet.
+    troubled: bool,
 }
 
 impl World {
@@ -149,6 +138,7 @@ impl Life {
             failure: None,
             interrupted: None,
             disturbed: false,
+            troubled: false,
         })))
     }
 
@@ -177,7 +167,7 @@ impl Life {
         if world.weather.lives == 0 {
             return;
         }
-        for verb in CHANGING {
+        for verb in Verb::CHANGING {
             // The disk belongs to the life, so the life must not belong to the disk.
             let life = Arc::downgrade(&self.0);
             world.disk.before(When::next().of(verb), Repeat::Forever, move |_| {
@@ -247,6 +237,7 @@ impl Life {
             failure: None,
             interrupted: None,
             disturbed: false,
+            troubled: false,
             ..*world
         })));
         drop(world);
@@ -272,6 +263,7 @@ impl Life {
             Step::Between { at, during, other } => self.between(*at, during, other),
             Step::PowerCut(seed) => self.power_cut(&mut Choices::from_seed(*seed)),
             Step::CachesDropped => self.drop_caches(),
+            Step::WritebackFails => self.fail_writeback(),
         };
         // What went wrong in a power cut came first.
         self.check()?;
@@ -309,7 +301,9 @@ impl Life {
 
     fn may_be_poisoned(&self, at: usize) -> bool {
         let mut world = self.world();
-        let Some(handle) = &mut world.handles[at] else { return false };
+        let troubled = world.troubled;
+        // It may have been told while it was opened.
+        let Some(handle) = &mut world.handles[at] else { return troubled };
         handle.poisoned |= handle.troubled;
         handle.poisoned
     }
@@ -360,7 +354,7 @@ impl Life {
         world.created |= !there;
         let disk = disk.clone();
         world.handles[at] =
-            Some(Handle { cask, setup, disk, wrote: 0, troubled: false, poisoned: false, sticky: false });
+            Some(Handle { cask, setup, disk, wrote: 0, troubled: world.troubled, poisoned: false, sticky: false });
         Ok(())
     }
 
@@ -412,6 +406,8 @@ impl Life {
             };
         }
         let told = tell(&cask, &call);
+        // What follows are this test's own questions.
+        self.disk().clear_faults();
         let mut world = self.world();
         let world = &mut *world;
         let receipt = match told {
@@ -632,9 +628,19 @@ impl Life {
         self.begin_anew(disk)
     }
 
+    fn fail_writeback(&self) -> Outcome {
+        let mut world = self.world();
+        world.disk.set_failed_syncs(Choices::keep_nothing());
+        world.disk.fail_writeback(STORE);
+        world.troubled = true;
+        world.handles.iter_mut().flatten().for_each(|handle| handle.troubled = true);
+        Ok(())
+    }
+
     fn begin_anew(&self, disk: SimDisk) -> Outcome {
         let (old, handles) = {
             let mut world = self.world();
+            world.troubled = false;
             (std::mem::replace(&mut world.disk, disk), std::mem::take(&mut world.handles))
         };
         old.clear_hooks();

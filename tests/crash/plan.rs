@@ -69,6 +69,8 @@ pub enum Step {
     },
     /// And everything begins anew with what is left.
     PowerCut(u64),
+    /// The kernel fails to write back what is not synced, and who syncs next is told.
+    WritebackFails,
     /// All processes are killed, and what only the cache held, and no sync will ever write, is gone.
     CachesDropped,
 }
@@ -129,6 +131,7 @@ impl Arbitrary for Step {
             6..=10 => Step::Between { at, during, other: Move::arbitrary(g) },
             11 => Step::PowerCut(u64::arbitrary(g) % 1000),
             12 if bool::arbitrary(g) => Step::CachesDropped,
+            13 if bool::arbitrary(g) => Step::WritebackFails,
             _ => Step::Calm(during),
         }
     }
@@ -152,7 +155,7 @@ impl Arbitrary for Step {
                 let inner = other.shrink().map(move |other| Step::Between { at, during: again.clone(), other });
                 Box::new(calm.into_iter().chain(outer).chain(inner))
             }
-            Step::PowerCut(_) | Step::CachesDropped => quickcheck::empty_shrinker(),
+            Step::PowerCut(_) | Step::CachesDropped | Step::WritebackFails => quickcheck::empty_shrinker(),
         }
     }
 }

@@ -74,6 +74,12 @@ fn shrink(mut steps: Vec<Step>, mut seed: u64, mut error: String, weather: Weath
     (steps, seed, error)
 }
 
+/// What plays a failure of the running test again.
+fn command(seed: u64) -> String {
+    let thread = std::thread::current();
+    format!("CASKFILE_CRASH_SEED={seed} cargo test --test crash {} -- --exact", thread.name().unwrap_or_default())
+}
+
 /// One step a line.
 pub fn listing(steps: &[Step]) -> String {
     steps.iter().map(|step| format!("    {step:?},\n")).collect()
@@ -87,7 +93,13 @@ fn cuts() -> [u64; 8] {
 /// Tries as many random sequences as the seeds say, each in storms all the time.
 pub fn sweep(name: &str, kind: Kind, seeds: u64, most: usize, weather: Weather) {
     let (started, before) = (Instant::now(), cuts());
-    for seed in chosen(seeds) {
+    let seconds = setting("CASKFILE_CRASH_SECONDS");
+    let mut tried = 0;
+    for seed in if seconds.is_some() { chosen(0).start..u64::MAX } else { chosen(seeds) } {
+        if seconds.is_some_and(|seconds| started.elapsed().as_secs() >= seconds) {
+            break;
+        }
+        tried += 1;
         if seed % 500 == 499 {
             println!("{name}: seed {seed}, {:?} power cuts in {:?}", cuts(), started.elapsed());
         }
@@ -95,19 +107,24 @@ pub fn sweep(name: &str, kind: Kind, seeds: u64, most: usize, weather: Weather) 
         if let Err(error) = run(|_| {}, &steps, steps.len(), seed, weather) {
             println!("seed {seed}, {} steps: {error}", steps.len());
             let (steps, again, error) = shrink(steps, seed, error, weather);
-            panic!("CASKFILE_CRASH_SEED={seed} (shrunk: dice {again}):\n{}{error}", listing(&steps));
+            let shrunk = listing(&steps);
+            panic!("{}, here made shorter, with dice {again}:\n{shrunk}{error}", command(seed));
         }
     }
     let after = cuts();
-    let tried: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
-    println!("{name}: {tried:?} power cuts by generation in {:?}", started.elapsed());
+    let cuts: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+    println!(
+        "{name}: {tried} seeds, {} simulated power cuts tried ({cuts:?} by how many came before); {:?}",
+        cuts.iter().sum::<u64>(),
+        started.elapsed()
+    );
 }
 
 /// Lives through the steps as often as the seeds say, in storms during the last ones.
 pub fn check(prepare: fn(&SimDisk), steps: &[Step], stormy: usize, seeds: u64, weather: Weather) {
     for seed in chosen(seeds) {
         if let Err(error) = run(prepare, steps, stormy, seed, weather) {
-            panic!("CASKFILE_CRASH_SEED={seed}:\n{}{error}", listing(steps));
+            panic!("{}:\n{}{error}", command(seed), listing(steps));
         }
     }
 }

@@ -177,8 +177,10 @@ impl Inode {
         (self.attributes, self.durable_attributes, self.write_errors, self.last_error_was_told).hash(hasher);
     }
 
-    /// Forgets clean pages: what is read now comes from the disk, save for what is still to be written there.
+    /// Forgets clean pages: what is read now comes from the disk, save for what is still to be written there. With the
+    /// pages goes an error that nobody was told of: who opens the file from now on will not hear of it.
     pub(super) fn drop_cache(&mut self) {
+        self.last_error_was_told = true;
         self.cache = Arc::clone(&self.durable);
         if !self.unsynced.is_empty() {
             let cache = Arc::make_mut(&mut self.cache);

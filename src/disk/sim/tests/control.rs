@@ -48,6 +48,14 @@ fn what_the_kernel_fails_to_write_back_is_lost_and_told_to_all_who_have_the_file
     assert_eq!(contents_after_cut(&disk), ["old."], "the length is no data");
     assert_eq!(disk.contents(STORE).unwrap(), b"new!");
     disk.fail_writeback("/nothing");
+
+    let (disk, file) = disk_with(b"old");
+    file.write_at(0, b"new!").unwrap();
+    disk.fail_writeback(STORE);
+    disk.drop_caches();
+    open(&disk).sync_data().unwrap();
+    assert_eq!(os_error(file.sync_data()), Some(libc::EIO));
+    assert_eq!(disk.contents(STORE).unwrap(), b"old\0");
 }
 
 type Call = fn(&SimDisk, &dyn DiskFile) -> io::Result<()>;
