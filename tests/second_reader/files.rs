@@ -7,7 +7,7 @@ use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use caskfile::{Batch, Cask, Config, Durability, MAX_BUCKET_LEN, max_key_len};
 
 use crate::bytes::{Fields, FileBytes, record};
-use crate::layout::{DELETE, MARK, MAX_INDEX, MAX_INDEX_STEP, MORE, MOVED, PUT, SYNCED, SYNCED_TO};
+use crate::layout::{DELETE, MARK, MAX_INDEX, MAX_INDEX_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, SYNCED, SYNCED_TO};
 use crate::library::{PATH, SameEveryTime};
 use crate::{golden, page};
 
@@ -161,6 +161,11 @@ fn sound() -> Vec<Golden> {
             "The highest index, and the farthest step to it.",
             FileBytes::new(MAX_INDEX - MAX_INDEX_STEP).push(record(0, PUT, MAX_INDEX, b"\0k", b"last")).end(),
         ),
+        file("checksum-of-zero", "A header whose checksum is 0, which is stored as 1.", {
+            let log = FileBytes::new(0).push(PUT_FIRST).push(record(0, PUT, 2_031_696_485, b"\0l", b"2"));
+            assert_eq!(log.0[96..100], [1, 0, 0, 0]);
+            log.end()
+        }),
         file(
             "synced-to-with-synced",
             "A SYNCED_TO with the flag, which proves its own place. No writer makes one.",
@@ -203,6 +208,31 @@ fn torn() -> Vec<Golden> {
             "torn-unknown-ancillary",
             "A kind that may be skipped, whose body is damaged: damage like any other.",
             two().push(Fields { kind: 0x83, ..BROKEN }).end(),
+        ),
+        file(
+            "torn-index",
+            "A record that is right, but for its index, which is that of the record before.",
+            two().push(Fields { index: BLOCK + 2, ..THIRD }).end(),
+        ),
+        file(
+            "torn-value-len",
+            "A record that is right, but for the length of its value, which is above the limit.",
+            two().push(Fields { value_len: Some(MAX_VALUE_LEN as u32 + 1), ..THIRD }).end(),
+        ),
+        file(
+            "torn-put-without-a-key",
+            "A put whose full key has a bucket and no key.",
+            two().push(record(0, PUT, BLOCK + 3, b"\x01b", b"3")).end(),
+        ),
+        file(
+            "torn-delete-with-a-value",
+            "A delete with a value.",
+            two().push(record(0, DELETE, BLOCK + 3, b"\0a", b"3")).end(),
+        ),
+        file(
+            "torn-synced-to",
+            "A SYNCED_TO that states a place behind itself.",
+            two().push(record(0, SYNCED_TO, BLOCK + 3, b"", &(two().len() as u64 + 8).to_le_bytes())).end(),
         ),
         file("synced-to-proves-less", "A SYNCED_TO that states what stands before the damage.", {
             let at = two().len() as u64;
