@@ -7,7 +7,9 @@ use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use caskfile::{Batch, Cask, Config, Durability, MAX_BUCKET_LEN, max_key_len};
 
 use crate::bytes::{Fields, FileBytes, record};
-use crate::layout::{DELETE, MARK, MAX_INDEX, MAX_INDEX_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, SYNCED, SYNCED_TO};
+use crate::layout::{
+    DELETE, FILE_HEADER_LEN, MARK, MAX_INDEX, MAX_INDEX_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, SYNCED, SYNCED_TO,
+};
 use crate::library::{PATH, SameEveryTime};
 use crate::{golden, page};
 
@@ -85,6 +87,14 @@ fn by_the_library() -> Vec<Golden> {
                 cask.delete("c").and_then(|()| cask.compact().map(drop)).expect("it is open");
             }),
         ),
+        file("copy-cut-off", "What compaction has made, cut in front of the mark that closes it.", {
+            let mut file = written(|_, cask| {
+                cask.put("a", "1").and_then(|()| cask.put("b", "2")).expect("it is open");
+                cask.compact().expect("it is open");
+            });
+            file.truncate(FILE_HEADER_LEN + 2 * 32);
+            file
+        }),
         file(
             "compacted-and-written",
             "The same with a write behind it. Nobody has closed it.",
@@ -234,6 +244,15 @@ fn torn() -> Vec<Golden> {
             "A SYNCED_TO that states a place behind itself.",
             two().push(record(0, SYNCED_TO, BLOCK + 3, b"", &(two().len() as u64 + 8).to_le_bytes())).end(),
         ),
+        file(
+            "torn-before-broken-synced-to",
+            "A SYNCED_TO whose body is broken, and which has no flag, proves nothing.",
+            {
+                let stated = (two().len() as u64 + 8).to_le_bytes();
+                let broken = Fields { body_crc_xor: 1, ..record(0, SYNCED_TO, BLOCK + 4, b"", &stated) };
+                two().push(BROKEN).push(broken).end()
+            },
+        ),
         file("synced-to-proves-less", "A SYNCED_TO that states what stands before the damage.", {
             let at = two().len() as u64;
             two().push(BROKEN).push(record(0, SYNCED_TO, BLOCK + 4, b"", &at.to_le_bytes())).end()
@@ -255,6 +274,11 @@ fn damaged() -> Vec<Golden> {
         file("damaged-value", "A bit of a value is flipped, and proof follows.", with(&|file| file[e + 26] ^= 1)),
         file("damaged-header", "A bit of a header is flipped, and proof follows.", with(&|file| file[e + 16] ^= 1)),
         file("damaged-hole", "Zeros in place of a record, and proof follows.", with(&|file| file[e..after].fill(0))),
+        file(
+            "damaged-8-bytes",
+            "The first place behind e at which proof can stand.",
+            two().raw(&[0; 8]).push(PROOF).end(),
+        ),
         file(
             "damaged-twice",
             "Two records are damaged; what stands between them is right.",
