@@ -41,7 +41,7 @@ pub fn fields(record: &Record) -> Vec<Field> {
         let &(name, at, len) = RECORD_HEADER.iter().find(|field| field.0 == name).expect("a field of the page's table");
         Field { name, at: record.at + at, len }
     };
-    let mut fields = ["flags", "kind", "key_len", "value_len", "index"].map(in_header).to_vec();
+    let mut fields = ["body_crc", "flags", "kind", "key_len", "value_len", "index"].map(in_header).to_vec();
     let body = record.at + RECORD_HEADER_LEN;
     if !record.key.is_empty() {
         fields.push(Field { name: "bucket length", at: body, len: 1 });
@@ -59,6 +59,7 @@ pub fn boundaries(original: &Original, record: &Record, field: Field) -> Vec<u64
     let (key_len, value_len) = (record.key.len() as u64, record.value.len() as u64);
     let previous = original.records.iter().take_while(|other| other.at < record.at).last().map_or(0, |last| last.index);
     let places = match field.name {
+        "body_crc" => vec![],
         "flags" => (0..8).map(|bit| 1 << bit).chain([3]).collect(),
         "kind" => vec![3, 0x7f, 0x80, 0x81, 0x82, 0x83],
         "key_len" => vec![rest, rest.saturating_sub(value_len), key_len + value_len],
