@@ -1,5 +1,6 @@
 //! Two processes, of which one does something whole between two calls of the other to the disk: every pair of actions,
-//! at every place. Then the first goes on, or is killed there, or the power goes out.
+//! at every place. Then the first goes on, or is killed there, or the power goes out. Except for the last, the same is
+//! played on real files.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -7,10 +8,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
+use caskfile::disk::sim::{Fault, SimDisk, Verb};
 use caskfile::{Batch, Cask, Config, Durability, Error, KvPair};
 
-const STORE: &str = "/store";
+mod common;
+#[path = "common/hooked.rs"]
+mod hooked;
+#[path = "interleavings/seat.rs"]
+mod seat;
+
+use seat::{RealSeat, Seat};
+
 const KEYS: [&str; 2] = ["one", "two"];
 
 /// What a process does as a whole.
@@ -128,21 +136,21 @@ fn number(value: &[u8]) -> u64 {
 
 /// One process and its handle.
 #[derive(Clone)]
-struct Player {
-    disk: SimDisk,
+struct Player<S> {
+    seat: S,
     cask: Cask,
     config: Config,
 }
 
-fn open(disk: &SimDisk, config: &Config) -> Result<Cask, Error> {
-    Cask::open_on(Arc::new(disk.clone()), STORE, config)
+fn open<S: Seat>(seat: &S, config: &Config) -> Result<Cask, Error> {
+    Cask::open_on(seat.disk(), seat.path(), config)
 }
 
-impl Player {
-    fn new(disk: &SimDisk, config: Config) -> Player {
-        let disk = disk.process();
-        let cask = open(&disk, &config).unwrap();
-        Player { disk, cask, config }
+impl<S: Seat> Player<S> {
+    fn new(seat: &S, config: Config) -> Player<S> {
+        let seat = seat.another();
+        let cask = open(&seat, &config).unwrap();
+        Player { seat, cask, config }
     }
 
     fn put(&self, knowledge: &Knowledge, key: &str, len: usize) -> Result<(), Error> {
@@ -168,9 +176,8 @@ impl Player {
             Put => self.put(knowledge, KEYS[0], 8),
             PutLarge => self.put(knowledge, KEYS[1], 9_000),
             PutWithoutSpace => {
-                let full = Fault::Os(libc::ENOSPC);
-                self.disk.fail(When::next().of(Verb::WriteAt).by(&self.disk), Fault::Short(20), Repeat::Once);
-                self.disk.fail(When::nth(2).of(Verb::WriteAt).by(&self.disk), full, Repeat::Once);
+                self.seat.fail(Verb::WriteAt, 1, Fault::Short(20));
+                self.seat.fail(Verb::WriteAt, 2, Fault::Os(libc::ENOSPC));
                 match self.put(knowledge, KEYS[0], 8) {
                     Err(Error::Io { .. }) => Ok(()),
                     other => other,
@@ -211,29 +218,29 @@ impl Player {
             Compact => self.cask.compact().map(drop),
             CompactAndPut => self.cask.compact().and_then(|_| self.put(knowledge, KEYS[0], 8)),
             CompactInVain => {
-                self.disk.fail(When::next().of(Verb::Rename).by(&self.disk), Fault::Os(libc::EIO), Repeat::Once);
+                self.seat.fail(Verb::Rename, 1, Fault::Os(libc::EIO));
                 self.cask.compact().map(drop).or_else(|error| match error {
                     Error::Io { .. } => Ok(()),
                     error => Err(error),
                 })
             }
             Reopen => {
-                let cask = open(&self.disk, &self.config)?;
+                let cask = open(&self.seat, &self.config)?;
                 knowledge.look(&cask)?;
                 cask.close()
             }
             ReopenToRead => {
-                let cask = open(&self.disk, &Config::new().read_only(true))?;
+                let cask = open(&self.seat, &Config::new().read_only(true))?;
                 knowledge.look(&cask)?;
                 cask.close()
             }
             Verify => self.cask.verify().map(drop),
             ComeAndDie => {
-                let disk = self.disk.process();
+                let seat = self.seat.another();
                 let config = Config::new().durability(Durability::Os).connection_timeout(Duration::ZERO);
-                let other = Player { cask: open(&disk, &config)?, disk, config };
+                let other = Player { cask: open(&seat, &config)?, seat, config };
                 other.put(knowledge, KEYS[1], 8)?;
-                other.disk.fail(When::next().of(Verb::WriteAt).by(&other.disk), Fault::Kill(30), Repeat::Once);
+                other.seat.fail(Verb::WriteAt, 1, Fault::Kill(30));
                 assert!(other.put(knowledge, KEYS[1], 8).is_err());
                 Ok(())
             }
@@ -246,24 +253,25 @@ fn is_busy(error: &Error) -> bool {
 }
 
 /// Interrupts `first` at its `place`-th call for a whole `second`. Returns whether there was such a call.
-fn play(first: Action, second: Action, place: u64, end: End, durability: Durability) -> bool {
-    let disk = SimDisk::new();
+fn play<S: Seat>(first: Action, second: Action, place: u64, end: End, durability: Durability) -> bool {
+    let seat = S::first();
     let knowledge = Arc::new(Knowledge::default());
     let config = Config::new().durability(durability).connection_timeout(Duration::ZERO);
-    let one = Player::new(&disk, config.clone());
+    let one = Player::new(&seat, config.clone());
     for key in KEYS {
         one.put(&knowledge, key, 8).unwrap();
     }
-    let two = Player::new(&disk, config.clone());
+    let two = Player::new(&seat, config.clone());
     two.put(&knowledge, KEYS[0], 8).unwrap();
-    let reader = Player::new(&disk, Config::new().read_only(true));
+    let reader = Player::new(&seat, Config::new().read_only(true));
     reader.act(Read, &knowledge).unwrap();
 
     let reached = Arc::new(AtomicU64::new(0));
     {
         let (two, reader, knowledge, reached) =
             (two.clone(), reader.clone(), Arc::clone(&knowledge), Arc::clone(&reached));
-        disk.before(When::nth(place).by(&one.disk), Repeat::Once, move |disk| {
+        let victim = one.seat.clone();
+        one.seat.before(place, move || {
             reached.store(1, Ordering::SeqCst);
             if let Err(error) = two.act(second, &knowledge) {
                 assert!(is_busy(&error), "{second:?}: {error}");
@@ -271,37 +279,37 @@ fn play(first: Action, second: Action, place: u64, end: End, durability: Durabil
             reader.act(Read, &knowledge).unwrap();
             match end {
                 End::GoesOn => {}
-                End::IsKilled => disk.kill(),
-                End::PowerCut => disk.cut(),
+                End::IsKilled => victim.kill(),
+                End::PowerCut => drop(victim.after_power_cut(0)),
             }
         });
     }
     let outcome = one.act(first, &knowledge);
-    disk.clear_hooks();
-    disk.clear_faults();
+    one.seat.heal();
+    two.seat.heal();
     let reached = reached.load(Ordering::SeqCst) != 0;
     if end == End::PowerCut {
         // Also after its last call.
         for seed in 0..4 {
-            after_power_cut(&disk.reboot(&mut Choices::from_seed(seed)), &knowledge, durability);
+            after_power_cut(&one.seat.after_power_cut(seed), &knowledge, durability);
         }
         return reached;
     }
     if !reached {
         return false;
     }
-    let disk = match end {
+    match end {
         End::GoesOn => {
             if let Err(error) = outcome {
                 assert!(is_busy(&error), "{first:?}: {error}");
             }
             one.act(Read, &knowledge).unwrap();
             one.act(Put, &knowledge).unwrap();
-            disk
         }
-        End::IsKilled => disk.process(),
+        // Its files are closed, and its locks given up.
+        End::IsKilled => drop(one),
         End::PowerCut => unreachable!("handled above"),
-    };
+    }
     for player in [&two, &reader] {
         player.act(Read, &knowledge).unwrap();
     }
@@ -309,7 +317,7 @@ fn play(first: Action, second: Action, place: u64, end: End, durability: Durabil
         two.act(action, &knowledge).unwrap();
         reader.act(Read, &knowledge).unwrap();
     }
-    let last = Player::new(&disk, config);
+    let last = Player::new(&seat, config);
     for action in [Read, Put, Verify] {
         last.act(action, &knowledge).unwrap();
     }
@@ -317,17 +325,17 @@ fn play(first: Action, second: Action, place: u64, end: End, durability: Durabil
     two.act(Read, &knowledge).unwrap();
     last.cask.close().unwrap();
     two.cask.close().unwrap();
-    assert_eq!(disk.paths().len(), 1, "{:?}", disk.paths());
+    assert_eq!(seat.names().len(), 1, "{:?}", seat.names());
     true
 }
 
 /// What was acknowledged as durable is there, and no index that anybody saw is handed out again.
-fn after_power_cut(disk: &SimDisk, knowledge: &Knowledge, durability: Durability) {
+fn after_power_cut<S: Seat>(seat: &S, knowledge: &Knowledge, durability: Durability) {
     let left = Knowledge::default();
     left.next.store(knowledge.next.load(Ordering::SeqCst), Ordering::SeqCst);
     *left.indexes.lock().unwrap() = knowledge.indexes.lock().unwrap().clone();
     *left.seen.lock().unwrap() = knowledge.durable.lock().unwrap().clone();
-    let player = Player::new(disk, Config::new().durability(durability));
+    let player = Player::new(seat, Config::new().durability(durability));
     player.act(Read, &left).unwrap();
     KEYS.iter().for_each(|key| player.put(&left, key, 8).unwrap());
     for action in [BatchOfBoth, Verify, Compact, Read] {
@@ -336,10 +344,10 @@ fn after_power_cut(disk: &SimDisk, knowledge: &Knowledge, durability: Durability
     player.cask.close().unwrap();
 }
 
-fn try_all(end: End, durability: Durability) {
+fn try_all<S: Seat>(end: End, durability: Durability, thinner: usize) {
     // All pairs at all places if asked for, or where it takes seconds only; else a part of both.
     let all = std::env::var_os("CASKFILE_CRASH_ROUNDS").is_some() || !cfg!(debug_assertions);
-    let (every, step) = if all { (1, 1) } else { (5, 3) };
+    let (every, step) = if all { (1, 1) } else { (5 * thinner, 3) };
     let (mut games, mut failures) = (0, Vec::new());
     for (at, first) in ACTIONS.into_iter().filter(|first| *first != ComeAndDie).enumerate() {
         for (offset, second) in ACTIONS.into_iter().enumerate() {
@@ -348,7 +356,7 @@ fn try_all(end: End, durability: Durability) {
                 continue;
             }
             for place in (1 + pair as u64 % step..).step_by(step as usize) {
-                let game = AssertUnwindSafe(|| play(first, second, place, end, durability));
+                let game = AssertUnwindSafe(|| play::<S>(first, second, place, end, durability));
                 match std::panic::catch_unwind(game) {
                     Ok(true) => games += 1,
                     Ok(false) => break,
@@ -364,24 +372,33 @@ fn try_all(end: End, durability: Durability) {
             }
         }
     }
-    println!("{end:?}, {durability:?}: {games} games");
+    let where_to = std::any::type_name::<S>();
+    println!("{where_to}, {end:?}, {durability:?}: {games} games");
     assert!(failures.is_empty(), "{} of {games} games failed:\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]
 fn whatever_another_process_does_between_two_calls_both_see_the_same_in_the_end() {
-    try_all(End::GoesOn, Durability::Sync);
-    try_all(End::GoesOn, Durability::Os);
+    try_all::<SimDisk>(End::GoesOn, Durability::Sync, 1);
+    try_all::<SimDisk>(End::GoesOn, Durability::Os, 1);
 }
 
 #[test]
 fn whoever_is_killed_after_another_process_acted_between_its_calls_takes_nothing_with_it() {
-    try_all(End::IsKilled, Durability::Sync);
-    try_all(End::IsKilled, Durability::Os);
+    try_all::<SimDisk>(End::IsKilled, Durability::Sync, 1);
+    try_all::<SimDisk>(End::IsKilled, Durability::Os, 1);
 }
 
 #[test]
 fn a_power_cut_after_another_process_acted_between_two_calls_leaves_a_store_that_goes_on() {
-    try_all(End::PowerCut, Durability::Sync);
-    try_all(End::PowerCut, Durability::Os);
+    try_all::<SimDisk>(End::PowerCut, Durability::Sync, 1);
+    try_all::<SimDisk>(End::PowerCut, Durability::Os, 1);
+}
+
+#[test]
+fn the_same_on_real_files() {
+    for end in [End::GoesOn, End::IsKilled] {
+        try_all::<RealSeat>(end, Durability::Sync, 7);
+        try_all::<RealSeat>(end, Durability::Os, 7);
+    }
 }

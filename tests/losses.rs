@@ -189,6 +189,10 @@ fn acknowledging_before_the_directory_sync() {
     let lost = |disk: &SimDisk| disk.reboot(&mut Choices::keep_nothing());
     let disk = SimDisk::new();
     let cask = open(&disk);
+    assert!(
+        lost(&disk).contents(STORE).is_some(),
+        "whoever was told that the store is open may tell others where it is"
+    );
     cask.put("a", "1").unwrap();
     expect(&lost(&disk), &[("a", "1")]);
     cask.compact().unwrap();
