@@ -6,6 +6,8 @@ mod common;
 mod exits;
 #[path = "cli/importing.rs"]
 mod importing;
+#[path = "common/patience.rs"]
+mod patience;
 #[path = "cli/read_only.rs"]
 mod read_only;
 #[path = "cli/run.rs"]

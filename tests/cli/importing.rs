@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use caskfile::Cask;
 
+use super::patience::in_finite_time;
 use super::run::{Ran, Shell};
 
 fn line(number: usize) -> String {
@@ -64,27 +65,75 @@ fn a_malformed_line_stops_an_import_which_can_go_on_behind_what_is_stored() {
 
 #[test]
 fn records_that_trickle_in_are_stored_as_they_come_and_ctrl_c_ends_the_wait() {
-    for (name, code, cause) in [("INT", 130, "Ctrl-C"), ("TERM", 143, "SIGTERM")] {
-        let shell = Shell::new();
-        let mut import = start(&shell, &[]);
-        let mut input = import.stdin.take().unwrap();
-        for number in 0..3 {
-            input.write_all(line(number).as_bytes()).unwrap();
-            // Others see it, though the import waits for more.
-            while stored_lines(&shell) != number + 1 {
-                assert!(import.try_wait().unwrap().is_none());
-                std::thread::sleep(Duration::from_millis(1));
-            }
+    in_finite_time(|| {
+        trickle("INT", 130, "Ctrl-C");
+        trickle("TERM", 143, "SIGTERM");
+    });
+}
+
+fn trickle(name: &str, code: i32, cause: &str) {
+    let shell = Shell::new();
+    let mut import = start(&shell, &[]);
+    let mut input = import.stdin.take().unwrap();
+    for number in 0..3 {
+        input.write_all(line(number).as_bytes()).unwrap();
+        // Others see it, though the import waits for more.
+        while stored_lines(&shell) != number + 1 {
+            assert!(import.try_wait().unwrap().is_none());
+            std::thread::sleep(Duration::from_millis(1));
         }
-        // Half a line is not a record yet.
-        input.write_all(b"key0000003\tval").unwrap();
-        signal(&import, name);
-        let ran = Ran::from(import.wait_with_output().unwrap());
-        let error = ran.failed(code);
-        assert!(error.contains(&format!("stopped by {cause}; on stable storage: 3 lines")), "{error}");
-        assert_eq!((skip_of(&error), stored_lines(&shell)), (3, 3));
-        drop(input);
     }
+    // Half a line is not a record yet.
+    input.write_all(b"key0000003\tval").unwrap();
+    signal(&import, name);
+    let ran = Ran::from(import.wait_with_output().unwrap());
+    let error = ran.failed(code);
+    assert!(error.contains(&format!("stopped by {cause}; on stable storage: 3 lines")), "{error}");
+    assert_eq!((skip_of(&error), stored_lines(&shell)), (3, 3));
+    drop(input);
+}
+
+#[test]
+fn ctrl_c_ends_an_import_that_waits_for_another_writer() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let mut import = start(&shell, &["--timeout", "none"]);
+        let mut input = import.stdin.take().unwrap();
+        input.write_all(line(0).as_bytes()).unwrap();
+        while stored_lines(&shell) != 1 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let exclusive = caskfile::Config::new().lock_mode(caskfile::LockMode::Exclusive);
+        let holder = Cask::open_with(shell.directory.join("s"), &exclusive).unwrap();
+        input.write_all(line(1).as_bytes()).unwrap();
+        // Long enough, mostly, for it to wait for the lock with this line.
+        std::thread::sleep(Duration::from_millis(200));
+        signal(&import, "INT");
+        let said = Ran::from(import.wait_with_output().unwrap()).failed(130);
+        assert_eq!(skip_of(&said), 1);
+        holder.close().unwrap();
+        assert_eq!(stored_lines(&shell), 1);
+    });
+}
+
+#[test]
+fn an_import_stopped_among_the_lines_that_it_passes_over_does_not_fall_back() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", "v"]);
+    let said = loop {
+        let mut import = start(&shell, &["--skip", "1000"]);
+        let mut input = import.stdin.take().unwrap();
+        input.write_all((0..10).map(line).collect::<String>().as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        signal(&import, "INT");
+        let output = import.wait_with_output().unwrap();
+        drop(input);
+        // It may have died of the signal before it could catch it.
+        if output.status.code().is_some() {
+            break Ran::from(output).failed(130);
+        }
+    };
+    assert_eq!(skip_of(&said), 1000);
 }
 
 #[test]

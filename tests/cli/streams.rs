@@ -94,8 +94,11 @@ fn an_export_of_one_bucket_goes_into_any_other() {
     assert!(error.contains("--bucket-column"), "{error}");
     assert_eq!(shell.ok_text(&["export", "s", "--format", "tsv", "-b", ""]), "a\tv\n");
     // A line that names its bucket goes there.
-    shell.feed(b"{\"bucket\":\"named\",\"key\":\"k\",\"value\":\"v\"}", &["import", "s", "-b", "to"]).succeeded();
-    assert_eq!(shell.ok_text(&["buckets", "s"]), "\t1\nfrom\t2\nnamed\t1\n");
+    let lines = ["named", "", "named"].map(|name| format!("{{\"bucket\":\"{name}\",\"key\":\"k\",\"value\":\"v\"}}\n"));
+    let unnamed = "{\"key\":\"k\",\"value\":\"v\"}\n";
+    let lines = [&lines[0], &lines[1], &lines[2], unnamed].concat();
+    shell.feed(lines.as_bytes(), &["import", "s", "-b", "to"]).succeeded();
+    assert_eq!(shell.ok_text(&["buckets", "s"]), "\t2\nfrom\t2\nnamed\t1\nto\t1\n");
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -86,9 +88,15 @@ impl Import {
         let reader = Reader { format, bucket, skip: self.skip, reached: Reached::default() };
         // Not joined: when the import is stopped, the reader may still be waiting for input.
         std::thread::spawn(move || reader.run(input, &sender));
+        let written_lines = Arc::new(AtomicU64::new(self.skip));
+        end_if_stuck(&interrupt, &written_lines, session.json);
         let mut progress = Progress::new(session, "importing", Unit::Bytes, total, false);
         let mut reached = Reached { lines: self.skip, ..Reached::default() };
-        let written = write(&cask, &receiver, &interrupt, &mut reached, &mut progress);
+        let written = write(&cask, &receiver, &interrupt, &mut progress, |now| {
+            // An earlier run has stored the lines that are passed over.
+            reached = Reached { lines: now.lines.max(reached.lines), ..now };
+            written_lines.store(reached.lines, Ordering::Relaxed);
+        });
         drop(progress);
         let closed = cask.sync().map_err(Failure::from).and_then(|()| self.to.close(&cask));
         written.map_err(|failure| stopped(failure, reached, closed.is_ok()))?;
@@ -121,14 +129,15 @@ impl Import {
     }
 }
 
-/// Writes what comes until there is no more, or until something stops it. `reached` is what the store has.
+/// Writes what comes until there is no more, or until something stops it. `reached` is told what the store has.
 fn write(
     cask: &Cask,
     batches: &Receiver<Result<Batch>>,
     interrupt: &Interrupt,
-    reached: &mut Reached,
     progress: &mut Progress,
+    mut reached: impl FnMut(Reached),
 ) -> Result<()> {
+    let mut bytes = 0;
     loop {
         if let Some(exit) = interrupt.received() {
             return Err(Failure::new(exit, format!("stopped by {}", exit.cause())));
@@ -138,17 +147,38 @@ fn write(
                 if !batch.batch.is_empty() {
                     cask.write(&batch.batch)?;
                 }
-                // An earlier run has stored the lines that are passed over.
-                let lines = batch.reached.lines.max(reached.lines);
-                *reached = Reached { lines, ..batch.reached };
-                progress.set(reached.bytes);
+                reached(batch.reached);
+                bytes = batch.reached.bytes;
+                progress.set(bytes);
             }
             Ok(Err(failure)) => return Err(failure),
-            Err(RecvTimeoutError::Timeout) => progress.set(reached.bytes),
+            Err(RecvTimeoutError::Timeout) => progress.set(bytes),
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
 }
+
+/// A write may wait for another writer, or for a slow disk, longer than who has pressed Ctrl-C. Then the process ends
+/// beside it: to the store that is a kill, which does no harm.
+fn end_if_stuck(interrupt: &Interrupt, written_lines: &Arc<AtomicU64>, json: bool) {
+    let (interrupt, written_lines) = (interrupt.clone(), Arc::clone(written_lines));
+    std::thread::spawn(move || {
+        let exit = loop {
+            std::thread::sleep(LOOK_UP);
+            if let Some(exit) = interrupt.received() {
+                break exit;
+            }
+        };
+        std::thread::sleep(PATIENCE);
+        let message = format!("stopped by {} while the store was busy", exit.cause());
+        let reached = Reached { lines: written_lines.load(Ordering::Relaxed), ..Reached::default() };
+        stopped(Failure::new(exit, message), reached, false).print(json);
+        std::process::exit(exit.code().into());
+    });
+}
+
+/// How long an import that was told to stop may take to finish what it is writing, and to sync it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Says how far an import has come that did not come to its end.
 fn stopped(failure: Failure, reached: Reached, synced: bool) -> Failure {
