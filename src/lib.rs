@@ -85,8 +85,8 @@ mod sync;
 pub use backend::{Backend, new_store};
 pub use config::{CompactionPolicy, Config, Durability, LockMode, ReadMode};
 pub use engine::{
-    Backup, Batch, BucketScans, Cask, Compaction, Loss, LostKey, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped, PairRef,
-    Progress, Report, Scan, Slice, Stats, salvage, salvage_on, verify, verify_on,
+    Backup, Batch, BucketScans, Cask, Compaction, IndexScan, Loss, LostKey, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped,
+    PairRef, Progress, Report, Scan, Slice, Stats, salvage, salvage_on, verify, verify_on,
 };
 pub use error::{Damage, Error, Result};
 #[cfg(any(test, feature = "testing"))]

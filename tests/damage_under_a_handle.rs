@@ -42,6 +42,30 @@ fn a_put_of_a_key_whose_record_is_damaged_changes_nothing_before_the_logs_end() 
     assert_eq!(disk.contents(STORE).unwrap()[..end], before[..end]);
 }
 
+#[test]
+fn a_scan_by_index_reports_each_damaged_record_and_goes_on_behind_it() {
+    let disk = SimDisk::new();
+    let cask = open(&disk).unwrap();
+    for key in ["first", "damaged key", "third", "fourth", "last"] {
+        cask.put(key, format!("value of {key}")).unwrap();
+    }
+    damage(&disk, b"damaged key");
+    damage(&disk, b"value of fourth");
+    let found: Vec<_> = cask.scan_by_index().unwrap().map(|next| next.map(|(_, pair)| pair.key)).collect();
+    let keys: Vec<_> = found.iter().map(|next| next.as_ref().ok().map(|key| &key[..])).collect();
+    assert_eq!(keys, [Some(&b"first"[..]), None, Some(b"third"), None, Some(b"last")]);
+    assert!(found.iter().flat_map(|next| next.as_ref().err()).all(|error| matches!(error, Error::Corrupt { .. })));
+
+    // The file is shorter than it was.
+    let contents = disk.contents(STORE).unwrap();
+    let cut = contents.windows(4).position(|window| window == b"last").unwrap();
+    let mut pairs = cask.scan_by_index().unwrap();
+    disk.set_contents(STORE, contents[..cut].to_vec());
+    assert!(pairs.by_ref().take(4).filter(|next| next.is_ok()).count() == 2);
+    assert!(matches!(pairs.next(), Some(Err(Error::Corrupt { .. }))));
+    assert!(pairs.next().is_none());
+}
+
 /// A log without records was recognised by the end of its file header, which was compared with what the handle would
 /// have written there. Where that is something else (a file of a later minor version, whose reserved bytes are in use,
 /// or another store that was copied over this one), a listing read the log anew for ever.

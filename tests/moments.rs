@@ -189,6 +189,43 @@ fn the_scans_of_all_buckets_show_one_moment_together() {
 }
 
 #[test]
+fn a_scan_by_index_shows_its_moment_in_the_order_in_which_pairs_were_set() {
+    for reads in [ReadMode::Map, ReadMode::Pread] {
+        let directory = TempDir::new();
+        let config = Config::new().durability(Durability::Os).reads(reads);
+        let cask = Cask::open_with(directory.join("store"), &config).unwrap();
+        let mut expected = Vec::new();
+        // Values of many lengths, so that records end before, at and behind the pieces in which the file is read.
+        for (number, len) in (0..3000).zip((0..).map(|n| n * 7919 % 5000)) {
+            let (bucket, key) = (["", "b", "other"][number % 3], format!("{:x}", number * 7919 % 3001));
+            cask.bucket(bucket).unwrap().put(&key, vec![number as u8; len]).unwrap();
+            expected.push((bucket.as_bytes().to_vec(), key.into_bytes(), vec![number as u8; len]));
+        }
+        cask.put("large", vec![7; 5 << 20]).unwrap();
+        expected.push((Vec::new(), b"large".to_vec(), vec![7; 5 << 20]));
+        // Deleted, and set again: at another place in the order.
+        let (bucket, key, value) = expected.remove(10);
+        let in_bucket = cask.bucket(&bucket).unwrap();
+        in_bucket.delete(&key).unwrap();
+        in_bucket.put(&key, &value).unwrap();
+        expected.push((bucket, key, value));
+
+        let mut pairs = cask.scan_by_index().unwrap();
+        assert_eq!(pairs.len(), expected.len());
+        let mut found = vec![pairs.next().unwrap().unwrap()];
+        cask.bucket("b").unwrap().delete_prefix("").unwrap();
+        cask.put("later", "").unwrap();
+        cask.compact().unwrap();
+        cask.close().unwrap();
+        found.extend(pairs.map(Result::unwrap));
+        assert!(found.is_sorted_by_key(|(_, pair)| pair.last_index));
+        let found: Vec<_> = found.into_iter().map(|(bucket, pair)| (bucket, pair.key, pair.value)).collect();
+        assert!(found == expected, "{reads:?}");
+        assert!(matches!(cask.scan_by_index(), Err(Error::Closed)));
+    }
+}
+
+#[test]
 fn a_mapped_slice_stays_as_it_was_after_later_writes_compaction_and_close() {
     let directory = TempDir::new();
     let path = directory.join("store");

@@ -21,6 +21,7 @@ mod automatic;
 mod backup;
 pub(crate) mod batch;
 mod buckets;
+mod by_index;
 mod cask;
 mod commit;
 mod compact;
@@ -51,6 +52,7 @@ use std::time::Instant;
 
 pub use backup::Backup;
 pub use batch::{Batch, MAX_BATCH_BYTES, MAX_BATCH_OPS};
+pub use by_index::IndexScan;
 pub use cask::Cask;
 pub use compact::{Compaction, Progress};
 pub use iter::{BucketScans, PairRef, Scan};

@@ -53,7 +53,13 @@ impl Reader {
     pub(crate) fn header(&self, position: u64) -> Result<RecordHeader> {
         let mut bytes = [0; RECORD_HEADER_LEN];
         self.read(position, &mut bytes)?;
-        match RecordHeader::decode(&bytes) {
+        self.decode(position, &bytes)
+    }
+
+    /// The header at a position that the index holds, given its bytes.
+    #[inline]
+    pub(crate) fn decode(&self, position: u64, bytes: &[u8; RECORD_HEADER_LEN]) -> Result<RecordHeader> {
+        match RecordHeader::decode(bytes) {
             // It was a true header when it was taken in, but somebody may have changed it in the file since: lengths
             // that lead out of the log must neither be allocated nor followed into the map.
             Some(header) if position + header.record_len() <= self.end => Ok(header),

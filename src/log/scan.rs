@@ -284,15 +284,15 @@ fn has_form(header: &RecordHeader, key: &[u8], stated: Option<u64>) -> bool {
     }
 }
 
-/// The piece of the file that the scanner has read last.
-struct Window {
+/// The piece of the file that was read last, for walks from its beginning to its end.
+pub(crate) struct Window {
     bytes: Vec<u8>,
     start: u64,
     next_len: usize,
 }
 
 impl Window {
-    fn new() -> Window {
+    pub(crate) fn new() -> Window {
         Window { bytes: Vec::new(), start: 0, next_len: SMALLEST_WINDOW }
     }
 
@@ -301,7 +301,7 @@ impl Window {
     }
 
     /// Up to `wanted` bytes at `offset`; fewer only where the file ends.
-    fn get(&mut self, log: &LogFile, offset: u64, wanted: usize) -> Result<&[u8]> {
+    pub(crate) fn get(&mut self, log: &LogFile, offset: u64, wanted: usize) -> Result<&[u8]> {
         let held = self.start..self.start + self.bytes.len() as u64;
         if !held.contains(&offset) || held.end < offset + wanted as u64 {
             let len = wanted.max(self.next_len);

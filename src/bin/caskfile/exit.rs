@@ -24,7 +24,7 @@ pub enum Exit {
 pub const TABLE: &[(Exit, &str, &str)] = &[
     (Exit::Done, "done", "it was done; also when the reader of a pipe closed it before the end"),
     (Exit::NotFound, "not-found", "the key is not in the store"),
-    (Exit::Usage, "usage", "the command line is not understood; nothing was opened"),
+    (Exit::Usage, "usage", "the command line is not understood, or does not fit the store; nothing was written to it"),
     (Exit::Conflict, "conflict", "a condition does not hold: somebody else was there first; nothing was written"),
     (Exit::Locked, "locked", "another writer held the store for the whole --timeout; nothing was written"),
     (Exit::Corrupt, "corrupt", "bytes that had been stored are damaged; the file is unchanged"),

@@ -2,23 +2,21 @@
 
 use std::io::Write;
 
-use caskfile::Scan;
-
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
-use crate::format::{Format, FormatOptions};
+use crate::format::FormatOptions;
 use crate::open::{Bucket, ReadFrom};
 use crate::progress::{Progress, Unit};
 use crate::report::plural;
-use crate::session::{Output, Session, stdout_failure};
+use crate::session::{Session, stdout_failure};
 
 /// How often the progress bar is told.
 const PAIRS_PER_LOOK: u64 = 1024;
 
 /// Write all pairs to stdout, as they were at one moment
 ///
-/// The pairs of all buckets, in the order of their keys: what `caskfile import` reads into another store. With --bucket it is the pairs of one bucket, and the lines do not name it, so that they can go into
-/// any other.
+/// The pairs of all buckets, in the order in which they were set: what `caskfile import` reads into another store. With
+/// --bucket it is the pairs of one bucket, and the lines do not name it, so that they can go into any other.
 #[derive(clap::Args)]
 pub struct Export {
     #[command(flatten)]
@@ -33,59 +31,44 @@ impl Export {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let format = self.format.format(None)?;
         let chosen = self.bucket.chosen(session)?;
-        let cask = self.from.open(session)?;
-        let mut progress = Progress::new(session, "exporting", Unit::Keys, Some(cask.stats()?.keys), true);
-        let mut to =
-            Writer { format, output: session.output()?, line: Vec::new(), written: 0, progress: &mut progress };
-        match chosen {
-            Some(name) => to.write(None, cask.bucket(name)?.scan("")?)?,
-            None => {
-                let mut buckets = cask.scan_buckets()?.peekable();
-                // The default bucket, if it has a key, comes first.
-                let default = buckets.next_if(|bucket| matches!(bucket, Ok((name, _)) if name.is_empty()));
-                if !format.names_buckets() && matches!(buckets.peek(), Some(Ok(_))) {
-                    return Err(Failure::usage("the store has buckets, and lines of this format do not name them")
-                        .hint(
-                            "add --bucket-column for a first field with the name, or choose one with --bucket NAME \
-                         (--bucket '' for the default one), or use --format ndjson",
-                        ));
-                }
-                for bucket in default.into_iter().chain(buckets) {
-                    let (name, pairs) = bucket?;
-                    to.write(Some(&name), pairs)?;
-                }
+        let mut pairs = self.from.open(session)?.scan_by_index()?;
+        let mut progress = Progress::new(session, "exporting", Unit::Keys, Some(pairs.len() as u64), true);
+        let (mut output, mut line) = (session.output()?, Vec::new());
+        let (mut looked_at, mut written) = (0, 0);
+        while let Some(next) = pairs.next_ref() {
+            let (bucket, pair) = next?;
+            looked_at += 1;
+            if looked_at % PAIRS_PER_LOOK == 0 {
+                progress.set(looked_at);
             }
+            let named = match &chosen {
+                Some(name) if name != bucket => continue,
+                Some(_) => None,
+                None if format.names_buckets() => Some(bucket),
+                None if bucket.is_empty() => None,
+                None => {
+                    // What is not written yet stays unwritten.
+                    drop(output.into_parts());
+                    return Err(unnamed_bucket());
+                }
+            };
+            line.clear();
+            format
+                .write(named, pair.key, pair.value, pair.last_index, &mut line)
+                .map_err(|problem| Failure::input(problem).hint("leave --no-escapes away"))?;
+            output.write_all(&line).map_err(stdout_failure)?;
+            written += 1;
         }
-        to.output.flush().map_err(stdout_failure)?;
-        let written = to.written;
+        output.flush().map_err(stdout_failure)?;
         drop(progress);
         session.note(format!("exported {}", plural(written, "pair")));
         Ok(Exit::Done)
     }
 }
 
-struct Writer<'p> {
-    format: Format,
-    output: Output,
-    line: Vec<u8>,
-    written: u64,
-    progress: &'p mut Progress,
-}
-
-impl Writer<'_> {
-    fn write(&mut self, bucket: Option<&[u8]>, mut pairs: Scan) -> Result<()> {
-        while let Some(pair) = pairs.next_ref() {
-            let pair = pair?;
-            self.line.clear();
-            self.format
-                .write(bucket, pair.key, pair.value, pair.last_index, &mut self.line)
-                .map_err(|problem| Failure::input(problem).hint("leave --no-escapes away"))?;
-            self.output.write_all(&self.line).map_err(stdout_failure)?;
-            self.written += 1;
-            if self.written % PAIRS_PER_LOOK == 0 {
-                self.progress.set(self.written);
-            }
-        }
-        Ok(())
-    }
+fn unnamed_bucket() -> Failure {
+    Failure::usage("the store has buckets, and lines of this format do not name them; the export is not complete").hint(
+        "add --bucket-column for a first field with the name, or choose one with --bucket NAME (--bucket '' for the \
+         default one), or use --format ndjson",
+    )
 }
