@@ -1,6 +1,7 @@
 //! Group commit: one turn, one write and one sync for everybody who is waiting.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::Engine;
 pub(crate) use super::batch::Request;
@@ -8,12 +9,16 @@ use super::batch::{Action, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 use super::queue::Entered;
 use super::turn::Turn;
 use super::writer::MAX_GROUP_RECORDS;
+use crate::config::Durability;
 use crate::format::{Flags, Kind};
 use crate::{Error, Result};
 
 /// A group takes no further request once it has this many bytes, so that no caller waits for the bytes of too many
 /// others. (A single request may be larger.)
 const GROUP_BYTES: u64 = 8 << 20;
+
+/// How long the leader of a group waits for others to write with it: less than half of what a sync takes on a fast disk.
+const GATHER: Duration = Duration::from_micros(50);
 
 /// What became of a request.
 pub(crate) type Outcome = std::result::Result<Written, Failure>;
@@ -77,6 +82,10 @@ impl Engine {
             Entered::TimedOut => return Err(self.lock_timeout(&deadline).into()),
             Entered::Baton(baton) => baton,
         };
+        if self.config.get_durability() == Durability::Sync {
+            // Without a sync a turn is over before anybody could come.
+            baton.gather(GATHER.min(deadline.left().unwrap_or(GATHER)));
+        }
         // From here on this thread leads. If it cannot begin a turn, nobody else's work was touched.
         let outcomes = self.in_turn(&deadline, |turn| {
             let (mut records, mut bytes) = (0, 0);

@@ -1,0 +1,158 @@
+//! Durable puts of many threads, each its own call, beside a bare append and sync of one record.
+//!
+//! ```text
+//! cargo bench --bench group_commit                     # two seconds a row, three rounds
+//! cargo bench --bench group_commit -- --seconds 5 --rounds 1
+//! ```
+//!
+//! Floor and rows take turns in each round, since the speed of a disk changes by the second; shown is the median round.
+//! `groups` says how many puts one write and one sync have served. The files lie in the system's temporary directory
+//! (`TMPDIR`).
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use caskfile::{Cask, CompactionPolicy, Config};
+
+const VALUE: [u8; 100] = [b'v'; 100];
+const RECORD_LEN: usize = (24 + 1 + 16 + 100_usize).next_multiple_of(8);
+const THREADS: [usize; 5] = [1, 2, 8, 32, 128];
+
+struct Options {
+    seconds: f64,
+    rounds: usize,
+}
+
+/// One row in one round.
+#[derive(Clone, Copy)]
+struct Figures {
+    per_second: f64,
+    per_group: f64,
+    median: Duration,
+    p99: Duration,
+    worst: Duration,
+    /// The puts of the thread that got the fewest, in hundredths of a fair share.
+    poorest: f64,
+}
+
+fn main() {
+    let options = options();
+    let directory = std::env::temp_dir().join(format!("caskfile-group-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    println!(
+        "durable puts, keys of 16 bytes, values of 100; {} s a row; in {}\n",
+        options.seconds,
+        directory.display()
+    );
+    let mut floors = Vec::new();
+    let mut rows = [const { Vec::new() }; THREADS.len()];
+    for round in 0..options.rounds {
+        floors.push(floor(&directory.join("floor"), options.seconds));
+        let path = directory.join(format!("store-{round}"));
+        let cask = Cask::open_with(path, &Config::new().compaction(CompactionPolicy::Manual)).unwrap();
+        cask.put("first", "").unwrap();
+        for (threads, row) in THREADS.into_iter().zip(&mut rows) {
+            row.push(puts(&cask, threads, options.seconds));
+        }
+        cask.close().unwrap();
+    }
+    floors.sort_by(f64::total_cmp);
+    let floor = floors[floors.len() / 2];
+    println!("bare append and fdatasync: {floor:.0}/s\n");
+    println!(
+        "{:>8}{:>10}{:>9}{:>10}{:>8}{:>11}{:>11}{:>11}{:>14}{:>9}",
+        "threads", "puts/s", "floors", "1 thread", "groups", "median", "p99", "worst", "worst/median", "poorest"
+    );
+    let mut one_thread = 0.0;
+    for (threads, row) in THREADS.into_iter().zip(&mut rows) {
+        row.sort_by(|a: &Figures, b| a.per_second.total_cmp(&b.per_second));
+        let figures = row[row.len() / 2];
+        if threads == 1 {
+            one_thread = figures.per_second;
+        }
+        println!(
+            "{threads:>8}{:>10.0}{:>8.2}x{:>9.2}x{:>8.1}{:>11.1?}{:>11.1?}{:>11.1?}{:>14.1}{:>8.0}%",
+            figures.per_second,
+            figures.per_second / floor,
+            figures.per_second / one_thread,
+            figures.per_group,
+            figures.median,
+            figures.p99,
+            figures.worst,
+            figures.worst.as_secs_f64() / figures.median.as_secs_f64(),
+            figures.poorest
+        );
+    }
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+fn options() -> Options {
+    let mut options = Options { seconds: 2.0, rounds: 3 };
+    // Cargo adds `--bench`.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    for pair in arguments.chunks(2) {
+        match (pair[0].as_str(), pair.get(1).and_then(|number| number.parse::<f64>().ok())) {
+            ("--seconds", Some(number)) => options.seconds = number,
+            ("--rounds", Some(number)) => options.rounds = (number as usize).max(1),
+            _ => {
+                eprintln!("usage: group_commit [--seconds N] [--rounds N]");
+                std::process::exit(2);
+            }
+        }
+    }
+    options
+}
+
+/// Appends to a file that reaches ahead, as the store's does.
+fn floor(path: &Path, seconds: f64) -> f64 {
+    let file = File::create(path).unwrap();
+    file.set_len(64 << 20).unwrap();
+    file.sync_all().unwrap();
+    let (began, mut count) = (Instant::now(), 0u64);
+    while began.elapsed().as_secs_f64() < seconds {
+        file.write_all_at(&[1; RECORD_LEN], count * RECORD_LEN as u64).unwrap();
+        file.sync_data().unwrap();
+        count += 1;
+    }
+    count as f64 / began.elapsed().as_secs_f64()
+}
+
+fn puts(cask: &Cask, threads: usize, seconds: f64) -> Figures {
+    let (barrier, groups) = (Barrier::new(threads), cask.stats().unwrap().groups);
+    let began = Instant::now();
+    let waits: Vec<Vec<Duration>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads)
+            .map(|thread| {
+                let barrier = &barrier;
+                scope.spawn(move || {
+                    let mut waits = Vec::new();
+                    barrier.wait();
+                    let began = Instant::now();
+                    while began.elapsed().as_secs_f64() < seconds {
+                        let key = format!("{thread:04}/{:011}", waits.len());
+                        let put = Instant::now();
+                        cask.put(key, VALUE).unwrap();
+                        waits.push(put.elapsed());
+                    }
+                    waits
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let elapsed = began.elapsed().as_secs_f64();
+    let poorest = waits.iter().map(Vec::len).min().unwrap_or(0) as f64;
+    let mut all = waits.concat();
+    all.sort_unstable();
+    Figures {
+        per_second: all.len() as f64 / elapsed,
+        per_group: all.len() as f64 / (cask.stats().unwrap().groups - groups) as f64,
+        median: all[all.len() / 2],
+        p99: all[all.len() * 99 / 100],
+        worst: all[all.len() - 1],
+        poorest: poorest * 100.0 * threads as f64 / all.len() as f64,
+    }
+}
