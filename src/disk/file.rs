@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use memmap2::MmapOptions;
@@ -62,7 +63,7 @@ impl Disk for RealDisk {
             .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY)
             .open(path)?;
         expect_regular(&file.metadata()?)?;
-        Ok(Arc::new(RealFile { file }))
+        Ok(Arc::new(RealFile::new(file)))
     }
 
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>> {
@@ -79,7 +80,7 @@ impl Disk for RealDisk {
             let _ = fs::remove_file(path);
             return Err(error);
         }
-        Ok(Arc::new(RealFile { file }))
+        Ok(Arc::new(RealFile::new(file)))
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -135,6 +136,37 @@ impl Disk for RealDisk {
 #[derive(Debug)]
 struct RealFile {
     file: File,
+    /// Everything below this offset was within the limit on file sizes when that was asked for last.
+    within_limit: AtomicU64,
+}
+
+/// The limit on file sizes is asked for once in so many bytes of growth.
+const LIMIT_STEP: u64 = 1 << 20;
+
+impl RealFile {
+    fn new(file: File) -> RealFile {
+        RealFile { file, within_limit: AtomicU64::new(0) }
+    }
+
+    /// How much of what ends at `end` is within the limit on file sizes (`RLIMIT_FSIZE`).
+    ///
+    /// Whoever goes beyond it is sent a signal (`SIGXFSZ`) that ends the process, if nobody has taken care: a library has
+    /// no say in that, so it does not go there.
+    fn limited(&self, end: u64) -> u64 {
+        if end <= self.within_limit.load(Ordering::Relaxed) {
+            return end;
+        }
+        let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `limits` is ours to be written to.
+        let asked = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limits) };
+        #[allow(clippy::unnecessary_cast, reason = "the type differs between systems")]
+        let limit = match limits.rlim_cur {
+            limit if asked == 0 && limit != libc::RLIM_INFINITY => limit as u64,
+            _ => u64::MAX,
+        };
+        self.within_limit.store(limit.min(end.saturating_add(LIMIT_STEP)), Ordering::Relaxed);
+        end.min(limit)
+    }
 }
 
 impl DiskFile for RealFile {
@@ -143,6 +175,13 @@ impl DiskFile for RealFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        let end = offset + bytes.len() as u64;
+        let room = self.limited(end).saturating_sub(offset);
+        if room == 0 && !bytes.is_empty() {
+            return Err(io::Error::from_raw_os_error(libc::EFBIG));
+        }
+        // As the system does: what fits is written.
+        let bytes = &bytes[..bytes.len().min(room as usize)];
         retry_interrupted(|| self.file.write_at(bytes, offset))
     }
 
@@ -154,6 +193,9 @@ impl DiskFile for RealFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        if self.limited(len) < len && len > self.len()? {
+            return Err(io::Error::from_raw_os_error(libc::EFBIG));
+        }
         // std tries again by itself when it is interrupted.
         self.file.set_len(len)
     }

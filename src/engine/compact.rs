@@ -40,7 +40,7 @@ use super::durability::Position;
 use super::lock_wait::Deadline;
 use super::turn::Turn;
 use super::view::{Current, View};
-use crate::disk::FileStat;
+use crate::disk::{Access, FileStat};
 use crate::events::event;
 use crate::format::{Ancillary, FILE_HEADER_LEN, Kind};
 use crate::index::PIECES;
@@ -220,6 +220,9 @@ impl<'e> Turn<'e> {
         if !create::names(&*engine.disk, &engine.path, &stat)? {
             return Err(Error::Replaced { path: engine.path.to_path_buf() });
         }
+        // A descriptor for the sync of the directory: to have none left once the file is renamed would poison the handle.
+        let reserve = engine.disk.open(&engine.path, Access::Read);
+        let reserve = reserve.map_err(|e| Error::io("open", &engine.path, e))?;
         let (flags, index) = self.begin_records(index)?;
         self.writer.group.push(flags, Kind::Ancillary(Ancillary::Moved), index, b"", b"");
         self.write_group()?;
@@ -228,7 +231,7 @@ impl<'e> Turn<'e> {
         let renamed = compactor.next.rename_to(&engine.path);
         renamed.map_err(|e| Error::io("rename the compacted file", &engine.path, e))?;
         engine.swap(&ingest, &mut compactor.view)?;
-        drop(ingest);
+        drop((ingest, reserve));
         let synced = engine.disk.sync_dir(directory(&engine.path));
         // The path names the new file now, whatever else fails.
         self.go_on_in_new_file()?;

@@ -1,6 +1,7 @@
 //! Reading single records that were validated before: from the map where the disk has one, else with plain reads.
 
 use std::cmp::Ordering;
+use std::io;
 use std::sync::Arc;
 
 use super::LogFile;
@@ -91,8 +92,13 @@ impl Reader {
         verify: bool,
     ) -> Result<()> {
         let value_at = position + RECORD_HEADER_LEN as u64 + u64::from(header.key_len);
+        let len = header.value_len as usize;
         out.clear();
-        out.resize(header.value_len as usize, 0);
+        // The one allocation that can be as large as somebody else wants it to be: a limit on memory must not end the
+        // process.
+        out.try_reserve_exact(len)
+            .map_err(|_| self.log.io("get memory for a value", io::ErrorKind::OutOfMemory.into()))?;
+        out.resize(len, 0);
         self.read(value_at, out)?;
         if verify { self.verify_value(position, header, key, out) } else { Ok(()) }
     }
