@@ -30,6 +30,25 @@ impl Fixture for InMemory {
     }
 }
 
+/// Handles that are references to stores, as a generic caller may pass them on.
+#[derive(Default)]
+struct ByReference(Arc<Memory>);
+
+impl Fixture for ByReference {
+    fn open(&self) -> Arc<dyn Store> {
+        let store: &'static MemoryStore = Box::leak(Box::new(MemoryStore::open(&self.0)));
+        Arc::new(store)
+    }
+
+    fn persistent(&self) -> bool {
+        true
+    }
+
+    fn shared(&self) -> bool {
+        true
+    }
+}
+
 struct InFile {
     directory: TempDir,
     config: Config,
@@ -69,6 +88,11 @@ impl Fixture for InFile {
 #[test]
 fn a_small_store_in_memory_keeps_the_contract() {
     conformance::run(InMemory::default);
+}
+
+#[test]
+fn a_reference_to_a_store_is_a_store_that_keeps_the_contract() {
+    conformance::run(ByReference::default);
 }
 
 #[test]

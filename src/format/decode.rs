@@ -82,3 +82,45 @@ pub fn record_header(bytes: &[u8; RECORD_HEADER_LEN], place: PlaceInFile) -> Rec
 pub fn full_key(full: &[u8]) -> Option<(&[u8], &[u8])> {
     split_full_key(full)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Flags, Kind};
+    use super::*;
+
+    #[test]
+    fn file_headers_are_right_foreign_damaged_or_of_another_version() {
+        let header = FileHeader { major: 1, minor: 0, file_id: [7; 16], base_index: 5, created: 6 };
+        let right = header.encode();
+        assert_eq!(file_header(&right), FileHeaderIs::Right { base_index: 5, encoded: right });
+        let (mut foreign, mut damaged) = (right, right);
+        foreign[0] ^= 1;
+        damaged[40] ^= 1;
+        assert_eq!(file_header(&foreign), FileHeaderIs::Foreign);
+        assert_eq!(file_header(&damaged), FileHeaderIs::Damaged);
+        assert_eq!(file_header(&FileHeader { major: 2, ..header }.encode()), FileHeaderIs::Unsupported);
+    }
+
+    #[test]
+    fn record_headers_are_true_in_their_place_only() {
+        let place = PlaceInFile { file_id: [7; 16], offset: 64, file_len: 1000, previous_index: 8, base_index: 0 };
+        let seed = FileSeed::new(&place.file_id);
+        let encoded = RecordHeader::new(seed, 64, Flags::NONE, Kind::Put, 9, b"\0key", b"value").encode();
+        assert_eq!(record_header(&encoded, place), RecordHeaderIs::True { encoded });
+        assert_eq!(record_header(&encoded, PlaceInFile { offset: 72, ..place }), RecordHeaderIs::False);
+        assert_eq!(record_header(&encoded, PlaceInFile { previous_index: 9, ..place }), RecordHeaderIs::False);
+        assert_eq!(record_header(&encoded, PlaceInFile { file_len: 90, ..place }), RecordHeaderIs::False);
+        assert_eq!(record_header(&[0; RECORD_HEADER_LEN], place), RecordHeaderIs::End);
+        let mut later = encoded;
+        later[9] = 0x7f;
+        let crc = seed.header_crc(64, &later[4..]);
+        later[..4].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(record_header(&later, place), RecordHeaderIs::Unsupported);
+    }
+
+    #[test]
+    fn full_keys_are_taken_apart() {
+        assert_eq!(full_key(b"\x06bucketkey"), Some((&b"bucket"[..], &b"key"[..])));
+        assert_eq!(full_key(b"\x06bucket"), None);
+    }
+}
