@@ -179,7 +179,7 @@ class Store:
 
     def damage(self, proven, data_end):                            # "Beyond damage"
         ranges = []
-        while proven > self.e and not self.is_whole():
+        while not self.is_whole() and (proven > self.e or (proven := self.proof()) > self.e):
             begin, self.before = self.at, self.unit[-1].index if self.unit else self.before
             r, failed = self.check_header(self.read(begin, 24), begin, self.before)
             is_witness = not failed and r.kind in KINDS and self.stopped != IN_BATCH

@@ -280,6 +280,16 @@ fn damaged() -> Vec<Golden> {
             two().raw(&[0; 8]).push(PROOF).end(),
         ),
         file(
+            "damaged-beyond-the-first-proof",
+            "Proof of the second damage is found only behind the first: its index is too far above what stands before that.",
+            two()
+                .push(BROKEN)
+                .push(Fields { flags: SYNCED, index: BLOCK + 100, ..FOURTH })
+                .push(Fields { index: BLOCK + 101, ..BROKEN })
+                .push(Fields { index: BLOCK + 100 + MAX_INDEX_STEP, ..PROOF })
+                .end(),
+        ),
+        file(
             "damaged-twice",
             "Two records are damaged; what stands between them is right.",
             with(&|file| (file[e + 26], file[after + 32 + 3]) = (b'!', b'!')),
