@@ -64,7 +64,8 @@ pub enum Durability {
     /// without a sync for longer than this, except while the medium itself takes longer. Closing syncs what is left.
     ///
     /// Cost: one thread, and one sync an interval in which something was written. A background sync that fails stops
-    /// all further writes ([`Error::Poisoned`](crate::Error::Poisoned)), since what was acknowledged may be lost.
+    /// all further writes ([`Error::Poisoned`](crate::Error::Poisoned)) until [`Cask::reopen`](crate::Cask::reopen), since
+    /// what was acknowledged may be lost.
     Interval(Duration),
 
     /// A write returns once the operating system has it; when that reaches the medium is left to the operating system.
