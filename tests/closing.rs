@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use caskfile::disk::sim::{Choices, SimDisk};
+use caskfile::disk::sim::{Choices, Repeat, SimDisk, When};
 use caskfile::disk::{Access, Disk};
 use caskfile::{Cask, Config, Durability, Error, LockMode};
 
@@ -77,4 +77,29 @@ fn a_forked_child_can_neither_write_nor_harm_its_parents_store_and_closes_it_at_
     cask.put("key", "parent's again").unwrap();
     cask.close().unwrap();
     assert_eq!(Cask::open(&path).unwrap().get("key").unwrap().value, b"parent's again");
+}
+
+/// One process writes without syncing, another one only opens the store and closes it. At every call the power may be
+/// cut, and some of what was not synced be lost while what was written after it is there: a crash, and no damage, since
+/// nobody may have said that it was synced.
+#[test]
+fn nobody_claims_what_nobody_has_synced() {
+    let disk = SimDisk::new();
+    let hasty = Config::new().durability(Durability::Os);
+    let writer = open(&disk.process(), &hasty);
+    writer.put("first", "is synced with the handle's own block").unwrap();
+    disk.before(When::next(), Repeat::Forever, |disk| {
+        for seed in 0..12 {
+            let found = disk.reboot(&mut Choices::from_seed(seed));
+            if let Err(error) = Cask::open_on(Arc::new(found), STORE, &Config::new()) {
+                panic!("after a power cut that keeps what {seed} says: {error}");
+            }
+        }
+    });
+    for value in [1u8, 2, 3] {
+        writer.put("key", vec![value; 700]).unwrap();
+    }
+    open(&disk.process(), &Config::new()).close().unwrap();
+    writer.put("key", vec![4; 700]).unwrap();
+    writer.close().unwrap();
 }

@@ -98,3 +98,24 @@ fn crc32(bytes: &[u8]) -> u32 {
     let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
     !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
 }
+
+/// Somebody puts an earlier copy of the file back, in place, and another process goes on from there. A handle that was
+/// open all the time knows a last record that is no longer there.
+#[test]
+fn a_log_that_was_put_back_and_went_on_another_way_is_read_anew() {
+    let disk = SimDisk::new();
+    let cask = open(&disk).unwrap();
+    cask.put("key", "1").unwrap();
+    let earlier = disk.contents(STORE).unwrap();
+    // So long that what comes in its place is not longer.
+    cask.put("lost", vec![b'x'; 1000]).unwrap();
+    disk.set_contents(STORE, earlier);
+    let other = open(&disk).unwrap();
+    other.put("key", "2").unwrap();
+    other.put("other", "way").unwrap();
+    assert!(matches!(cask.get("lost"), Err(Error::KeyNotFound)));
+    assert_eq!(cask.get("key").unwrap().value, b"2");
+    cask.put("ours", "goes on there").unwrap();
+    assert_eq!(other.list("").unwrap(), cask.list("").unwrap());
+    cask.verify().unwrap();
+}

@@ -103,12 +103,17 @@ mod tests {
         use super::super::testing::{Draft, MORE, PATH, PLAIN};
         use crate::disk::sim::{Choices, Repeat, SimDisk, When};
         use crate::disk::{Access, Disk};
+        use crate::format::Kind;
         use std::path::Path;
 
         let mut draft = Draft::new();
         draft.put(PLAIN, "a");
         let end = draft.put(MORE, "torn");
         draft.put(PLAIN, "whole, behind what is torn");
+        // In sectors of their own too, which a power cut keeps or loses by themselves.
+        for _ in 0..20 {
+            draft.push(PLAIN, Kind::Put, b"\0far", &[7; 500]);
+        }
         let disk = SimDisk::new();
         disk.set_contents(PATH, draft.bytes);
         let file = disk.open(Path::new(PATH), Access::ReadWrite).unwrap();

@@ -171,6 +171,7 @@ pub(crate) fn directory(path: &Path) -> &Path {
 mod tests {
     use super::super::testing::{Draft, MARK, MORE, PLAIN, SYNCED, open};
     use super::*;
+    use crate::format::{Ancillary, Kind};
 
     fn decide_on(bytes: Vec<u8>) -> Result<Decision> {
         let log = open(bytes);
@@ -282,6 +283,15 @@ mod tests {
         let mut bytes = damaged(closed(&draft), first);
         bytes[statement as usize + 24] ^= 8;
         assert!(matches!(decide_on(bytes).unwrap(), Decision::Cut { at, .. } if at == first));
+    }
+
+    #[test]
+    fn a_record_of_an_unknown_kind_beyond_damage_proves_nothing() {
+        let mut draft = Draft::new();
+        let torn = draft.put(PLAIN, "a");
+        draft.push(SYNCED, Kind::Ancillary(Ancillary::Unknown(0xf0)), b"", b"");
+        let decision = decide_on(damaged(closed(&draft), torn)).unwrap();
+        assert!(matches!(decision, Decision::Cut { at, .. } if at == torn), "{decision:?}");
     }
 
     #[test]
