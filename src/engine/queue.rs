@@ -148,6 +148,10 @@ impl<W, O> Ticket<W, O> {
 impl<W, O> Baton<'_, W, O> {
     /// Waits until as many are in the queue as were active last time, but no longer than `patience`.
     pub(crate) fn gather(&mut self, patience: Duration) {
+        if cfg!(all(test, any(loom, shuttle))) {
+            // A checker of threads has no time, and no wait there ends because it is over.
+            return;
+        }
         let mut state = lock(&self.queue.state);
         let wanted = state.active;
         if state.waiting.len() >= wanted {

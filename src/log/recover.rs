@@ -326,7 +326,7 @@ mod tests {
         inner.push(SYNCED, MARK, b"", b"");
         let mut draft = Draft::new();
         let first = draft.put(PLAIN, "a");
-        draft.push(PLAIN, crate::format::Kind::Put, b"\0copy", &inner.bytes);
+        draft.push(PLAIN, Kind::Put, b"\0copy", &inner.bytes);
         let decision = decide_on(damaged(closed(&draft), first)).unwrap();
         assert!(matches!(decision, Decision::Cut { at, .. } if at == first));
     }
@@ -335,8 +335,8 @@ mod tests {
     fn proof_is_found_beyond_a_megabyte_of_damage_and_across_holes() {
         let mut draft = Draft::new();
         let first = draft.put(PLAIN, "a");
-        draft.push(PLAIN, crate::format::Kind::Put, b"\0long", &vec![9; 3 << 20]);
-        draft.push(PLAIN, crate::format::Kind::Put, b"\0hole", &vec![0; 1 << 20]);
+        draft.push(PLAIN, Kind::Put, b"\0long", &vec![9; 3 << 20]);
+        draft.push(PLAIN, Kind::Put, b"\0hole", &vec![0; 1 << 20]);
         draft.push(SYNCED, MARK, b"", b"");
         assert!(matches!(decide_on(damaged(closed(&draft), first)), Err(Error::Corrupt { .. })));
     }
