@@ -406,8 +406,11 @@ impl Life {
             };
         }
         let told = tell(&cask, &call);
-        // What follows are this test's own questions.
-        self.disk().clear_faults();
+        // What follows are this test's own questions: nobody comes in between, and nothing fails.
+        let disk = self.disk();
+        disk.clear_faults();
+        disk.clear_hooks();
+        self.watch();
         let mut world = self.world();
         let world = &mut *world;
         let receipt = match told {
