@@ -80,7 +80,10 @@ impl Engine {
     pub(crate) fn scan_by_index(&self) -> Result<IndexScan> {
         let (reader, mut positions) = {
             let view = self.current()?;
-            (view.reader.clone(), view.index.positions().collect::<Vec<_>>())
+            // Growing would take up to twice as much, and keep it.
+            let mut positions = Vec::with_capacity(view.index.len());
+            positions.extend(view.index.positions());
+            (view.reader.clone(), positions)
         };
         positions.sort_unstable();
         let verify = self.config.get_verify_on_read();

@@ -104,10 +104,13 @@ mod tests {
     fn the_command_line_is_consistent_and_every_verb_says_what_it_does() {
         let command = Cli::command();
         command.clone().debug_assert();
+        let page = include_str!("../../../docs/CLI.md");
         // What is said of a group of arguments must not pass for what a verb does.
         let mut abouts = std::collections::HashSet::new();
         for verb in command.get_subcommands() {
             let about = verb.get_about().unwrap_or_else(|| panic!("{} says nothing", verb.get_name())).to_string();
+            let name = verb.get_name();
+            assert!(page.contains(&format!("| `{name} ")) || page.contains(&format!("`caskfile {name} ")), "{name}");
             assert!(abouts.insert(about.clone()) && !about.ends_with('.'), "{}: {about}", verb.get_name());
         }
     }
