@@ -244,6 +244,26 @@ impl DiskFile for RealFile {
         retry_interrupted(|| fs2::FileExt::unlock(&self.file))
     }
 
+    #[cfg(target_os = "linux")]
+    fn try_be_next(&self) -> io::Result<bool> {
+        match retry_interrupted(|| next_byte(&self.file, libc::F_OFD_SETLK, libc::F_WRLCK)) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn be_next_no_more(&self) {
+        // What cannot be given up goes with the file description.
+        let _ = next_byte(&self.file, libc::F_OFD_SETLK, libc::F_UNLCK);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn is_another_next(&self) -> bool {
+        next_byte(&self.file, libc::F_OFD_GETLK, libc::F_WRLCK).is_ok_and(|found| found != libc::F_UNLCK)
+    }
+
     fn stat(&self) -> io::Result<FileStat> {
         match statx(self.file.as_raw_fd(), c"") {
             Some(found) => Ok(found),
@@ -276,6 +296,22 @@ impl DiskFile for RealFile {
         let memory = MmapOptions::new().len(len).map_raw_read_only(&self.file)?;
         Ok(Some(Map::from_mmap(memory)))
     }
+}
+
+/// Locks, unlocks or asks for the one byte, far beyond the end of every file, whose lock says who is next. It belongs to
+/// the open file description, as `flock`'s does, and goes with it. Returns the kind of lock that was found.
+#[cfg(target_os = "linux")]
+fn next_byte(file: &File, command: libc::c_int, kind: libc::c_int) -> io::Result<libc::c_int> {
+    // SAFETY: all fields are numbers, of which zero is one.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    (lock.l_start, lock.l_len) = (libc::off_t::MAX - 1, 1);
+    // SAFETY: the descriptor is open while `file` is borrowed, and `lock` is ours to be written to.
+    if unsafe { libc::fcntl(file.as_raw_fd(), command, &mut lock) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(lock.l_type.into())
 }
 
 /// Refuses what is not a regular file, and says what it is.

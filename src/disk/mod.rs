@@ -99,6 +99,20 @@ pub trait DiskFile: Send + Sync {
     /// Gives the lock up.
     fn unlock(&self) -> io::Result<()>;
 
+    /// Becomes the one who is next to have the lock, unless another description is; `true` if it is now. A courtesy
+    /// between those who wait, which protects nothing. A disk that does not know it lets everybody be next.
+    fn try_be_next(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    /// Gives that up.
+    fn be_next_no_more(&self) {}
+
+    /// Whether another description is next.
+    fn is_another_next(&self) -> bool {
+        false
+    }
+
     /// The file's identity, owner, mode and number of names.
     fn stat(&self) -> io::Result<FileStat>;
 

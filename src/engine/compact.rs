@@ -97,7 +97,7 @@ enum Caller {
 
 /// How long a compaction in the background waits for its turn, and how often it looks meanwhile whether it is to stop.
 const BACKGROUND_PATIENCE: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(100);
 
 impl Engine {
     pub(crate) fn compact(&self, watch: &mut Watch<'_>) -> Result<Compaction> {

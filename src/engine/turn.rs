@@ -246,7 +246,8 @@ impl Drop for Turn<'_> {
         }
         if self.engine.config.get_lock_mode() == LockMode::PerWrite {
             self.release();
-            if std::mem::take(&mut self.writer.contended) {
+            let contended = std::mem::take(&mut self.writer.contended);
+            if contended && self.engine.config.get_durability() != Durability::Sync {
                 self.writer.rest_until = Some(Instant::now() + REST);
             }
         }
