@@ -105,6 +105,8 @@ struct World {
     failure: Option<String>,
     /// Another process is at work between two calls of the one that makes a move, whose pending calls are so many.
     interrupted: Option<usize>,
+    /// At how many moments of this step the power might have been cut.
+    moments: u64,
     /// Something was planned to go wrong in this move.
     disturbed: bool,
     /// The kernel has failed to write back, and whoever opens the file may be told of it yet.
@@ -137,6 +139,7 @@ impl Life {
             dice,
             failure: None,
             interrupted: None,
+            moments: 0,
             disturbed: false,
             troubled: false,
         })))
@@ -182,7 +185,10 @@ impl Life {
     pub fn cut(&self, place: &str) {
         let mut world = self.world();
         let Weather { outcomes, one_in, lives, exhaustive, sectors, .. } = world.weather;
-        if lives == 0 || world.failure.is_some() || !world.dice.one_in(one_in) {
+        // A long value that is written byte by byte would take hours: from some moment on, ever fewer are tried.
+        world.moments += 1;
+        let thinner = (world.moments / 200).max(1);
+        if lives == 0 || world.failure.is_some() || !world.dice.one_in(one_in * thinner) {
             return;
         }
         if let Some(most) = exhaustive {
@@ -236,6 +242,7 @@ impl Life {
             dice: dice.clone(),
             failure: None,
             interrupted: None,
+            moments: 0,
             disturbed: false,
             troubled: false,
             ..*world
@@ -256,6 +263,7 @@ impl Life {
     }
 
     pub fn step(&self, step: &Step) -> Outcome {
+        self.world().moments = 0;
         let outcome = match step {
             Step::Calm(act) => self.act(act),
             Step::Kill { at, calls, written, during } => self.kill(*at, *calls, *written, during),
