@@ -87,7 +87,6 @@ impl Engine {
         if (deadline.is_over() || !file.is_another_next()) && try_lock()? {
             return Ok(false);
         }
-        self.counters.lock_waits.fetch_add(1, Ordering::Relaxed);
         let (mut pause, mut next, began) = (LONGEST_PAUSE, false, Instant::now());
         let outcome = loop {
             // Where that cannot be told, everybody is on their own.
@@ -109,6 +108,9 @@ impl Engine {
         if next {
             file.be_next_no_more();
         }
+        let nanoseconds = began.elapsed().as_nanos() as u64;
+        self.counters.lock_waits.fetch_add(1, Ordering::Relaxed);
+        self.counters.lock_waited.fetch_add(nanoseconds, Ordering::Relaxed);
         outcome
     }
 }
