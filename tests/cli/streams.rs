@@ -102,6 +102,34 @@ fn an_export_of_one_bucket_goes_into_any_other() {
 }
 
 #[test]
+fn a_column_of_buckets_names_the_one_that_was_chosen() {
+    let shell = Shell::new();
+    for bucket in ["", "log"] {
+        shell.ok(&["put", "s", "k", "v", "-b", bucket]);
+    }
+    let format = ["--format", "tsv", "--bucket-column"];
+    let exported = shell.ok(&[&["export", "s", "-b", "log"], &format[..]].concat());
+    assert_eq!(exported, b"log\tk\tv\n");
+    shell.feed(&exported, &[&["import", "copy"], &format[..]].concat()).succeeded();
+    assert_eq!(shell.ok_text(&["buckets", "copy"]), "log\t1\n");
+}
+
+/// The first bucket may be a million pairs long: an export that broke off behind them passed for a whole one to whoever
+/// did not look at the exit code.
+#[test]
+fn an_export_that_cannot_name_the_buckets_is_refused_before_its_first_line() {
+    let shell = Shell::new();
+    // More than is kept back before it is written.
+    let lines: String = (0..20_000).map(|n| format!("key{n:06}\tvalue\n")).collect();
+    shell.feed(lines.as_bytes(), &["import", "s", "--format", "tsv"]).succeeded();
+    shell.ok(&["put", "s", "k", "v", "-b", "log"]);
+    assert!(shell.fails(2, &["export", "s", "--format", "tsv"]).contains("--bucket-column"));
+    // One bucket is enough, if it has a name.
+    shell.ok(&["put", "named", "k", "v", "-b", "log"]);
+    assert!(shell.fails(2, &["export", "named", "--format", "tsv"]).contains("--bucket-column"));
+}
+
+#[test]
 fn a_value_goes_to_a_pipe_as_it_is_and_keys_are_any_bytes() {
     let shell = Shell::new();
     let bytes: Vec<u8> = (0..=255).rev().collect();

@@ -38,7 +38,7 @@ pub struct FormatOptions {
 
     /// With tsv: the first field is the bucket's name
     #[arg(long)]
-    bucket_column: bool,
+    pub bucket_column: bool,
 }
 
 impl FormatOptions {

@@ -16,7 +16,8 @@ const PAIRS_PER_LOOK: u64 = 1024;
 /// Write all pairs to stdout, as they were at one moment
 ///
 /// The pairs of all buckets, in the order in which they were set: what `caskfile import` reads into another store. With
-/// --bucket it is the pairs of one bucket, and the lines do not name it, so that they can go into any other.
+/// --bucket it is the pairs of one bucket, and the lines do not name it, so that they can go into any other, unless
+/// --bucket-column asks for the name.
 #[derive(clap::Args)]
 pub struct Export {
     #[command(flatten)]
@@ -31,7 +32,12 @@ impl Export {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let format = self.format.format(None)?;
         let chosen = self.bucket.chosen(session)?;
-        let mut pairs = self.from.open(session)?.scan_by_index()?;
+        let cask = self.from.open(session)?;
+        // Before the first line: what has been written to a pipe cannot be taken back.
+        if chosen.is_none() && !format.names_buckets() && cask.stats()?.buckets > 1 {
+            return Err(unnamed_bucket());
+        }
+        let mut pairs = cask.scan_by_index()?;
         let mut progress = Progress::new(session, "exporting", Unit::Keys, Some(pairs.len() as u64), true);
         let (mut output, mut line) = (session.output()?, Vec::new());
         let (mut looked_at, mut written) = (0, 0);
@@ -43,9 +49,12 @@ impl Export {
             }
             let named = match &chosen {
                 Some(name) if name != bucket => continue,
+                // An empty column would send the pairs to the default bucket.
+                _ if self.format.bucket_column => Some(bucket),
                 Some(_) => None,
                 None if format.names_buckets() => Some(bucket),
                 None if bucket.is_empty() => None,
+                // The only bucket is not the default one, or a writer has just made one.
                 None => {
                     // What is not written yet stays unwritten.
                     drop(output.into_parts());
