@@ -179,6 +179,25 @@ fn a_full_disk_behind_stdout_is_8_and_not_passed_over() {
     }
 }
 
+/// `get` took a stdout that it could not have for a pipe that nobody reads: 0, and no value.
+#[test]
+fn a_value_that_could_not_be_written_for_want_of_a_descriptor_is_8() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", "v"]);
+    let mut failed = 0;
+    for descriptors in 3..16 {
+        let script = format!("ulimit -n {descriptors}; exec \"$0\" get s k");
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_caskfile")]).current_dir(shell.directory.path());
+        let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+        match output.status.code() {
+            Some(0) => assert_eq!(output.stdout, b"v", "with {descriptors}"),
+            _ => failed += 1,
+        }
+    }
+    assert!(failed > 0, "the limit did not bite");
+}
+
 #[test]
 fn what_the_store_refuses_is_9() {
     let shell = Shell::new();

@@ -11,7 +11,7 @@ use crate::failure::{Failure, Result};
 use crate::open::{Bucket, ReadFrom};
 use crate::record::Line;
 use crate::report::plural;
-use crate::session::{Session, stdout_failure};
+use crate::session::{Output, Session, stdout_failure};
 
 /// Write the value of a key to stdout: its bytes as they are, or something readable on a terminal
 #[derive(clap::Args)]
@@ -40,11 +40,10 @@ impl Get {
             }
             pair => pair?,
         };
-        self.write(&pair, session).map_err(stdout_failure)
+        self.write(&pair, session, session.output()?).map_err(stdout_failure)
     }
 
-    fn write(&self, pair: &KvPair, session: &Session) -> io::Result<Exit> {
-        let mut output = session.output().map_err(|_| io::ErrorKind::BrokenPipe)?;
+    fn write(&self, pair: &KvPair, session: &Session, mut output: Output) -> io::Result<Exit> {
         if session.json {
             let mut line = Vec::new();
             let pair_line = Line::begin(&mut line).bytes("key", &pair.key).bytes("value", &pair.value);
