@@ -163,6 +163,7 @@ fn what_the_operating_system_refuses_is_8() {
     assert!(shell.fails(8, &["delete", "missing", "k"]).contains("makes one"));
     shell.fails(8, &["put", "s", "k", "--file", "missing"]);
     shell.fails(8, &["import", "s", "missing"]);
+    shell.fails(8, &["import", "new", "."]);
     shell.fails(8, &["get", ".", "k"]);
     assert_eq!(super::common::names(shell.directory.path()), ["s"]);
 }

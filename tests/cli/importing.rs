@@ -136,6 +136,20 @@ fn an_import_stopped_among_the_lines_that_it_passes_over_does_not_fall_back() {
     assert_eq!(skip_of(&said), 1000);
 }
 
+/// It said that all was imported, and told of as many lines as it was to pass over.
+#[test]
+fn an_input_with_fewer_lines_than_are_passed_over_is_7() {
+    let shell = Shell::new();
+    let input: String = (0..3).map(line).collect();
+    for (skip, lines) in [("4", &input[..]), ("1", "")] {
+        let error = shell.feed(lines.as_bytes(), &["import", "s", "--format", "tsv", "--skip", skip]).failed(7);
+        assert!(error.contains("--skip passes over"), "{error}");
+    }
+    let ran = shell.feed(input.as_bytes(), &["import", "s", "--format", "tsv", "--skip", "3"]);
+    assert!(ran.stderr.contains("imported 0 pairs"), "{}", ran.stderr);
+    assert_eq!(stored_lines(&shell), 0);
+}
+
 #[test]
 fn an_import_stopped_at_any_moment_says_how_far_it_came_and_can_be_completed() {
     const LINES: usize = 100_000;

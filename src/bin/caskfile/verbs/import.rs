@@ -92,7 +92,9 @@ impl Import {
         end_if_stuck(&interrupt, &written_lines, session.json);
         let mut progress = Progress::new(session, "importing", Unit::Bytes, total, false);
         let mut reached = Reached { lines: self.skip, ..Reached::default() };
+        let mut lines_read = 0;
         let written = write(&cask, &receiver, &interrupt, &mut progress, |now| {
+            lines_read = now.lines;
             // An earlier run has stored the lines that are passed over.
             reached = Reached { lines: now.lines.max(reached.lines), ..now };
             written_lines.store(reached.lines, Ordering::Relaxed);
@@ -101,6 +103,12 @@ impl Import {
         let closed = cask.sync().map_err(Failure::from).and_then(|()| self.to.close(&cask));
         written.map_err(|failure| stopped(failure, reached, closed.is_ok()))?;
         closed.map_err(|failure| failure.and("; run the same import again"))?;
+        if lines_read < self.skip {
+            // Most likely another file than the one that was begun with.
+            let (there, skip) = (plural(lines_read, "line"), self.skip);
+            return Err(Failure::input(format!("the input has only {there}, and --skip passes over {skip}"))
+                .hint("nothing was imported: give the input of the import that is to go on"));
+        }
 
         let seconds = began.elapsed().as_secs_f64();
         session.note(format!(
@@ -125,6 +133,10 @@ impl Import {
         let named = |e| io_failure(&self.input.display().to_string(), e);
         let file = File::open(&self.input).map_err(named)?;
         let metadata = file.metadata().map_err(named)?;
+        if metadata.is_dir() {
+            // Said by the first read only, when the store is made already.
+            return Err(named(io::ErrorKind::IsADirectory.into()));
+        }
         Ok((file, metadata.is_file().then_some(metadata.len())))
     }
 }
