@@ -116,6 +116,27 @@ fn ctrl_c_ends_an_import_that_waits_for_another_writer() {
     });
 }
 
+/// It said in one line that nothing was written, and how many lines were.
+#[test]
+fn an_import_that_finds_the_store_locked_half_way_is_4_and_can_go_on() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let mut import = start(&shell, &["--timeout", "10ms"]);
+        let mut input = import.stdin.take().unwrap();
+        input.write_all(line(0).as_bytes()).unwrap();
+        while stored_lines(&shell) != 1 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let exclusive = caskfile::Config::new().lock_mode(caskfile::LockMode::Exclusive);
+        let holder = Cask::open_with(shell.directory.join("s"), &exclusive).unwrap();
+        input.write_all(line(1).as_bytes()).unwrap();
+        let said = Ran::from(import.wait_with_output().unwrap()).failed(4);
+        assert!(said.contains("locked") && !said.contains("nothing was written"), "{said}");
+        assert_eq!(skip_of(&said), 1);
+        holder.close().unwrap();
+    });
+}
+
 #[test]
 fn an_import_stopped_among_the_lines_that_it_passes_over_does_not_fall_back() {
     let shell = Shell::new();

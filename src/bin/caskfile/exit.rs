@@ -26,7 +26,11 @@ pub const TABLE: &[(Exit, &str, &str)] = &[
     (Exit::NotFound, "not-found", "the key is not in the store"),
     (Exit::Usage, "usage", "the command line is not understood, or does not fit the store; nothing was written to it"),
     (Exit::Conflict, "conflict", "a condition does not hold: somebody else was there first; nothing was written"),
-    (Exit::Locked, "locked", "another writer held the store for the whole --timeout; nothing was written"),
+    (
+        Exit::Locked,
+        "locked",
+        "another writer held the store for the whole --timeout; nothing was written (of an import: nothing more)",
+    ),
     (Exit::Corrupt, "corrupt", "bytes that had been stored are damaged; the file is unchanged"),
     (Exit::NotAStore, "not-a-store", "the file is no caskfile, or one of a later version; it is unchanged"),
     (Exit::Input, "input", "a key, a value or a line of the input is malformed or over a limit"),

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use caskfile::{Cask, Durability};
+use caskfile::{Cask, Durability, Error};
 use serde_json::json;
 
 use crate::exit::Exit;
@@ -157,7 +157,7 @@ fn write(
         match batches.recv_timeout(LOOK_UP) {
             Ok(Ok(batch)) => {
                 if !batch.batch.is_empty() {
-                    cask.write(&batch.batch)?;
+                    cask.write(&batch.batch).map_err(refused)?;
                 }
                 reached(batch.reached);
                 bytes = batch.reached.bytes;
@@ -167,6 +167,17 @@ fn write(
             Err(RecvTimeoutError::Timeout) => progress.set(bytes),
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
+    }
+}
+
+/// What the library says of one batch, that nothing was written, would be wrong of the import.
+fn refused(error: Error) -> Failure {
+    match &error {
+        Error::LockTimeout { path, waited } => {
+            let message = format!("{}: still locked by another writer after {waited:?}", path.display());
+            Failure::from(error).say(message)
+        }
+        _ => error.into(),
     }
 }
 
@@ -197,13 +208,14 @@ fn stopped(failure: Failure, reached: Reached, synced: bool) -> Failure {
     let lines = reached.lines;
     let place = if synced { "on stable storage" } else { "in the store, though perhaps not on stable storage" };
     let go_on = match failure.exit() {
-        Exit::Input => "correct that line, and run the same import",
-        _ => "to go on behind them, run the same import",
+        Exit::Input => "correct that line, and run the same import with",
+        Exit::Locked => "to go on behind them, run the same import with a longer --timeout and",
+        _ => "to go on behind them, run the same import with",
     };
     failure
         .and(&format!("; {place}: {} of the input", plural(lines, "line")))
         .fact("lines", lines)
-        .hint(format!("{go_on} with --skip {lines}"))
+        .hint(format!("{go_on} --skip {lines}"))
 }
 
 /// The thread that reads.
