@@ -66,6 +66,25 @@ fn a_condition_that_does_not_hold_is_3() {
     assert_eq!(shell.ok(&["get", "s", "k"]), b"v");
 }
 
+/// The hint left out the bucket and the escapes, and so led to another key.
+#[test]
+fn the_hint_after_a_lost_swap_shows_the_key_that_was_meant() {
+    let shell = Shell::new();
+    for (options, key) in [(&["-b", "a log"][..], "k"), (&["-e", "-b", r"l\x6fg"], r"k\t"), (&[], "-k")] {
+        let line = [&["cas", "s t", "--if-absent"][..], options, &["--", key, "v"]].concat();
+        shell.ok(&line);
+        let error = shell.fails(3, &line);
+        let hint = error.split('`').nth(1).unwrap().strip_prefix("caskfile ").unwrap();
+        let script = format!("exec \"$0\" {hint}");
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_caskfile")]).current_dir(shell.directory.path());
+        let output = command.output().unwrap();
+        assert!(output.status.success() && output.stdout.ends_with(b"\nv"), "{hint}: {output:?}");
+    }
+    let error = shell.fails(1, &["get", "s t", "x", "-b", "a log"]);
+    assert!(error.contains("`caskfile list --bucket 'a log' 's t'`"), "{error}");
+}
+
 #[test]
 fn a_store_that_another_writer_keeps_is_4_and_can_be_read_meanwhile() {
     let shell = Shell::new();

@@ -160,6 +160,7 @@ fn hint_for(error: &Error) -> Option<String> {
             io::ErrorKind::NotFound => {
                 format!("no store is there yet; `caskfile put {} KEY VALUE` makes one", shell_word(path.as_os_str()))
             }
+            io::ErrorKind::AlreadyExists => "no file is ever replaced: give a name that is not taken".into(),
             io::ErrorKind::PermissionDenied => "ask for the permission, or run it as the file's owner".into(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 "make room; what was there before is unharmed".into()

@@ -8,7 +8,7 @@ use std::time::Duration;
 use caskfile::{Cask, Config, Durability, LockMode};
 
 use crate::escape::escaped;
-use crate::failure::Result;
+use crate::failure::{Result, shell_word};
 use crate::progress::while_busy;
 use crate::session::Session;
 
@@ -48,6 +48,11 @@ impl Bucket {
     /// `None` if the option was not given.
     pub fn chosen(&self, session: &Session) -> Result<Option<Vec<u8>>> {
         self.bucket.as_deref().map(|name| session.bytes(name)).transpose()
+    }
+
+    /// The option again, with a blank before it, for a command that can be pasted.
+    pub fn option(&self) -> String {
+        self.bucket.as_deref().map_or(String::new(), |name| format!(" --bucket {}", shell_word(name)))
     }
 
     /// How messages call it.

@@ -69,6 +69,11 @@ impl Session {
         Ok(bytes)
     }
 
+    /// `--escaped` again, if it was given, with a blank before it: for a command that can be pasted.
+    pub fn escaped_option(&self) -> &'static str {
+        if self.escaped { " --escaped" } else { "" }
+    }
+
     /// Something worth knowing that is neither data nor an error.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {

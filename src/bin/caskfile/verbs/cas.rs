@@ -54,7 +54,7 @@ impl Cas {
         let pair = cask
             .bucket(bucket)?
             .atomic_put(&key, value, previous.as_ref())
-            .map_err(|error| lost(&self.to, &self.key, error))?;
+            .map_err(|error| lost(session, &self.to, &self.bucket, &self.key, error))?;
         self.to.close(&cask)?;
         if session.json {
             session.write_json(&json!({ "last_index": pair.last_index }))?;
@@ -67,7 +67,7 @@ impl Cas {
 }
 
 /// A condition that does not hold is a conflict, also where the key is gone.
-pub fn lost(to: &WriteTo, key: &OsStr, error: Error) -> Failure {
+pub fn lost(session: &Session, to: &WriteTo, bucket: &Bucket, key: &OsStr, error: Error) -> Failure {
     let what = match error {
         Error::KeyNotFound => "is not there (any more)",
         Error::KeyExists => "is there already",
@@ -75,6 +75,11 @@ pub fn lost(to: &WriteTo, key: &OsStr, error: Error) -> Failure {
         other => return other.into(),
     };
     let (store, key) = (shell_word(to.store.as_os_str()), shell_word(key));
-    Failure::new(Exit::Conflict, format!("{}: the key {key} {what}; nothing was written", to.store.display()))
-        .hint(format!("`caskfile get --index {store} {key}` shows its index and value now: decide anew with them"))
+    let options = format!("{}{}", session.escaped_option(), bucket.option());
+    let behind = if key.starts_with('-') { "-- " } else { "" };
+    Failure::new(Exit::Conflict, format!("{}: the key {key} {what}; nothing was written", to.store.display())).hint(
+        format!(
+            "`caskfile get --index{options} {store} {behind}{key}` shows its index and value now: decide anew with them"
+        ),
+    )
 }

@@ -42,7 +42,9 @@ impl Delete {
         }
         let cask = self.to.open(session, Missing::Refuse)?;
         let last_index = match cask.write(&batch) {
-            Err(Error::BatchConflict { cause, .. }) => return Err(cas::lost(&self.to, &self.keys[0], *cause)),
+            Err(Error::BatchConflict { cause, .. }) => {
+                return Err(cas::lost(session, &self.to, &self.bucket, &self.keys[0], *cause));
+            }
             written => written?,
         };
         self.to.close(&cask)?;

@@ -7,7 +7,7 @@ use caskfile::KvPair;
 
 use crate::escape::{as_text, escape_into, escaped};
 use crate::exit::Exit;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Result, shell_word};
 use crate::open::{Bucket, ReadFrom};
 use crate::record::Line;
 use crate::report::plural;
@@ -33,10 +33,13 @@ impl Get {
         let cask = self.from.open(session)?.bucket(bucket)?;
         let pair = match cask.get(&key) {
             Err(caskfile::Error::KeyNotFound) => {
-                let (store, shown) = (self.from.store.display(), escaped(&key));
-                let message = format!("{store}: no key `{shown}` in {}", self.bucket.shown());
-                return Err(Failure::new(Exit::NotFound, message)
-                    .hint(format!("`caskfile list {store}` and `caskfile buckets {store}` show what there is")));
+                let (path, shown) = (self.from.store.display(), escaped(&key));
+                let message = format!("{path}: no key `{shown}` in {}", self.bucket.shown());
+                let (store, options) = (shell_word(self.from.store.as_os_str()), self.bucket.option());
+                let escapes = if options.is_empty() { "" } else { session.escaped_option() };
+                return Err(Failure::new(Exit::NotFound, message).hint(format!(
+                    "`caskfile list{escapes}{options} {store}` and `caskfile buckets {store}` show what there is"
+                )));
             }
             pair => pair?,
         };
