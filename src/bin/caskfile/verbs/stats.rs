@@ -18,6 +18,7 @@ impl Stats {
         let stats = self.from.open(session)?.stats()?;
         Report::default()
             .count("keys", stats.keys)
+            .count("buckets", stats.buckets)
             .count("records", stats.records)
             .count("last_index", stats.last_index)
             .bytes("file_bytes", stats.file_len)
