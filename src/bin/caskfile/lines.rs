@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 
 /// How much is read before it is handed on.
 const PIECE: usize = 1 << 20;
@@ -69,7 +70,8 @@ impl Lines {
     fn has_more_now(&self) -> io::Result<bool> {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut source = [PollFd::new(&self.source, PollFlags::IN)];
-        Ok(poll(&mut source, Some(&at_once))? > 0)
+        // A signal that only says to stop is not for the reader to report.
+        Ok(retry_on_intr(|| poll(&mut source, Some(&at_once)))? > 0)
     }
 }
 
