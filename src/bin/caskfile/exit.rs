@@ -22,7 +22,7 @@ pub enum Exit {
 
 /// One row for each way to end: the code, its name in `--json` errors, and what it means.
 pub const TABLE: &[(Exit, &str, &str)] = &[
-    (Exit::Done, "done", "it was done; also when the reader of a pipe closed it before the end"),
+    (Exit::Done, "done", "it was done; also when the reader of a pipe closed it before the end, except of a backup"),
     (Exit::NotFound, "not-found", "the key is not in the store"),
     (Exit::Usage, "usage", "the command line is not understood, or does not fit the store; nothing was written to it"),
     (Exit::Conflict, "conflict", "a condition does not hold: somebody else was there first; nothing was written"),

@@ -77,6 +77,7 @@ pub struct WriteTo {
 
     /// What a write waits for: `sync` (it is on stable storage), `os` (the operating system has it), or a time such as
     /// `100ms` (at most that much is lost in a power cut). Whatever it is, everything is on stable storage at the end
+    /// [default: sync; of `import`: os]
     #[arg(long, value_name = "WHEN", value_parser = parse_durability)]
     durability: Option<Durability>,
 
