@@ -218,6 +218,19 @@ fn a_value_that_could_not_be_written_for_want_of_a_descriptor_is_8() {
     assert!(failed > 0, "the limit did not bite");
 }
 
+/// The standard library reads such a stdin as an empty one, and the key lost its value.
+#[test]
+fn a_stdin_that_cannot_be_read_is_8_and_no_empty_value() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", "v"]);
+    for line in [&["put", "s", "k", "-"][..], &["batch", "s"], &["import", "s"]] {
+        let write_only = std::fs::File::options().write(true).open("/dev/null").unwrap();
+        let output = shell.command(line).stdin(write_only).output().unwrap();
+        assert_eq!(output.status.code(), Some(8), "{line:?}");
+    }
+    assert_eq!(shell.ok(&["get", "s", "k"]), b"v");
+}
+
 #[test]
 fn what_the_store_refuses_is_9() {
     let shell = Shell::new();

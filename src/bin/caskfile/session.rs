@@ -89,6 +89,11 @@ impl Session {
         }
     }
 
+    /// Stdin by itself, as `output` is stdout: std's takes one that cannot be read for an empty one.
+    pub fn input(&self) -> Result<File> {
+        Ok(io::stdin().as_fd().try_clone_to_owned().map_err(|e| io_failure("stdin", e))?.into())
+    }
+
     pub fn output(&self) -> Result<Output> {
         let fd = io::stdout().as_fd().try_clone_to_owned().map_err(|e| io_failure("stdout", e))?;
         Ok(BufWriter::with_capacity(1 << 16, fd.into()))

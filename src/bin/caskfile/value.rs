@@ -28,7 +28,7 @@ impl Value {
         match (&self.argument, &self.file) {
             (Some(argument), _) if argument == "-" => {
                 session.note_reading("the value");
-                read_value(io::stdin().lock()).map_err(|e| io_failure("stdin", e))
+                read_value(session.input()?).map_err(|e| io_failure("stdin", e))
             }
             (Some(argument), _) => session.bytes(argument),
             (None, Some(path)) => {

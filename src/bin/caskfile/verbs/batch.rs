@@ -1,7 +1,7 @@
 //! `batch`.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::PathBuf;
 
 use caskfile::Error;
@@ -72,7 +72,7 @@ impl Batch {
         let mut input = Vec::new();
         if self.input.as_os_str() == "-" {
             session.note_reading("operations");
-            io::stdin().lock().read_to_end(&mut input).map_err(|e| io_failure("stdin", e))?;
+            session.input()?.read_to_end(&mut input).map_err(|e| io_failure("stdin", e))?;
         } else {
             let read = File::open(&self.input).and_then(|mut file| file.read_to_end(&mut input));
             read.map_err(|e| io_failure(&self.input.display().to_string(), e))?;

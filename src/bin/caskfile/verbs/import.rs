@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -127,8 +126,7 @@ impl Import {
     fn open_input(&self, session: &Session) -> Result<(File, Option<u64>)> {
         if self.input.as_os_str() == "-" {
             session.note_reading("lines to import");
-            let fd = io::stdin().as_fd().try_clone_to_owned().map_err(|e| io_failure("stdin", e))?;
-            return Ok((fd.into(), None));
+            return Ok((session.input()?, None));
         }
         let named = |e| io_failure(&self.input.display().to_string(), e);
         let file = File::open(&self.input).map_err(named)?;
