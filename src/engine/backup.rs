@@ -8,14 +8,13 @@ use std::io;
 use std::path::Path;
 
 use super::Engine;
-use super::copy::write_live;
+use super::copy::{Copyist, write_live};
 use super::publish::{above_all_indexes, publish};
 use super::view::View;
 use crate::error::Damage;
 use crate::events::event;
-use crate::format::{Ancillary, END_MARK_LEN, FILE_HEADER_LEN, FileHeader, Flags, Kind};
+use crate::format::{END_MARK_LEN, FILE_HEADER_LEN, FileHeader, Kind};
 use crate::log::create::new_header;
-use crate::log::group::Group;
 use crate::log::read::Reader;
 use crate::log::scan::{Entry, Reason, Scanner, Step, Unit};
 use crate::{Error, Result};
@@ -49,9 +48,6 @@ impl Moment {
         above_all_indexes(self.last_index)
     }
 }
-
-/// Records are written in pieces of about this many bytes.
-const PIECE: usize = 1 << 20;
 
 impl Engine {
     pub(crate) fn backup(&self, to: &Path) -> Result<Backup> {
@@ -115,13 +111,12 @@ impl Engine {
 /// Writes the log of a moment behind the file header that it is to have: every put and every tombstone, each verified on
 /// the copy that is written. Returns the length of the whole file.
 ///
-/// `SYNCED` is not taken over: it speaks of another file. `MORE` is, so that a stream that breaks off is the beginning
+/// `MORE` is taken over, so that a stream that breaks off is the beginning
 /// of the history, and not half a batch.
 fn copy_log(moment: &Moment, header: &FileHeader, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
     let Moment { reader, end, .. } = moment;
     let log = &reader.log;
-    let mut group = Group::new(header.seed(), FILE_HEADER_LEN as u64);
-    let (mut key, mut value) = (Vec::new(), Vec::new());
+    let mut copyist = Copyist::new(header);
     let mut scanner = Scanner::from_start(log)?;
     let (mut unit, mut upto) = (Unit::default(), FILE_HEADER_LEN as u64);
     while upto < *end {
@@ -133,20 +128,15 @@ fn copy_log(moment: &Moment, header: &FileHeader, mut write: impl FnMut(&[u8]) -
         let says_something = |entry: &&Entry| !matches!(entry.header.kind, Kind::Ancillary(_));
         let mut entries = unit.entries.iter().filter(says_something).peekable();
         while let Some(Entry { offset, header, .. }) = entries.next() {
-            key.clear();
-            reader.key_into(*offset, header, &mut key)?;
-            reader.value_into(*offset, header, &key, &mut value, true)?;
-            group.push_moved(Flags { synced: false, more: entries.peek().is_some() }, header, &key, &value);
-            if group.len() >= PIECE {
-                write(group.bytes())?;
-                group.go_on();
+            copyist.push(reader, *offset, header, entries.peek().is_some())?;
+            if copyist.has_a_piece() {
+                copyist.stream(&mut write)?;
             }
         }
         upto = unit.entries.last().map_or(*end, |entry| entry.offset + entry.header.padded_len());
     }
-    let flags = Flags { synced: true, more: false };
-    group.push(flags, Kind::Ancillary(Ancillary::Mark), header.base_index + 1, b"", b"");
-    let len = group.end() + END_MARK_LEN;
-    write(group.finish())?;
+    copyist.push_mark(header.base_index + 1);
+    let len = copyist.end() + END_MARK_LEN;
+    copyist.finish(write)?;
     Ok(len)
 }

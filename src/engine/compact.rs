@@ -165,7 +165,7 @@ impl<'e> Turn<'e> {
         let tail = self.view()?.tail.clone();
         let next = Unfinished::new(&*engine.disk, &engine.path, PRIVATE, tail.highest_index)?;
         self.give_owner_and_mode(&next, &stat)?;
-        let mut copyist = Copyist::new(&next);
+        let mut copyist = Copyist::new(&next.header);
         copyist.write(&next)?;
         let log = Arc::new(LogFile::open(Arc::clone(&next.file), &engine.path)?);
         let (view, _) = View::build(log, engine.config.get_reads(), self.writer.epoch + 1)?;
@@ -284,7 +284,7 @@ impl<'e> Compactor<'e> {
         let reader = self.old()?.reader.clone();
         let positions = self.live_positions()?;
         for &position in &positions {
-            self.copyist.push(&reader, position, &reader.header(position)?)?;
+            self.copyist.push(&reader, position, &reader.header(position)?, false)?;
             if self.copyist.has_a_piece() {
                 self.write()?;
                 self.report(watch)?;
@@ -346,7 +346,7 @@ impl<'e> Compactor<'e> {
                     Kind::Ancillary(_) => false,
                 };
                 if needed {
-                    self.copyist.push(&reader, entry.offset, &entry.header)?;
+                    self.copyist.push(&reader, entry.offset, &entry.header, false)?;
                 }
                 (self.upto, self.previous_index) = (entry.offset + entry.header.padded_len(), entry.header.index);
             }

@@ -1,7 +1,7 @@
 //! Writing a new file with records that lie in another one.
 
 use crate::Result;
-use crate::format::{Ancillary, FILE_HEADER_LEN, Flags, Kind, RECORD_HEADER_LEN, RecordHeader};
+use crate::format::{Ancillary, FILE_HEADER_LEN, FileHeader, Flags, Kind, RECORD_HEADER_LEN, RecordHeader};
 use crate::log::create::Unfinished;
 use crate::log::group::Group;
 use crate::log::read::Reader;
@@ -17,18 +17,19 @@ pub(super) struct Copyist {
 }
 
 impl Copyist {
-    pub(super) fn new(next: &Unfinished<'_>) -> Copyist {
-        let group = Group::new(next.header.seed(), FILE_HEADER_LEN as u64);
+    /// For the file that has this header.
+    pub(super) fn new(header: &FileHeader) -> Copyist {
+        let group = Group::new(header.seed(), FILE_HEADER_LEN as u64);
         Copyist { group, key: Vec::new(), value: Vec::new() }
     }
 
     /// Adds a record, verified on the copy that is written, whatever the handle's setting for reads is: a copy must
-    /// not make damage look sound. `SYNCED` and `MORE` are not taken over.
-    pub(super) fn push(&mut self, reader: &Reader, position: u64, header: &RecordHeader) -> Result<()> {
+    /// not make damage look sound. `SYNCED` is not taken over: it speaks of another file. `more`: the batch goes on.
+    pub(super) fn push(&mut self, reader: &Reader, position: u64, header: &RecordHeader, more: bool) -> Result<()> {
         self.key.clear();
         reader.key_into(position, header, &mut self.key)?;
         reader.value_into(position, header, &self.key, &mut self.value, true)?;
-        self.group.push_moved(Flags::NONE, header, &self.key, &self.value);
+        self.group.push_moved(Flags { synced: false, more }, header, &self.key, &self.value);
         Ok(())
     }
 
@@ -55,15 +56,27 @@ impl Copyist {
         self.group.reset(next.header.seed(), end);
         Ok(())
     }
+
+    /// Hands out what was added, for a file that is written from front to back: no end mark stands behind it.
+    pub(super) fn stream(&mut self, write: impl FnOnce(&[u8]) -> Result<()>) -> Result<()> {
+        write(self.group.bytes())?;
+        self.group.go_on();
+        Ok(())
+    }
+
+    /// As [`Copyist::stream`], for the last time: the end mark is behind it.
+    pub(super) fn finish(mut self, write: impl FnOnce(&[u8]) -> Result<()>) -> Result<()> {
+        write(self.group.finish())
+    }
 }
 
 /// Fills a new file with records in the order of their indexes, and closes it with a mark.
 pub(super) fn write_live(next: &Unfinished<'_>, reader: &Reader, positions: &[u64]) -> Result<()> {
-    let mut copyist = Copyist::new(next);
+    let mut copyist = Copyist::new(&next.header);
     let mut last_index = next.header.base_index;
     for &position in positions {
         let header = reader.header(position)?;
-        copyist.push(reader, position, &header)?;
+        copyist.push(reader, position, &header, false)?;
         last_index = last_index.max(header.index);
         if copyist.has_a_piece() {
             copyist.write(next)?;
