@@ -16,6 +16,8 @@
 //! no index that went back ([`check`]).
 
 mod check;
+#[path = "../../tests/common/dice.rs"]
+mod dice;
 mod plan;
 mod tally;
 mod work;
@@ -30,7 +32,8 @@ use std::time::{Duration, Instant};
 use caskfile::{Batch, Cask, CompactionPolicy, Config};
 
 use check::Checker;
-use plan::{ACCOUNTS, Dice, ENDOWMENT, WRITERS, account};
+use dice::Dice;
+use plan::{ACCOUNTS, ENDOWMENT, WRITERS, account};
 use tally::{Slot, Tally};
 
 type Result<T> = std::result::Result<T, Box<dyn StdError>>;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::dice::Dice;
+
 pub const WRITERS: u64 = 4;
 
 /// Each writer has so many keys that come and go, and one for the sequence number.
@@ -10,28 +12,6 @@ const KEYS: u64 = 48;
 pub const ACCOUNTS: u64 = 10;
 pub const ENDOWMENT: u64 = 1000;
 pub const COUNTER: &str = "shared/counter";
-
-/// The generator SplitMix64.
-pub struct Dice(u64);
-
-impl Dice {
-    pub fn new(seed: u64) -> Dice {
-        Dice(seed)
-    }
-
-    pub fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `end`.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.roll() % end
-    }
-}
 
 pub fn account(number: u64) -> String {
     format!("shared/account/{number}")

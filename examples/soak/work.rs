@@ -8,7 +8,8 @@ use std::time::Duration;
 use caskfile::{Batch, Cask, Durability, Error, LockMode, OptionalExt};
 
 use crate::check::Checker;
-use crate::plan::{ACCOUNTS, COUNTER, Dice, Kind, account, key, operation, scratch, sequence_key, sequence_of, value};
+use crate::dice::Dice;
+use crate::plan::{ACCOUNTS, COUNTER, Kind, account, key, operation, scratch, sequence_key, sequence_of, value};
 use crate::tally::{Slot, Tally};
 use crate::{Place, Result, config};
 

@@ -93,19 +93,25 @@ fn trickle(name: &str, code: i32, cause: &str) {
     drop(input);
 }
 
+/// Gives an import its first line, and the second when somebody else has the store.
+fn lock_out_after_a_line(shell: &Shell, import: &mut Child) -> (Cask, std::process::ChildStdin) {
+    let mut input = import.stdin.take().unwrap();
+    input.write_all(line(0).as_bytes()).unwrap();
+    while stored_lines(shell) != 1 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let exclusive = caskfile::Config::new().lock_mode(caskfile::LockMode::Exclusive);
+    let holder = Cask::open_with(shell.directory.join("s"), &exclusive).unwrap();
+    input.write_all(line(1).as_bytes()).unwrap();
+    (holder, input)
+}
+
 #[test]
 fn ctrl_c_ends_an_import_that_waits_for_another_writer() {
     in_finite_time(|| {
         let shell = Shell::new();
         let mut import = start(&shell, &["--timeout", "none"]);
-        let mut input = import.stdin.take().unwrap();
-        input.write_all(line(0).as_bytes()).unwrap();
-        while stored_lines(&shell) != 1 {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let exclusive = caskfile::Config::new().lock_mode(caskfile::LockMode::Exclusive);
-        let holder = Cask::open_with(shell.directory.join("s"), &exclusive).unwrap();
-        input.write_all(line(1).as_bytes()).unwrap();
+        let (holder, _input) = lock_out_after_a_line(&shell, &mut import);
         // Long enough, mostly, for it to wait for the lock with this line.
         std::thread::sleep(Duration::from_millis(200));
         signal(&import, "INT");
@@ -122,14 +128,7 @@ fn an_import_that_finds_the_store_locked_half_way_is_4_and_can_go_on() {
     in_finite_time(|| {
         let shell = Shell::new();
         let mut import = start(&shell, &["--timeout", "10ms"]);
-        let mut input = import.stdin.take().unwrap();
-        input.write_all(line(0).as_bytes()).unwrap();
-        while stored_lines(&shell) != 1 {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let exclusive = caskfile::Config::new().lock_mode(caskfile::LockMode::Exclusive);
-        let holder = Cask::open_with(shell.directory.join("s"), &exclusive).unwrap();
-        input.write_all(line(1).as_bytes()).unwrap();
+        let (holder, _input) = lock_out_after_a_line(&shell, &mut import);
         let said = Ran::from(import.wait_with_output().unwrap()).failed(4);
         assert!(said.contains("locked") && !said.contains("nothing was written"), "{said}");
         assert_eq!(skip_of(&said), 1);
