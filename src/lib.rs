@@ -38,6 +38,7 @@
 //! - [`Config`] says how a store is opened: [`Durability`], [`LockMode`], how long to wait for other writers,
 //!   [when to compact](CompactionPolicy).
 //! - [`verify`] reports every damaged range of a file, [`salvage`] copies what can still be read of it to a new one.
+//! - [`inspect`] tells of every byte of a file what it is, for those who debug or study one.
 //! - [`disk`] is the seam between the engine and the operating system. With the feature `testing` there is a simulated
 //!   disk behind it, on which a test can cut the power at any call.
 //!
@@ -84,6 +85,7 @@ mod sync;
 
 pub use backend::{Backend, new_store};
 pub use config::{CompactionPolicy, Config, Durability, LockMode, ReadMode};
+pub use engine::inspect;
 pub use engine::{
     Backup, Batch, BucketScans, Cask, Compaction, IndexScan, Loss, LostKey, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped,
     PairRef, Progress, Report, Scan, Slice, Stats, salvage, salvage_on, verify, verify_on,

@@ -27,6 +27,7 @@ mod commit;
 mod compact;
 mod copy;
 mod durability;
+pub mod inspect;
 #[cfg(all(test, any(loom, shuttle)))]
 mod interleaved;
 mod iter;

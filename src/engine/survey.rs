@@ -1,5 +1,5 @@
-//! The survey: one walk over all of a file, beyond damage too, that finds what verifies and what is lost. Salvage and
-//! verification are made of it.
+//! The survey: one walk over all of a file, beyond damage too, that finds what verifies and what is lost. Salvage,
+//! verification and inspection are made of it.
 //!
 //! It takes no lock and changes nothing, and others may be writing meanwhile: what looks lost is looked at once more
 //! after the proof that it had been written was seen, and if the log was cut while it was read, all of it is read again.
@@ -11,7 +11,7 @@ use super::report::{Loss, LostKey, Report};
 use crate::disk::{Access, Disk};
 use crate::error::Damage;
 use crate::format::{
-    ALIGNMENT, FILE_HEADER_LEN, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, split_full_key,
+    ALIGNMENT, Ancillary, FILE_HEADER_LEN, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, split_full_key,
 };
 use crate::index::Index;
 use crate::log::read::Reader;
@@ -36,7 +36,7 @@ const LISTED_KEY_BYTES: usize = 1 << 20;
 /// A file whose header may be lost.
 pub(super) struct Source {
     pub(super) log: Arc<LogFile>,
-    header_damage: Option<Damage>,
+    pub(super) header_damage: Option<Damage>,
 }
 
 impl Source {
@@ -46,22 +46,31 @@ impl Source {
     ///
     /// As [`LogFile::open`], if the records do not tell what file this is.
     pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Source> {
+        let (source, refusal) = Source::open_or_say_why(disk, path)?;
+        refusal.map_or(Ok(source), Err)
+    }
+
+    /// The same, of a file as well whose records cannot be read, with the error that says why not: one of a later
+    /// version, or one without a header that holds and too few records to do without.
+    pub(super) fn open_or_say_why(disk: &dyn Disk, path: &Path) -> Result<(Source, Option<Error>)> {
         let path: Arc<Path> = disk.resolve(path).map_err(|e| Error::io("resolve", path, e))?.into();
         let file = disk.open(&path, Access::Read).map_err(|e| Error::io("open", &path, e))?;
         let error = match LogFile::open(Arc::clone(&file), &path) {
-            Ok(log) => return Ok(Source::sound(Arc::new(log))),
+            Ok(log) => return Ok((Source::sound(Arc::new(log)), None)),
             Err(error) => error,
         };
         let header_damage = match error {
-            Error::Corrupt { damage, .. } => damage,
-            Error::NotCaskfile { .. } => Damage::Magic,
+            Error::Corrupt { damage, .. } => Some(damage),
+            Error::NotCaskfile { .. } => Some(Damage::Magic),
             // Not even the records of a later version can be relied on to be what they seem.
+            Error::UnsupportedVersion { .. } => None,
             other => return Err(other),
         };
-        match lost_header::open(file, &path)? {
-            Some(log) => Ok(Source { log: Arc::new(log), header_damage: Some(header_damage) }),
-            None => Err(error),
-        }
+        let nameless = lost_header::without_header(file, &path)?;
+        let seed = if header_damage.is_some() { lost_header::find_seed(&nameless)? } else { None };
+        let refusal = if seed.is_some() { None } else { Some(error) };
+        let log = LogFile { seed: seed.unwrap_or(nameless.seed), ..nameless };
+        Ok((Source { log: Arc::new(log), header_damage }, refusal))
     }
 
     /// A log whose header was read and found good.
@@ -84,6 +93,8 @@ pub(super) struct Survey {
     /// The file header's; 0 if that is lost.
     pub(super) base_index: u64,
     pub(super) report: Report,
+    /// The last record that was taken in says that the log was compacted into another file.
+    pub(super) moved: bool,
     /// The last record that was taken in.
     landmark: Option<Landmark>,
     /// The last one before each loss. By these the log is recognised.
@@ -100,17 +111,28 @@ impl Survey {
     ///
     /// I/O errors, and [`Error::UnsupportedRecord`] for a true header of a later version. Damage is none.
     pub(super) fn of(source: &Source, scope: Scope) -> Result<Survey> {
+        let (survey, refusal) = Survey::up_to_refusal(source, scope)?;
+        refusal.map_or(Ok(survey), Err)
+    }
+
+    /// The same, but a true header of a later version only ends the survey: it is told beside what lies before it.
+    pub(super) fn up_to_refusal(source: &Source, scope: Scope) -> Result<(Survey, Option<Error>)> {
         loop {
             let mut survey = Survey::begin(source, scope)?;
             let walked = survey.walk().and_then(|()| survey.look_up_lost_keys());
             // Only another process's recovery cuts a log, and never what it found whole: this ends.
             if survey.is_still_there()? {
-                return walked.map(|()| survey);
+                return match walked {
+                    Ok(()) => Ok((survey, None)),
+                    Err(error @ Error::UnsupportedRecord { .. }) => Ok((survey, Some(error))),
+                    Err(error) => Err(error),
+                };
             }
         }
     }
 
-    fn begin(source: &Source, scope: Scope) -> Result<Survey> {
+    /// A survey that has seen nothing yet.
+    pub(super) fn begin(source: &Source, scope: Scope) -> Result<Survey> {
         let log = Arc::clone(&source.log);
         let mut report = Report { file_len: log.len()?, log_end: FILE_HEADER_LEN as u64, ..Report::default() };
         report.losses.extend(source.header_damage.map(|damage| Loss {
@@ -129,6 +151,7 @@ impl Survey {
             last_index: 0,
             base_index: if source.header_damage.is_none() { source.log.header.base_index } else { 0 },
             report,
+            moved: false,
             landmark: None,
             landmarks: Vec::new(),
             beyond: None,
@@ -152,7 +175,7 @@ impl Survey {
         let log = Arc::clone(&self.reader.log);
         let mut scanner = Scanner::from_start(&log)?;
         // What is appended from now on is none of this survey's business: a writer could be the faster one.
-        let goal = log.len()?;
+        let goal = self.report.file_len;
         let mut unit = Unit::default();
         while self.reader.end < goal {
             match scanner.step(&mut unit)? {
@@ -172,10 +195,17 @@ impl Survey {
         Ok(())
     }
 
-    /// Takes in what was appended since, up to where the walk stops.
-    pub(super) fn go_on(&mut self) -> Result<()> {
-        let log = Arc::clone(&self.reader.log);
-        Scanner::resume(&log, self.reader.end, self.last_index)?.walk(|unit| self.take(unit)).map(drop)
+    /// Takes in what was appended since, up to where the walk stops. If that is anything, it is what was torn before.
+    pub(super) fn go_on(&mut self) -> Result<Stop> {
+        let (log, end) = (Arc::clone(&self.reader.log), self.reader.end);
+        let stop = Scanner::resume(&log, end, self.last_index)?.walk(|unit| self.take(unit))?;
+        if self.reader.end > end {
+            self.report.losses.retain(|loss| !loss.torn);
+            self.report.torn_bytes = 0;
+            (self.report.log_end, self.report.file_len) = (self.reader.end, log.len()?);
+            self.report.keys = self.index.len() as u64;
+        }
+        Ok(stop)
     }
 
     fn take(&mut self, unit: &Unit) -> Result<()> {
@@ -184,6 +214,7 @@ impl Survey {
             self.reader.end = offset + len;
             self.last_index = entry.header.index;
             self.landmark = Some(Landmark { offset, word: entry.header.fingerprint() });
+            self.moved = entry.header.kind == Kind::Ancillary(Ancillary::Moved);
             self.report.records += 1;
             let replaced = match entry.header.kind {
                 Kind::Put => {

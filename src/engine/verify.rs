@@ -62,7 +62,7 @@ pub fn verify_on(disk: &dyn Disk, path: &Path) -> Result<Report> {
 }
 
 /// The report, if it is no error.
-fn judged(log: &LogFile, report: Report) -> Result<Report> {
+pub(super) fn judged(log: &LogFile, report: Report) -> Result<Report> {
     if report.is_sound() {
         return Ok(report);
     }

@@ -17,15 +17,15 @@ pub const MAJOR_VERSION: u16 = 1;
 /// may skip.
 pub const MINOR_VERSION: u16 = 0;
 
-const AT_MAGIC: Range<usize> = 0..8;
-const AT_MAJOR: Range<usize> = AT_MAGIC.end..AT_MAGIC.end + 2;
-const AT_MINOR: Range<usize> = AT_MAJOR.end..AT_MAJOR.end + 2;
-const AT_ZERO: Range<usize> = AT_MINOR.end..AT_MINOR.end + 4;
-const AT_FILE_ID: Range<usize> = AT_ZERO.end..AT_ZERO.end + 16;
-const AT_BASE_INDEX: Range<usize> = AT_FILE_ID.end..AT_FILE_ID.end + 8;
-const AT_CREATED: Range<usize> = AT_BASE_INDEX.end..AT_BASE_INDEX.end + 8;
-const AT_ZERO_2: Range<usize> = AT_CREATED.end..AT_CREATED.end + 12;
-const AT_CRC: Range<usize> = AT_ZERO_2.end..AT_ZERO_2.end + 4;
+pub(super) const AT_MAGIC: Range<usize> = 0..8;
+pub(super) const AT_MAJOR: Range<usize> = AT_MAGIC.end..AT_MAGIC.end + 2;
+pub(super) const AT_MINOR: Range<usize> = AT_MAJOR.end..AT_MAJOR.end + 2;
+pub(super) const AT_ZERO: Range<usize> = AT_MINOR.end..AT_MINOR.end + 4;
+pub(super) const AT_FILE_ID: Range<usize> = AT_ZERO.end..AT_ZERO.end + 16;
+pub(super) const AT_BASE_INDEX: Range<usize> = AT_FILE_ID.end..AT_FILE_ID.end + 8;
+pub(super) const AT_CREATED: Range<usize> = AT_BASE_INDEX.end..AT_BASE_INDEX.end + 8;
+pub(super) const AT_ZERO_2: Range<usize> = AT_CREATED.end..AT_CREATED.end + 12;
+pub(super) const AT_CRC: Range<usize> = AT_ZERO_2.end..AT_ZERO_2.end + 4;
 
 /// The file header's length; the first record starts here.
 pub(crate) const FILE_HEADER_LEN: usize = AT_CRC.end;

@@ -2,16 +2,18 @@
 //!
 //! `docs/FORMAT.md` is the specification, this module its counterpart in code: the file header ([`header`]), records
 //! ([`record`]), the full key inside a record's body ([`key`]) and the checksums over all of them ([`checksum`]).
-//! Everything is little-endian.
+//! What all of it is called is in [`fields`]. Everything is little-endian.
 
 mod checksum;
 #[cfg(any(test, feature = "testing"))]
 pub mod decode;
+mod fields;
 mod header;
 mod key;
 mod record;
 
 pub(crate) use checksum::FileSeed;
+pub(crate) use fields::{FILE_HEADER_FIELDS, FLAG_NAMES, Named, RECORD_HEADER_FIELDS, RawRecordHeader, kind_name};
 pub(crate) use header::{FILE_HEADER_LEN, FileHeader, HeaderFault};
 pub use header::{MAJOR_VERSION, MINOR_VERSION};
 pub(crate) use key::{FullKey, prefix_of_bucket, split_full_key};

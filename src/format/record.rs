@@ -5,16 +5,17 @@ use std::ops::Range;
 use byteorder::{ByteOrder, LittleEndian};
 
 use super::checksum::{FileSeed, body_crc};
+use super::fields::RawRecordHeader;
 use super::{ALIGNMENT, END_MARK_LEN};
 use crate::error::Damage;
 
-const AT_HEADER_CRC: Range<usize> = 0..4;
-const AT_BODY_CRC: Range<usize> = AT_HEADER_CRC.end..AT_HEADER_CRC.end + 4;
-const AT_FLAGS: usize = AT_BODY_CRC.end;
-const AT_KIND: usize = AT_FLAGS + 1;
-const AT_KEY_LEN: Range<usize> = AT_KIND + 1..AT_KIND + 3;
-const AT_VALUE_LEN: Range<usize> = AT_KEY_LEN.end..AT_KEY_LEN.end + 4;
-const AT_INDEX: Range<usize> = AT_VALUE_LEN.end..AT_VALUE_LEN.end + 8;
+pub(super) const AT_HEADER_CRC: Range<usize> = 0..4;
+pub(super) const AT_BODY_CRC: Range<usize> = AT_HEADER_CRC.end..AT_HEADER_CRC.end + 4;
+pub(super) const AT_FLAGS: usize = AT_BODY_CRC.end;
+pub(super) const AT_KIND: usize = AT_FLAGS + 1;
+pub(super) const AT_KEY_LEN: Range<usize> = AT_KIND + 1..AT_KIND + 3;
+pub(super) const AT_VALUE_LEN: Range<usize> = AT_KEY_LEN.end..AT_KEY_LEN.end + 4;
+pub(super) const AT_INDEX: Range<usize> = AT_VALUE_LEN.end..AT_VALUE_LEN.end + 8;
 
 /// The length of a record's header.
 pub(crate) const RECORD_HEADER_LEN: usize = AT_INDEX.end;
@@ -79,13 +80,13 @@ pub(crate) enum Ancillary {
     Unknown(u8),
 }
 
-const KIND_PUT: u8 = 1;
-const KIND_DELETE: u8 = 2;
+pub(super) const KIND_PUT: u8 = 1;
+pub(super) const KIND_DELETE: u8 = 2;
 /// Kinds from here on are ancillary.
 const FIRST_ANCILLARY: u8 = 0x80;
-const KIND_MARK: u8 = FIRST_ANCILLARY;
-const KIND_SYNCED_TO: u8 = FIRST_ANCILLARY + 1;
-const KIND_MOVED: u8 = FIRST_ANCILLARY + 2;
+pub(super) const KIND_MARK: u8 = FIRST_ANCILLARY;
+pub(super) const KIND_SYNCED_TO: u8 = FIRST_ANCILLARY + 1;
+pub(super) const KIND_MOVED: u8 = FIRST_ANCILLARY + 2;
 
 impl Kind {
     fn decode(byte: u8) -> Option<Kind> {
@@ -126,8 +127,8 @@ pub(crate) struct Flags {
     pub(crate) more: bool,
 }
 
-const FLAG_SYNCED: u8 = 1;
-const FLAG_MORE: u8 = 2;
+pub(super) const FLAG_SYNCED: u8 = 1;
+pub(super) const FLAG_MORE: u8 = 2;
 
 impl Flags {
     pub(crate) const NONE: Flags = Flags { synced: false, more: false };
@@ -247,14 +248,15 @@ impl RecordHeader {
     /// validated before and lie where the index says. `None` if kind or flags are unknown.
     #[inline]
     pub(crate) fn decode(bytes: &[u8; RECORD_HEADER_LEN]) -> Option<RecordHeader> {
+        let raw = RawRecordHeader::read(bytes);
         Some(RecordHeader {
-            header_crc: LittleEndian::read_u32(&bytes[AT_HEADER_CRC]),
-            body_crc: LittleEndian::read_u32(&bytes[AT_BODY_CRC]),
-            flags: Flags::decode(bytes[AT_FLAGS])?,
-            kind: Kind::decode(bytes[AT_KIND])?,
-            key_len: LittleEndian::read_u16(&bytes[AT_KEY_LEN]),
-            value_len: LittleEndian::read_u32(&bytes[AT_VALUE_LEN]),
-            index: LittleEndian::read_u64(&bytes[AT_INDEX]),
+            header_crc: raw.header_crc,
+            body_crc: raw.body_crc,
+            flags: Flags::decode(raw.flags)?,
+            kind: Kind::decode(raw.kind)?,
+            key_len: raw.key_len,
+            value_len: raw.value_len,
+            index: raw.index,
         })
     }
 

@@ -96,6 +96,12 @@ impl Index {
         self.hash.find(self.hasher.hash(key), |position| keys.is_key(position, key))
     }
 
+    /// Whether the key's record is the one at `position`. Unlike [`Index::find`], it reads no key from the log.
+    pub(crate) fn points_to(&self, key: &[u8], position: u64) -> bool {
+        let Ok(found) = self.hash.find(self.hasher.hash(key), |at| Ok::<_, Infallible>(at == position));
+        found.is_some()
+    }
+
     /// Every position, in no order that means anything.
     pub(crate) fn positions(&self) -> impl Iterator<Item = u64> + '_ {
         self.hash.positions()
@@ -216,6 +222,7 @@ mod tests {
         }
         assert_eq!(index.len(), model.len());
         assert!(model.iter().all(|(key, position)| index.find(key, log) == Ok(Some(*position))));
+        assert!(model.iter().all(|(key, at)| index.points_to(key, *at) && !index.points_to(key, at + 8)));
         let mut unordered: Vec<u64> = index.positions().collect();
         unordered.sort_unstable();
         let mut expected = positions;

@@ -28,13 +28,12 @@ const MOST_SEEDS: usize = 1 << 16;
 
 const CHUNK: usize = 1 << 20;
 
-/// A file as [`LogFile::open`] would give it, but without its header; `None` if no records agree on what file this
-/// is.
+/// A file as [`LogFile::open`] would give it, but for its header. Until it has another seed, no header in it is true.
 ///
 /// # Errors
 ///
 /// I/O errors.
-pub(crate) fn open(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Result<Option<LogFile>> {
+pub(crate) fn without_header(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Result<LogFile> {
     let identity = file.stat().map_err(|e| Error::io("stat", path, e))?.identity;
     let header = FileHeader {
         major: MAJOR_VERSION,
@@ -44,11 +43,15 @@ pub(crate) fn open(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Result<Option<L
         base_index: MAX_INDEX,
         created: 0,
     };
-    let log = LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity };
-    Ok(find_seed(&log)?.map(|seed| LogFile { seed, ..log }))
+    Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity })
 }
 
-fn find_seed(log: &LogFile) -> Result<Option<FileSeed>> {
+/// The seed that the records of a file agree on; `None` if they do not.
+///
+/// # Errors
+///
+/// I/O errors.
+pub(crate) fn find_seed(log: &LogFile) -> Result<Option<FileSeed>> {
     let file_len = log.len()?;
     // What passes for a record at first sight and is none costs the reading of its body. Many of these over another
     // would cost more than they are worth.
@@ -114,10 +117,10 @@ mod tests {
         let disk = SimDisk::new();
         disk.set_contents(PATH, bytes);
         let file = disk.open(Path::new(PATH), Access::Read).unwrap();
-        open(file, &Path::new(PATH).into()).unwrap().map(|log| log.seed)
+        find_seed(&without_header(file, &Path::new(PATH).into()).unwrap()).unwrap()
     }
 
-    fn without_header(draft: Draft) -> Vec<u8> {
+    fn wiped_header(draft: Draft) -> Vec<u8> {
         let mut bytes = [draft.bytes, vec![0; 8]].concat();
         bytes[..FILE_HEADER_LEN].fill(0xee);
         bytes
@@ -127,11 +130,11 @@ mod tests {
     fn two_records_that_agree_tell_the_seed_and_one_does_not() {
         let mut draft = Draft::new();
         draft.put(MORE, "a");
-        assert_eq!(seed_of(without_header(draft)), None);
+        assert_eq!(seed_of(wiped_header(draft)), None);
         let mut draft = Draft::new();
         draft.put(MORE, "a");
         draft.push(SYNCED, MARK, b"", b"");
-        assert_eq!(seed_of(without_header(draft)), Some(seed()));
+        assert_eq!(seed_of(wiped_header(draft)), Some(seed()));
     }
 
     #[test]
@@ -140,7 +143,7 @@ mod tests {
         for key in ["a", "b", "c", "d", "e"] {
             draft.put(PLAIN, key);
         }
-        let mut bytes = without_header(draft);
+        let mut bytes = wiped_header(draft);
         bytes[64..130].iter_mut().for_each(|byte| *byte = byte.wrapping_mul(31).wrapping_add(7));
         assert_eq!(seed_of(bytes), Some(seed()));
     }
@@ -159,7 +162,7 @@ mod tests {
         let holder = outer.push(PLAIN, Kind::Put, key, &inner.bytes);
         assert_eq!(holder + 32, 1 << 16);
         outer.put(PLAIN, "last");
-        let bytes = without_header(outer);
+        let bytes = wiped_header(outer);
         assert_eq!(seed_of(bytes.clone()), Some(seed()));
         let mut damaged = bytes;
         damaged[holder as usize + RECORD_HEADER_LEN] ^= 1;

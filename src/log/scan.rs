@@ -275,7 +275,7 @@ impl<'a> Scanner<'a> {
 }
 
 /// Whether the body has the form that its kind demands: a reader behind this check may rely on it.
-fn has_form(header: &RecordHeader, key: &[u8], stated: Option<u64>) -> bool {
+pub(crate) fn has_form(header: &RecordHeader, key: &[u8], stated: Option<u64>) -> bool {
     match header.kind {
         Kind::Put => split_full_key(key).is_some(),
         Kind::Delete => split_full_key(key).is_some() && header.value_len == 0,

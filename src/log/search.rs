@@ -128,6 +128,11 @@ fn take_in(
 
 /// Whether the body behind a true header has the checksum that the header states.
 pub(super) fn body_holds(log: &LogFile, offset: u64, header: &RecordHeader) -> Result<bool> {
+    Ok(body_crc(log, offset, header)? == Some(header.body_crc))
+}
+
+/// The checksum of the body behind a header; `None` if the file ends before it does.
+pub(crate) fn body_crc(log: &LogFile, offset: u64, header: &RecordHeader) -> Result<Option<u32>> {
     let mut hasher = header.body_hasher();
     let mut buffer = vec![0; header.body_len().min(CHUNK as u64) as usize];
     let mut at = offset + RECORD_HEADER_LEN as u64;
@@ -135,16 +140,16 @@ pub(super) fn body_holds(log: &LogFile, offset: u64, header: &RecordHeader) -> R
     while left > 0 {
         let wanted = left.min(buffer.len() as u64) as usize;
         if log.read_up_to(at, &mut buffer[..wanted])? < wanted {
-            return Ok(false);
+            return Ok(None);
         }
         hasher.update(&buffer[..wanted]);
         at += wanted as u64;
         left -= wanted as u64;
     }
-    Ok(hasher.finalize() == header.body_crc)
+    Ok(Some(hasher.finalize()))
 }
 
-/// The first true header at or after `from`, by which salvage finds its way beyond damage.
+/// The first true header at or after `from`, by which a survey finds its way beyond damage.
 pub(crate) fn next_header(log: &LogFile, from: u64, previous_index: u64) -> Result<Option<u64>> {
     let file_len = log.len()?;
     // Most damage is small, and of many places each is searched from.

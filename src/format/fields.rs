@@ -1,0 +1,123 @@
+//! What the bytes are called, for tools that show them: the fields by the names that `docs/FORMAT.md` gives them, and
+//! a record header's numbers as they stand, whatever they mean.
+
+use std::ops::Range;
+
+use byteorder::{ByteOrder, LittleEndian};
+
+use super::header::{AT_BASE_INDEX, AT_CRC, AT_CREATED, AT_FILE_ID, AT_MAGIC, AT_MAJOR, AT_MINOR, AT_ZERO, AT_ZERO_2};
+use super::record::{
+    AT_BODY_CRC, AT_FLAGS, AT_HEADER_CRC, AT_INDEX, AT_KEY_LEN, AT_KIND, AT_VALUE_LEN, FLAG_MORE, FLAG_SYNCED,
+    KIND_DELETE, KIND_MARK, KIND_MOVED, KIND_PUT, KIND_SYNCED_TO, RECORD_HEADER_LEN,
+};
+
+/// What a field is called, and where in its header it stands.
+pub(crate) type Named = (&'static str, Range<usize>);
+
+/// The file header's fields, one behind the other.
+pub(crate) const FILE_HEADER_FIELDS: [Named; 9] = [
+    ("magic", AT_MAGIC),
+    ("major", AT_MAJOR),
+    ("minor", AT_MINOR),
+    ("reserved", AT_ZERO),
+    ("file_id", AT_FILE_ID),
+    ("base_index", AT_BASE_INDEX),
+    ("created", AT_CREATED),
+    ("reserved", AT_ZERO_2),
+    ("crc", AT_CRC),
+];
+
+/// The record header's fields, one behind the other.
+pub(crate) const RECORD_HEADER_FIELDS: [Named; 7] = [
+    ("header_crc", AT_HEADER_CRC),
+    ("body_crc", AT_BODY_CRC),
+    ("flags", AT_FLAGS..AT_FLAGS + 1),
+    ("kind", AT_KIND..AT_KIND + 1),
+    ("key_len", AT_KEY_LEN),
+    ("value_len", AT_VALUE_LEN),
+    ("index", AT_INDEX),
+];
+
+/// The numbers in a record header, before anybody asks whether they are true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RawRecordHeader {
+    pub(crate) header_crc: u32,
+    pub(crate) body_crc: u32,
+    pub(crate) flags: u8,
+    pub(crate) kind: u8,
+    pub(crate) key_len: u16,
+    pub(crate) value_len: u32,
+    pub(crate) index: u64,
+}
+
+impl RawRecordHeader {
+    #[inline]
+    pub(crate) fn read(bytes: &[u8; RECORD_HEADER_LEN]) -> RawRecordHeader {
+        RawRecordHeader {
+            header_crc: LittleEndian::read_u32(&bytes[AT_HEADER_CRC]),
+            body_crc: LittleEndian::read_u32(&bytes[AT_BODY_CRC]),
+            flags: bytes[AT_FLAGS],
+            kind: bytes[AT_KIND],
+            key_len: LittleEndian::read_u16(&bytes[AT_KEY_LEN]),
+            value_len: LittleEndian::read_u32(&bytes[AT_VALUE_LEN]),
+            index: LittleEndian::read_u64(&bytes[AT_INDEX]),
+        }
+    }
+
+    pub(crate) fn is_synced(&self) -> bool {
+        self.flags & FLAG_SYNCED != 0
+    }
+
+    pub(crate) fn has_more(&self) -> bool {
+        self.flags & FLAG_MORE != 0
+    }
+}
+
+/// The name of a kind, if this version knows it.
+pub(crate) fn kind_name(kind: u8) -> Option<&'static str> {
+    Some(match kind {
+        KIND_PUT => "put",
+        KIND_DELETE => "delete",
+        KIND_MARK => "mark",
+        KIND_SYNCED_TO => "SYNCED_TO",
+        KIND_MOVED => "MOVED",
+        _ => return None,
+    })
+}
+
+/// The flags that this version knows, and their names.
+pub(crate) const FLAG_NAMES: [(u8, &str); 2] = [(FLAG_SYNCED, "SYNCED"), (FLAG_MORE, "MORE")];
+
+#[cfg(test)]
+mod tests {
+    use super::super::FILE_HEADER_LEN;
+    use super::*;
+
+    const PAGE: &str = include_str!("../../docs/FORMAT.md");
+
+    #[test]
+    fn every_byte_of_a_header_has_one_name_and_the_page_has_the_same() {
+        let tables: [(&[Named], usize); 2] =
+            [(&FILE_HEADER_FIELDS, FILE_HEADER_LEN), (&RECORD_HEADER_FIELDS, RECORD_HEADER_LEN)];
+        for (fields, len) in tables {
+            let mut end = 0;
+            for (name, at) in fields {
+                assert_eq!(at.start, end, "{name}");
+                end = at.end;
+                let row = format!("| {} | {} | `{name}` |", at.start, at.len());
+                assert!(PAGE.contains(&row), "docs/FORMAT.md lacks {row}");
+            }
+            assert_eq!(end, len);
+        }
+    }
+
+    #[test]
+    fn kinds_and_flags_have_the_names_that_the_page_gives_them() {
+        let named: Vec<_> = (0..=u8::MAX).filter_map(|kind| Some((kind, kind_name(kind)?))).collect();
+        assert_eq!(named.len(), 5);
+        for (number, name) in named.into_iter().chain(FLAG_NAMES) {
+            let rows = [format!("| {number:#04x} | {name} |"), format!("| {number:#04x} | `{name}` |")];
+            assert!(rows.iter().any(|row| PAGE.contains(row)), "docs/FORMAT.md lacks {rows:?}");
+        }
+    }
+}

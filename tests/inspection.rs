@@ -1,0 +1,329 @@
+//! Each byte of a file belongs to one piece, whatever state the file is in, and what the pieces say is what the store
+//! and verification say.
+
+mod common;
+#[path = "common/dice.rs"]
+mod dice;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use caskfile::disk::sim::SimDisk;
+use caskfile::inspect::{Change, Class, Inspection, Piece};
+use caskfile::{Batch, Cask, Config, Error, verify, verify_on};
+use common::TempDir;
+use dice::Dice;
+use serde_json::Value;
+
+const PATH: &str = "/store";
+
+fn golden() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let entries = directory.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|ending| ending == "cask")).collect();
+    files.sort();
+    files
+}
+
+fn disk_with(file: &[u8]) -> Arc<SimDisk> {
+    let disk = Arc::new(SimDisk::new());
+    disk.set_contents(PATH, file.to_vec());
+    disk
+}
+
+fn pieces(inspection: &Inspection) -> Vec<Piece> {
+    inspection.pieces().collect::<Result<_, _>>().unwrap()
+}
+
+/// How many bytes each class has.
+fn totals(pieces: &[Piece]) -> BTreeMap<Class, u64> {
+    let mut totals = BTreeMap::new();
+    for piece in pieces {
+        *totals.entry(piece.class).or_insert(0) += piece.end - piece.start;
+    }
+    totals
+}
+
+/// Looks at a file, and holds what it sees against what the library says otherwise. Returns the classes, unless it is no
+/// file of ours.
+fn examine(story: &str, file: &[u8]) -> Option<BTreeMap<Class, u64>> {
+    let disk = disk_with(file);
+    let verified = verify_on(&*disk, Path::new(PATH));
+    let inspection = match Inspection::open_on(disk.clone(), PATH) {
+        Ok(inspection) => inspection,
+        Err(error) => {
+            assert!(matches!(error, Error::NotCaskfile { .. }), "{story}: {error}");
+            assert!(matches!(verified, Err(Error::NotCaskfile { .. })), "{story}: {verified:?}");
+            return None;
+        }
+    };
+    assert_eq!(inspection.file_len(), file.len() as u64, "{story}");
+    let pieces = pieces(&inspection);
+    owned_once(story, file, &pieces);
+    says_what_verification_says(story, &inspection, &pieces, verified);
+    has_the_stores_pairs(story, &disk, &pieces);
+    Some(totals(&pieces))
+}
+
+fn owned_once(story: &str, file: &[u8], pieces: &[Piece]) {
+    let mut at = 0;
+    for piece in pieces {
+        assert_eq!(piece.start, at, "{story}: {piece:?}");
+        assert!(piece.end > at || (piece.end == at && piece.class == Class::Corrupt), "{story}: {piece:?}");
+        let mut field_at = at;
+        for field in piece.fields() {
+            assert!(field.start == field_at && field.end > field_at, "{story}: {field:?} of {piece:?}");
+            field_at = field.end;
+        }
+        assert_eq!(field_at, piece.end, "{story}: {piece:?}");
+        at = piece.end;
+        if matches!(piece.class, Class::EndMark | Class::Zeros) {
+            let bytes = &file[piece.start as usize..piece.end as usize];
+            assert!(bytes.iter().all(|byte| *byte == 0), "{story}: {piece:?}");
+        }
+    }
+    assert_eq!(at, file.len() as u64, "{story}");
+}
+
+fn says_what_verification_says(
+    story: &str,
+    inspection: &Inspection,
+    pieces: &[Piece],
+    verified: caskfile::Result<caskfile::Report>,
+) {
+    let totals = totals(pieces);
+    let total = |class| totals.get(&class).copied().unwrap_or(0);
+    let counted = pieces
+        .iter()
+        .filter(|piece| matches!(piece.class, Class::Live | Class::Dead | Class::Tombstone | Class::Statement));
+    let report = match (inspection.check(), verified) {
+        (Ok(_), Ok(report)) => report,
+        (Err(Error::Damaged { .. }), Err(Error::Damaged { report, .. })) => (*report).clone(),
+        // Verification goes on behind a torn tail, for whoever salvages it.
+        (Ok(report), Err(Error::UnsupportedRecord { .. })) if report.torn_bytes > 0 => return,
+        (Err(ours), Err(its)) if ours.to_string() == its.to_string() => {
+            assert!(inspection.header().is_none() || total(Class::Unread) > 0, "{story}");
+            return;
+        }
+        (ours, its) => panic!("{story}: {:?}, but verification says {:?}", ours.err(), its.err()),
+    };
+    assert_eq!(total(Class::Torn), report.torn_bytes, "{story}");
+    let lost = report.losses.iter().filter(|loss| !loss.torn && loss.start > 0).map(|loss| loss.end - loss.start);
+    assert_eq!(total(Class::Corrupt), lost.sum::<u64>(), "{story}");
+    assert_eq!(total(Class::Unread), 0, "{story}");
+    let beyond_torn = report.losses.iter().position(|loss| loss.torn).is_some_and(|at| at + 1 < report.losses.len());
+    if report.torn_bytes == 0 {
+        assert_eq!(counted.count() as u64, report.records, "{story}");
+        let live = pieces.iter().filter(|piece| piece.class == Class::Live).count() as u64;
+        assert_eq!(live, report.keys, "{story}");
+    } else if !beyond_torn {
+        assert_eq!(inspection.log_end(), report.log_end, "{story}");
+    }
+}
+
+fn has_the_stores_pairs(story: &str, disk: &Arc<SimDisk>, pieces: &[Piece]) {
+    let Ok(cask) = Cask::open_on(disk.clone(), PATH, &Config::new().read_only(true)) else { return };
+    let mut held = BTreeSet::new();
+    let mut scan = cask.scan_by_index().unwrap();
+    while let Some(next) = scan.next_ref() {
+        let (bucket, pair) = next.unwrap();
+        held.insert((bucket.to_vec(), pair.key.to_vec(), pair.last_index));
+    }
+    let live = pieces.iter().filter(|piece| piece.class == Class::Live).map(|piece| {
+        let record = piece.record.as_ref().unwrap();
+        let (bucket, key) = record.bucket_and_key().unwrap();
+        (bucket.to_vec(), key.to_vec(), record.index)
+    });
+    assert_eq!(live.collect::<BTreeSet<_>>(), held, "{story}");
+}
+
+#[test]
+fn each_byte_of_every_golden_file_has_one_owner() {
+    let mut seen = BTreeSet::new();
+    for path in golden() {
+        let file = fs::read(&path).unwrap();
+        let totals = examine(&path.display().to_string(), &file);
+        seen.extend(totals.into_iter().flatten().filter(|(_, bytes)| *bytes > 0).map(|(class, _)| class));
+    }
+    assert_eq!(seen, BTreeSet::from(Class::ALL), "a class that no golden file has");
+}
+
+#[test]
+fn the_records_of_every_golden_file_are_those_that_are_written_beside_it() {
+    let mut compared = 0;
+    for path in golden() {
+        let written: Value = serde_json::from_slice(&fs::read(path.with_extension("json")).unwrap()).unwrap();
+        let Some(records) = written["records"].as_array() else { continue };
+        let inspection = Inspection::open_on(disk_with(&fs::read(&path).unwrap()), PATH).unwrap();
+        let sound = pieces(&inspection).into_iter().filter(|piece| !matches!(piece.class, Class::Torn));
+        let found: Vec<Value> = sound
+            .filter_map(|piece| piece.record)
+            .map(|record| {
+                serde_json::json!({
+                    "offset": record.offset,
+                    "index": record.index,
+                    "kind": record.kind_name().map_or(format!("{:#04x}", record.kind), str::to_owned),
+                    "flags": record.flag_names().collect::<Vec<_>>(),
+                    "key_len": record.key_len,
+                    "value_len": record.value_len,
+                })
+            })
+            .collect();
+        assert_eq!(&found, records, "{}", path.display());
+        compared += records.len();
+    }
+    assert!(compared > 100, "{compared}");
+}
+
+#[test]
+fn each_byte_of_a_damaged_file_has_one_owner() {
+    let mut seen = BTreeMap::new();
+    for path in golden() {
+        let (name, file) = (path.display(), fs::read(&path).unwrap());
+        let mut dice = Dice::new(file.len() as u64);
+        // All of a small file, and a sample of the few large ones.
+        let step = file.len() / 400 + 1;
+        for len in (0..file.len()).rev().step_by(step) {
+            examine(&format!("{name} cut to {len}"), &file[..len]);
+        }
+        for at in (0..file.len()).step_by(step) {
+            let mut flipped = file.clone();
+            flipped[at] ^= 1 << dice.below(8);
+            let totals = examine(&format!("{name} with another byte {at}"), &flipped);
+            totals.into_iter().flatten().for_each(|(class, bytes)| *seen.entry(class).or_insert(0) += bytes);
+        }
+        let mut wiped = file.clone();
+        for start in (0..file.len()).step_by(step * 8) {
+            let end = (start + 8 * (1 + dice.below(8) as usize)).min(file.len());
+            wiped[start..end].fill(if dice.one_in(2) { 0 } else { 0xee });
+            examine(&format!("{name} without {start} to {end}"), &wiped);
+            wiped[start..end].copy_from_slice(&file[start..end]);
+        }
+        let extended = [&file[..], &vec![0; 5000]].concat();
+        examine(&format!("{name}, extended"), &extended);
+    }
+    assert!(Class::ALL.iter().all(|class| seen.contains_key(class)), "{seen:?}");
+}
+
+/// The indexes of the records from a place on.
+fn indexes_from(inspection: &Inspection, start: u64) -> Vec<u64> {
+    let records = inspection.pieces_from(start).filter_map(|piece| piece.unwrap().record);
+    records.map(|record| record.index).collect()
+}
+
+#[test]
+fn what_is_appended_is_taken_in_and_tells_what_it_replaces() {
+    let directory = TempDir::new();
+    let path = directory.join("s");
+    let cask = Cask::open(&path).unwrap();
+    let first = cask.atomic_put("k", "1", None).unwrap();
+    let mut inspection = Inspection::open(&path).unwrap();
+    assert_eq!(inspection.catch_up().unwrap(), Change::Nothing);
+    let end = inspection.log_end();
+    let second = cask.atomic_put("k", "2", Some(&first)).unwrap();
+    assert_eq!(inspection.catch_up().unwrap(), Change::Grown);
+    assert_eq!(indexes_from(&inspection, end), [second.last_index]);
+    let class_of = |inspection: &Inspection, index| {
+        let all = pieces(inspection);
+        let found = all.into_iter().find(|piece| piece.record.as_ref().is_some_and(|record| record.index == index));
+        found.unwrap().class
+    };
+    assert_eq!(class_of(&inspection, first.last_index), Class::Dead);
+    assert_eq!(class_of(&inspection, second.last_index), Class::Live);
+    let end = inspection.log_end();
+    let mut batch = Batch::new();
+    batch.delete("k").put("l", "3").put("m", "4");
+    let last = cask.write(&batch).unwrap().unwrap();
+    assert_eq!(inspection.catch_up().unwrap(), Change::Grown);
+    let members: Vec<_> = inspection.pieces_from(end).filter_map(|piece| piece.unwrap().record).collect();
+    assert_eq!(members.iter().map(|record| record.index).collect::<Vec<_>>(), [last - 2, last - 1, last]);
+    assert!(members.iter().all(|record| record.batch == Some(members[0].offset)), "{members:?}");
+    assert_eq!(class_of(&inspection, second.last_index), Class::Dead);
+    cask.close().unwrap();
+    owned_once("followed", &fs::read(&path).unwrap(), &pieces(&Inspection::open(&path).unwrap()));
+}
+
+#[test]
+fn a_compaction_is_another_log_and_a_file_that_somebody_else_has_put_there_is_an_error() {
+    let directory = TempDir::new();
+    let path = directory.join("s");
+    let cask = Cask::open(&path).unwrap();
+    cask.put("k", "1").unwrap();
+    cask.put("k", "2").unwrap();
+    let mut inspection = Inspection::open(&path).unwrap();
+    cask.put("k", "3").unwrap();
+    cask.compact().unwrap();
+    cask.put("k", "4").unwrap();
+    assert_eq!(inspection.catch_up().unwrap(), Change::Grown, "the old file's last records come first");
+    let kinds = inspection.pieces().filter_map(|piece| piece.unwrap().record?.kind_name());
+    assert_eq!(kinds.last(), Some("MOVED"));
+    assert_eq!(inspection.catch_up().unwrap(), Change::Anew);
+    let mut inspection = Inspection::open(&path).unwrap();
+    assert_eq!(inspection.catch_up().unwrap(), Change::Nothing);
+    cask.close().unwrap();
+    fs::rename(&path, directory.join("aside")).unwrap();
+    while let Ok(Change::Grown) = inspection.catch_up() {}
+    assert!(matches!(inspection.catch_up(), Err(Error::Replaced { .. })));
+    Cask::open(&path).unwrap().close().unwrap();
+    assert!(matches!(inspection.catch_up(), Err(Error::Replaced { .. })));
+}
+
+#[test]
+fn damage_that_comes_while_a_file_is_looked_at_is_found_once_something_proves_it() {
+    let directory = TempDir::new();
+    let path = directory.join("s");
+    let cask = Cask::open(&path).unwrap();
+    cask.put("a", "1").unwrap();
+    let mut inspection = Inspection::open(&path).unwrap();
+    let end = inspection.log_end() as usize;
+    cask.put("b", "2").unwrap();
+    cask.close().unwrap();
+    let mut file = fs::read(&path).unwrap();
+    file[end + 24] ^= 1;
+    fs::write(&path, &file).unwrap();
+    let changes: Vec<_> = (0..4).map(|_| inspection.catch_up().unwrap()).collect();
+    assert_eq!(changes, [Change::Nothing, Change::Grown, Change::Nothing, Change::Nothing]);
+    let found: Vec<_> = inspection.pieces_from(end as u64).map(|piece| piece.unwrap()).collect();
+    assert_eq!(found[0].class, Class::Corrupt);
+    let lost = found[0].record.as_ref().unwrap();
+    assert_eq!((lost.header_holds, lost.body_holds), (true, Some(false)));
+    assert!(matches!(inspection.check(), Err(Error::Damaged { .. })));
+    assert!(matches!(verify(&path), Err(Error::Damaged { .. })));
+}
+
+#[test]
+fn a_file_can_be_looked_at_while_others_write_to_it() {
+    let directory = TempDir::new();
+    let path = directory.join("s");
+    let cask = Cask::open(&path).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..300_u32 {
+                let mut batch = Batch::new();
+                batch.put(format!("{}", number % 7), vec![7; number as usize]).delete(format!("{}", number % 5));
+                cask.write(&batch).unwrap();
+                if number % 100 == 99 {
+                    cask.compact().unwrap();
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        while !done.load(Ordering::Relaxed) {
+            let inspection = Inspection::open(&path).unwrap();
+            let mut at = 0;
+            for piece in inspection.pieces() {
+                let piece = piece.unwrap();
+                assert_eq!(piece.start, at);
+                assert_ne!(piece.class, Class::Corrupt);
+                at = piece.end;
+            }
+            assert_eq!(at, inspection.file_len());
+            inspection.check().unwrap();
+        }
+    });
+    cask.close().unwrap();
+}
