@@ -6,9 +6,11 @@
 //! ```
 //!
 //! Floor and rows take turns in each round, since the speed of a disk changes by the second; shown is the median round.
+//! The floor's waits are shown as well: what one thread waits for at worst, alone with its disk, no store can mend.
 //! `groups` says how many puts one write and one sync have served. The files lie in the system's temporary directory
 //! (`TMPDIR`).
 
+use std::fmt::Display;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -59,34 +61,55 @@ fn main() {
         }
         cask.close().unwrap();
     }
-    floors.sort_by(f64::total_cmp);
-    let floor = floors[floors.len() / 2];
-    println!("bare append and fdatasync: {floor:.0}/s\n");
     println!(
         "{:>8}{:>10}{:>9}{:>10}{:>8}{:>11}{:>11}{:>11}{:>14}{:>9}",
         "threads", "puts/s", "floors", "1 thread", "groups", "median", "p99", "worst", "worst/median", "poorest"
     );
-    let mut one_thread = 0.0;
+    let floor = median_round(&mut floors);
+    floor.print("floor", floor.per_second, floor.per_second);
+    let mut one_thread = None;
     for (threads, row) in THREADS.into_iter().zip(&mut rows) {
-        row.sort_by(|a: &Figures, b| a.per_second.total_cmp(&b.per_second));
-        let figures = row[row.len() / 2];
-        if threads == 1 {
-            one_thread = figures.per_second;
-        }
-        println!(
-            "{threads:>8}{:>10.0}{:>8.2}x{:>9.2}x{:>8.1}{:>11.1?}{:>11.1?}{:>11.1?}{:>14.1}{:>8.0}%",
-            figures.per_second,
-            figures.per_second / floor,
-            figures.per_second / one_thread,
-            figures.per_group,
-            figures.median,
-            figures.p99,
-            figures.worst,
-            figures.worst.as_secs_f64() / figures.median.as_secs_f64(),
-            figures.poorest
-        );
+        let figures = median_round(row);
+        figures.print(threads, floor.per_second, *one_thread.get_or_insert(figures.per_second));
     }
     std::fs::remove_dir_all(directory).unwrap();
+}
+
+fn median_round(rounds: &mut [Figures]) -> Figures {
+    rounds.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
+    rounds[rounds.len() / 2]
+}
+
+impl Figures {
+    /// Of the waits of each thread, of which all together were served in so many groups.
+    fn new(threads: &[Vec<Duration>], groups: u64, elapsed: f64) -> Figures {
+        let poorest = threads.iter().map(Vec::len).min().unwrap_or(0) as f64;
+        let mut all = threads.concat();
+        all.sort_unstable();
+        Figures {
+            per_second: all.len() as f64 / elapsed,
+            per_group: all.len() as f64 / groups as f64,
+            median: all[all.len() / 2],
+            p99: all[all.len() * 99 / 100],
+            worst: all[all.len() - 1],
+            poorest: poorest * 100.0 * threads.len() as f64 / all.len() as f64,
+        }
+    }
+
+    fn print(&self, what: impl Display, floor: f64, one_thread: f64) {
+        println!(
+            "{what:>8}{:>10.0}{:>8.2}x{:>9.2}x{:>8.1}{:>11.1?}{:>11.1?}{:>11.1?}{:>14.1}{:>8.0}%",
+            self.per_second,
+            self.per_second / floor,
+            self.per_second / one_thread,
+            self.per_group,
+            self.median,
+            self.p99,
+            self.worst,
+            self.worst.as_secs_f64() / self.median.as_secs_f64(),
+            self.poorest
+        );
+    }
 }
 
 fn options() -> Options {
@@ -107,17 +130,19 @@ fn options() -> Options {
 }
 
 /// Appends to a file that reaches ahead, as the store's does.
-fn floor(path: &Path, seconds: f64) -> f64 {
+fn floor(path: &Path, seconds: f64) -> Figures {
     let file = File::create(path).unwrap();
     file.set_len(64 << 20).unwrap();
     file.sync_all().unwrap();
-    let (began, mut count) = (Instant::now(), 0u64);
+    let (began, mut waits) = (Instant::now(), Vec::new());
     while began.elapsed().as_secs_f64() < seconds {
-        file.write_all_at(&[1; RECORD_LEN], count * RECORD_LEN as u64).unwrap();
+        let append = Instant::now();
+        file.write_all_at(&[1; RECORD_LEN], (waits.len() * RECORD_LEN) as u64).unwrap();
         file.sync_data().unwrap();
-        count += 1;
+        waits.push(append.elapsed());
     }
-    count as f64 / began.elapsed().as_secs_f64()
+    let groups = waits.len() as u64;
+    Figures::new(&[waits], groups, began.elapsed().as_secs_f64())
 }
 
 fn puts(cask: &Cask, threads: usize, seconds: f64) -> Figures {
@@ -143,16 +168,5 @@ fn puts(cask: &Cask, threads: usize, seconds: f64) -> Figures {
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    let elapsed = began.elapsed().as_secs_f64();
-    let poorest = waits.iter().map(Vec::len).min().unwrap_or(0) as f64;
-    let mut all = waits.concat();
-    all.sort_unstable();
-    Figures {
-        per_second: all.len() as f64 / elapsed,
-        per_group: all.len() as f64 / (cask.stats().unwrap().groups - groups) as f64,
-        median: all[all.len() / 2],
-        p99: all[all.len() * 99 / 100],
-        worst: all[all.len() - 1],
-        poorest: poorest * 100.0 * threads as f64 / all.len() as f64,
-    }
+    Figures::new(&waits, cask.stats().unwrap().groups - groups, began.elapsed().as_secs_f64())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Engine;
 pub(crate) use super::batch::Request;
 use super::batch::{Action, MAX_BATCH_BYTES, MAX_BATCH_OPS};
-use super::queue::Entered;
+use super::queue::{Entered, Patience};
 use super::turn::Turn;
 use super::writer::MAX_GROUP_RECORDS;
 use crate::config::Durability;
@@ -17,8 +17,9 @@ use crate::{Error, Result};
 /// others. (A single request may be larger.)
 const GROUP_BYTES: u64 = 8 << 20;
 
-/// How long the leader of a group waits for others to write with it: less than half of what a sync takes on a fast disk.
-const GATHER: Duration = Duration::from_micros(50);
+/// How long the leader of a group waits for others to write with it: less than half of what a sync takes on a fast disk,
+/// and for each of them what it takes to be woken and to come back, one after the other on a single core.
+const GATHER: Patience = Patience { first: Duration::from_micros(40), each: Duration::from_micros(10) };
 
 /// What became of a request.
 pub(crate) type Outcome = std::result::Result<Written, Failure>;
@@ -84,7 +85,7 @@ impl Engine {
         };
         if self.config.get_durability() == Durability::Sync {
             // Without a sync a turn is over before anybody could come.
-            baton.gather(GATHER.min(deadline.left().unwrap_or(GATHER)));
+            baton.gather(GATHER, &deadline);
         }
         // From here on this thread leads. If it cannot begin a turn, nobody else's work was touched.
         let outcomes = self.in_turn(&deadline, |turn| {
