@@ -24,6 +24,9 @@ fn extension_step(log_end: u64) -> u64 {
     (log_end / STEP_PART).clamp(SMALLEST_STEP, LARGEST_STEP).next_multiple_of(STEP_UNIT)
 }
 
+/// Where a multiple of this is passed, zeros are written up to the next one.
+const ZEROS_AHEAD: u64 = 128 << 10;
+
 /// Writes a finished group, its end mark included, at `offset`.
 ///
 /// The file is extended first if the group does not fit into what it covers (`covered`, kept up to date here):
@@ -32,6 +35,10 @@ fn extension_step(log_end: u64) -> u64 {
 /// A record or batch that ends where the space does would be whole, and so seen by others, and the log could neither
 /// go on behind it nor be cut there, for want of room for an end mark. So where a unit's end mark would be the first
 /// thing in a block, or beyond what the file covers, it is written before the group. `unit_ends` are these places.
+///
+/// If the group `is_synced` next, the blocks behind it get their place on the disk ahead of the groups to come: a file
+/// system has to write down where a new block lies before its sync is over, and need not for a block that is there.
+/// With groups of 32 records of 144 bytes, a bare write and sync took 115 us instead of 170 (ext4 on a virtual disk).
 ///
 /// # Errors
 ///
@@ -42,6 +49,7 @@ pub(crate) fn append(
     offset: u64,
     bytes: &[u8],
     unit_ends: impl Iterator<Item = u64>,
+    is_synced: bool,
 ) -> io::Result<()> {
     let end = offset + bytes.len() as u64;
     if end > *covered {
@@ -50,6 +58,12 @@ pub(crate) fn append(
         if log.file.set_len(len).is_ok() {
             *covered = len;
         }
+    }
+    let ahead = end.next_multiple_of(ZEROS_AHEAD).min(*covered);
+    if is_synced && end - offset < ZEROS_AHEAD && end / ZEROS_AHEAD > offset / ZEROS_AHEAD && ahead > end {
+        // From the log's end on, which is followed by zeros anyway: on a full disk, what the zeros have taken is where the
+        // group goes.
+        let _ = write_all(&*log.file, offset, &vec![0; (ahead - offset) as usize]);
     }
     for unit_end in unit_ends {
         if unit_end % SMALLEST_BLOCK == 0 || unit_end + END_MARK_LEN > *covered {
@@ -96,15 +110,18 @@ pub(crate) fn trim(log: &LogFile, end: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::testing::{Draft, PATH};
     use super::*;
+    use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
+    use crate::disk::{Access, Disk};
 
     #[test]
     fn no_moment_of_a_cut_shows_an_end_mark_with_something_behind_it() {
-        use super::super::testing::{Draft, MORE, PATH, PLAIN};
-        use crate::disk::sim::{Choices, Repeat, SimDisk, When};
-        use crate::disk::{Access, Disk};
+        use super::super::testing::{MORE, PLAIN};
+        use crate::disk::sim::Choices;
         use crate::format::Kind;
-        use std::path::Path;
 
         let mut draft = Draft::new();
         draft.put(PLAIN, "a");
@@ -135,6 +152,45 @@ mod tests {
         assert_eq!(log.len().unwrap(), end + END_MARK_LEN);
     }
 
+    /// A log that reaches 20 bytes before the end of a piece, in a file that covers the next pieces sparsely.
+    fn near_the_end_of_a_piece() -> (SimDisk, LogFile, u64) {
+        let disk = SimDisk::new();
+        let mut contents = Draft::new().bytes;
+        contents.resize(ZEROS_AHEAD as usize - 20, 1);
+        disk.set_contents(PATH, contents);
+        let file = disk.open(Path::new(PATH), Access::ReadWrite).unwrap();
+        file.set_len(3 * ZEROS_AHEAD).unwrap();
+        let log = LogFile::open(file, &Path::new(PATH).into()).unwrap();
+        (disk, log, ZEROS_AHEAD - 20)
+    }
+
+    #[test]
+    fn a_synced_group_that_passes_the_end_of_a_piece_takes_the_blocks_of_the_next() {
+        for (is_synced, len, writes) in [(true, 40, 2), (false, 40, 1), (true, 16, 1)] {
+            let (disk, log, end) = near_the_end_of_a_piece();
+            let mut covered = log.len().unwrap();
+            let before = disk.calls_of(Verb::WriteAt);
+            append(&log, &mut covered, end, &vec![2; len], std::iter::empty(), is_synced).unwrap();
+            assert_eq!(disk.calls_of(Verb::WriteAt) - before, writes, "{is_synced}, {len} bytes");
+            let found = disk.contents(PATH).unwrap();
+            assert_eq!(found[end as usize..][..len], vec![2; len]);
+            assert!(found[end as usize + len..].iter().all(|&byte| byte == 0));
+            assert_eq!(found.len() as u64, 3 * ZEROS_AHEAD);
+        }
+    }
+
+    #[test]
+    fn on_a_full_disk_the_group_takes_the_place_of_the_zeros_ahead_of_it() {
+        let (disk, log, end) = near_the_end_of_a_piece();
+        let mut covered = log.len().unwrap();
+        disk.fail(When::nth(1).of(Verb::WriteAt), Fault::Short(100), Repeat::Once);
+        disk.fail(When::nth(2).of(Verb::WriteAt), Fault::Os(libc::ENOSPC), Repeat::Once);
+        append(&log, &mut covered, end, &[2; 40], std::iter::empty(), true).unwrap();
+        let found = disk.contents(PATH).unwrap();
+        assert_eq!(found[end as usize..][..40], [2; 40]);
+        assert!(found[end as usize + 40..].iter().all(|&byte| byte == 0));
+    }
+
     #[test]
     fn steps_follow_the_logs_length_between_their_bounds() {
         assert_eq!(extension_step(64), 64 << 10);
@@ -147,6 +203,7 @@ mod tests {
         use super::super::testing::page_says;
 
         let (least, most, unit) = (SMALLEST_STEP >> 10, LARGEST_STEP >> 20, STEP_UNIT >> 10);
+        assert!(page_says(&format!("passes a multiple of {} KiB", ZEROS_AHEAD >> 10)));
         assert_eq!(STEP_PART, 4);
         assert!(page_says(&format!(
             "by a quarter of the log's length, at least {least} KiB and at most {most} MiB, in whole {unit} KiB"

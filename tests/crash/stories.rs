@@ -60,6 +60,19 @@ fn what_a_dead_process_was_cutting_off_does_not_come_back_in_a_living_ones_batch
     }
 }
 
+/// Where a synced log passes certain places, zeros are written behind it first. They are no more than the sparse rest of
+/// the file was, whatever becomes of them.
+#[test]
+fn zeros_written_ahead_of_the_log_change_nothing_that_a_power_cut_or_a_full_disk_may_do() {
+    let piece = 128 << 10;
+    for before in [100, 150, 240] {
+        let mut steps = vec![Step::Calm(open(0, Kept::Sync)), Step::Calm(put(0, piece - before))];
+        steps.extend([put(0, 24), batch(0, 24), put(0, 24)].map(Step::Calm));
+        let weather = Weather { sectors: &[4096], one_in: 2, ..EVERY_CALL };
+        check(|_| {}, &steps, 3, 1, weather);
+    }
+}
+
 /// The weather in which every call is survived or not.
 const EVERY_CALL: Weather = Weather { outcomes: 4, lives: 2, ..Weather::CALM };
 
