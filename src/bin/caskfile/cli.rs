@@ -66,6 +66,7 @@ verbs! {
     Compact(verbs::compact::Compact),
     Backup(verbs::backup::Backup),
     Salvage(verbs::salvage::Salvage),
+    Explore(verbs::explore::Explore),
     Completions(verbs::completions::Completions),
     Man(verbs::man::Man),
 }

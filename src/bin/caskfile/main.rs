@@ -9,6 +9,7 @@ mod cli;
 mod delimited;
 mod escape;
 mod exit;
+mod explore;
 mod failure;
 mod format;
 mod interrupt;

@@ -9,6 +9,7 @@ pub mod completions;
 pub mod delete;
 pub mod delete_prefix;
 pub mod exists;
+pub mod explore;
 pub mod export;
 pub mod get;
 pub mod import;

@@ -1,0 +1,113 @@
+//! [`Facts`]: what the page says of the file as a whole.
+
+use std::path::Path;
+
+use caskfile::Error;
+use caskfile::inspect::{Class, Inspection};
+use serde::Serialize;
+
+use super::sample::Sample;
+use super::table::{Place, Table};
+use crate::escape::escaped;
+use crate::report::{grouped, plural, readable_bytes};
+
+#[derive(Serialize)]
+pub struct Facts {
+    name: String,
+    length: u64,
+    /// Offset and length of each.
+    windows: Vec<(u64, u64)>,
+    /// The names of the table's classes, and how many bytes each has in the file.
+    classes: Vec<(&'static str, u64)>,
+    verdict: &'static str,
+    says: String,
+    figures: Vec<String>,
+    /// That not all of the file is in the page; empty if it is.
+    sample: String,
+    places: Vec<Place>,
+    unlisted_places: u64,
+}
+
+impl Facts {
+    pub fn of(path: &Path, inspection: &Inspection, sample: &Sample, table: &mut Table) -> Facts {
+        let (verdict, says) = verdict(path, inspection, table);
+        Facts {
+            name: escaped(path.file_name().unwrap_or(path.as_os_str()).as_encoded_bytes()),
+            length: inspection.file_len(),
+            windows: table.windows.iter().map(|window| (window.start, window.end - window.start)).collect(),
+            classes: Class::ALL.iter().map(|class| (class.name(), table.bytes_of(*class))).collect(),
+            verdict,
+            says,
+            figures: figures(inspection, table),
+            sample: said_of_sample(inspection, sample, table),
+            places: std::mem::take(&mut table.places),
+            unlisted_places: table.unlisted_places,
+        }
+    }
+
+    /// As JSON that may stand in an HTML file: without a `<`, there is no end of a script in it and no comment.
+    pub fn to_json_in_html(&self) -> String {
+        serde_json::to_string(self).expect("strings and numbers").replace('<', r"\u003c")
+    }
+}
+
+fn verdict(path: &Path, inspection: &Inspection, table: &Table) -> (&'static str, String) {
+    let report = match inspection.check() {
+        Ok(report) => report,
+        Err(Error::Damaged { report, .. }) => {
+            let ranges = plural(report.losses.iter().filter(|loss| !loss.torn).count() as u64, "range");
+            let says = format!(
+                "{} in {ranges} had been stored and cannot be read. The library refuses the file; salvage copies what the \
+                 replay shows",
+                readable_bytes(report.losses.iter().filter(|loss| !loss.torn).map(|loss| loss.end - loss.start).sum())
+            );
+            return ("damaged", says);
+        }
+        Err(error) => return ("unread", without_path(path, &error)),
+    };
+    if report.torn_bytes > 0 {
+        let bytes = readable_bytes(report.torn_bytes);
+        return ("torn", format!("the last {bytes} are no whole record or batch: the next writer cuts them off"));
+    }
+    let notes = [
+        (table.bytes_of(Class::EndMark) < 8, "its end mark is missing, or a part of it"),
+        (report.cut_off, "it was made as a copy, and the mark that closes a copy is missing: it is an older moment's"),
+    ];
+    let notes: Vec<_> = notes.into_iter().filter(|(holds, _)| *holds).map(|(_, note)| note).collect();
+    ("whole", notes.join("; "))
+}
+
+/// What an error says of the file. The page may be given to others, whom the file's place is no business of.
+fn without_path(path: &Path, error: &Error) -> String {
+    let text = error.to_string();
+    let places = [path.to_owned(), path.canonicalize().unwrap_or_default()];
+    let stripped = places.iter().find_map(|place| text.strip_prefix(&format!("{}: ", place.display())));
+    stripped.unwrap_or(&text).to_owned()
+}
+
+fn figures(inspection: &Inspection, table: &Table) -> Vec<String> {
+    let mut figures = Vec::new();
+    if let Some(header) = inspection.header() {
+        figures.push(format!("version {}.{}", header.major, header.minor));
+    }
+    figures.push(readable_bytes(inspection.file_len()));
+    figures.push(plural(table.records + table.records_omitted, "record"));
+    figures
+}
+
+fn said_of_sample(inspection: &Inspection, sample: &Sample, table: &Table) -> String {
+    let held: u64 = table.windows.iter().map(|window| window.end - window.start).sum();
+    if sample.is_everything() && sample.clip == u64::MAX {
+        return String::new();
+    }
+    let size = format!("This page holds {} of {}", readable_bytes(held), readable_bytes(inspection.file_len()));
+    if sample.is_everything() {
+        return format!("{size}: of long values no more than the beginning. All records and keys are there.");
+    }
+    format!(
+        "{size}, and {} of {} records: some from the beginning, some from the end, and others at even distances. The key \
+         space lacks what the records that are left out have set.",
+        grouped(table.records),
+        grouped(table.records + table.records_omitted)
+    )
+}

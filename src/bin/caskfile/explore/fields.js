@@ -1,0 +1,116 @@
+// The fields that a piece is made of, byte by byte, as docs/FORMAT.md names them.
+
+// How much of a value is shown as text. The bytes are all in the hex pane.
+const LONGEST_SHOWN = 1 << 16;
+
+// The fields of piece `n` in the file's order: name, offset, length, the role that colours them, what they say.
+function fieldsOf(pieces, n) {
+    const fields = new FieldList(pieces.bytes, pieces.offset(n), pieces.end(n));
+    const record = pieces.record(n);
+    if (record) {
+        addRecord(fields, pieces, n, record);
+    } else if (pieces.className(n) === "file_header") {
+        addFileHeader(fields, pieces.has(n, HEADER_HOLDS));
+    } else {
+        const { role, says } = OTHER_PIECES.get(pieces.className(n));
+        fields.addRest(pieces.label(n), role, says);
+    }
+    return fields.list;
+}
+
+const OTHER_PIECES = new Map([
+    ["end_mark", { role: "zero", says: "8 zero bytes in place of a record: the log ends here" }],
+    ["zeros", { role: "zero", says: "the file is longer than its log: writers extend it ahead" }],
+    ["torn", { role: "torn", says: "no whole record or batch: the next writer cuts it off" }],
+    ["corrupt", { role: "corrupt", says: "had been stored, and is damaged" }],
+    ["unread", { role: "torn", says: "of a later version, or of a file that nobody can tell" }],
+    ["omitted", { role: "zero", says: "the file is too long for one page" }],
+]);
+
+class FieldList {
+    constructor(bytes, offset, end) {
+        this.bytes = bytes;
+        this.at = offset;
+        this.end = end;
+        this.list = [];
+    }
+
+    // Adds the next field, cut off where the piece ends; `say` is told its bytes and its number.
+    add(name, length, role, say) {
+        const offset = this.at;
+        length = Math.min(length, this.end - offset);
+        if (length > 0) {
+            const says = typeof say === "string" ? say : () => say(this.bytes.slice(offset, length), () => this.bytes.number(offset, length));
+            this.list.push({ name, offset, length, role, says });
+        }
+        this.at += length;
+    }
+
+    addRest(name, role, say) {
+        this.add(name, this.end - this.at, role, say);
+    }
+}
+
+function addFileHeader(fields, holds) {
+    fields.add("magic", 8, "meta", "a caskfile");
+    fields.add("major", 2, "meta", (_, number) => number().toString());
+    fields.add("minor", 2, "meta", (_, number) => number().toString());
+    fields.add("reserved", 4, "zero", "zeros");
+    fields.add("file_id", 16, "check", "random, and not in this page: who knows it can forge records inside values");
+    fields.add("base_index", 8, "index", (_, number) => grouped(number()));
+    fields.add("created", 8, "meta", (_, number) => dateText(number()));
+    fields.add("reserved", 12, "zero", "zeros");
+    fields.add("crc", 4, "check", crcText(holds));
+}
+
+function dateText(seconds) {
+    const date = new Date(Number(seconds) * 1000);
+    return Number.isNaN(date.getTime()) ? grouped(seconds) + " s" : date.toISOString().replace("T", " ").replace(".000Z", " UTC");
+}
+
+function addRecord(fields, pieces, n, record) {
+    fields.add("header_crc", 4, "check", crcText(pieces.has(n, HEADER_HOLDS)));
+    fields.add("body_crc", 4, "check", pieces.has(n, BODY_UNKNOWN) ? "nobody can tell" : crcText(pieces.has(n, BODY_HOLDS)));
+    fields.add("flags", 1, "meta", flagsText(record.flags) || "none");
+    fields.add("kind", 1, "meta", kindText(record.kind));
+    fields.add("key_len", 2, "length", grouped(record.keyLength));
+    fields.add("value_len", 4, "length", grouped(record.valueLength));
+    fields.add("index", 8, "index", grouped(record.index));
+    addKey(fields, pieces, record);
+    fields.add("value", record.valueLength, "value", (bytes, number) => valueText(record, bytes, number));
+    fields.addRest("padding", "zero", "up to a multiple of 8");
+}
+
+function crcText(holds) {
+    return holds ? "✓ holds" : "✗ does not hold";
+}
+
+function addKey(fields, pieces, record) {
+    if (!isAboutKeys(record.kind)) {
+        fields.add("full key", record.keyLength, "key", (bytes) => preview(bytes, LONGEST_SHOWN));
+        return;
+    }
+    const { bucket, key } = splitFullKey(pieces.key(record));
+    fields.add("bucket_len", 1, "length", grouped(bucket.length));
+    fields.add("bucket", bucket.length, "key", (bytes) => preview(bytes, LONGEST_SHOWN));
+    fields.add("key", record.keyLength - 1 - bucket.length, "key", () => preview(key, LONGEST_SHOWN));
+}
+
+function valueText(record, bytes, number) {
+    return record.kind === 0x81 && record.valueLength === 8 ? "proven up to " + offsetText(Number(number())) : preview(bytes, LONGEST_SHOWN);
+}
+
+function omittedText(pieces, n) {
+    const count = pieces.recordsOmitted(n);
+    return count > 0 ? ": " + plural(count, "record") : "";
+}
+
+// What a piece is, in a line.
+function titleOf(pieces, n) {
+    const record = pieces.record(n);
+    if (!record) {
+        return pieces.label(n) + omittedText(pieces, n);
+    }
+    const name = isAboutKeys(record.kind) ? " " + preview(splitFullKey(pieces.key(record)).key, 40) : "";
+    return kindText(record.kind) + name;
+}

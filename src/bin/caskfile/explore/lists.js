@@ -1,0 +1,98 @@
+// The two lists beside the bytes: the log's records, and the keys.
+
+const ROW_HEIGHT = 46;
+
+// How much of a key and a value a row shows; the row cuts it off where it ends.
+const SHOWN_KEY = 80;
+const SHOWN_VALUE = 120;
+
+class PieceList {
+    constructor(scroller, pieces, replay, choose) {
+        Object.assign(this, { pieces, replay });
+        this.list = new ListBox(scroller, ROW_HEIGHT, (row, n) => this.fill(row, n), choose);
+        this.list.setCount(pieces.count);
+    }
+
+    fill(row, n) {
+        const { pieces } = this;
+        const [step, record] = [pieces.stepOf(n), pieces.record(n)];
+        row.classList.add("class-" + pieces.className(n));
+        row.classList.toggle("is-later", step >= this.replay.moment);
+        row.classList.toggle("is-now", step >= 0 && step === this.replay.moment - 1);
+        const first = element("div", "line", element("span", "what", record ? kindText(record.kind) : ""));
+        if (record) {
+            this.fillRecord(first, n, record);
+        } else {
+            first.firstChild.textContent = titleOf(pieces, n);
+        }
+        const place = element("span", "place", offsetText(pieces.offset(n)));
+        const second = element("div", "line small", place, element("span", "index", record ? "index " + record.index : sizeText(pieces.length(n))));
+        if (record) {
+            second.append(element("span", "flags", flagsText(record.flags)));
+        }
+        second.append(element("span", "fate", this.fate(n, record)));
+        row.append(first, second);
+    }
+
+    fillRecord(line, n, record) {
+        if (isAboutKeys(record.kind)) {
+            appendKey(line, this.pieces.key(record));
+        }
+        if (record.kind === PUT) {
+            line.append(element("bdi", "value", preview(this.pieces.value(record), SHOWN_VALUE)));
+        }
+    }
+
+    fate(n, record) {
+        if (!record) {
+            return "";
+        }
+        const { pieces } = this;
+        const broken = [[HEADER_HOLDS, "header_crc"], [BODY_HOLDS | BODY_UNKNOWN, "body_crc"]].filter(([bits]) => !pieces.hasAny(n, bits));
+        return [pieces.label(n), ...broken.map(([, name]) => "✗ " + name)].join(", ");
+    }
+}
+
+class KeyList {
+    constructor(scroller, pieces, replay, choose) {
+        Object.assign(this, { pieces, replay, live: new Uint32Array(0) });
+        this.list = new ListBox(scroller, ROW_HEIGHT, (row, n) => this.fill(row, n), (row) => choose(this.stepOf(row)));
+    }
+
+    // The step that the value in this row comes from.
+    stepOf(row) {
+        return this.replay.setBy[this.live[row]];
+    }
+
+    refresh() {
+        this.live = this.replay.liveKeys();
+        this.list.setCount(this.live.length);
+    }
+
+    // Chooses the row of the key that this step is about, if it has a value; -1 is no step.
+    chooseStep(step) {
+        const key = step < 0 ? NONE : this.replay.keys.keyOf[step];
+        const row = lastAtOrBefore(this.live.length, (n) => this.live[n] <= key);
+        this.list.setChosen(key !== NONE && this.live[row] === key ? row : -1);
+    }
+
+    fill(row, n) {
+        const step = this.stepOf(n);
+        const record = this.pieces.record(this.pieces.steps[step]);
+        row.classList.toggle("is-now", step === this.replay.moment - 1);
+        const first = element("div", "line");
+        appendKey(first, this.pieces.key(record));
+        first.append(element("bdi", "value", preview(this.pieces.value(record), SHOWN_VALUE)));
+        const second = element("div", "line small");
+        second.append(element("span", "place", offsetText(record.offset)), element("span", "index", "last_index " + record.index));
+        row.append(first, second);
+    }
+}
+
+function appendKey(line, fullKey) {
+    const { bucket, key } = splitFullKey(fullKey);
+    if (bucket.length > 0) {
+        line.append(element("bdi", "bucket", preview(bucket, SHOWN_KEY)));
+    }
+    line.append(element("bdi", "key", preview(key, SHOWN_KEY)));
+}

@@ -1,0 +1,169 @@
+// The file as pieces, one behind the other, so that every byte is part of exactly one. `table.rs` writes the table.
+
+const ROW_LENGTH = 16;
+
+// What people are told that a piece of each class is. The classes' names are the library's, but for the last one.
+const LABELS = new Map([
+    ["file_header", "file header"],
+    ["live", "live"],
+    ["dead", "dead"],
+    ["tombstone", "tombstone"],
+    ["statement", "about the log"],
+    ["padding", "padding"],
+    ["end_mark", "end mark"],
+    ["torn", "torn"],
+    ["corrupt", "corrupt"],
+    ["unread", "not read"],
+    ["zeros", "zeros"],
+    ["omitted", "not in this page"],
+]);
+
+// The classes of records that count.
+const COUNTED = ["live", "dead", "tombstone", "statement"];
+
+// What the table says of a piece, in bits.
+const IS_RECORD = 1;
+const HEADER_HOLDS = 2;
+const BODY_HOLDS = 4;
+const BODY_UNKNOWN = 8;
+
+const RECORD_HEADER_LENGTH = 24;
+const SYNCED = 1;
+const MORE = 2;
+const PUT = 1;
+const DELETE = 2;
+const KINDS = new Map([[PUT, "put"], [DELETE, "delete"], [0x80, "mark"], [0x81, "SYNCED_TO"], [0x82, "MOVED"]]);
+
+class Pieces {
+    // `classNames` has the name of each class at the place of its number.
+    constructor(table, classNames, bytes) {
+        this.table = new DataView(table.buffer);
+        this.count = table.length / ROW_LENGTH;
+        this.bytes = bytes;
+        this.classNames = [...classNames, "omitted"];
+        // Looked up all the time, so not decoded each time.
+        this.offsets = new Float64Array(this.count);
+        for (let n = 0; n < this.count; n++) {
+            this.offsets[n] = Number(this.table.getBigUint64(n * ROW_LENGTH, true));
+        }
+        this.findSteps();
+    }
+
+    // The replay goes in steps: a record that counts is one, and so are all those together that are left out in one place.
+    // `steps` has the piece of each, `numbers` the number in the file, from 1 on, of its last record.
+    findSteps() {
+        this.steps = new Uint32Array(this.count);
+        this.numbers = new Float64Array(this.count);
+        let [step, number] = [0, 0];
+        for (let n = 0; n < this.count; n++) {
+            const records = COUNTED.includes(this.className(n)) ? 1 : this.recordsOmitted(n);
+            if (records > 0) {
+                number += records;
+                [this.steps[step], this.numbers[step]] = [n, number];
+                step++;
+            }
+        }
+        this.steps = this.steps.subarray(0, step);
+        this.recordCount = number;
+    }
+
+    offset(n) {
+        return this.offsets[n];
+    }
+
+    end(n) {
+        return n + 1 < this.count ? this.offsets[n + 1] : this.bytes.length;
+    }
+
+    length(n) {
+        return this.end(n) - this.offset(n);
+    }
+
+    className(n) {
+        return this.classNames[this.table.getUint8(n * ROW_LENGTH + 8)];
+    }
+
+    has(n, bits) {
+        return (this.table.getUint8(n * ROW_LENGTH + 9) & bits) === bits;
+    }
+
+    label(n) {
+        return LABELS.get(this.className(n));
+    }
+
+    hasAny(n, bits) {
+        return (this.table.getUint8(n * ROW_LENGTH + 9) & bits) !== 0;
+    }
+
+    // How many records a piece stands for that are not in this page.
+    recordsOmitted(n) {
+        return this.className(n) === "omitted" ? this.table.getUint32(n * ROW_LENGTH + 12, true) : 0;
+    }
+
+    // The piece among whose records, which are not in this page, the one is that took this one's place; 0 if there is none.
+    endsIn(n) {
+        return this.className(n) === "omitted" ? 0 : this.table.getUint32(n * ROW_LENGTH + 12, true);
+    }
+
+    // The piece that the byte at `offset` belongs to.
+    at(offset) {
+        return Math.max(0, lastAtOrBefore(this.count, (n) => this.offsets[n] <= offset));
+    }
+
+    // The step of the replay that a piece is; -1 if it is none.
+    stepOf(n) {
+        const found = lastAtOrBefore(this.steps.length, (step) => this.steps[step] <= n);
+        return this.steps[found] === n ? found : -1;
+    }
+
+    // What the record header says that stands at the beginning of a piece; undefined if none does.
+    record(n) {
+        if (!this.has(n, IS_RECORD)) {
+            return undefined;
+        }
+        const { view } = this.bytes;
+        const offset = this.offset(n);
+        const at = this.bytes.positionOf(offset);
+        return {
+            offset,
+            end: this.end(n),
+            flags: view.getUint8(at + 8),
+            kind: view.getUint8(at + 9),
+            keyLength: view.getUint16(at + 10, true),
+            valueLength: view.getUint32(at + 12, true),
+            index: view.getBigUint64(at + 16, true),
+        };
+    }
+
+    key(record) {
+        return this.part(record, RECORD_HEADER_LENGTH, record.keyLength);
+    }
+
+    value(record) {
+        return this.part(record, RECORD_HEADER_LENGTH + record.keyLength, record.valueLength);
+    }
+
+    // A part of a record, as far as the record goes: the lengths of one that is damaged may say anything.
+    part(record, at, length) {
+        const offset = record.offset + at;
+        return this.bytes.slice(offset, Math.max(0, Math.min(length, record.end - offset)));
+    }
+}
+
+function kindText(kind) {
+    return KINDS.get(kind) ?? "kind 0x" + hex(kind, 2);
+}
+
+function flagsText(flags) {
+    return [flags & SYNCED ? "SYNCED" : "", flags & MORE ? "MORE" : ""].filter(Boolean).join(" ");
+}
+
+function isAboutKeys(kind) {
+    return kind === PUT || kind === DELETE;
+}
+
+// A full key is the length of the bucket's name, the name, and the key.
+function splitFullKey(fullKey) {
+    const bucketEnd = 1 + (fullKey[0] ?? 0);
+    return { bucket: fullKey.subarray(1, bucketEnd), key: fullKey.subarray(bucketEnd) };
+}

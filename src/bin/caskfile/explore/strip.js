@@ -1,0 +1,74 @@
+// The file from end to end, drawn to scale, and what its colours mean.
+
+const STRIP_HEIGHT = 28;
+
+class Strip {
+    constructor(canvas, pieces, choose) {
+        Object.assign(this, { canvas, pieces, chosen: 0, moment: 0 });
+        canvas.addEventListener("click", (event) => {
+            const box = canvas.getBoundingClientRect();
+            choose(Math.min(pieces.bytes.length - 1, Math.floor(((event.clientX - box.left) / box.width) * pieces.bytes.length)));
+        });
+        new ResizeObserver(() => this.draw()).observe(canvas);
+        matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    }
+
+    // `chosen` and `moment` are offsets: of the chosen byte, and of where the replay has come to.
+    show(chosen, moment) {
+        Object.assign(this, { chosen, moment });
+        this.draw();
+    }
+
+    draw() {
+        const { canvas, pieces } = this;
+        const scale = window.devicePixelRatio || 1;
+        const [width, height] = [Math.round(canvas.clientWidth * scale), Math.round(STRIP_HEIGHT * scale)];
+        if (width === 0) {
+            return;
+        }
+        Object.assign(canvas, { width, height });
+        const context = canvas.getContext("2d");
+        const style = getComputedStyle(canvas);
+        const colour = (name) => style.getPropertyValue("--" + name).trim();
+        const at = (offset) => (offset / pieces.bytes.length) * width;
+        const colours = new Map(Array.from(LABELS.keys(), (name) => [name, colour(name)]));
+        if (this.width !== width) {
+            [this.width, this.columns] = [width, columns(pieces, width)];
+        }
+        for (const [from, to, name] of this.columns) {
+            context.fillStyle = colours.get(name);
+            context.fillRect(from, 0, to - from, height);
+        }
+        context.fillStyle = colour("later");
+        context.fillRect(at(this.moment), 0, width - at(this.moment), height / 3);
+        context.fillStyle = colour("text");
+        context.fillRect(Math.min(at(this.chosen), width - 2 * scale), 0, 2 * scale, height);
+    }
+}
+
+// Which class is drawn where, [from, to, class] in pixels. Where several pieces share a pixel it is the most alarming
+// one's: a damaged record in a long file must not be lost.
+function columns(pieces, width) {
+    const drawn = [];
+    const perPixel = pieces.bytes.length / width;
+    for (let n = 0; n < pieces.count; n++) {
+        const [from, to] = [pieces.offset(n) / perPixel, pieces.end(n) / perPixel];
+        const last = drawn.at(-1);
+        const name = pieces.className(n);
+        if (!last || Math.ceil(to) > last[1]) {
+            drawn.push([Math.floor(from), Math.ceil(to), name]);
+        } else if (ALARM.indexOf(name) > ALARM.indexOf(last[2])) {
+            last[2] = name;
+        }
+    }
+    return drawn;
+}
+
+const ALARM = ["omitted", "zeros", "padding", "end_mark", "file_header", "live", "dead", "statement", "tombstone", "unread", "torn", "corrupt"];
+
+// `classes` has the name and the bytes of each, in all of the file.
+function fillLegend(list, classes) {
+    for (const [name, bytes] of classes.filter(([, bytes]) => bytes > 0)) {
+        list.append(element("li", "", element("span", "swatch class-" + name), `${LABELS.get(name)} ${sizeText(bytes)}`));
+    }
+}

@@ -1,0 +1,172 @@
+//! [`Table`]: the pieces of a file as the page's scripts read them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use caskfile::inspect::{Class, Inspection, Piece};
+
+use super::sample::{HEX_ROW, Sample, Window};
+
+/// What `pieces.js` calls these.
+const IS_RECORD: u8 = 1;
+const HEADER_HOLDS: u8 = 2;
+const BODY_HOLDS: u8 = 4;
+const BODY_UNKNOWN: u8 = 8;
+
+/// The file's identity: who knows it can forge records inside values, so that no tool shows it.
+const FILE_ID: Window = 16..32;
+
+const ROW_LEN: usize = 16;
+
+/// So many places are listed that are out of order.
+const MOST_PLACES: usize = 200;
+
+/// The pieces that are in the page, and which bytes these need.
+#[derive(Default)]
+pub struct Table {
+    /// 16 bytes for each piece: where it starts (8 bytes), the number of its class, what holds, 2 bytes of zeros, and
+    /// 4 bytes: of a piece that stands for what is left out the number of records, of a put that one of those replaced
+    /// or deleted the number of that piece. A piece ends where the next one starts.
+    pub rows: Vec<u8>,
+    pub windows: Vec<Window>,
+    /// Bytes of each class, whether they are in the page or not.
+    pub bytes: BTreeMap<Class, u64>,
+    /// Records that count and are in the page, and those that are not.
+    pub records: u64,
+    pub records_omitted: u64,
+    pub places: Vec<Place>,
+    pub unlisted_places: u64,
+    /// The last piece that was left out and not written yet: where it starts, and its records.
+    omitted: Option<(u64, u32)>,
+    /// Of a sample: the row of each key's put, if that is in the page.
+    puts: HashMap<Vec<u8>, usize>,
+    last_class: Option<Class>,
+}
+
+/// A place that is out of order.
+#[derive(serde::Serialize)]
+pub struct Place {
+    offset: u64,
+    text: String,
+}
+
+impl Table {
+    pub fn of(inspection: &Inspection, sample: &Sample) -> caskfile::Result<Table> {
+        let mut sample = *sample;
+        let mut table = Table::default();
+        for piece in inspection.pieces() {
+            let piece = piece?;
+            *table.bytes.entry(piece.class).or_insert(0) += piece.end - piece.start;
+            table.note(&piece);
+            if piece.class == Class::Padding {
+                // The page takes it for a part of its record.
+                table.pad(&piece);
+            } else if sample.takes(&piece) {
+                table.hold(&piece, &sample);
+            } else {
+                table.omit(piece);
+            }
+        }
+        table.end_omission();
+        Ok(table)
+    }
+
+    /// The number of a class in the table; `pieces.js` has that of what is left out behind the last one.
+    pub fn number_of(class: Class) -> u8 {
+        Class::ALL.iter().position(|other| *other == class).unwrap_or(Class::ALL.len()) as u8
+    }
+
+    /// Bytes of a class in all of the file.
+    pub fn bytes_of(&self, class: Class) -> u64 {
+        self.bytes.get(&class).copied().unwrap_or(0)
+    }
+
+    fn hold(&mut self, piece: &Piece, sample: &Sample) {
+        self.end_omission();
+        let mut bits = 0;
+        if let Some(record) = &piece.record {
+            match piece.class {
+                _ if sample.is_everything() => {}
+                Class::Live | Class::Dead => drop(self.puts.insert(record.full_key.clone(), self.rows.len())),
+                Class::Tombstone => drop(self.puts.remove(&record.full_key)),
+                _ => {}
+            }
+            bits |= IS_RECORD | if record.header_holds { HEADER_HOLDS } else { 0 };
+            bits |= record.body_holds.map_or(BODY_UNKNOWN, |holds| if holds { BODY_HOLDS } else { 0 });
+        } else if piece.damage.is_none() {
+            bits |= HEADER_HOLDS;
+        }
+        self.records += u64::from(counts(piece));
+        self.push_row(piece.start, Table::number_of(piece.class), bits, 0);
+        self.open_window(piece.start, piece.start + sample.bytes_of(piece));
+    }
+
+    /// Padding is held with what stands in front of it.
+    fn pad(&mut self, piece: &Piece) {
+        if self.windows.last().is_some_and(|window| window.end == piece.start) {
+            self.open_window(piece.start, piece.end);
+        }
+    }
+
+    fn omit(&mut self, piece: Piece) {
+        let records = u32::from(counts(&piece));
+        self.records_omitted += u64::from(records);
+        let (_, omitted) = self.omitted.get_or_insert((piece.start, 0));
+        *omitted = omitted.saturating_add(records);
+        // Statements are about no key, and have none that a put has.
+        if let Some(row) = piece.record.filter(|_| records > 0).and_then(|record| self.puts.remove(&record.full_key)) {
+            let number = (self.rows.len() / ROW_LEN) as u32;
+            self.rows[row + 12..row + ROW_LEN].copy_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    fn end_omission(&mut self) {
+        if let Some((start, records)) = self.omitted.take() {
+            self.push_row(start, Class::ALL.len() as u8, 0, records);
+        }
+    }
+
+    fn push_row(&mut self, start: u64, class: u8, bits: u8, records: u32) {
+        self.rows.extend_from_slice(&start.to_le_bytes());
+        self.rows.extend_from_slice(&[class, bits, 0, 0]);
+        self.rows.extend_from_slice(&records.to_le_bytes());
+    }
+
+    /// Adds to the bytes that are held.
+    fn open_window(&mut self, start: u64, end: u64) {
+        if start < FILE_ID.start {
+            self.windows.push(start..FILE_ID.start);
+            self.windows.push(FILE_ID.end..end);
+            return;
+        }
+        match self.windows.last_mut() {
+            Some(last) if start / HEX_ROW * HEX_ROW <= last.end => last.end = last.end.max(end),
+            _ => self.windows.push(start / HEX_ROW * HEX_ROW..end),
+        }
+    }
+
+    /// Notes what is out of order.
+    fn note(&mut self, piece: &Piece) {
+        let is_broken = matches!(piece.class, Class::Torn | Class::Corrupt | Class::Unread);
+        let begins = is_broken && self.last_class != Some(piece.class);
+        self.last_class = Some(piece.class);
+        if !begins && piece.damage.is_none() {
+            return;
+        }
+        if self.places.len() == MOST_PLACES {
+            self.unlisted_places += 1;
+            return;
+        }
+        let why = match (piece.damage, &piece.record) {
+            (Some(damage), _) => format!(": {damage}"),
+            (None, Some(record)) if record.batch.is_some() => ": a batch without its end".to_owned(),
+            _ => String::new(),
+        };
+        let text = format!("{:#x} {}{why}", piece.start, piece.class.name().replace('_', " "));
+        self.places.push(Place { offset: piece.start, text });
+    }
+}
+
+/// Whether a piece is a record that the store's readers take in.
+fn counts(piece: &Piece) -> bool {
+    matches!(piece.class, Class::Live | Class::Dead | Class::Tombstone | Class::Statement)
+}

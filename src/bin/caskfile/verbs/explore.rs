@@ -1,0 +1,65 @@
+//! `explore`.
+
+use std::fs::{self, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use caskfile::inspect::Inspection;
+
+use crate::exit::Exit;
+use crate::explore::Page;
+use crate::failure::{Failure, Result, io_failure};
+use crate::progress::while_busy;
+use crate::session::{Session, stdout_failure};
+
+/// Write an HTML page that shows the file's bytes, its log, and its keys at any moment of it
+///
+/// The page is one file, which needs no network: a hex dump, the log's records and the keys, linked to each other, and a
+/// slider that replays the log. It works for a file in any state. All keys and values are in the page, so it is as
+/// secret as the store.
+#[derive(clap::Args)]
+pub struct Explore {
+    /// The store's file
+    #[arg(value_name = "STORE", value_hint = clap::ValueHint::FilePath)]
+    store: PathBuf,
+    /// The page's file, which must not exist [default: stdout]
+    #[arg(short, long, value_name = "PAGE", value_hint = clap::ValueHint::FilePath)]
+    output: Option<PathBuf>,
+}
+
+impl Explore {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        if self.output.is_none() && session.to_terminal {
+            return Err(
+                Failure::usage("a page is no text for a terminal").hint("name a file with -o, or send it to a pipe")
+            );
+        }
+        let inspection = while_busy(session, "reading", self.output.is_none(), || Inspection::open(&self.store))?;
+        let page = Page::new(&self.store, &inspection)?;
+        match &self.output {
+            Some(path) => write_to(path, &page)?,
+            None => {
+                let mut out = session.output()?;
+                page.write(&mut out).and_then(|()| out.flush()).map_err(stdout_failure)?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Makes the page's file, for its owner alone: all keys and values are in it.
+fn write_to(path: &Path, page: &Page<'_>) -> Result<()> {
+    let failure = |error: std::io::Error| {
+        let exists = error.kind() == std::io::ErrorKind::AlreadyExists;
+        let failure = io_failure(&path.display().to_string(), error);
+        if exists { failure.hint("no file is ever replaced: give a name that is not taken") } else { failure }
+    };
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failure)?;
+    let mut out = BufWriter::new(file);
+    page.write(&mut out).and_then(|()| out.flush()).map_err(|error| {
+        // Half a page is of no use. If it cannot be removed either, the error that is told is the one that matters.
+        let _ = fs::remove_file(path);
+        failure(error)
+    })
+}
