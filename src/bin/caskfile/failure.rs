@@ -8,6 +8,7 @@ use anstyle::{AnsiColor, Style};
 use caskfile::Error;
 
 use crate::exit::Exit;
+use crate::report::{plural, readable_bytes};
 
 pub type Result<T> = std::result::Result<T, Failure>;
 
@@ -104,7 +105,15 @@ impl Failure {
 /// What an error of the library means for who typed the command.
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        let failure = Failure::new(exit_of(&error), error.to_string());
+        let message = match &error {
+            // What it is in detail, the verb has shown.
+            Error::Damaged { path, report } => {
+                let ranges = plural(report.losses.len() as u64, "range");
+                format!("{}: damaged in {ranges}: {}", path.display(), readable_bytes(report.lost_bytes()))
+            }
+            error => error.to_string(),
+        };
+        let failure = Failure::new(exit_of(&error), message);
         match hint_for(&error) {
             Some(hint) => failure.hint(hint),
             None => failure,

@@ -154,8 +154,7 @@ impl<'o> Line<'o> {
         match as_text(bytes) {
             Some(text) => {
                 self.out.extend_from_slice(b"\":");
-                // Writing to memory does not fail, and a string can always be written.
-                let _ = serde_json::to_writer(&mut *self.out, text);
+                return self.json(text);
             }
             None => {
                 self.out.extend_from_slice(b"_base64\":\"");
@@ -173,6 +172,32 @@ impl<'o> Line<'o> {
         self.name(name);
         self.out.extend_from_slice(b"\":");
         self.out.extend_from_slice(number.to_string().as_bytes());
+        self
+    }
+
+    pub fn text(mut self, name: &str, text: &str) -> Line<'o> {
+        self.name(name);
+        self.out.extend_from_slice(b"\":");
+        self.json(text)
+    }
+
+    pub fn texts(mut self, name: &str, texts: &[String]) -> Line<'o> {
+        self.name(name);
+        self.out.extend_from_slice(b"\":");
+        self.json(texts)
+    }
+
+    /// `None` is null: nobody knows.
+    pub fn boolean(mut self, name: &str, boolean: Option<bool>) -> Line<'o> {
+        self.name(name);
+        self.out.extend_from_slice(b"\":");
+        self.json(&boolean)
+    }
+
+    /// A value that serde can always write.
+    fn json<T: serde::Serialize + ?Sized>(self, value: &T) -> Line<'o> {
+        // Writing to memory does not fail.
+        let _ = serde_json::to_writer(&mut *self.out, value);
         self
     }
 

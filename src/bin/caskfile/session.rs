@@ -89,6 +89,11 @@ impl Session {
         }
     }
 
+    /// Whether what goes to stdout may have colours: on a terminal, unless NO_COLOR or the like is set.
+    pub fn is_colored(&self) -> bool {
+        anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
+    }
+
     /// Stdin by itself, as `output` is stdout: std's takes one that cannot be read for an empty one.
     pub fn input(&self) -> Result<File> {
         Ok(io::stdin().as_fd().try_clone_to_owned().map_err(|e| io_failure("stdin", e))?.into())

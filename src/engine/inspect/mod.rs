@@ -163,8 +163,11 @@ impl Inspection {
             layout.push_even_empty(loss.end, Is::Broken { class: Class::Corrupt, damage: Some(loss.damage) });
         }
         layout.push(end, Is::Sound);
-        if self.refusal.is_some() {
-            layout.push(broken_end, Is::Broken { class: Class::Unread, damage: None });
+        if let Some(refusal) = &self.refusal {
+            let class = Class::Unread;
+            // Of a whole file of a later version nobody knows what its records look like.
+            let records = matches!(refusal, Error::UnsupportedRecord { .. });
+            layout.push(broken_end, if records { Is::Broken { class, damage: None } } else { Is::Plain(class) });
         } else if report.torn_bytes > 0 {
             let damage = report.losses.last().filter(|loss| loss.torn).map(|loss| loss.damage);
             layout.push(broken_end, Is::Broken { class: Class::Torn, damage });

@@ -152,6 +152,11 @@ impl Record {
         FLAG_NAMES.into_iter().filter(move |(flag, _)| flags & flag != 0).map(|(_, name)| name)
     }
 
+    /// The flags that this version does not know.
+    pub fn unknown_flags(&self) -> u8 {
+        FLAG_NAMES.into_iter().fold(self.flags, |left, (flag, _)| left & !flag)
+    }
+
     /// The bucket's name and the key; `None` if the full key does not have that form, as it need not in records of
     /// other kinds than put and delete.
     pub fn bucket_and_key(&self) -> Option<(&[u8], &[u8])> {

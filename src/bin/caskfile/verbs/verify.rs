@@ -3,10 +3,9 @@
 use caskfile::Error;
 
 use crate::exit::Exit;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::open::ReadFrom;
 use crate::progress::while_busy;
-use crate::report::{plural, readable_bytes};
 use crate::session::Session;
 
 /// Read the whole file and check every record
@@ -21,19 +20,13 @@ pub struct Verify {
 impl Verify {
     pub fn run(self, session: &Session) -> Result<Exit> {
         // Not an open store, which a damaged file would not make.
-        match while_busy(session, "verifying", false, || caskfile::verify(&self.from.store)) {
-            Err(error @ Error::Damaged { .. }) => {
-                let Error::Damaged { report, .. } = &error else { return Err(error.into()) };
-                session.write_report(report)?;
-                let (ranges, bytes) =
-                    (plural(report.losses.len() as u64, "range"), readable_bytes(report.lost_bytes()));
-                let message = format!("{}: damaged in {ranges}: {bytes}", self.from.store.display());
-                Err(Failure::from(error).say(message))
-            }
-            report => {
-                session.write_report(&report?)?;
-                Ok(Exit::Done)
-            }
+        let verified = while_busy(session, "verifying", false, || caskfile::verify(&self.from.store));
+        match &verified {
+            Ok(report) => session.write_report(report)?,
+            Err(Error::Damaged { report, .. }) => session.write_report(report)?,
+            Err(_) => {}
         }
+        verified?;
+        Ok(Exit::Done)
     }
 }

@@ -1,0 +1,87 @@
+//! [`Look`]: how verbs that show a file's bytes open it, whatever state it is in, and what they say of it at the end.
+
+use std::path::PathBuf;
+
+use anstyle::{AnsiColor, Style};
+use caskfile::inspect::{Class, Inspection, Record};
+
+use crate::exit::Exit;
+use crate::failure::Result;
+use crate::progress::while_busy;
+use crate::session::Session;
+
+/// The file of a verb that looks at bytes. It is only read, and no lock is taken.
+#[derive(Debug, clap::Args)]
+pub struct Look {
+    /// The store's file, in whatever state
+    #[arg(value_name = "STORE", value_hint = clap::ValueHint::FilePath)]
+    pub store: PathBuf,
+}
+
+impl Look {
+    pub fn open(&self, session: &Session) -> Result<Inspection> {
+        Ok(while_busy(session, "reading", false, || Inspection::open(&self.store))?)
+    }
+}
+
+/// Ends a verb that has shown all there is: damage was shown as well, but is still an error.
+pub fn finish(inspection: &Inspection) -> Result<Exit> {
+    inspection.check()?;
+    Ok(Exit::Done)
+}
+
+/// A place in a file: in bytes, decimal or hexadecimal with 0x.
+pub fn parse_offset(text: &str) -> std::result::Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| "give bytes from the start of the file, such as 4096 or 0x1000".into())
+}
+
+/// Whether these bytes are no part of the store as it stands: behind its end, or damaged.
+pub fn is_broken(class: Class) -> bool {
+    matches!(class, Class::Torn | Class::Corrupt | Class::Unread)
+}
+
+/// The name of a record's kind, or its number.
+pub fn kind(record: &Record) -> String {
+    record.kind_name().map_or_else(|| format!("{:#04x}", record.kind), str::to_owned)
+}
+
+/// The names of the flags, and what is left of them as a number.
+pub fn flags(record: &Record) -> Vec<String> {
+    let mut flags: Vec<String> = record.flag_names().map(str::to_owned).collect();
+    if record.unknown_flags() != 0 {
+        flags.push(format!("{:#04x}", record.unknown_flags()));
+    }
+    flags
+}
+
+/// The colour of what belongs to a class.
+pub fn style(class: Class) -> Style {
+    let color = match class {
+        Class::Live => AnsiColor::Blue,
+        Class::Dead | Class::Padding | Class::Zeros => return Style::new().dimmed(),
+        Class::Tombstone => AnsiColor::Magenta,
+        Class::Statement => AnsiColor::Cyan,
+        Class::FileHeader | Class::EndMark => AnsiColor::Green,
+        Class::Torn | Class::Unread => AnsiColor::Yellow,
+        _ => AnsiColor::Red,
+    };
+    Style::new().fg_color(Some(color.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_decimal_or_hexadecimal() {
+        assert_eq!(parse_offset("4096"), Ok(4096));
+        assert_eq!(parse_offset("0x1000"), Ok(4096));
+        for wrong in ["", "0x", "-1", "1k", "1000h", "99999999999999999999"] {
+            assert!(parse_offset(wrong).is_err(), "{wrong}");
+        }
+    }
+}

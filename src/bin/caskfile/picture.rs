@@ -1,0 +1,376 @@
+//! [`Picture`]: files as an SVG, to scale, wrapped as text is.
+//!
+//! It names no key and no value, so that it can be shown to others. What is drawn is one path a class, so that it stays
+//! small however many pieces a file has; where these are more than the eye can tell apart, it is their areas in the cells
+//! of a grid that are to scale.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use caskfile::inspect::{Class, Piece};
+
+use crate::look::is_broken;
+use crate::report::{grouped, plural};
+
+/// The longest file has so many rows at most.
+const MOST_ROWS: u64 = 32;
+/// And a row so many bytes at least.
+const LEAST_ROW_BYTES: u64 = 256;
+/// Up to so many pieces are drawn as they are.
+const MOST_PIECES: usize = 4000;
+/// A row of a file with more has so many cells.
+const CELLS: u64 = 256;
+
+// In the picture's own units.
+const MARGIN: f64 = 24.0;
+const LABELS: f64 = 110.0;
+const ROW: f64 = 18.0;
+const ROW_STEP: f64 = 28.0;
+const LINE: f64 = 22.0;
+const TOP: f64 = MARGIN + 3.0 * LINE;
+/// What the legend calls a class takes up this much, and the figures of each file.
+const NAMES: f64 = 300.0;
+const FIGURES: f64 = 200.0;
+
+/// How the classes look. The colours are those of Okabe and Ito, which differ for colour-blind eyes too, and what is
+/// broken has a texture besides.
+const STYLE: &str = "\
+svg{font:14px system-ui,sans-serif}\
+.page{fill:#fff}.ink{fill:#1b1b1b}.faint{fill:#5a5a5a}.hatch{stroke:#1b1b1b}.strip{fill:none;stroke:#8a8a8a}\
+.file_header{fill:#009e73}.live{fill:#0072b2}.dead{fill:#e69f00}.tombstone{fill:#cc79a7}.statement{fill:#56b4e9}\
+.padding{fill:#9a9a9a}.end_mark{fill:#1b1b1b}.zeros{fill:#e6e6e6}\
+.torn{fill:url(#torn)}.corrupt{fill:url(#corrupt)}.unread{fill:url(#unread)}\
+@media(prefers-color-scheme:dark){.page{fill:#15171a}.ink{fill:#f0f0f0}.faint{fill:#b0b0b0}\
+.end_mark{fill:#f0f0f0}.zeros{fill:#34373c}}";
+
+const PATTERNS: &str = "\
+<pattern id=\"torn\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\">\
+<path fill=\"#f0e442\" d=\"M0 0h6v6h-6z\"/><path class=\"hatch\" d=\"M-1 7L7 -1M-1 1L1 -1M5 7L7 5\"/></pattern>\
+<pattern id=\"corrupt\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\">\
+<path fill=\"#d55e00\" d=\"M0 0h6v6h-6z\"/><path class=\"hatch\" d=\"M0 0L6 6M6 0L0 6\"/></pattern>\
+<pattern id=\"unread\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\">\
+<path fill=\"#bdbdbd\" d=\"M0 0h6v6h-6z\"/><path class=\"hatch\" d=\"M0 3h6\"/></pattern>";
+
+fn called(class: Class) -> &'static str {
+    match class {
+        Class::FileHeader => "file header",
+        Class::Live => "live records",
+        Class::Dead => "dead records (replaced or deleted)",
+        Class::Tombstone => "tombstones",
+        Class::Statement => "statements (marks and the like)",
+        Class::Padding => "padding",
+        Class::EndMark => "end mark",
+        Class::Torn => "torn: the next writer cuts it off",
+        Class::Corrupt => "corrupt",
+        Class::Unread => "not read",
+        Class::Zeros => "zeros, for what comes",
+        _ => class.name(),
+    }
+}
+
+/// How many bytes each row has, in a picture whose longest file is this long: all its files have one scale.
+pub fn row_bytes(longest: u64) -> u64 {
+    longest.div_ceil(MOST_ROWS).next_power_of_two().max(LEAST_ROW_BYTES)
+}
+
+/// A file as it is to be drawn.
+pub struct Drawn {
+    name: String,
+    len: u64,
+    row_bytes: u64,
+    totals: BTreeMap<Class, u64>,
+    /// All pieces, until there are too many.
+    pieces: Option<Vec<(u64, u64, Class)>>,
+    /// How many bytes of each cell belong to which class, from then on.
+    cells: Vec<BTreeMap<Class, u64>>,
+    /// Where something begins that is broken, and what the last piece was.
+    broken: Vec<u64>,
+    last: Option<Class>,
+}
+
+impl Drawn {
+    pub fn new(name: String, len: u64, row_bytes: u64) -> Drawn {
+        let (totals, pieces) = (BTreeMap::new(), Some(Vec::new()));
+        Drawn { name, len, row_bytes, totals, pieces, cells: Vec::new(), broken: Vec::new(), last: None }
+    }
+
+    /// Takes in the next piece.
+    pub fn add(&mut self, piece: &Piece) {
+        let (start, end, class) = (piece.start, piece.end, piece.class);
+        *self.totals.entry(class).or_default() += end - start;
+        if is_broken(class) && self.last != Some(class) {
+            self.broken.push(start);
+        }
+        self.last = Some(class);
+        match &mut self.pieces {
+            Some(pieces) if pieces.len() < MOST_PIECES => pieces.push((start, end, class)),
+            None => self.add_to_cells(start, end, class),
+            Some(pieces) => {
+                let pieces = std::mem::take(pieces);
+                self.pieces = None;
+                self.cells = vec![BTreeMap::new(); self.len.div_ceil(self.cell_bytes()) as usize];
+                pieces.into_iter().for_each(|(start, end, class)| self.add_to_cells(start, end, class));
+                self.add_to_cells(start, end, class);
+            }
+        }
+    }
+
+    /// A row is longer than its cells are many: there are so many pieces in the file.
+    fn cell_bytes(&self) -> u64 {
+        (self.row_bytes / CELLS).max(1)
+    }
+
+    fn add_to_cells(&mut self, start: u64, end: u64, class: Class) {
+        let bytes = self.cell_bytes();
+        for cell in start / bytes..end.div_ceil(bytes) {
+            let part = end.min((cell + 1) * bytes) - start.max(cell * bytes);
+            *self.cells[cell as usize].entry(class).or_default() += part;
+        }
+    }
+
+    fn rows(&self) -> u64 {
+        self.len.div_ceil(self.row_bytes)
+    }
+}
+
+/// An SVG in the making.
+pub struct Picture<'d> {
+    files: &'d [Drawn],
+    /// How wide a row is.
+    column: f64,
+    text: String,
+}
+
+/// Files side by side, at one scale.
+pub fn svg(files: &[Drawn]) -> String {
+    let column = if files.len() == 1 { 800.0 } else { 520.0 };
+    let mut picture = Picture { files, column, text: String::new() };
+    picture.draw();
+    picture.text
+}
+
+/// Writing to a string does not fail.
+macro_rules! put {
+    ($picture:expr, $($format:tt)*) => { let _ = write!($picture.text, $($format)*); };
+}
+
+impl Picture<'_> {
+    fn draw(&mut self) {
+        let rows = self.files.iter().map(Drawn::rows).max().unwrap_or(0);
+        let legend = TOP + rows as f64 * ROW_STEP + 2.0 * LINE;
+        let classes: Vec<Class> = Class::ALL.into_iter().filter(|class| self.has(*class)).collect();
+        let files = self.files.len() as f64;
+        let width = (MARGIN + files * (LABELS + self.column + MARGIN)).max(2.0 * MARGIN + NAMES + files * FIGURES);
+        let height = legend + (classes.len() + 2) as f64 * LINE + MARGIN;
+        put!(
+            self,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
+             height=\"{height}\" role=\"img\" aria-labelledby=\"title desc\">\n<title id=\"title\">{}</title>\n",
+            escaped_xml(&self.title())
+        );
+        put!(self, "<desc id=\"desc\">{}</desc>\n", escaped_xml(&self.description()));
+        put!(self, "<style>{STYLE}</style>\n<defs>{PATTERNS}</defs>\n");
+        put!(self, "<path class=\"page\" d=\"M0 0h{width}v{height}h-{width}z\"/>\n");
+        for (number, file) in self.files.iter().enumerate() {
+            self.file(file, MARGIN + LABELS + number as f64 * (LABELS + self.column + MARGIN));
+        }
+        self.legend(&classes, legend);
+        self.text.push_str("</svg>\n");
+    }
+
+    fn has(&self, class: Class) -> bool {
+        self.files.iter().any(|file| file.totals.contains_key(&class))
+    }
+
+    fn title(&self) -> String {
+        let names: Vec<&str> = self.files.iter().map(|file| file.name.as_str()).collect();
+        format!("What the bytes are of {}", names.join(" and "))
+    }
+
+    fn description(&self) -> String {
+        let files = self.files.iter().map(|file| {
+            let totals =
+                file.totals.iter().map(|(class, bytes)| format!("{}: {}", called(*class), figure(*bytes, file)));
+            format!("{}, {}: {}.", file.name, plural(file.len, "byte"), totals.collect::<Vec<_>>().join("; "))
+        });
+        files.collect::<Vec<_>>().join(" ")
+    }
+
+    fn file(&mut self, file: &Drawn, left: f64) {
+        let name = escaped_xml(&file.name);
+        put!(
+            self,
+            "<text class=\"ink\" font-weight=\"bold\" x=\"{left}\" y=\"{}\">{name}</text>\n",
+            MARGIN + LINE / 2.0
+        );
+        let (len, row) = (plural(file.len, "byte"), grouped(file.row_bytes));
+        let y = MARGIN + 1.5 * LINE;
+        put!(self, "<text class=\"faint\" x=\"{left}\" y=\"{y}\">{len}; a row is {row}</text>\n");
+        for row in 0..file.rows() {
+            let (y, x) = (TOP + row as f64 * ROW_STEP + ROW * 0.75, left - 10.0);
+            let offset = grouped(row * file.row_bytes);
+            put!(self, "<text class=\"faint\" text-anchor=\"end\" x=\"{x}\" y=\"{y}\">{offset}</text>\n");
+        }
+        let mut paths = Paths { left, column: self.column, row_bytes: file.row_bytes, paths: BTreeMap::new() };
+        match &file.pieces {
+            Some(pieces) => pieces.iter().for_each(|(start, end, class)| paths.whole(*start, *end, *class)),
+            None => paths.cells(&file.cells, file.cell_bytes()),
+        }
+        for (class, path) in &paths.paths {
+            let (name, title) = (class.name(), called(*class));
+            put!(self, "<path class=\"{name}\" d=\"{path}\"><title>{title}</title></path>\n");
+        }
+        put!(self, "<path class=\"strip\" d=\"{}\"/>\n", paths.outline(file.len));
+        if !file.broken.is_empty() {
+            let marks = paths.marks(&file.broken);
+            put!(self, "<path class=\"ink\" d=\"{marks}\"><title>here something broken begins</title></path>\n");
+        }
+    }
+
+    fn legend(&mut self, classes: &[Class], top: f64) {
+        let (names, figures) = (MARGIN + 28.0, |number: usize| MARGIN + NAMES + (number + 1) as f64 * FIGURES);
+        if self.files.len() > 1 {
+            for (number, file) in self.files.iter().enumerate() {
+                let (x, name) = (figures(number), escaped_xml(&file.name));
+                put!(
+                    self,
+                    "<text class=\"ink\" font-weight=\"bold\" text-anchor=\"end\" x=\"{x}\" y=\"{top}\">{name}</text>\n"
+                );
+            }
+        }
+        let mut y = top;
+        for class in classes {
+            y += LINE;
+            let (name, swatch) = (class.name(), y - 12.0);
+            put!(self, "<path class=\"{name}\" d=\"M{MARGIN} {swatch}h18v14h-18z\"/>");
+            put!(self, "<path class=\"strip\" d=\"M{MARGIN} {swatch}h18v14h-18z\"/>");
+            put!(self, "<text class=\"ink\" x=\"{names}\" y=\"{y}\">{}</text>\n", called(*class));
+            for (number, file) in self.files.iter().enumerate() {
+                let (x, bytes) = (figures(number), file.totals.get(class).copied().unwrap_or(0));
+                put!(
+                    self,
+                    "<text class=\"ink\" text-anchor=\"end\" x=\"{x}\" y=\"{y}\">{}</text>\n",
+                    figure(bytes, file)
+                );
+            }
+        }
+        y += LINE;
+        put!(self, "<text class=\"ink\" font-weight=\"bold\" x=\"{names}\" y=\"{y}\">all</text>\n");
+        for (number, file) in self.files.iter().enumerate() {
+            let (x, len) = (figures(number), plural(file.len, "byte"));
+            put!(
+                self,
+                "<text class=\"ink\" font-weight=\"bold\" text-anchor=\"end\" x=\"{x}\" y=\"{y}\">{len}</text>\n"
+            );
+        }
+    }
+}
+
+/// Bytes, and how much of the file that is.
+fn figure(bytes: u64, file: &Drawn) -> String {
+    let percent = 100.0 * bytes as f64 / file.len.max(1) as f64;
+    let percent = match percent {
+        _ if bytes == 0 => "0".to_owned(),
+        _ if percent < 0.01 => "under 0.01".to_owned(),
+        _ if percent < 10.0 => format!("{percent:.2}"),
+        _ => format!("{percent:.0}"),
+    };
+    format!("{} ({percent} %)", plural(bytes, "byte"))
+}
+
+/// What is filled in the colour of each class.
+struct Paths {
+    left: f64,
+    column: f64,
+    row_bytes: u64,
+    paths: BTreeMap<Class, String>,
+}
+
+impl Paths {
+    fn x(&self, in_row: u64) -> f64 {
+        self.left + self.column * in_row as f64 / self.row_bytes as f64
+    }
+
+    fn y(&self, row: u64) -> f64 {
+        TOP + row as f64 * ROW_STEP
+    }
+
+    /// The part of each row that a range takes up: row, and where in it.
+    fn parts(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64, u64)> + use<> {
+        let bytes = self.row_bytes;
+        (start / bytes..end.div_ceil(bytes)).map(move |row| {
+            let base = row * bytes;
+            (row, start.max(base) - base, end.min(base + bytes) - base)
+        })
+    }
+
+    fn rectangle(&mut self, class: Class, (row, from, to): (u64, u64, u64), top: f64, height: f64) {
+        let (x, y, width) = (self.x(from), self.y(row) + top, self.x(to) - self.x(from));
+        let path = self.paths.entry(class).or_default();
+        let _ = write!(path, "M{x:.2} {y:.2}h{width:.2}v{height:.2}h-{width:.2}z");
+    }
+
+    fn whole(&mut self, start: u64, end: u64, class: Class) {
+        self.parts(start, end).for_each(|part| self.rectangle(class, part, 0.0, ROW));
+    }
+
+    fn cells(&mut self, cells: &[BTreeMap<Class, u64>], cell_bytes: u64) {
+        let mut at = 0;
+        while at < cells.len() {
+            // Neighbours that are alike are one.
+            let alike = if cells[at].len() == 1 {
+                cells[at..].iter().take_while(|cell| cell.keys().eq(cells[at].keys())).count()
+            } else {
+                1
+            };
+            let (start, end) = (at as u64 * cell_bytes, (at + alike) as u64 * cell_bytes);
+            let all: u64 = cells[at].values().sum();
+            let mut top = 0.0;
+            for (class, bytes) in &cells[at] {
+                let height = ROW * *bytes as f64 / all as f64;
+                self.parts(start, end).for_each(|part| self.rectangle(*class, part, top, height));
+                top += height;
+            }
+            at += alike;
+        }
+    }
+
+    fn outline(&self, len: u64) -> String {
+        let mut outline = String::new();
+        for (row, from, to) in self.parts(0, len) {
+            let (x, y, width) = (self.x(from), self.y(row), self.x(to) - self.x(from));
+            let _ = write!(outline, "M{x:.2} {y:.2}h{width:.2}v{ROW}h-{width:.2}z");
+        }
+        outline
+    }
+
+    /// Triangles below the rows, so that nothing broken is too small to be seen.
+    fn marks(&self, places: &[u64]) -> String {
+        let (mut marks, mut last) = (String::new(), None);
+        for place in places {
+            let (row, in_row) = (place / self.row_bytes, place % self.row_bytes);
+            let (x, y) = (self.x(in_row), self.y(row) + ROW + 1.0);
+            if last.is_none_or(|(last_row, last_x)| last_row != row || x - last_x > 3.0) {
+                let _ = write!(marks, "M{x:.2} {y:.2}l4 7h-8z");
+                last = Some((row, x));
+            }
+        }
+        marks
+    }
+}
+
+fn escaped_xml(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            // XML has no way to say these.
+            char if char.is_control() || matches!(char, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
+            char => out.push(char),
+        }
+    }
+    out
+}

@@ -1,0 +1,299 @@
+//! `dump`.
+
+use std::io::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use caskfile::inspect::{Change, Class, Inspection, Piece, Record};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::escape::escape_into;
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+use crate::interrupt::Interrupt;
+use crate::look::{Look, finish, flags, is_broken, kind, parse_offset, style};
+use crate::record::Line;
+use crate::report::grouped;
+use crate::session::{Output, Session, stdout_failure};
+
+/// Show the log record by record, with what is damaged in its place
+///
+/// Each record with its offset, index, kind and flags, where its batch starts, and what it is: live, dead (replaced or
+/// deleted), tombstone, statement (about the log, not a key), torn, corrupt, or unread (of a later version). A line
+/// with !! says what does not hold. Damage ends with exit code 5, a later version with 6, when all there is was shown.
+#[derive(clap::Args)]
+pub struct Dump {
+    #[command(flatten)]
+    look: Look,
+    /// Only what ends behind this place in the file, in bytes (0x for hexadecimal)
+    #[arg(long, value_name = "N", value_parser = parse_offset, default_value_t = 0, hide_default_value = true)]
+    from_offset: u64,
+    /// Only from the first record on whose index is this or higher
+    #[arg(long, value_name = "INDEX", default_value_t = 0, hide_default_value = true)]
+    from_index: u64,
+    /// Go on with the records that are appended, as they come, also when the store is compacted; Ctrl-C ends it
+    #[arg(short, long)]
+    follow: bool,
+    /// How values are shown: as text (with escapes; in JSON as base64 if they are none), hex, base64, or redacted
+    #[arg(long, value_name = "FORM", value_enum, default_value = "text")]
+    values: Form,
+    /// So many bytes of each value at most [default: 64; with --json: all]
+    #[arg(long, value_name = "N")]
+    value_bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    Text,
+    Hex,
+    Base64,
+    Redacted,
+}
+
+/// How much of a value a line has, if nothing else was asked for.
+const SHORT_VALUE: u64 = 64;
+
+/// How often a file that is followed is looked at.
+const LOOK_UP: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+impl Dump {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        // Before the first line: whoever reads it may send the signal at once.
+        let interrupt = if self.follow { Some(Interrupt::watch()?) } else { None };
+        let inspection = self.look.open(session)?;
+        let mut printer = Printer {
+            output: session.output()?,
+            line: Vec::new(),
+            json: session.json,
+            colored: session.is_colored(),
+            form: self.values,
+            value_bytes: self.value_bytes.unwrap_or(if session.json { u64::MAX } else { SHORT_VALUE }),
+        };
+        printer.head()?;
+        let mut shown = Shown { from_offset: self.from_offset, begun: self.from_index == 0, last_index: 0 };
+        self.show(&inspection, 0, &mut shown, &mut printer)?;
+        match interrupt {
+            Some(interrupt) => self.go_on(inspection, shown, &mut printer, session, &interrupt),
+            None => finish(&inspection),
+        }
+    }
+
+    /// Shows what there is from a place on.
+    fn show(&self, inspection: &Inspection, start: u64, shown: &mut Shown, printer: &mut Printer) -> Result<()> {
+        for piece in inspection.pieces_from(start) {
+            let piece = piece?;
+            let broken = is_broken(piece.class) || piece.damage.is_some();
+            // What is torn now may be a write under way, which comes again when it is whole.
+            if piece.end <= shown.from_offset || (self.follow && piece.class == Class::Torn) {
+                continue;
+            }
+            if let Some(record) = piece.record.as_ref().filter(|_| !broken) {
+                if record.index <= shown.last_index {
+                    // Shown before the compaction that brought it here.
+                    continue;
+                }
+                shown.last_index = record.index;
+                shown.begun |= record.index >= self.from_index;
+            }
+            if shown.begun && (broken || piece.record.is_some()) {
+                printer.piece(inspection, &piece)?;
+            }
+        }
+        printer.output.flush().map_err(stdout_failure)
+    }
+
+    fn go_on(
+        &self,
+        mut inspection: Inspection,
+        mut shown: Shown,
+        printer: &mut Printer,
+        session: &Session,
+        interrupt: &Interrupt,
+    ) -> Result<Exit> {
+        loop {
+            finish(&inspection)?;
+            let end = inspection.log_end();
+            if let Some(exit) = wait(printer, interrupt)? {
+                return Ok(exit);
+            }
+            let from = match inspection.catch_up()? {
+                Change::Grown => end,
+                Change::Anew => {
+                    inspection = self.look.open(session)?;
+                    session.note("the log is another one now: the store was compacted");
+                    shown.from_offset = 0;
+                    0
+                }
+                _ => continue,
+            };
+            self.show(&inspection, from, &mut shown, printer)?;
+        }
+    }
+}
+
+/// Waits until it is time to look again, or to stop.
+fn wait(printer: &Printer, interrupt: &Interrupt) -> Result<Option<Exit>> {
+    let reader = &mut [PollFd::new(printer.output.get_ref(), PollFlags::empty())];
+    match poll(reader, Some(&LOOK_UP)) {
+        Ok(0) | Err(rustix::io::Errno::INTR) => {}
+        // The reader of the pipe is gone, or the terminal.
+        Ok(_) => return Err(Failure::ClosedPipe),
+        Err(error) => return Err(stdout_failure(error.into())),
+    }
+    Ok(interrupt.received())
+}
+
+/// What was shown so far.
+struct Shown {
+    /// What ends before this place is not wanted.
+    from_offset: u64,
+    /// Whether the record to begin with has come.
+    begun: bool,
+    last_index: u64,
+}
+
+struct Printer {
+    output: Output,
+    line: Vec<u8>,
+    json: bool,
+    colored: bool,
+    form: Form,
+    value_bytes: u64,
+}
+
+impl Printer {
+    fn head(&mut self) -> Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        let head = row(["offset", "index", "kind", "flags", "batch", "class", "bucket", "key", "value"]);
+        writeln!(self.output, "{head}").map_err(stdout_failure)
+    }
+
+    fn piece(&mut self, inspection: &Inspection, piece: &Piece) -> Result<()> {
+        let value = match &piece.record {
+            Some(record) => self.value(inspection, piece, record)?,
+            None => Vec::new(),
+        };
+        self.line.clear();
+        if self.json {
+            self.object(piece, &value)
+        } else {
+            self.rows(piece, &value)
+        }
+        self.output.write_all(&self.line).map_err(stdout_failure)
+    }
+
+    /// As much of the value as is to be shown and the piece has.
+    fn value(&self, inspection: &Inspection, piece: &Piece, record: &Record) -> Result<Vec<u8>> {
+        let place = record.value();
+        let wanted = (place.end.min(piece.end).saturating_sub(place.start)).min(self.value_bytes);
+        if self.form == Form::Redacted || wanted == 0 {
+            return Ok(Vec::new());
+        }
+        let mut value = vec![0; wanted as usize];
+        let got = inspection.read(place.start, &mut value)?;
+        value.truncate(got);
+        Ok(value)
+    }
+
+    fn object(&mut self, piece: &Piece, value: &[u8]) {
+        let mut line = Line::begin(&mut self.line);
+        line = line.number("offset", piece.start).number("end", piece.end).text("class", piece.class.name());
+        if let Some(record) = &piece.record {
+            line = line.number("index", record.index).text("kind", &kind(record)).texts("flags", &flags(record));
+            if let Some(batch) = record.batch {
+                line = line.number("batch", batch);
+            }
+            line = match record.bucket_and_key() {
+                Some((b"", key)) => line.bytes("key", key),
+                Some((bucket, key)) => line.bytes("bucket", bucket).bytes("key", key),
+                None if record.full_key.is_empty() => line,
+                None => line.bytes("full_key", &record.full_key),
+            };
+            line = line.number("value_len", record.value_len.into());
+            line = match self.form {
+                Form::Text => line.bytes("value", value),
+                Form::Hex => line.text("value_hex", &hex(value)),
+                Form::Base64 => line.text("value_base64", &STANDARD.encode(value)),
+                Form::Redacted => line,
+            };
+            line = line.boolean("header_holds", Some(record.header_holds)).boolean("body_holds", record.body_holds);
+        }
+        if let Some(damage) = piece.damage {
+            line = line.text("damage", damage.name()).text("detail", &damage.to_string());
+        }
+        line.end();
+    }
+
+    fn rows(&mut self, piece: &Piece, value: &[u8]) {
+        let style = if self.colored { style(piece.class) } else { anstyle::Style::new() };
+        let text = match &piece.record {
+            Some(record) => {
+                let (bucket, key) = record.bucket_and_key().unwrap_or((b"", &record.full_key));
+                row([
+                    &piece.start.to_string(),
+                    &record.index.to_string(),
+                    &kind(record),
+                    &flags(record).join(" "),
+                    &record.batch.map_or(String::new(), |batch| batch.to_string()),
+                    piece.class.name(),
+                    &escaped_field(bucket),
+                    &escaped_field(key),
+                    &self.shown_value(record, value),
+                ])
+            }
+            None => {
+                let bytes = format!("({} bytes)", grouped(piece.end - piece.start));
+                row([&piece.start.to_string(), "", "", "", "", piece.class.name(), "", "", &bytes])
+            }
+        };
+        // Writing to memory does not fail.
+        let _ = writeln!(self.line, "{style}{text}{style:#}");
+        let trouble = piece.damage.map(|damage| damage.to_string());
+        let trouble =
+            trouble.or((piece.class == Class::Unread).then(|| "not read: see the error at the end".to_owned()));
+        if let Some(trouble) = trouble {
+            let _ = writeln!(self.line, "{style}{:>10}  {trouble}{style:#}", "!!");
+        }
+    }
+
+    fn shown_value(&self, record: &Record, value: &[u8]) -> String {
+        let shown = match self.form {
+            Form::Text => escaped_field(value),
+            Form::Hex => hex(value),
+            Form::Base64 => STANDARD.encode(value),
+            Form::Redacted if record.value_len == 0 => String::new(),
+            Form::Redacted => return format!("({} bytes)", grouped(record.value_len.into())),
+        };
+        if value.len() as u64 == u64::from(record.value_len) {
+            return shown;
+        }
+        format!("{shown}… ({} bytes)", grouped(record.value_len.into()))
+    }
+}
+
+/// Fields in columns: those before the bucket have a width that all there is fits into, mostly.
+fn row(fields: [&str; 9]) -> String {
+    let [offset, index, kind, flags, batch, class, bucket, key, value] = fields;
+    let text = format!(
+        "{offset:>10}  {index:>10}  {kind:<9}  {flags:<11}  {batch:>10}  {class:<9}  {bucket:<8}  {key:<16}  {value}"
+    );
+    text.trim_end().to_owned()
+}
+
+/// Blanks at the end would be lost in a table.
+fn escaped_field(bytes: &[u8]) -> String {
+    let mut out = Vec::new();
+    escape_into(bytes, None, &mut out);
+    let mut text = String::from_utf8_lossy(&out).into_owned();
+    if text.ends_with(' ') {
+        text.truncate(text.len() - 1);
+        text.push_str(r"\x20");
+    }
+    text
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,275 @@
+//! `hex`.
+
+use std::io::Write;
+
+use anstyle::{AnsiColor, Style};
+use caskfile::Damage;
+use caskfile::inspect::{Class, Field, Inspection, Piece};
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+use crate::look::{Look, finish, flags, is_broken, kind, parse_offset, style};
+use crate::report::grouped;
+use crate::session::{Output, Session, stdout_failure};
+
+/// Show the bytes of the file, each with its name
+///
+/// A row has up to 16 bytes of one field, with the field's name and what it says; over the rows of each record stands
+/// what it is, and whether its checksums hold. What is the same row again is left out. The file_id is not shown: who
+/// knows it can make values that pass for records. Damage ends with exit code 5, a later version with 6, when all there
+/// is was shown.
+#[derive(clap::Args)]
+pub struct Hex {
+    #[command(flatten)]
+    look: Look,
+    /// From this place in the file on, in bytes (0x for hexadecimal)
+    #[arg(long, value_name = "N", value_parser = parse_offset, default_value_t = 0, hide_default_value = true)]
+    from_offset: u64,
+    /// Up to this place
+    #[arg(long, value_name = "N", value_parser = parse_offset)]
+    to_offset: Option<u64>,
+    /// Show rows that are the same as the one before, too
+    #[arg(long)]
+    all_rows: bool,
+}
+
+/// How many bytes stand in a row.
+const ROW: usize = 16;
+
+/// How much is read at once.
+const CHUNK: usize = ROW << 12;
+
+impl Hex {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        if session.json {
+            return Err(Failure::usage("hex writes text only").hint("`caskfile dump --json` has the records as JSON"));
+        }
+        let inspection = self.look.open(session)?;
+        let to = self.to_offset.unwrap_or(u64::MAX).min(inspection.file_len());
+        if self.from_offset > to {
+            let (from, len) = (self.from_offset, inspection.file_len());
+            return Err(Failure::usage(format!("from {from} to {to} is nothing; the file has {len} bytes")));
+        }
+        let mut rows = Rows {
+            inspection: &inspection,
+            output: session.output()?,
+            colored: session.is_colored(),
+            all: self.all_rows,
+            width: format!("{to:x}").len().max(8),
+            from: self.from_offset,
+            to,
+        };
+        for piece in inspection.pieces() {
+            let piece = piece?;
+            if piece.start > to || (piece.start == to && piece.end > to) {
+                break;
+            }
+            if piece.end > self.from_offset || (piece.start == piece.end && piece.end >= self.from_offset) {
+                rows.piece(&piece)?;
+            }
+        }
+        rows.output.flush().map_err(stdout_failure)?;
+        finish(&inspection)
+    }
+}
+
+struct Rows<'i> {
+    inspection: &'i Inspection,
+    output: Output,
+    colored: bool,
+    all: bool,
+    /// Of the offsets.
+    width: usize,
+    from: u64,
+    to: u64,
+}
+
+impl Rows<'_> {
+    fn piece(&mut self, piece: &Piece) -> Result<()> {
+        let title = title(piece);
+        let head = if is_broken(piece.class) || piece.damage.is_some() { AnsiColor::Red } else { AnsiColor::Green };
+        let head = self.style(Style::new().bold().fg_color(Some(head.into())));
+        if !title.is_empty() {
+            let gap = if piece.start > self.from { "\n" } else { "" };
+            self.write(format_args!("{gap}{head}; {title}{head:#}\n"))?;
+        }
+        if let Some(damage) = piece.damage {
+            self.write(format_args!("{head}; {damage}{head:#}\n"))?;
+        }
+        for field in piece.fields() {
+            if field.end > self.from && field.start < self.to {
+                self.field(piece, &field)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn field(&mut self, piece: &Piece, field: &Field) -> Result<()> {
+        let style = self.style(field_style(piece, field));
+        // Rows are the same wherever a range begins.
+        let mut at = field.start + (self.from.saturating_sub(field.start)) / ROW as u64 * ROW as u64;
+        let end = field.end.min(self.to);
+        let mut bytes = vec![0; CHUNK];
+        let mut before: Option<Vec<u8>> = None;
+        let mut left_out = 0;
+        while at < end {
+            let wanted = (field.end - at).min(CHUNK as u64) as usize;
+            let got = self.inspection.read(at, &mut bytes[..wanted])?;
+            if got == 0 {
+                break;
+            }
+            for row in bytes[..got].chunks(ROW) {
+                if at >= end {
+                    break;
+                }
+                let last = at + row.len() as u64 >= end;
+                if !self.all && !last && before.as_deref() == Some(row) {
+                    left_out += row.len() as u64;
+                } else {
+                    self.left_out(std::mem::take(&mut left_out))?;
+                    let says = if at == field.start { says(piece, field, row) } else { String::new() };
+                    self.row(at, row, field, &says, style)?;
+                    before = Some(row.to_vec());
+                }
+                at += row.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    fn left_out(&mut self, bytes: u64) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.write(format_args!("; {} bytes more of the same\n", grouped(bytes)))
+    }
+
+    fn row(&mut self, at: u64, row: &[u8], field: &Field, says: &str, style: Style) -> Result<()> {
+        let mut shown = String::with_capacity(3 * ROW);
+        for byte in row {
+            if field.name == "file_id" {
+                shown.push_str(".. ");
+            } else {
+                shown.push_str(&format!("{byte:02x} "));
+            }
+        }
+        let text = match field.name {
+            "bucket" | "key" | "full_key" | "value" | "torn" | "corrupt" | "unread" => printable(row),
+            _ => String::new(),
+        };
+        let gap = if text.is_empty() || says.is_empty() { "" } else { " " };
+        let (width, name, hex_width) = (self.width, field.name, 3 * ROW);
+        let colon = if text.is_empty() && says.is_empty() { "" } else { ": " };
+        self.write(format_args!(
+            "{at:0width$x}  {style}{shown:<hex_width$}{style:#} ; {name}{colon}{text}{gap}{says}\n"
+        ))
+    }
+
+    fn style(&self, style: Style) -> Style {
+        if self.colored { style } else { Style::new() }
+    }
+
+    fn write(&mut self, text: std::fmt::Arguments<'_>) -> Result<()> {
+        self.output.write_fmt(text).map_err(stdout_failure)
+    }
+}
+
+/// What a piece is, and whether its checksums hold; nothing for those that a name says all of.
+fn title(piece: &Piece) -> String {
+    let start = piece.start;
+    match (&piece.record, piece.class) {
+        (Some(record), class) => {
+            let flags = flags(record);
+            let flags = if flags.is_empty() { String::new() } else { format!(" {}", flags.join(" ")) };
+            let batch = match record.batch {
+                Some(batch) if batch == start => ", first of a batch".to_owned(),
+                Some(batch) => format!(", of the batch that starts at {batch}"),
+                None => String::new(),
+            };
+            let header = if record.header_holds { "holds" } else { "DOES NOT HOLD" };
+            let body = match record.body_holds {
+                Some(true) => "holds",
+                Some(false) => "DOES NOT HOLD",
+                None => "not checked",
+            };
+            let (class, kind, index) = (class.name(), kind(record), record.index);
+            format!(
+                "{start}: {class} {kind}{flags}, index {index}{batch}; header checksum {header}, body checksum {body}"
+            )
+        }
+        (None, Class::FileHeader) => {
+            format!("{start}: file header; checksum {}", header_checksum(piece))
+        }
+        (None, Class::Padding) => String::new(),
+        (None, Class::EndMark) => format!("{start}: end mark"),
+        (None, class) => format!("{start}: {}, {} bytes", class.name(), grouped(piece.end - start)),
+    }
+}
+
+/// What a field says, where that is not plain from its bytes. `row` is its beginning.
+fn says(piece: &Piece, field: &Field, row: &[u8]) -> String {
+    let number =
+        || row.iter().take((field.end - field.start) as usize).rev().fold(0_u64, |n, &b| n << 8 | u64::from(b));
+    let holds = |holds: bool| if holds { "holds" } else { "DOES NOT HOLD" }.to_owned();
+    match (field.name, &piece.record) {
+        ("header_crc", Some(record)) => holds(record.header_holds),
+        ("body_crc", Some(record)) => record.body_holds.map_or("not checked".to_owned(), holds),
+        ("flags", Some(record)) => match flags(record) {
+            none if none.is_empty() => "none".to_owned(),
+            flags => flags.join(" "),
+        },
+        ("kind", Some(record)) => kind(record),
+        ("crc", _) => header_checksum(piece).to_owned(),
+        ("created", _) => format!("{} seconds since 1970", number()),
+        ("file_id", _) => "not shown".to_owned(),
+        ("major" | "minor" | "base_index" | "key_len" | "value_len" | "index" | "bucket_len", _) => {
+            number().to_string()
+        }
+        ("value", Some(record)) => stated(record.kind_name(), row, field),
+        _ => String::new(),
+    }
+}
+
+fn header_checksum(piece: &Piece) -> &'static str {
+    match piece.damage {
+        None | Some(Damage::Index { .. }) => "holds",
+        Some(Damage::FileHeader { .. }) => "DOES NOT HOLD",
+        Some(_) => "not checked",
+    }
+}
+
+/// The offset that a `SYNCED_TO` states.
+fn stated(kind: Option<&str>, row: &[u8], field: &Field) -> String {
+    match <[u8; 8]>::try_from(row) {
+        Ok(bytes) if kind == Some("SYNCED_TO") && field.end - field.start == 8 => {
+            format!("offset {}", u64::from_le_bytes(bytes))
+        }
+        _ => String::new(),
+    }
+}
+
+/// The text in a row, for the eye.
+fn printable(row: &[u8]) -> String {
+    let seen = |&byte: &u8| if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { '.' };
+    format!("|{}|", row.iter().map(seen).collect::<String>())
+}
+
+fn field_style(piece: &Piece, field: &Field) -> Style {
+    if piece.damage.is_some() && piece.record.is_none() {
+        return style(Class::Corrupt);
+    }
+    let record = piece.record.as_ref();
+    let color = match field.name {
+        "header_crc" if record.is_some_and(|record| !record.header_holds) => AnsiColor::Red,
+        "body_crc" if record.is_some_and(|record| record.body_holds == Some(false)) => AnsiColor::Red,
+        "header_crc" | "body_crc" | "crc" | "magic" => AnsiColor::Cyan,
+        "flags" | "kind" | "major" | "minor" => AnsiColor::Yellow,
+        "key_len" | "value_len" | "bucket_len" => AnsiColor::Magenta,
+        "index" | "base_index" | "created" => AnsiColor::Green,
+        "bucket" | "key" | "full_key" => AnsiColor::Blue,
+        "padding" | "reserved" | "file_id" => return Style::new().dimmed(),
+        "value" => return Style::new(),
+        _ => return style(piece.class),
+    };
+    Style::new().fg_color(Some(color.into()))
+}
