@@ -8,6 +8,8 @@ mod exits;
 mod importing;
 #[path = "common/patience.rs"]
 mod patience;
+#[path = "cli/pty.rs"]
+mod pty;
 #[path = "cli/read_only.rs"]
 mod read_only;
 #[path = "cli/run.rs"]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use caskfile::Cask;
 
 use super::patience::in_finite_time;
-use super::run::{Ran, Shell};
+use super::run::{Ran, Shell, signal};
 
 fn line(number: usize) -> String {
     format!("key{number:07}\tvalue of {number}\n")
@@ -17,12 +17,6 @@ fn line(number: usize) -> String {
 fn start(shell: &Shell, arguments: &[&str]) -> Child {
     let arguments = [&["import", "s", "--format", "tsv"], arguments].concat();
     shell.command(&arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-fn signal(child: &Child, name: &str) {
-    let status =
-        std::process::Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status().unwrap();
-    assert!(status.success());
 }
 
 /// How many lines the store holds, which have to be the first ones.

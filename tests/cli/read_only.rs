@@ -11,7 +11,7 @@ use caskfile::{Cask, Config, Durability};
 use super::common::names;
 use super::run::Shell;
 
-const READING: [&[&str]; 10] = [
+const READING: [&[&str]; 14] = [
     &["get", "d/s", "k"],
     &["exists", "d/s", "k"],
     &["list", "d/s"],
@@ -22,6 +22,10 @@ const READING: [&[&str]; 10] = [
     &["backup", "d/s", "-"],
     &["verify", "d/s"],
     &["get", "d/s", "k", "--json"],
+    &["dump", "d/s"],
+    &["hex", "d/s"],
+    &["map", "d/s"],
+    &["explore", "d/s"],
 ];
 
 /// All that could show that somebody has written.

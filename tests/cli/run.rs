@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use super::common::TempDir;
 
@@ -93,4 +93,10 @@ impl From<Output> for Ran {
         let stderr = String::from_utf8(output.stderr).unwrap();
         Ran { code: output.status.code(), stdout: output.stdout, stderr }
     }
+}
+
+/// Sends a signal by its name.
+pub fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status().unwrap();
+    assert!(status.success());
 }

@@ -1,0 +1,126 @@
+//! `hex`: every byte with its name.
+
+use caskfile::inspect::Inspection;
+
+use super::dump::on_the_page;
+use super::golden::{self, Golden};
+use super::pty::on_terminal;
+use super::run::Shell;
+
+/// A row: where it starts, its bytes (`None` for those that are not shown), what is said of them.
+type Row<'t> = (u64, Vec<Option<u8>>, &'t str);
+
+fn rows(text: &str) -> Vec<Row<'_>> {
+    let rows = text.lines().filter(|line| !line.is_empty() && !line.starts_with(';'));
+    rows.map(|line| {
+        let (row, said) = line.split_once(';').unwrap_or_else(|| panic!("{line}"));
+        let (offset, bytes) = row.split_once("  ").unwrap();
+        let bytes = bytes.split_whitespace().map(|byte| (byte != "..").then(|| u8::from_str_radix(byte, 16).unwrap()));
+        (u64::from_str_radix(offset, 16).unwrap(), bytes.collect(), said.trim())
+    })
+    .collect()
+}
+
+fn shown(shell: &Shell, file: &Golden, options: &[&str]) -> Option<String> {
+    file.shown(shell, &[&["hex"], options].concat())
+}
+
+#[test]
+fn the_rows_are_those_on_the_page() {
+    let shell = Shell::new();
+    let options = ["--from-offset", "152", "--to-offset", "184"];
+    let rows = shown(&shell, &golden::named("damaged-twice"), &options).unwrap();
+    let command = format!("caskfile hex {} tests/golden/damaged-twice.cask", options.join(" "));
+    assert_eq!(rows, on_the_page(&command));
+}
+
+#[test]
+fn every_byte_of_every_golden_file_is_shown_once_but_the_file_id() {
+    let shell = Shell::new();
+    for file in golden::all() {
+        let Some(text) = shown(&shell, &file, &["--all-rows"]) else { continue };
+        let mut at = 0;
+        for (offset, bytes, said) in rows(&text) {
+            assert_eq!(offset, at, "{}: {said}", file.name);
+            for byte in bytes {
+                let secret = (16..32).contains(&at);
+                assert_eq!(byte, (!secret).then(|| file.bytes[at as usize]), "{} at {at}: {said}", file.name);
+                at += 1;
+            }
+        }
+        assert_eq!(at, file.bytes.len() as u64, "{}", file.name);
+    }
+}
+
+#[test]
+fn every_field_has_its_name_and_every_record_its_verdicts() {
+    let shell = Shell::new();
+    for file in golden::all() {
+        let Some(text) = shown(&shell, &file, &[]) else { continue };
+        let inspection = Inspection::open(&file.path).unwrap();
+        let mut rows = rows(&text).into_iter().peekable();
+        for piece in inspection.pieces().map(Result::unwrap) {
+            for field in piece.fields() {
+                let (offset, _, said) = rows.next().unwrap();
+                assert!(offset == field.start && said.starts_with(field.name), "{}: {offset} {said}", file.name);
+                while rows.next_if(|(offset, ..)| *offset < field.end).is_some() {}
+            }
+            let Some(record) = &piece.record else { continue };
+            let title = format!("; {}: {} ", piece.start, piece.class.name());
+            let title = text.lines().find(|line| line.starts_with(&title)).unwrap_or_else(|| panic!("{title}: {text}"));
+            let says = |holds| if holds { "checksum holds" } else { "checksum DOES NOT HOLD" };
+            assert!(title.contains(&format!("header {}", says(record.header_holds))), "{title}");
+            let body = record.body_holds.map_or("checksum not checked", says);
+            assert!(title.ends_with(&format!("body {body}")), "{title}");
+        }
+        assert!(rows.next().is_none(), "{}", file.name);
+    }
+}
+
+#[test]
+fn rows_that_are_alike_are_left_out_and_counted() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", &"x".repeat(16 * 100 + 5)]);
+    let (short, long) = (shell.ok_text(&["hex", "s"]), shell.ok_text(&["hex", "s", "--all-rows"]));
+    assert!(short.contains("; 1,584 bytes more of the same\n"), "{short}");
+    let bytes = |text: &str| rows(text).iter().map(|row| row.1.len()).sum::<usize>();
+    assert_eq!(bytes(&long) - bytes(&short), 1584);
+    assert_eq!(bytes(&long) as u64, shell.directory.join("s").metadata().unwrap().len());
+}
+
+#[test]
+fn a_range_has_the_rows_that_it_touches() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", &"0123456789".repeat(50)]);
+    let all = shell.ok_text(&["hex", "s"]);
+    let all = rows(&all);
+    for (from, to) in [(0, 64), (64, 65), (200, 300), (201, 217), (0x90, 0x91), (63, 64), (250, 250)] {
+        let text = shell.ok_text(&["hex", "s", "--from-offset", &from.to_string(), "--to-offset", &format!("{to:#x}")]);
+        let touched = all.iter().filter(|row| row.0 < to && row.0 + row.1.len() as u64 > from);
+        let places = |rows: &[Row<'_>]| rows.iter().map(|row| (row.0, row.1.clone())).collect::<Vec<_>>();
+        let expected: Vec<_> = touched.map(|row| (row.0, row.1.clone())).collect();
+        assert_eq!(places(&rows(&text)), expected, "{from} to {to}");
+    }
+    for line in
+        [&["--from-offset", "300", "--to-offset", "200"][..], &["--from-offset", "1000000"], &["--to-offset", "x"]]
+    {
+        shell.fails(2, &[&["hex", "s"], line].concat());
+    }
+    shell.fails(2, &["hex", "s", "--json"]);
+}
+
+#[test]
+fn it_has_colours_on_a_terminal_and_none_with_no_color_or_in_a_pipe() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", "v"]);
+    let plain = shell.ok_text(&["hex", "s"]);
+    let colored = on_terminal(&shell, &["hex", "s"], &[]);
+    assert!(!plain.contains('\x1b') && colored.contains("\x1b[36m"), "{colored:?}");
+    assert_eq!(on_terminal(&shell, &["hex", "s"], &[("NO_COLOR", "1")]), plain);
+    // Without its colours it is the same.
+    let mut bare = String::new();
+    for (number, part) in colored.split('\x1b').enumerate() {
+        bare.push_str(if number == 0 { part } else { part.split_once('m').unwrap().1 });
+    }
+    assert_eq!(bare, plain);
+}
