@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString, OsString};
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -13,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use memmap2::MmapOptions;
 
-use super::{Access, Disk, DiskFile, FileIdentity, FileStat, Map};
+use super::{Access, Disk, DiskFile, FileIdentity, FileStat, Map, PLACES};
 
 /// How many dangling symlinks in a row [`RealDisk::resolve`] follows: as many as Linux follows in one path.
 const MAX_LINK_HOPS: usize = 40;
@@ -245,8 +246,8 @@ impl DiskFile for RealFile {
     }
 
     #[cfg(target_os = "linux")]
-    fn try_be_next(&self) -> io::Result<bool> {
-        match retry_interrupted(|| next_byte(&self.file, libc::F_OFD_SETLK, libc::F_WRLCK)) {
+    fn try_place(&self, place: u32) -> io::Result<bool> {
+        match places(&self.file, libc::F_OFD_SETLK, libc::F_WRLCK, place..place + 1) {
             Ok(_) => Ok(true),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
             Err(error) => Err(error),
@@ -254,14 +255,14 @@ impl DiskFile for RealFile {
     }
 
     #[cfg(target_os = "linux")]
-    fn be_next_no_more(&self) {
+    fn leave_place(&self, place: u32) {
         // What cannot be given up goes with the file description.
-        let _ = next_byte(&self.file, libc::F_OFD_SETLK, libc::F_UNLCK);
+        let _ = places(&self.file, libc::F_OFD_SETLK, libc::F_UNLCK, place..place + 1);
     }
 
     #[cfg(target_os = "linux")]
-    fn is_another_next(&self) -> bool {
-        next_byte(&self.file, libc::F_OFD_GETLK, libc::F_WRLCK).is_ok_and(|found| found != libc::F_UNLCK)
+    fn place_behind_another(&self, first: u32) -> Option<u32> {
+        places(&self.file, libc::F_OFD_GETLK, libc::F_WRLCK, first..PLACES).ok()?.map(|taken| taken.end)
     }
 
     fn stat(&self) -> io::Result<FileStat> {
@@ -298,20 +299,27 @@ impl DiskFile for RealFile {
     }
 }
 
-/// Locks, unlocks or asks for the one byte, far beyond the end of every file, whose lock says who is next. It belongs to
-/// the open file description, as `flock`'s does, and goes with it. Returns the kind of lock that was found.
+/// Locks, unlocks or asks for the bytes, far beyond the end of every file, whose locks say who stands where in the line.
+/// They belong to the open file description, as `flock`'s does, and go with it. Returns places that another has, if that
+/// was the question and there are any.
 #[cfg(target_os = "linux")]
-fn next_byte(file: &File, command: libc::c_int, kind: libc::c_int) -> io::Result<libc::c_int> {
+fn places(file: &File, command: libc::c_int, kind: libc::c_int, which: Range<u32>) -> io::Result<Option<Range<u32>>> {
+    const FIRST: libc::off_t = libc::off_t::MAX - PLACES as libc::off_t;
     // SAFETY: all fields are numbers, of which zero is one.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = kind as libc::c_short;
     lock.l_whence = libc::SEEK_SET as libc::c_short;
-    (lock.l_start, lock.l_len) = (libc::off_t::MAX - 1, 1);
+    (lock.l_start, lock.l_len) = (FIRST + libc::off_t::from(which.start), which.len() as libc::off_t);
     // SAFETY: the descriptor is open while `file` is borrowed, and `lock` is ours to be written to.
-    if unsafe { libc::fcntl(file.as_raw_fd(), command, &mut lock) } == -1 {
-        return Err(io::Error::last_os_error());
+    retry_interrupted(|| match unsafe { libc::fcntl(file.as_raw_fd(), command, &mut lock) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    })?;
+    if command != libc::F_OFD_GETLK || lock.l_type == libc::F_UNLCK as libc::c_short {
+        return Ok(None);
     }
-    Ok(lock.l_type.into())
+    let start = (lock.l_start - FIRST) as u32;
+    Ok(Some(start..start + lock.l_len as u32))
 }
 
 /// Refuses what is not a regular file, and says what it is.

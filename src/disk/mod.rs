@@ -66,6 +66,9 @@ pub trait Disk: Send + Sync {
     }
 }
 
+/// So many can stand in line for a file's lock.
+pub(crate) const PLACES: u32 = 64;
+
 /// What is asked of one open file. One value is one open file description: it has its own lock.
 ///
 /// Dropping the last reference closes the file and with it gives up its lock.
@@ -99,18 +102,19 @@ pub trait DiskFile: Send + Sync {
     /// Gives the lock up.
     fn unlock(&self) -> io::Result<()>;
 
-    /// Becomes the one who is next to have the lock, unless another description is; `true` if it is now. A courtesy
-    /// between those who wait, which protects nothing. A disk that does not know it lets everybody be next.
-    fn try_be_next(&self) -> io::Result<bool> {
+    /// Takes a place in the line of those who wait for the lock, unless another description has it; `true` if it is taken
+    /// now. Who has place 0 is next, and there are [`PLACES`]. A courtesy between those who wait, which protects nothing. A
+    /// disk that does not know it lets everybody be next.
+    fn try_place(&self, _place: u32) -> io::Result<bool> {
         Ok(true)
     }
 
-    /// Gives that up.
-    fn be_next_no_more(&self) {}
+    /// Gives a place up.
+    fn leave_place(&self, _place: u32) {}
 
-    /// Whether another description is next.
-    fn is_another_next(&self) -> bool {
-        false
+    /// The place behind one that another description has, at `first` or further back; `None` if nobody is there.
+    fn place_behind_another(&self, _first: u32) -> Option<u32> {
+        None
     }
 
     /// The file's identity, owner, mode and number of names.

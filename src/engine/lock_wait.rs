@@ -1,20 +1,22 @@
 //! Waiting for the file's lock, and for one's place in the queue, with a limit.
 //!
 //! `flock` has no timed form, so the lock is polled; and who polls loses against a process that takes the lock again
-//! right after it has given it up, for seconds. So those who wait agree who is *next*: whoever holds a second lock, on one
-//! byte far beyond the end of the file. It alone tries for the file's lock, and who sees that somebody is next waits
-//! behind that one. It costs one system call where nobody waits, needs no file of its own, leaves nothing behind when a
-//! process dies, and the limits of time stay exact. Nothing depends on it: the file's lock is what protects the file.
+//! right after it has given it up, for seconds. So those who wait stand in line: there are places, which are locks too,
+//! on single bytes far beyond the end of the file. Who comes takes the place behind the last that is taken, and steps
+//! forward when the one ahead has; who has the first place is next, and it alone tries for the file's lock. It costs one
+//! system call where nobody waits, needs no file of its own, leaves nothing behind when a process dies, and the limits of
+//! time stay exact. Nothing depends on it: the file's lock is what protects the file.
 //!
-//! Measured on two cores that were busy with other work (so the times themselves say little): of two and of eight
-//! processes that put durably as fast as they can, the one that got the fewest puts got 94 to 99 and 84 to 97 hundredths of
-//! a fair share, where a rest after each contended turn had given it 1 to 66 and 8 to 42, with about the same number
-//! of puts in all. See `benches/fairness.rs`.
+//! Measured on two cores with a sync of 0.1 ms, processes that put durably as fast as they can: with one place only, and
+//! chance behind it, 1 in 100 puts of eight processes waited longer than 60 times what a put alone takes, and the longest
+//! wait was 105 to 157 times that; in line it is 20 to 29 and 34 to 71, with as many puts in all. See
+//! `benches/fairness.rs`.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Engine;
+use crate::disk::{DiskFile, PLACES};
 use crate::log::LogFile;
 use crate::{Error, Result};
 
@@ -45,13 +47,14 @@ impl Deadline {
     }
 }
 
-/// The pause between two tries begins at about the length of a sync, which is how long a turn takes, and gets shorter.
-const LONGEST_PAUSE: Duration = Duration::from_micros(160);
-
-/// Whoever is next tries this often.
+/// Whoever is next looks this often whether it is its turn.
 const NEXT_PAUSE: Duration = Duration::from_micros(20);
 
-/// And so long others wait for one who is next and does not take the lock.
+/// Those behind it look more seldom, as a turn takes as long as a sync: so much for each place, up to this.
+const PLACE_PAUSE: Duration = Duration::from_micros(20);
+const LONGEST_PAUSE: Duration = Duration::from_micros(160);
+
+/// And so long they wait for somebody ahead who neither takes the lock nor steps forward: it may have been stopped.
 const COURTESY: Duration = Duration::from_millis(20);
 
 /// After a turn without a sync for which it had to wait, a handle leaves the lock to others for this long. Its next turn
@@ -78,20 +81,18 @@ impl Engine {
 
     /// Takes the file's lock; `true` if it had to wait for it. Tries at least once, however little time is left.
     ///
-    /// Of those who wait, one is next, and it alone tries for the lock; whoever comes while somebody is next waits behind
-    /// that one, also if it has just had the lock itself. That it wins it again each time, because the others are asleep
-    /// when it gives it up, cannot happen. Who is next may have been stopped, so nobody waits for that one for long.
+    /// Whoever comes while somebody stands in line stands behind them, also if it has just had the lock itself: that it
+    /// wins it again each time, because the others are asleep when it gives it up, cannot happen.
     pub(crate) fn wait_for_lock(&self, log: &LogFile, deadline: &Deadline) -> Result<bool> {
         let file = &*log.file;
         let try_lock = || file.try_lock().map_err(|e| log.io("lock", e));
-        if (deadline.is_over() || !file.is_another_next()) && try_lock()? {
+        if (deadline.is_over() || file.place_behind_another(0).is_none()) && try_lock()? {
             return Ok(false);
         }
-        let (mut pause, mut next, began) = (LONGEST_PAUSE, false, Instant::now());
+        let (mut line, began) = (Line::new(file), Instant::now());
         let outcome = loop {
-            // Where that cannot be told, everybody is on their own.
-            next = next || file.try_be_next().unwrap_or(true);
-            if next || deadline.is_over() || began.elapsed() >= COURTESY {
+            line.step();
+            if line.place == Some(0) || deadline.is_over() || line.since.elapsed() >= COURTESY {
                 match try_lock() {
                     Ok(false) => {}
                     Ok(true) => break Ok(true),
@@ -101,16 +102,145 @@ impl Engine {
             if deadline.is_over() {
                 break Err(self.lock_timeout(deadline));
             }
-            // Who has waited long looks often, and so before those who have just come.
-            pause = if next { NEXT_PAUSE } else { (pause * 3 / 4).max(NEXT_PAUSE) };
+            let pause = line.pause();
             self.disk.pause(deadline.left().map_or(pause, |left| left.min(pause)));
         };
-        if next {
-            file.be_next_no_more();
-        }
+        drop(line);
         let nanoseconds = began.elapsed().as_nanos() as u64;
         self.counters.lock_waits.fetch_add(1, Ordering::Relaxed);
         self.counters.lock_waited.fetch_add(nanoseconds, Ordering::Relaxed);
         outcome
+    }
+}
+
+/// A place in the line of those who wait for a file's lock. Given up when dropped.
+struct Line<'f> {
+    file: &'f dyn DiskFile,
+    /// `None` if there was no room.
+    place: Option<u32>,
+    /// When that place was taken.
+    since: Instant,
+}
+
+impl Line<'_> {
+    fn new(file: &dyn DiskFile) -> Line<'_> {
+        Line { file, place: None, since: Instant::now() }
+    }
+
+    /// Stands behind the last, or steps forward as far as the places ahead are free.
+    fn step(&mut self) {
+        while let Some(ahead) = self.place.map_or_else(|| Some(self.behind_the_last()), |place| place.checked_sub(1)) {
+            // Where nobody can tell who stands where, everybody is next.
+            if ahead >= PLACES || !self.file.try_place(ahead).unwrap_or(true) {
+                return;
+            }
+            self.leave();
+            (self.place, self.since) = (Some(ahead), Instant::now());
+        }
+    }
+
+    fn behind_the_last(&self) -> u32 {
+        let mut last = 0;
+        while let Some(behind) = self.file.place_behind_another(last).filter(|&behind| behind > last) {
+            last = behind;
+        }
+        last
+    }
+
+    fn pause(&self) -> Duration {
+        match self.place {
+            Some(place) => (NEXT_PAUSE + PLACE_PAUSE * place).min(LONGEST_PAUSE),
+            None => LONGEST_PAUSE,
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.file.leave_place(place);
+        }
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::disk::{Access, Disk, RealDisk};
+
+    /// An empty file, and as many open descriptions of it as are wanted.
+    struct Door(PathBuf);
+
+    impl Door {
+        fn new(name: &str) -> Door {
+            let path = std::env::temp_dir().join(format!("caskfile-line-{name}-{}", std::process::id()));
+            std::fs::write(&path, "").unwrap();
+            Door(path)
+        }
+
+        fn descriptions(&self, count: usize) -> Vec<Arc<dyn DiskFile>> {
+            let open = |_| RealDisk.open(Path::new(&self.0), Access::ReadWrite).unwrap();
+            (0..count).map(open).collect()
+        }
+    }
+
+    impl Drop for Door {
+        fn drop(&mut self) {
+            std::fs::remove_file(&self.0).unwrap();
+        }
+    }
+
+    fn stand<'f>(files: &'f [Arc<dyn DiskFile>]) -> Vec<Line<'f>> {
+        let mut lines: Vec<Line<'f>> = files.iter().map(|file| Line::new(&**file)).collect();
+        lines.iter_mut().for_each(Line::step);
+        lines
+    }
+
+    fn places(lines: &mut [Line<'_>]) -> Vec<Option<u32>> {
+        lines.iter_mut().map(|line| (line.step(), line.place).1).collect()
+    }
+
+    #[test]
+    fn those_who_wait_step_forward_in_the_order_in_which_they_came() {
+        let door = Door::new("order");
+        let files = door.descriptions(5);
+        let mut lines = stand(&files[..4]);
+        assert_eq!(places(&mut lines), [Some(0), Some(1), Some(2), Some(3)]);
+        // Whoever gives up in the middle leaves a gap, which is not for who comes last.
+        lines.remove(1);
+        let mut late = Line::new(&*files[4]);
+        late.step();
+        assert_eq!(late.place, Some(4));
+        lines.remove(0);
+        // Looked at from the front.
+        assert_eq!(places(&mut lines), [Some(0), Some(1)]);
+        late.step();
+        assert_eq!(late.place, Some(2));
+        drop(lines);
+        late.step();
+        assert_eq!(late.place, Some(0));
+        drop(late);
+        assert_eq!(files[0].place_behind_another(0), None);
+    }
+
+    #[test]
+    fn who_finds_no_room_in_line_has_no_place_until_there_is_room() {
+        let door = Door::new("room");
+        let files = door.descriptions(PLACES as usize + 1);
+        let mut lines = stand(&files);
+        let mut outside = lines.pop().unwrap();
+        assert_eq!(outside.place, None);
+        assert_eq!(outside.pause(), LONGEST_PAUSE);
+        lines.remove(0);
+        assert_eq!(places(&mut lines), (0..PLACES - 1).map(Some).collect::<Vec<_>>());
+        outside.step();
+        assert_eq!(outside.place, Some(PLACES - 1));
     }
 }
