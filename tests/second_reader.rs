@@ -30,6 +30,8 @@ mod library;
 #[path = "malformed/oracle.rs"]
 #[allow(dead_code, reason = "shared with the tests of malformed files")]
 mod oracle;
+#[path = "common/owners.rs"]
+mod owners;
 #[path = "format/page.rs"]
 #[allow(dead_code, reason = "shared with the tests of the format")]
 mod page;

@@ -17,9 +17,10 @@ use crate::forge;
 use crate::layout::FILE_HEADER_LEN;
 use crate::library::PATH;
 use crate::oracle::Original;
+use crate::owners::examine;
 use crate::told::told;
 
-/// A directory of files, and a line for each with the library's verdict.
+/// A directory of files, and a line for each with the library's verdict; and what its inspection says is held against it.
 pub struct Corpus<'d> {
     directory: &'d Path,
     lines: String,
@@ -48,6 +49,7 @@ impl Corpus<'_> {
     }
 
     fn add(&mut self, story: &str, file: &[u8]) {
+        examine(story, file);
         let name = format!("{:06}.cask", self.files);
         self.files += 1;
         fs::write(self.directory.join(&name), file).expect("it can be written");
