@@ -267,6 +267,7 @@ fn completions_and_man_pages_know_every_verb() {
         "compact",
         "salvage",
         "backup",
+        "explore",
     ];
     let page = shell.ok_text(&["man"]);
     for shell_name in ["bash", "zsh", "fish", "elvish", "powershell"] {

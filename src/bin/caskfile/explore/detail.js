@@ -39,7 +39,7 @@ class Detail {
         const name = element("th", "role-" + field.role, this.link(field.name, () => this.choose(field.offset)));
         name.scope = "row";
         const says = typeof field.says === "string" ? field.says : field.says();
-        const row = element("tr", isChosen ? "is-chosen" : "", name, element("td", "number", "0x" + hex(field.offset, 1)), element("td", "number", grouped(field.length)), element("td", "says", element("bdi", "", says)));
+        const row = element("tr", isChosen ? "is-chosen" : "", name, element("td", "number", offsetText(field.offset)), element("td", "number", grouped(field.length)), element("td", "says", element("bdi", "", says)));
         row.classList.toggle("is-broken", says.startsWith("✗"));
         return row;
     }

@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::sample::Sample;
 use super::table::{Place, Table};
-use crate::escape::escaped;
 use crate::report::{grouped, plural, readable_bytes};
 
 #[derive(Serialize)]
 pub struct Facts {
-    name: String,
+    /// The file's name, whatever its bytes are.
+    name: Vec<u8>,
     length: u64,
     /// Offset and length of each.
     windows: Vec<(u64, u64)>,
@@ -32,7 +32,7 @@ impl Facts {
     pub fn of(path: &Path, inspection: &Inspection, sample: &Sample, table: &mut Table) -> Facts {
         let (verdict, says) = verdict(path, inspection, table);
         Facts {
-            name: escaped(path.file_name().unwrap_or(path.as_os_str()).as_encoded_bytes()),
+            name: path.file_name().unwrap_or(path.as_os_str()).as_encoded_bytes().to_vec(),
             length: inspection.file_len(),
             windows: table.windows.iter().map(|window| (window.start, window.end - window.start)).collect(),
             classes: Class::ALL.iter().map(|class| (class.name(), table.bytes_of(*class))).collect(),

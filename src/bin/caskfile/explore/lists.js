@@ -6,6 +6,9 @@ const ROW_HEIGHT = 46;
 const SHOWN_KEY = 80;
 const SHOWN_VALUE = 120;
 
+// What became of a record, where its kind does not say it.
+const FATES = ["live", "dead", "torn", "corrupt", "unread"];
+
 class PieceList {
     constructor(scroller, pieces, replay, choose) {
         Object.assign(this, { pieces, replay });
@@ -28,9 +31,9 @@ class PieceList {
         const place = element("span", "place", offsetText(pieces.offset(n)));
         const second = element("div", "line small", place, element("span", "index", record ? "index " + record.index : sizeText(pieces.length(n))));
         if (record) {
-            second.append(element("span", "flags", flagsText(record.flags)));
+            first.append(element("span", "fate", FATES.includes(pieces.className(n)) ? pieces.label(n) : ""));
+            second.append(element("span", "flags", flagsText(record.flags)), element("span", "broken", this.brokenText(n)));
         }
-        second.append(element("span", "fate", this.fate(n, record)));
         row.append(first, second);
     }
 
@@ -43,13 +46,10 @@ class PieceList {
         }
     }
 
-    fate(n, record) {
-        if (!record) {
-            return "";
-        }
-        const { pieces } = this;
-        const broken = [[HEADER_HOLDS, "header_crc"], [BODY_HOLDS | BODY_UNKNOWN, "body_crc"]].filter(([bits]) => !pieces.hasAny(n, bits));
-        return [pieces.label(n), ...broken.map(([, name]) => "✗ " + name)].join(", ");
+    // The checksums that do not hold.
+    brokenText(n) {
+        const checksums = [[HEADER_HOLDS, "✗ header_crc"], [BODY_HOLDS | BODY_UNKNOWN, "✗ body_crc"]];
+        return checksums.filter(([bits]) => !this.pieces.hasAny(n, bits)).map(([, text]) => text).join(" ");
     }
 }
 

@@ -39,9 +39,6 @@ const SCRIPTS: [&str; 11] = [
     include_str!("page.js"),
 ];
 
-/// How many bytes of a file a page holds. A browser opens a page of this size in seconds.
-const MOST_BYTES: u64 = 32 << 20;
-
 /// How much is read from the file at once. A multiple of 3, for base64.
 const CHUNK: usize = 3 << 16;
 
@@ -54,12 +51,8 @@ pub struct Page<'i> {
 }
 
 impl<'i> Page<'i> {
-    /// Goes through the file twice: to see how much there is, and to take what the page has room for.
-    pub fn new(path: &Path, inspection: &'i Inspection) -> caskfile::Result<Page<'i>> {
-        Page::with_room(path, inspection, MOST_BYTES)
-    }
-
-    fn with_room(path: &Path, inspection: &'i Inspection, room: u64) -> caskfile::Result<Page<'i>> {
+    /// Goes through the file twice: to see how much there is, and to take about `room` bytes of it.
+    pub fn new(path: &Path, inspection: &'i Inspection, room: u64) -> caskfile::Result<Page<'i>> {
         let sample = Sample::for_room(inspection, room)?;
         let mut table = Table::of(inspection, &sample)?;
         let facts = Facts::of(path, inspection, &sample, &mut table);

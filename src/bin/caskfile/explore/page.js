@@ -29,8 +29,9 @@ class Page {
 
     fillHeader() {
         const { facts, pieces } = this;
-        document.title = facts.name + " · caskfile";
-        byId("file-name").append(element("bdi", "", facts.name));
+        const name = escaped(Uint8Array.from(facts.name));
+        document.title = name + " · caskfile";
+        byId("file-name").append(element("bdi", "", name));
         byId("verdict").append(element("strong", "verdict-" + facts.verdict, facts.verdict), " ", facts.says);
         byId("figures").textContent = facts.figures.join(" · ");
         byId("records-title").textContent = "Log: " + plural(pieces.recordCount, "record");

@@ -17,7 +17,7 @@ const CLIPPED: u64 = 4096;
 const RUNS: u64 = 64;
 
 /// Zeros are the same wherever they stand.
-const ZEROS: u64 = 64;
+const ZEROS: u64 = 4096;
 
 /// Which pieces are held, and how much of each.
 ///

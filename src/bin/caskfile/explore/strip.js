@@ -46,19 +46,21 @@ class Strip {
     }
 }
 
-// Which class is drawn where, [from, to, class] in pixels. Where several pieces share a pixel it is the most alarming
-// one's: a damaged record in a long file must not be lost.
+// What is drawn where, one over the other: [from, to, class] in pixels. Where several pieces share a pixel it is the most
+// alarming one's: a damaged record in a long file must not be lost.
 function columns(pieces, width) {
     const drawn = [];
     const perPixel = pieces.bytes.length / width;
+    let [end, alarm] = [0, -1];
     for (let n = 0; n < pieces.count; n++) {
-        const [from, to] = [pieces.offset(n) / perPixel, pieces.end(n) / perPixel];
-        const last = drawn.at(-1);
         const name = pieces.className(n);
-        if (!last || Math.ceil(to) > last[1]) {
-            drawn.push([Math.floor(from), Math.ceil(to), name]);
-        } else if (ALARM.indexOf(name) > ALARM.indexOf(last[2])) {
-            last[2] = name;
+        const itsAlarm = ALARM.indexOf(name);
+        const [from, to] = [Math.floor(pieces.offset(n) / perPixel), Math.ceil(pieces.end(n) / perPixel)];
+        const isOnTop = from >= end || itsAlarm > alarm;
+        if (to > end || isOnTop) {
+            drawn.push([isOnTop ? from : end, to, name]);
+            alarm = isOnTop || to > end ? itsAlarm : alarm;
+            end = Math.max(end, to);
         }
     }
     return drawn;

@@ -46,7 +46,7 @@ function hex(number, digits) {
 }
 
 function offsetText(offset) {
-    return "0x" + hex(offset, 8);
+    return "0x" + hex(offset, 1);
 }
 
 // 1234567 as 1,234,567.

@@ -26,6 +26,9 @@ pub struct Explore {
     /// The page's file, which must not exist [default: stdout]
     #[arg(short, long, value_name = "PAGE", value_hint = clap::ValueHint::FilePath)]
     output: Option<PathBuf>,
+    /// Hold at most so much of the file in the page; of a longer one it has a sample, and says so
+    #[arg(long, value_name = "MEBIBYTES", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..1024))]
+    hold: u64,
 }
 
 impl Explore {
@@ -36,7 +39,7 @@ impl Explore {
             );
         }
         let inspection = while_busy(session, "reading", self.output.is_none(), || Inspection::open(&self.store))?;
-        let page = Page::new(&self.store, &inspection)?;
+        let page = Page::new(&self.store, &inspection, self.hold << 20)?;
         match &self.output {
             Some(path) => write_to(path, &page)?,
             None => {

@@ -1,0 +1,76 @@
+//! `explore`, as far as no browser is needed: `tests/explore/run` looks at the page.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::run::Shell;
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+
+/// Where the file's identity stands, as `docs/FORMAT.md` has it.
+const FILE_ID: std::ops::Range<usize> = 16..32;
+
+fn shell_with_a_store() -> Shell {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "key", "value"]);
+    shell
+}
+
+/// The bytes in a page's script of this name.
+fn script<'p>(page: &'p str, name: &str) -> &'p str {
+    let (_, script) = page.split_once(&format!(" id=\"{name}\">")).unwrap();
+    script.split_once("</script>").unwrap().0
+}
+
+#[test]
+fn a_page_never_replaces_a_file_and_is_its_owners_alone() {
+    let shell = shell_with_a_store();
+    shell.ok(&["explore", "s", "-o", "page.html"]);
+    let page = shell.directory.join("page.html");
+    assert_eq!(fs::metadata(&page).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(shell.fails(8, &["explore", "s", "-o", "page.html"]).contains("no file is ever replaced"));
+    let store = fs::read(shell.directory.join("s")).unwrap();
+    shell.fails(8, &["explore", "s", "-o", "s"]);
+    assert_eq!(fs::read(shell.directory.join("s")).unwrap(), store);
+}
+
+#[test]
+fn a_page_goes_to_a_pipe_and_a_full_disk_behind_it_is_told() {
+    let shell = shell_with_a_store();
+    let page = shell.ok_text(&["explore", "s"]);
+    assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    assert_eq!(shell.command(&["explore", "s"]).stdout(full).status().unwrap().code(), Some(8));
+}
+
+#[test]
+fn the_bytes_are_in_the_page_once_and_the_files_identity_is_not() {
+    let shell = shell_with_a_store();
+    let store = fs::read(shell.directory.join("s")).unwrap();
+    let page = shell.ok_text(&["explore", "s"]);
+    let bytes = STANDARD.decode(script(&page, "bytes")).unwrap();
+    assert_eq!(bytes, [&store[..FILE_ID.start], &store[FILE_ID.end..]].concat());
+    for name in ["facts", "pieces", "bytes"] {
+        assert!(!script(&page, name).contains('<'), "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_store_has_no_page_and_whatever_state_a_store_is_in_it_has_one() {
+    let shell = Shell::new();
+    for file in Path::new(GOLDEN).read_dir().unwrap().map(|entry| entry.unwrap().path()) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let Some(name) = name.strip_suffix(".cask") else { continue };
+        let page = shell.directory.join(name);
+        let ran = shell.run(&["explore".as_ref(), file.as_os_str(), "-o".as_ref(), page.as_os_str()]);
+        let is_no_store = ["foreign", "nothing", "short"].contains(&name);
+        assert_eq!(ran.code, Some(if is_no_store { 6 } else { 0 }), "{name}: {}", ran.stderr);
+        assert_eq!(page.exists(), !is_no_store, "{name}");
+    }
+    shell.fails(8, &["explore", "absent"]);
+    shell.fails(2, &["explore", "absent", "--hold", "0"]);
+}
