@@ -4,8 +4,6 @@ mod common;
 
 #[path = "cli/exits.rs"]
 mod exits;
-#[path = "cli/exploring.rs"]
-mod exploring;
 #[path = "cli/importing.rs"]
 mod importing;
 #[path = "common/patience.rs"]

@@ -4,6 +4,8 @@ mod common;
 
 #[path = "cli_inspect/dump.rs"]
 mod dump;
+#[path = "cli_inspect/explore.rs"]
+mod explore;
 #[path = "cli_inspect/follow.rs"]
 mod follow;
 #[path = "cli_inspect/golden.rs"]

@@ -1,6 +1,7 @@
 // A headless Chromium that looks at pages of `caskfile explore`, and what a person would see of them.
 
-const { execFileSync } = require("node:child_process");
+const assert = require("node:assert/strict");
+const { execFileSync, spawnSync } = require("node:child_process");
 const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
@@ -44,7 +45,9 @@ class Browser {
     async open(store, { viewport = WIDE, scheme = "light", options = [] } = {}) {
         const pages = fs.mkdtempSync(path.join(os.tmpdir(), "caskfile-page-"));
         const file = path.join(pages, "page.html");
-        caskfile("explore", store, "-o", file, ...options);
+        // Damage, and a later version, end with exit codes of their own when the page was written.
+        const { status, stderr } = spawnSync(CASKFILE, ["explore", store, "-o", file, ...options], { encoding: "utf8" });
+        assert.ok([0, 5, 6].includes(status) && fs.existsSync(file), stderr);
         const tab = await this.chromium.newPage();
         const told = [];
         const address = pathToFileURL(file).href;

@@ -73,7 +73,7 @@ class HexPane {
         const field = this.fieldAt(offset);
         const classes = ["byte", "role-" + (field?.role ?? "zero")];
         const n = this.pieceAt;
-        if (["torn", "corrupt", "unread"].includes(this.pieces.className(n))) {
+        if (BROKEN.includes(this.pieces.className(n))) {
             classes.push("is-" + this.pieces.className(n));
         }
         if (offset >= this.begin && offset < this.end) {

@@ -7,7 +7,7 @@ const SHOWN_KEY = 80;
 const SHOWN_VALUE = 120;
 
 // What became of a record, where its kind does not say it.
-const FATES = ["live", "dead", "torn", "corrupt", "unread"];
+const FATES = ["live", "dead", ...BROKEN];
 
 class PieceList {
     constructor(scroller, pieces, replay, choose) {

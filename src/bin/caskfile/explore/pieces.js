@@ -8,7 +8,7 @@ const LABELS = new Map([
     ["live", "live"],
     ["dead", "dead"],
     ["tombstone", "tombstone"],
-    ["statement", "about the log"],
+    ["statement", "statement"],
     ["padding", "padding"],
     ["end_mark", "end mark"],
     ["torn", "torn"],
@@ -17,6 +17,9 @@ const LABELS = new Map([
     ["zeros", "zeros"],
     ["omitted", "not in this page"],
 ]);
+
+// The classes of what is no part of the store as it stands.
+const BROKEN = ["torn", "corrupt", "unread"];
 
 // The classes of records that count.
 const COUNTED = ["live", "dead", "tombstone", "statement"];
@@ -155,7 +158,8 @@ function kindText(kind) {
 }
 
 function flagsText(flags) {
-    return [flags & SYNCED ? "SYNCED" : "", flags & MORE ? "MORE" : ""].filter(Boolean).join(" ");
+    const unknown = flags & ~(SYNCED | MORE);
+    return [flags & SYNCED ? "SYNCED" : "", flags & MORE ? "MORE" : "", unknown ? "0x" + hex(unknown, 2) : ""].filter(Boolean).join(" ");
 }
 
 function isAboutKeys(kind) {

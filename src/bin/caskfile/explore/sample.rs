@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use caskfile::inspect::{Class, Inspection, Piece};
 
+use crate::look::is_broken;
+
 /// A range of the file whose bytes are in the page.
 pub type Window = Range<u64>;
 
@@ -73,8 +75,7 @@ impl Sample {
         if self.is_everything() || self.is_in_a_run(at) || matches!(piece.class, Class::FileHeader | Class::EndMark) {
             return true;
         }
-        let is_damage = matches!(piece.class, Class::Torn | Class::Corrupt | Class::Unread);
-        let is_taken = is_damage && self.taken_by_damage + bytes <= self.room / 4;
+        let is_taken = is_broken(piece.class) && self.taken_by_damage + bytes <= self.room / 4;
         self.taken_by_damage += if is_taken { bytes } else { 0 };
         is_taken
     }

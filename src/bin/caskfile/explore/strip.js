@@ -31,12 +31,12 @@ class Strip {
         const style = getComputedStyle(canvas);
         const colour = (name) => style.getPropertyValue("--" + name).trim();
         const at = (offset) => (offset / pieces.bytes.length) * width;
-        const colours = new Map(Array.from(LABELS.keys(), (name) => [name, colour(name)]));
+        const fills = new Map(Array.from(LABELS.keys(), (name) => [name, BROKEN.includes(name) ? hatched(context, colour(name), scale) : colour(name)]));
         if (this.width !== width) {
             [this.width, this.columns] = [width, columns(pieces, width)];
         }
         for (const [from, to, name] of this.columns) {
-            context.fillStyle = colours.get(name);
+            context.fillStyle = fills.get(name);
             context.fillRect(from, 0, to - from, height);
         }
         context.fillStyle = colour("later");
@@ -44,6 +44,22 @@ class Strip {
         context.fillStyle = colour("text");
         context.fillRect(Math.min(at(this.chosen), width - 2 * scale), 0, 2 * scale, height);
     }
+}
+
+// What is broken has a texture besides its colour.
+function hatched(context, colour, scale) {
+    const size = Math.round(6 * scale);
+    const tile = Object.assign(document.createElement("canvas"), { width: size, height: size });
+    const drawing = tile.getContext("2d");
+    drawing.fillStyle = colour;
+    drawing.fillRect(0, 0, size, size);
+    drawing.strokeStyle = "#1b1b1b";
+    for (const shift of [-size, 0, size]) {
+        drawing.moveTo(shift, size);
+        drawing.lineTo(shift + size, 0);
+    }
+    drawing.stroke();
+    return context.createPattern(tile, "repeat");
 }
 
 // What is drawn where, one over the other: [from, to, class] in pixels. Where several pieces share a pixel it is the most

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use caskfile::inspect::{Class, Inspection, Piece};
 
 use super::sample::{HEX_ROW, Sample, Window};
+use crate::look::is_broken;
 
 /// What `pieces.js` calls these.
 const IS_RECORD: u8 = 1;
@@ -146,8 +147,7 @@ impl Table {
 
     /// Notes what is out of order.
     fn note(&mut self, piece: &Piece) {
-        let is_broken = matches!(piece.class, Class::Torn | Class::Corrupt | Class::Unread);
-        let begins = is_broken && self.last_class != Some(piece.class);
+        let begins = is_broken(piece.class) && self.last_class != Some(piece.class);
         self.last_class = Some(piece.class);
         if !begins && piece.damage.is_none() {
             return;

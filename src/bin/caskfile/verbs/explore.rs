@@ -5,24 +5,21 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use caskfile::inspect::Inspection;
-
 use crate::exit::Exit;
 use crate::explore::Page;
 use crate::failure::{Failure, Result, io_failure};
-use crate::progress::while_busy;
+use crate::look::{Look, finish};
 use crate::session::{Session, stdout_failure};
 
 /// Write an HTML page that shows the file's bytes, its log, and its keys at any moment of it
 ///
 /// The page is one file, which needs no network: a hex dump, the log's records and the keys, linked to each other, and a
 /// slider that replays the log. It works for a file in any state. All keys and values are in the page, so it is as
-/// secret as the store.
+/// secret as the store. Damage ends with exit code 5, a later version with 6, when the page was written.
 #[derive(clap::Args)]
 pub struct Explore {
-    /// The store's file
-    #[arg(value_name = "STORE", value_hint = clap::ValueHint::FilePath)]
-    store: PathBuf,
+    #[command(flatten)]
+    look: Look,
     /// The page's file, which must not exist [default: stdout]
     #[arg(short, long, value_name = "PAGE", value_hint = clap::ValueHint::FilePath)]
     output: Option<PathBuf>,
@@ -38,8 +35,13 @@ impl Explore {
                 Failure::usage("a page is no text for a terminal").hint("name a file with -o, or send it to a pipe")
             );
         }
-        let inspection = while_busy(session, "reading", self.output.is_none(), || Inspection::open(&self.store))?;
-        let page = Page::new(&self.store, &inspection, self.hold << 20)?;
+        if session.json {
+            return Err(
+                Failure::usage("explore writes HTML only").hint("`caskfile dump --json` has the records as JSON")
+            );
+        }
+        let inspection = self.look.open(session)?;
+        let page = Page::new(&self.look.store, &inspection, self.hold << 20)?;
         match &self.output {
             Some(path) => write_to(path, &page)?,
             None => {
@@ -47,7 +49,7 @@ impl Explore {
                 page.write(&mut out).and_then(|()| out.flush()).map_err(stdout_failure)?;
             }
         }
-        Ok(Exit::Done)
+        finish(&inspection)
     }
 }
 

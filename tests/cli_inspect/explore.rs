@@ -2,14 +2,12 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::golden;
 use super::run::Shell;
-
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
 
 /// Where the file's identity stands, as `docs/FORMAT.md` has it.
 const FILE_ID: std::ops::Range<usize> = 16..32;
@@ -60,17 +58,23 @@ fn the_bytes_are_in_the_page_once_and_the_files_identity_is_not() {
 }
 
 #[test]
-fn what_is_no_store_has_no_page_and_whatever_state_a_store_is_in_it_has_one() {
+fn whatever_state_a_store_is_in_it_has_a_page() {
     let shell = Shell::new();
-    for file in Path::new(GOLDEN).read_dir().unwrap().map(|entry| entry.unwrap().path()) {
-        let name = file.file_name().unwrap().to_str().unwrap();
-        let Some(name) = name.strip_suffix(".cask") else { continue };
-        let page = shell.directory.join(name);
-        let ran = shell.run(&["explore".as_ref(), file.as_os_str(), "-o".as_ref(), page.as_os_str()]);
-        let is_no_store = ["foreign", "nothing", "short"].contains(&name);
-        assert_eq!(ran.code, Some(if is_no_store { 6 } else { 0 }), "{name}: {}", ran.stderr);
-        assert_eq!(page.exists(), !is_no_store, "{name}");
+    for golden in golden::all() {
+        let Some(page) = golden.shown(&shell, &["explore"]) else { continue };
+        let bytes = STANDARD.decode(script(&page, "bytes")).unwrap();
+        assert_eq!(bytes, [&golden.bytes[..FILE_ID.start], &golden.bytes[FILE_ID.end..]].concat(), "{}", golden.name);
     }
     shell.fails(8, &["explore", "absent"]);
     shell.fails(2, &["explore", "absent", "--hold", "0"]);
+    shell.fails(2, &["explore", "absent", "--json"]);
+}
+
+#[test]
+fn of_a_damaged_file_the_page_is_written_all_the_same() {
+    let shell = Shell::new();
+    let damaged = golden::named("damaged-twice").path;
+    let said = shell.fails(5, &["explore", damaged.to_str().unwrap(), "-o", "page.html"]);
+    assert!(said.contains("caskfile salvage"), "{said}");
+    assert!(fs::read_to_string(shell.directory.join("page.html")).unwrap().ends_with("</html>\n"));
 }
