@@ -395,6 +395,14 @@ mod tests {
         let mut bytes = sample().encode();
         LittleEndian::write_u32(&mut bytes[AT_VALUE_LEN], 1 << 29);
         assert!(matches!(RecordHeader::judge(&resealed(bytes), place()), Verdict::False(Damage::BeyondFile { .. })));
+
+        // A value may be as long as the limit says, and a record may end where the file does.
+        let longest = RecordHeader { key_len: 0, value_len: MAX_VALUE_LEN as u32, ..sample() };
+        let bytes = resealed(longest.encode());
+        let end = OFFSET + longest.record_len();
+        let judged = |file_len| RecordHeader::judge(&bytes, Place { file_len, ..place() });
+        assert!(matches!(judged(end), Verdict::True(_)));
+        assert!(matches!(judged(end - 1), Verdict::False(Damage::BeyondFile { .. })));
     }
 
     #[test]
@@ -405,6 +413,8 @@ mod tests {
         }
         let bytes = resealed(RecordHeader { index: 42 + MAX_INDEX_STEP, ..sample() }.encode());
         assert!(matches!(RecordHeader::judge(&bytes, place()), Verdict::False(Damage::Index { .. })));
+        let last = IndexBound { previous: MAX_INDEX - 1, base: 0 };
+        assert!(last.admits(MAX_INDEX) && !last.admits(MAX_INDEX + 1));
         // What compaction carried over is below the base, and what comes after it may be that much above it.
         let compacted = IndexBound { previous: 41, base: 1 << 50 };
         assert!(compacted.admits(42) && compacted.admits((1 << 50) + MAX_INDEX_STEP) && !compacted.admits(41));
@@ -432,6 +442,8 @@ mod tests {
         let seed = FileSeed::new(&[4; 16]);
         let moved = sample().moved_to(seed, 64, Flags::NONE);
         assert_eq!(moved.body_crc, sample().body_crc);
+        // What was claimed of one file is not claimed of another.
+        assert_eq!((sample().flags.synced, moved.flags), (true, Flags::NONE));
         let place = Place { seed, offset: 64, ..place() };
         assert_eq!(RecordHeader::judge(&moved.encode(), place), Verdict::True(moved));
         assert!(matches!(RecordHeader::judge(&sample().encode(), place), Verdict::False(_)));

@@ -2,13 +2,12 @@
 //! lock carries it out.
 
 use std::ffi::OsString;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::scan::{Reason, Scanner, Stop};
 use super::search::search;
 use super::{LogFile, append};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
 use crate::error::Damage;
 use crate::format::END_MARK_LEN;
 use crate::{Error, Result};
@@ -51,6 +50,9 @@ pub(crate) fn decide(log: &LogFile, stop: &Stop) -> Result<Decision> {
     }
 }
 
+/// Tails are copied and written again in pieces of so many bytes.
+const PIECE: usize = 1 << 20;
+
 /// Copies what is about to be cut off to a file of its own beside the store, durably.
 ///
 /// # Errors
@@ -63,26 +65,27 @@ pub(crate) fn keep_torn(disk: &dyn Disk, log: &LogFile, from: u64, to: u64) -> R
     let copy = disk.create_new(&path, PRIVATE).map_err(error)?;
     // Where the owner cannot be kept, it stays private: the mode alone would speak of another group.
     let _ = copy.set_owner_and_mode(&stat);
-    let kept = copy_range(log, from, to, &*copy).and_then(|()| disk.sync_dir(directory(&path)));
-    if let Err(e) = kept {
+    let kept = each_piece(log, from, to, |at, piece| append::write_all(&*copy, at - from, piece).map_err(error))
+        .and_then(|()| copy.sync_all().and_then(|()| disk.sync_dir(directory(&path))).map_err(error));
+    if let Err(error) = kept {
         // A part of a tail is no help, and every try to open would leave another one.
         let _ = disk.remove(&path);
-        return Err(error(e));
+        return Err(error);
     }
     Ok(path)
 }
 
-/// Copies a range of the log to the beginning of another file, and syncs that.
-fn copy_range(log: &LogFile, from: u64, to: u64, copy: &dyn DiskFile) -> io::Result<()> {
-    let mut buffer = vec![0; (to - from).min(1 << 20) as usize];
+/// Reads a range of the log piece by piece.
+fn each_piece(log: &LogFile, from: u64, to: u64, mut take: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+    let mut buffer = vec![0; PIECE];
     let mut at = from;
     while at < to {
-        let wanted = (to - at).min(buffer.len() as u64) as usize;
-        log.read_exact(at, &mut buffer[..wanted]).map_err(io::Error::other)?;
-        append::write_all(copy, at - from, &buffer[..wanted])?;
-        at += wanted as u64;
+        let piece = &mut buffer[..(to - at).min(PIECE as u64) as usize];
+        log.read_exact(at, piece)?;
+        take(at, piece)?;
+        at += piece.len() as u64;
     }
-    copy.sync_all()
+    Ok(())
 }
 
 /// Writes what no proof covers again, the same bytes to the same place, and checks that they still are what was
@@ -91,14 +94,9 @@ fn copy_range(log: &LogFile, from: u64, to: u64, copy: &dyn DiskFile) -> io::Res
 /// After a failed sync, before this handle was opened, the kernel may hold pages that look clean and read back well
 /// but never reached the disk. Written again they are dirty, and the next sync brings them there.
 pub(crate) fn rewrite(log: &LogFile, from: u64, previous_index: u64, to: u64) -> Result<()> {
-    let mut buffer = vec![0; (to - from).min(1 << 20) as usize];
-    let mut at = from;
-    while at < to {
-        let wanted = (to - at).min(buffer.len() as u64) as usize;
-        log.read_exact(at, &mut buffer[..wanted])?;
-        append::write_all(&*log.file, at, &buffer[..wanted]).map_err(|e| log.io("rewrite the tail", e))?;
-        at += wanted as u64;
-    }
+    each_piece(log, from, to, |at, piece| {
+        append::write_all(&*log.file, at, piece).map_err(|e| log.io("rewrite the tail", e))
+    })?;
     let mut walked = walk_to(Scanner::resume(log, from, previous_index)?, to)?;
     if walked.is_err() {
         // No writer states that the file is synced up to the middle of a record. Where somebody else has, the walk
@@ -358,7 +356,9 @@ mod tests {
 
         let mut draft = Draft::new();
         let torn = draft.put(PLAIN, "a");
-        draft.put(PLAIN, "b");
+        // Longer than what is copied at once, and not a multiple of it.
+        let value: Vec<u8> = (0..2 * PIECE + 4321).map(|n| (n % 251) as u8).collect();
+        draft.push(PLAIN, Kind::Put, b"\0b", &value);
         let (bytes, end) = (closed(&draft), draft.end());
         let disk = SimDisk::new();
         disk.set_contents(PATH, bytes.clone());
