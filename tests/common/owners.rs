@@ -89,6 +89,7 @@ fn says_what_verification_says(
         (Err(Error::Damaged { .. }), Err(Error::Damaged { report, .. })) => (*report).clone(),
         // Verification goes on behind a torn tail, for whoever salvages it.
         (Ok(report), Err(Error::UnsupportedRecord { .. })) if report.torn_bytes > 0 => return,
+        (Err(Error::Damaged { report, .. }), Err(Error::UnsupportedRecord { .. })) if report.torn_bytes > 0 => return,
         (Err(ours), Err(its)) if ours.to_string() == its.to_string() => {
             assert!(inspection.header().is_none() || total(Class::Unread) > 0, "{story}");
             return;

@@ -34,10 +34,7 @@ pub struct Hex {
 }
 
 /// How many bytes stand in a row.
-const ROW: usize = 16;
-
-/// How much is read at once.
-const CHUNK: usize = ROW << 12;
+const ROW: u64 = 16;
 
 impl Hex {
     pub fn run(self, session: &Session) -> Result<Exit> {
@@ -52,6 +49,8 @@ impl Hex {
         }
         let mut rows = Rows {
             inspection: &inspection,
+            ahead: Ahead::default(),
+            shown: String::new(),
             output: session.output()?,
             colored: session.is_colored(),
             all: self.all_rows,
@@ -75,6 +74,9 @@ impl Hex {
 
 struct Rows<'i> {
     inspection: &'i Inspection,
+    ahead: Ahead,
+    /// The bytes of a row, as text.
+    shown: String,
     output: Output,
     colored: bool,
     all: bool,
@@ -107,32 +109,25 @@ impl Rows<'_> {
     fn field(&mut self, piece: &Piece, field: &Field) -> Result<()> {
         let style = self.style(field_style(piece, field));
         // Rows are the same wherever a range begins.
-        let mut at = field.start + (self.from.saturating_sub(field.start)) / ROW as u64 * ROW as u64;
+        let mut at = field.start + self.from.saturating_sub(field.start) / ROW * ROW;
         let end = field.end.min(self.to);
-        let mut bytes = vec![0; CHUNK];
-        let mut before: Option<Vec<u8>> = None;
-        let mut left_out = 0;
+        let (mut row, mut before, mut left_out) = (Vec::new(), Vec::new(), 0);
         while at < end {
-            let wanted = (field.end - at).min(CHUNK as u64) as usize;
-            let got = self.inspection.read(at, &mut bytes[..wanted])?;
-            if got == 0 {
+            row.clear();
+            row.extend_from_slice(self.ahead.get(self.inspection, at, ROW.min(field.end - at))?);
+            if row.is_empty() {
                 break;
             }
-            for row in bytes[..got].chunks(ROW) {
-                if at >= end {
-                    break;
-                }
-                let last = at + row.len() as u64 >= end;
-                if !self.all && !last && before.as_deref() == Some(row) {
-                    left_out += row.len() as u64;
-                } else {
-                    self.left_out(std::mem::take(&mut left_out))?;
-                    let says = if at == field.start { says(piece, field, row) } else { String::new() };
-                    self.row(at, row, field, &says, style)?;
-                    before = Some(row.to_vec());
-                }
-                at += row.len() as u64;
+            let next = at + row.len() as u64;
+            if !self.all && next < end && row == before {
+                left_out += row.len() as u64;
+            } else {
+                self.left_out(std::mem::take(&mut left_out))?;
+                let says = if at == field.start { says(piece, field, &row) } else { String::new() };
+                self.row(at, &row, field, &says, style)?;
+                before.clone_from(&row);
             }
+            at = next;
         }
         Ok(())
     }
@@ -145,24 +140,26 @@ impl Rows<'_> {
     }
 
     fn row(&mut self, at: u64, row: &[u8], field: &Field, says: &str, style: Style) -> Result<()> {
-        let mut shown = String::with_capacity(3 * ROW);
+        self.shown.clear();
         for byte in row {
             if field.name == "file_id" {
-                shown.push_str(".. ");
+                self.shown.push_str(".. ");
             } else {
-                shown.push_str(&format!("{byte:02x} "));
+                let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+                self.shown.extend([digit(byte >> 4), digit(byte & 15), ' ']);
             }
         }
-        let text = match field.name {
-            "bucket" | "key" | "full_key" | "value" | "torn" | "corrupt" | "unread" => printable(row),
-            _ => String::new(),
-        };
-        let gap = if text.is_empty() || says.is_empty() { "" } else { " " };
-        let (width, name, hex_width) = (self.width, field.name, 3 * ROW);
-        let colon = if text.is_empty() && says.is_empty() { "" } else { ": " };
-        self.write(format_args!(
-            "{at:0width$x}  {style}{shown:<hex_width$}{style:#} ; {name}{colon}{text}{gap}{says}\n"
-        ))
+        let (width, name, hex_width, shown) = (self.width, field.name, 3 * ROW as usize, &self.shown);
+        self.output
+            .write_fmt(format_args!("{at:0width$x}  {style}{shown:<hex_width$}{style:#} ; {name}"))
+            .map_err(stdout_failure)?;
+        let is_text = matches!(name, "bucket" | "key" | "full_key" | "value" | "torn" | "corrupt" | "unread");
+        match (is_text, says) {
+            (true, "") => self.write(format_args!(": |{}|\n", printable(row))),
+            (true, says) => self.write(format_args!(": |{}| {says}\n", printable(row))),
+            (false, "") => self.write(format_args!("\n")),
+            (false, says) => self.write(format_args!(": {says}\n")),
+        }
     }
 
     fn style(&self, style: Style) -> Style {
@@ -171,6 +168,31 @@ impl Rows<'_> {
 
     fn write(&mut self, text: std::fmt::Arguments<'_>) -> Result<()> {
         self.output.write_fmt(text).map_err(stdout_failure)
+    }
+}
+
+/// What was read last, and some of what follows: fields are short, and reading each by itself would be slow.
+#[derive(Default)]
+struct Ahead {
+    bytes: Vec<u8>,
+    start: u64,
+}
+
+impl Ahead {
+    /// How much is read at once.
+    const CHUNK: usize = 1 << 16;
+
+    /// Up to `len` bytes; fewer only where the file ends.
+    fn get(&mut self, inspection: &Inspection, at: u64, len: u64) -> Result<&[u8]> {
+        let end = self.start + self.bytes.len() as u64;
+        if at < self.start || at + len > end {
+            self.bytes.resize(Ahead::CHUNK, 0);
+            let got = inspection.read(at, &mut self.bytes)?;
+            self.bytes.truncate(got);
+            self.start = at;
+        }
+        let from = (at - self.start) as usize;
+        Ok(&self.bytes[from..self.bytes.len().min(from + len as usize)])
     }
 }
 
@@ -251,7 +273,7 @@ fn stated(kind: Option<&str>, row: &[u8], field: &Field) -> String {
 /// The text in a row, for the eye.
 fn printable(row: &[u8]) -> String {
     let seen = |&byte: &u8| if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { '.' };
-    format!("|{}|", row.iter().map(seen).collect::<String>())
+    row.iter().map(seen).collect()
 }
 
 fn field_style(piece: &Piece, field: &Field) -> Style {
