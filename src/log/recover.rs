@@ -273,6 +273,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_again_is_read_up_to_its_end() {
+        let mut draft = Draft::new();
+        let first = draft.put(PLAIN, "a");
+        let second = draft.put(PLAIN, "b");
+        let third = draft.put(PLAIN, "c");
+        let (bytes, end) = (closed(&draft), draft.end());
+        rewrite(&open(bytes.clone()), first, 0, end).unwrap();
+        for at in [second, third] {
+            let error = rewrite(&open(damaged(bytes.clone(), at)), first, 0, end).unwrap_err();
+            assert!(matches!(error, Error::Corrupt { offset, .. } if offset == at), "{error}");
+        }
+    }
+
+    #[test]
     fn a_statement_whose_body_is_damaged_proves_nothing() {
         let mut draft = Draft::new();
         let first = draft.put(PLAIN, "a");

@@ -320,8 +320,9 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Draft, MARK, MORE, PLAIN, SYNCED, open};
+    use super::super::testing::{Draft, MARK, MORE, PATH, PLAIN, SYNCED, open, open_on};
     use super::*;
+    use crate::disk::sim::{Repeat, SimDisk, Verb, When};
 
     /// The offsets of all units' records, and how the walk stopped.
     fn walk(log: &LogFile) -> (Vec<Vec<u64>>, Stop) {
@@ -381,6 +382,101 @@ mod tests {
         }
         let (_, stop) = walk(&open(bytes[..bytes.len() - 100_000].to_vec()));
         assert!(matches!(stop, Stop { at, reason: Reason::Damaged(Damage::BeyondFile { .. }), .. } if at == long));
+        let mut draft = Draft::new();
+        let without_a_key = draft.push(PLAIN, Kind::Ancillary(Ancillary::Unknown(0xfe)), b"", &value);
+        assert_eq!(walk(&draft.finish()).0, [vec![without_a_key]]);
+    }
+
+    #[test]
+    fn the_log_may_end_behind_each_unit_and_nowhere_inside() {
+        let mut unit = Unit::default();
+        let mut draft = Draft::new();
+        let mut ends = Vec::new();
+        for (flags, key) in [(MORE, "a"), (MORE, "bb"), (PLAIN, "ccc"), (PLAIN, "dddd"), (MORE, "e"), (PLAIN, "f")] {
+            let offset = draft.put(flags, key);
+            let header = Scanner::resume(&draft.copy(), offset, 0).unwrap().judge().unwrap().unwrap();
+            unit.push(offset, header, None, key.as_bytes());
+            if !flags.more {
+                ends.push(draft.end());
+            }
+        }
+        assert_eq!(unit.ends().collect::<Vec<_>>(), ends);
+        assert_eq!(unit.entries.iter().map(|entry| unit.key(entry)).collect::<Vec<_>>().concat(), b"abbcccddddef");
+    }
+
+    #[test]
+    fn a_batch_in_whose_place_another_is_written_meanwhile_is_read_as_one_or_the_other() {
+        // One that lies in a window as a whole, and one of which each record is read by itself.
+        for value_len in [5, 9_000] {
+            let value = vec![b'v'; value_len];
+            let batch_of = |keys: [&str; 3]| {
+                let mut draft = Draft::new();
+                for (flags, key) in [MORE, MORE, PLAIN].into_iter().zip(keys) {
+                    draft.push(flags, Kind::Put, key.as_bytes(), &value);
+                }
+                [&draft.bytes[..], &[0; 8]].concat()
+            };
+            let (old, new) = (batch_of(["\0a", "\0b", "\0c"]), batch_of(["\0x", "\0y", "\0z"]));
+            let mut seen = Vec::new();
+            for nth in 1..20 {
+                let disk = SimDisk::new();
+                let log = open_on(&disk, old.clone());
+                let new = new.clone();
+                let replace = move |disk: &SimDisk| disk.set_contents(PATH, new.clone());
+                disk.before(When::nth(nth).of(Verb::ReadAt), Repeat::Once, replace);
+                let mut keys = Vec::new();
+                let stop = Scanner::from_start(&log).unwrap().walk(|unit| {
+                    keys.extend(unit.entries.iter().flat_map(|entry| unit.key(entry).to_vec()));
+                    Ok(())
+                });
+                // A header of the one and a body of the other are damage: who has no lock reads that again.
+                let damaged = matches!(stop.unwrap().reason, Reason::Damaged(Damage::Body { .. }));
+                let whole = keys == b"\0a\0b\0c" || keys == b"\0x\0y\0z";
+                assert!(if damaged { keys.is_empty() } else { whole }, "{}", keys.escape_ascii());
+                seen.extend(keys.get(1));
+            }
+            assert!(seen.contains(&b'a') && seen.contains(&b'x'));
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_cut_off_while_it_is_read_ends_beyond_the_file() {
+        for (value_len, read, left) in [(9_000, 2, 5_000), (3 * LARGEST_WINDOW, 3, LARGEST_WINDOW + LARGEST_WINDOW / 2)]
+        {
+            let mut draft = Draft::new();
+            let offset = draft.push(PLAIN, Kind::Put, b"\0key", &vec![7; value_len]);
+            let disk = SimDisk::new();
+            let log = open_on(&disk, draft.bytes.clone());
+            let less = draft.bytes[..left].to_vec();
+            let cut = move |disk: &SimDisk| disk.set_contents(PATH, less.clone());
+            disk.before(When::nth(read).of(Verb::ReadAt), Repeat::Once, cut);
+            let (units, stop) = walk(&log);
+            assert!(units.is_empty());
+            let end = offset + (RECORD_HEADER_LEN + 4 + value_len) as u64;
+            assert_eq!(stop.reason, Reason::Damaged(Damage::BeyondFile { end, file_len: left as u64 }));
+        }
+    }
+
+    #[test]
+    fn a_walk_reads_everything_once_in_pieces_that_grow() {
+        let mut draft = Draft::new();
+        draft.put(PLAIN, "a");
+        draft.put(PLAIN, "b");
+        let disk = SimDisk::new();
+        let log = open_on(&disk, draft.bytes.clone());
+        let before = disk.bytes_read();
+        walk(&log);
+        assert_eq!(disk.bytes_read() - before, draft.end() - FILE_HEADER_LEN as u64);
+
+        while draft.end() < 3 << 20 {
+            draft.push(PLAIN, Kind::Put, b"\0key", &[1; 1000]);
+        }
+        let log = open_on(&disk, draft.bytes.clone());
+        let (bytes, calls) = (disk.bytes_read(), disk.calls_of(Verb::ReadAt));
+        walk(&log);
+        // Nine pieces of 4 KiB to 1 MiB, and what is left; the first record of each is read again.
+        assert!(disk.calls_of(Verb::ReadAt) - calls < 16);
+        assert!(disk.bytes_read() - bytes < draft.end() + 16 * 1024);
     }
 
     #[test]

@@ -58,6 +58,11 @@ impl Draft {
         self.bytes.len() as u64
     }
 
+    /// The file as it is now.
+    pub(crate) fn copy(&self) -> LogFile {
+        open(self.bytes.clone())
+    }
+
     /// The file, closed with an end mark.
     pub(crate) fn finish(mut self) -> LogFile {
         self.bytes.extend_from_slice(&[0; 8]);
@@ -75,8 +80,12 @@ pub(crate) fn seed() -> FileSeed {
 
 /// A file with these bytes, behind a header.
 pub(crate) fn open(bytes: Vec<u8>) -> LogFile {
+    open_on(&SimDisk::new(), bytes)
+}
+
+/// The same on a disk that is there.
+pub(crate) fn open_on(disk: &SimDisk, bytes: Vec<u8>) -> LogFile {
     assert!(bytes.len() >= FILE_HEADER_LEN);
-    let disk = SimDisk::new();
     disk.set_contents(PATH, bytes);
     let path: Arc<Path> = Path::new(PATH).into();
     let file = disk.open(&path, Access::ReadWrite).unwrap();
