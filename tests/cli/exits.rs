@@ -46,6 +46,9 @@ fn a_command_line_that_is_not_understood_is_2_and_opens_nothing() {
         shell.fails(2, line);
     }
     assert_eq!(super::common::names(shell.directory.path()), [""; 0]);
+    // It wrote lines that were no JSON.
+    shell.ok(&["put", "t", "k", "v"]);
+    shell.fails(2, &["export", "t", "--json", "--format", "tsv"]);
     let error = shell.fails(2, &["my.cask", "get", "k"]);
     assert!(error.contains("caskfile get my.cask"), "{error}");
 }

@@ -244,7 +244,10 @@ fn a_backup_is_a_store_and_never_replaces_a_file() {
     shell.fails(2, &["backup", "s", "-", "--compact"]);
     // Half a backup must not pass for a whole one.
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    assert_eq!(shell.command(&["backup", "s", "-"]).stdout(full).status().unwrap().code(), Some(8));
+    let output = shell.command(&["backup", "s", "-"]).stdout(full).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(8));
+    assert!(said.starts_with("error: writing to stdout: No space left"), "{said}");
 }
 
 #[test]

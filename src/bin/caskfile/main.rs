@@ -2,8 +2,8 @@
 //!
 //! A verb is a file in `verbs/`. What all of them share: `session` (what is a terminal, where output goes), `open` (how
 //! the store is opened), `failure` and `exit` (how it ends). What several of them share: `escape`, `record`,
-//! `delimited` and `format` (pairs as text, there and back), `lines` (the input in pieces), `look` and `picture` (a
-//! file's bytes), `value`, `report`, `progress`, `interrupt`.
+//! `delimited` and `format` (pairs as text, there and back), `input` and `lines` (the input, and its pieces), `look`,
+//! `picture` and `explore` (a file's bytes), `value`, `report`, `progress`, `interrupt`.
 
 mod cli;
 mod delimited;
@@ -12,6 +12,7 @@ mod exit;
 mod explore;
 mod failure;
 mod format;
+mod input;
 mod interrupt;
 mod lines;
 mod look;

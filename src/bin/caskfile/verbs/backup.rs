@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use caskfile::Error;
+
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::open::ReadFrom;
@@ -40,6 +42,13 @@ impl Backup {
             (true, _) => cask.backup_to(&mut output),
             (false, true) => cask.compact_to(&self.to),
             (false, false) => cask.backup(&self.to),
+        });
+        let backup = backup.map_err(|error| match &error {
+            // The library knows no name of what it writes to, but the store's.
+            Error::Io { operation: "write the backup", source, .. } if to_stdout => {
+                Failure::new(Exit::Io, format!("writing to stdout: {source}"))
+            }
+            _ => error.into(),
         })?;
         let (keys, bytes) = (plural(backup.keys, "key"), readable_bytes(backup.bytes));
         session.note(format!("copied {keys}, {bytes}"));

@@ -1,16 +1,15 @@
 //! `batch`.
 
-use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
 
 use caskfile::Error;
 use serde_json::json;
 
 use crate::exit::Exit;
-use crate::failure::{Failure, Result, io_failure};
+use crate::failure::{Failure, Result};
 use crate::format::Filling;
-use crate::open::{Bucket, Missing, WriteTo};
+use crate::input::LinesInto;
+use crate::open::Missing;
 use crate::record::{Change, Condition, Operation};
 use crate::report::plural;
 use crate::session::Session;
@@ -30,17 +29,12 @@ use crate::session::Session;
 #[command(verbatim_doc_comment)]
 pub struct Batch {
     #[command(flatten)]
-    to: WriteTo,
-    #[command(flatten)]
-    bucket: Bucket,
-    /// The file to read the operations from; `-` is stdin
-    #[arg(value_name = "FILE", default_value = "-", value_hint = clap::ValueHint::FilePath)]
-    input: PathBuf,
+    into: LinesInto,
 }
 
 impl Batch {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        let bucket = self.bucket.name(session)?;
+        let bucket = self.into.bucket.name(session)?;
         let input = self.read(session)?;
         let mut filling = Filling::new(&bucket);
         // Which line each operation of the batch is from.
@@ -58,9 +52,9 @@ impl Batch {
             operations += 1;
         }
         drop(input);
-        let cask = self.to.open(session, Missing::Create)?;
+        let cask = self.into.to.open(session, Missing::Create)?;
         let last_index = cask.write(&filling.batch).map_err(|error| conflict(error, &lines))?;
-        self.to.close(&cask)?;
+        self.into.to.close(&cask)?;
         session.note(format!("applied {}", plural(operations, "operation")));
         if session.json {
             session.write_json(&json!({ "operations": operations, "last_index": last_index }))?;
@@ -70,13 +64,8 @@ impl Batch {
 
     fn read(&self, session: &Session) -> Result<Vec<u8>> {
         let mut input = Vec::new();
-        if self.input.as_os_str() == "-" {
-            session.note_reading("operations");
-            session.input()?.read_to_end(&mut input).map_err(|e| io_failure("stdin", e))?;
-        } else {
-            let read = File::open(&self.input).and_then(|mut file| file.read_to_end(&mut input));
-            read.map_err(|e| io_failure(&self.input.display().to_string(), e))?;
-        }
+        let (mut file, _) = self.into.open_input(session, "operations")?;
+        file.read_to_end(&mut input).map_err(|e| self.into.reading_failed(e))?;
         Ok(input)
     }
 }

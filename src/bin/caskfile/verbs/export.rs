@@ -4,7 +4,7 @@ use std::io::Write;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
-use crate::format::FormatOptions;
+use crate::format::{Format, FormatOptions};
 use crate::open::{Bucket, ReadFrom};
 use crate::progress::{Progress, Unit};
 use crate::report::plural;
@@ -31,6 +31,9 @@ pub struct Export {
 impl Export {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let format = self.format.format(None)?;
+        if session.json && !matches!(format, Format::Ndjson) {
+            return Err(Failure::usage("--json and --format tsv exclude each other").hint("leave one of them away"));
+        }
         let chosen = self.bucket.chosen(session)?;
         let cask = self.from.open(session)?;
         // Before the first line: what has been written to a pipe cannot be taken back.

@@ -4,8 +4,6 @@
 //! memory (but for the index, which every store has), and a batch is whole in the store or not at all.
 
 use std::fs::File;
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -17,9 +15,10 @@ use serde_json::json;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result, io_failure};
 use crate::format::{Filling, Format, FormatOptions};
+use crate::input::LinesInto;
 use crate::interrupt::Interrupt;
 use crate::lines::Lines;
-use crate::open::{Bucket, Missing, WriteTo};
+use crate::open::Missing;
 use crate::progress::{Progress, Unit};
 use crate::report::plural;
 use crate::session::Session;
@@ -33,12 +32,7 @@ use crate::session::Session;
 #[derive(clap::Args)]
 pub struct Import {
     #[command(flatten)]
-    to: WriteTo,
-    #[command(flatten)]
-    bucket: Bucket,
-    /// The file to read; `-` is stdin
-    #[arg(value_name = "FILE", default_value = "-", value_hint = clap::ValueHint::FilePath)]
-    input: PathBuf,
+    into: LinesInto,
     /// Pass over so many lines of the input, which an earlier run has stored
     #[arg(long, value_name = "LINES", default_value_t = 0, hide_default_value = true)]
     skip: u64,
@@ -77,9 +71,9 @@ const BATCH_BYTES: usize = 1 << 20;
 
 impl Import {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        let (format, bucket) = (self.format.format(self.key_field.map(usize::from))?, self.bucket.name(session)?);
-        let (input, total) = self.open_input(session)?;
-        let cask = self.to.open_durable(session, Missing::Create, Durability::Os)?;
+        let (format, bucket) = (self.format.format(self.key_field.map(usize::from))?, self.into.bucket.name(session)?);
+        let (input, total) = self.into.open_input(session, "lines to import")?;
+        let cask = self.into.to.open_durable(session, Missing::Create, Durability::Os)?;
         let interrupt = Interrupt::watch()?;
         let began = Instant::now();
 
@@ -99,7 +93,7 @@ impl Import {
             written_lines.store(reached.lines, Ordering::Relaxed);
         });
         drop(progress);
-        let closed = cask.sync().map_err(Failure::from).and_then(|()| self.to.close(&cask));
+        let closed = cask.sync().map_err(Failure::from).and_then(|()| self.into.to.close(&cask));
         written.map_err(|failure| stopped(failure, reached, closed.is_ok()))?;
         closed.map_err(|failure| failure.and("; run the same import again"))?;
         if lines_read < self.skip {
@@ -120,22 +114,6 @@ impl Import {
                 .write_json(&json!({ "lines": reached.lines, "records": reached.records, "bytes": reached.bytes }))?;
         }
         Ok(Exit::Done)
-    }
-
-    /// The input, and its length if it is known.
-    fn open_input(&self, session: &Session) -> Result<(File, Option<u64>)> {
-        if self.input.as_os_str() == "-" {
-            session.note_reading("lines to import");
-            return Ok((session.input()?, None));
-        }
-        let named = |e| io_failure(&self.input.display().to_string(), e);
-        let file = File::open(&self.input).map_err(named)?;
-        let metadata = file.metadata().map_err(named)?;
-        if metadata.is_dir() {
-            // Said by the first read only, when the store is made already.
-            return Err(named(io::ErrorKind::IsADirectory.into()));
-        }
-        Ok((file, metadata.is_file().then_some(metadata.len())))
     }
 }
 

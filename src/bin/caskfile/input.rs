@@ -1,0 +1,44 @@
+//! [`LinesInto`]: the arguments of verbs that read lines into a store, and their input.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+
+use crate::failure::{Failure, Result, io_failure};
+use crate::open::{Bucket, WriteTo};
+use crate::session::Session;
+
+/// What goes where.
+#[derive(clap::Args)]
+pub struct LinesInto {
+    #[command(flatten)]
+    pub to: WriteTo,
+    #[command(flatten)]
+    pub bucket: Bucket,
+    /// The file to read; `-` is stdin
+    #[arg(value_name = "FILE", default_value = "-", value_hint = clap::ValueHint::FilePath)]
+    input: PathBuf,
+}
+
+impl LinesInto {
+    /// The input, and its length if it is known. `what` is said to who has to type it.
+    pub fn open_input(&self, session: &Session, what: &str) -> Result<(File, Option<u64>)> {
+        if self.input.as_os_str() == "-" {
+            session.note_reading(what);
+            return Ok((session.input()?, None));
+        }
+        let named = |e| self.reading_failed(e);
+        let file = File::open(&self.input).map_err(named)?;
+        let metadata = file.metadata().map_err(named)?;
+        if metadata.is_dir() {
+            // Said by the first read only, when the store is made already.
+            return Err(named(io::ErrorKind::IsADirectory.into()));
+        }
+        Ok((file, metadata.is_file().then_some(metadata.len())))
+    }
+
+    pub fn reading_failed(&self, error: io::Error) -> Failure {
+        let name = if self.input.as_os_str() == "-" { "stdin".into() } else { self.input.display().to_string() };
+        io_failure(&name, error)
+    }
+}
