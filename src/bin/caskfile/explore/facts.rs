@@ -35,7 +35,7 @@ impl Facts {
             name: path.file_name().unwrap_or(path.as_os_str()).as_encoded_bytes().to_vec(),
             length: inspection.file_len(),
             windows: table.windows.iter().map(|window| (window.start, window.end - window.start)).collect(),
-            classes: Class::ALL.iter().map(|class| (class.name(), table.bytes_of(*class))).collect(),
+            classes: table.classes(),
             verdict,
             says,
             figures: figures(inspection, table),

@@ -2,7 +2,7 @@
 
 const ROW_LENGTH = 16;
 
-// What people are told that a piece of each class is. The classes' names are the library's, but for the last one.
+// What people are told that a piece of each class is. The classes' names are the library's, and that of what is left out.
 const LABELS = new Map([
     ["file_header", "file header"],
     ["live", "live"],
@@ -43,7 +43,7 @@ class Pieces {
         this.table = new DataView(table.buffer);
         this.count = table.length / ROW_LENGTH;
         this.bytes = bytes;
-        this.classNames = [...classNames, "omitted"];
+        this.classNames = classNames;
         // Looked up all the time, so not decoded each time.
         this.offsets = new Float64Array(this.count);
         for (let n = 0; n < this.count; n++) {

@@ -115,7 +115,8 @@ function endings(pieces) {
         const endsIn = pieces.endsIn(piece);
         if (endsIn > 0) {
             const end = pieces.stepOf(endsIn);
-            found.set(end, [...(found.get(end) ?? []), step]);
+            found.set(end, found.get(end) ?? []);
+            found.get(end).push(step);
         }
     });
     return found;

@@ -30,10 +30,11 @@ pub struct Table {
     pub rows: Vec<u8>,
     pub windows: Vec<Window>,
     /// Bytes of each class, whether they are in the page or not.
-    pub bytes: BTreeMap<Class, u64>,
+    bytes: BTreeMap<Class, u64>,
     /// Records that count and are in the page, and those that are not.
     pub records: u64,
     pub records_omitted: u64,
+    bytes_omitted: u64,
     pub places: Vec<Place>,
     pub unlisted_places: u64,
     /// The last piece that was left out and not written yet: where it starts, and its records.
@@ -58,10 +59,11 @@ impl Table {
             let piece = piece?;
             *table.bytes.entry(piece.class).or_insert(0) += piece.end - piece.start;
             table.note(&piece);
+            let is_taken = sample.takes(&piece);
             if piece.class == Class::Padding {
                 // The page takes it for a part of its record.
                 table.pad(&piece);
-            } else if sample.takes(&piece) {
+            } else if is_taken {
                 table.hold(&piece, &sample);
             } else {
                 table.omit(piece);
@@ -71,8 +73,14 @@ impl Table {
         Ok(table)
     }
 
-    /// The number of a class in the table; `pieces.js` has that of what is left out behind the last one.
-    pub fn number_of(class: Class) -> u8 {
+    /// The names of the classes, in the order of their numbers in the table, and the bytes of each in all of the file;
+    /// behind those of the library, what is left out.
+    pub fn classes(&self) -> Vec<(&'static str, u64)> {
+        let named = Class::ALL.iter().map(|class| (class.name(), self.bytes_of(*class)));
+        named.chain([("omitted", self.bytes_omitted)]).collect()
+    }
+
+    fn number_of(class: Class) -> u8 {
         Class::ALL.iter().position(|other| *other == class).unwrap_or(Class::ALL.len()) as u8
     }
 
@@ -111,6 +119,7 @@ impl Table {
     fn omit(&mut self, piece: Piece) {
         let records = u32::from(counts(&piece));
         self.records_omitted += u64::from(records);
+        self.bytes_omitted += piece.end - piece.start;
         let (_, omitted) = self.omitted.get_or_insert((piece.start, 0));
         *omitted = omitted.saturating_add(records);
         // Statements are about no key, and have none that a put has.
