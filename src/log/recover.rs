@@ -363,6 +363,20 @@ mod tests {
     }
 
     #[test]
+    fn what_only_looks_like_a_sibling_is_somebodys_own_file() {
+        let disk = crate::disk::sim::SimDisk::new();
+        let path = Path::new("/dir/store");
+        let name = sibling(&disk, path, TEMPORARY).unwrap();
+        assert_eq!(name.parent(), path.parent());
+        let name = name.file_name().unwrap().to_str().unwrap().to_owned();
+        let suffix = name.strip_prefix(sibling_prefix(path, TEMPORARY).to_str().unwrap()).unwrap();
+        assert!(name.starts_with("store.tmp-") && is_sibling_suffix(suffix.as_bytes()));
+        for other in ["", "backup", "0123456789abcde", "0123456789abcdef0", "0123456789ABCDEF", "0123456789abcdeg"] {
+            assert!(!is_sibling_suffix(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
     fn what_is_cut_off_is_kept_byte_for_byte_beside_the_store() {
         use super::super::testing::PATH;
         use crate::disk::Access;

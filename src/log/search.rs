@@ -178,12 +178,120 @@ pub(crate) fn next_header(log: &LogFile, from: u64, previous_index: u64) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::page_says;
+    use super::super::scan::{Reason, Scanner};
+    use super::super::testing::{Draft, MARK, PLAIN, SYNCED, open, page_says};
     use super::*;
 
     #[test]
     fn the_page_knows_how_long_the_search_goes_on() {
         assert_eq!((PATIENCE, CHUNK), (4, 1 << 20));
         assert!(page_says("this library reads four times the file's length and a megabyte"));
+    }
+
+    /// A log of one record whose value is damaged in its first byte, with something to follow at `next`.
+    fn damaged_up_to(next: u64) -> Draft {
+        let mut draft = Draft::new();
+        let header = draft.end() + RECORD_HEADER_LEN as u64 + 2;
+        let value: Vec<u8> = (header..next).map(|n| (n % 251) as u8).collect();
+        let torn = draft.push(PLAIN, Kind::Put, b"\0k", &value);
+        assert_eq!(draft.end(), padded(next));
+        draft.bytes[torn as usize + RECORD_HEADER_LEN + 2] ^= 1;
+        draft
+    }
+
+    fn searched(log: &LogFile) -> (Stop, Beyond) {
+        let stop = Scanner::from_start(log).unwrap().walk(|_| Ok(())).unwrap();
+        (stop, search(log, &stop).unwrap())
+    }
+
+    /// Where a record may lie on both sides of the end of what is read at once.
+    fn around_a_chunk() -> impl Iterator<Item = u64> {
+        let chunk = 64 + CHUNK as u64;
+        (chunk - 5 * ALIGNMENT..=chunk + 2 * ALIGNMENT).step_by(ALIGNMENT as usize)
+    }
+
+    #[test]
+    fn proof_and_whole_records_are_found_on_both_sides_of_the_end_of_a_chunk() {
+        for next in around_a_chunk() {
+            let mut draft = damaged_up_to(next);
+            let plain = draft.put(PLAIN, "plain");
+            let end = plain + RECORD_HEADER_LEN as u64 + "\0plainvalue".len() as u64;
+            let (stop, beyond) = searched(&draft.copy());
+            assert_eq!((stop.unit, plain), (64, next));
+            assert_eq!(beyond, Beyond { proof: None, whole_records: true, data_end: end }, "at {next}");
+
+            let proof = draft.push(SYNCED, MARK, b"", b"");
+            assert_eq!(searched(&draft.copy()).1.proof, Some(proof), "at {next}");
+            let synced_to = draft.synced_to(plain);
+            draft.bytes[proof as usize] ^= 1;
+            assert_eq!(searched(&draft.copy()).1.proof, Some(plain), "at {synced_to}");
+        }
+    }
+
+    #[test]
+    fn the_data_ends_with_the_last_byte_that_is_not_zero() {
+        for end in [65, 66, 72, 1000, 1088, 1089, 5000].into_iter().chain(around_a_chunk()).chain([3 << 20]) {
+            let mut bytes = Draft::new().bytes;
+            bytes.resize(4 << 20, 0);
+            bytes[64] = 1;
+            bytes[end as usize - 1] = 1;
+            let (stop, beyond) = searched(&open(bytes));
+            assert_eq!((stop.unit, beyond.data_end), (64, end));
+        }
+        let mut bytes = Draft::new().bytes;
+        bytes.resize(4 << 20, 0);
+        let (stop, beyond) = searched(&open(bytes));
+        assert_eq!((stop.reason, beyond.data_end), (Reason::EndMark, 64));
+    }
+
+    #[test]
+    fn the_last_byte_of_data_is_where_a_look_at_each_finds_it() {
+        for len in [0, 1, 7, 1023, 1024, 1025, 2048, 2500] {
+            let mut bytes = vec![0; len];
+            assert_eq!(last_data(&bytes), None);
+            for at in 0..len {
+                bytes[at] = 1;
+                assert_eq!(last_data(&bytes), Some(at));
+                bytes[at] = 0;
+                bytes[at / 2] = 2;
+                assert_eq!(last_data(&bytes), Some(at / 2));
+                bytes[at / 2] = 0;
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_record_beyond_damage_is_whole_if_all_of_its_body_is() {
+        let mut draft = damaged_up_to(200);
+        let value = vec![7; 2 * CHUNK + 77];
+        let long = draft.push(PLAIN, Kind::Put, b"\0long", &value) as usize;
+        assert!(searched(&draft.copy()).1.whole_records);
+        for at in [long + RECORD_HEADER_LEN, long + CHUNK + 99, long + RECORD_HEADER_LEN + 4 + value.len()] {
+            draft.bytes[at] ^= 1;
+            assert!(!searched(&draft.copy()).1.whole_records, "a flipped bit at {at}");
+            draft.bytes[at] ^= 1;
+        }
+        draft.bytes.truncate(long + 2 * CHUNK);
+        assert!(!searched(&draft.copy()).1.whole_records);
+    }
+
+    #[test]
+    fn the_next_header_is_found_from_wherever_one_looks() {
+        let mut places: Vec<u64> = [4, 12, 28].map(|kilobytes| 64 + (kilobytes << 10)).to_vec();
+        places.extend([128, 3 << 20]);
+        for place in places {
+            for next in (place - 4 * ALIGNMENT..=place + ALIGNMENT).step_by(ALIGNMENT as usize) {
+                let mut draft = damaged_up_to(next);
+                let found = draft.put(PLAIN, "found");
+                let log = draft.copy();
+                for from in [64 + 1, 64 + ALIGNMENT, found - ALIGNMENT - 1, found - 1, found] {
+                    assert_eq!(next_header(&log, from, 0).unwrap(), Some(found), "from {from}");
+                }
+                assert_eq!(next_header(&log, 64, 0).unwrap(), Some(64));
+                assert_eq!(next_header(&log, found + 1, 0).unwrap(), None);
+                // Its index is 2.
+                assert_eq!(next_header(&log, found, 2).unwrap(), None);
+            }
+        }
     }
 }
