@@ -89,17 +89,29 @@ impl Engine {
         }
         // From here on this thread leads. If it cannot begin a turn, nobody else's work was touched.
         let outcomes = self.in_turn(&deadline, |turn| {
-            let (mut records, mut bytes) = (0, 0);
-            let requests = baton.take_work(|request| {
-                records += request.len() as u64;
-                bytes += request.log_bytes;
-                records <= MAX_GROUP_RECORDS && bytes <= GROUP_BYTES
-            });
+            let mut load = Load::default();
+            let requests = baton.take_work(|request| load.takes(request));
             Ok(turn.commit(&requests))
         })?;
         let own = baton.settle(outcomes).unwrap_or_else(|| Err(abandoned().into()));
         self.compact_if_due();
         own
+    }
+}
+
+/// What a group has taken so far.
+#[derive(Default)]
+struct Load {
+    records: u64,
+    bytes: u64,
+}
+
+impl Load {
+    /// Takes a request, if there is room for it.
+    fn takes(&mut self, request: &Request) -> bool {
+        self.records += request.len() as u64;
+        self.bytes += request.log_bytes;
+        self.records <= MAX_GROUP_RECORDS && self.bytes <= GROUP_BYTES
     }
 }
 
@@ -266,3 +278,25 @@ fn written(writes: &[(&[u8], Action<&[u8]>)], last_index: u64) -> Written {
 
 /// A group is one write, and Linux writes less than 2 GiB at once.
 const _: () = assert!(MAX_BATCH_BYTES + GROUP_BYTES < (1 << 31) - 4096);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_takes_requests_up_to_its_limits_and_none_beyond_them() {
+        let mut two = Request::default();
+        two.push(b"\0key", Action::Put(b"value"));
+        two.push(b"\0key", Action::Delete);
+        let mut by_records = Load { records: MAX_GROUP_RECORDS - 4, bytes: 0 };
+        assert_eq!([0; 3].map(|_| by_records.takes(&two)), [true, true, false]);
+        let mut by_bytes = Load { records: 0, bytes: GROUP_BYTES - 2 * two.log_bytes };
+        assert_eq!([0; 3].map(|_| by_bytes.takes(&two)), [true, true, false]);
+        // A caller waits for the bytes of others, but not for all that there may be.
+        let a_megabyte = vec![0; 1 << 20];
+        let mut large = Request::default();
+        large.push(b"\0key", Action::Put(&a_megabyte));
+        let mut load = Load::default();
+        assert_eq!((0..100).filter(|_| load.takes(&large)).count(), 7);
+    }
+}
