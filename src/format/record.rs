@@ -139,7 +139,8 @@ impl Flags {
     }
 
     fn encode(self) -> u8 {
-        (u8::from(self.synced) * FLAG_SYNCED) | (u8::from(self.more) * FLAG_MORE)
+        let bit = |set, flag| if set { flag } else { 0 };
+        bit(self.synced, FLAG_SYNCED) | bit(self.more, FLAG_MORE)
     }
 }
 
