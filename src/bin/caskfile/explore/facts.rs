@@ -55,13 +55,15 @@ fn verdict(path: &Path, inspection: &Inspection, table: &Table) -> (&'static str
     let report = match inspection.check() {
         Ok(report) => report,
         Err(Error::Damaged { report, .. }) => {
-            let ranges = plural(report.losses.iter().filter(|loss| !loss.torn).count() as u64, "range");
-            let says = format!(
-                "{} in {ranges} had been stored and cannot be read. The library refuses the file; salvage copies what the \
-                 replay shows",
-                readable_bytes(report.losses.iter().filter(|loss| !loss.torn).map(|loss| loss.end - loss.start).sum())
-            );
-            return ("damaged", says);
+            let lost: Vec<u64> =
+                report.losses.iter().filter(|loss| !loss.torn).map(|loss| loss.end - loss.start).collect();
+            let places = plural(lost.len() as u64, "place");
+            let what = match lost.iter().sum() {
+                0 => format!("what had been stored is missing in {places}"),
+                bytes => format!("{} in {places} had been stored and cannot be read", readable_bytes(bytes)),
+            };
+            let then = "The library refuses the file; salvage copies what the replay shows";
+            return ("damaged", format!("{what}. {then}"));
         }
         Err(error) => return ("unread", without_path(path, &error)),
     };
@@ -70,6 +72,7 @@ fn verdict(path: &Path, inspection: &Inspection, table: &Table) -> (&'static str
         return ("torn", format!("the last {bytes} are no whole record or batch: the next writer cuts them off"));
     }
     let notes = [
+        (table.ends_moved, "its last record says that it was compacted into another file"),
         (table.bytes_of(Class::EndMark) < 8, "its end mark is missing, or a part of it"),
         (report.cut_off, "it was made as a copy, and the mark that closes a copy is missing: it is an older moment's"),
     ];

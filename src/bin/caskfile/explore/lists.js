@@ -32,8 +32,9 @@ class PieceList {
         const second = element("div", "line small", place, element("span", "index", record ? "index " + record.index : sizeText(pieces.length(n))));
         if (record) {
             first.append(element("span", "fate", FATES.includes(pieces.className(n)) ? pieces.label(n) : ""));
-            second.append(element("span", "flags", flagsText(record.flags)), element("span", "broken", this.brokenText(n)));
+            second.append(element("span", "flags", flagsText(record.flags)));
         }
+        second.append(element("span", "broken", this.brokenText(n)));
         row.append(first, second);
     }
 
@@ -48,7 +49,9 @@ class PieceList {
 
     // The checksums that do not hold.
     brokenText(n) {
-        const checksums = [[HEADER_HOLDS, "✗ header_crc"], [BODY_HOLDS | BODY_UNKNOWN, "✗ body_crc"]];
+        const ofRecords = [[HEADER_HOLDS, "✗ header_crc"], [BODY_HOLDS | BODY_UNKNOWN, "✗ body_crc"]];
+        const ofTheFile = [[HEADER_HOLDS, "✗ crc"]];
+        const checksums = this.pieces.has(n, IS_RECORD) ? ofRecords : this.pieces.className(n) === "file_header" ? ofTheFile : [];
         return checksums.filter(([bits]) => !this.pieces.hasAny(n, bits)).map(([, text]) => text).join(" ");
     }
 }

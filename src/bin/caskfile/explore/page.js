@@ -50,6 +50,8 @@ class Page {
             button.addEventListener("click", () => this.choose(offset));
             places.append(button);
         }
+        const more = this.facts.unlisted_places;
+        places.append(more > 0 ? `and ${plural(more, "place")} more` : "");
     }
 
     wireReplay() {

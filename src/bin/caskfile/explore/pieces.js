@@ -13,7 +13,7 @@ const LABELS = new Map([
     ["end_mark", "end mark"],
     ["torn", "torn"],
     ["corrupt", "corrupt"],
-    ["unread", "not read"],
+    ["unread", "unread"],
     ["zeros", "zeros"],
     ["omitted", "not in this page"],
 ]);

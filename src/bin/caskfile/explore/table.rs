@@ -37,6 +37,8 @@ pub struct Table {
     bytes_omitted: u64,
     pub places: Vec<Place>,
     pub unlisted_places: u64,
+    /// The last record that counts is a `MOVED`.
+    pub ends_moved: bool,
     /// The last piece that was left out and not written yet: where it starts, and its records.
     omitted: Option<(u64, u32)>,
     /// Of a sample: the row of each key's put, if that is in the page.
@@ -156,6 +158,9 @@ impl Table {
 
     /// Notes what is out of order.
     fn note(&mut self, piece: &Piece) {
+        if let Some(record) = piece.record.as_ref().filter(|_| counts(piece)) {
+            self.ends_moved = record.kind_name() == Some("MOVED");
+        }
         let begins = is_broken(piece.class) && self.last_class != Some(piece.class);
         self.last_class = Some(piece.class);
         if !begins && piece.damage.is_none() {
