@@ -95,6 +95,22 @@ fn each_byte_of_a_damaged_file_has_one_owner() {
     assert!(Class::ALL.iter().all(|class| seen.contains_key(class)), "{seen:?}");
 }
 
+#[test]
+fn a_record_belongs_to_the_batch_that_it_goes_on_with_and_one_with_synced_to_none_before_it() {
+    let batches = |name: &str| -> Vec<_> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+        let records = pieces(&Inspection::open(path).unwrap()).into_iter().filter_map(|piece| piece.record);
+        records.map(|record| (record.offset, record.batch)).collect()
+    };
+    let alone = [(64, None), (88, None)];
+    let whole = [(120, Some(120)), (152, Some(120)), (184, Some(120)), (224, Some(120)), (256, None)];
+    assert_eq!(batches("batch.cask"), [&alone[..], &whole].concat());
+    // A group begins with the second one, so the first one's batch was never finished.
+    for name in ["batch-with-synced.cask", "batch-with-synced-of-an-unknown-kind.cask"] {
+        assert_eq!(batches(name)[3..5], [(152, Some(152)), (184, None)], "{name}");
+    }
+}
+
 /// The indexes of the records from a place on.
 fn indexes_from(inspection: &Inspection, start: u64) -> Vec<u64> {
     let records = inspection.pieces_from(start).filter_map(|piece| piece.unwrap().record);

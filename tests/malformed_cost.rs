@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use bytes::{Fields, FileBytes, record};
 use caskfile::disk::sim::SimDisk;
+use caskfile::inspect::Inspection;
 use caskfile::{Cask, Config, Durability, ReadMode, salvage_on, verify_on};
 use counted_memory::peak_during;
 use layout::{ALIGNMENT, DELETE, MARK, MORE, PUT, RECORD_HEADER_LEN, SYNCED, SYNCED_TO};
@@ -184,12 +185,16 @@ fn adversaries() -> Vec<(&'static str, Vec<u8>)> {
 type Act = fn(&SimDisk);
 
 /// What is done with a file, and what it may cost. Whether it succeeds is for other tests to say.
-const ACTS: [(&str, Budget, Act); 5] = [
+const ACTS: [(&str, Budget, Act); 6] = [
     ("opened for reading", OPENING, |disk| open(disk, &Config::new().read_only(true))),
     ("opened without a map", OPENING, |disk| open(disk, &Config::new().read_only(true).reads(ReadMode::Pread))),
     ("opened", OPENING, |disk| open(disk, &Config::new().durability(Durability::Os).create(false))),
     ("verified", SURVEY, |disk| drop(verify_on(disk, Path::new(STORE)))),
     ("salvaged", SURVEY, |disk| drop(salvage_on(disk, Path::new(STORE), Path::new("/rescued")))),
+    ("inspected", SURVEY, |disk| {
+        let inspection = Inspection::open_on(Arc::new(disk.process()), STORE);
+        inspection.into_iter().for_each(|inspection| inspection.pieces().for_each(drop));
+    }),
 ];
 
 fn open(disk: &SimDisk, config: &Config) {

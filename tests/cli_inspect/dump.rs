@@ -67,7 +67,9 @@ fn damage_stands_in_its_place_with_what_does_not_hold() {
     let classes: Vec<_> = shown.iter().map(|line| line["class"].as_str().unwrap()).collect();
     assert_eq!(classes, ["statement", "live", "live", "corrupt", "live", "corrupt", "statement"]);
     assert_eq!((&shown[3]["damage"], &shown[3]["body_holds"]), (&"body".into(), &false.into()));
-    assert_eq!((&shown[5]["damage"], &shown[5]["header_holds"]), (&"header".into(), &false.into()));
+    // Its lengths lead to the next record, so its body can be checked though its header is wrong.
+    let verdicts = ["damage", "header_holds", "body_holds"].map(|name| &shown[5][name]);
+    assert_eq!(verdicts, [&Value::from("header"), &false.into(), &true.into()]);
     for (name, class, damage) in [
         ("damaged-hole", "corrupt", "zeros"),
         ("torn-value", "torn", "body"),
