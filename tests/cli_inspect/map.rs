@@ -177,6 +177,34 @@ fn the_picture_has_no_keys_and_no_values_and_any_name_of_a_file() {
     shell.fails(8, &["map", name, "absent"]);
 }
 
+/// In the legend the names of two files stood one over the other.
+#[test]
+fn long_names_are_shortened_where_they_have_no_room_and_whole_in_the_title() {
+    let shell = Shell::new();
+    let name = format!("{}.cask", "long-".repeat(40));
+    shell.ok(&["put", &name, "k", "v"]);
+    shell.ok(&["put", "s", "k", "v"]);
+    let svg = shell.ok_text(&["map", &name, "s"]);
+    assert!(svg.contains(&format!("<title id=\"title\">What the bytes are of {name} and s</title>")));
+    let texts = svg.lines().filter(|line| line.starts_with("<text"));
+    let widest = texts.map(|line| line.split(['>', '<']).nth(2).unwrap().chars().count()).max();
+    assert_eq!(widest, Some(52), "what a column has room for");
+    assert!(svg.contains(">long-long-long-long…<"), "what the legend has room for");
+}
+
+#[test]
+fn the_picture_on_the_page_is_what_the_command_draws() {
+    let shell = Shell::new();
+    let names = ["every-kind", "damaged-twice"];
+    let paths = names.map(|name| golden::named(name).path.to_str().unwrap().to_owned());
+    let ran = shell.run(&["map", &paths[0], &paths[1]]);
+    assert_eq!(ran.code, Some(5), "{}", ran.stderr);
+    let [first, second] = names;
+    let page = include_str!("../../docs/CLI.md");
+    assert!(page.contains(&format!("`caskfile map tests/golden/{first}.cask tests/golden/{second}.cask`")));
+    assert_eq!(String::from_utf8(ran.stdout).unwrap(), include_str!("../../docs/map.svg"));
+}
+
 #[test]
 fn a_file_of_any_length_has_few_rows() {
     let shell = Shell::new();

@@ -197,7 +197,7 @@ impl Picture<'_> {
     }
 
     fn file(&mut self, file: &Drawn, left: f64) {
-        let name = escaped_xml(&file.name);
+        let name = escaped_xml(&shortened(&file.name, self.column));
         put!(
             self,
             "<text class=\"ink\" font-weight=\"bold\" x=\"{left}\" y=\"{}\">{name}</text>\n",
@@ -231,7 +231,7 @@ impl Picture<'_> {
         let (names, figures) = (MARGIN + 28.0, |number: usize| MARGIN + NAMES + (number + 1) as f64 * FIGURES);
         if self.files.len() > 1 {
             for (number, file) in self.files.iter().enumerate() {
-                let (x, name) = (figures(number), escaped_xml(&file.name));
+                let (x, name) = (figures(number), escaped_xml(&shortened(&file.name, FIGURES)));
                 put!(
                     self,
                     "<text class=\"ink\" font-weight=\"bold\" text-anchor=\"end\" x=\"{x}\" y=\"{top}\">{name}</text>\n"
@@ -357,6 +357,15 @@ impl Paths {
         }
         marks
     }
+}
+
+/// As much of a name as has room, in letters that are as wide as an m, mostly.
+fn shortened(name: &str, room: f64) -> String {
+    let most = (room / 10.0) as usize;
+    if name.chars().count() <= most {
+        return name.to_owned();
+    }
+    name.chars().take(most - 1).chain(['…']).collect()
 }
 
 fn escaped_xml(text: &str) -> String {
