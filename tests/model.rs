@@ -21,9 +21,9 @@ mod ops;
 mod player;
 
 use common::TempDir;
-use history::{History, Refusal, listed, predict};
+use history::{Call, History, Refusal, listed, predict};
 use ops::{Op, PREFIXES, Place, Setup, below};
-use player::{answer, ask, check_receipt, in_bucket, index_of, read_all, refusal, tell};
+use player::{answer, ask, check_receipt, copy, in_bucket, index_of, look_at_copy, read_all, refusal, tell};
 
 const HANDLES: usize = 3;
 
@@ -194,12 +194,21 @@ impl World {
         let Some(handle) = &self.handles[at] else { return Ok(()) };
         let call = self.history.call(op, || self.ground.bytes());
         let state = Arc::clone(self.history.last());
+        if let Call::Copy(copying) = call {
+            let (disk, store) = (self.ground.disk(), self.ground.path());
+            let to = store.with_file_name("copy");
+            copy(&handle.cask, copying, &*disk, &store, &to).map_err(|error| format!("{call:?}: {error}"))?;
+            let found = look_at_copy(Arc::clone(&disk), &to, self.history.highest_seen)?;
+            same(&found, &*state, "the copy")?;
+            return disk.remove(&to).map_err(|error| error.to_string());
+        }
         if call.is_read() {
             let said = ask(&handle.cask, &call).map_err(|error| format!("{call:?}: {error}"))?;
             return same(&said, &answer(&call, &state), "the answer");
         }
         let refused = refusal(&call, &state, handle.setup.read_only);
         let early = matches!(refused, Some(Refusal::ReadOnly | Refusal::PreviousNotSpecified));
+        let early = early || call == Call::Reopen && handle.setup.read_only;
         match (tell(&handle.cask, &call), &refused) {
             (Err(Error::LockTimeout { .. }), _) if locked_out && !early => Ok(()),
             (_, _) if locked_out && !early => Err(String::from("it wrote while another handle had the lock")),

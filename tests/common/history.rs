@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use caskfile::Error;
 
-use super::ops::{BUCKETS, Filler, KEYS, Op, PREFIXES, Part, Place, Previous, Value};
+use super::ops::{BUCKETS, Copying, Filler, KEYS, Op, PREFIXES, Part, Place, Previous, Value, Whole};
 
 /// A bucket, by its place in [`BUCKETS`], and a key in it.
 pub type Key = (usize, Vec<u8>);
@@ -35,8 +35,12 @@ pub enum Call {
     Buckets,
     Stats,
     Verify,
+    Whole(Whole),
+    Copy(Copying),
     Sync,
     Compact,
+    CompactUntil(u8),
+    Reopen,
     Put(Key, Bytes),
     Delete(Key),
     AtomicPut(Key, Bytes, Option<u64>),
@@ -70,7 +74,7 @@ impl Call {
     }
 
     pub fn is_read(&self) -> bool {
-        !self.commits() && !matches!(self, Call::Sync | Call::Compact)
+        !self.commits() && !matches!(self, Call::Sync | Call::Compact | Call::CompactUntil(_) | Call::Reopen)
     }
 }
 
@@ -223,8 +227,12 @@ impl History {
             Op::Buckets => Call::Buckets,
             Op::Stats => Call::Stats,
             Op::Verify => Call::Verify,
+            Op::Whole(whole) => Call::Whole(*whole),
+            Op::Copy(copying) => Call::Copy(*copying),
             Op::Sync => Call::Sync,
             Op::Compact => Call::Compact,
+            Op::CompactUntil(reports) => Call::CompactUntil(*reports),
+            Op::Reopen => Call::Reopen,
             Op::Put(place, value) => Call::Put(key(place), self.value(value, &log)),
             Op::Delete(place) => Call::Delete(key(place)),
             Op::AtomicPut(place, value, previous) => {

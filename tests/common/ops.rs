@@ -86,10 +86,36 @@ pub enum Op {
         bucket: usize,
         prefix: usize,
     },
+    /// Everything in the store, in one call.
+    Whole(Whole),
     Sync,
     Compact,
+    /// It is cancelled when it reports its progress once more than this often.
+    CompactUntil(u8),
+    /// A store of its own is made beside this one.
+    Copy(Copying),
+    /// The handle opens its file once more.
+    Reopen,
     Stats,
     Verify,
+}
+
+/// How everything in a store is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whole {
+    ByIndex,
+    ByBucket,
+    /// A backup to a stream, which is opened as a store.
+    Stream,
+}
+
+/// How a store is made from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copying {
+    Backup,
+    CompactTo,
+    /// Of a file that others have open, without their knowledge.
+    Salvage,
 }
 
 /// How a handle is opened.
@@ -224,11 +250,12 @@ impl Op {
         let place = Place::arbitrary(g);
         let bucket = place.bucket;
         let end = |g: &mut Gen| (!one_in(g, 3)).then(|| (below(g, KEYS.len()), bool::arbitrary(g)));
-        match below(g, 6) {
+        match below(g, 7) {
             0 | 1 => Op::Get { place, how: u8::arbitrary(g) },
             2 => Op::List { bucket, prefix: below(g, PREFIXES.len()), how: u8::arbitrary(g) },
             3 => Op::Range { bucket, from: end(g), to: end(g), how: u8::arbitrary(g) },
             4 => Op::Buckets,
+            5 => Op::Whole(*g.choose(&[Whole::ByIndex, Whole::ByBucket, Whole::Stream]).unwrap()),
             _ => Op::Stats,
         }
     }
@@ -236,11 +263,14 @@ impl Op {
 
 impl Arbitrary for Op {
     fn arbitrary(g: &mut Gen) -> Op {
-        match below(g, 16) {
+        match below(g, 18) {
             0 => Op::Sync,
             1 => Op::Compact,
             2 => Op::Verify,
-            3..=5 => Op::read(g),
+            3 => Op::Copy(*g.choose(&[Copying::Backup, Copying::CompactTo, Copying::Salvage]).unwrap()),
+            4 if bool::arbitrary(g) => Op::CompactUntil(below(g, 3) as u8),
+            4 => Op::Reopen,
+            5..=7 => Op::read(g),
             _ => Op::write(g),
         }
     }

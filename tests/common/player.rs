@@ -4,11 +4,15 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
 
-use caskfile::{Batch, Cask, Error, KvPair, Scan};
+use caskfile::disk::Disk;
+use caskfile::disk::sim::SimDisk;
+use caskfile::{Batch, Cask, Error, KvPair, Scan, salvage_on};
 
 use super::history::{BatchPart, Bytes, Call, Key, Pair, Refusal, State, listed, predict, ranged};
-use super::ops::BUCKETS;
+use super::ops::{BUCKETS, Copying, Setup, Whole};
 
 /// What a read says.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +21,8 @@ pub enum Answer {
     There(bool),
     Pairs(Vec<KvPair>),
     Names(Vec<Vec<u8>>),
+    /// With their buckets.
+    Whole(Vec<(Vec<u8>, KvPair)>),
     Keys(u64),
     Nothing,
 }
@@ -29,6 +35,8 @@ pub struct Receipt {
     /// Whether the call tells about an index.
     pub tells: bool,
     pub deleted: Option<u64>,
+    /// It was broken off, as it was meant to be.
+    pub cancelled: bool,
 }
 
 pub fn in_bucket(cask: &Cask, bucket: usize) -> Result<Cask, Error> {
@@ -67,6 +75,62 @@ fn from_both_ends(mut scan: Scan, how: u8) -> Result<Vec<KvPair>, Error> {
     assert_eq!(front.len(), expected, "a scan knows how many pairs it will return");
     Ok(front)
 }
+
+fn read_whole(cask: &Cask, whole: Whole) -> Result<Vec<(Vec<u8>, KvPair)>, Error> {
+    match whole {
+        Whole::ByIndex => cask.scan_by_index()?.collect(),
+        Whole::ByBucket => {
+            let mut all = Vec::new();
+            for bucket in cask.scan_buckets()? {
+                let (name, pairs) = bucket?;
+                for pair in pairs {
+                    all.push((name.clone(), pair?));
+                }
+            }
+            Ok(all)
+        }
+        Whole::Stream => {
+            let mut bytes = Vec::new();
+            let backup = cask.backup_to(&mut bytes)?;
+            assert_eq!(backup.bytes, bytes.len() as u64, "a backup says how long it is");
+            let elsewhere = SimDisk::new();
+            elsewhere.set_contents("/copy", bytes);
+            read_whole(&Cask::open_on(Arc::new(elsewhere), "/copy", &Setup::READER.config())?, Whole::ByBucket)
+        }
+    }
+}
+
+/// Makes a store of its own from another. Returns whether it must be what the other one was at one moment: salvage
+/// also brings what is left of writes that nobody was told of.
+pub fn copy(cask: &Cask, copying: Copying, disk: &dyn Disk, from: &Path, to: &Path) -> Result<bool, Error> {
+    match copying {
+        Copying::Backup => cask.backup(to).map(|_| true),
+        Copying::CompactTo => cask.compact_to(to).map(|_| true),
+        Copying::Salvage => salvage_on(disk, from, to).map(|report| report.losses.is_empty() && report.torn_bytes == 0),
+    }
+}
+
+/// What a copy holds, which is written to on the way: no index of its own may be one that the original, which has
+/// handed out `highest`, will soon have.
+pub fn look_at_copy(disk: Arc<dyn Disk>, path: &Path, highest: u64) -> Result<State, String> {
+    let told = |error: Error| format!("{}: {error}", path.display());
+    let reader = Cask::open_on(Arc::clone(&disk), path, &Setup::READER.config()).map_err(told)?;
+    let state = read_all(&reader).map_err(told)?;
+    let report = reader.verify().map_err(told)?;
+    if report.torn_bytes > 0 || report.cut_off || report.keys != state.len() as u64 {
+        return Err(format!("{}: {report:?}", path.display()));
+    }
+    let writer = Cask::open_on(disk, path, &Setup::DEFAULT.config()).map_err(told)?;
+    let first = writer.update("a", |_| b"of the copy's own".to_vec()).map_err(told)?.last_index;
+    if first < highest + FAR {
+        return Err(format!("{}: its first index of its own is {first}, and {highest} is known", path.display()));
+    }
+    writer.close().map_err(told)?;
+    Ok(state)
+}
+
+/// More writes than any test makes; much less than how far the indexes of a copy lie behind those of its original.
+const FAR: u64 = 1 << 40;
 
 /// Makes a call that reads.
 pub fn ask(cask: &Cask, call: &Call) -> Result<Answer, Error> {
@@ -109,6 +173,7 @@ pub fn ask(cask: &Cask, call: &Call) -> Result<Answer, Error> {
         Call::Buckets => cask.buckets().map(Answer::Names),
         Call::Stats => cask.stats().map(|stats| Answer::Keys(stats.keys)),
         Call::Verify => cask.verify().map(|verified| Answer::Keys(verified.keys)),
+        Call::Whole(whole) => read_whole(cask, *whole).map(Answer::Whole),
         _ => Ok(Answer::Nothing),
     }
 }
@@ -126,6 +191,16 @@ pub fn answer(call: &Call, state: &State) -> Answer {
             Answer::Names(names.into_iter().map(|bucket| BUCKETS[bucket].to_vec()).collect())
         }
         Call::Stats | Call::Verify => Answer::Keys(state.len() as u64),
+        Call::Whole(whole) => {
+            let named = |(key, pair): (&Key, &Pair)| {
+                (BUCKETS[key.0].to_vec(), KvPair::new(key.1.clone(), pair.value.to_vec(), pair.index))
+            };
+            let mut all: Vec<_> = state.iter().map(named).collect();
+            if *whole == Whole::ByIndex {
+                all.sort_by_key(|(_, pair)| pair.last_index);
+            }
+            Answer::Whole(all)
+        }
         _ => Answer::Nothing,
     }
 }
@@ -136,7 +211,7 @@ pub fn tell(cask: &Cask, call: &Call) -> Result<Receipt, Error> {
         |key: &Key, index: &Option<u64>| index.map(|index| KvPair::new(key.1.clone(), "not compared", index));
     let told = |pair: KvPair, key: &Key, value: &Bytes| {
         assert_eq!((&pair.key, &*pair.value), (&key.1, &**value), "the pair that a write returns is what it wrote");
-        Receipt { index: Some(pair.last_index), tells: true, deleted: None }
+        Receipt { index: Some(pair.last_index), tells: true, ..Receipt::default() }
     };
     Ok(match call {
         Call::Put(key, value) => {
@@ -170,7 +245,7 @@ pub fn tell(cask: &Cask, call: &Call) -> Result<Receipt, Error> {
                     BatchPart::ExpectAbsent(key) => batch.expect_absent(&key.1),
                 };
             }
-            Receipt { index: cask.write(&batch)?, tells: true, deleted: None }
+            Receipt { index: cask.write(&batch)?, tells: true, ..Receipt::default() }
         }
         Call::DeletePrefix(bucket, prefix) => {
             Receipt { deleted: Some(in_bucket(cask, *bucket)?.delete_prefix(prefix)?), ..Receipt::default() }
@@ -181,6 +256,26 @@ pub fn tell(cask: &Cask, call: &Call) -> Result<Receipt, Error> {
         }
         Call::Compact => {
             cask.compact()?;
+            Receipt::default()
+        }
+        Call::CompactUntil(reports) => {
+            let mut left = *reports;
+            let watch = |_| match left.checked_sub(1) {
+                Some(less) => {
+                    left = less;
+                    ControlFlow::Continue(())
+                }
+                None => ControlFlow::Break(()),
+            };
+            let cancelled = match cask.compact_with(watch) {
+                Ok(_) => false,
+                Err(Error::CompactionCancelled { .. }) => true,
+                Err(error) => return Err(error),
+            };
+            Receipt { cancelled, ..Receipt::default() }
+        }
+        Call::Reopen => {
+            cask.reopen()?;
             Receipt::default()
         }
         _ => Receipt::default(),
@@ -211,7 +306,7 @@ pub fn check_receipt(receipt: &Receipt, changes: usize, last_put: Option<u64>, b
 pub fn refusal(call: &Call, state: &State, read_only: bool) -> Option<Refusal> {
     match call {
         Call::AtomicDelete(_, None) => Some(Refusal::PreviousNotSpecified),
-        _ if call.is_read() => None,
+        _ if call.is_read() || *call == Call::Reopen => None,
         _ if read_only => Some(Refusal::ReadOnly),
         _ => predict(call, state).err(),
     }

@@ -5,20 +5,24 @@
 //! of its own ([`recover`]): it must open, hold a state that the history allows, and work. In those lives, too, the
 //! power may be cut.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use caskfile::disk::Disk;
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use caskfile::{Cask, Error};
 
 use crate::dice::Dice;
 use crate::history::{Call, History, Key, Refusal, State, difference, predict};
-use crate::ops::{Filler, Kept, Op, Part, Place, Previous, Setup, Value};
+use crate::ops::{Copying, Filler, Kept, Op, Part, Place, Previous, Setup, Value};
 use crate::plan::{Act, Calls, Failure, HANDLES, Move, Step};
-use crate::player::{Answer, answer, ask, check_receipt, index_of, read_all, refusal, tell};
+use crate::player::{Answer, answer, ask, check_receipt, copy, index_of, look_at_copy, read_all, refusal, tell};
 
 pub const STORE: &str = "/store";
+
+/// How the names of copies begin.
+const COPY: &str = "/copy-";
 
 /// The shortest file that can be a store: its header and an end mark.
 const SHORTEST: usize = 72;
@@ -81,6 +85,17 @@ struct Handle {
     sticky: bool,
 }
 
+/// The copy that a handle has made last, under a name of its own.
+#[derive(Debug, Clone, Default)]
+struct Copied {
+    /// What it holds, if it is there.
+    state: Option<Arc<State>>,
+    /// It is there, and a power cut does not take it away.
+    certain: bool,
+    /// One is being made, and this was the newest state when that began.
+    under_way: Option<(Copying, usize)>,
+}
+
 /// A call that has begun and not returned.
 #[derive(Clone)]
 struct Pending {
@@ -95,6 +110,7 @@ struct World {
     /// The calls under way, the outer one first.
     pending: Vec<Pending>,
     handles: [Option<Handle>; HANDLES],
+    copies: [Copied; HANDLES],
     /// Where the store is to be, an empty file was to begin with.
     began_empty: bool,
     /// That there is a store was acknowledged.
@@ -119,10 +135,67 @@ impl World {
         self.history.durable_up_to(upto);
     }
 
+    /// Whether a copy is what it may be: what it was when it was made, or a moment of the time in which it is made.
+    fn fits_copy(&self, at: usize, found: &State) -> Outcome {
+        let Copied { state, under_way, .. } = &self.copies[at];
+        let Some((copying, from)) = *under_way else {
+            let expected = state.as_ref().ok_or_else(|| String::from("a copy that nobody has made"))?;
+            return if found == &**expected { Ok(()) } else { Err(difference(found, expected)) };
+        };
+        // With what nobody has seen yet, if it has that.
+        let mut history = self.history.clone();
+        history.durable = from;
+        let told = history.find(found, self.unseen()).map(drop);
+        let moments = (from..=self.history.len()).map(|moment| self.history.state(moment));
+        match copying {
+            Copying::Salvage => told.or_else(|error| {
+                if moments.into_iter().any(|moment| is_salvaged_from(moment, found)) { Ok(()) } else { Err(error) }
+            }),
+            Copying::Backup | Copying::CompactTo => told,
+        }
+    }
+
+    /// Looks whether a copy is there, which must then be complete, and what it may be. It is looked at on a disk of its
+    /// own, so that this one stays as it is.
+    fn take_stock_of_copy(&mut self, at: usize) -> Result<bool, String> {
+        let (path, elsewhere) = (copy_path(at), self.disk.fork());
+        let state = if elsewhere.contents(&path).is_some() {
+            let found = look_at_copy(Arc::new(elsewhere), &path, self.history.highest_seen)?;
+            self.fits_copy(at, &found).map_err(|error| format!("{}: {error}", path.display()))?;
+            Some(Arc::new(found))
+        } else if self.copies[at].certain {
+            return Err(format!("{} is gone", path.display()));
+        } else {
+            None
+        };
+        let there = state.is_some();
+        self.copies[at] = Copied { state, ..Copied::default() };
+        Ok(there)
+    }
+
+    /// The power has been cut: what is there of copies is there to stay.
+    fn take_stock_of_copies(&mut self) -> Outcome {
+        for at in 0..HANDLES {
+            self.copies[at].certain = self.take_stock_of_copy(at)?;
+        }
+        Ok(())
+    }
+
     /// The call that may have written something that nobody has seen.
     fn unseen(&self) -> Option<&Call> {
         self.pending.last().filter(|pending| pending.seen.is_none()).map(|pending| &pending.call)
     }
+}
+
+/// Whether it is a state with some of what was written later: whole records of writes that nobody was told of.
+fn is_salvaged_from(state: &State, found: &State) -> bool {
+    let highest = state.values().map(|pair| pair.index).max().unwrap_or(0);
+    found.iter().all(|(key, pair)| state.get(key) == Some(pair) || pair.index > highest)
+}
+
+/// Where a handle makes its copies.
+fn copy_path(at: usize) -> PathBuf {
+    format!("{COPY}{at}").into()
 }
 
 impl Life {
@@ -134,6 +207,7 @@ impl Life {
             history: History::default(),
             pending: Vec::new(),
             handles: [const { None }; HANDLES],
+            copies: Default::default(),
             created: false,
             weather: Weather::CALM,
             dice,
@@ -238,6 +312,7 @@ impl Life {
             history: world.history.clone(),
             pending: world.pending.last().filter(|pending| pending.seen.is_none()).cloned().into_iter().collect(),
             handles: [const { None }; HANDLES],
+            copies: world.copies.clone(),
             weather: world.weather.after(),
             dice: dice.clone(),
             failure: None,
@@ -294,6 +369,9 @@ impl Life {
             Err(Error::LockTimeout { .. }) if self.is_locked(at) => {
                 self.forget_pending();
                 Ok(())
+            }
+            Err(error @ Error::Poisoned { .. }) if act.act == Act::Call(Op::Reopen) && !self.world().troubled => {
+                Err(format!("it cannot be reopened: {error}"))
             }
             Err(Error::Poisoned { .. }) if self.may_be_poisoned(at) => self.observe(false),
             Err(Error::Io { source, .. }) if self.finds_nothing(act, &source) => Ok(()),
@@ -407,6 +485,9 @@ impl Life {
                 world.pending.push(Pending { call: call.clone(), seen: None });
             }
         }
+        if let Call::Copy(copying) = call {
+            return self.copy(at, &cask, copying, from);
+        }
         if call.is_read() {
             return match ask(&cask, &call) {
                 Ok(said) => self.check_answer(&call, &said, from).map(Ok),
@@ -422,7 +503,9 @@ impl Life {
         let mut world = self.world();
         let world = &mut *world;
         let receipt = match told {
-            Ok(receipt) if poisoned => return Err(format!("{receipt:?} from a poisoned handle")),
+            Ok(receipt) if poisoned && call != Call::Reopen => {
+                return Err(format!("{receipt:?} from a poisoned handle"));
+            }
             Ok(receipt) => receipt,
             Err(error) => {
                 let Some(refused) = Refusal::of(&error) else { return Ok(Err(error)) };
@@ -450,11 +533,60 @@ impl Life {
         if let Some(handle) = world.handles[at].as_mut().filter(|_| position > from) {
             handle.wrote = position;
         }
+        if call == Call::Reopen {
+            let troubled = world.troubled;
+            if let Some(handle) = &mut world.handles[at] {
+                // What it wrote before it failed is nobody's promise any more.
+                let wrote = if handle.poisoned || handle.troubled { 0 } else { handle.wrote };
+                *handle =
+                    Handle { cask, setup, disk: handle.disk.clone(), wrote, troubled, poisoned: false, sticky: false };
+            }
+        }
+        if receipt.cancelled && !world.disturbed {
+            let leftover = |path: &PathBuf| path.to_string_lossy().starts_with("/store.tmp-");
+            if let Some(path) = world.disk.paths().into_iter().find(leftover) {
+                return Err(format!("{} was left by a compaction that was cancelled", path.display()));
+            }
+        }
         let acknowledges = setup.durability == Kept::Sync && call.commits();
-        if acknowledges || matches!(call, Call::Sync | Call::Compact) {
+        let compacted = matches!(call, Call::Compact | Call::CompactUntil(_)) && !receipt.cancelled;
+        if acknowledges || compacted || call == Call::Sync {
             world.acknowledge(position);
         }
         Ok(Ok(()))
+    }
+
+    /// Makes a copy in place of the one that the handle has made before.
+    fn copy(&self, at: usize, cask: &Cask, copying: Copying, from: usize) -> Result<Result<(), Error>, String> {
+        let (to, process) = (copy_path(at), self.process());
+        if process.contents(&to).is_some() {
+            self.world().copies[at].certain = false;
+            process.remove(&to).and_then(|()| process.sync_dir(Path::new("/"))).map_err(|error| error.to_string())?;
+        }
+        let disk = {
+            let mut world = self.world();
+            world.copies[at] = Copied { under_way: Some((copying, from)), ..Copied::default() };
+            world.handles[at].as_ref().map_or_else(|| world.disk.process(), |handle| handle.disk.clone())
+        };
+        let told = copy(cask, copying, &disk, Path::new(STORE), &to);
+        let of_one_moment = *told.as_ref().unwrap_or(&false);
+        if of_one_moment {
+            self.world().copies[at].under_way = Some((Copying::Backup, from));
+        }
+        if self.world().unseen().is_some() {
+            self.observe(true)?;
+        }
+        let found = self.world().take_stock_of_copy(at).map_err(|error| format!("{copying:?}: {error}"))?;
+        let mut world = self.world();
+        if let (Ok(_), false) = (&told, found) {
+            return Err(format!("{copying:?}: there is no copy"));
+        }
+        world.copies[at].certain = told.is_ok();
+        let leftover = |path: &PathBuf| path.to_string_lossy().starts_with(&format!("{}.tmp-", to.display()));
+        if let Some(path) = world.disk.paths().into_iter().find(leftover).filter(|_| !world.disturbed) {
+            return Err(format!("{copying:?}: {} was left behind", path.display()));
+        }
+        Ok(told.map(drop))
     }
 
     /// A read may have seen any state that there was while it was under way.
@@ -658,6 +790,7 @@ impl Life {
         old.cut();
         drop(handles);
         self.watch();
+        self.world().take_stock_of_copies()?;
         self.take_stock(Setup::DEFAULT)
     }
 
@@ -722,6 +855,7 @@ fn recover(life: &Life, mut dice: Dice) -> Outcome {
         _ if !there && life.world().created => return Err(String::from("the store is gone")),
         _ => {}
     }
+    life.world().take_stock_of_copies()?;
     // A reader sees what a writer will find, and changes nothing.
     let mut reader = None;
     if there && dice.one_in(3) {
@@ -740,7 +874,8 @@ fn recover(life: &Life, mut dice: Dice) -> Outcome {
     life.check()?;
     outcome.map_err(|error| format!("{setup:?}: {error}"))?;
     // Whatever the durability was: closing has made it durable, and left nothing behind.
-    let stray = |path: &&Path| *path != Path::new(STORE) && !path.to_string_lossy().contains(".torn-");
+    let expected = |name: &str| name == STORE || name.contains(".torn-") || name.starts_with(COPY);
+    let stray = |path: &&Path| !expected(&path.to_string_lossy());
     if let Some(path) = disk.paths().iter().map(|path| path.as_path()).find(stray) {
         return Err(format!("{} was left behind", path.display()));
     }
@@ -771,12 +906,16 @@ fn use_it(life: &Life, reader: &Option<Cask>, dice: &mut Dice) -> Outcome {
     drop(cask);
     let value = Value { len: 8 + dice.below(40) as u32, filler: dice.choose(&[Filler::Noise, Filler::Zeros]) };
     let place = Place { bucket: 0, key: dice.below(4) as usize };
-    let ops = match dice.below(8) {
+    let ops = match dice.below(10) {
         0 => vec![Op::Compact, Op::Put(place, value)],
         1 => vec![Op::Write(vec![Part::Put(place, value), Part::Delete(Place { bucket: 0, key: 1 })])],
         2 => vec![Op::AtomicPut(place, value, Previous::Current)],
         3 => vec![Op::Put(place, value), Op::Sync],
         4 => vec![],
+        5 => {
+            vec![Op::Put(place, value), Op::Copy(dice.choose(&[Copying::Backup, Copying::CompactTo, Copying::Salvage]))]
+        }
+        6 => vec![Op::CompactUntil(0), Op::Reopen, Op::Put(place, value)],
         _ => vec![Op::Put(place, value)],
     };
     for op in ops {
