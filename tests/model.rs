@@ -197,9 +197,11 @@ impl World {
         if let Call::Copy(copying) = call {
             let (disk, store) = (self.ground.disk(), self.ground.path());
             let to = store.with_file_name("copy");
-            copy(&handle.cask, copying, &*disk, &store, &to).map_err(|error| format!("{call:?}: {error}"))?;
+            let made = copy(&handle.cask, copying, &*disk, &store, &to);
+            let made = made.map_err(|error| format!("{call:?}: {error}"))?;
             let found = look_at_copy(Arc::clone(&disk), &to, self.history.highest_seen)?;
             same(&found, &*state, "the copy")?;
+            same(&(made.keys, made.of_one_moment), &(found.len() as u64, true), "what is said of the copy")?;
             return disk.remove(&to).map_err(|error| error.to_string());
         }
         if call.is_read() {

@@ -100,14 +100,27 @@ fn read_whole(cask: &Cask, whole: Whole) -> Result<Vec<(Vec<u8>, KvPair)>, Error
     }
 }
 
-/// Makes a store of its own from another. Returns whether it must be what the other one was at one moment: salvage
-/// also brings what is left of writes that nobody was told of.
-pub fn copy(cask: &Cask, copying: Copying, disk: &dyn Disk, from: &Path, to: &Path) -> Result<bool, Error> {
-    match copying {
-        Copying::Backup => cask.backup(to).map(|_| true),
-        Copying::CompactTo => cask.compact_to(to).map(|_| true),
-        Copying::Salvage => salvage_on(disk, from, to).map(|report| report.losses.is_empty() && report.torn_bytes == 0),
-    }
+/// What is said of a copy that was made.
+#[derive(Debug, Clone, Copy)]
+pub struct Made {
+    pub keys: u64,
+    /// It must be what the original was at one moment: salvage also brings what is left of writes that nobody was told
+    /// of.
+    pub of_one_moment: bool,
+}
+
+/// Makes a store of its own from another.
+pub fn copy(cask: &Cask, copying: Copying, disk: &dyn Disk, from: &Path, to: &Path) -> Result<Made, Error> {
+    let backup = match copying {
+        Copying::Backup => cask.backup(to)?,
+        Copying::CompactTo => cask.compact_to(to)?,
+        Copying::Salvage => {
+            let report = salvage_on(disk, from, to)?;
+            let of_one_moment = report.losses.is_empty() && report.torn_bytes == 0;
+            return Ok(Made { keys: report.keys, of_one_moment });
+        }
+    };
+    Ok(Made { keys: backup.keys, of_one_moment: true })
 }
 
 /// What a copy holds, which is written to on the way: no index of its own may be one that the original, which has

@@ -569,17 +569,17 @@ impl Life {
             world.handles[at].as_ref().map_or_else(|| world.disk.process(), |handle| handle.disk.clone())
         };
         let told = copy(cask, copying, &disk, Path::new(STORE), &to);
-        let of_one_moment = *told.as_ref().unwrap_or(&false);
-        if of_one_moment {
+        if told.as_ref().is_ok_and(|made| made.of_one_moment) {
             self.world().copies[at].under_way = Some((Copying::Backup, from));
         }
         if self.world().unseen().is_some() {
             self.observe(true)?;
         }
-        let found = self.world().take_stock_of_copy(at).map_err(|error| format!("{copying:?}: {error}"))?;
+        self.world().take_stock_of_copy(at).map_err(|error| format!("{copying:?}: {error}"))?;
         let mut world = self.world();
-        if let (Ok(_), false) = (&told, found) {
-            return Err(format!("{copying:?}: there is no copy"));
+        let keys = world.copies[at].state.as_ref().map(|state| state.len() as u64);
+        if let Some(made) = told.as_ref().ok().filter(|made| Some(made.keys) != keys) {
+            return Err(format!("{copying:?}: {made:?}, and the copy has {keys:?} keys"));
         }
         world.copies[at].certain = told.is_ok();
         let leftover = |path: &PathBuf| path.to_string_lossy().starts_with(&format!("{}.tmp-", to.display()));
