@@ -42,6 +42,7 @@ mod reader;
 mod seal;
 
 use std::fmt::Display;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anatomy::{FILE_HEADER, specimens_of};
 use check::check;
@@ -60,6 +61,21 @@ const LARGE: usize = 64 << 10;
 fn originals(len: usize) -> [Original; 2] {
     let (crashed, closed) = specimens_of(len);
     [crashed, closed].map(Original::new)
+}
+
+/// How many files were tried, by all tests that are run.
+static FILES: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a file that is about to be tried, and says now and then how many there were, the last time at a test's end.
+fn count_file() {
+    struct Count;
+    impl Drop for Count {
+        fn drop(&mut self) {
+            println!("files up to now: {}", FILES.load(Ordering::Relaxed));
+        }
+    }
+    thread_local!(static COUNT: Count = const { Count });
+    COUNT.with(|_| FILES.fetch_add(1, Ordering::Relaxed));
 }
 
 /// Every case, or one in so many of them. They are chosen by a prime number so that all bits of a byte get their turn.
@@ -212,6 +228,7 @@ fn agree(file: &[u8], what: &dyn Display) -> Verdict {
 
 /// As [`agree`]; then a store that opens is lived with.
 fn agree_and_live_on(file: &[u8], what: &dyn Display) -> Verdict {
+    count_file();
     let verdict = agree(file, what);
     if let Verdict::Store(contents) = &verdict {
         live_on(file, Contents::clone(contents));

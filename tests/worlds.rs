@@ -3,7 +3,8 @@
 //!
 //! A small part of the worlds is tried unless `CASKFILE_WORLDS` says which: `all`, or `from..to` by their numbers. They
 //! are tried in the order of their numbers, and how far the run has come is printed, so that a long one can be
-//! interrupted and gone on with. `CASKFILE_THREADS` says how many threads share the work.
+//! interrupted and gone on with; after `CASKFILE_WORLDS_SECONDS` it ends by itself. `CASKFILE_THREADS` says how many
+//! threads share the work.
 
 #[path = "worlds/history.rs"]
 mod history;
@@ -72,12 +73,17 @@ fn every_small_world_survives_every_power_cut() {
     keep_memory();
     let Chosen { from, to, step } = Chosen::from_environment();
     let (seen, started) = (Arc::<Seen>::default(), Instant::now());
+    let seconds: Option<u64> =
+        std::env::var("CASKFILE_WORLDS_SECONDS").ok().map(|text| text.parse().expect("CASKFILE_WORLDS_SECONDS"));
     let next = AtomicU64::new(from);
     let failure = Mutex::new(None);
     std::thread::scope(|scope| {
         for _ in 0..threads() {
             scope.spawn(|| {
                 loop {
+                    if seconds.is_some_and(|seconds| started.elapsed().as_secs() >= seconds) {
+                        return;
+                    }
                     let number = next.fetch_add(step, Ordering::Relaxed);
                     if number >= to || failure.lock().is_ok_and(|failure| failure.is_some()) {
                         return;
@@ -92,6 +98,8 @@ fn every_small_world_survives_every_power_cut() {
             });
         }
     });
+    // Each world before this one was tried to its end.
+    let to = next.load(Ordering::Relaxed).min(to);
     let load = |counts: &[AtomicU64]| counts.iter().map(|count| count.load(Ordering::Relaxed)).collect::<Vec<_>>();
     println!(
         "small worlds {from}..{to} by {step}: {} simulated power cuts tried ({:?} by how many came before), at {:?} \

@@ -23,6 +23,7 @@ pub fn pairs(cask: &Cask) -> Result<Pairs> {
 /// What becomes of a file that has these bytes instead of the original's must be what follows from those: right pairs
 /// or a typed error, for a reader and for a writer, and never a change to a file that is refused.
 pub fn check(place: &dyn Place, original: &Original, damaged: &[u8], what: &dyn Display) {
+    crate::count_file();
     place.lay_out(damaged);
     let expected = original.expected(damaged);
     let config = Config::new().durability(Durability::Os);
