@@ -20,7 +20,13 @@ const ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
 
 function caskfile(...words) {
     const { input, ...options } = typeof words.at(-1) === "object" ? words.pop() : {};
-    return execFileSync(CASKFILE, words, { encoding: "utf8", maxBuffer: 1 << 28, stdio: ["pipe", "pipe", "pipe"], input, ...options });
+    return execFileSync(CASKFILE, words, {
+        encoding: "utf8",
+        maxBuffer: 1 << 28,
+        stdio: ["pipe", "pipe", "pipe"],
+        input,
+        ...options,
+    });
 }
 
 // A directory of its own, gone at the end of the test.
@@ -46,7 +52,9 @@ class Browser {
         const pages = fs.mkdtempSync(path.join(os.tmpdir(), "caskfile-page-"));
         const file = path.join(pages, "page.html");
         // Damage, and a later version, end with exit codes of their own when the page was written.
-        const { status, stderr } = spawnSync(CASKFILE, ["explore", store, "-o", file, ...options], { encoding: "utf8" });
+        const { status, stderr } = spawnSync(CASKFILE, ["explore", store, "-o", file, ...options], {
+            encoding: "utf8",
+        });
         assert.ok([0, 5, 6].includes(status) && fs.existsSync(file), stderr);
         const tab = await this.chromium.newPage();
         const told = [];
@@ -54,7 +62,10 @@ class Browser {
         tab.on("console", (message) => told.push(`${message.type()}: ${message.text()}`));
         tab.on("pageerror", (error) => told.push(error.stack));
         tab.on("dialog", (dialog) => told.push(`dialog: ${dialog.message()}`));
-        tab.on("request", (request) => [address, "data:,"].includes(request.url()) || told.push("asked for " + request.url()));
+        tab.on(
+            "request",
+            (request) => [address, "data:,"].includes(request.url()) || told.push("asked for " + request.url()),
+        );
         await tab.setViewport(viewport);
         await tab.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
         await tab.goto(address);
@@ -84,8 +95,20 @@ class View {
             const collect = () => {
                 for (const row of scroller.querySelectorAll(".row")) {
                     const cell = (name) => row.querySelector("." + name)?.textContent ?? null;
-                    const cells = { bucket: cell("bucket"), key: cell("key"), value: cell("value"), what: cell("what"), index: cell("index"), place: cell("place"), fate: cell("fate") };
-                    found.set(Number(row.dataset.row), { ...cells, isChosen: row.getAttribute("aria-selected") === "true", isLater: row.classList.contains("is-later") });
+                    const cells = {
+                        bucket: cell("bucket"),
+                        key: cell("key"),
+                        value: cell("value"),
+                        what: cell("what"),
+                        index: cell("index"),
+                        place: cell("place"),
+                        fate: cell("fate"),
+                    };
+                    found.set(Number(row.dataset.row), {
+                        ...cells,
+                        isChosen: row.getAttribute("aria-selected") === "true",
+                        isLater: row.classList.contains("is-later"),
+                    });
                 }
             };
             const before = scroller.scrollTop;
@@ -103,7 +126,12 @@ class View {
     // The key space as the page shows it, in the form of the golden files' pairs.
     async keySpace() {
         const rows = await this.rows("keys");
-        return rows.map(({ bucket, key, value, index }) => ({ bucket: bucket ?? "", key, value, last_index: index.replace("last_index ", "") }));
+        return rows.map(({ bucket, key, value, index }) => ({
+            bucket: bucket ?? "",
+            key,
+            value,
+            last_index: index.replace("last_index ", ""),
+        }));
     }
 
     async chosenRecord() {
@@ -113,13 +141,19 @@ class View {
     // The offset of the byte that the hex pane has chosen, and of all those that it has set off.
     hex() {
         return this.tab.$eval("#hex", (pane) => {
-            const offsets = (selector) => [...new Set(Array.from(pane.querySelectorAll(`.hex-bytes ${selector}`), (cell) => Number(cell.dataset.offset)))];
+            const offsets = (selector) => [
+                ...new Set(
+                    Array.from(pane.querySelectorAll(`.hex-bytes ${selector}`), (cell) => Number(cell.dataset.offset)),
+                ),
+            ];
             return { chosen: offsets(".is-chosen")[0], marked: offsets(".is-marked") };
         });
     }
 
     fields() {
-        return this.tab.$$eval("#detail tbody tr", (rows) => Object.fromEntries(rows.map((row) => [row.cells[0].textContent, row.cells[3].textContent])));
+        return this.tab.$$eval("#detail tbody tr", (rows) =>
+            Object.fromEntries(rows.map((row) => [row.cells[0].textContent, row.cells[3].textContent])),
+        );
     }
 
     // Clicks the row of a list, which must be in sight.

@@ -29,7 +29,8 @@ function goldenFile(name) {
 
 // A pair of the golden files or the Python reader as the key space has it.
 function shown(pair) {
-    const field = (name) => cut(name, name + "_hex" in pair ? Buffer.from(pair[name + "_hex"], "hex") : Buffer.from(pair[name]));
+    const field = (name) =>
+        cut(name, name + "_hex" in pair ? Buffer.from(pair[name + "_hex"], "hex") : Buffer.from(pair[name]));
     return { bucket: field("bucket"), key: field("key"), value: field("value"), last_index: pair.last_index };
 }
 
@@ -41,10 +42,17 @@ function cut(name, bytes) {
 function escaped(bytes) {
     const isText = Buffer.from(bytes.toString("utf8")).equals(bytes);
     if (!isText) {
-        return Array.from(bytes, (byte) => (byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : "\\x" + byte.toString(16).padStart(2, "0"))).join("");
+        return Array.from(bytes, (byte) =>
+            byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : "\\x" + byte.toString(16).padStart(2, "0"),
+        ).join("");
     }
     const escape = { "\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r" };
-    return bytes.toString("utf8").replace(/[\\\u0000-\u001f\u007f]/g, (found) => escape[found] ?? "\\x" + found.charCodeAt(0).toString(16).padStart(2, "0"));
+    return bytes
+        .toString("utf8")
+        .replace(
+            /[\\\u0000-\u001f\u007f]/g,
+            (found) => escape[found] ?? "\\x" + found.charCodeAt(0).toString(16).padStart(2, "0"),
+        );
 }
 
 // What the Python reader says of a file.
@@ -66,7 +74,7 @@ function spawn(command, words) {
     }
 }
 
-// The key space after each record of a store that the Python reader can read: keys as text, and the indexes of their puts.
+// The key space after each record of a store that the Python reader can read: the indexes of the puts that count.
 function moments(file) {
     const now = new Map();
     const found = [[]];

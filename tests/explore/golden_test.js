@@ -15,8 +15,14 @@ test("every readable golden file ends with the pairs that are written beside it,
         const view = await browser.open(file);
         assert.deepEqual(await view.keySpace(), told.pairs.map(shown), name);
         assert.equal(await view.text("#verdict strong"), told.verdict.split(",")[0], name);
-        const records = (await view.rows("records")).filter(({ fate }) => fate !== null && !["torn", "unread"].includes(fate));
-        assert.deepEqual(records.map(({ place, index }) => [Number(place), index]), told.records.map(({ offset, index }) => [offset, "index " + index]), name);
+        const records = (await view.rows("records")).filter(
+            ({ fate }) => fate !== null && !["torn", "unread"].includes(fate),
+        );
+        assert.deepEqual(
+            records.map(({ place, index }) => [Number(place), index]),
+            told.records.map(({ offset, index }) => [offset, "index " + index]),
+            name,
+        );
         assert.deepEqual(view.told, [], name);
         await view.close();
     }
@@ -24,14 +30,22 @@ test("every readable golden file ends with the pairs that are written beside it,
 
 test("of every damaged golden file the last moment has what salvage copies, and a button leads to each damaged place", async (t) => {
     const made = directory(t);
-    const damaged = goldenFiles().filter(({ told, name }) => told.verdict === "Corrupt" && name !== "base-index-beyond.cask");
+    const damaged = goldenFiles().filter(
+        ({ told, name }) => told.verdict === "Corrupt" && name !== "base-index-beyond.cask",
+    );
     assert.ok(damaged.length > 8);
     for (const { name, file, told } of damaged) {
         const view = await browser.open(file);
         assert.deepEqual(await view.keySpace(), salvaged(file, made), name);
         assert.equal(await view.text("#verdict strong"), "damaged", name);
         for (const [start] of told.damage ?? [[0, 64]]) {
-            const button = await view.tab.evaluateHandle((text) => [...document.querySelectorAll("#places button")].find((button) => button.textContent.startsWith(text)), `0x${start.toString(16)} `);
+            const button = await view.tab.evaluateHandle(
+                (text) =>
+                    [...document.querySelectorAll("#places button")].find((button) =>
+                        button.textContent.startsWith(text),
+                    ),
+                `0x${start.toString(16)} `,
+            );
             await button.click();
             assert.equal((await view.hex()).chosen, start, name);
         }
@@ -51,7 +65,16 @@ test("files that this version cannot read are shown up to where it can", async (
 });
 
 test("step by step, forwards and backwards, the keys are those that the second reader has there", async () => {
-    for (const name of ["example", "every-kind", "batch", "deleted", "alternating", "batch-unfinished", "torn", "moved"]) {
+    for (const name of [
+        "example",
+        "every-kind",
+        "batch",
+        "deleted",
+        "alternating",
+        "batch-unfinished",
+        "torn",
+        "moved",
+    ]) {
         const { file } = goldenFile(name);
         const expected = moments(file);
         const view = await browser.open(file);

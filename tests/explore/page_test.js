@@ -35,7 +35,13 @@ test("a record that is clicked is shown in the hex pane, in the table of fields 
     const fields = await view.fields();
     assert.deepEqual([fields.key, fields.value, fields.index, fields.flags], ["b", "22", "1,048,579", "SYNCED MORE"]);
     assert.deepEqual([fields.header_crc, fields.body_crc], ["✓ holds", "✓ holds"]);
-    assert.deepEqual((await view.rows("keys")).map(({ key, isChosen }) => [key, isChosen]), [["b", true], ["c", false]]);
+    assert.deepEqual(
+        (await view.rows("keys")).map(({ key, isChosen }) => [key, isChosen]),
+        [
+            ["b", true],
+            ["c", false],
+        ],
+    );
 });
 
 test("a key that is clicked leads to the record that has set it", async (t) => {
@@ -51,7 +57,9 @@ test("a byte or a field that is clicked is chosen in both panes, and its record 
     await view.tab.click('#hex .hex-bytes [data-offset="114"]');
     assert.match(await view.text("#byte"), /^0x72 31 · value of put a$/);
     assert.equal(await view.chosenRecord(), 2);
-    const field = await view.tab.evaluateHandle(() => [...document.querySelectorAll("#detail .link")].find((link) => link.textContent === "index"));
+    const field = await view.tab.evaluateHandle(() =>
+        [...document.querySelectorAll("#detail .link")].find((link) => link.textContent === "index"),
+    );
     await field.click();
     assert.equal((await view.hex()).chosen, 0x68);
 });
@@ -74,9 +82,15 @@ test("the slider is moved by keys, and the log's later records are set apart", a
     assert.equal(await told(), "After record 2 of 6: put a · 1 key");
     assert.deepEqual(await view.keySpace(), [{ bucket: "", key: "a", value: "1", last_index: "1048577" }]);
     assert.equal((await view.hex()).chosen, 0x58);
-    assert.deepEqual((await view.rows("records")).map(({ isLater }) => isLater), [false, false, false, true, true, true, true, false]);
+    assert.deepEqual(
+        (await view.rows("records")).map(({ isLater }) => isLater),
+        [false, false, false, true, true, true, true, false],
+    );
     await view.press("#moment", "ArrowRight", "ArrowRight");
-    assert.equal(await told(), "After record 4 of 6: put b · 0 keys · 1 record of a batch, which counts when its last one is there");
+    assert.equal(
+        await told(),
+        "After record 4 of 6: put b · 0 keys · 1 record of a batch, which counts when its last one is there",
+    );
     assert.equal(await view.tab.$eval("#moment", (slider) => slider.getAttribute("aria-valuetext")), await told());
     await view.press("#moment", "End");
     assert.equal((await view.keySpace()).length, 2);
@@ -106,7 +120,13 @@ test("the lists and the bytes are walked with keys", async (t) => {
     const view = await open(t, goldenFile("every-kind").file);
     await view.press("#records", "Home", "ArrowDown", "ArrowDown");
     assert.equal(await view.chosenRecord(), 2);
-    assert.equal(await view.tab.$eval("#records", (list) => document.getElementById(list.getAttribute("aria-activedescendant")).ariaSelected), "true");
+    assert.equal(
+        await view.tab.$eval(
+            "#records",
+            (list) => document.getElementById(list.getAttribute("aria-activedescendant")).ariaSelected,
+        ),
+        "true",
+    );
     await view.press("#records", "End");
     assert.equal(await view.chosenRecord(), 15);
     await view.press("#keys", "Home", "ArrowDown");
@@ -154,14 +174,19 @@ const HOSTILE = [
 
 test("hostile keys, values, buckets and file names stay text", async (t) => {
     const store = path.join(directory(t), "<img src=x onerror='window.harmed = 1'>\u202e<script>.cask");
-    const lines = HOSTILE.flatMap((text) => [{ key: text, value: text }, { bucket: text, key: text, value: text }]);
+    const lines = HOSTILE.flatMap((text) => [
+        { key: text, value: text },
+        { bucket: text, key: text, value: text },
+    ]);
     caskfile("import", store, { input: lines.map((line) => JSON.stringify(escapedForImport(line))).join("\n") });
     const view = await open(t, store);
     const expected = read(store).pairs.map(shown).map(withoutTheUnseen);
     assert.deepEqual(await view.keySpace(), expected);
     for (let row = 0; row < expected.length; row++) {
         await view.press("#records", "ArrowDown");
-        const [seen] = await view.tab.$$eval("#detail .says", (cells) => [cells.map((cell) => cell.textContent).join("")]);
+        const [seen] = await view.tab.$$eval("#detail .says", (cells) => [
+            cells.map((cell) => cell.textContent).join(""),
+        ]);
         assert.doesNotMatch(seen, /[\u202a-\u202e\u2066-\u2069]/);
     }
     assert.equal(await view.tab.evaluate(() => window.harmed), undefined);
@@ -172,14 +197,19 @@ test("hostile keys, values, buckets and file names stay text", async (t) => {
 
 // Import takes control characters in base64 only.
 function escapedForImport(line) {
-    const field = ([name, text]) => (/[\u0000-\u0008\u000b\u000c\u000e-\u001f]/.test(text) ? [name + "_base64", Buffer.from(text).toString("base64")] : [name, text]);
+    const field = ([name, text]) =>
+        /[\u0000-\u0008\u000b\u000c\u000e-\u001f]/.test(text)
+            ? [name + "_base64", Buffer.from(text).toString("base64")]
+            : [name, text];
     return Object.fromEntries(Object.entries(line).map(field));
 }
 
 // The page escapes what is not to be seen as well.
 function withoutTheUnseen(pair) {
     const bytes = (found) => Array.from(Buffer.from(found), (byte) => "\\x" + byte.toString(16)).join("");
-    return Object.fromEntries(Object.entries(pair).map(([name, text]) => [name, text.replace(/[\p{Cf}\p{Zl}\p{Zp}]/gu, bytes)]));
+    return Object.fromEntries(
+        Object.entries(pair).map(([name, text]) => [name, text.replace(/[\p{Cf}\p{Zl}\p{Zp}]/gu, bytes)]),
+    );
 }
 
 test("a script that came into the page in whatever way would not be run, and could not tell anybody", async (t) => {
@@ -202,7 +232,9 @@ test("all that is written can be read, in the light and in the dark", async (t) 
         const view = await open(t, goldenFile("damaged-twice").file, { scheme });
         const colours = await view.tab.evaluate(colourVariables);
         backs[scheme] = colours["--pane"];
-        const roles = Object.keys(colours).filter((name) => name.startsWith("--role-") || ["--text", "--quiet"].includes(name));
+        const roles = Object.keys(colours).filter(
+            (name) => name.startsWith("--role-") || ["--text", "--quiet"].includes(name),
+        );
         assert.ok(roles.length > 10);
         for (const role of roles) {
             for (const back of ["--page", "--pane", "--chosen", "--marked", "--torn-back", "--corrupt-back"]) {
@@ -217,11 +249,18 @@ test("all that is written can be read, in the light and in the dark", async (t) 
 
 // In the browser: the style's colours, as red, green and blue.
 function colourVariables() {
-    const names = new Set([...document.styleSheets].flatMap((sheet) => [...sheet.cssRules[0].style]).filter((name) => name.startsWith("--")));
+    const names = new Set(
+        [...document.styleSheets]
+            .flatMap((sheet) => [...sheet.cssRules[0].style])
+            .filter((name) => name.startsWith("--")),
+    );
     const probe = document.body.appendChild(document.createElement("i"));
     const colour = (name) => {
         probe.style.color = `var(${name})`;
-        return getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3).map(Number);
+        return getComputedStyle(probe)
+            .color.match(/[\d.]+/g)
+            .slice(0, 3)
+            .map(Number);
     };
     return Object.fromEntries([...names].map((name) => [name, colour(name)]));
 }
@@ -229,7 +268,8 @@ function colourVariables() {
 // As WCAG 2 defines it.
 function contrastOf(one, other) {
     const linear = (part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
-    const luminance = (colour) => colour.map((part) => linear(part / 255)).reduce((sum, part, n) => sum + part * [0.2126, 0.7152, 0.0722][n], 0);
+    const luminance = (colour) =>
+        colour.map((part) => linear(part / 255)).reduce((sum, part, n) => sum + part * [0.2126, 0.7152, 0.0722][n], 0);
     const [dark, light] = [luminance(one), luminance(other)].sort((a, b) => a - b);
     return (light + 0.05) / (dark + 0.05);
 }
@@ -237,12 +277,20 @@ function contrastOf(one, other) {
 test("nothing is cut off or wider than the window, from a telephone's to a desk's", async (t) => {
     for (const width of [360, 700, 909, 910, 1229, 1230, 1500, 2400]) {
         const view = await open(t, goldenFile("damaged-twice").file, { viewport: { width, height: 800 } });
-        const tooWide = await view.tab.evaluate(() => ["html", "#hex", "#detail", "#records", "#replay"].filter((name) => {
-            const found = document.querySelector(name);
-            return found.scrollWidth > found.clientWidth;
-        }));
+        const tooWide = await view.tab.evaluate(() =>
+            ["html", "#hex", "#detail", "#records", "#replay"].filter((name) => {
+                const found = document.querySelector(name);
+                return found.scrollWidth > found.clientWidth;
+            }),
+        );
         assert.deepEqual(tooWide, [], `at ${width} pixels`);
-        const bytes = await view.tab.$$eval("#hex .hex-text", (texts) => Math.max(...texts.map((text) => text.getBoundingClientRect().right - text.closest("#hex").getBoundingClientRect().right)));
+        const bytes = await view.tab.$$eval("#hex .hex-text", (texts) =>
+            Math.max(
+                ...texts.map(
+                    (text) => text.getBoundingClientRect().right - text.closest("#hex").getBoundingClientRect().right,
+                ),
+            ),
+        );
         assert.ok(bytes <= 0, `at ${width} pixels the hex pane's text is ${bytes} pixels too wide`);
     }
 });
@@ -251,7 +299,11 @@ test("of a file that is too long the page says so, and what it shows of its keys
     const store = path.join(directory(t), "long.cask");
     const value = "v".repeat(150);
     const line = (key, n) => JSON.stringify({ key: "key " + String(key).padStart(5, "0"), value: value + n });
-    caskfile("import", store, { input: range(0, 16_000).map((n) => line((n * 7919) % 9000, n)).join("\n") });
+    caskfile("import", store, {
+        input: range(0, 16_000)
+            .map((n) => line((n * 7919) % 9000, n))
+            .join("\n"),
+    });
     caskfile("delete-prefix", store, "key 01");
     const view = await open(t, store, { options: ["--hold", "1"] });
     assert.match(await view.text("#sample"), /^This page holds .* of 17,00\d records/);

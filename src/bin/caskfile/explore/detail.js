@@ -17,8 +17,15 @@ class Detail {
     // The way to the records on the same key.
     history(step) {
         const { before, behind } = step < 0 ? {} : this.replay.keys.neighbours(step);
-        const ways = [["this key before: ", before], ["this key afterwards: ", behind]].filter(([, to]) => to !== undefined);
-        return ways.flatMap(([text, to]) => [" · ", text, this.link("record " + grouped(this.pieces.numbers[to]), () => this.chooseStep(to))]);
+        const ways = [
+            ["this key before: ", before],
+            ["this key afterwards: ", behind],
+        ].filter(([, to]) => to !== undefined);
+        return ways.flatMap(([text, to]) => [
+            " · ",
+            text,
+            this.link("record " + grouped(this.pieces.numbers[to]), () => this.chooseStep(to)),
+        ]);
     }
 
     table(n, offset) {
@@ -36,10 +43,21 @@ class Detail {
 
     row(field, offset) {
         const isChosen = offset >= field.offset && offset < field.offset + field.length;
-        const name = element("th", "role-" + field.role, this.link(field.name, () => this.choose(field.offset)));
+        const name = element(
+            "th",
+            "role-" + field.role,
+            this.link(field.name, () => this.choose(field.offset)),
+        );
         name.scope = "row";
         const says = typeof field.says === "string" ? field.says : field.says();
-        const row = element("tr", isChosen ? "is-chosen" : "", name, element("td", "number", offsetText(field.offset)), element("td", "number", grouped(field.length)), element("td", "says", element("bdi", "", says)));
+        const row = element(
+            "tr",
+            isChosen ? "is-chosen" : "",
+            name,
+            element("td", "number", offsetText(field.offset)),
+            element("td", "number", grouped(field.length)),
+            element("td", "says", element("bdi", "", says)),
+        );
         row.classList.toggle("is-broken", says.startsWith("✗"));
         return row;
     }

@@ -40,7 +40,10 @@ class FieldList {
         const offset = this.at;
         length = Math.min(length, this.end - offset);
         if (length > 0) {
-            const says = typeof say === "string" ? say : () => say(this.bytes.slice(offset, length), () => this.bytes.number(offset, length));
+            const says =
+                typeof say === "string"
+                    ? say
+                    : () => say(this.bytes.slice(offset, length), () => this.bytes.number(offset, length));
             this.list.push({ name, offset, length, role, says });
         }
         this.at += length;
@@ -65,12 +68,19 @@ function addFileHeader(fields, holds) {
 
 function dateText(seconds) {
     const date = new Date(Number(seconds) * 1000);
-    return Number.isNaN(date.getTime()) ? grouped(seconds) + " s" : date.toISOString().replace("T", " ").replace(".000Z", " UTC");
+    return Number.isNaN(date.getTime())
+        ? grouped(seconds) + " s"
+        : date.toISOString().replace("T", " ").replace(".000Z", " UTC");
 }
 
 function addRecord(fields, pieces, n, record) {
     fields.add("header_crc", 4, "check", crcText(pieces.has(n, HEADER_HOLDS)));
-    fields.add("body_crc", 4, "check", pieces.has(n, BODY_UNKNOWN) ? "nobody can tell" : crcText(pieces.has(n, BODY_HOLDS)));
+    fields.add(
+        "body_crc",
+        4,
+        "check",
+        pieces.has(n, BODY_UNKNOWN) ? "nobody can tell" : crcText(pieces.has(n, BODY_HOLDS)),
+    );
     fields.add("flags", 1, "meta", flagsText(record.flags) || "none");
     fields.add("kind", 1, "meta", kindText(record.kind));
     fields.add("key_len", 2, "length", grouped(record.keyLength));
@@ -97,7 +107,9 @@ function addKey(fields, pieces, record) {
 }
 
 function valueText(record, bytes, number) {
-    return record.kind === 0x81 && record.valueLength === 8 ? "proven up to " + offsetText(Number(number())) : preview(bytes, LONGEST_SHOWN);
+    return record.kind === 0x81 && record.valueLength === 8
+        ? "proven up to " + offsetText(Number(number()))
+        : preview(bytes, LONGEST_SHOWN);
 }
 
 function omittedText(pieces, n) {

@@ -2,6 +2,9 @@
 
 const HEX_ROW_HEIGHT = 20;
 
+// Where the file header has its `file_id`.
+const FILE_ID = 16;
+
 // So many bytes a row, if there is room for them.
 const WIDE = 16;
 const NARROW = 8;
@@ -37,13 +40,22 @@ class HexPane {
         this.list.reveal(this.rowOf(offset));
     }
 
+    // What is held, or not, at `offset`.
+    stretchAt(offset) {
+        return this.stretches[lastAtOrBefore(this.stretches.length, (n) => this.stretches[n].offset <= offset)];
+    }
+
+    stretchInRow(row) {
+        return this.stretches[lastAtOrBefore(this.stretches.length, (n) => this.stretches[n].row <= row)];
+    }
+
     rowOf(offset) {
-        const stretch = this.stretches[Math.max(0, lastAtOrBefore(this.stretches.length, (n) => this.stretches[n].offset <= offset))];
+        const stretch = this.stretchAt(offset);
         return stretch.row + (stretch.isHeld ? Math.floor((offset - stretch.offset) / this.width) : 0);
     }
 
     drawRow(row) {
-        const stretch = this.stretches[lastAtOrBefore(this.stretches.length, (n) => this.stretches[n].row <= row)];
+        const stretch = this.stretchInRow(row);
         if (!stretch.isHeld) {
             return this.drawGap(stretch);
         }
@@ -58,10 +70,11 @@ class HexPane {
     }
 
     drawByte(offset, isHeld, bytes, text) {
-        const byte = isHeld ? this.bytes.at(offset) : undefined;
-        const cell = element("span", "", byte === undefined ? "  " : hex(byte, 2));
-        const character = element("span", "", byte === undefined ? " " : byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : "·");
-        if (byte !== undefined) {
+        const [cell, character] = [element("span", "", "  "), element("span", "", " ")];
+        if (isHeld) {
+            const byte = this.bytes.at(offset);
+            cell.textContent = hex(byte, 2);
+            character.textContent = byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : "·";
             cell.className = character.className = this.classesOf(offset);
             cell.dataset.offset = character.dataset.offset = offset;
         }
@@ -87,20 +100,28 @@ class HexPane {
 
     // The field that the byte at `offset` is part of. Neighbours mostly ask for the same piece.
     fieldAt(offset) {
-        if (this.pieceAt === undefined || offset < this.pieces.offset(this.pieceAt) || offset >= this.pieces.end(this.pieceAt)) {
-            this.pieceAt = this.pieces.at(offset);
-            this.fields = fieldsOf(this.pieces, this.pieceAt);
+        const { pieces, pieceAt } = this;
+        if (pieceAt === undefined || offset < pieces.offset(pieceAt) || offset >= pieces.end(pieceAt)) {
+            this.pieceAt = pieces.at(offset);
+            this.fields = fieldsOf(pieces, this.pieceAt);
         }
         return this.fields[lastAtOrBefore(this.fields.length, (n) => this.fields[n].offset <= offset)];
     }
 
     drawGap(stretch) {
-        const length = plural(stretch.end - stretch.offset, "byte");
-        const what = stretch.offset === 16 ? "file_id: 16 bytes that are not in this page" : this.isZeros(stretch) ? length + " of zeros" : length + " that are not in this page";
-        const drawn = element("div", "hex-row gap", element("span", "offset", hex(stretch.offset, 8)), element("span", "byte", what));
-        drawn.lastChild.dataset.offset = stretch.offset;
+        const what = element("span", "byte", this.gapText(stretch));
+        what.dataset.offset = stretch.offset;
+        const drawn = element("div", "hex-row gap", element("span", "offset", hex(stretch.offset, 8)), what);
         drawn.classList.toggle("is-chosen", this.offset >= stretch.offset && this.offset < stretch.end);
         return drawn;
+    }
+
+    gapText(stretch) {
+        const length = plural(stretch.end - stretch.offset, "byte");
+        if (this.isZeros(stretch)) {
+            return length + " of zeros";
+        }
+        return (stretch.offset === FILE_ID ? "file_id: " : "") + length + " that are not in this page";
     }
 
     isZeros(stretch) {
@@ -118,8 +139,14 @@ class HexPane {
     pressed(event) {
         const page = this.width * Math.max(1, Math.floor(this.list.rowsInSight) - 1);
         const ways = {
-            ArrowLeft: -1, ArrowRight: 1, ArrowUp: -this.width, ArrowDown: this.width,
-            PageUp: -page, PageDown: page, Home: -Infinity, End: Infinity,
+            ArrowLeft: -1,
+            ArrowRight: 1,
+            ArrowUp: -this.width,
+            ArrowDown: this.width,
+            PageUp: -page,
+            PageDown: page,
+            Home: -Infinity,
+            End: Infinity,
         };
         const way = ways[event.key];
         if (way !== undefined && !event.ctrlKey && !event.altKey && !event.metaKey) {
@@ -131,7 +158,7 @@ class HexPane {
     // The byte that lies `way` bytes from the chosen one, past what is not held.
     step(way) {
         const wanted = Math.min(Math.max(0, this.offset + way), this.bytes.length - 1);
-        const stretch = this.stretches[lastAtOrBefore(this.stretches.length, (n) => this.stretches[n].offset <= wanted)];
+        const stretch = this.stretchAt(wanted);
         if (stretch.isHeld || this.offset < stretch.offset || this.offset >= stretch.end) {
             return wanted;
         }

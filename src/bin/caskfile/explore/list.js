@@ -133,7 +133,12 @@ class ListBox extends VirtualList {
         const option = element("div", "row");
         option.id = this.idOf(row);
         option.dataset.row = row;
-        const attributes = { role: "option", "aria-selected": row === this.chosen, "aria-setsize": this.count, "aria-posinset": row + 1 };
+        const attributes = {
+            role: "option",
+            "aria-selected": row === this.chosen,
+            "aria-setsize": this.count,
+            "aria-posinset": row + 1,
+        };
         for (const [name, value] of Object.entries(attributes)) {
             option.setAttribute(name, value);
         }

@@ -28,8 +28,8 @@ class PieceList {
         } else {
             first.firstChild.textContent = titleOf(pieces, n);
         }
-        const place = element("span", "place", offsetText(pieces.offset(n)));
-        const second = element("div", "line small", place, element("span", "index", record ? "index " + record.index : sizeText(pieces.length(n))));
+        const second = element("div", "line small", element("span", "place", offsetText(pieces.offset(n))));
+        second.append(element("span", "index", record ? "index " + record.index : sizeText(pieces.length(n))));
         if (record) {
             first.append(element("span", "fate", FATES.includes(pieces.className(n)) ? pieces.label(n) : ""));
             second.append(element("span", "flags", flagsText(record.flags)));
@@ -49,17 +49,28 @@ class PieceList {
 
     // The checksums that do not hold.
     brokenText(n) {
-        const ofRecords = [[HEADER_HOLDS, "✗ header_crc"], [BODY_HOLDS | BODY_UNKNOWN, "✗ body_crc"]];
+        const ofRecords = [
+            [HEADER_HOLDS, "✗ header_crc"],
+            [BODY_HOLDS | BODY_UNKNOWN, "✗ body_crc"],
+        ];
         const ofTheFile = [[HEADER_HOLDS, "✗ crc"]];
-        const checksums = this.pieces.has(n, IS_RECORD) ? ofRecords : this.pieces.className(n) === "file_header" ? ofTheFile : [];
-        return checksums.filter(([bits]) => !this.pieces.hasAny(n, bits)).map(([, text]) => text).join(" ");
+        const isHeader = this.pieces.className(n) === "file_header";
+        return [...(this.pieces.has(n, IS_RECORD) ? ofRecords : []), ...(isHeader ? ofTheFile : [])]
+            .filter(([bits]) => !this.pieces.hasAny(n, bits))
+            .map(([, text]) => text)
+            .join(" ");
     }
 }
 
 class KeyList {
     constructor(scroller, pieces, replay, choose) {
         Object.assign(this, { pieces, replay, live: new Uint32Array(0) });
-        this.list = new ListBox(scroller, ROW_HEIGHT, (row, n) => this.fill(row, n), (row) => choose(this.stepOf(row)));
+        this.list = new ListBox(
+            scroller,
+            ROW_HEIGHT,
+            (row, n) => this.fill(row, n),
+            (row) => choose(this.stepOf(row)),
+        );
     }
 
     // The step that the value in this row comes from.
@@ -87,7 +98,10 @@ class KeyList {
         appendKey(first, this.pieces.key(record));
         first.append(element("bdi", "value", preview(this.pieces.value(record), SHOWN_VALUE)));
         const second = element("div", "line small");
-        second.append(element("span", "place", offsetText(record.offset)), element("span", "index", "last_index " + record.index));
+        second.append(
+            element("span", "place", offsetText(record.offset)),
+            element("span", "index", "last_index " + record.index),
+        );
         row.append(first, second);
     }
 }

@@ -61,7 +61,12 @@ class Page {
             this.stop();
             this.moveTo(Number(slider.value), true);
         });
-        const goes = { first: () => 0, back: () => this.replay.moment - 1, forward: () => this.replay.moment + 1, last: () => this.replay.length };
+        const goes = {
+            first: () => 0,
+            back: () => this.replay.moment - 1,
+            forward: () => this.replay.moment + 1,
+            last: () => this.replay.length,
+        };
         for (const [id, moment] of Object.entries(goes)) {
             byId(id).addEventListener("click", () => {
                 this.stop();
@@ -75,7 +80,10 @@ class Page {
         if (this.replay.moment === this.replay.length) {
             this.moveTo(0, true);
         }
-        this.timer = setInterval(() => this.replay.moment < this.replay.length ? this.moveTo(this.replay.moment + 1, true) : this.stop(), PLAY_STEP);
+        this.timer = setInterval(
+            () => (this.replay.moment < this.replay.length ? this.moveTo(this.replay.moment + 1, true) : this.stop()),
+            PLAY_STEP,
+        );
         byId("play").setAttribute("aria-pressed", "true");
     }
 
@@ -109,8 +117,10 @@ class Page {
             return `Before the first of ${plural(pieces.recordCount, "record")}`;
         }
         const waiting = this.replay.waiting();
-        const batch = waiting > 0 ? ` · ${plural(waiting, "record")} of a batch, which counts when its last one is there` : "";
-        return `After record ${grouped(pieces.numbers[moment - 1])} of ${grouped(pieces.recordCount)}: ${titleOf(pieces, pieces.steps[moment - 1])} · ${plural(liveCount, "key")}${batch}`;
+        const batch =
+            waiting > 0 ? ` · ${plural(waiting, "record")} of a batch, which counts when its last one is there` : "";
+        const place = `After record ${grouped(pieces.numbers[moment - 1])} of ${grouped(pieces.recordCount)}`;
+        return `${place}: ${titleOf(pieces, pieces.steps[moment - 1])} · ${plural(liveCount, "key")}${batch}`;
     }
 
     // Chooses the byte at `offset`: all panes show what it is part of. (A piece may have no bytes, and is then named.)

@@ -35,7 +35,13 @@ const SYNCED = 1;
 const MORE = 2;
 const PUT = 1;
 const DELETE = 2;
-const KINDS = new Map([[PUT, "put"], [DELETE, "delete"], [0x80, "mark"], [0x81, "SYNCED_TO"], [0x82, "MOVED"]]);
+const KINDS = new Map([
+    [PUT, "put"],
+    [DELETE, "delete"],
+    [0x80, "mark"],
+    [0x81, "SYNCED_TO"],
+    [0x82, "MOVED"],
+]);
 
 class Pieces {
     // `classNames` has the name of each class at the place of its number.
@@ -52,8 +58,8 @@ class Pieces {
         this.findSteps();
     }
 
-    // The replay goes in steps: a record that counts is one, and so are all those together that are left out in one place.
-    // `steps` has the piece of each, `numbers` the number in the file, from 1 on, of its last record.
+    // The replay goes in steps: a record that counts is one, and so are all those together that are left out in one
+    // place. `steps` has the piece of each, `numbers` the number in the file, from 1 on, of its last record.
     findSteps() {
         this.steps = new Uint32Array(this.count);
         this.numbers = new Float64Array(this.count);
@@ -103,14 +109,18 @@ class Pieces {
         return this.className(n) === "omitted" ? this.table.getUint32(n * ROW_LENGTH + 12, true) : 0;
     }
 
-    // The piece among whose records, which are not in this page, the one is that took this one's place; 0 if there is none.
+    // The piece among whose records, which are not in this page, the one is that took this one's place; 0 if there is
+    // none.
     endsIn(n) {
         return this.className(n) === "omitted" ? 0 : this.table.getUint32(n * ROW_LENGTH + 12, true);
     }
 
     // The piece that the byte at `offset` belongs to.
     at(offset) {
-        return Math.max(0, lastAtOrBefore(this.count, (n) => this.offsets[n] <= offset));
+        return Math.max(
+            0,
+            lastAtOrBefore(this.count, (n) => this.offsets[n] <= offset),
+        );
     }
 
     // The step of the replay that a piece is; -1 if it is none.
@@ -159,7 +169,9 @@ function kindText(kind) {
 
 function flagsText(flags) {
     const unknown = flags & ~(SYNCED | MORE);
-    return [flags & SYNCED ? "SYNCED" : "", flags & MORE ? "MORE" : "", unknown ? "0x" + hex(unknown, 2) : ""].filter(Boolean).join(" ");
+    return [flags & SYNCED ? "SYNCED" : "", flags & MORE ? "MORE" : "", unknown ? "0x" + hex(unknown, 2) : ""]
+        .filter(Boolean)
+        .join(" ");
 }
 
 function isAboutKeys(kind) {

@@ -96,13 +96,14 @@ class Replay {
     }
 }
 
-// For each step the last one of its batch; itself if it belongs to none. Where damage has taken the rest of a batch, what is
-// left of it counts by itself.
+// For each step the last one of its batch; itself if it belongs to none. Where damage has taken the rest of a batch, what
+// is left of it counts by itself.
 function unitEnds(pieces) {
     const { steps } = pieces;
     const ends = new Uint32Array(steps.length);
     for (let n = steps.length - 1; n >= 0; n--) {
-        const goesOn = pieces.record(steps[n])?.flags & MORE && steps[n + 1] === steps[n] + 1 && pieces.record(steps[n + 1]);
+        const goesOn =
+            pieces.record(steps[n])?.flags & MORE && steps[n + 1] === steps[n] + 1 && pieces.record(steps[n + 1]);
         ends[n] = goesOn ? ends[n + 1] : n;
     }
     return ends;

@@ -7,7 +7,8 @@ class Strip {
         Object.assign(this, { canvas, pieces, chosen: 0, moment: 0 });
         canvas.addEventListener("click", (event) => {
             const box = canvas.getBoundingClientRect();
-            choose(Math.min(pieces.bytes.length - 1, Math.floor(((event.clientX - box.left) / box.width) * pieces.bytes.length)));
+            const offset = Math.floor(((event.clientX - box.left) / box.width) * pieces.bytes.length);
+            choose(Math.min(offset, pieces.bytes.length - 1));
         });
         new ResizeObserver(() => this.draw()).observe(canvas);
         matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
@@ -31,7 +32,8 @@ class Strip {
         const style = getComputedStyle(canvas);
         const colour = (name) => style.getPropertyValue("--" + name).trim();
         const at = (offset) => (offset / pieces.bytes.length) * width;
-        const fills = new Map(Array.from(LABELS.keys(), (name) => [name, BROKEN.includes(name) ? hatched(context, colour(name), scale) : colour(name)]));
+        const fill = (name) => (BROKEN.includes(name) ? hatched(context, colour(name), scale) : colour(name));
+        const fills = new Map(Array.from(LABELS.keys(), (name) => [name, fill(name)]));
         if (this.width !== width) {
             [this.width, this.columns] = [width, columns(pieces, width)];
         }
@@ -82,11 +84,26 @@ function columns(pieces, width) {
     return drawn;
 }
 
-const ALARM = ["omitted", "zeros", "padding", "end_mark", "file_header", "live", "dead", "statement", "tombstone", "unread", "torn", "corrupt"];
+const ALARM = [
+    "omitted",
+    "zeros",
+    "padding",
+    "end_mark",
+    "file_header",
+    "live",
+    "dead",
+    "statement",
+    "tombstone",
+    "unread",
+    "torn",
+    "corrupt",
+];
 
 // `classes` has the name and the bytes of each, in all of the file.
 function fillLegend(list, classes) {
     for (const [name, bytes] of classes.filter(([, bytes]) => bytes > 0)) {
-        list.append(element("li", "", element("span", "swatch class-" + name), `${LABELS.get(name)} ${sizeText(bytes)}`));
+        list.append(
+            element("li", "", element("span", "swatch class-" + name), `${LABELS.get(name)} ${sizeText(bytes)}`),
+        );
     }
 }

@@ -124,8 +124,8 @@ impl Table {
         self.bytes_omitted += piece.end - piece.start;
         let (_, omitted) = self.omitted.get_or_insert((piece.start, 0));
         *omitted = omitted.saturating_add(records);
-        // Statements are about no key, and have none that a put has.
-        if let Some(row) = piece.record.filter(|_| records > 0).and_then(|record| self.puts.remove(&record.full_key)) {
+        let about_key = piece.record.filter(|_| records > 0 && piece.class != Class::Statement);
+        if let Some(row) = about_key.and_then(|record| self.puts.remove(&record.full_key)) {
             let number = (self.rows.len() / ROW_LEN) as u32;
             self.rows[row + 12..row + ROW_LEN].copy_from_slice(&number.to_le_bytes());
         }

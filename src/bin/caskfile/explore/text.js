@@ -7,7 +7,12 @@ const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 // like another.
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\\]/gu;
 
-const ESCAPES = new Map([["\\", "\\\\"], ["\t", "\\t"], ["\n", "\\n"], ["\r", "\\r"]]);
+const ESCAPES = new Map([
+    ["\\", "\\\\"],
+    ["\t", "\\t"],
+    ["\n", "\\n"],
+    ["\r", "\\r"],
+]);
 
 // Bytes as text with the escapes of `caskfile list`: all that is not valid UTF-8, or not to be seen, as \xHH.
 function escaped(bytes) {
