@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
 
-use caskfile::{Batch, Cask};
+use caskfile::{Batch, Cask, Config, Durability};
 use serde_json::Value;
 
 use super::patience::in_finite_time;
@@ -93,6 +93,42 @@ fn a_compaction_is_followed_to_the_new_file_and_no_record_is_shown_twice() {
         let ended = following.stopped_by("INT");
         assert_eq!(ended.code, Some(130));
         assert!(ended.stderr.contains("compacted"), "{}", ended.stderr);
+        cask.close().unwrap();
+    });
+}
+
+#[test]
+fn beside_a_writer_that_compacts_on_and_on_every_key_comes_once_and_in_its_order() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let config = Config::new().durability(Durability::Os);
+        let cask = Cask::open_with(shell.directory.join("s"), &config).unwrap();
+        let mut following = Following::start(&shell, &[]);
+        let mut last_index = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0..1500 {
+                    cask.put(format!("{number}"), "value").unwrap();
+                    cask.put("again and again", "value").unwrap();
+                    if number % 200 == 99 {
+                        cask.compact().unwrap();
+                    }
+                }
+            });
+            // Keys that are never replaced are in every file.
+            for number in 0..1500 {
+                let (_, key, index) = loop {
+                    let next = following.next_keyed();
+                    assert!(next.2 > last_index, "{next:?} behind {last_index}");
+                    last_index = next.2;
+                    if next.1 != "again and again" {
+                        break next;
+                    }
+                };
+                assert_eq!((key, index), (number.to_string(), cask.get(format!("{number}")).unwrap().last_index));
+            }
+        });
+        assert_eq!(following.stopped_by("INT").code, Some(130));
         cask.close().unwrap();
     });
 }
