@@ -229,6 +229,17 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_record_proves_nothing_itself() {
+        let mut draft = Draft::new();
+        let torn = draft.put(SYNCED, "torn");
+        draft.bytes[torn as usize + RECORD_HEADER_LEN + 6] ^= 1;
+        let (stop, beyond) = searched(&draft.copy());
+        assert_eq!((stop.unit, stop.at), (torn, torn));
+        let data_end = torn + RECORD_HEADER_LEN as u64 + "\0tornvalue".len() as u64;
+        assert_eq!(beyond, Beyond { proof: None, whole_records: false, data_end });
+    }
+
+    #[test]
     fn the_data_ends_with_the_last_byte_that_is_not_zero() {
         for end in [65, 66, 72, 1000, 1088, 1089, 5000].into_iter().chain(around_a_chunk()).chain([3 << 20]) {
             let mut bytes = Draft::new().bytes;
