@@ -1,0 +1,93 @@
+//! Ratios: to the best peer, to the floor, to what was aimed at.
+
+use crate::engine::Role;
+use crate::engines;
+use crate::results::Results;
+use crate::rows::{Aim, Reference, Row};
+
+/// One of caskfile's modes in one row.
+pub struct Standing {
+    pub engine: &'static str,
+    pub figure: f64,
+    pub to_peer: Option<f64>,
+    pub to_floor: Option<f64>,
+    pub aims: Vec<Judged>,
+}
+
+pub struct Judged {
+    pub text: String,
+    /// Unknown where what to compare with is missing.
+    pub reached: Option<bool>,
+}
+
+impl Judged {
+    pub fn verdict(&self) -> &'static str {
+        match self.reached {
+            Some(true) => "reached",
+            Some(false) => "missed",
+            None => "not known",
+        }
+    }
+}
+
+pub fn standings(results: &Results, row: &Row) -> Vec<Standing> {
+    let ours = engines::all().into_iter().filter(|kind| kind.role == Role::Ours);
+    ours.filter_map(|kind| {
+        let figure = results.median(row.id, kind.name)?;
+        let ratio = |reference: Option<f64>| reference.filter(|&reference| reference > 0.0).map(|other| figure / other);
+        Some(Standing {
+            engine: kind.name,
+            figure,
+            to_peer: ratio(best_peer(results, row).map(|(_, best)| best)),
+            to_floor: ratio(floor(results, row)),
+            aims: row
+                .aims
+                .iter()
+                .filter(|aim| aim.of == kind.name)
+                .map(|aim| judge(results, row, aim, figure))
+                .collect(),
+        })
+    })
+    .collect()
+}
+
+pub fn best_peer(results: &Results, row: &Row) -> Option<(&'static str, f64)> {
+    let peers = engines::all().into_iter().filter(|kind| kind.role == Role::Peer);
+    let figures = peers.filter_map(|kind| Some((kind.name, results.median(row.id, kind.name)?)));
+    figures.reduce(|best, other| if (other.1 > best.1) == row.unit.more_is_better() { other } else { best })
+}
+
+pub fn floor(results: &Results, row: &Row) -> Option<f64> {
+    results.median(row.id, row.floor?)
+}
+
+fn judge(results: &Results, row: &Row, aim: &Aim, figure: f64) -> Judged {
+    let (reference, name) = match aim.than {
+        Reference::BestPeer => (best_peer(results, row).map(|(_, best)| best), " × the best peer".to_owned()),
+        Reference::Peer(peer) => (results.median(row.id, peer), format!(" × {peer}")),
+        Reference::Floor => (floor(results, row), " × the floor".to_owned()),
+        Reference::Row(other) => (results.median(other, aim.of), format!(" × {other}")),
+        Reference::Nothing => (Some(1.0), String::new()),
+    };
+    let bound = match row.unit.more_is_better() {
+        true => "at least",
+        false => "at most",
+    };
+    let factor = match aim.than {
+        Reference::Nothing => row.unit.show(aim.factor),
+        _ => aim.factor.to_string(),
+    };
+    let limit = reference.map(|reference| aim.factor * reference);
+    let reached = limit.map(|limit| if row.unit.more_is_better() { figure >= limit } else { figure <= limit });
+    Judged { text: format!("{bound} {factor}{name}"), reached }
+}
+
+/// As people write it: two digits that mean something.
+pub fn show_ratio(ratio: Option<f64>) -> String {
+    match ratio {
+        None => "-".to_owned(),
+        Some(ratio @ 10.0..) => format!("{ratio:.0}"),
+        Some(ratio @ 0.1..) => format!("{ratio:.2}"),
+        Some(ratio) => format!("{ratio:.3}"),
+    }
+}

@@ -1,0 +1,148 @@
+//! docs/BENCHMARKS.md and its plots. What is said there of rows that are lost is in `reasons.txt`.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::engine::{Result, Role};
+use crate::engines;
+use crate::judge::{best_peer, floor, show_ratio, standings};
+use crate::plot;
+use crate::results::Results;
+use crate::rows::{GROUPS, Group, Row};
+
+/// Beside the page.
+const PLOTS: &str = "benchmarks";
+/// A line for a row: its name, a colon, the reason.
+const REASONS: &str = include_str!("../reasons.txt");
+
+pub fn write(results: &Results, page: &Path) -> Result<()> {
+    let plots = page.with_file_name(PLOTS);
+    std::fs::create_dir_all(&plots)?;
+    let mut text = String::new();
+    introduction(&mut text, results)?;
+    for group in GROUPS {
+        let Some(svg) = plot::group(results, group) else { continue };
+        std::fs::write(plots.join(group.id).with_extension("svg"), svg)?;
+        section(&mut text, results, group)?;
+    }
+    lost(&mut text, results)?;
+    modes(&mut text, results)?;
+    std::fs::write(page, text)?;
+    println!("{} and {}", page.display(), plots.display());
+    Ok(())
+}
+
+fn introduction(text: &mut String, results: &Results) -> Result<()> {
+    let run = &results.run;
+    let list = |map: &std::collections::BTreeMap<String, String>| {
+        map.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
+    };
+    writeln!(
+        text,
+        "# Benchmarks\n\n\
+         caskfile beside other embedded stores, and beside floors: the least that any program must do for the same\n\
+         purpose. This page is written by `benches/compare`, whose README says how each row is measured and what cannot\n\
+         be compared.\n\n\
+         - {} keys of 16 bytes with values of 100, unless a row says otherwise; medians of {} rounds, in which the\n  \
+           engines took turns, each in a process of its own; every value that was read was checked.\n\
+         - Machine: {}.\n\
+         - Versions: caskfile {}, {}.\n\
+         - Date: {}.\n\
+         - To repeat it: `cd benches/compare && cargo run --release -- {}`, then `cargo run --release -- report\n  results.jsonl`.\n\n\
+         Ratios are figures divided by figures: above 1 is good for rates, below 1 for times and bytes.\n",
+        run.keys,
+        run.rounds,
+        list(&run.machine),
+        run.commit,
+        list(&run.versions),
+        run.date,
+        run.command,
+    )?;
+    Ok(())
+}
+
+fn section(text: &mut String, results: &Results, group: &Group) -> Result<()> {
+    writeln!(text, "## {}\n\n![{}]({PLOTS}/{}.svg)\n", group.title, group.title, group.id)?;
+    writeln!(text, "| | caskfile | best peer | ratio | floor | ratio | aim |\n|---|---|---|---|---|---|---|")?;
+    for row in group.rows {
+        for standing in standings(results, row) {
+            let mode = standing.engine.strip_prefix("caskfile-").map(|mode| format!(" ({mode})")).unwrap_or_default();
+            let peer = best_peer(results, row).map(|(name, best)| format!("{name} {}", row.unit.show(best)));
+            let aims: Vec<_> = standing.aims.iter().map(|aim| format!("{}: {}", aim.text, aim.verdict())).collect();
+            writeln!(
+                text,
+                "| {}{mode} | {} | {} | {} | {} | {} | {} |",
+                row.title,
+                row.unit.show(standing.figure),
+                peer.unwrap_or_else(|| "-".to_owned()),
+                show_ratio(standing.to_peer),
+                floor(results, row).map_or_else(|| "-".to_owned(), |floor| row.unit.show(floor)),
+                show_ratio(standing.to_floor),
+                aims.join("; "),
+            )?;
+        }
+    }
+    writeln!(text, "\n<details><summary>All engines</summary>\n")?;
+    matrix(text, results, group)?;
+    writeln!(text, "\n</details>\n")?;
+    Ok(())
+}
+
+/// Rows down, engines across.
+fn matrix(text: &mut String, results: &Results, group: &Group) -> Result<()> {
+    let shown = |engine: &&str| group.rows.iter().any(|row| results.median(row.id, engine).is_some());
+    let engines: Vec<_> =
+        results.engines(engines::all().iter().map(|kind| kind.name)).into_iter().filter(shown).collect();
+    writeln!(text, "| | {} |\n|---|{}", engines.join(" | "), "---|".repeat(engines.len()))?;
+    for row in group.rows {
+        let cell = |engine: &&str| match (results.median(row.id, engine), results.missing(row.id, engine)) {
+            (Some(figure), _) => row.unit.show(figure),
+            (None, Some(reason)) => reason.to_owned(),
+            (None, None) => String::new(),
+        };
+        writeln!(text, "| {} | {} |", row.title, engines.iter().map(cell).collect::<Vec<_>>().join(" | "))?;
+    }
+    Ok(())
+}
+
+/// Where an aim was missed, or a peer is ahead.
+fn lost(text: &mut String, results: &Results) -> Result<()> {
+    writeln!(text, "## Rows that are lost\n\n| row | by how much | why |\n|---|---|---|")?;
+    for row in GROUPS.iter().flat_map(|group| group.rows) {
+        for standing in standings(results, row) {
+            let mut misses: Vec<_> = standing
+                .aims
+                .iter()
+                .filter(|aim| aim.reached == Some(false))
+                .map(|aim| format!("aim: {}", aim.text))
+                .collect();
+            if let Some(ratio) = standing.to_peer.filter(|&ratio| (ratio < 1.0) == row.unit.more_is_better()) {
+                let (peer, _) = best_peer(results, row).expect("there is a ratio to it");
+                misses.insert(0, format!("{} × {peer}", show_ratio(Some(ratio))));
+            }
+            if !misses.is_empty() {
+                writeln!(text, "| {} ({}) | {} | {} |", row.title, standing.engine, misses.join("; "), reason(row))?;
+            }
+        }
+    }
+    writeln!(text)?;
+    Ok(())
+}
+
+fn reason(row: &Row) -> &'static str {
+    let lines = REASONS.lines().filter_map(|line| line.split_once(": "));
+    lines.filter(|(id, _)| *id == row.id).map(|(_, reason)| reason).next().unwrap_or("not looked into yet")
+}
+
+fn modes(text: &mut String, results: &Results) -> Result<()> {
+    writeln!(
+        text,
+        "## What the modes are called\n\n| engine | without a sync | survives a power cut |\n|---|---|---|"
+    )?;
+    for kind in engines::all().into_iter().filter(|kind| kind.role != Role::Floor) {
+        if let Some((unsynced, durable)) = results.run.modes.get(kind.name) {
+            writeln!(text, "| {} | {unsynced} | {durable} |", kind.name)?;
+        }
+    }
+    Ok(())
+}

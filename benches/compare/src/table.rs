@@ -1,0 +1,72 @@
+//! The results on the terminal.
+
+use crate::engine::Result;
+use crate::engines;
+use crate::judge::{best_peer, floor, show_ratio, standings};
+use crate::results::Results;
+use crate::rows::{GROUPS, Row};
+
+/// Every row in which caskfile took part: with the best peer, the floor, both ratios, and what was aimed at.
+pub fn print(results: &Results, all_engines: bool) -> Result<()> {
+    let run = &results.run;
+    println!("{} keys, median of {} rounds, {}, {}", run.keys, run.rounds, run.date, run.commit);
+    println!(
+        "ratios: above 1 is good for rates, below 1 for everything else; a reached aim has a +, a missed one a -\n"
+    );
+    for group in GROUPS {
+        let rows: Vec<&Row> = group.rows.iter().filter(|row| !standings(results, row).is_empty()).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        println!(
+            "{:<46}{:>16}  {:<30}{:>7}{:>17}{:>7}  aims",
+            group.title, "caskfile", "best peer", "ratio", "floor", "ratio"
+        );
+        for row in rows {
+            for standing in standings(results, row) {
+                let mode = standing.engine.strip_prefix("caskfile-").map(|mode| format!(" [{mode}]"));
+                let peer = best_peer(results, row).map(|(name, best)| format!("{name} {}", row.unit.show(best)));
+                let aims: Vec<String> = standing
+                    .aims
+                    .iter()
+                    .map(|aim| {
+                        let mark = match aim.reached {
+                            Some(true) => "+",
+                            Some(false) => "-",
+                            None => "?",
+                        };
+                        format!("{mark} {}", aim.text)
+                    })
+                    .collect();
+                println!(
+                    "  {:<44}{:>16}  {:<30}{:>7}{:>17}{:>7}  {}",
+                    format!("{}{}", row.title, mode.unwrap_or_default()),
+                    row.unit.show(standing.figure),
+                    peer.unwrap_or_else(|| "-".to_owned()),
+                    show_ratio(standing.to_peer),
+                    floor(results, row).map_or_else(|| "-".to_owned(), |floor| row.unit.show(floor)),
+                    show_ratio(standing.to_floor),
+                    aims.join("; "),
+                );
+            }
+            if all_engines {
+                others(results, row);
+            }
+        }
+        println!();
+    }
+    Ok(())
+}
+
+/// The figures of everybody, or why there are none, and how far apart the rounds were.
+fn others(results: &Results, row: &Row) {
+    for engine in results.engines(engines::all().iter().map(|kind| kind.name)) {
+        let figure = results.median(row.id, engine).map(|figure| row.unit.show(figure));
+        let spread = results.spread(row.id, engine).map(|spread| format!("  rounds {spread:.2} apart"));
+        match (figure, results.missing(row.id, engine)) {
+            (Some(figure), _) => println!("      {engine:<40}{figure:>16}{}", spread.unwrap_or_default()),
+            (None, Some(reason)) => println!("      {engine:<40}{:>16}  {reason}", "-"),
+            (None, None) => {}
+        }
+    }
+}
