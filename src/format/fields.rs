@@ -112,6 +112,18 @@ mod tests {
     }
 
     #[test]
+    fn flags_are_told_apart() {
+        use crate::format::{FileSeed, Flags, Kind, RecordHeader};
+
+        for (synced, more) in [(false, false), (true, false), (false, true), (true, true)] {
+            let flags = Flags { synced, more };
+            let header = RecordHeader::new(FileSeed::new(&[1; 16]), 64, flags, Kind::Put, 1, b"\0key", b"");
+            let raw = RawRecordHeader::read(&header.encode());
+            assert_eq!((raw.is_synced(), raw.has_more()), (synced, more));
+        }
+    }
+
+    #[test]
     fn kinds_and_flags_have_the_names_that_the_page_gives_them() {
         let named: Vec<_> = (0..=u8::MAX).filter_map(|kind| Some((kind, kind_name(kind)?))).collect();
         assert_eq!(named.len(), 5);
