@@ -4,6 +4,7 @@
 //! One round in so many is tried, and each loop's end is always found, unless `CASKFILE_FAULT_LOOPS=all` is set: all
 //! rounds take a minute on the simulated disk and some minutes on real files, where syncs take their time.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -51,10 +52,13 @@ enum Op {
     Verify,
     VerifyFile,
     Salvage,
+    Backup,
+    CompactTo,
+    CompactUntilCancelled,
     Close,
 }
 
-const OPS: [Op; 21] = [
+const OPS: [Op; 24] = [
     Op::Create,
     Op::Fill,
     Op::Open,
@@ -75,6 +79,9 @@ const OPS: [Op; 21] = [
     Op::Verify,
     Op::VerifyFile,
     Op::Salvage,
+    Op::Backup,
+    Op::CompactTo,
+    Op::CompactUntilCancelled,
     Op::Close,
 ];
 
@@ -232,10 +239,10 @@ impl Ground for TempDir {
     }
 }
 
-/// What nobody will remove: the next writer removes what is left of the store, not of what a salvage has not finished.
+/// What nobody will remove: the next writer removes what is left of the store, not of a copy that was not finished.
 fn is_stray(path: &Path, store: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path != store && !name.contains(".torn-") && !name.starts_with("rescued")
+    path != store && !name.contains(".torn-") && !name.starts_with("rescued") && !name.starts_with("copy")
 }
 
 /// A handle of a process.
@@ -426,6 +433,26 @@ impl<G: Ground> Case<G> {
                 assert!(report.keys >= KEYS.len() as u64, "{report:?}");
                 Ok(())
             }
+            Op::Backup | Op::CompactTo => {
+                let Some(cask) = self.players[0].cask.clone() else { return Ok(()) };
+                let to = path.with_file_name("copy");
+                let copied = if op == Op::Backup { cask.backup(&to) } else { cask.compact_to(&to) };
+                // Looked at by somebody whom nothing disturbs.
+                let observer = self.ground.process().disk;
+                if copied.is_ok() || observer.stat(&to).is_ok() {
+                    let copy = open(&observer, &to, &Config::new().read_only(true)).unwrap();
+                    check_list(&copy, &last).unwrap();
+                    assert!(!copy.verify().unwrap().cut_off);
+                }
+                copied.map(drop)
+            }
+            Op::CompactUntilCancelled => {
+                let Some(cask) = self.players[0].cask.clone() else { return Ok(()) };
+                match cask.compact_with(|_| ControlFlow::Break(())) {
+                    Err(Error::CompactionCancelled { .. }) => Ok(()),
+                    other => other.map(|compaction| panic!("nobody has cancelled it: {compaction:?}")),
+                }
+            }
             Op::Close => match self.players[0].cask.take() {
                 Some(cask) => cask.close(),
                 None => Ok(()),
@@ -456,7 +483,7 @@ fn run<G: Ground>(op: Op, nth: u64, fault: Fault, repeat: Repeat, specimens: &Sp
         assert!(may_fail, "nothing was disturbed: {error}");
         let fits = match error {
             Error::Io { .. } | Error::Poisoned { .. } => true,
-            Error::CompactionRefused { .. } => op == Op::Compact,
+            Error::CompactionRefused { .. } => matches!(op, Op::Compact | Op::CompactUntilCancelled),
             // What cannot be read may be taken for what it is not, but never for something that may be cut off.
             Error::Corrupt { .. } | Error::NotCaskfile { .. } => matches!(fault, Fault::Short(_)),
             Error::Other(_) => true,

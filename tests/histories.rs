@@ -1,7 +1,7 @@
 //! Recorded histories of many processes, some of which are killed, are checked for linearizability.
 //!
-//! Each round has a store of its own, on which processes put, get, delete, compare and swap, write batches, list and
-//! compact, at random. They are killed at any moment, from outside, at a call to the disk or at a moment that has a
+//! Each round has a store of its own, on which processes put, get, delete, compare and swap, write batches, list, copy,
+//! compact (and break that off) and reopen, at random. They are killed at any moment, from outside, at a call to the disk or at a moment that has a
 //! name, and others take their places. Each writes down its calls, with the times at which they began and ended, and
 //! at the end of the round all of it is checked: see [`checker`].
 //!
@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -133,7 +134,7 @@ fn play_round(test: &str, dice: &mut Dice, total: &mut Totals) {
     let last = directory.join("journal-last");
     let cask = Cask::open_with(store(directory.path()), &patient()).unwrap();
     let mut journal = Journal::create(&last);
-    journal.record(&Op::List, |op| make(&cask, op));
+    journal.record(&Op::List(0), |op| make(&cask, op));
     (0..KEYS).for_each(|key| drop(journal.record(&Op::Get(key), |op| make(&cask, op))));
     cask.verify().unwrap();
     cask.close().unwrap();
@@ -233,6 +234,15 @@ fn take_part(arguments: &[String]) {
                 Err(error) => panic!("{error}"),
             }
         }
+        if player.dice.one_in(80) {
+            cask.reopen().unwrap();
+        }
+        if !read_only && player.dice.one_in(80) {
+            match cask.compact_with(|_| ControlFlow::Break(())) {
+                Err(Error::CompactionCancelled { .. } | Error::CompactionOvertaken { .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        }
         let op = player.draw(read_only);
         let outcome = journal.record(&op, |op| make(&cask, op));
         player.learn(&op, &outcome);
@@ -263,7 +273,7 @@ impl Player {
         if read_only || self.dice.one_in(2) {
             return match self.dice.below(12) {
                 0 | 1 => Op::Exists(key),
-                2 => Op::List,
+                2 => Op::List(self.dice.below(MEANS) as u8),
                 _ => Op::Get(key),
             };
         }
@@ -289,7 +299,7 @@ impl Player {
         match (op, outcome) {
             (Op::Get(key), Outcome::Pair(pair)) => self.known[*key] = pair.map(|(_, index)| index),
             (Op::Swap(key, ..), Outcome::Index(index)) => self.known[*key] = *index,
-            (Op::List, Outcome::Pairs(pairs)) => {
+            (Op::List(_), Outcome::Pairs(pairs)) => {
                 self.known = [None; KEYS];
                 pairs.iter().for_each(|(key, _, index)| self.known[*key] = Some(*index));
             }
@@ -312,9 +322,9 @@ fn make(cask: &Cask, op: &Op) -> Outcome {
             Err(error) => panic!("{op:?}: {error}"),
         },
         Op::Exists(key) => Outcome::Presence(cask.exists(name(*key)).unwrap()),
-        Op::List => {
+        Op::List(how) => {
             let key = |pair: &KvPair| (0..KEYS).find(|key| name(*key).as_bytes() == pair.key).unwrap();
-            let pairs = cask.list("").unwrap();
+            let pairs = list(cask, *how);
             Outcome::Pairs(pairs.iter().map(|pair| (key(pair), seen(pair).0, pair.last_index)).collect())
         }
         Op::Put(key, value) => {
@@ -357,6 +367,27 @@ fn make(cask: &Cask, op: &Op) -> Outcome {
                 Err(error) => panic!("{error}"),
             }
         }
+    }
+}
+
+/// In how many ways everything is read.
+const MEANS: u64 = 6;
+
+/// All pairs of one moment; more often by a listing than by a copy.
+fn list(cask: &Cask, how: u8) -> Vec<KvPair> {
+    let copied = |copy: &dyn Fn(&Path)| {
+        let directory = TempDir::new();
+        let to = directory.join("copy");
+        copy(&to);
+        assert_eq!(names(directory.path()), ["copy"], "nothing is left beside a copy");
+        Cask::open_with(&to, &Config::new().read_only(true)).unwrap().list("").unwrap()
+    };
+    match how {
+        0 | 1 => cask.list("").unwrap(),
+        2 => cask.scan_by_index().unwrap().map(|pair| pair.unwrap().1).collect(),
+        3 => cask.scan_buckets().unwrap().flat_map(|bucket| bucket.unwrap().1).map(Result::unwrap).collect(),
+        4 => copied(&|to| _ = cask.backup(to).unwrap()),
+        _ => copied(&|to| _ = cask.compact_to(to).unwrap()),
     }
 }
 

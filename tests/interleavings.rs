@@ -3,13 +3,15 @@
 //! played on real files.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use caskfile::disk::sim::{Fault, SimDisk, Verb};
-use caskfile::{Batch, Cask, Config, Durability, Error, KvPair};
+use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, salvage_on};
 
 mod common;
 #[path = "common/hooked.rs"]
@@ -35,16 +37,24 @@ enum Action {
     Compact,
     CompactAndPut,
     CompactInVain,
+    CompactUntilCancelled,
+    /// The handle opens its file anew, in place of being closed.
+    Renew,
     Reopen,
     ReopenToRead,
     Verify,
+    Backup,
+    CompactTo,
+    Salvage,
+    ReadByIndex,
+    ReadByBucket,
     /// A process that opens the store, puts something without syncing it, and is killed in the middle of a second put.
     ComeAndDie,
 }
 
 use Action::*;
 
-const ACTIONS: [Action; 15] = [
+const ACTIONS: [Action; 22] = [
     Put,
     PutLarge,
     PutWithoutSpace,
@@ -56,9 +66,16 @@ const ACTIONS: [Action; 15] = [
     Compact,
     CompactAndPut,
     CompactInVain,
+    CompactUntilCancelled,
+    Renew,
     Reopen,
     ReopenToRead,
     Verify,
+    Backup,
+    CompactTo,
+    Salvage,
+    ReadByIndex,
+    ReadByBucket,
     ComeAndDie,
 ];
 
@@ -119,8 +136,13 @@ impl Knowledge {
             assert!(number(&pair.value) >= *least, "{key} went back from {least} to {}", number(&pair.value));
             self.saw(&pair);
         }
+        self.look_at_all(|| cask.list(""))
+    }
+
+    /// Takes what a call returns for all there is, and compares it with what was known before it.
+    fn look_at_all(&self, read: impl FnOnce() -> Result<Vec<KvPair>, Error>) -> Result<(), Error> {
         let floor = self.floor();
-        let pairs = cask.list("")?;
+        let pairs = read()?;
         for (key, least) in &floor {
             let pair = pairs.iter().find(|pair| pair.key == key.as_bytes()).expect("a key is gone");
             assert!(number(&pair.value) >= *least, "{key} went back from {least} to {}", number(&pair.value));
@@ -169,6 +191,18 @@ impl<S: Seat> Player<S> {
                 other => return other.map(|pair| knowledge.wrote(&pair, self.config.get_durability())),
             }
         }
+    }
+
+    /// Makes a copy, whose pairs must be no older than what was known before, and removes it.
+    fn copy(&self, knowledge: &Knowledge, make: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("copy-{}", NUMBER.fetch_add(1, Ordering::SeqCst));
+        let to = self.seat.path().with_file_name(name);
+        knowledge.look_at_all(|| {
+            make(&to)?;
+            Cask::open_on(self.seat.disk(), &to, &Config::new().read_only(true))?.list("")
+        })?;
+        self.seat.disk().remove(&to).map_err(Error::other)
     }
 
     fn act(&self, action: Action, knowledge: &Knowledge) -> Result<(), Error> {
@@ -234,7 +268,20 @@ impl<S: Seat> Player<S> {
                 knowledge.look(&cask)?;
                 cask.close()
             }
+            CompactUntilCancelled => match self.cask.compact_with(|_| ControlFlow::Break(())) {
+                Err(Error::CompactionCancelled { .. }) => Ok(()),
+                other => other.map(|compaction| panic!("nobody has cancelled it: {compaction:?}")),
+            },
+            Renew => self.cask.reopen(),
             Verify => self.cask.verify().map(drop),
+            Backup => self.copy(knowledge, |to| self.cask.backup(to).map(drop)),
+            CompactTo => self.copy(knowledge, |to| self.cask.compact_to(to).map(drop)),
+            Salvage => self.copy(knowledge, |to| salvage_on(&*self.seat.disk(), &self.seat.path(), to).map(drop)),
+            ReadByIndex => knowledge.look_at_all(|| self.cask.scan_by_index()?.map(|pair| Ok(pair?.1)).collect()),
+            ReadByBucket => knowledge.look_at_all(|| {
+                let pairs = self.cask.scan_buckets()?.map(|bucket| bucket?.1.collect::<Result<Vec<_>, _>>());
+                Ok(pairs.collect::<Result<Vec<_>, _>>()?.concat())
+            }),
             ComeAndDie => {
                 let seat = self.seat.another();
                 let config = Config::new().durability(Durability::Os).connection_timeout(Duration::ZERO);

@@ -7,7 +7,7 @@ use caskfile::disk::sim::SimDisk;
 use caskfile::{Cask, Config, Durability};
 
 use crate::life::{STORE, Weather};
-use crate::ops::{Kept, Op};
+use crate::ops::{Copying, Kept, Op};
 use crate::plan::{Calls, Failure, Step, batch, call, close, open, put};
 use crate::storm::check;
 
@@ -162,6 +162,85 @@ fn what_is_acknowledged_after_another_handles_failed_sync_survives_the_loss_of_t
                     Step::Calm(put(1, 24)),
                 ];
                 check(|_| {}, &steps, 3 - lost, 1, Weather { one_in: 4, ..EVERY_CALL });
+            }
+        }
+    }
+}
+
+const COPYING: [Copying; 3] = [Copying::Backup, Copying::CompactTo, Copying::Salvage];
+
+/// Another process writes, compacts or cuts between any two calls of one that makes a copy.
+#[test]
+fn a_copy_is_of_one_moment_whatever_others_do_meanwhile() {
+    let others = [put(1, 24), put(1, 70_000), batch(1, 600), call(1, Op::Compact), call(1, Op::CompactUntil(0))];
+    for (number, copying) in COPYING.into_iter().enumerate() {
+        for at in (1 + number..40).step_by(3) {
+            let other = others[(at + number) % others.len()].clone();
+            let steps = [
+                Step::Calm(batch(0, 300)),
+                Step::Calm(put(1, 24)),
+                Step::Between { at: at as u8, during: call(0, Op::Copy(copying)), other },
+                Step::Calm(put(0, 24)),
+                Step::Calm(call(0, Op::Copy(copying))),
+            ];
+            check(|_| {}, &steps, 3, 1, Weather { one_in: 16, ..EVERY_CALL });
+        }
+    }
+}
+
+/// What a copy that was broken off has left is no copy, and does not keep the next one from being made.
+#[test]
+fn a_copy_that_is_cut_short_at_any_call_is_there_complete_or_not_at_all() {
+    for copying in COPYING {
+        let copy = || call(0, Op::Copy(copying));
+        for at in (1..40).step_by(2) {
+            let cut_short = [
+                Step::Kill { at, calls: Calls::Any, written: 40, during: copy() },
+                Step::Fail {
+                    at,
+                    calls: Calls::Any,
+                    failure: Failure::InputOutput,
+                    forever: at % 4 == 1,
+                    during: copy(),
+                },
+            ];
+            for cut_short in cut_short {
+                let steps = [
+                    Step::Calm(put(0, 24)),
+                    Step::Calm(put(1, 24)),
+                    cut_short,
+                    Step::Calm(put(1, 24)),
+                    Step::Calm(copy()),
+                ];
+                check(|_| {}, &steps, 3, 1, Weather { one_in: 16, ..EVERY_CALL });
+            }
+        }
+    }
+}
+
+/// A write that failed has poisoned the handle, whose file is then opened anew: it goes on, and what it acknowledges
+/// rests on nothing that only the cache has.
+#[test]
+fn a_handle_that_was_reopened_after_a_failure_acknowledges_what_survives_the_loss_of_the_cache() {
+    for failing in [put(0, 24), batch(0, 600), call(0, Op::Sync), call(0, Op::Compact)] {
+        for calls in [Calls::Syncs, Calls::Writes, Calls::Lengths] {
+            for at in 1..4 {
+                let failure = Failure::InputOutput;
+                for (acknowledging, lost) in [(put(0, 24), 0), (call(0, Op::Sync), 0), (close(0), 1)] {
+                    let steps = [
+                        Step::Calm(open(0, Kept::Sync)),
+                        Step::Calm(put(0, 24)),
+                        Step::Calm(open(1, Kept::Os)),
+                        Step::Calm(put(1, 24)),
+                        Step::Fail { at, calls, failure, forever: false, during: failing.clone() },
+                        Step::Calm(call(0, Op::Reopen)),
+                        Step::Calm(put(0, 30)),
+                        Step::Calm(acknowledging),
+                        Step::CachesDropped,
+                        Step::Calm(put(1, 24)),
+                    ];
+                    check(|_| {}, &steps, 3 - lost, 1, Weather { one_in: 8, ..EVERY_CALL });
+                }
             }
         }
     }

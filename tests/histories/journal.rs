@@ -15,7 +15,8 @@ use super::checker::{Act, Call, Condition, Refusal, Span, Told, Version};
 pub enum Op {
     Get(usize),
     Exists(usize),
-    List,
+    /// Everything, by the call that has this number.
+    List(u8),
     Put(usize, u64),
     Delete(usize),
     Swap(usize, u64, Condition),
@@ -140,7 +141,7 @@ impl Op {
         match self {
             Op::Get(key) => format!("get {key}"),
             Op::Exists(key) => format!("exists {key}"),
-            Op::List => "list".to_owned(),
+            Op::List(how) => format!("list {how}"),
             Op::Put(key, value) => format!("put {key} {value}"),
             Op::Delete(key) => format!("delete {key}"),
             Op::Swap(key, value, condition) => format!("swap {key} {value} {}", condition.to_word()),
@@ -156,7 +157,7 @@ impl Op {
         match words.next().unwrap() {
             "get" => Op::Get(next(words)),
             "exists" => Op::Exists(next(words)),
-            "list" => Op::List,
+            "list" => Op::List(next(words)),
             "put" => Op::Put(next(words), next(words)),
             "delete" => Op::Delete(next(words)),
             "swap" => Op::Swap(next(words), next(words), Condition::from_word(words)),
@@ -218,14 +219,14 @@ impl Entry {
         let acts: Vec<(usize, Act)> = match (&self.op, &self.outcome) {
             (Op::Get(key), Some(Outcome::Pair(pair))) => vec![(*key, Act::Saw(*pair))],
             (Op::Exists(key), Some(Outcome::Presence(there))) => vec![(*key, Act::SawPresence(*there))],
-            (Op::List, Some(Outcome::Pairs(pairs))) => (0..keys)
+            (Op::List(_), Some(Outcome::Pairs(pairs))) => (0..keys)
                 .map(|key| {
                     let pair = pairs.iter().find(|(at, _, _)| *at == key);
                     (key, Act::Saw(pair.map(|(_, value, index)| (*value, *index))))
                 })
                 .collect(),
             // A read that nobody was told the result of says nothing.
-            (Op::Get(_) | Op::Exists(_) | Op::List, None) => Vec::new(),
+            (Op::Get(_) | Op::Exists(_) | Op::List(_), None) => Vec::new(),
             (Op::Put(key, value), None | Some(Outcome::Done)) => {
                 vec![(*key, Act::Put { value: *value, only_if: Condition::Always, index: None })]
             }
@@ -309,7 +310,7 @@ pub fn versions(entries: &[Entry]) -> Vec<Version> {
     for entry in entries {
         match (&entry.op, &entry.outcome) {
             (Op::Get(key), Some(Outcome::Pair(Some((value, index))))) => drop(seen.insert((*key, *value), *index)),
-            (Op::List, Some(Outcome::Pairs(pairs))) => {
+            (Op::List(_), Some(Outcome::Pairs(pairs))) => {
                 seen.extend(pairs.iter().map(|(key, value, index)| ((*key, *value), *index)));
             }
             (Op::Swap(key, value, _), Some(Outcome::Index(Some(index)))) => drop(seen.insert((*key, *value), *index)),
@@ -340,8 +341,8 @@ mod tests {
             (Op::Get(1), Outcome::Pair(Some((7, 8)))),
             (Op::Get(1), Outcome::Pair(None)),
             (Op::Exists(2), Outcome::Presence(true)),
-            (Op::List, Outcome::Pairs(vec![(0, 1, 2), (3, 4, 5)])),
-            (Op::List, Outcome::Pairs(Vec::new())),
+            (Op::List(0), Outcome::Pairs(vec![(0, 1, 2), (3, 4, 5)])),
+            (Op::List(3), Outcome::Pairs(Vec::new())),
             (Op::Put(1, 9), Outcome::Done),
             (Op::Delete(0), Outcome::Done),
             (Op::Swap(0, 3, Condition::Absent), Outcome::Refused(Refusal::Exists)),
