@@ -372,7 +372,9 @@ fn play<S: Seat>(first: Action, second: Action, place: u64, end: End, durability
     two.act(Read, &knowledge).unwrap();
     last.cask.close().unwrap();
     two.cask.close().unwrap();
-    assert_eq!(seat.names().len(), 1, "{:?}", seat.names());
+    // Who is killed while it makes a copy may leave that, or a part under another name, which the next copy there removes.
+    let left = seat.names().into_iter().filter(|name| end == End::GoesOn || !name.to_string_lossy().contains("copy-"));
+    assert_eq!(left.count(), 1, "{:?}", seat.names());
     true
 }
 
