@@ -16,7 +16,7 @@ use caskfile::inspect::{Change, Class, Inspection};
 use caskfile::{Batch, Cask, Error, verify};
 use common::TempDir;
 use dice::Dice;
-use owners::{PATH, disk_with, examine, owned_once, pieces};
+use owners::{PATH, disk_with, examine, owned_once, pieces, totals};
 use serde_json::Value;
 
 fn golden() -> Vec<PathBuf> {
@@ -147,6 +147,28 @@ fn what_is_appended_is_taken_in_and_tells_what_it_replaces() {
     assert_eq!(class_of(&inspection, second.last_index), Class::Dead);
     cask.close().unwrap();
     owned_once("followed", &fs::read(&path).unwrap(), &pieces(&Inspection::open(&path).unwrap()));
+}
+
+#[test]
+fn what_was_torn_while_it_was_written_is_a_record_like_any_other_when_it_is_whole() {
+    let directory = TempDir::new();
+    let path = directory.join("s");
+    let cask = Cask::open(&path).unwrap();
+    cask.put("a", "1").unwrap();
+    let end = Inspection::open(&path).unwrap().log_end() as usize;
+    cask.put("b", "2").unwrap();
+    cask.close().unwrap();
+    let whole = fs::read(&path).unwrap();
+    let mut half = whole.clone();
+    half[end + 20..].fill(0);
+    fs::write(&path, &half).unwrap();
+    let mut inspection = Inspection::open(&path).unwrap();
+    assert!(inspection.check().unwrap().losses[0].torn);
+    assert_eq!(totals(&pieces(&inspection))[&Class::Torn], 19, "up to the last byte that is not zero");
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(inspection.catch_up().unwrap(), Change::Grown);
+    assert_eq!(inspection.check().unwrap().losses, []);
+    owned_once("completed", &whole, &pieces(&inspection));
 }
 
 #[test]

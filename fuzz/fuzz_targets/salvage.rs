@@ -1,5 +1,6 @@
 //! Whatever the bytes of a file are: verification and salvage never panic and never change it, and what salvage writes
-//! is a store that opens, verifies, and holds what a simple reading of the bytes finds.
+//! is a store that opens, verifies, and holds what a simple reading of the bytes finds. Inspection gives each byte one
+//! owner, and says what the library says otherwise.
 //!
 //! The simple reading knows nothing of walks and of proofs. It takes every place in which a record can start, and
 //! believes those whose `body_crc` holds: no pair may be made up. And it is the reader that was made from
@@ -10,6 +11,8 @@
 #[path = "../../tests/format/layout.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod layout;
+#[path = "../../tests/common/owners.rs"]
+mod owners;
 #[path = "../../tests/format/reader.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod reader;
@@ -38,5 +41,6 @@ fuzz_target!(|input: &[u8]| -> Corpus {
         assert_eq!(verified.keys as usize, rescue::pairs(&cask).len());
     }
     rescue::salvage(&disk, &file);
+    owners::examine("any bytes", &file);
     Corpus::Keep
 });

@@ -24,7 +24,7 @@ pub fn pieces(inspection: &Inspection) -> Vec<Piece> {
 }
 
 /// How many bytes each class has.
-fn totals(pieces: &[Piece]) -> BTreeMap<Class, u64> {
+pub fn totals(pieces: &[Piece]) -> BTreeMap<Class, u64> {
     let mut totals = BTreeMap::new();
     for piece in pieces {
         *totals.entry(piece.class).or_insert(0) += piece.end - piece.start;

@@ -62,7 +62,7 @@ pub struct Inspection {
     stuck: Option<Stuck>,
 }
 
-/// A part of the file, none of which is left out or in another.
+/// A part of the file: every byte belongs to one, and to no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Region {
     start: u64,
@@ -100,7 +100,7 @@ pub struct FileHeader {
 pub enum Change {
     /// Nothing that counts.
     Nothing,
-    /// Records were appended.
+    /// Records were appended, or were found behind damage.
     Grown,
     /// The log is another one: it was compacted into another file, which the path names now, or it was cut and written
     /// anew. Whoever wants to go on opens it again.
