@@ -322,6 +322,29 @@ test("of a file that is too long the page says so, and what it shows of its keys
     assert.equal(await view.text("#detail-title"), "end mark");
 });
 
+test("a list that is longer than a browser lays out is scrolled by rows, and from end to end", async (t) => {
+    const store = path.join(directory(t), "hex.cask");
+    const lines = range(0, 40).map((n) => JSON.stringify({ key: "key " + n, value: "v".repeat(120_000) }));
+    caskfile("import", store, { input: lines.join("\n") });
+    const { size } = fs.statSync(store);
+    const view = await open(t, store);
+    const offsets = () =>
+        view.tab.$$eval("#hex .hex-row .offset", (found) => found.map((offset) => parseInt(offset.textContent, 16)));
+    await view.press("#hex", "End");
+    assert.equal((await view.hex()).chosen, size - 1);
+    assert.equal((await offsets()).at(-1), Math.floor((size - 1) / 16) * 16);
+    await view.press("#hex", "Home");
+    const [first] = await offsets();
+    assert.equal(first, 0);
+    await view.tab.hover("#hex");
+    await view.tab.mouse.wheel({ deltaY: 200 });
+    // Ten rows of 20 pixels, of which that of `file_id` is one.
+    await view.tab.waitForFunction(() => document.querySelector("#hex .offset").textContent === "000000a0");
+    await view.tab.$eval("#hex", (pane) => (pane.scrollTop = pane.scrollHeight / 2));
+    await view.tab.waitForFunction(() => parseInt(document.querySelector("#hex .offset").textContent, 16) > 0x1000);
+    assert.ok(Math.abs((await offsets())[0] - size / 2) < 2000);
+});
+
 test("of long values the page has the beginning, and all keys", async (t) => {
     const store = path.join(directory(t), "values.cask");
     const lines = range(0, 20).map((n) => JSON.stringify({ key: "key " + n, value: String(n).repeat(100_000) }));
