@@ -441,8 +441,9 @@ mod tests {
 
     #[test]
     fn a_record_that_is_cut_off_while_it_is_read_ends_beyond_the_file() {
-        for (value_len, read, left) in [(9_000, 2, 5_000), (3 * LARGEST_WINDOW, 3, LARGEST_WINDOW + LARGEST_WINDOW / 2)]
-        {
+        // In the value, in the key, and in a value that is longer than what is read at once.
+        let one_and_a_half = LARGEST_WINDOW + LARGEST_WINDOW / 2;
+        for (value_len, read, left) in [(9_000, 2, 5_000), (9_000, 2, 90), (3 * LARGEST_WINDOW, 3, one_and_a_half)] {
             let mut draft = Draft::new();
             let offset = draft.push(PLAIN, Kind::Put, b"\0key", &vec![7; value_len]);
             let disk = SimDisk::new();
