@@ -201,7 +201,8 @@ impl World {
             let made = made.map_err(|error| format!("{call:?}: {error}"))?;
             let found = look_at_copy(Arc::clone(&disk), &to, self.history.highest_seen)?;
             same(&found, &*state, "the copy")?;
-            same(&(made.keys, made.of_one_moment), &(found.len() as u64, true), "what is said of the copy")?;
+            made.check(&found)?;
+            same(&made.of_one_moment, &true, "what is said of the copy")?;
             return disk.remove(&to).map_err(|error| error.to_string());
         }
         if call.is_read() {

@@ -104,6 +104,8 @@ fn read_whole(cask: &Cask, whole: Whole) -> Result<Vec<(Vec<u8>, KvPair)>, Error
 #[derive(Debug, Clone, Copy)]
 pub struct Made {
     pub keys: u64,
+    /// No pair has a higher index.
+    pub last_index: u64,
     /// It must be what the original was at one moment: salvage also brings what is left of writes that nobody was told
     /// of.
     pub of_one_moment: bool,
@@ -117,10 +119,18 @@ pub fn copy(cask: &Cask, copying: Copying, disk: &dyn Disk, from: &Path, to: &Pa
         Copying::Salvage => {
             let report = salvage_on(disk, from, to)?;
             let of_one_moment = report.losses.is_empty() && report.torn_bytes == 0;
-            return Ok(Made { keys: report.keys, of_one_moment });
+            return Ok(Made { keys: report.keys, last_index: u64::MAX, of_one_moment });
         }
     };
-    Ok(Made { keys: backup.keys, of_one_moment: true })
+    Ok(Made { keys: backup.keys, last_index: backup.last_index, of_one_moment: true })
+}
+
+impl Made {
+    pub fn check(&self, found: &State) -> Result<(), String> {
+        let highest = found.values().map(|pair| pair.index).max().unwrap_or(0);
+        let fits = self.keys == found.len() as u64 && highest <= self.last_index;
+        if fits { Ok(()) } else { Err(format!("{self:?}, and there are {} keys up to {highest}", found.len())) }
+    }
 }
 
 /// What a copy holds, which is written to on the way: no index of its own may be one that the original, which has

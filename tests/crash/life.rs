@@ -577,9 +577,9 @@ impl Life {
         }
         self.world().take_stock_of_copy(at).map_err(|error| format!("{copying:?}: {error}"))?;
         let mut world = self.world();
-        let keys = world.copies[at].state.as_ref().map(|state| state.len() as u64);
-        if let Some(made) = told.as_ref().ok().filter(|made| Some(made.keys) != keys) {
-            return Err(format!("{copying:?}: {made:?}, and the copy has {keys:?} keys"));
+        if let Ok(made) = &told {
+            let found = world.copies[at].state.as_ref().ok_or_else(|| format!("{copying:?}: there is no copy"))?;
+            made.check(found).map_err(|error| format!("{copying:?}: {error}"))?;
         }
         world.copies[at].certain = told.is_ok();
         let leftover = |path: &PathBuf| path.to_string_lossy().starts_with(&format!("{}.tmp-", to.display()));
