@@ -45,8 +45,9 @@ pub trait Engine: Send + Sync {
         lacks("listing in key order")
     }
 
-    /// Gives back the space of what was overwritten and deleted, and closes.
-    fn compact(self: Box<Self>) -> Result<()> {
+    /// Gives back the space of what was overwritten and deleted, and closes. The store has so many keys, which a floor
+    /// cannot know.
+    fn compact(self: Box<Self>, _keys: usize) -> Result<()> {
         lacks("compaction on demand")
     }
 

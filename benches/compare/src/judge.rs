@@ -1,6 +1,6 @@
 //! Ratios: to the best peer, to the floor, to what was aimed at.
 
-use crate::engine::Role;
+use crate::engine::{Kind, Role};
 use crate::engines;
 use crate::results::Results;
 use crate::rows::{Aim, Reference, Row};
@@ -31,7 +31,7 @@ impl Judged {
 }
 
 pub fn standings(results: &Results, row: &Row) -> Vec<Standing> {
-    let ours = engines::all().into_iter().filter(|kind| kind.role == Role::Ours);
+    let ours = engines::all().into_iter().filter(|kind| kind.role == Role::Ours && is_shown(row, kind));
     ours.filter_map(|kind| {
         let figure = results.median(row.id, kind.name)?;
         let ratio = |reference: Option<f64>| reference.filter(|&reference| reference > 0.0).map(|other| figure / other);
@@ -49,6 +49,12 @@ pub fn standings(results: &Results, row: &Row) -> Vec<Standing> {
         })
     })
     .collect()
+}
+
+/// The special ways to open caskfile are shown only where something is said of them.
+pub fn is_shown(row: &Row, kind: &Kind) -> bool {
+    let is_special = ["caskfile-mapped", "caskfile-automatic"].contains(&kind.name);
+    !is_special || row.aims.iter().any(|aim| aim.of == kind.name)
 }
 
 pub fn best_peer(results: &Results, row: &Row) -> Option<(&'static str, f64)> {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::engine::Role;
 use crate::engines;
+use crate::judge::is_shown;
 use crate::results::Results;
 use crate::rows::{Group, Row};
 
@@ -49,8 +50,8 @@ pub fn group(results: &Results, group: &Group) -> Option<String> {
 
 /// The best first.
 fn bars(results: &Results, row: &Row) -> Vec<Bar> {
-    let figures = engines::all()
-        .into_iter()
+    let shown = engines::all().into_iter().filter(|kind| is_shown(row, kind));
+    let figures = shown
         .filter_map(|kind| Some(Bar { name: kind.name, role: kind.role, figure: results.median(row.id, kind.name)? }));
     let mut bars: Vec<Bar> = figures.collect();
     bars.sort_by(|one, other| match row.unit.more_is_better() {

@@ -116,7 +116,7 @@ pub const GROUPS: &[Group] = &[
             row("swap", "compare-and-swap", CallsPerSecond, LOG, &[aim(EXCLUSIVE, 3.0, BestPeer)]),
             row("delete", "delete", CallsPerSecond, LOG, &[]),
             row("load", "bulk load, batches of 1,000", CallsPerSecond, LOG, &[aim(OURS, 5.0, BestPeer)]),
-            row("put-written", "bytes written by puts, without a sync", BytesPerKey, LOG, &[]),
+            row("put-written", "bytes to the disk for a put, synced at the end", BytesPerKey, LOG, &[]),
         ],
     },
     Group {
@@ -134,7 +134,7 @@ pub const GROUPS: &[Group] = &[
             row("durable-8", "put, 8 threads", CallsPerSecond, Some("floor-leader"), &[aim(OURS, 1.5, BestPeer)]),
             row("durable-32", "put, 32 threads", CallsPerSecond, Some("floor-leader"), &[aim(OURS, 0.8, Floor)]),
             row("durable-swap", "compare-and-swap, 1 thread", CallsPerSecond, Some("floor-log-ahead"), &[]),
-            row("durable-written", "bytes written by puts, 1 thread", BytesPerKey, Some("floor-log-ahead"), &[]),
+            row("durable-written", "bytes to the disk for a put, 1 thread", BytesPerKey, Some("floor-log-ahead"), &[]),
         ],
     },
     Group {

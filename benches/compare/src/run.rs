@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -11,7 +10,7 @@ use std::time::Instant;
 use crate::engine::{Kind, Result};
 use crate::results::{Figure, Line, Run};
 use crate::workloads::{ALL, Family};
-use crate::{RunArguments, engines};
+use crate::{RunArguments, engines, process};
 
 pub fn run(arguments: &RunArguments) -> Result<()> {
     let kinds: Vec<_> = engines::all().into_iter().filter(|kind| is_chosen(&arguments.engines, kind.name)).collect();
@@ -75,7 +74,8 @@ fn child(
         .stdin(Stdio::null())
         .output()?;
     std::fs::remove_dir_all(&store)?;
-    directory.sync()?;
+    // So that no engine pays for what another has left to be written.
+    process::sync(&directory.0)?;
 
     let mut figures = Vec::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
@@ -151,16 +151,6 @@ impl Directory {
         let path = parent.join(format!("caskfile-compare-{}", std::process::id()));
         std::fs::create_dir(&path)?;
         Ok(Directory(path))
-    }
-
-    /// So that no engine pays for what another has left to be written.
-    fn sync(&self) -> Result<()> {
-        let directory = File::open(&self.0)?;
-        // SAFETY: the descriptor is open.
-        match unsafe { libc::syncfs(directory.as_raw_fd()) } {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error().into()),
-        }
     }
 }
 

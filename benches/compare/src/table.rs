@@ -14,7 +14,11 @@ pub fn print(results: &Results, all_engines: bool) -> Result<()> {
         "ratios: above 1 is good for rates, below 1 for everything else; a reached aim has a +, a missed one a -\n"
     );
     for group in GROUPS {
-        let rows: Vec<&Row> = group.rows.iter().filter(|row| !standings(results, row).is_empty()).collect();
+        let rows: Vec<&Row> = group
+            .rows
+            .iter()
+            .filter(|row| !standings(results, row).is_empty() || all_engines && is_measured(results, row))
+            .collect();
         if rows.is_empty() {
             continue;
         }
@@ -50,12 +54,19 @@ pub fn print(results: &Results, all_engines: bool) -> Result<()> {
                 );
             }
             if all_engines {
+                if standings(results, row).is_empty() {
+                    println!("  {}", row.title);
+                }
                 others(results, row);
             }
         }
         println!();
     }
     Ok(())
+}
+
+fn is_measured(results: &Results, row: &Row) -> bool {
+    engines::all().iter().any(|kind| results.median(row.id, kind.name).is_some())
 }
 
 /// The figures of everybody, or why there are none, and how far apart the rounds were.

@@ -96,7 +96,7 @@ impl Engine for Copying {
         Ok(())
     }
 
-    fn compact(self: Box<Self>) -> Result<()> {
+    fn compact(self: Box<Self>, _: usize) -> Result<()> {
         self.0.compact()?;
         self.close()
     }

@@ -90,7 +90,7 @@ impl Engine for Fjall {
         Ok(())
     }
 
-    fn compact(self: Box<Self>) -> Result<()> {
+    fn compact(self: Box<Self>, _: usize) -> Result<()> {
         self.keyspace.rotate_memtable_and_wait()?;
         self.keyspace.major_compact()?;
         self.close()

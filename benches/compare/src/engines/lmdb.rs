@@ -99,7 +99,7 @@ impl Engine for Lmdb {
     }
 
     /// LMDB compacts by copying: the copy takes the original's place.
-    fn compact(self: Box<Self>) -> Result<()> {
+    fn compact(self: Box<Self>, _: usize) -> Result<()> {
         let copy = self.directory.join("copy.mdb");
         self.env.copy_to_path(&copy, CompactionOption::Enabled)?.sync_all()?;
         let original = self.directory.join("data.mdb");

@@ -103,7 +103,7 @@ impl Engine for Redb {
         Ok(())
     }
 
-    fn compact(mut self: Box<Self>) -> Result<()> {
+    fn compact(mut self: Box<Self>, _: usize) -> Result<()> {
         while self.database.compact()? {}
         self.close()
     }

@@ -214,7 +214,7 @@ impl Engine for Rocksdb {
         }
     }
 
-    fn compact(self: Box<Self>) -> Result<()> {
+    fn compact(self: Box<Self>, _: usize) -> Result<()> {
         // SAFETY: null pointers stand for the first and the last key.
         unsafe {
             checked(|error| rocksdb_flush(self.db, rocksdb_flushoptions_create(), error))?;

@@ -126,7 +126,7 @@ impl Engine for Sqlite {
         })
     }
 
-    fn compact(self: Box<Self>) -> Result<()> {
+    fn compact(self: Box<Self>, _: usize) -> Result<()> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.writer().execute_batch("VACUUM")?;
         self.close()

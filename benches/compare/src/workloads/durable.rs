@@ -23,7 +23,7 @@ pub fn run(setting: &Setting) -> Result<()> {
     load(engine, &mut Keys::short(), setting.keys, 1, setting.seed)?;
     let numbers = shuffled(setting.keys, setting.seed);
     for (version, (threads, row)) in (2..).zip(rows) {
-        let written = process::written_bytes()?;
+        let written = process::written_bytes(&setting.directory);
         let each = numbers.len() / threads;
         let figure = together(threads, |thread| {
             let mut keys = Keys::short();
@@ -42,7 +42,7 @@ pub fn run(setting: &Setting) -> Result<()> {
             Ok(calls)
         });
         if let (1, Ok(done)) = (threads, &figure) {
-            setting.row("durable-written", Ok((process::written_bytes()? - written) as f64 / done.calls as f64));
+            setting.row("durable-written", setting.written_since(written, done.calls));
         }
         setting.row(row, figure.map(|done| done.rate()));
         // The first key of each thread was put, however slow the engine is.

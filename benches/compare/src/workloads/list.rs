@@ -43,11 +43,11 @@ pub fn several(setting: &Setting, engine: &dyn Engine, keys: &mut Keys, group: u
 fn list(engine: &dyn Engine, keys: &mut Keys, start: usize, group: usize) -> Result<()> {
     let mut count = 0;
     let mut is_ordered = true;
-    let mut last = [0; 16];
+    let mut last = None;
     engine.list(keys.prefix(start, group), &mut |key, value| {
         let end: [u8; 16] = *key.last_chunk().expect("keys have 16 bytes or more");
-        is_ordered &= last < end;
-        last = end;
+        is_ordered &= last < Some(end);
+        last = Some(end);
         let number = u64::from_le_bytes(*value.first_chunk().expect("values have 100 bytes")) as usize;
         check(number, 1..=1, VALUE, value);
         is_ordered &= (start..start + group).contains(&number);

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::data::{Keys, check, shuffled, value_into};
 use crate::engine::{Engine, Kind, Mode, Pairs, Result, Role};
+use crate::process;
 
 pub struct Family {
     pub name: &'static str,
@@ -94,6 +95,11 @@ impl Setting {
     /// Draws for a row of single calls: enough to last, not so many that slow engines take minutes.
     fn draws(&self) -> usize {
         self.keys.clamp(100_000, 500_000)
+    }
+
+    /// Bytes that were written to the disk for each of so many calls since another reading.
+    fn written_since(&self, before: Result<u64>, calls: usize) -> Result<f64> {
+        Ok((process::written_bytes(&self.directory)? - before?) as f64 / calls as f64)
     }
 
     /// Bytes that the directory's files occupy on the disk, holes left out.

@@ -25,7 +25,7 @@ pub fn run(setting: &Setting) -> Result<()> {
 
     let engine = setting.open(Mode::Unsynced)?;
     let started = Instant::now();
-    let compacted = engine.compact();
+    let compacted = engine.compact(setting.keys);
     let took = started.elapsed().as_secs_f64();
     let user_bytes = (setting.keys * (16 + VALUE)) as f64;
     let is_compacted = compacted.is_ok();

@@ -13,7 +13,7 @@ pub fn run(setting: &Setting) -> Result<()> {
     let engine = &*engine;
     let mut keys = Keys::short();
     let mut bytes = Vec::new();
-    let written = process::written_bytes()?;
+    let written = process::written_bytes(&setting.directory);
     let numbers = shuffled(setting.keys, setting.seed);
     setting.row(
         "put",
@@ -23,8 +23,7 @@ pub fn run(setting: &Setting) -> Result<()> {
             engine.put(keys.key(number), &bytes)
         }),
     );
-    let written = process::written_bytes()? - written;
-    setting.row("put-written", Ok(written as f64 / numbers.len() as f64));
+    setting.row("put-written", setting.written_since(written, numbers.len()));
     verify(engine, &numbers, 1)?;
 
     let part = numbers.len() / 4;
