@@ -462,7 +462,8 @@ mod tests {
     fn a_walk_reads_everything_once_in_pieces_that_grow() {
         let mut draft = Draft::new();
         draft.put(PLAIN, "a");
-        draft.put(PLAIN, "b");
+        // 32 bytes, without padding: it ends with what was read.
+        draft.put(PLAIN, "bc");
         let disk = SimDisk::new();
         let log = open_on(&disk, draft.bytes.clone());
         let before = disk.bytes_read();
