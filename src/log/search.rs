@@ -69,9 +69,9 @@ fn headers<'b>(
     file_len: u64,
 ) -> impl Iterator<Item = (u64, RecordHeader)> + 'b {
     let after = log.index_bound(stop.previous_index);
-    // No header starts behind the last byte that is not zero: its checksum, which stands first, is not zero.
-    let data_end = last_data(bytes).map_or(0, |last| last + 1);
-    (0..CHUNK.min(data_end)).step_by(ALIGNMENT as usize).filter_map(move |start| {
+    // No header starts there or behind it: its kind, which does not stand first, is not zero.
+    let last = last_data(bytes).unwrap_or(0);
+    (0..CHUNK.min(last)).step_by(ALIGNMENT as usize).filter_map(move |start| {
         let candidate = bytes.get(start..start + RECORD_HEADER_LEN)?.try_into().ok()?;
         if !RecordHeader::plausible(candidate, after) {
             return None;
