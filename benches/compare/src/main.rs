@@ -14,7 +14,7 @@ mod run;
 mod table;
 mod workloads;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -46,6 +46,9 @@ enum Command {
     /// Write the page and the plots from a results file
     Report {
         results: PathBuf,
+        /// Results of the same machine and commit with more keys, for a table of how cost grows
+        #[arg(long)]
+        larger: Option<PathBuf>,
         /// The plots go to a directory beside it
         #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/BENCHMARKS.md"))]
         page: PathBuf,
@@ -94,6 +97,19 @@ struct ChildArguments {
     prepare: Option<String>,
 }
 
+/// As it is to be repeated: where files lie is another machine's business.
+impl std::fmt::Display for RunArguments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "run --keys {} --rounds {} --seconds {}", self.keys, self.rounds, self.seconds)?;
+        for (option, names) in [("engines", &self.engines), ("families", &self.families)] {
+            if !names.is_empty() {
+                write!(f, " --{option} {}", names.join(","))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 fn keys(text: &str) -> Result<usize> {
     let keys: usize = text.replace(['_', ','], "").parse()?;
     if keys == 0 || keys > 1 << 30 {
@@ -112,7 +128,7 @@ fn main() -> ExitCode {
             .and_then(|()| Results::read(&arguments.results))
             .and_then(|results| table::print(&results, false)),
         Command::Table { results, all } => Results::read(&results).and_then(|results| table::print(&results, all)),
-        Command::Report { results, page } => Results::read(&results).and_then(|results| report::write(&results, &page)),
+        Command::Report { results, larger, page } => report(&results, larger.as_deref(), &page),
         Command::Names => {
             names();
             Ok(())
@@ -126,6 +142,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn report(results: &Path, larger: Option<&Path>, page: &Path) -> Result<()> {
+    let larger = larger.map(Results::read).transpose()?;
+    report::write(&Results::read(results)?, larger.as_ref(), page)
 }
 
 fn child(arguments: &ChildArguments) -> Result<()> {

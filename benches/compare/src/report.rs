@@ -15,7 +15,7 @@ const PLOTS: &str = "benchmarks";
 /// A line for a row: its name, a colon, the reason.
 const REASONS: &str = include_str!("../reasons.txt");
 
-pub fn write(results: &Results, page: &Path) -> Result<()> {
+pub fn write(results: &Results, larger: Option<&Results>, page: &Path) -> Result<()> {
     let plots = page.with_file_name(PLOTS);
     std::fs::create_dir_all(&plots)?;
     let mut text = String::new();
@@ -24,6 +24,9 @@ pub fn write(results: &Results, page: &Path) -> Result<()> {
         let Some(svg) = plot::group(results, group) else { continue };
         std::fs::write(plots.join(group.id).with_extension("svg"), svg)?;
         section(&mut text, results, group)?;
+    }
+    if let Some(larger) = larger {
+        growth(&mut text, results, larger)?;
     }
     lost(&mut text, results)?;
     modes(&mut text, results)?;
@@ -105,6 +108,24 @@ fn matrix(text: &mut String, results: &Results, group: &Group) -> Result<()> {
     Ok(())
 }
 
+/// Every row that both have, of caskfile and of the engine that is its best peer at the smaller size.
+fn growth(text: &mut String, smaller: &Results, larger: &Results) -> Result<()> {
+    let (few, many) = (smaller.run.keys, larger.run.keys);
+    writeln!(text, "## From {few} to {many} keys\n\n| | engine | {few} | {many} | ratio |\n|---|---|---|---|---|")?;
+    for row in GROUPS.iter().flat_map(|group| group.rows) {
+        let peer = best_peer(smaller, row).map(|(peer, _)| peer);
+        for engine in ["caskfile"].into_iter().chain(peer) {
+            if let (Some(few), Some(many)) = (smaller.median(row.id, engine), larger.median(row.id, engine)) {
+                let (shown_few, shown_many) = (row.unit.show(few), row.unit.show(many));
+                let ratio = show_ratio(Some(many / few).filter(|ratio| ratio.is_finite()));
+                writeln!(text, "| {} | {engine} | {shown_few} | {shown_many} | {ratio} |", row.title)?;
+            }
+        }
+    }
+    writeln!(text)?;
+    Ok(())
+}
+
 /// Where an aim was missed, or a peer is ahead.
 fn lost(text: &mut String, results: &Results) -> Result<()> {
     writeln!(text, "## Rows that are lost\n\n| row | by how much | why |\n|---|---|---|")?;
@@ -116,7 +137,8 @@ fn lost(text: &mut String, results: &Results) -> Result<()> {
                 .filter(|aim| aim.reached == Some(false))
                 .map(|aim| format!("aim: {}", aim.text))
                 .collect();
-            if let Some(ratio) = standing.to_peer.filter(|&ratio| (ratio < 1.0) == row.unit.more_is_better()) {
+            let is_behind = |ratio: &f64| if row.unit.more_is_better() { *ratio < 1.0 } else { *ratio > 1.0 };
+            if let Some(ratio) = standing.to_peer.filter(is_behind) {
                 let (peer, _) = best_peer(results, row).expect("there is a ratio to it");
                 misses.insert(0, format!("{} × {peer}", show_ratio(Some(ratio))));
             }

@@ -111,18 +111,18 @@ fn about(arguments: &RunArguments, kinds: &[&Kind], directory: &Path) -> Result<
         ("threads".to_owned(), std::thread::available_parallelism()?.to_string()),
         ("memory".to_owned(), line(&file("/proc/meminfo"), "MemTotal")),
         ("kernel".to_owned(), file("/proc/sys/kernel/osrelease").trim().to_owned()),
-        ("file system".to_owned(), text("stat", &["-f", "-c", "%T", &directory]).unwrap_or_default()),
+        ("file system".to_owned(), text("findmnt", &["-n", "-o", "FSTYPE", "-T", &directory]).unwrap_or_default()),
         ("load before".to_owned(), file("/proc/loadavg").trim().to_owned()),
     ]);
     let mut versions = locked_versions();
-    versions.insert("rustc".to_owned(), text("rustc", &["--version"]).unwrap_or_default());
+    versions.insert("rustc".to_owned(), text("rustc", &["--version"]).unwrap_or_default().replace("rustc ", ""));
     if let Some(version) = text("dpkg-query", &["-W", "-f", "${Version}", "librocksdb-dev"]) {
         versions.insert("rocksdb".to_owned(), version);
     }
     Ok(Run {
         date: text("date", &["-u", "+%F"]).unwrap_or_default(),
         commit: text("git", &["describe", "--always", "--dirty"]).unwrap_or_default(),
-        command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+        command: arguments.to_string(),
         keys: arguments.keys,
         rounds: arguments.rounds,
         machine,
