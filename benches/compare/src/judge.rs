@@ -53,7 +53,7 @@ pub fn standings(results: &Results, row: &Row) -> Vec<Standing> {
 
 /// The special ways to open caskfile are shown only where something is said of them.
 pub fn is_shown(row: &Row, kind: &Kind) -> bool {
-    let is_special = ["caskfile-mapped", "caskfile-automatic"].contains(&kind.name);
+    let is_special = ["caskfile-mapped", "caskfile-unverified", "caskfile-automatic"].contains(&kind.name);
     !is_special || row.aims.iter().any(|aim| aim.of == kind.name)
 }
 

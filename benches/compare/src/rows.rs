@@ -95,6 +95,7 @@ use Unit::{
 const OURS: &str = "caskfile";
 const EXCLUSIVE: &str = "caskfile-exclusive";
 const MAPPED: &str = "caskfile-mapped";
+const UNVERIFIED: &str = "caskfile-unverified";
 const AUTOMATIC: &str = "caskfile-automatic";
 const HASH: Option<&str> = Some("floor-hash");
 const TREE: Option<&str> = Some("floor-tree");
@@ -209,7 +210,7 @@ pub const GROUPS: &[Group] = &[
                 "get of 1 MiB",
                 GigabytesPerSecond,
                 HASH,
-                &[aim(OURS, 0.6, Peer("lmdb")), aim(MAPPED, 0.9, Peer("lmdb"))],
+                &[aim(OURS, 0.6, Peer("lmdb")), aim(MAPPED, 0.9, Peer("lmdb")), aim(UNVERIFIED, 0.9, Peer("lmdb"))],
             ),
         ],
     },

@@ -11,12 +11,8 @@ use crate::engine::{Engine, Kind, Mode, Pairs, Result, Role};
 pub const KINDS: &[Kind] = &[
     kind("caskfile", |path, mode| open(path, mode, &manual())),
     kind("caskfile-exclusive", |path, mode| open(path, mode, &manual().lock_mode(LockMode::Exclusive))),
-    kind("caskfile-mapped", |path, mode| {
-        let cask = cask(path, mode, &manual())?;
-        // SAFETY: nobody but this process knows of the directory.
-        let mapped = unsafe { cask.mapped() };
-        Ok(Box::new(Lending { cask, mapped }))
-    }),
+    kind("caskfile-mapped", |path, mode| lending(path, mode, &manual())),
+    kind("caskfile-unverified", |path, mode| lending(path, mode, &manual().verify_on_read(false))),
     kind("caskfile-automatic", |path, mode| open(path, mode, &Config::new().compaction(CompactionPolicy::default()))),
 ];
 
@@ -39,6 +35,13 @@ fn cask(path: &Path, mode: Mode, config: &Config) -> Result<Cask> {
 
 fn open(path: &Path, mode: Mode, config: &Config) -> Result<Box<dyn Engine>> {
     Ok(Box::new(Copying(cask(path, mode, config)?)))
+}
+
+fn lending(path: &Path, mode: Mode, config: &Config) -> Result<Box<dyn Engine>> {
+    let cask = cask(path, mode, config)?;
+    // SAFETY: nobody but this process knows of the directory.
+    let mapped = unsafe { cask.mapped() };
+    Ok(Box::new(Lending { cask, mapped }))
 }
 
 struct Copying(Cask);

@@ -42,7 +42,9 @@ pub const ALL: &[Family] = &[
     Family {
         name: "large",
         run: large::run,
-        wants: |kind| is_usual(kind) || ["caskfile-mapped", "floor-hash", "floor-log"].contains(&kind.name),
+        wants: |kind| {
+            is_usual(kind) || ["caskfile-mapped", "caskfile-unverified", "floor-hash", "floor-log"].contains(&kind.name)
+        },
     },
     Family { name: "open", run: open::run, wants: |kind| is_shared(kind) || kind.name == "floor-log" },
     Family {
