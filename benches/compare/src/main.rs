@@ -69,6 +69,9 @@ struct RunArguments {
     /// For each row of durable puts
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// In seconds: what takes longer in one family with one engine is killed
+    #[arg(long, default_value_t = 1800)]
+    limit: u64,
     /// Only these, separated by commas
     #[arg(long, value_delimiter = ',')]
     engines: Vec<String>,

@@ -28,6 +28,9 @@ pub fn write(results: &Results, larger: Option<&Results>, page: &Path) -> Result
     if let Some(larger) = larger {
         growth(&mut text, results, larger)?;
     }
+    for (family, engine, reason) in results.failures() {
+        writeln!(text, "{engine} failed in `{family}`: {reason}\n")?;
+    }
     lost(&mut text, results)?;
     modes(&mut text, results)?;
     std::fs::write(page, text)?;

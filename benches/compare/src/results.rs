@@ -30,6 +30,9 @@ pub struct Run {
     pub modes: BTreeMap<String, (String, String)>,
 }
 
+/// Follows the name of a family in the name of a row that says that an engine failed in it.
+pub const FAILED: &str = "-failed";
+
 /// Either a value, or why there is none.
 #[derive(Serialize, Deserialize, Debug)]
 pub struct Figure {
@@ -85,6 +88,13 @@ impl Results {
 
     pub fn missing(&self, row: &str, engine: &str) -> Option<&str> {
         self.missing.get(&(row.to_owned(), engine.to_owned())).map(String::as_str)
+    }
+
+    /// Families that an engine did not live through: the family, the engine, what became of it.
+    pub fn failures(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.missing
+            .iter()
+            .filter_map(|((row, engine), reason)| Some((row.strip_suffix(FAILED)?, engine.as_str(), reason.as_str())))
     }
 
     /// The names of all engines that took part, as `all` orders them.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use crate::engine::{Kind, Result};
-use crate::results::{Figure, Line, Run};
+use crate::results::{FAILED, Figure, Line, Run};
 use crate::workloads::{ALL, Family};
 use crate::{RunArguments, engines, process};
 
@@ -65,20 +66,22 @@ fn child(
 ) -> Result<Vec<Figure>> {
     let store = directory.0.join("store");
     std::fs::create_dir(&store)?;
-    let output = Command::new(std::env::current_exe()?)
+    let mut command = Command::new(std::env::current_exe()?);
+    command
         .args(["child", kind.name, family.name])
         .arg(&store)
         .arg(format!("--keys={}", arguments.keys))
         .arg(format!("--seconds={}", arguments.seconds))
         .arg(format!("--seed={}", round + 1))
-        .stdin(Stdio::null())
-        .output()?;
+        .stdin(Stdio::null());
+    let output = limited(&mut command, Duration::from_secs(arguments.limit))?;
     std::fs::remove_dir_all(&store)?;
     // So that no engine pays for what another has left to be written.
     process::sync(&directory.0)?;
 
     let mut figures = Vec::new();
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
+    // An engine may have something to say on the output, too.
+    for line in String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.starts_with("{\"")) {
         let mut figure: serde_json::Value = serde_json::from_str(line)?;
         figure["round"] = round.into();
         figure["engine"] = kind.name.into();
@@ -88,10 +91,27 @@ fn child(
         let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         eprintln!("          {} in {}: {}: {reason}", kind.name, family.name, output.status);
         let missing = Some(format!("{}: {reason}", output.status));
-        let row = format!("{}-failed", family.name);
+        let row = format!("{}{FAILED}", family.name);
         figures.push(Figure { round, engine: kind.name.to_owned(), row, value: None, missing });
     }
     Ok(figures)
+}
+
+/// The output of a process, which is killed if it takes too long.
+fn limited(command: &mut Command, limit: Duration) -> Result<Output> {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let id = child.id().cast_signed();
+    let (ended, end) = mpsc::channel();
+    let waiter = std::thread::spawn(move || {
+        let output = child.wait_with_output();
+        let _ = ended.send(());
+        output
+    });
+    if end.recv_timeout(limit).is_err() {
+        // SAFETY: a signal to a child that has not been waited for, or is just being.
+        unsafe { libc::kill(id, libc::SIGKILL) };
+    }
+    Ok(waiter.join().map_err(|_| "the thread that waits has panicked")??)
 }
 
 /// What a reader must know to judge the figures.

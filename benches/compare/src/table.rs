@@ -62,6 +62,9 @@ pub fn print(results: &Results, all_engines: bool) -> Result<()> {
         }
         println!();
     }
+    for (family, engine, reason) in results.failures() {
+        println!("{engine} failed in {family}: {reason}");
+    }
     Ok(())
 }
 
