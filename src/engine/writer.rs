@@ -208,8 +208,8 @@ impl Turn<'_> {
         writer.highest_used = writer.group.unit.entries.last().map_or(0, |entry| entry.header.index);
         writer.last_end = end;
         let (bytes, records) = writer.group.finish_units();
-        let is_synced = engine.config.get_durability() == Durability::Sync;
-        let written = append::append(&self.log, &mut writer.covered, start, bytes, records.ends(), is_synced);
+        let synced_from = (engine.config.get_durability() == Durability::Sync).then_some(first);
+        let written = append::append(&self.log, &mut writer.covered, start, bytes, records.ends(), synced_from);
         engine.counters.groups.fetch_add(1, Ordering::Relaxed);
         let Err(error) = written else {
             let shown = engine.change(&ingest, |view| view.apply(&writer.group.unit));

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use caskfile::disk::sim::SimDisk;
-use caskfile::{Cask, Config, Durability};
+use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
+use caskfile::{Cask, Config, Durability, Error};
 
 use crate::life::{STORE, Weather};
 use crate::ops::{Copying, Kept, Op};
@@ -70,6 +70,44 @@ fn zeros_written_ahead_of_the_log_change_nothing_that_a_power_cut_or_a_full_disk
         steps.extend([put(0, 24), batch(0, 24), put(0, 24)].map(Step::Calm));
         let weather = Weather { sectors: &[4096], one_in: 2, ..EVERY_CALL };
         check(|_| {}, &steps, 3, 1, weather);
+    }
+}
+
+/// A mark ended the log, the only record of its index block: the put behind it, which others had read, was lost in a power
+/// cut. The next writer, which begins with the mark's own bytes, wrote zeros ahead from there, and was killed before it
+/// wrote anything else. Nothing of the block was left, so its indexes were handed out once more, and a compare-and-swap
+/// with the pair that had been read found its index again.
+#[test]
+fn who_dies_behind_the_mark_that_ends_a_log_does_not_take_its_index_block_away() {
+    let open = |disk: &SimDisk, durability| {
+        let process = disk.process();
+        let config = Config::new().durability(durability).connection_timeout(Duration::ZERO);
+        (Cask::open_on(Arc::new(process.clone()), STORE, &config).unwrap(), process)
+    };
+    let (piece, header, record) = (128 << 10, 64, 24);
+    // The mark begins so far before the end of the piece, and the next one reaches beyond it.
+    let before = record + 8;
+    let disk = SimDisk::new();
+    let (first, process) = open(&disk, Durability::Os);
+    first.put("filler", vec![7; piece - before - header - record - record - 1 - "filler".len()]).unwrap();
+    assert_eq!(first.stats().unwrap().log_end as usize, piece - before);
+    process.kill();
+    let (second, process) = open(&disk, Durability::Os);
+    second.put("key", "seen, and lost").unwrap();
+    let seen = second.get("key").unwrap();
+    process.kill();
+    let disk = disk.reboot(&mut Choices::keep_nothing());
+    for nth in 1..5 {
+        let disk = disk.fork();
+        let (third, process) = open(&disk, Durability::Sync);
+        assert_eq!(third.stats().unwrap().log_end as usize, piece - before + record);
+        disk.fail(When::nth(nth).of(Verb::WriteAt).by(&process), Fault::Kill(0), Repeat::Once);
+        let _ = third.put("other", "value");
+        process.kill();
+        let (fourth, _) = open(&disk, Durability::Sync);
+        fourth.put("key", "new").unwrap();
+        let swapped = fourth.atomic_put("key", "swapped", Some(&seen));
+        assert!(matches!(swapped, Err(Error::KeyModified)), "killed in write {nth}: {swapped:?}");
     }
 }
 
