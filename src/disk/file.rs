@@ -318,8 +318,9 @@ fn places(file: &File, command: libc::c_int, kind: libc::c_int, which: Range<u32
     if command != libc::F_OFD_GETLK || lock.l_type == libc::F_UNLCK as libc::c_short {
         return Ok(None);
     }
-    let start = (lock.l_start - FIRST) as u32;
-    Ok(Some(start..start + lock.l_len as u32))
+    // Somebody else's lock on more than places, the whole file for example, says nothing about the line.
+    let Ok(start) = u32::try_from(lock.l_start - FIRST) else { return Ok(None) };
+    Ok((lock.l_len > 0).then(|| start..start + lock.l_len as u32))
 }
 
 /// Refuses what is not a regular file, and says what it is.

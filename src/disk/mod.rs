@@ -103,8 +103,8 @@ pub trait DiskFile: Send + Sync {
     fn unlock(&self) -> io::Result<()>;
 
     /// Takes a place in the line of those who wait for the lock, unless another description has it; `true` if it is taken
-    /// now. Who has place 0 is next; only the first few are asked for. A courtesy between those who wait, which protects
-    /// nothing. A disk that does not know it lets everybody be next.
+    /// now. Who has place 0 is next, and there are 64. A courtesy between those who wait, which protects nothing. A disk
+    /// that does not know it lets everybody be next.
     fn try_place(&self, _place: u32) -> io::Result<bool> {
         Ok(true)
     }

@@ -243,4 +243,23 @@ mod tests {
         outside.step();
         assert_eq!(outside.place, Some(PLACES - 1));
     }
+
+    #[test]
+    fn a_foreign_programs_lock_on_the_whole_file_is_nobodys_place() {
+        use std::os::fd::AsRawFd;
+
+        let door = Door::new("foreign");
+        let files = door.descriptions(1);
+        let foreign = std::fs::OpenOptions::new().read(true).write(true).open(&door.0).unwrap();
+        // From the start to the end, however long the file gets.
+        // SAFETY: all fields are numbers, of which zero is one.
+        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+        lock.l_type = libc::F_WRLCK as libc::c_short;
+        // SAFETY: the descriptor is open, and `lock` is ours.
+        assert_eq!(unsafe { libc::fcntl(foreign.as_raw_fd(), libc::F_OFD_SETLK, &lock) }, 0);
+        assert_eq!(files[0].place_behind_another(0), None);
+        assert_eq!(stand(&files)[0].place, None);
+        drop(foreign);
+        assert_eq!(stand(&files)[0].place, Some(0));
+    }
 }
