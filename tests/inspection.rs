@@ -66,6 +66,25 @@ fn the_records_of_every_golden_file_are_those_that_are_written_beside_it() {
 }
 
 #[test]
+fn a_record_that_has_changed_since_the_file_was_looked_at_is_an_error_and_the_last_item() {
+    let directory = TempDir::new();
+    let path = directory.join("store");
+    let cask = Cask::open(&path).unwrap();
+    ["a", "b", "c"].into_iter().for_each(|key| cask.put(key, "value").unwrap());
+    cask.close().unwrap();
+    let inspection = Inspection::open(&path).unwrap();
+    let offsets: Vec<u64> =
+        pieces(&inspection).into_iter().filter_map(|piece| piece.record).map(|r| r.offset).collect();
+    let mut file = fs::read(&path).unwrap();
+    // Its index, so that it still has the form of a record.
+    file[offsets[2] as usize + 16] ^= 1;
+    fs::write(&path, file).unwrap();
+    let mut items = inspection.pieces().skip_while(Result::is_ok);
+    assert!(matches!(items.next(), Some(Err(Error::Corrupt { offset, .. })) if offset == offsets[2]));
+    assert!(items.next().is_none());
+}
+
+#[test]
 fn each_byte_of_a_damaged_file_has_one_owner() {
     let mut seen = BTreeMap::new();
     for path in golden() {

@@ -84,6 +84,12 @@ impl<'i> Pieces<'i> {
         let got = self.window.get(inspection.log(), start, RECORD_HEADER_LEN)?;
         bytes[..got.len()].copy_from_slice(got);
         let header = inspection.survey.reader.decode(start, &bytes)?;
+        let log = inspection.log();
+        let (found, computed) = (header.header_crc, log.seed.header_crc(start, &bytes[4..]));
+        if found != computed {
+            // Another process has cut the log since.
+            return Err(log.corrupt(start, Damage::Header { found, computed }));
+        }
         let record = self.record(RawRecordHeader::read(&bytes), Some(true))?;
         let class = match header.kind {
             Kind::Put if inspection.survey.index.points_to(&record.full_key, start) => Class::Live,
@@ -92,7 +98,7 @@ impl<'i> Pieces<'i> {
             Kind::Ancillary(_) => Class::Statement,
         };
         self.previous_index = header.index;
-        let end = start + header.record_len();
+        let end = (start + header.record_len()).min(region_end);
         self.padding_end = Some(padded(end).min(region_end)).filter(|&padded| padded > end);
         Ok(Piece { start, end, class, record: Some(record), damage: None })
     }
