@@ -9,7 +9,7 @@
 //! for as many as were there last time.
 //!
 //! With a sync of 0.1 ms, what threads cost to wake is most of what a group of 32 costs. When each was woken by itself,
-//! and met the others at the queue's lock, 32 threads put 57,000 times a second and 128 threads 80,000 times; woken
+//! and met the others at the queue's lock, 32 threads put 60,000 times a second and 128 threads 80,000 times; woken
 //! together, and waited for as long as that takes, it is 77,000 and 145,000 (two virtual cores of which the scheduler used
 //! one). See `benches/group_commit.rs`.
 
