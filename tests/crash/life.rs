@@ -523,7 +523,14 @@ impl Life {
             let changes = changes.map_err(|refused| format!("{receipt:?} instead of {refused:?}"))?;
             let look = |key: &Key| index_of(&cask, key).map_err(|error| error.to_string());
             let last_put = match changes.last() {
-                Some((key, Some(_))) => look(key)?,
+                Some((key, Some(_))) => match index_of(&cask, key) {
+                    // It was killed at its last call, when it gave the lock up, so nobody was told of what it wrote.
+                    Err(error) if world.disturbed => {
+                        world.pending.push(Pending { call, seen: None });
+                        return Ok(Err(error));
+                    }
+                    found => found.map_err(|error| error.to_string())?,
+                },
                 _ => None,
             };
             check_receipt(&receipt, changes.len(), last_put, world.history.highest_seen)?;
