@@ -156,13 +156,14 @@ struct Compactor<'e> {
 impl<'e> Turn<'e> {
     fn begin_compaction(&mut self) -> Result<Compactor<'e>> {
         let engine = self.engine;
-        let stat = self.expect_one_name()?;
-        // Brings up here, and not in the second turn, what has to be done before a handle's first write.
-        self.reserve(1)?;
-        // Under the store's lock, so of two that begin at the same time one sees the other.
+        // Under the store's lock, so of two that begin at the same time one sees the other. A second name of the store,
+        // which its creator did not live to remove, goes as well.
         if create::remove_leftovers(&*engine.disk, &self.log) {
             return Err(self.overtaken());
         }
+        let stat = self.expect_one_name()?;
+        // Brings up here, and not in the second turn, what has to be done before a handle's first write.
+        self.reserve(1)?;
         let tail = self.view()?.tail.clone();
         let next = Unfinished::new(&*engine.disk, &engine.path, PRIVATE, tail.highest_index)?;
         self.give_owner_and_mode(&next, &stat)?;

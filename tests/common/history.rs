@@ -342,21 +342,11 @@ impl History {
         if let Some(at) = (self.durable..self.states.len()).rev().find(|&at| *self.states[at] == *found) {
             return Ok(at);
         }
-        let mut why = String::from("nothing was under way");
-        if let Some(changes) = pending.and_then(|call| predict(call, self.last()).ok()) {
-            let index_of = |key: &Key| Ok(found.get(key).map(|pair| pair.index));
-            match self.after(&changes, index_of) {
-                Ok(next) if next == *found => {
-                    for (key, pair) in &next {
-                        self.see(key, pair)?;
-                    }
-                    self.states.push(Arc::new(next));
-                    return Ok(self.len());
-                }
-                Ok(next) => why = format!("with what was under way: {}", difference(found, &next)),
-                Err(error) => why = error,
-            }
-        }
+        let why = match pending.map(|call| self.advance(found, call)) {
+            Some(Ok(at)) => return Ok(at),
+            Some(Err(why)) => why,
+            None => String::from("nothing was under way"),
+        };
         Err(format!(
             "the store is in none of its states from {} to {}.\nfrom the oldest: {}\nfrom the newest: {}\n{why}",
             self.durable,
@@ -366,10 +356,23 @@ impl History {
         ))
     }
 
-    /// The store was found in this state, on stable storage: what came later did not happen.
+    /// The last state with `pending` applied becomes part of the history, if that is what was found.
+    pub fn advance(&mut self, found: &State, pending: &Call) -> Result<usize, String> {
+        let changes = predict(pending, self.last()).map_err(|refusal| format!("{refusal:?} was under way"))?;
+        let next = self.after(&changes, |key| Ok(found.get(key).map(|pair| pair.index)))?;
+        if next != *found {
+            return Err(format!("with what was under way: {}", difference(found, &next)));
+        }
+        for (key, pair) in &next {
+            self.see(key, pair)?;
+        }
+        self.states.push(Arc::new(next));
+        Ok(self.len())
+    }
+
+    /// The store was found in this state: what came later did not happen.
     pub fn settle_at(&mut self, at: usize) {
         self.states.truncate(at + 1);
-        self.durable = at;
     }
 
     /// This and all before must survive.

@@ -370,6 +370,11 @@ impl Life {
                 self.forget_pending();
                 Ok(())
             }
+            // Of a compaction that this one came in between.
+            Err(Error::CompactionOvertaken { .. }) if self.world().interrupted.is_some() => {
+                self.forget_pending();
+                Ok(())
+            }
             Err(error @ Error::Poisoned { .. }) if act.act == Act::Call(Op::Reopen) && !self.world().troubled => {
                 Err(format!("it cannot be reopened: {error}"))
             }
@@ -633,11 +638,11 @@ impl Life {
             let Some(call) = world.unseen().cloned() else {
                 return Err(difference(found, world.history.last()));
             };
-            let newest = world.history.len();
-            let at = world.history.find(found, Some(&call))?;
-            if at <= newest {
-                return Err(format!("an old state: {}", difference(found, world.history.last())));
-            }
+            // No power cut lies behind, so an older state is none that may be found: one that is equal to it came by the call.
+            let at = world
+                .history
+                .advance(found, &call)
+                .map_err(|why| format!("{}\n{why}", difference(found, world.history.last())))?;
             if let Some(pending) = world.pending.last_mut() {
                 pending.seen = Some(at);
             }
@@ -740,9 +745,11 @@ impl Life {
         self.disk().clear_hooks();
         self.watch();
         self.check()?;
-        // The other one may have closed its handle, or have had the lock by the time this one tried.
+        // The other one may have closed its handle, have had the lock by the time this one tried, or have cut or replaced
+        // the log that this one was compacting.
         let told = told?;
-        if matches!(told, Err(Error::LockTimeout { .. })) && self.is_locked(during.handle) {
+        let had_the_lock = matches!(told, Err(Error::LockTimeout { .. })) && self.is_locked(during.handle);
+        if had_the_lock || matches!(told, Err(Error::CompactionOvertaken { .. })) {
             self.forget_pending();
             return Ok(());
         }
@@ -765,7 +772,9 @@ impl Life {
     /// Cuts the power for good, and goes on with what is found.
     fn power_cut(&self, choices: &mut Choices) -> Outcome {
         let disk = self.disk().reboot(choices);
-        self.begin_anew(disk)
+        let at = self.begin_anew(disk)?;
+        self.world().history.durable_up_to(at);
+        Ok(())
     }
 
     fn drop_caches(&self) -> Outcome {
@@ -775,7 +784,9 @@ impl Life {
         }
         let disk = self.disk().fork();
         disk.drop_caches();
-        self.begin_anew(disk)
+        // What was written and not synced is in the cache as before.
+        self.begin_anew(disk)?;
+        Ok(())
     }
 
     fn fail_writeback(&self) -> Outcome {
@@ -787,7 +798,8 @@ impl Life {
         Ok(())
     }
 
-    fn begin_anew(&self, disk: SimDisk) -> Outcome {
+    /// Goes on with what is left, and says which state that is.
+    fn begin_anew(&self, disk: SimDisk) -> Result<usize, String> {
         let (old, handles) = {
             let mut world = self.world();
             world.troubled = false;
@@ -801,8 +813,8 @@ impl Life {
         self.take_stock(Setup::DEFAULT)
     }
 
-    /// Opens what is left after a power cut, and finds out which state it is.
-    fn take_stock(&self, setup: Setup) -> Outcome {
+    /// Opens what is left, and finds out which state it is.
+    fn take_stock(&self, setup: Setup) -> Result<usize, String> {
         self.open(0, setup, &self.process()).map_err(|error| format!("after a power cut: {error}"))?;
         let cask = self.world().handles[0].as_ref().map(|handle| handle.cask.clone());
         let cask = cask.ok_or("it was just opened")?;
@@ -810,14 +822,14 @@ impl Life {
         self.settle(&found)
     }
 
-    /// This was found after a power cut, and nothing of it is in doubt.
-    fn settle(&self, found: &State) -> Outcome {
+    /// This was found when all processes had died.
+    fn settle(&self, found: &State) -> Result<usize, String> {
         let mut world = self.world();
         let pending = world.unseen().cloned();
         let at = world.history.find(found, pending.as_ref())?;
         world.history.settle_at(at);
         world.pending.clear();
-        Ok(())
+        Ok(at)
     }
 
     /// Closes everything and looks at the store once more.
@@ -869,7 +881,8 @@ fn recover(life: &Life, mut dice: Dice) -> Outcome {
         let cask = Cask::open_on(Arc::new(disk.process()), STORE, &Setup::READER.config());
         let cask = cask.map_err(|error| format!("a reader was told: {error}"))?;
         let found = read_all(&cask).map_err(|error| format!("a reader was told: {error}"))?;
-        life.settle(&found).map_err(|error| format!("a reader found: {error}"))?;
+        let at = life.settle(&found).map_err(|error| format!("a reader found: {error}"))?;
+        life.world().history.durable_up_to(at);
         if disk.contents(STORE) != before {
             return Err(String::from("a reader has changed the file"));
         }
@@ -877,7 +890,10 @@ fn recover(life: &Life, mut dice: Dice) -> Outcome {
     }
     let durability = dice.choose(&[Kept::Sync, Kept::Sync, Kept::Os]);
     let setup = Setup { durability, exclusive: dice.one_in(8), pread: dice.one_in(4), read_only: false };
-    let outcome = life.take_stock(setup).and_then(|()| use_it(life, &reader, &mut dice));
+    let outcome = life.take_stock(setup).and_then(|at| {
+        life.world().history.durable_up_to(at);
+        use_it(life, &reader, &mut dice)
+    });
     life.check()?;
     outcome.map_err(|error| format!("{setup:?}: {error}"))?;
     // Whatever the durability was: closing has made it durable, and left nothing behind.
