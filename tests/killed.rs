@@ -43,6 +43,14 @@ impl Course {
     };
 }
 
+/// The moments of a cut from beginning to end.
+const A_CUT: [&str; 4] = [
+    "a cut: marked, not truncated",
+    "a cut: truncated, not synced",
+    "a cut: synced, no end mark",
+    "a cut: end mark, not synced",
+];
+
 const COURSES: [Course; 11] = [
     Course {
         name: "creation",
@@ -68,17 +76,7 @@ const COURSES: [Course; 11] = [
         ],
         ..Course::PLAIN
     },
-    Course {
-        name: "recovery",
-        prepare: |path| leave_a_torn_tail(path, false),
-        points: &[
-            "a cut: marked, not truncated",
-            "a cut: truncated, not synced",
-            "a cut: synced, no end mark",
-            "a cut: end mark, not synced",
-        ],
-        ..Course::PLAIN
-    },
+    Course { name: "recovery", prepare: |path| leave_a_torn_tail(path, false), points: &A_CUT, ..Course::PLAIN },
     Course {
         name: "recovery that keeps what it cuts off",
         prepare: |path| leave_a_torn_tail(path, true),
@@ -130,12 +128,7 @@ const COURSES: [Course; 11] = [
             at if call.name == hooked::HALFWAY && at > SPACE => Err(std::io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
         },
-        points: &[
-            "a cut: marked, not truncated",
-            "a cut: truncated, not synced",
-            "a cut: synced, no end mark",
-            "a cut: end mark, not synced",
-        ],
+        points: &A_CUT,
         ..Course::PLAIN
     },
     Course {
