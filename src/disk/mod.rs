@@ -13,6 +13,8 @@ use std::time::Duration;
 
 mod file;
 mod map;
+#[cfg(test)]
+pub(crate) mod scratch;
 #[cfg(any(test, feature = "testing"))]
 pub mod sim;
 #[cfg(test)]

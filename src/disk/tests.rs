@@ -6,32 +6,13 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::scratch::Scratch;
 use super::sim::SimDisk;
 use super::{Access, Disk, FileStat, RealDisk};
-
-/// A directory of the operating system that goes away with the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Scratch {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("caskfile-disk-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).expect("create a scratch directory");
-        Scratch(RealDisk.resolve(&path).expect("resolve the scratch directory"))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // A leftover in the temporary directory is no reason to fail a test.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Runs the same check over the operating system and over the simulated disk.
 fn on_every_disk(check: impl Fn(&dyn Disk, &Path)) {

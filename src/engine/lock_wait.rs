@@ -169,32 +169,17 @@ impl Drop for Line<'_> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::path::{Path, PathBuf};
     use std::sync::Arc;
 
     use super::*;
+    use crate::disk::scratch::Scratch;
     use crate::disk::{Access, Disk, RealDisk};
 
-    /// An empty file, and as many open descriptions of it as are wanted.
-    struct Door(PathBuf);
-
-    impl Door {
-        fn new(name: &str) -> Door {
-            let path = std::env::temp_dir().join(format!("caskfile-line-{name}-{}", std::process::id()));
-            std::fs::write(&path, "").unwrap();
-            Door(path)
-        }
-
-        fn descriptions(&self, count: usize) -> Vec<Arc<dyn DiskFile>> {
-            let open = |_| RealDisk.open(Path::new(&self.0), Access::ReadWrite).unwrap();
-            (0..count).map(open).collect()
-        }
-    }
-
-    impl Drop for Door {
-        fn drop(&mut self) {
-            std::fs::remove_file(&self.0).unwrap();
-        }
+    /// As many open descriptions of one empty file as are wanted.
+    fn descriptions(scratch: &Scratch, count: usize) -> Vec<Arc<dyn DiskFile>> {
+        let path = scratch.0.join("door");
+        drop(RealDisk.create_new(&path, 0o600).unwrap());
+        (0..count).map(|_| RealDisk.open(&path, Access::ReadWrite).unwrap()).collect()
     }
 
     fn stand<'f>(files: &'f [Arc<dyn DiskFile>]) -> Vec<Line<'f>> {
@@ -209,8 +194,8 @@ mod tests {
 
     #[test]
     fn those_who_wait_step_forward_in_the_order_in_which_they_came() {
-        let door = Door::new("order");
-        let files = door.descriptions(5);
+        let scratch = Scratch::new();
+        let files = descriptions(&scratch, 5);
         let mut lines = stand(&files[..4]);
         assert_eq!(places(&mut lines), [Some(0), Some(1), Some(2), Some(3)]);
         // Whoever gives up in the middle leaves a gap, which is not for who comes last.
@@ -232,8 +217,8 @@ mod tests {
 
     #[test]
     fn who_finds_no_room_in_line_has_no_place_until_there_is_room() {
-        let door = Door::new("room");
-        let files = door.descriptions(PLACES as usize + 1);
+        let scratch = Scratch::new();
+        let files = descriptions(&scratch, PLACES as usize + 1);
         let mut lines = stand(&files);
         let mut outside = lines.pop().unwrap();
         assert_eq!(outside.place, None);
@@ -248,9 +233,9 @@ mod tests {
     fn a_foreign_programs_lock_on_the_whole_file_is_nobodys_place() {
         use std::os::fd::AsRawFd;
 
-        let door = Door::new("foreign");
-        let files = door.descriptions(1);
-        let foreign = std::fs::OpenOptions::new().read(true).write(true).open(&door.0).unwrap();
+        let scratch = Scratch::new();
+        let files = descriptions(&scratch, 1);
+        let foreign = std::fs::OpenOptions::new().read(true).write(true).open(scratch.0.join("door")).unwrap();
         // From the start to the end, however long the file gets.
         // SAFETY: all fields are numbers, of which zero is one.
         let mut lock: libc::flock = unsafe { std::mem::zeroed() };
