@@ -9,9 +9,36 @@ use crate::rows::{Aim, Reference, Row};
 pub struct Standing {
     pub engine: &'static str,
     pub figure: f64,
-    pub to_peer: Option<f64>,
-    pub to_floor: Option<f64>,
+    pub peer: Option<(&'static str, f64)>,
+    pub floor: Option<f64>,
     pub aims: Vec<Judged>,
+}
+
+impl Standing {
+    /// Which of the ways to open caskfile this is; `None` for the one that is the default.
+    pub fn mode(&self) -> Option<&'static str> {
+        self.engine.strip_prefix("caskfile-")
+    }
+
+    pub fn to_peer(&self) -> Option<f64> {
+        self.peer.and_then(|(_, peer)| self.ratio(peer))
+    }
+
+    fn ratio(&self, reference: f64) -> Option<f64> {
+        (reference > 0.0).then(|| self.figure / reference)
+    }
+
+    /// What tables show, in this order: the figure, the best peer, the ratio to it, the floor, the ratio to that.
+    pub fn cells(&self, row: &Row) -> [String; 5] {
+        let absent = || "-".to_owned();
+        [
+            row.unit.show(self.figure),
+            self.peer.map_or_else(absent, |(name, best)| format!("{name} {}", row.unit.show(best))),
+            show_ratio(self.to_peer()),
+            self.floor.map_or_else(absent, |floor| row.unit.show(floor)),
+            show_ratio(self.floor.and_then(|floor| self.ratio(floor))),
+        ]
+    }
 }
 
 pub struct Judged {
@@ -34,12 +61,11 @@ pub fn standings(results: &Results, row: &Row) -> Vec<Standing> {
     let ours = engines::all().into_iter().filter(|kind| kind.role == Role::Ours && is_shown(row, kind));
     ours.filter_map(|kind| {
         let figure = results.median(row.id, kind.name)?;
-        let ratio = |reference: Option<f64>| reference.filter(|&reference| reference > 0.0).map(|other| figure / other);
         Some(Standing {
             engine: kind.name,
             figure,
-            to_peer: ratio(best_peer(results, row).map(|(_, best)| best)),
-            to_floor: ratio(floor(results, row)),
+            peer: best_peer(results, row),
+            floor: floor(results, row),
             aims: row
                 .aims
                 .iter()
@@ -63,7 +89,7 @@ pub fn best_peer(results: &Results, row: &Row) -> Option<(&'static str, f64)> {
     figures.reduce(|best, other| if (other.1 > best.1) == row.unit.more_is_better() { other } else { best })
 }
 
-pub fn floor(results: &Results, row: &Row) -> Option<f64> {
+fn floor(results: &Results, row: &Row) -> Option<f64> {
     results.median(row.id, row.floor?)
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::engine::{Result, Role};
 use crate::engines;
-use crate::judge::{best_peer, floor, show_ratio, standings};
+use crate::judge::{best_peer, show_ratio, standings};
 use crate::plot;
 use crate::results::Results;
 use crate::rows::{GROUPS, Group, Row};
@@ -72,20 +72,10 @@ fn section(text: &mut String, results: &Results, group: &Group) -> Result<()> {
     writeln!(text, "| | caskfile | best peer | ratio | floor | ratio | aim |\n|---|---|---|---|---|---|---|")?;
     for row in group.rows {
         for standing in standings(results, row) {
-            let mode = standing.engine.strip_prefix("caskfile-").map(|mode| format!(" ({mode})")).unwrap_or_default();
-            let peer = best_peer(results, row).map(|(name, best)| format!("{name} {}", row.unit.show(best)));
+            let mode = standing.mode().map(|mode| format!(" ({mode})")).unwrap_or_default();
             let aims: Vec<_> = standing.aims.iter().map(|aim| format!("{}: {}", aim.text, aim.verdict())).collect();
-            writeln!(
-                text,
-                "| {}{mode} | {} | {} | {} | {} | {} | {} |",
-                row.title,
-                row.unit.show(standing.figure),
-                peer.unwrap_or_else(|| "-".to_owned()),
-                show_ratio(standing.to_peer),
-                floor(results, row).map_or_else(|| "-".to_owned(), |floor| row.unit.show(floor)),
-                show_ratio(standing.to_floor),
-                aims.join("; "),
-            )?;
+            let cells = standing.cells(row).join(" | ");
+            writeln!(text, "| {}{mode} | {cells} | {} |", row.title, aims.join("; "))?;
         }
     }
     writeln!(text, "\n<details><summary>All engines</summary>\n")?;
@@ -141,8 +131,7 @@ fn lost(text: &mut String, results: &Results) -> Result<()> {
                 .map(|aim| format!("aim: {}", aim.text))
                 .collect();
             let is_behind = |ratio: &f64| if row.unit.more_is_better() { *ratio < 1.0 } else { *ratio > 1.0 };
-            if let Some(ratio) = standing.to_peer.filter(is_behind) {
-                let (peer, _) = best_peer(results, row).expect("there is a ratio to it");
+            if let (Some(ratio), Some((peer, _))) = (standing.to_peer().filter(is_behind), standing.peer) {
                 misses.insert(0, format!("{} × {peer}", show_ratio(Some(ratio))));
             }
             if !misses.is_empty() {

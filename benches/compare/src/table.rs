@@ -2,7 +2,7 @@
 
 use crate::engine::Result;
 use crate::engines;
-use crate::judge::{best_peer, floor, show_ratio, standings};
+use crate::judge::standings;
 use crate::results::Results;
 use crate::rows::{GROUPS, Row};
 
@@ -28,8 +28,7 @@ pub fn print(results: &Results, all_engines: bool) -> Result<()> {
         );
         for row in rows {
             for standing in standings(results, row) {
-                let mode = standing.engine.strip_prefix("caskfile-").map(|mode| format!(" [{mode}]"));
-                let peer = best_peer(results, row).map(|(name, best)| format!("{name} {}", row.unit.show(best)));
+                let mode = standing.mode().map(|mode| format!(" [{mode}]")).unwrap_or_default();
                 let aims: Vec<String> = standing
                     .aims
                     .iter()
@@ -42,14 +41,10 @@ pub fn print(results: &Results, all_engines: bool) -> Result<()> {
                         format!("{mark} {}", aim.text)
                     })
                     .collect();
+                let [figure, peer, to_peer, floor, to_floor] = standing.cells(row);
                 println!(
-                    "  {:<44}{:>16}  {:<30}{:>7}{:>17}{:>7}  {}",
-                    format!("{}{}", row.title, mode.unwrap_or_default()),
-                    row.unit.show(standing.figure),
-                    peer.unwrap_or_else(|| "-".to_owned()),
-                    show_ratio(standing.to_peer),
-                    floor(results, row).map_or_else(|| "-".to_owned(), |floor| row.unit.show(floor)),
-                    show_ratio(standing.to_floor),
+                    "  {:<44}{figure:>16}  {peer:<30}{to_peer:>7}{floor:>17}{to_floor:>7}  {}",
+                    format!("{}{mode}", row.title),
                     aims.join("; "),
                 );
             }
