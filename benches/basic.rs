@@ -16,15 +16,16 @@ use std::hint::black_box;
 use std::io::Read;
 use std::ops::{Bound, ControlFlow};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::RwLock;
 use std::time::{Duration, Instant};
 
 use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability, LockMode};
 
-const VALUE: [u8; 100] = [b'v'; 100];
-/// What a record of such a key and value takes up: header, bucket length, key, value, padding.
-const RECORD_LEN: usize = (24 + 1 + 16 + 100_usize).next_multiple_of(8);
+mod common;
+
+use common::{Directory, RECORD_LEN, VALUE, numbers, random, spread_key};
+
 /// How many pairs a listing returns.
 const LISTED: usize = 10_000;
 const LOOKUPS: usize = 200_000;
@@ -36,20 +37,20 @@ const SLICES: usize = 5;
 
 fn main() {
     let options = Options::from_arguments();
-    let directory = Directory::new();
+    let directory = Directory::new("basic");
     println!(
         "{} keys of 16 bytes, values of 100; median of {} rounds; in {}\n",
         options.keys,
         options.rounds,
-        directory.0.display()
+        directory.path().display()
     );
     println!("{:<36}{:>15}{:>15}{:>8}  floor", "", "caskfile", "floor", "ratio");
-    let store = directory.0.join("store");
-    load(&options, &directory.0, &store);
+    let store = directory.path().join("store");
+    load(&options, directory.path(), &store);
     reads(&options, &store);
-    puts(&options, &directory.0);
+    puts(&options, directory.path());
     opening(&options, &store);
-    compaction(&options, &directory.0, &store);
+    compaction(&options, directory.path(), &store);
 }
 
 struct Options {
@@ -59,20 +60,8 @@ struct Options {
 
 impl Options {
     fn from_arguments() -> Options {
-        let mut options = Options { keys: 1_000_000, rounds: 3 };
-        // Cargo adds `--bench`.
-        let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-        for pair in arguments.chunks(2) {
-            match (pair[0].as_str(), pair.get(1).and_then(|number| number.parse().ok())) {
-                ("--keys", Some(number)) => options.keys = number,
-                ("--rounds", Some(number)) => options.rounds = number,
-                _ => {
-                    eprintln!("usage: basic [--keys N] [--rounds N]");
-                    std::process::exit(2);
-                }
-            }
-        }
-        Options { keys: options.keys.max(2 * LISTED), rounds: options.rounds.max(1) }
+        let [keys, rounds] = numbers("basic", [("--keys", 1_000_000), ("--rounds", 3)]);
+        Options { keys: keys.max(2 * LISTED), rounds: rounds.max(1) }
     }
 }
 
@@ -82,11 +71,10 @@ fn sum(bytes: &[u8]) -> u64 {
 
 /// Most keys are spread over the whole range; those that will be listed are neighbours.
 fn key(number: usize) -> [u8; 16] {
-    let text = match number {
-        0..LISTED => format!("list/{number:011}"),
-        _ => format!("{:016x}", (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-    };
-    text.as_bytes().try_into().unwrap()
+    match number {
+        0..LISTED => format!("list/{number:011}").as_bytes().try_into().unwrap(),
+        _ => spread_key(number as u64),
+    }
 }
 
 fn absent_key(number: usize) -> [u8; 16] {
@@ -97,13 +85,7 @@ fn absent_key(number: usize) -> [u8; 16] {
 
 /// Numbers below `below`, in no order.
 fn shuffled(below: usize, count: usize) -> impl Iterator<Item = usize> {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    (0..count).map(move |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as usize % below
-    })
+    random(1, below as u64).map(|number| number as usize).take(count)
 }
 
 fn unsynced() -> Config {
@@ -441,22 +423,5 @@ impl Floor {
         if durable {
             self.0.sync_data().unwrap();
         }
-    }
-}
-
-/// Removed with all that is in it.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Directory {
-        let path = std::env::temp_dir().join(format!("caskfile-bench-{}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Directory(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use caskfile::{Cask, Config};
 
-const VALUE: [u8; 100] = [b'v'; 100];
-const RECORD_LEN: usize = (24 + 1 + 16 + 100_usize).next_multiple_of(8);
+mod common;
+
+use common::{Directory, RECORD_LEN, VALUE};
 
 fn main() {
     // Cargo adds `--bench`.
@@ -64,9 +65,8 @@ fn write(seconds: &str, mut put: impl FnMut(u64)) {
 }
 
 fn measure(seconds: &str) {
-    let directory = std::env::temp_dir().join(format!("caskfile-fairness-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    println!("durable puts, keys of 16 bytes, values of 100; {seconds} s a row; in {}\n", directory.display());
+    let directory = Directory::new("fairness");
+    println!("durable puts, keys of 16 bytes, values of 100; {seconds} s a row; in {}\n", directory.path().display());
     println!("waits in group times of the row with one process");
     println!(
         "{:<10}{:>10}{:>10}{:>9}{:>9}{:>9}{:>9}{:>10}",
@@ -75,7 +75,7 @@ fn measure(seconds: &str) {
     for what in ["floor", "store"] {
         let mut group = Duration::ZERO;
         for processes in [1, 2, 8] {
-            let path = directory.join(format!("{what}-{processes}"));
+            let path = directory.path().join(format!("{what}-{processes}"));
             let file = File::create(&path).unwrap();
             if what == "floor" {
                 file.set_len(64 << 20).unwrap();
@@ -104,7 +104,6 @@ fn measure(seconds: &str) {
         }
         println!("{what:<10}one group time is {group:.1?}\n");
     }
-    std::fs::remove_dir_all(directory).unwrap();
 }
 
 fn run(what: &str, path: &Path, processes: usize, seconds: &str) -> Vec<Vec<Duration>> {

@@ -19,14 +19,11 @@ use std::time::{Duration, Instant};
 
 use caskfile::{Cask, CompactionPolicy, Config};
 
-const VALUE: [u8; 100] = [b'v'; 100];
-const RECORD_LEN: usize = (24 + 1 + 16 + 100_usize).next_multiple_of(8);
-const THREADS: [usize; 5] = [1, 2, 8, 32, 128];
+mod common;
 
-struct Options {
-    seconds: f64,
-    rounds: usize,
-}
+use common::{Directory, RECORD_LEN, VALUE, numbers};
+
+const THREADS: [usize; 5] = [1, 2, 8, 32, 128];
 
 /// One row in one round.
 #[derive(Clone, Copy)]
@@ -41,23 +38,19 @@ struct Figures {
 }
 
 fn main() {
-    let options = options();
-    let directory = std::env::temp_dir().join(format!("caskfile-group-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    println!(
-        "durable puts, keys of 16 bytes, values of 100; {} s a row; in {}\n",
-        options.seconds,
-        directory.display()
-    );
+    let [seconds, rounds] = numbers("group_commit", [("--seconds", 2.0), ("--rounds", 3.0)]);
+    let rounds = (rounds as usize).max(1);
+    let directory = Directory::new("group");
+    println!("durable puts, keys of 16 bytes, values of 100; {seconds} s a row; in {}\n", directory.path().display());
     let mut floors = Vec::new();
     let mut rows = [const { Vec::new() }; THREADS.len()];
-    for round in 0..options.rounds {
-        floors.push(floor(&directory.join("floor"), options.seconds));
-        let path = directory.join(format!("store-{round}"));
+    for round in 0..rounds {
+        floors.push(floor(&directory.path().join("floor"), seconds));
+        let path = directory.path().join(format!("store-{round}"));
         let cask = Cask::open_with(path, &Config::new().compaction(CompactionPolicy::Manual)).unwrap();
         cask.put("first", "").unwrap();
         for (threads, row) in THREADS.into_iter().zip(&mut rows) {
-            row.push(puts(&cask, threads, options.seconds));
+            row.push(puts(&cask, threads, seconds));
         }
         cask.close().unwrap();
     }
@@ -72,7 +65,6 @@ fn main() {
         let figures = median_round(row);
         figures.print(threads, floor.per_second, *one_thread.get_or_insert(figures.per_second));
     }
-    std::fs::remove_dir_all(directory).unwrap();
 }
 
 fn median_round(rounds: &mut [Figures]) -> Figures {
@@ -110,23 +102,6 @@ impl Figures {
             self.poorest
         );
     }
-}
-
-fn options() -> Options {
-    let mut options = Options { seconds: 2.0, rounds: 3 };
-    // Cargo adds `--bench`.
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    for pair in arguments.chunks(2) {
-        match (pair[0].as_str(), pair.get(1).and_then(|number| number.parse::<f64>().ok())) {
-            ("--seconds", Some(number)) => options.seconds = number,
-            ("--rounds", Some(number)) => options.rounds = (number as usize).max(1),
-            _ => {
-                eprintln!("usage: group_commit [--seconds N] [--rounds N]");
-                std::process::exit(2);
-            }
-        }
-    }
-    options
 }
 
 /// Appends to a file that reaches ahead, as the store's does.

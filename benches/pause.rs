@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability};
 
-const VALUE: [u8; 100] = [b'v'; 100];
+mod common;
+
+use common::{Directory, VALUE, numbers, random, spread_key};
 
 struct Options {
     keys: u64,
@@ -25,18 +27,18 @@ struct Options {
 }
 
 fn main() {
-    let options = options();
-    let directory = std::env::temp_dir().join(format!("caskfile-pause-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
+    let [keys, seconds] = numbers("pause", [("--keys", 1_000_000), ("--seconds", 10)]);
+    let options = Options { keys, seconds };
+    let directory = Directory::new("pause");
     println!(
         "{} keys of 16 bytes, values of 100; {} s a row; in {}\n",
         options.keys,
         options.seconds,
-        directory.display()
+        directory.path().display()
     );
     println!("{:<34}{:>9}{:>10}{:>10}{:>10}{:>10}{:>10}", "", "calls/s", "p50", "p99", "p99.9", "max", "next");
     for (name, durability) in [("durable", Durability::Sync), ("not synced", Durability::Os)] {
-        let path = directory.join(name);
+        let path = directory.path().join(name);
         fill(&path, options.keys);
         let config = Config::new().durability(durability).compaction(CompactionPolicy::Manual);
         let cask = Cask::open_with(&path, &config).unwrap();
@@ -56,29 +58,6 @@ fn main() {
         println!("  one compaction takes {:.2?}\n", beside.elapsed / beside.compactions.max(1));
         cask.close().unwrap();
     }
-    std::fs::remove_dir_all(directory).unwrap();
-}
-
-fn options() -> Options {
-    let mut options = Options { keys: 1_000_000, seconds: 10 };
-    // Cargo adds `--bench`.
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    for pair in arguments.chunks(2) {
-        match (pair[0].as_str(), pair.get(1).and_then(|number| number.parse().ok())) {
-            ("--keys", Some(number)) => options.keys = number,
-            ("--seconds", Some(number)) => options.seconds = number,
-            _ => {
-                eprintln!("usage: pause [--keys N] [--seconds N]");
-                std::process::exit(2);
-            }
-        }
-    }
-    options
-}
-
-fn key(number: u64) -> [u8; 16] {
-    let text = format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    text.as_bytes().try_into().unwrap()
 }
 
 /// Writes every key twice, so that half of the file is dead.
@@ -89,7 +68,7 @@ fn fill(path: &Path, keys: u64) {
         for first in (0..keys).step_by(1000) {
             let mut batch = Batch::new();
             for number in first..keys.min(first + 1000) {
-                batch.put(key(number), VALUE);
+                batch.put(spread_key(number), VALUE);
             }
             cask.write(&batch).unwrap();
         }
@@ -130,13 +109,10 @@ fn load(cask: &Cask, options: &Options, compact: bool) -> Outcome {
 
 /// Calls with keys at random until it is over, and returns how long each call took.
 fn timed(keys: u64, done: &AtomicBool, seed: u64, call: impl Fn([u8; 16])) -> Vec<u32> {
-    let mut state = seed.wrapping_mul(0x2545_f491_4f6c_dd1d);
+    let mut numbers = random(seed, keys);
     let mut waits = Vec::with_capacity(1 << 22);
     while !done.load(Ordering::Relaxed) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let key = key(state % keys);
+        let key = spread_key(numbers.next().unwrap());
         let began = Instant::now();
         call(key);
         waits.push(began.elapsed().as_nanos().min(u32::MAX.into()) as u32);
