@@ -208,12 +208,7 @@ fn title(piece: &Piece) -> String {
                 Some(batch) => format!(", of the batch that starts at {batch}"),
                 None => String::new(),
             };
-            let header = if record.header_holds { "holds" } else { "DOES NOT HOLD" };
-            let body = match record.body_holds {
-                Some(true) => "holds",
-                Some(false) => "DOES NOT HOLD",
-                None => "not checked",
-            };
+            let (header, body) = (verdict(Some(record.header_holds)), verdict(record.body_holds));
             let (class, kind, index) = (class.name(), kind(record), record.index);
             format!(
                 "{start}: {class} {kind}{flags}, index {index}{batch}; header checksum {header}, body checksum {body}"
@@ -232,10 +227,9 @@ fn title(piece: &Piece) -> String {
 fn says(piece: &Piece, field: &Field, row: &[u8]) -> String {
     let number =
         || row.iter().take((field.end - field.start) as usize).rev().fold(0_u64, |n, &b| n << 8 | u64::from(b));
-    let holds = |holds: bool| if holds { "holds" } else { "DOES NOT HOLD" }.to_owned();
     match (field.name, &piece.record) {
-        ("header_crc", Some(record)) => holds(record.header_holds),
-        ("body_crc", Some(record)) => record.body_holds.map_or("not checked".to_owned(), holds),
+        ("header_crc", Some(record)) => verdict(Some(record.header_holds)).to_owned(),
+        ("body_crc", Some(record)) => verdict(record.body_holds).to_owned(),
         ("flags", Some(record)) => match flags(record) {
             none if none.is_empty() => "none".to_owned(),
             flags => flags.join(" "),
@@ -252,12 +246,22 @@ fn says(piece: &Piece, field: &Field, row: &[u8]) -> String {
     }
 }
 
-fn header_checksum(piece: &Piece) -> &'static str {
-    match piece.damage {
-        None | Some(Damage::Index { .. }) => "holds",
-        Some(Damage::FileHeader { .. }) => "DOES NOT HOLD",
-        Some(_) => "not checked",
+/// What a checksum says; `None` if nobody has looked.
+fn verdict(holds: Option<bool>) -> &'static str {
+    match holds {
+        Some(true) => "holds",
+        Some(false) => "DOES NOT HOLD",
+        None => "not checked",
     }
+}
+
+/// What that of the file header says.
+fn header_checksum(piece: &Piece) -> &'static str {
+    verdict(match piece.damage {
+        None | Some(Damage::Index { .. }) => Some(true),
+        Some(Damage::FileHeader { .. }) => Some(false),
+        Some(_) => None,
+    })
 }
 
 /// The offset that a `SYNCED_TO` states.
