@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use caskfile::inspect::{Class, Inspection, Record};
 
 use crate::exit::Exit;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::progress::while_busy;
 use crate::session::Session;
 
@@ -28,6 +28,14 @@ impl Look {
 pub fn finish(inspection: &Inspection) -> Result<Exit> {
     inspection.check()?;
     Ok(Exit::Done)
+}
+
+/// Refuses `--json` for a verb that shows bytes in another form. `what_it_does` is said to whoever asked for it.
+pub fn refuse_json(session: &Session, what_it_does: &str) -> Result<()> {
+    if session.json {
+        return Err(Failure::usage(what_it_does).hint("`caskfile dump --json` has the records as JSON"));
+    }
+    Ok(())
 }
 
 /// A place in a file: in bytes, decimal or hexadecimal with 0x.

@@ -94,6 +94,14 @@ impl Session {
         anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
     }
 
+    /// Refuses to write `what` where a person would see it, since it is not made for that.
+    pub fn refuse_terminal(&self, what: &str, instead: &str) -> Result<()> {
+        if self.to_terminal {
+            return Err(Failure::usage(format!("{what} is no text for a terminal")).hint(instead));
+        }
+        Ok(())
+    }
+
     /// Stdin by itself, as `output` is stdout: std's takes one that cannot be read for an empty one.
     pub fn input(&self) -> Result<File> {
         Ok(io::stdin().as_fd().try_clone_to_owned().map_err(|e| io_failure("stdin", e))?.into())

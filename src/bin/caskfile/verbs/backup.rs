@@ -29,8 +29,8 @@ pub struct Backup {
 impl Backup {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let to_stdout = self.to.as_os_str() == "-";
-        if to_stdout && session.to_terminal {
-            return Err(Failure::usage("a backup is no text for a terminal").hint("send it to a file or a pipe"));
+        if to_stdout {
+            session.refuse_terminal("a backup", "send it to a file or a pipe")?;
         }
         if to_stdout && self.compact {
             return Err(Failure::usage("--compact needs a file").hint("leave --compact away, or name a file"));

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::exit::Exit;
 use crate::explore::Page;
-use crate::failure::{Failure, Result, io_failure};
-use crate::look::{Look, finish};
+use crate::failure::{Result, io_failure};
+use crate::look::{Look, finish, refuse_json};
 use crate::session::{Session, stdout_failure};
 
 /// Write an HTML page that shows the file's bytes, its log, and its keys at any moment of it
@@ -30,16 +30,10 @@ pub struct Explore {
 
 impl Explore {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        if self.output.is_none() && session.to_terminal {
-            return Err(
-                Failure::usage("a page is no text for a terminal").hint("name a file with -o, or send it to a pipe")
-            );
+        if self.output.is_none() {
+            session.refuse_terminal("a page", "name a file with -o, or send it to a pipe")?;
         }
-        if session.json {
-            return Err(
-                Failure::usage("explore writes HTML only").hint("`caskfile dump --json` has the records as JSON")
-            );
-        }
+        refuse_json(session, "explore writes HTML only")?;
         let inspection = self.look.open(session)?;
         let page = Page::new(&self.look.store, &inspection, self.hold << 20)?;
         match &self.output {

@@ -8,7 +8,7 @@ use caskfile::inspect::{Class, Field, Inspection, Piece};
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
-use crate::look::{Look, finish, flags, is_broken, kind, parse_offset, style};
+use crate::look::{Look, finish, flags, is_broken, kind, parse_offset, refuse_json, style};
 use crate::report::grouped;
 use crate::session::{Output, Session, stdout_failure};
 
@@ -38,9 +38,7 @@ const ROW: u64 = 16;
 
 impl Hex {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        if session.json {
-            return Err(Failure::usage("hex writes text only").hint("`caskfile dump --json` has the records as JSON"));
-        }
+        refuse_json(session, "hex writes text only")?;
         let inspection = self.look.open(session)?;
         let to = self.to_offset.unwrap_or(u64::MAX).min(inspection.file_len());
         if self.from_offset > to {

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use crate::exit::Exit;
-use crate::failure::{Failure, Result};
-use crate::look::{Look, finish};
+use crate::failure::Result;
+use crate::look::{Look, finish, refuse_json};
 use crate::picture::{Drawn, row_bytes, svg};
 use crate::session::{Session, stdout_failure};
 
@@ -24,12 +24,8 @@ pub struct Map {
 
 impl Map {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        if session.json {
-            return Err(Failure::usage("map draws an SVG only").hint("`caskfile dump --json` has the records as JSON"));
-        }
-        if session.to_terminal {
-            return Err(Failure::usage("an SVG is no text for a terminal").hint("send it to a file or a pipe"));
-        }
+        refuse_json(session, "map draws an SVG only")?;
+        session.refuse_terminal("an SVG", "send it to a file or a pipe")?;
         let looks: Vec<Look> =
             [Some(self.look), self.other.map(|store| Look { store })].into_iter().flatten().collect();
         let mut inspections = Vec::new();
