@@ -169,14 +169,14 @@ pub enum Kind {
     Peace,
 }
 
-/// The steps that a seed stands for, `most` at most, and sometimes one before them that brings the log near the place
+/// The steps that a seed stands for, `most` at most, and seldom one before them that brings the log near the place
 /// where zeros are written ahead.
 pub fn plan(seed: u64, most: usize, kind: Kind) -> Vec<Step> {
     let g = &mut Gen::from_size_and_seed(most, seed);
     let len = 1 + below(g, most);
     // Zeros are written ahead of the log where it passes a multiple of this.
     let ahead = 128 << 10;
-    let near = one_in(g, 8).then(|| Step::Calm(put(0, ahead - 100 - below(g, 600) as u32)));
+    let near = one_in(g, 64).then(|| Step::Calm(put(0, ahead - 100 - below(g, 600) as u32)));
     let step = |_| match kind {
         Kind::Everything => Step::arbitrary(g),
         Kind::Peace => Step::Calm(Move::arbitrary(g)),
