@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use memmap2::MmapOptions;
 
-use super::{Access, Disk, DiskFile, FileIdentity, FileStat, Map, PLACES};
+use super::{Access, Disk, DiskFile, FileIdentity, FileStat, Map, PLACES, expect_file_name};
 
 /// How many dangling symlinks in a row [`RealDisk::resolve`] follows: as many as Linux follows in one path.
 const MAX_LINK_HOPS: usize = 40;
@@ -30,6 +30,7 @@ impl Disk for RealDisk {
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
         let mut path = path.to_path_buf();
         for _ in 0..MAX_LINK_HOPS {
+            expect_file_name(&path)?;
             let not_found = match fs::canonicalize(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => error,
                 resolved_or_failed => return resolved_or_failed,

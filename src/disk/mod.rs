@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub use map::{Map, MappedBytes};
 /// Paths are absolute after [`Disk::resolve`]; every other method gets resolved paths only.
 pub trait Disk: Send + Sync {
     /// Makes `path` absolute and resolves every symlink in it. The last component need not exist, but its directory must.
+    /// A path that can only be a directory's, as it ends in a slash, is an [`io::ErrorKind::IsADirectory`].
     fn resolve(&self, path: &Path) -> io::Result<PathBuf>;
 
     /// Opens an existing regular file; anything else (directory, FIFO, device, socket) is an
@@ -66,6 +68,15 @@ pub trait Disk: Send + Sync {
     fn pause(&self, duration: Duration) {
         std::thread::sleep(duration);
     }
+}
+
+/// Refuses a path that has `/` or `/.` behind its last name, which [`Path::file_name`] passes over: no file has it.
+fn expect_file_name(path: &Path) -> io::Result<()> {
+    let ends_in_a_slash = || [&b"/"[..], b"/."].iter().any(|end| path.as_os_str().as_bytes().ends_with(end));
+    if path.file_name().is_some() && ends_in_a_slash() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "a path that ends in a slash is that of a directory"));
+    }
+    Ok(())
 }
 
 /// So many can stand in line for a file's lock.

@@ -292,6 +292,22 @@ fn symlinks_are_resolved_even_where_they_dangle() {
     assert!(RealDisk.resolve(&at("loop")).is_err());
 }
 
+/// The last name of such a path is a directory's; of one that did not exist, a file of that name was made.
+#[test]
+fn a_path_that_ends_in_a_slash_is_no_files() {
+    on_every_disk(|disk, directory| {
+        drop(disk.create_new(&directory.join("file"), 0o600).unwrap());
+        for path in ["file/", "missing/", "missing/.", "missing//", ""] {
+            let error = disk.resolve(&directory.join(path)).expect_err(path);
+            assert_eq!(error.kind(), io::ErrorKind::IsADirectory, "{path}");
+            assert!(error.to_string().contains("slash"), "{error}");
+        }
+    });
+    let scratch = Scratch::new();
+    symlink("missing/", scratch.0.join("symlink")).unwrap();
+    assert_eq!(kind(RealDisk.resolve(&scratch.0.join("symlink"))), Some(io::ErrorKind::IsADirectory));
+}
+
 #[test]
 fn a_planted_symlink_is_neither_opened_nor_created_through() {
     let scratch = Scratch::new();

@@ -96,7 +96,7 @@ impl Cask {
     /// # Errors
     ///
     /// - [`Error::Io`]: the directory is missing, permission is denied, the path names a directory, a FIFO or the
-    ///   like, or there is no file and [`Config::create`] is off;
+    ///   like, or ends in a slash, or there is no file and [`Config::create`] is off;
     /// - [`Error::NotCaskfile`], [`Error::UnsupportedVersion`], [`Error::UnsupportedRecord`]: not a file that this
     ///   version can read; it is not touched;
     /// - [`Error::Corrupt`]: damaged; it is not touched, and [`salvage`](crate::salvage) copies what can be read;

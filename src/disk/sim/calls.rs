@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::file::SimFile;
 use super::inode::{Attributes, Inode};
 use super::{Description, Fault, Machine, SimDisk, Verb, World};
-use crate::disk::{Access, Disk, DiskFile, FileIdentity, FileStat};
+use crate::disk::{Access, Disk, DiskFile, FileIdentity, FileStat, expect_file_name};
 
 /// A call that has begun: it was counted, and nobody else's can come in between.
 pub(super) struct Turn<'a> {
@@ -106,6 +106,7 @@ impl Disk for SimDisk {
             if path.as_os_str().is_empty() {
                 return Err(io::ErrorKind::NotFound.into());
             }
+            expect_file_name(path)?;
             let mut resolved = PathBuf::from("/");
             for component in path.components() {
                 match component {
