@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::common::names;
 use super::run::Shell;
 
 fn json_of(bytes: &[u8]) -> Value {
@@ -187,6 +188,26 @@ fn a_batch_is_applied_as_a_whole_or_not_at_all() {
     assert_eq!(shell.fails(1, &["exists", "s", "x"]), "");
     // A batch with nothing in it is no error.
     shell.feed(b"", &["batch", "s"]).succeeded();
+}
+
+/// A batch that expected an index, which no key of a new store has, left one behind.
+#[test]
+fn a_batch_makes_the_store_only_if_it_puts_something_and_expects_no_index() {
+    let shell = Shell::new();
+    let put = r#"{"op":"put","key":"k","value":"v","if_absent":true}"#;
+    let others = [
+        r#"{"op":"put","key":"k","value":"v","if_index":1}"#,
+        r#"{"op":"delete","key":"k"}"#,
+        r#"{"op":"check","key":"k","if_absent":true}"#,
+        "",
+    ];
+    let with_an_index = [put, others[0]].join("\n");
+    for batch in others.into_iter().chain([&*with_an_index]) {
+        assert!(shell.feed(batch.as_bytes(), &["batch", "s"]).failed(8).contains("no store is there"), "{batch}");
+        assert_eq!(names(shell.directory.path()), [""; 0], "{batch}");
+    }
+    shell.feed([put, others[1], others[2]].join("\n").as_bytes(), &["batch", "s"]).succeeded();
+    shell.feed(others[1].as_bytes(), &["batch", "s"]).succeeded();
 }
 
 #[test]

@@ -25,6 +25,7 @@ use crate::session::Session;
 /// A put or a delete may have a condition, too: "if_index":N or
 /// "if_absent":true. Conditions speak of the store as it is before the batch.
 /// A line may name its bucket: "bucket":"log".
+/// A batch with a put and no "if_index" makes the store if it is not there.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Batch {
@@ -40,19 +41,26 @@ impl Batch {
         // Which line each operation of the batch is from.
         let mut lines = Vec::new();
         let mut operations = 0;
+        let (mut puts, mut expects_an_index) = (false, false);
         for (number, line) in (1..).zip(input.split(|byte| *byte == b'\n')) {
             if line.trim_ascii().is_empty() {
                 continue;
             }
             Operation::parse(line)
-                .and_then(|operation| add(&operation, &mut filling))
+                .and_then(|operation| {
+                    puts |= matches!(operation.change, Change::Put(_));
+                    expects_an_index |= matches!(operation.condition, Some(Condition::Index(_)));
+                    add(&operation, &mut filling)
+                })
                 .map_err(|problem| Failure::input(format!("line {number}: {problem}")))
                 .map_err(|failure| failure.hint("nothing was written: correct the line and run it again"))?;
             lines.resize(filling.batch.len(), number);
             operations += 1;
         }
         drop(input);
-        let cask = self.into.to.open(session, Missing::Create)?;
+        // As with `delete` and `cas`: what would write nothing into a new store makes none.
+        let missing = if puts && !expects_an_index { Missing::Create } else { Missing::Refuse };
+        let cask = self.into.to.open(session, missing)?;
         let last_index = cask.write(&filling.batch).map_err(|error| conflict(error, &lines))?;
         self.into.to.close(&cask)?;
         session.note(format!("applied {}", plural(operations, "operation")));
