@@ -190,6 +190,43 @@ fn what_the_operating_system_refuses_is_8() {
     assert_eq!(super::common::names(shell.directory.path()), ["s"]);
 }
 
+/// They said how to make a store where there was none to be looked at, or to be rescued.
+#[test]
+fn a_verb_that_looks_at_a_file_which_is_not_there_asks_for_the_path() {
+    let shell = Shell::new();
+    for line in [
+        &["verify", "missing"][..],
+        &["dump", "missing"],
+        &["hex", "missing"],
+        &["map", "missing"],
+        &["explore", "missing"],
+        &["salvage", "missing", "new"],
+    ] {
+        let error = shell.fails(8, line);
+        assert!(error.contains("is this the path you meant?") && !error.contains("caskfile put"), "{error}");
+    }
+    assert_eq!(super::common::names(shell.directory.path()), [""; 0]);
+}
+
+/// `put new/ k v` made a file `new`.
+#[test]
+fn a_path_that_ends_in_a_slash_is_8_and_makes_no_file() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", "v"]);
+    for line in [
+        &["put", "new/", "k", "v"][..],
+        &["put", "s/", "k", "v"],
+        &["get", "s/.", "k"],
+        &["import", "new/"],
+        &["backup", "s", "new/"],
+        &["salvage", "s", "new/"],
+    ] {
+        let error = shell.fails(8, line);
+        assert!(error.contains("ends in a slash"), "{error}");
+    }
+    assert_eq!(super::common::names(shell.directory.path()), ["s"]);
+}
+
 #[test]
 fn a_full_disk_behind_stdout_is_8_and_not_passed_over() {
     let shell = Shell::new();

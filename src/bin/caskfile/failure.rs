@@ -162,13 +162,11 @@ fn hint_for(error: &Error) -> Option<String> {
         Error::Poisoned { .. } => {
             "look at the disk, then read the keys back: whether they were written is unknown".into()
         }
-        Error::Io { path, source, .. } => match source.kind() {
-            io::ErrorKind::NotFound if path.parent().is_some_and(|directory| !directory_exists(directory)) => {
+        Error::Io { source, .. } => match source.kind() {
+            io::ErrorKind::NotFound if missing_file(error).is_none() => {
                 "its directory does not exist, and is not made by itself".into()
             }
-            io::ErrorKind::NotFound => {
-                format!("no store is there yet; `caskfile put {} KEY VALUE` makes one", shell_word(path.as_os_str()))
-            }
+            io::ErrorKind::NotFound => "nothing is there: is this the path you meant?".into(),
             io::ErrorKind::AlreadyExists => "no file is ever replaced: give a name that is not taken".into(),
             io::ErrorKind::PermissionDenied => "ask for the permission, or run it as the file's owner".into(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -180,8 +178,11 @@ fn hint_for(error: &Error) -> Option<String> {
     })
 }
 
-fn directory_exists(directory: &Path) -> bool {
-    directory.as_os_str().is_empty() || directory.is_dir()
+/// The path of a file that does not exist, if it could: its directory does.
+pub fn missing_file(error: &Error) -> Option<&Path> {
+    let Error::Io { path, source, .. } = error else { return None };
+    let directory_exists = |directory: &Path| directory.as_os_str().is_empty() || directory.is_dir();
+    (source.kind() == io::ErrorKind::NotFound && path.parent().is_none_or(directory_exists)).then_some(path)
 }
 
 /// An error of the operating system about one of our own files, not the store.

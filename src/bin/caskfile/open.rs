@@ -8,7 +8,7 @@ use std::time::Duration;
 use caskfile::{Cask, Config, Durability, LockMode};
 
 use crate::escape::escaped;
-use crate::failure::{Result, shell_word};
+use crate::failure::{Failure, Result, missing_file, shell_word};
 use crate::progress::while_busy;
 use crate::session::Session;
 
@@ -28,7 +28,14 @@ impl ReadFrom {
 
 /// Opening reads the whole file, and may have to wait for the lock.
 fn open(session: &Session, path: &Path, config: &Config) -> Result<Cask> {
-    Ok(while_busy(session, "opening", false, || Cask::open_with(path, config))?)
+    let opened = while_busy(session, "opening", false, || Cask::open_with(path, config));
+    opened.map_err(|error| match missing_file(&error).map(|path| shell_word(path.as_os_str())) {
+        // Most likely somebody's first steps.
+        Some(path) => {
+            Failure::from(error).hint(format!("no store is there yet; `caskfile put {path} KEY VALUE` makes one"))
+        }
+        None => error.into(),
+    })
 }
 
 /// Which bucket a verb looks into.
