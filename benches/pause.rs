@@ -9,8 +9,12 @@
 //! is dead when it begins. In the second half of the rows the store is compacted again and again meanwhile.
 //!
 //! The machine itself makes calls wait, and a sync of the disk may take long for reasons of its own: what counts is the
-//! difference between two rows. The files lie in the system's temporary directory (`TMPDIR`).
+//! difference between two rows. A compaction ends with giving the old file's blocks back, which the file system does
+//! when it likes to; so the last rows show how long a bare append and sync waits while nothing happens but that a file
+//! of that size is removed. The files lie in the system's temporary directory (`TMPDIR`).
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +23,7 @@ use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability};
 
 mod common;
 
-use common::{Directory, VALUE, numbers, random, spread_key};
+use common::{Directory, RECORD_LEN, VALUE, numbers, random, spread_key};
 
 struct Options {
     keys: u64,
@@ -57,6 +61,13 @@ fn main() {
         );
         println!("  one compaction takes {:.2?}\n", beside.elapsed / beside.compactions.max(1));
         cask.close().unwrap();
+    }
+    let bytes = 2 * options.keys * RECORD_LEN as u64;
+    println!("bare append and sync:");
+    for remove in [false, true] {
+        let (waits, elapsed) = bare(directory.path(), bytes, remove);
+        let name = format!("  {REMOVED} files of {} MB {}", bytes / 1_000_000, if remove { "go" } else { "stay" });
+        row(&name, &waits, elapsed);
     }
 }
 
@@ -127,14 +138,50 @@ impl Outcome {
     }
 
     fn row(&self, name: &str, at: usize) {
-        let waits = &self.waits[at];
-        let rate = waits.len() as f64 / self.elapsed.as_secs_f64();
-        let place = |part: f64| (part * (waits.len() - 1) as f64) as usize;
-        let shown = [place(0.5), place(0.99), place(0.999), waits.len() - 1, waits.len().saturating_sub(2)]
-            .map(|place| format!("{:.1?}", Duration::from_nanos(waits[place].into())));
-        println!(
-            "{name:<34}{rate:>9.0}{:>10}{:>10}{:>10}{:>10}{:>10}",
-            shown[0], shown[1], shown[2], shown[3], shown[4]
-        );
+        row(name, &self.waits[at], self.elapsed);
     }
+}
+
+fn row(name: &str, waits: &[u32], elapsed: Duration) {
+    let rate = waits.len() as f64 / elapsed.as_secs_f64();
+    let place = |part: f64| (part * (waits.len() - 1) as f64) as usize;
+    let shown = [place(0.5), place(0.99), place(0.999), waits.len() - 1, waits.len().saturating_sub(2)]
+        .map(|place| format!("{:.1?}", Duration::from_nanos(waits[place].into())));
+    println!("{name:<34}{rate:>9.0}{:>10}{:>10}{:>10}{:>10}{:>10}", shown[0], shown[1], shown[2], shown[3], shown[4]);
+}
+
+/// How many files are removed, and the time that each has.
+const REMOVED: u32 = 5;
+const EACH: Duration = Duration::from_millis(400);
+
+/// How long each append of a record's length waits for its sync while files of so many bytes are removed, or are not.
+fn bare(directory: &Path, bytes: u64, remove: bool) -> (Vec<u32>, Duration) {
+    let piece = [1; 1 << 20];
+    let files: Vec<_> = (0..REMOVED).map(|nth| directory.join(format!("file-{nth}"))).collect();
+    for path in &files {
+        let mut file = File::create(path).unwrap();
+        for _ in 0..bytes.div_ceil(piece.len() as u64) {
+            file.write_all(&piece).unwrap();
+        }
+        file.sync_all().unwrap();
+    }
+    let log = File::create(directory.join("appended")).unwrap();
+    let (done, began) = (AtomicBool::new(false), Instant::now());
+    let waits = std::thread::scope(|scope| {
+        let waits = scope.spawn(|| {
+            timed(1, &done, 1, |_| {
+                (&log).write_all(&[1; RECORD_LEN]).unwrap();
+                log.sync_data().unwrap();
+            })
+        });
+        for path in &files {
+            if remove {
+                std::fs::remove_file(path).unwrap();
+            }
+            std::thread::sleep(EACH);
+        }
+        done.store(true, Ordering::Relaxed);
+        waits.join().unwrap()
+    });
+    (waits, began.elapsed())
 }
