@@ -3,7 +3,7 @@
 //! The files are taken apart before they are damaged, so that for every record it is known whether it is still whole
 //! and what follows if it is not. `CASKFILE_SALVAGE_ROUNDS=100000` damages so many instead of a few hundred.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -157,11 +157,17 @@ fn contents(cask: &Cask) -> Contents {
 
 /// Verifies and salvages a damaged file.
 fn treat(original: &[u8], damaged: &[u8]) {
-    let patient = Patient::new(original, damaged);
-    let prognosis = patient.prognosis();
     let disk = SimDisk::new();
     disk.set_contents(STORE, damaged.to_vec());
-    let verified = match verify_on(&disk, Path::new(STORE)) {
+    treat_on(&disk, original, damaged);
+}
+
+/// Verifies and salvages a damaged file of which so much can be read, in the same places.
+fn treat_on(disk: &SimDisk, original: &[u8], readable: &[u8]) {
+    let patient = Patient::new(original, readable);
+    let prognosis = patient.prognosis();
+    let before = disk.contents(STORE).unwrap();
+    let verified = match verify_on(disk, Path::new(STORE)) {
         Ok(report) => {
             assert!(report.is_sound());
             Ok(report)
@@ -172,8 +178,9 @@ fn treat(original: &[u8], damaged: &[u8]) {
         }
         Err(error) => Err(error),
     };
-    let salvaged = salvage_on(&disk, Path::new(STORE), Path::new(RESCUED));
-    assert!(disk.contents(STORE).unwrap() == damaged, "the source was changed");
+    let salvaged = salvage_on(disk, Path::new(STORE), Path::new(RESCUED));
+    assert!(disk.contents(STORE).unwrap() == before, "the source was changed");
+    let spoiled = before != readable;
     let whole = prognosis.whole.iter().filter(|whole| **whole).count();
     match salvaged {
         Ok(report) => {
@@ -188,7 +195,12 @@ fn treat(original: &[u8], damaged: &[u8]) {
             paths.sort();
             assert_eq!(paths, [Path::new(RESCUED), Path::new(STORE)], "nothing else is left");
         }
-        Err(Error::Corrupt { offset: 0, .. } | Error::NotCaskfile { .. }) => {
+        Err(Error::Io { source, .. }) if spoiled => {
+            assert_eq!(source.raw_os_error(), Some(libc::EIO));
+            assert!(verified.is_err() && prognosis.header_lost && whole < 2, "{whole} records are whole");
+            assert_eq!(disk.paths(), [Path::new(STORE)]);
+        }
+        Err(Error::Corrupt { offset: 0, .. } | Error::NotCaskfile { .. }) if !spoiled => {
             assert!(verified.is_err() && prognosis.header_lost && whole < 2, "{whole} records are whole");
             assert_eq!(disk.paths(), [Path::new(STORE)]);
         }
@@ -306,6 +318,50 @@ fn a_lost_file_header_costs_nothing_but_itself() {
         assert_eq!((loss.start, loss.end), (0, FILE_HEADER as u64));
         let lost_magic = len == FILE_HEADER;
         assert_eq!(loss.damage == Damage::Magic, lost_magic, "{loss}");
+    }
+}
+
+/// As of zeros in their place, but that they are named as what they are.
+#[test]
+fn what_the_disk_cannot_read_costs_nothing_but_itself() {
+    let page = 4096;
+    for seed in 0..rounds(100) {
+        let dice = &mut Dice::new(seed);
+        let original = history(dice, false);
+        let disk = SimDisk::new();
+        disk.set_contents(STORE, original.clone());
+        let mut readable = original.clone();
+        let mut spoiled = BTreeSet::new();
+        for _ in 0..dice.below(4) {
+            let at = dice.below(original.len() as u64) as usize / page * page;
+            readable[at..original.len().min(at + page)].fill(0);
+            disk.spoil(STORE, at as u64);
+            spoiled.insert(at as u64);
+        }
+        println!("seed {seed}: {spoiled:?}");
+        treat_on(&disk, &original, &readable);
+        let report = match verify_on(&disk, Path::new(STORE)) {
+            Ok(report) => report,
+            Err(Error::Damaged { report, .. }) => Report::clone(&report),
+            Err(_) => continue,
+        };
+        let told = report.unreadable.iter().flat_map(|range| range.clone().step_by(page));
+        assert_eq!(told.collect::<BTreeSet<_>>(), spoiled);
+        assert!(spoiled.is_empty() || !report.is_sound());
+    }
+}
+
+#[test]
+fn a_file_of_which_the_disk_can_read_nothing_is_not_taken_for_somebody_elses() {
+    let (_, original) = specimens();
+    let disk = SimDisk::new();
+    disk.set_contents(STORE, original.clone());
+    for at in (0..original.len() as u64).step_by(4096) {
+        disk.spoil(STORE, at);
+    }
+    let told = [verify_on(&disk, Path::new(STORE)), salvage_on(&disk, Path::new(STORE), Path::new(RESCUED))];
+    for told in told {
+        assert!(matches!(&told, Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EIO)), "{told:?}");
     }
 }
 

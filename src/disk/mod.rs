@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod bad_blocks;
 mod file;
 mod map;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub mod sim;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use bad_blocks::AroundBadBlocks;
 pub use file::RealDisk;
 pub use map::{Map, MappedBytes};
 

@@ -1,6 +1,7 @@
 //! [`Report`]: what verification and salvage say of a file.
 
 use std::fmt::{self, Display, Formatter, Write};
+use std::ops::Range;
 
 use crate::error::Damage;
 
@@ -28,6 +29,9 @@ pub struct Report {
     pub cut_off: bool,
     /// What could not be read, in the order of the file.
     pub losses: Vec<Loss>,
+    /// What the disk could not read. It was taken for zeros: if it held records, they are lost, and `losses` names where
+    /// they stood if any follow.
+    pub unreadable: Vec<Range<u64>>,
     /// How many keys of lost records are readable, but not listed with the losses, because there are too many.
     pub unlisted_keys: u64,
 }
@@ -74,9 +78,10 @@ pub struct LostKey {
 }
 
 impl Report {
-    /// Whether nothing is lost that had been on stable storage. A torn tail is no loss in this sense.
+    /// Whether nothing is lost that had been on stable storage, and all of the file could be read. A torn tail is no loss in
+    /// this sense.
     pub fn is_sound(&self) -> bool {
-        self.losses.iter().all(|loss| loss.torn)
+        self.unreadable.is_empty() && self.losses.iter().all(|loss| loss.torn)
     }
 
     /// How many bytes are lost, those of a torn tail included.
@@ -100,8 +105,9 @@ impl Report {
     pub fn to_json(&self) -> String {
         let Report { file_len, log_end, keys, records, torn_bytes, cut_off, unlisted_keys, .. } = self;
         let losses = list(&self.losses, Loss::to_json);
+        let unreadable = list(&self.unreadable, |at| format!(r#"{{"start":{},"end":{}}}"#, at.start, at.end));
         format!(
-            r#"{{"file_len":{file_len},"log_end":{log_end},"keys":{keys},"records":{records},"torn_bytes":{torn_bytes},"cut_off":{cut_off},"sound":{},"losses":{losses},"unlisted_keys":{unlisted_keys}}}"#,
+            r#"{{"file_len":{file_len},"log_end":{log_end},"keys":{keys},"records":{records},"torn_bytes":{torn_bytes},"cut_off":{cut_off},"sound":{},"losses":{losses},"unreadable":{unreadable},"unlisted_keys":{unlisted_keys}}}"#,
             self.is_sound(),
         )
     }
@@ -180,8 +186,12 @@ impl Display for Report {
         if self.cut_off {
             write!(f, "\nit is a copy whose end is missing")?;
         }
+        for Range { start, end } in &self.unreadable {
+            write!(f, "\nbytes {start} to {end} cannot be read from the disk")?;
+        }
         if self.losses.is_empty() {
-            return write!(f, "\nnothing is lost");
+            let else_ = if self.unreadable.is_empty() { "" } else { " else" };
+            return write!(f, "\nnothing{else_} is lost");
         }
         let (bytes, ranges) = (self.lost_bytes(), self.losses.len());
         write!(f, "\n{bytes} bytes are lost, in {ranges} {}:", if ranges == 1 { "range" } else { "ranges" })?;
@@ -246,6 +256,7 @@ mod tests {
             torn_bytes: 8,
             cut_off: false,
             losses: vec![lost, torn],
+            unreadable: vec![4096..12288, 20480..24576],
             unlisted_keys: 4,
         }
     }
@@ -262,7 +273,7 @@ mod tests {
                 r#"{"offset":64,"bucket":"b","key_hex":"ff00","last_index":7,"deleted":true,"kept":3},"#,
                 r#"{"offset":64,"bucket":"b","key":"grün","last_index":7,"deleted":false,"kept":9}]},"#,
                 r#"{"start":200,"end":208,"damage":"zeros","detail":"zeros stand where a record should, and records follow","#,
-                r#""torn":true,"batch":null,"keys":[]}],"unlisted_keys":4}"#
+                r#""torn":true,"batch":null,"keys":[]}],"unreadable":[{"start":4096,"end":12288},{"start":20480,"end":24576}],"unlisted_keys":4}"#
             )
         );
     }
@@ -272,6 +283,7 @@ mod tests {
         let text = report().to_string();
         for part in [
             "2 records verify and give 1 keys; the log ends at 200 of 300 bytes, 8 bytes behind it are a torn tail",
+            "bytes 4096 to 12288 cannot be read from the disk\nbytes 20480 to",
             "72 bytes are lost, in 2 ranges:",
             "bytes 64 to 128: the body does not have",
             "cuts the batch that starts at 32 in two",
@@ -291,6 +303,8 @@ mod tests {
         let mut report = report();
         assert!(!report.is_sound());
         report.losses.remove(0);
+        assert!(!report.is_sound());
+        report.unreadable.clear();
         assert!(report.is_sound() && Report::default().is_sound());
     }
 }

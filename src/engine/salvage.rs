@@ -18,6 +18,8 @@ use crate::{Error, Result};
 /// that verify are kept. The [`Report`] names every lost range of the file, the keys in it that can still be read and
 /// what became of them, and the batches.
 ///
+/// What the disk fails to read (`EIO`) is lost like what is damaged, and named in the report too: the rest is kept.
+///
 /// The file header may be lost as well: the records tell which file they belong to, if two of them are whole. Whole
 /// records behind a torn tail, which opening would cut off, are copied too.
 ///
@@ -71,12 +73,15 @@ pub fn salvage_on(disk: &dyn Disk, from: &Path, to: &Path) -> Result<Report> {
     let to = disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
     let source = Source::open(disk, from)?;
     loop {
-        let survey = Survey::of(&source, Scope::File)?;
+        let mut survey = Survey::of(&source, Scope::File)?;
+        let unreadable = source.unreadable();
         match write_to(disk, &survey, &to) {
-            // Somebody has recovered the source since, and cut something off that was copied here.
-            Err(Error::Corrupt { .. }) if !survey.is_still_there()? => {}
+            // Somebody has recovered the source since, and cut something off that was copied here; or the disk fails to
+            // read what it has read before.
+            Err(Error::Corrupt { .. }) if !survey.is_still_there()? || source.unreadable() != unreadable => {}
             Err(error) => return Err(error),
             Ok(()) => {
+                survey.report.unreadable = source.unreadable();
                 let (from, report) = (survey.reader.log.path.display(), &survey.report);
                 let (keys, lost) = (report.keys, report.losses.len());
                 event!(info, "{from}: {keys} keys were salvaged to {}, {lost} ranges are lost", to.display());

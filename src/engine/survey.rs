@@ -4,11 +4,12 @@
 //! It takes no lock and changes nothing, and others may be writing meanwhile: what looks lost is looked at once more
 //! after the proof that it had been written was seen, and if the log was cut while it was read, all of it is read again.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::report::{Loss, LostKey, Report};
-use crate::disk::{Access, Disk};
+use crate::disk::{Access, AroundBadBlocks, Disk, DiskFile};
 use crate::error::Damage;
 use crate::format::{
     ALIGNMENT, Ancillary, FILE_HEADER_LEN, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, split_full_key,
@@ -37,25 +38,36 @@ const LISTED_KEY_BYTES: usize = 1 << 20;
 pub(super) struct Source {
     pub(super) log: Arc<LogFile>,
     pub(super) header_damage: Option<Damage>,
+    /// Through which it is read, if a disk that fails in some places is no reason to give up.
+    around: Option<Arc<AroundBadBlocks>>,
 }
 
 impl Source {
-    /// Opens a file for reading, whatever state it is in.
+    /// Opens a file for reading, whatever state it is in. What the disk cannot read of it is taken for zeros.
     ///
     /// # Errors
     ///
-    /// As [`LogFile::open`], if the records do not tell what file this is.
+    /// As [`LogFile::open`], if the records do not tell what file this is; the disk's, if it could not read them.
     pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Source> {
-        let (source, refusal) = Source::open_or_say_why(disk, path)?;
-        refusal.map_or(Ok(source), Err)
+        let (path, file) = open(disk, path)?;
+        let around = Arc::new(AroundBadBlocks::new(file));
+        let (source, refusal) = Source::of_file(around.clone(), &path)?;
+        match refusal {
+            None => Ok(Source { around: Some(around), ..source }),
+            Some(refusal) if around.unreadable().is_empty() => Err(refusal),
+            Some(_) => Err(Error::io("read", &path, std::io::Error::from_raw_os_error(libc::EIO))),
+        }
     }
 
-    /// The same, of a file as well whose records cannot be read, with the error that says why not: one of a later
-    /// version, or one without a header that holds and too few records to do without.
+    /// Opens a file, also one whose records cannot be read, with the error that says why not: one of a later version, or
+    /// one without a header that holds and too few records to do without.
     pub(super) fn open_or_say_why(disk: &dyn Disk, path: &Path) -> Result<(Source, Option<Error>)> {
-        let path: Arc<Path> = disk.resolve(path).map_err(|e| Error::io("resolve", path, e))?.into();
-        let file = disk.open(&path, Access::Read).map_err(|e| Error::io("open", &path, e))?;
-        let error = match LogFile::open(Arc::clone(&file), &path) {
+        let (path, file) = open(disk, path)?;
+        Source::of_file(file, &path)
+    }
+
+    fn of_file(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Result<(Source, Option<Error>)> {
+        let error = match LogFile::open(Arc::clone(&file), path) {
             Ok(log) => return Ok((Source::sound(Arc::new(log)), None)),
             Err(error) => error,
         };
@@ -66,17 +78,33 @@ impl Source {
             Error::UnsupportedVersion { .. } => None,
             other => return Err(other),
         };
-        let nameless = lost_header::without_header(file, &path)?;
+        let nameless = lost_header::without_header(file, path)?;
         let seed = if header_damage.is_some() { lost_header::find_seed(&nameless)? } else { None };
         let refusal = if seed.is_some() { None } else { Some(error) };
         let log = LogFile { seed: seed.unwrap_or(nameless.seed), ..nameless };
-        Ok((Source { log: Arc::new(log), header_damage }, refusal))
+        Ok((Source::of_log(Arc::new(log), header_damage), refusal))
     }
 
     /// A log whose header was read and found good.
     pub(super) fn sound(log: Arc<LogFile>) -> Source {
-        Source { log, header_damage: None }
+        Source::of_log(log, None)
     }
+
+    /// A log that was opened before, whose header may have been lost.
+    pub(super) fn of_log(log: Arc<LogFile>, header_damage: Option<Damage>) -> Source {
+        Source { log, header_damage, around: None }
+    }
+
+    /// What the disk could not read up to now.
+    pub(super) fn unreadable(&self) -> Vec<Range<u64>> {
+        self.around.as_ref().map_or_else(Vec::new, |around| around.unreadable())
+    }
+}
+
+fn open(disk: &dyn Disk, path: &Path) -> Result<(Arc<Path>, Arc<dyn DiskFile>)> {
+    let path: Arc<Path> = disk.resolve(path).map_err(|e| Error::io("resolve", path, e))?.into();
+    let file = disk.open(&path, Access::Read).map_err(|e| Error::io("open", &path, e))?;
+    Ok((path, file))
 }
 
 /// What was found.

@@ -23,7 +23,8 @@ use crate::{Error, Result};
 ///
 /// # Errors
 ///
-/// [`Error::Damaged`] with the [`Report`] if something is lost that had been on stable storage. A torn tail is not an
+/// [`Error::Damaged`] with the [`Report`] if something is lost that had been on stable storage, or cannot be read from
+/// the disk. A torn tail is not an
 /// error: the next writer cuts it off. Else as [`salvage`](crate::salvage).
 ///
 /// ```
@@ -57,7 +58,8 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Report> {
 /// As [`verify`], and whatever the disk returns.
 pub fn verify_on(disk: &dyn Disk, path: &Path) -> Result<Report> {
     let source = Source::open(disk, path)?;
-    let survey = Survey::of(&source, Scope::File)?;
+    let mut survey = Survey::of(&source, Scope::File)?;
+    survey.report.unreadable = source.unreadable();
     judged(&source.log, survey.report)
 }
 

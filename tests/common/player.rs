@@ -118,6 +118,13 @@ pub fn copy(cask: &Cask, copying: Copying, disk: &dyn Disk, from: &Path, to: &Pa
         Copying::CompactTo => cask.compact_to(to)?,
         Copying::Salvage => {
             let report = salvage_on(disk, from, to)?;
+            if !report.unreadable.is_empty() {
+                // What is there is what the disk could still read: nothing to go by.
+                let io = |operation, source| Error::Io { operation, path: to.into(), source: Arc::new(source) };
+                disk.remove(to).map_err(|error| io("remove", error))?;
+                disk.sync_dir(to.parent().unwrap_or(to)).map_err(|error| io("sync of the directory", error))?;
+                return Err(io("read", std::io::Error::from_raw_os_error(libc::EIO)));
+            }
             let of_one_moment = report.losses.is_empty() && report.torn_bytes == 0;
             return Ok(Made { keys: report.keys, last_index: u64::MAX, of_one_moment });
         }

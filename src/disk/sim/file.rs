@@ -78,8 +78,8 @@ impl DiskFile for SimFile {
         let limit = turn.fault.map_or(buffer.len(), |fault| fault.limit(buffer.len()));
         let inode = turn.machine.inode_of(self.description);
         let count = turn.machine.world.inode(inode).read(offset, &mut buffer[..limit]);
-        turn.machine.bytes_read += count as u64;
-        turn.end(Ok(count))
+        turn.machine.bytes_read += count.unwrap_or(0) as u64;
+        turn.end(count.ok_or_else(|| io::Error::from_raw_os_error(libc::EIO)))
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
@@ -192,7 +192,7 @@ impl MappedBytes for SimMap {
             drop(machine);
             panic!("SIGBUS: bytes {offset}..{end} of a map of a file whose last page ends at {covered}");
         }
-        let count = inode.read(offset, out);
+        let count = inode.contents().read(offset, out);
         machine.bytes_read += count as u64;
         // The kernel fills the last page up with zeros.
         out[count..].fill(0);

@@ -1,6 +1,6 @@
 //! One simulated file: what processes see, what the disk holds, and the changes in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -25,6 +25,8 @@ pub(super) struct Inode {
     write_errors: u64,
     /// Whether any description has reported the last of them.
     last_error_was_told: bool,
+    /// Pages that the disk cannot read.
+    bad: BTreeSet<u64>,
     /// The description that has the advisory lock.
     pub(super) locked_by: Option<u64>,
 }
@@ -72,6 +74,7 @@ impl Inode {
             durable_attributes: attributes,
             write_errors: 0,
             last_error_was_told: true,
+            bad: BTreeSet::new(),
             locked_by: None,
         }
     }
@@ -99,9 +102,20 @@ impl Inode {
         self.unsynced.clear();
     }
 
-    /// Copies what is there from `offset` on and returns how much that was.
-    pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> usize {
-        self.cache.read(offset, out)
+    /// Copies what is there from `offset` on and returns how much that was: up to a page that cannot be read, and
+    /// `None` in it.
+    pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> Option<usize> {
+        let mut upto = out.len() as u64;
+        if let Some(&bad) = self.bad.range(offset / PAGE..).next() {
+            upto = upto.min((bad * PAGE).saturating_sub(offset));
+        }
+        let is_bad = upto == 0 && !out.is_empty() && offset < self.len();
+        (!is_bad).then(|| self.cache.read(offset, &mut out[..upto as usize]))
+    }
+
+    /// Whatever is in this page cannot be read from now on.
+    pub(super) fn spoil(&mut self, page: u64) {
+        self.bad.insert(page);
     }
 
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {

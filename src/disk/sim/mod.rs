@@ -297,6 +297,15 @@ impl SimDisk {
         }
     }
 
+    /// From now on the disk cannot read the page of 4,096 bytes in which `offset` lies: EIO, and a read that begins before
+    /// it ends where it begins. Maps still show it. Does nothing if there is no such file.
+    pub fn spoil(&self, path: impl AsRef<Path>, offset: u64) {
+        let world = &mut self.lock().world;
+        if let Some(number) = world.directory.get(path.as_ref()) {
+            world.inodes.get_mut(&number).expect("a name has an inode").spoil(offset / inode::PAGE);
+        }
+    }
+
     /// At most how many outcomes [`Choices::exhaustive`] has to go through for a power cut now.
     pub fn outcomes(&self) -> u64 {
         let world = &self.lock().world;

@@ -286,7 +286,7 @@ impl Inspection {
                 return Ok(Change::Nothing);
             }
         }
-        let source = Source { log: Arc::clone(&self.survey.reader.log), header_damage: self.header_damage };
+        let source = Source::of_log(Arc::clone(&self.survey.reader.log), self.header_damage);
         *self = Inspection::of(Arc::clone(&self.disk), source, None)?;
         self.stuck = Some(Stuck { at: stop, read_anew: true });
         Ok(if self.survey.reader.end > end { Change::Grown } else { Change::Nothing })
