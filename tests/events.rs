@@ -104,4 +104,16 @@ fn what_nobody_is_told_otherwise_is_told_to_the_log() {
     disk.fail(When::next().of(Verb::SyncData), Fault::Os(libc::EIO), Repeat::Once);
     drop(cask);
     told(&[(Failure, "writes are refused"), (Debug, "closed"), (Warn, "closing: ")]);
+
+    // A log whose end mark is missing is not torn.
+    let disk = SimDisk::new();
+    let cask = Cask::open_on(Arc::new(disk.process()), STORE, &os).unwrap();
+    let end = cask.stats().unwrap().log_end as usize;
+    drop(cask);
+    let mut bytes = disk.contents(STORE).unwrap();
+    bytes.truncate(end);
+    disk.set_contents(STORE, bytes);
+    told(&[(Debug, "opened: 0 keys"), (Debug, "closed")]);
+    drop(Cask::open_on(Arc::new(disk.process()), STORE, &os).unwrap());
+    told(&[(Debug, "opened: 0 keys"), (Debug, "closed")]);
 }

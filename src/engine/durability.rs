@@ -225,3 +225,28 @@ impl Shared {
         }
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
+    use crate::log::testing::{Draft, open_on};
+
+    /// The thread in the background may have begun with it before the handle was opened again.
+    #[test]
+    fn what_was_written_before_a_failure_is_not_synced_any_more_once_the_handle_goes_on() {
+        let disk = SimDisk::new();
+        let log = open_on(&disk, Draft::new().bytes);
+        let syncs = SyncState::default();
+        let (before, after) = (Position { epoch: 1, offset: 64 }, Position { epoch: 2, offset: 64 });
+        disk.fail(When::next().of(Verb::SyncData), Fault::Os(libc::EIO), Repeat::Once);
+        assert!(matches!(syncs.sync(&log, before), Err(Error::Poisoned { .. })));
+        syncs.revive(after.epoch);
+        let calls = disk.calls_of(Verb::SyncData);
+        assert!(matches!(syncs.sync(&log, before), Err(Error::Poisoned { .. })));
+        assert_eq!(disk.calls_of(Verb::SyncData), calls, "of an error that is left in it the handle knows nothing");
+        syncs.check_poison().unwrap();
+        syncs.sync(&log, after).unwrap();
+        assert_eq!(syncs.synced(after.epoch), after.offset);
+    }
+}

@@ -16,7 +16,7 @@ pub(crate) mod scan;
 pub(crate) mod search;
 pub(crate) mod tail;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::io;
 use std::path::Path;

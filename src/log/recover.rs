@@ -380,7 +380,7 @@ mod tests {
     fn what_is_cut_off_is_kept_byte_for_byte_beside_the_store() {
         use super::super::testing::PATH;
         use crate::disk::Access;
-        use crate::disk::sim::SimDisk;
+        use crate::disk::sim::{SimDisk, Verb};
 
         let mut draft = Draft::new();
         let torn = draft.put(PLAIN, "a");
@@ -392,7 +392,9 @@ mod tests {
         disk.set_contents(PATH, bytes.clone());
         let file = disk.open(Path::new(PATH), Access::ReadWrite).unwrap();
         let log = LogFile::open(file, &Path::new(PATH).into()).unwrap();
+        let reads = disk.calls_of(Verb::ReadAt);
         let kept = keep_torn(&disk, &log, torn, end).unwrap();
+        assert_eq!(disk.calls_of(Verb::ReadAt) - reads, 3, "pieces");
         // Durably: it is there after a power cut that keeps nothing that was not synced.
         let after = disk.reboot(&mut crate::disk::sim::Choices::keep_nothing());
         assert_eq!(after.contents(kept).unwrap(), &bytes[torn as usize..end as usize]);

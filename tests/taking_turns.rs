@@ -1,0 +1,85 @@
+//! Handles that write in turn: what each of them leaves to the others, and what it knows of what they left.
+
+use std::sync::Arc;
+
+use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
+use caskfile::disk::{Access, Disk};
+use caskfile::{Cask, Config, Durability, Error};
+
+const STORE: &str = "/store";
+
+fn open(disk: &SimDisk, config: &Config) -> Cask {
+    Cask::open_on(Arc::new(disk.clone()), STORE, config).unwrap()
+}
+
+/// Space ahead of the log is what makes a sync cheap, so whoever writes next needs it again.
+#[test]
+fn what_a_close_has_cut_off_behind_the_log_is_there_again_with_the_next_write_of_another_handle() {
+    let disk = SimDisk::new();
+    let ours = open(&disk, &Config::new());
+    ours.put("ours", "1").unwrap();
+    let extended = disk.contents(STORE).unwrap().len();
+    let theirs = open(&disk.process(), &Config::new());
+    theirs.put("theirs", "1").unwrap();
+    theirs.close().unwrap();
+    assert!(disk.contents(STORE).unwrap().len() < extended, "a close gives back what is not needed");
+    ours.put("ours", "2").unwrap();
+    assert!(disk.contents(STORE).unwrap().len() >= extended);
+}
+
+/// Without a sync a turn is so short that its next one would be over before anybody else has looked.
+#[test]
+fn a_handle_that_had_to_wait_for_the_lock_leaves_it_to_others_before_its_next_turn() {
+    let config = Config::new().durability(Durability::Os);
+    // The rest is so short that a thread that was put to sleep meanwhile has had it.
+    let rested = (0..20).any(|_| {
+        let disk = SimDisk::new();
+        let cask = open(&disk, &config);
+        let other = disk.process().open(STORE.as_ref(), Access::ReadWrite).unwrap();
+        assert!(other.try_lock().unwrap());
+        disk.before(When::next().of(Verb::Pause), Repeat::Once, move |_| other.unlock().unwrap());
+        cask.put("key", "1").unwrap();
+        let (waited, calls) = (disk.calls_of(Verb::Pause), disk.calls_of(Verb::WriteAt));
+        cask.put("key", "2").unwrap();
+        assert!(waited > 0 && disk.calls_of(Verb::WriteAt) > calls);
+        let rested = disk.calls_of(Verb::Pause) > waited;
+        let pauses = disk.calls_of(Verb::Pause);
+        cask.put("key", "3").unwrap();
+        assert_eq!(disk.calls_of(Verb::Pause), pauses, "nobody was there any more");
+        rested
+    });
+    assert!(rested);
+}
+
+#[test]
+fn a_path_that_cannot_be_looked_at_is_no_sign_that_the_file_was_replaced() {
+    let disk = SimDisk::new();
+    let cask = open(&disk, &Config::new());
+    cask.put("key", "1").unwrap();
+    disk.fail(When::next().of(Verb::Stat), Fault::Os(libc::EACCES), Repeat::Once);
+    let error = cask.put("key", "2").unwrap_err();
+    assert!(matches!(&error, Error::Io { source, .. } if source.raw_os_error() == Some(libc::EACCES)), "{error}");
+    cask.put("key", "3").unwrap();
+    assert_eq!(cask.get("key").unwrap().value, b"3");
+}
+
+/// The next group would be written over the beginning of what was left, and the rest of it would lie behind the log.
+#[test]
+fn what_a_killed_writer_has_left_is_cut_off_by_a_handle_that_has_long_been_open() {
+    let disk = SimDisk::new();
+    let ours = open(&disk, &Config::new());
+    ours.put("ours", "1").unwrap();
+    let killed = disk.process();
+    let theirs = open(&killed, &Config::new());
+    theirs.put("theirs", "1").unwrap();
+    let power = killed.clone();
+    disk.fail(When::next().of(Verb::WriteAt).by(&killed), Fault::Short(500), Repeat::Once);
+    disk.before(When::nth(2).of(Verb::WriteAt).by(&killed), Repeat::Once, move |_| power.kill());
+    theirs.put("torn", [7; 1000]).unwrap_err();
+    let torn = ours.stats().unwrap().torn_bytes;
+    ours.put("ours", "2").unwrap();
+    let stats = ours.stats().unwrap();
+    assert!(stats.torn_bytes > torn);
+    assert!(disk.contents(STORE).unwrap()[stats.log_end as usize..].iter().all(|&byte| byte == 0));
+    assert_eq!(ours.get("theirs").unwrap().value, b"1");
+}
