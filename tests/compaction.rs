@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use caskfile::disk::Disk;
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
-use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, LockMode, ReadMode};
+use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, LockMode, ReadMode, salvage_on};
 
 mod common;
 #[path = "common/dice.rs"]
@@ -289,6 +292,39 @@ fn an_error_at_any_call_of_a_compaction_leaves_the_store_as_it_was_or_compacted(
             game.compacting.kill();
             game.end();
         }
+    }
+}
+
+#[test]
+fn a_copy_for_which_there_is_no_room_is_not_begun() {
+    let disk = SimDisk::new();
+    let cask = open(&disk);
+    for number in 0..100 {
+        cask.put(format!("key-{}", number % 10), vec![7; 1000]).unwrap();
+    }
+    let live = cask.stats().unwrap().live_bytes;
+    let (before, paths) = (disk.contents(STORE).unwrap(), disk.paths());
+    let copy = |name: &str| match name {
+        "backup" => cask.backup("/copy").map(drop),
+        "compact_to" => cask.compact_to("/copy").map(drop),
+        "salvage" => salvage_on(&disk, Path::new(STORE), Path::new("/copy")).map(drop),
+        _ => cask.compact().map(drop),
+    };
+    let log_end = cask.stats().unwrap().log_end;
+    for (name, needed) in [("backup", log_end), ("compact_to", live), ("salvage", live), ("compact", live)] {
+        disk.set_room(needed - 1);
+        let error = copy(name).unwrap_err();
+        assert!(
+            matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull),
+            "{name}: {error}"
+        );
+        let said = format!("{needed} bytes are needed, and there is room for {}", needed - 1);
+        assert!(error.to_string().contains(&said), "{name}: {error}");
+        assert_eq!(disk.paths(), paths, "{name}");
+        assert_eq!(disk.contents(STORE).unwrap()[..before.len()], before, "{name}");
+        disk.set_room(needed);
+        copy(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let _ = disk.remove(Path::new("/copy"));
     }
 }
 

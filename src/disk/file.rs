@@ -121,6 +121,12 @@ impl Disk for RealDisk {
         Ok(names)
     }
 
+    fn room(&self, directory: &Path) -> io::Result<Option<u64>> {
+        let said = fs2::statvfs(directory)?;
+        // A file system that has no size to tell says zero of everything.
+        Ok((said.total_space() > 0).then(|| said.available_space()))
+    }
+
     fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
         getrandom::fill(bytes).map_err(|error| match error.raw_os_error() {
             Some(number) => io::Error::from_raw_os_error(number),

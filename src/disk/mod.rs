@@ -60,6 +60,11 @@ pub trait Disk: Send + Sync {
     /// The names in a directory that start with `prefix`, in no particular order.
     fn list(&self, directory: &Path, prefix: &OsString) -> io::Result<Vec<OsString>>;
 
+    /// How many more bytes files in this directory may take up, if the file system says so.
+    fn room(&self, _directory: &Path) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Fills `bytes` from the system's random source.
     fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()>;
 

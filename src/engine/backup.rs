@@ -53,7 +53,8 @@ impl Engine {
     pub(crate) fn backup(&self, to: &Path) -> Result<Backup> {
         let moment = self.moment()?;
         let to = self.disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
-        let backup = publish(&*self.disk, &to, &moment.reader.log, moment.base_index(), |next| {
+        let len = moment.reader.end;
+        let backup = publish(&*self.disk, &to, &moment.reader.log, moment.base_index(), len, |next| {
             let mut offset = FILE_HEADER_LEN as u64;
             let bytes = copy_log(&moment, &next.header, |piece| {
                 next.write(offset, piece)?;
@@ -81,10 +82,11 @@ impl Engine {
     }
 
     pub(crate) fn compact_to(&self, to: &Path) -> Result<Backup> {
-        let (moment, mut positions) = self.moment_with(|view| view.index.positions().collect::<Vec<_>>())?;
+        let (moment, (mut positions, len)) =
+            self.moment_with(|view| (view.index.positions().collect::<Vec<_>>(), view.live_bytes))?;
         positions.sort_unstable();
         let to = self.disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
-        let backup = publish(&*self.disk, &to, &moment.reader.log, moment.base_index(), |next| {
+        let backup = publish(&*self.disk, &to, &moment.reader.log, moment.base_index(), len, |next| {
             write_live(next, &moment.reader, &positions)?;
             Ok(moment.backup(next.file.len().map_err(|e| next.io("ask for the length", e))?))
         })?;

@@ -414,7 +414,7 @@ impl Cask {
     /// wrote is carried over and the new file takes its place, some milliseconds. Other processes notice at their next
     /// call, which reads the new file as opening it does.
     ///
-    /// The directory needs room for the live records and for what is written meanwhile. Memory is needed for eight
+    /// The directory needs room for the live records, which is asked for first, and for what is written meanwhile. Memory is needed for eight
     /// bytes a key, and for a second index.
     ///
     /// # Errors

@@ -166,6 +166,7 @@ impl<'e> Turn<'e> {
         self.reserve(1)?;
         let tail = self.view()?.tail.clone();
         let next = Unfinished::new(&*engine.disk, &engine.path, PRIVATE, tail.highest_index)?;
+        next.expect_room(self.view()?.live_bytes)?;
         self.give_owner_and_mode(&next, &stat)?;
         let mut copyist = Copyist::new(&next.header);
         copyist.write(&next)?;

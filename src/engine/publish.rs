@@ -10,18 +10,19 @@ use crate::log::create::{Unfinished, remove_leftovers_of};
 use crate::log::recover::{PRIVATE, directory};
 use crate::{Error, Result};
 
-/// Makes a new file under a temporary name beside `to`, has it filled and synced, and links it to `to`, which is
-/// resolved. It gets owner and mode of `source`.
+/// Makes a new file of about `len` bytes under a temporary name beside `to`, has it filled and synced, and links it to
+/// `to`, which is resolved. It gets owner and mode of `source`.
 ///
 /// # Errors
 ///
 /// [`Error::Io`] with [`io::ErrorKind::AlreadyExists`] if `to` exists, looked at before the work is done, and decided
-/// after it.
+/// after it; with [`io::ErrorKind::StorageFull`] if there is no room for `len` bytes.
 pub(super) fn publish<T>(
     disk: &dyn Disk,
     to: &Path,
     source: &LogFile,
     base_index: u64,
+    len: u64,
     fill: impl FnOnce(&Unfinished<'_>) -> Result<T>,
 ) -> Result<T> {
     if disk.stat(to).is_ok() {
@@ -30,6 +31,7 @@ pub(super) fn publish<T>(
     // What earlier ones left that were killed. Nobody else would ever open this name to clean up.
     remove_leftovers_of(disk, to, None);
     let next = Unfinished::new(disk, to, PRIVATE, base_index)?;
+    next.expect_room(len)?;
     // Where the owner cannot be kept, it stays private: the values may not be for the group of whoever makes the copy.
     let _ = next.file.set_owner_and_mode(&source.file.stat().map_err(|e| source.io("stat", e))?);
     let filled = fill(&next)?;

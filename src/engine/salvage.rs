@@ -95,5 +95,7 @@ fn write_to(disk: &dyn Disk, survey: &Survey, to: &Path) -> Result<()> {
     let mut positions: Vec<u64> = survey.index.positions().collect();
     positions.sort_unstable();
     let base_index = above_all_indexes(survey.last_index.max(survey.base_index));
-    publish(disk, to, &survey.reader.log, base_index, |next| write_live(next, &survey.reader, &positions))
+    publish(disk, to, &survey.reader.log, base_index, survey.live_bytes, |next| {
+        write_live(next, &survey.reader, &positions)
+    })
 }

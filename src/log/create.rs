@@ -96,6 +96,22 @@ impl<'d> Unfinished<'d> {
         Ok(unfinished)
     }
 
+    /// Makes sure that there is room for so many bytes, as far as the file system says: a copy that fills the disk before
+    /// it fails makes all others fail who write to it meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] with [`io::ErrorKind::StorageFull`].
+    pub(crate) fn expect_room(&self, bytes: u64) -> Result<()> {
+        match self.disk.room(directory(&self.path)) {
+            Ok(Some(room)) if room < bytes => {
+                let reason = format!("{bytes} bytes are needed, and there is room for {room}");
+                Err(self.io("write", io::Error::new(io::ErrorKind::StorageFull, reason)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes the file header anew, with another `base_index`: what the highest index is, compaction knows only at its
     /// end.
     pub(crate) fn set_base_index(&mut self, base_index: u64) -> Result<()> {

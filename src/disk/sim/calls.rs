@@ -100,6 +100,10 @@ impl Attributes {
 }
 
 impl Disk for SimDisk {
+    fn room(&self, _directory: &Path) -> io::Result<Option<u64>> {
+        Ok(self.lock().world.settings.room)
+    }
+
     /// Resolves by the letters of the path alone, from `/`: there are no symlinks.
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
         self.call(Verb::Resolve, |_| {

@@ -105,6 +105,7 @@ struct Settings {
     maps: bool,
     holes: bool,
     failed_syncs: Choices,
+    room: Option<u64>,
 }
 
 /// An open file description.
@@ -141,6 +142,7 @@ impl SimDisk {
                 maps: true,
                 holes: true,
                 failed_syncs: Choices::keep_nothing(),
+                room: None,
             },
         })
     }
@@ -283,6 +285,12 @@ impl SimDisk {
     /// disk for good, but for a new write.
     pub fn set_failed_syncs(&self, keep: Choices) {
         self.lock().world.settings.failed_syncs = keep;
+    }
+
+    /// What the disk says when it is asked for how many bytes it has room. It says nothing unless this is called, and does
+    /// not run full by this.
+    pub fn set_room(&self, bytes: u64) {
+        self.lock().world.settings.room = Some(bytes);
     }
 
     /// The kernel writes back on its own, and fails: what is not synced of this file is dropped, as by a sync that
