@@ -219,6 +219,13 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// A backup or a salvage was told to stop. The new file was not made, and nothing is left of it.
+    #[error("{}: the copy was cancelled; nothing was made", path.display())]
+    CopyCancelled {
+        /// The file that was to be made.
+        path: PathBuf,
+    },
+
     /// The log has reached the largest size, or the largest index, that the format can express. Compaction makes room
     /// for more records.
     #[error("{}: the log is full: {what}", path.display())]

@@ -2,13 +2,14 @@
 //! life of its own.
 
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, When};
-use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, verify, verify_on};
+use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, Progress, salvage_with, verify, verify_on};
 
 mod common;
 #[path = "common/refusal.rs"]
@@ -85,6 +86,45 @@ fn a_copy_holds_what_the_original_held_with_the_same_indexes() {
             assert_eq!(contents(&copy), expected);
             assert_eq!(copy.stats().unwrap().torn_bytes, 0);
         }
+    }
+}
+
+#[test]
+fn a_copy_that_is_told_to_stop_at_any_time_leaves_nothing_and_one_that_is_not_is_whole() {
+    let directory = TempDir::new();
+    let (store, copy) = (directory.join("store"), directory.join("copy"));
+    let cask = Cask::open(&store).unwrap();
+    fill(&cask);
+    type Copying<'c> = &'c dyn Fn(&mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<(), Error>;
+    let kinds: [(&str, Copying<'_>); 3] = [
+        ("backup", &|watch| cask.backup_with(&copy, watch).map(drop)),
+        ("compact_to", &|watch| cask.compact_to_with(&copy, watch).map(drop)),
+        ("salvage", &|watch| salvage_with(&store, &copy, watch).map(drop)),
+    ];
+    for (kind, copying) in kinds {
+        for patience in 0.. {
+            let mut told = Vec::new();
+            let copied = copying(&mut |progress| {
+                // The name is there when all is done, and from the first call on a temporary one can be.
+                assert!(!copy.exists() && (!told.is_empty() || names(directory.path()) == ["store"]), "{kind}");
+                told.push(progress);
+                if told.len() > patience { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            assert!(told.is_sorted_by_key(|progress| (progress.done, progress.total)), "{kind}: {told:?}");
+            assert!(told.iter().all(|progress| progress.done <= progress.total), "{kind}: {told:?}");
+            if copied.is_ok() {
+                assert!(told.len() == patience && patience > 2, "{kind}: {told:?}");
+                let (first, last) = (told[0], told[told.len() - 1]);
+                assert!(first.done == 0 && last.done == last.total, "{kind}: {told:?}");
+                break;
+            }
+            assert!(matches!(copied, Err(Error::CopyCancelled { path }) if path.ends_with("copy")), "{kind}");
+            assert_eq!(names(directory.path()), ["store"], "{kind}, stopped at {told:?}");
+        }
+        verify(&copy).unwrap();
+        let copied = Cask::open_with(&copy, &Config::new().read_only(true)).unwrap();
+        assert_eq!(contents(&copied), contents(&cask), "{kind}");
+        std::fs::remove_file(&copy).unwrap();
     }
 }
 

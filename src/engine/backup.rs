@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::Engine;
 use super::copy::{Copyist, write_live};
+use super::progress::{Copying, Watch};
 use super::publish::{above_all_indexes, publish};
 use super::view::View;
 use crate::error::Damage;
@@ -50,20 +51,20 @@ impl Moment {
 }
 
 impl Engine {
-    pub(crate) fn backup(&self, to: &Path) -> Result<Backup> {
+    pub(crate) fn backup(&self, to: &Path, watch: &mut Watch<'_>) -> Result<Backup> {
         let moment = self.moment()?;
-        let to = self.disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
-        let len = moment.reader.end;
-        let backup = publish(&*self.disk, &to, &moment.reader.log, moment.base_index(), len, |next| {
+        let to = &self.disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
+        let copying = Copying { to, total: moment.end, watch };
+        let backup = publish(&*self.disk, copying, &moment.reader.log, moment.base_index(), |next, copying| {
             let mut offset = FILE_HEADER_LEN as u64;
             let bytes = copy_log(&moment, &next.header, |piece| {
                 next.write(offset, piece)?;
                 offset += piece.len() as u64;
-                Ok(())
+                copying.tell(offset)
             })?;
             Ok(moment.backup(bytes))
         })?;
-        self.told(&backup, &to);
+        self.told(&backup, to);
         Ok(backup)
     }
 
@@ -81,16 +82,17 @@ impl Engine {
         Ok(moment.backup(bytes))
     }
 
-    pub(crate) fn compact_to(&self, to: &Path) -> Result<Backup> {
-        let (moment, (mut positions, len)) =
-            self.moment_with(|view| (view.index.positions().collect::<Vec<_>>(), view.live_bytes))?;
+    pub(crate) fn compact_to(&self, to: &Path, watch: &mut Watch<'_>) -> Result<Backup> {
+        let positions_and_bytes = |view: &View| (view.index.positions().collect::<Vec<_>>(), view.live_bytes);
+        let (moment, (mut positions, live_bytes)) = self.moment_with(positions_and_bytes)?;
         positions.sort_unstable();
-        let to = self.disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
-        let backup = publish(&*self.disk, &to, &moment.reader.log, moment.base_index(), len, |next| {
-            write_live(next, &moment.reader, &positions)?;
+        let to = &self.disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
+        let copying = Copying { to, total: live_bytes, watch };
+        let backup = publish(&*self.disk, copying, &moment.reader.log, moment.base_index(), |next, copying| {
+            write_live(next, &moment.reader, &positions, copying)?;
             Ok(moment.backup(next.file.len().map_err(|e| next.io("ask for the length", e))?))
         })?;
-        self.told(&backup, &to);
+        self.told(&backup, to);
         Ok(backup)
     }
 

@@ -8,8 +8,10 @@ use std::sync::atomic::Ordering;
 
 use super::batch::{Action, Request};
 use super::commit::Failure;
-use super::compact::{Compaction, Progress};
-use super::{Backup, Batch, BucketScans, Engine, IndexScan, Mapped, PairRef, Report, Scan, Stats, lock, write};
+use super::compact::Compaction;
+use super::{
+    Backup, Batch, BucketScans, Engine, IndexScan, Mapped, PairRef, Progress, Report, Scan, Stats, lock, write,
+};
 use crate::config::Config;
 use crate::disk::{Disk, RealDisk};
 use crate::events::event;
@@ -531,7 +533,43 @@ impl Cask {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn backup(&self, to: impl AsRef<Path>) -> Result<Backup> {
-        self.engine.backup(to.as_ref())
+        self.backup_with(to, |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Cask::backup`], and tells a closure how much is written, about once a megabyte. If that breaks, the backup is
+    /// over, and nothing is left behind.
+    ///
+    /// It is told for the first time when nothing is made yet, and for the last time when only the name is missing. The
+    /// closure may call this store: no lock is held meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CopyCancelled`] if the closure breaks; else as [`Cask::backup`].
+    ///
+    /// ```
+    /// # let dir = std::env::temp_dir().join(format!("caskfile-backup-with-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&dir)?;
+    /// # let (path, copy) = (dir.join("store"), dir.join("copy"));
+    /// use std::ops::ControlFlow;
+    ///
+    /// use caskfile::{Cask, Error};
+    ///
+    /// let cask = Cask::open(&path)?;
+    /// let cancelled = cask.backup_with(&copy, |progress| match progress.done {
+    ///     0 => ControlFlow::Continue(()),
+    ///     _ => ControlFlow::Break(()),
+    /// });
+    /// assert!(matches!(cancelled, Err(Error::CopyCancelled { .. })));
+    /// assert!(!copy.exists());
+    /// # std::fs::remove_dir_all(&dir)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn backup_with(
+        &self,
+        to: impl AsRef<Path>,
+        mut progress: impl FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Backup> {
+        self.engine.backup(to.as_ref(), &mut progress)
     }
 
     /// As [`Cask::backup`], to anything that takes bytes in their order: a pipe, a compressor, a connection. What arrives
@@ -568,7 +606,39 @@ impl Cask {
     ///
     /// As [`Cask::backup`].
     pub fn compact_to(&self, to: impl AsRef<Path>) -> Result<Backup> {
-        self.engine.compact_to(to.as_ref())
+        self.compact_to_with(to, |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Cask::compact_to`], and tells a closure how much is written, as [`Cask::backup_with`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CopyCancelled`] if the closure breaks; else as [`Cask::backup`].
+    ///
+    /// ```
+    /// # let dir = std::env::temp_dir().join(format!("caskfile-compact-to-with-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&dir)?;
+    /// # let (path, copy) = (dir.join("store"), dir.join("copy"));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// # cask.put("key", "value")?;
+    /// use std::ops::ControlFlow;
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let began = Instant::now();
+    /// let backup = cask.compact_to_with(&copy, |_| match began.elapsed() < Duration::from_secs(60) {
+    ///     true => ControlFlow::Continue(()),
+    ///     false => ControlFlow::Break(()),
+    /// })?;
+    /// assert_eq!(backup.keys, 1);
+    /// # std::fs::remove_dir_all(&dir)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn compact_to_with(
+        &self,
+        to: impl AsRef<Path>,
+        mut progress: impl FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Backup> {
+        self.engine.compact_to(to.as_ref(), &mut progress)
     }
 
     /// Figures about the store and what this handle has done to it. Costs one system call.

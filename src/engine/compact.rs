@@ -38,6 +38,7 @@ use super::Engine;
 use super::copy::Copyist;
 use super::durability::Position;
 use super::lock_wait::Deadline;
+use super::progress::{Progress, Watch};
 use super::turn::Turn;
 use super::view::{Current, View};
 use crate::disk::{Access, FileStat};
@@ -61,19 +62,6 @@ pub struct Compaction {
     /// Keys that were carried over.
     pub keys: u64,
 }
-
-/// How far a long operation has got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Progress {
-    /// Bytes that are done.
-    pub done: u64,
-    /// Bytes in all, as far as that is known: it grows with what is written to the store meanwhile.
-    pub total: u64,
-}
-
-/// Is told how far it is, and may break it off.
-pub(super) type Watch<'w> = dyn FnMut(Progress) -> ControlFlow<()> + 'w;
 
 /// The rest that is carried over while writers wait.
 const SMALL_REST: u64 = 64 << 10;

@@ -1,5 +1,6 @@
 //! Writing a new file with records that lie in another one.
 
+use super::progress::Copying;
 use crate::Result;
 use crate::format::{Ancillary, FILE_HEADER_LEN, FileHeader, Flags, Kind, RECORD_HEADER_LEN, RecordHeader};
 use crate::log::create::Unfinished;
@@ -71,7 +72,12 @@ impl Copyist {
 }
 
 /// Fills a new file with records in the order of their indexes, and closes it with a mark.
-pub(super) fn write_live(next: &Unfinished<'_>, reader: &Reader, positions: &[u64]) -> Result<()> {
+pub(super) fn write_live(
+    next: &Unfinished<'_>,
+    reader: &Reader,
+    positions: &[u64],
+    copying: &mut Copying<'_, '_>,
+) -> Result<()> {
     let mut copyist = Copyist::new(&next.header);
     let mut last_index = next.header.base_index;
     for &position in positions {
@@ -80,6 +86,7 @@ pub(super) fn write_live(next: &Unfinished<'_>, reader: &Reader, positions: &[u6
         last_index = last_index.max(header.index);
         if copyist.has_a_piece() {
             copyist.write(next)?;
+            copying.tell(copyist.end())?;
         }
     }
     copyist.push_mark(last_index + 1);

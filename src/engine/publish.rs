@@ -1,8 +1,8 @@
 //! A copy of a store under a name of its own: it appears there complete and synced, or not at all.
 
 use std::io;
-use std::path::Path;
 
+use super::progress::Copying;
 use crate::disk::Disk;
 use crate::format::{BLOCK_LEN, MAX_INDEX};
 use crate::log::LogFile;
@@ -10,32 +10,35 @@ use crate::log::create::{Unfinished, remove_leftovers_of};
 use crate::log::recover::{PRIVATE, directory};
 use crate::{Error, Result};
 
-/// Makes a new file of about `len` bytes under a temporary name beside `to`, has it filled and synced, and links it to
-/// `to`, which is resolved. It gets owner and mode of `source`.
+/// Makes a new file under a temporary name beside the copy's, has it filled and synced, and links it to that. It gets
+/// owner and mode of `source`. Whoever watches is told for the first time when nothing is made yet.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] with [`io::ErrorKind::AlreadyExists`] if `to` exists, looked at before the work is done, and decided
-/// after it; with [`io::ErrorKind::StorageFull`] if there is no room for `len` bytes.
+/// [`Error::Io`] with [`io::ErrorKind::AlreadyExists`] if the copy's name is taken, looked at before the work is done,
+/// and decided after it; with [`io::ErrorKind::StorageFull`] if there is no room for all of it.
+/// [`Error::CopyCancelled`], when nothing is left.
 pub(super) fn publish<T>(
     disk: &dyn Disk,
-    to: &Path,
+    mut copying: Copying<'_, '_>,
     source: &LogFile,
     base_index: u64,
-    len: u64,
-    fill: impl FnOnce(&Unfinished<'_>) -> Result<T>,
+    fill: impl FnOnce(&Unfinished<'_>, &mut Copying<'_, '_>) -> Result<T>,
 ) -> Result<T> {
+    copying.tell(0)?;
+    let to = copying.to;
     if disk.stat(to).is_ok() {
         return Err(Error::io("create", to, io::ErrorKind::AlreadyExists.into()));
     }
     // What earlier ones left that were killed. Nobody else would ever open this name to clean up.
     remove_leftovers_of(disk, to, None);
     let next = Unfinished::new(disk, to, PRIVATE, base_index)?;
-    next.expect_room(len)?;
+    next.expect_room(copying.total)?;
     // Where the owner cannot be kept, it stays private: the values may not be for the group of whoever makes the copy.
     let _ = next.file.set_owner_and_mode(&source.file.stat().map_err(|e| source.io("stat", e))?);
-    let filled = fill(&next)?;
+    let filled = fill(&next, &mut copying)?;
     next.sync()?;
+    copying.tell_all()?;
     // Linked, not renamed: a file that stands there is never replaced.
     disk.link(&next.path, to).map_err(|e| Error::io("create", to, e))?;
     drop(next);

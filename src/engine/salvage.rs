@@ -1,8 +1,10 @@
 //! [`salvage`]: what can still be read of a damaged file, copied to a new one.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::copy::write_live;
+use super::progress::{Copying, Progress, Watch};
 use super::publish::{above_all_indexes, publish};
 use super::report::Report;
 use super::survey::{Scope, Source, Survey};
@@ -61,7 +63,40 @@ use crate::{Error, Result};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Report> {
-    salvage_on(&RealDisk, from.as_ref(), to.as_ref())
+    salvage_with(from, to, |_| ControlFlow::Continue(()))
+}
+
+/// As [`salvage`], and tells a closure how much of the new file is written, about once a megabyte. If that breaks, it is
+/// over, and nothing is left behind.
+///
+/// It is told for the first time when the source was read and nothing is made yet; and from the beginning once more if
+/// somebody has recovered the source meanwhile.
+///
+/// # Errors
+///
+/// [`Error::CopyCancelled`] if the closure breaks; else as [`salvage`].
+///
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("caskfile-salvage-with-{}", std::process::id()));
+/// # std::fs::create_dir_all(&dir)?;
+/// # let (damaged, rescued) = (dir.join("damaged"), dir.join("rescued"));
+/// # caskfile::Cask::open(&damaged)?.put("key", "value")?;
+/// use std::ops::ControlFlow;
+///
+/// let report = caskfile::salvage_with(&damaged, &rescued, |progress| {
+///     eprint!("\r{} of {} bytes", progress.done, progress.total);
+///     ControlFlow::Continue(())
+/// })?;
+/// assert_eq!(report.keys, 1);
+/// # std::fs::remove_dir_all(&dir)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn salvage_with(
+    from: impl AsRef<Path>,
+    to: impl AsRef<Path>,
+    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Report> {
+    salvage_watched(&RealDisk, from.as_ref(), to.as_ref(), &mut progress)
 }
 
 /// As [`salvage`], on a disk of your own making: how this crate's tests cut power and fail calls.
@@ -70,12 +105,17 @@ pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Report> {
 ///
 /// As [`salvage`], and whatever the disk returns.
 pub fn salvage_on(disk: &dyn Disk, from: &Path, to: &Path) -> Result<Report> {
+    salvage_watched(disk, from, to, &mut |_| ControlFlow::Continue(()))
+}
+
+fn salvage_watched(disk: &dyn Disk, from: &Path, to: &Path, watch: &mut Watch<'_>) -> Result<Report> {
+    // Before the source is read: a name that cannot be is told at once.
     let to = disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
     let source = Source::open(disk, from)?;
     loop {
         let mut survey = Survey::of(&source, Scope::File)?;
         let unreadable = source.unreadable();
-        match write_to(disk, &survey, &to) {
+        match write_to(disk, &survey, &to, watch) {
             // Somebody has recovered the source since, and cut something off that was copied here; or the disk fails to
             // read what it has read before.
             Err(Error::Corrupt { .. }) if !survey.is_still_there()? || source.unreadable() != unreadable => {}
@@ -91,11 +131,12 @@ pub fn salvage_on(disk: &dyn Disk, from: &Path, to: &Path) -> Result<Report> {
     }
 }
 
-fn write_to(disk: &dyn Disk, survey: &Survey, to: &Path) -> Result<()> {
+fn write_to(disk: &dyn Disk, survey: &Survey, to: &Path, watch: &mut Watch<'_>) -> Result<()> {
     let mut positions: Vec<u64> = survey.index.positions().collect();
     positions.sort_unstable();
     let base_index = above_all_indexes(survey.last_index.max(survey.base_index));
-    publish(disk, to, &survey.reader.log, base_index, survey.live_bytes, |next| {
-        write_live(next, &survey.reader, &positions)
+    let copying = Copying { to, total: survey.live_bytes, watch };
+    publish(disk, copying, &survey.reader.log, base_index, |next, copying| {
+        write_live(next, &survey.reader, &positions, copying)
     })
 }

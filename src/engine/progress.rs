@@ -1,0 +1,48 @@
+//! [`Progress`]: how long operations tell how far they are, and how they are told to stop.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// How far a long operation has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Bytes that are done.
+    pub done: u64,
+    /// Bytes in all, as far as that is known: of a compaction it grows with what is written to the store meanwhile.
+    pub total: u64,
+}
+
+/// Is told how far it is, and may break it off.
+pub(super) type Watch<'w> = dyn FnMut(Progress) -> ControlFlow<()> + 'w;
+
+/// Where a copy is to be, and who watches while it is made.
+pub(super) struct Copying<'c, 'w> {
+    /// Resolved.
+    pub(super) to: &'c Path,
+    /// Bytes that it will have, as far as that is known.
+    pub(super) total: u64,
+    pub(super) watch: &'c mut Watch<'w>,
+}
+
+impl Copying<'_, '_> {
+    /// Tells that so many bytes are written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CopyCancelled`] if it is to stop.
+    pub(super) fn tell(&mut self, done: u64) -> Result<()> {
+        self.total = self.total.max(done);
+        match (self.watch)(Progress { done, total: self.total }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::CopyCancelled { path: self.to.to_owned() }),
+        }
+    }
+
+    /// The same, when all of them are, for the last time at which it can stop.
+    pub(super) fn tell_all(&mut self) -> Result<()> {
+        self.tell(self.total)
+    }
+}
