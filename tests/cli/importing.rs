@@ -315,3 +315,41 @@ fn a_compaction_that_is_stopped_leaves_the_store_and_its_directory_as_they_were(
         }
     }
 }
+
+/// They died of it, and left a temporary file.
+#[test]
+fn a_copy_that_is_stopped_leaves_nothing_of_itself() {
+    in_finite_time(stop_copies);
+}
+
+fn stop_copies() {
+    let shell = Shell::new();
+    let input: String = (0..100_000).map(line).collect();
+    shell.feed(input.as_bytes(), &["import", "s", "--format", "tsv"]).succeeded();
+    let copies = [&["backup", "s", "copy"][..], &["backup", "s", "copy", "--compact"], &["salvage", "s", "copy"]];
+    let signals = [("INT", 130, "Ctrl-C"), ("TERM", 143, "SIGTERM"), ("INT", 130, "Ctrl-C")];
+    for (line, (name, code, cause)) in copies.into_iter().zip(signals) {
+        // It may be faster than the signal.
+        let stopped = (0..1000).any(|_| {
+            let mut copy = shell.command(line).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            // From the moment on at which there is something to be left.
+            while super::common::names(shell.directory.path()) == ["s"] {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            signal(&copy, name);
+            let mut said = String::new();
+            copy.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            let ended = copy.wait().unwrap().code();
+            if ended == Some(0) {
+                std::fs::remove_file(shell.directory.join("copy")).unwrap();
+                return false;
+            }
+            assert_eq!(ended, Some(code), "{line:?}: {said}");
+            let why = format!("stopped by {cause}");
+            assert!(said.contains(&why) && said.contains("nothing was made"), "{said}");
+            assert_eq!(super::common::names(shell.directory.path()), ["s"], "{line:?}");
+            true
+        });
+        assert!(stopped, "no signal has stopped {line:?}");
+    }
+}

@@ -2,14 +2,16 @@
 //!
 //! Other verbs are ended by the signal as any program is. The store is whole in either case.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use caskfile::{Error, Progress};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use crate::exit::Exit;
-use crate::failure::{Result, io_failure};
+use crate::failure::{Failure, Result, io_failure};
 
 /// Whether somebody has asked to stop.
 #[derive(Clone)]
@@ -37,4 +39,25 @@ impl Interrupt {
             _ => Some(Exit::Interrupted),
         }
     }
+}
+
+/// Makes a copy. A signal ends that in good order from the moment on at which there is something to be removed: until
+/// then, when it may be reading for long, it ends the process as it does any other.
+pub fn stoppable<T>(
+    copy: impl FnOnce(&mut dyn FnMut(Progress) -> ControlFlow<()>) -> caskfile::Result<T>,
+) -> Result<T> {
+    let mut watched: Option<Result<Interrupt>> = None;
+    let copied = copy(&mut |_| match watched.get_or_insert_with(Interrupt::watch) {
+        Ok(interrupt) if interrupt.received().is_none() => ControlFlow::Continue(()),
+        _ => ControlFlow::Break(()),
+    });
+    match (copied, watched.transpose()?.and_then(|interrupt| interrupt.received())) {
+        (Err(error @ Error::CopyCancelled { .. }), Some(exit)) => Err(stopped(&error, exit)),
+        (copied, _) => Ok(copied?),
+    }
+}
+
+/// What is said of work that was cancelled since a signal came.
+pub fn stopped(error: &Error, exit: Exit) -> Failure {
+    Failure::new(exit, format!("stopped by {}: {error}", exit.cause()))
 }

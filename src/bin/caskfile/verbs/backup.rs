@@ -6,6 +6,7 @@ use caskfile::Error;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
+use crate::interrupt::stoppable;
 use crate::open::ReadFrom;
 use crate::progress::while_busy;
 use crate::report::{plural, readable_bytes};
@@ -13,7 +14,7 @@ use crate::session::Session;
 
 /// Copy the store as it is at one moment to another file, or to stdout, while others write
 ///
-/// The copy is a store. To restore it, put it in the original's place while nobody has that open.
+/// Ctrl-C leaves nothing of it. The copy is a store. To restore it, put it in the original's place while nobody has that open.
 #[derive(clap::Args)]
 pub struct Backup {
     #[command(flatten)]
@@ -39,16 +40,9 @@ impl Backup {
         let mut output = session.output()?;
         let backup = while_busy(session, "copying", to_stdout, || match (to_stdout, self.compact) {
             // A pipe that is closed is an error here: half a backup must not pass for a whole one.
-            (true, _) => cask.backup_to(&mut output),
-            (false, true) => cask.compact_to(&self.to),
-            (false, false) => cask.backup(&self.to),
-        });
-        let backup = backup.map_err(|error| match &error {
-            // The library knows no name of what it writes to, but the store's.
-            Error::Io { operation: "write the backup", source, .. } if to_stdout => {
-                Failure::new(Exit::Io, format!("writing to stdout: {source}"))
-            }
-            _ => error.into(),
+            (true, _) => cask.backup_to(&mut output).map_err(stdout_failed),
+            (false, true) => stoppable(|watch| cask.compact_to_with(&self.to, watch)),
+            (false, false) => stoppable(|watch| cask.backup_with(&self.to, watch)),
         })?;
         let (keys, bytes) = (plural(backup.keys, "key"), readable_bytes(backup.bytes));
         session.note(format!("copied {keys}, {bytes}"));
@@ -56,5 +50,15 @@ impl Backup {
             session.write_json(&serde_json::json!({ "keys": backup.keys, "bytes": backup.bytes }))?;
         }
         Ok(Exit::Done)
+    }
+}
+
+/// The library knows no name of what it writes to, but the store's.
+fn stdout_failed(error: Error) -> Failure {
+    match &error {
+        Error::Io { operation: "write the backup", source, .. } => {
+            Failure::new(Exit::Io, format!("writing to stdout: {source}"))
+        }
+        _ => error.into(),
     }
 }

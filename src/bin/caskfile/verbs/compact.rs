@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use caskfile::{Cask, Compaction, Error};
 
 use crate::exit::Exit;
-use crate::failure::{Failure, Result};
-use crate::interrupt::Interrupt;
+use crate::failure::Result;
+use crate::interrupt::{Interrupt, stopped};
 use crate::open::{Missing, WriteTo};
 use crate::progress::{Progress, Unit};
 use crate::report::Report;
@@ -44,9 +44,7 @@ fn compact(cask: &Cask, session: &Session) -> Result<Compaction> {
     });
     drop(bar);
     match (compacted, interrupt.received()) {
-        (Err(error @ Error::CompactionCancelled { .. }), Some(exit)) => {
-            Err(Failure::new(exit, format!("stopped by {}: {error}", exit.cause())))
-        }
+        (Err(error @ Error::CompactionCancelled { .. }), Some(exit)) => Err(stopped(&error, exit)),
         (compacted, _) => Ok(compacted?),
     }
 }

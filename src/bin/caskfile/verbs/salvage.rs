@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use crate::exit::Exit;
 use crate::failure::Result;
+use crate::interrupt::stoppable;
 use crate::progress::while_busy;
 use crate::session::Session;
 
 /// Copy what still verifies of a damaged store to a new one
 ///
-/// It says what was lost, and the damaged file stays as it is. A key
+/// It says what was lost, and the damaged file stays as it is. Ctrl-C leaves nothing of the new one. A key
 /// whose newest value was lost may come back with an older one, and one whose deletion was lost may come back.
 #[derive(clap::Args)]
 pub struct Salvage {
@@ -23,7 +24,9 @@ pub struct Salvage {
 
 impl Salvage {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        let report = while_busy(session, "salvaging", false, || caskfile::salvage(&self.from, &self.to))?;
+        let report = while_busy(session, "salvaging", false, || {
+            stoppable(|watch| caskfile::salvage_with(&self.from, &self.to, watch))
+        })?;
         session.write_report(&report)?;
         Ok(Exit::Done)
     }
