@@ -3,8 +3,8 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -203,5 +203,53 @@ fn of_several_handles_one_compacts_and_the_others_go_on_in_its_file() {
         handles.iter().for_each(check);
         handles.iter().for_each(|cask| cask.close().unwrap());
         assert_eq!(names(directory.path()), ["store"]);
+    });
+}
+
+/// Somebody else takes the lock when a compaction in the background is about to, and keeps it. Returns the store, and what
+/// has the lock until it is dropped.
+fn with_one_that_waits_for_its_turn(directory: &TempDir) -> (Cask, Arc<Mutex<Option<fs::File>>>) {
+    let path = directory.join("store");
+    let holder = Arc::new(Mutex::new(None));
+    let (held, store, begun) = (Arc::clone(&holder), path.clone(), AtomicBool::new(false));
+    let disk = HookedDisk::new(move |call| {
+        let compacting = thread::current().name() == Some("caskfile-compact");
+        if compacting && call == "try_lock" && !begun.swap(true, Ordering::Relaxed) {
+            let file = fs::File::open(&store)?;
+            fs2::FileExt::lock_exclusive(&file)?;
+            *held.lock().unwrap() = Some(file);
+        }
+        Ok(())
+    });
+    let cask = Cask::open_on(Arc::new(disk), path, &early().connection_timeout(Duration::ZERO)).unwrap();
+    while holder.lock().unwrap().is_none() {
+        // It fails while the thread has its turn, or waits for it.
+        let _ = cask.put("key", [0; 3000]);
+    }
+    (cask, holder)
+}
+
+#[test]
+fn one_that_has_to_wait_for_its_turn_begins_when_that_comes() {
+    in_finite_time(|| {
+        let directory = TempDir::new();
+        let (cask, holder) = with_one_that_waits_for_its_turn(&directory);
+        // It looks ten times a second whether it is to stop.
+        thread::sleep(Duration::from_millis(300));
+        *holder.lock().unwrap() = None;
+        while cask.stats().unwrap().compactions == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+}
+
+#[test]
+fn closing_stops_one_that_waits_for_its_turn() {
+    in_finite_time(|| {
+        let directory = TempDir::new();
+        let (cask, holder) = with_one_that_waits_for_its_turn(&directory);
+        cask.close().unwrap();
+        *holder.lock().unwrap() = None;
+        assert_eq!(open_files(directory.path()), 0);
     });
 }

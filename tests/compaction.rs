@@ -526,3 +526,25 @@ fn threads_that_write_and_read_while_their_own_handle_compacts_see_what_they_wro
         });
     }
 }
+
+/// A sync of the old file may end when the new one has taken its place.
+#[test]
+fn what_a_background_sync_proves_of_the_old_file_says_nothing_of_the_compacted_one() {
+    in_finite_time(|| {
+        let disk = SimDisk::new();
+        let config = Config::new().durability(Durability::Interval(Duration::from_secs(1)));
+        let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &config).unwrap();
+        cask.put("large", vec![7; 100_000]).unwrap();
+        cask.put("large", "no more").unwrap();
+        cask.compact().unwrap();
+        let syncs = disk.calls_of(Verb::SyncData);
+        while disk.calls_of(Verb::SyncData) == syncs {
+            thread::sleep(Duration::from_millis(10));
+        }
+        cask.put("after", "value").unwrap();
+        cask.sync().unwrap();
+        let found = disk.reboot(&mut Choices::keep_nothing());
+        let found = Cask::open_on(Arc::new(found), STORE, &Config::new()).unwrap();
+        assert_eq!(found.get("after").unwrap().value, b"value");
+    });
+}

@@ -123,7 +123,7 @@ type Verdict<'r> = std::result::Result<Vec<(&'r [u8], Action<&'r [u8]>)>, Failur
 
 impl Turn<'_> {
     /// Decides each request in the order of the queue, writes what is to be written, and syncs as configured.
-    fn commit(&mut self, requests: &[Request]) -> Vec<Outcome> {
+    pub(super) fn commit(&mut self, requests: &[Request]) -> Vec<Outcome> {
         let mut overlay = Overlay::new();
         let verdicts: Vec<Verdict<'_>> = requests.iter().map(|request| self.decide(request, &mut overlay)).collect();
         let mut outcomes = self.write(&verdicts);
@@ -229,7 +229,7 @@ impl Turn<'_> {
     /// Fills the group. Returns where the records of each request that has any end in the log, and the index of the
     /// last.
     fn lay_out(&mut self, verdicts: &[Verdict<'_>], count: u64) -> Result<Vec<(u64, u64)>> {
-        let first_index = self.reserve(count + 1)?;
+        let first_index = self.reserve(count)?;
         let (mut flags, mut index) = self.begin_records(first_index)?;
         let mut ends = Vec::new();
         for writes in verdicts.iter().flatten().filter(|writes| !writes.is_empty()) {
@@ -281,7 +281,12 @@ const _: () = assert!(MAX_BATCH_BYTES + GROUP_BYTES < (1 << 31) - 4096);
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::Config;
+    use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 
     #[test]
     fn a_group_takes_requests_up_to_its_limits_and_none_beyond_them() {
@@ -298,5 +303,26 @@ mod tests {
         large.push(b"\0key", Action::Put(&a_megabyte));
         let mut load = Load::default();
         assert_eq!((0..100).filter(|_| load.takes(&large)).count(), 7);
+    }
+
+    #[test]
+    fn of_a_group_that_breaks_off_in_the_middle_what_is_whole_in_the_file_counts() {
+        let disk = SimDisk::new();
+        let engine = Engine::open(Arc::new(disk.clone()), Path::new("/store"), &Config::new()).unwrap();
+        let put = |key: &[u8]| {
+            let mut request = Request::default();
+            request.push(key, Action::Put(&[7; 1000]));
+            request
+        };
+        engine.commit(put(b"\0before")).unwrap();
+        disk.fail(When::next().of(Verb::WriteAt), Fault::Short(1500), Repeat::Once);
+        disk.fail(When::nth(2).of(Verb::WriteAt), Fault::Os(libc::ENOSPC), Repeat::Once);
+        let requests = [put(b"\0whole"), put(b"\0torn")];
+        let outcomes = engine.solo(engine.deadline(), |turn| Ok(turn.commit(&requests))).unwrap();
+        let view = engine.current().unwrap();
+        let whole = view.find(b"\0whole").unwrap().expect("it is in the file");
+        let last_index = Some(view.reader.header(whole).unwrap().index);
+        assert!(matches!(outcomes[..], [Ok(written), Err(_)] if written.last_index == last_index), "{outcomes:?}");
+        assert!(view.find(b"\0torn").unwrap().is_none());
     }
 }

@@ -84,8 +84,8 @@ impl Writer {
 pub(crate) const MAX_GROUP_RECORDS: u64 = BLOCK_LEN - 8;
 
 impl Turn<'_> {
-    /// The first of `count` indexes, which may be written once this has returned. Writes and syncs a mark if no
-    /// record of their block is known to be on stable storage yet.
+    /// The first of `count` indexes and one more for a statement, which may be written once this has returned. Writes
+    /// and syncs a mark if no record of their block is known to be on stable storage yet; then nothing is left to state.
     pub(super) fn reserve(&mut self, count: u64) -> Result<u64> {
         debug_assert!(count < BLOCK_LEN, "a block has a mark of its own too");
         self.prepare()?;
@@ -93,12 +93,12 @@ impl Turn<'_> {
         if block_of(next + count) != block_of(next) {
             next = block_start(block_of(next) + 1);
         }
+        if next + count > MAX_INDEX {
+            return Err(Error::Full { path: self.engine.path.to_path_buf(), what: "all indexes are used up" });
+        }
         if !self.is_block_stable(block_of(next))? {
             self.append_mark(next)?;
             next += 1;
-        }
-        if next + count > MAX_INDEX {
-            return Err(Error::Full { path: self.engine.path.to_path_buf(), what: "all indexes are used up" });
         }
         Ok(next)
     }
@@ -172,8 +172,8 @@ impl Turn<'_> {
         Ok(Flags::NONE)
     }
 
-    /// Begins a group whose records' indexes start at `index`, which was reserved together with one more than the
-    /// group has records. Returns the flags of the first record and its index.
+    /// Begins a group whose records' indexes start at `index`, which was reserved for them. Returns the flags of the first
+    /// record and its index.
     pub(super) fn begin_records(&mut self, index: u64) -> Result<(Flags, u64)> {
         let flags = self.begin_group()?;
         let view = self.view()?;
@@ -308,5 +308,139 @@ impl Turn<'_> {
             self.write_group()?;
         }
         self.trim()
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Engine;
+    use super::super::batch::{Action, Request};
+    use super::super::commit::Outcome;
+    use super::*;
+    use crate::Config;
+    use crate::disk::sim::SimDisk;
+    use crate::format::{FileHeader, MAJOR_VERSION, MINOR_VERSION, RecordHeader};
+    use crate::log::scan::Scanner;
+
+    fn open(disk: &SimDisk, durability: Durability) -> Arc<Engine> {
+        let config = Config::new().durability(durability);
+        Engine::open(Arc::new(disk.clone()), Path::new("/store"), &config).unwrap()
+    }
+
+    fn puts(count: usize) -> Request {
+        let mut request = Request::default();
+        (0..count).for_each(|n| request.push(format!("\0{n}").as_bytes(), Action::Put(b"value")));
+        request
+    }
+
+    /// Commits as a handle does that has used all indexes up to this one, in whatever became of the file.
+    fn commit_above(engine: &Engine, used: u64, request: Request) -> Outcome {
+        let outcomes = engine.solo(engine.deadline(), |turn| {
+            turn.writer.highest_used = used;
+            Ok(turn.commit(&[request]))
+        });
+        outcomes.unwrap().pop().unwrap()
+    }
+
+    fn records(engine: &Engine) -> Vec<RecordHeader> {
+        let log = LogFile::open(Arc::clone(&engine.current().unwrap().reader.log.file), &engine.path).unwrap();
+        let mut records = Vec::new();
+        let stop = Scanner::from_start(&log).unwrap().walk(|unit| {
+            records.extend(unit.entries.iter().map(|entry| entry.header));
+            Ok(())
+        });
+        assert_eq!(stop.unwrap().reason, Reason::EndMark);
+        records
+    }
+
+    fn is(record: &RecordHeader, kind: Ancillary) -> bool {
+        record.kind == Kind::Ancillary(kind)
+    }
+
+    #[test]
+    fn a_group_for_which_a_block_has_no_room_begins_in_the_next_one_behind_its_mark() {
+        for others in [false, true] {
+            for left in 0..8 {
+                let disk = SimDisk::new();
+                let ours = open(&disk, Durability::Sync);
+                ours.commit(puts(1)).unwrap();
+                if others {
+                    // Then what this handle has synced is stated in a record of its own.
+                    let theirs = open(&disk.process(), Durability::Os);
+                    theirs.commit(puts(1)).unwrap();
+                    ours.commit(puts(1)).unwrap();
+                    theirs.commit(puts(1)).unwrap();
+                }
+                let before = records(&ours);
+                let block = block_of(before.last().unwrap().index);
+                let used = block_start(block + 1) - 1 - left;
+                let last_index = commit_above(&ours, used, puts(3)).unwrap().last_index.unwrap();
+
+                let records = records(&ours);
+                let group = &records[before.len()..];
+                assert_eq!(group.last().unwrap().index, last_index);
+                let statements = group.iter().filter(|record| is(record, Ancillary::SyncedTo)).count() as u64;
+                // With one for a statement.
+                let fits = left >= 3 + 1;
+                assert_eq!(block_of(last_index), if fits { block } else { block + 1 }, "{left} left");
+                assert_eq!(group[0].index, if fits { used + 1 } else { block_start(block + 1) });
+                assert_eq!(statements, u64::from(others && fits), "a mark is synced, and leaves nothing to be stated");
+                assert_eq!(is(&group[0], Ancillary::Mark), !fits);
+                assert!(group.iter().zip(group[0].index..).all(|(record, index)| record.index == index));
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_indexes_are_used_and_then_nothing_is_written_any_more() {
+        let last_block = block_of(MAX_INDEX);
+        for left in 0..8 {
+            let disk = SimDisk::new();
+            let base_index = block_start(last_block - 2) - 1;
+            let header =
+                FileHeader { major: MAJOR_VERSION, minor: MINOR_VERSION, file_id: [5; 16], base_index, created: 0 };
+            disk.set_contents("/store", [&header.encode()[..], &[0; 8]].concat());
+            let engine = open(&disk, Durability::Sync);
+            engine.commit(puts(1)).unwrap();
+            // The last block has its mark.
+            commit_above(&engine, block_start(last_block) - 1, puts(1)).unwrap();
+            let before = records(&engine).len();
+            let outcome = commit_above(&engine, MAX_INDEX - left, puts(3));
+            let records = records(&engine);
+            if left > 3 {
+                assert_eq!(outcome.unwrap().last_index, Some(MAX_INDEX - left + 3));
+            } else {
+                let error = outcome.unwrap_err().error();
+                assert!(matches!(error, Error::Full { .. }), "{error}");
+                assert_eq!(records.len(), before);
+            }
+            drop(engine);
+            let other = open(&disk.process(), Durability::Sync);
+            let error = other.commit(puts(1)).unwrap_err().error();
+            assert!(matches!(error, Error::Full { .. }), "there is no block above: {error}");
+            assert_eq!(self::records(&other).len(), records.len());
+        }
+    }
+
+    #[test]
+    fn the_page_knows_how_large_a_batch_may_be() {
+        assert!(include_str!("../../README.md").contains("up to 1,048,568 operations"));
+        assert_eq!(MAX_GROUP_RECORDS, 1_048_568);
+    }
+
+    #[test]
+    fn no_group_is_written_beyond_the_largest_file() {
+        let disk = SimDisk::new();
+        let engine = open(&disk, Durability::Sync);
+        let before = records(&engine).len();
+        let error = engine.solo(engine.deadline(), |turn| {
+            turn.writer.group.reset(turn.log.seed, MAX_FILE_LEN - 8);
+            turn.writer.group.push(Flags::NONE, Kind::Put, 1, b"\0key", b"value");
+            turn.write_group()
+        });
+        assert!(matches!(error, Err(Error::Full { .. })));
+        assert_eq!(records(&engine).len(), before);
     }
 }

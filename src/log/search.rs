@@ -179,8 +179,9 @@ pub(crate) fn next_header(log: &LogFile, from: u64, previous_index: u64) -> Resu
 #[cfg(test)]
 mod tests {
     use super::super::scan::{Reason, Scanner};
-    use super::super::testing::{Draft, MARK, PLAIN, SYNCED, open, page_says};
+    use super::super::testing::{Draft, MARK, PLAIN, SYNCED, open, open_on, page_says};
     use super::*;
+    use crate::disk::sim::SimDisk;
 
     #[test]
     fn the_page_knows_how_long_the_search_goes_on() {
@@ -253,6 +254,27 @@ mod tests {
         bytes.resize(4 << 20, 0);
         let (stop, beyond) = searched(&open(bytes));
         assert_eq!((stop.reason, beyond.data_end), (Reason::EndMark, 64));
+    }
+
+    /// The space that a file was extended by, with something far behind.
+    #[test]
+    fn holes_are_passed_over_and_what_lies_behind_them_is_found() {
+        let disk = SimDisk::new();
+        let mut draft = damaged_up_to(200);
+        draft.bytes.resize(8 << 20, 0);
+        let far = draft.end();
+        draft.push(SYNCED, MARK, b"", b"");
+        let log = open_on(&disk, Draft::new().bytes);
+        log.file.set_len(draft.end()).unwrap();
+        log.file.write_at(0, &draft.bytes[..200]).unwrap();
+        log.file.write_at(far, &draft.bytes[far as usize..]).unwrap();
+        let stop = Scanner::from_start(&log).unwrap().walk(|_| Ok(())).unwrap();
+        let read = disk.bytes_read();
+        assert_eq!(search(&log, &stop).unwrap().proof, Some(far));
+        assert!(disk.bytes_read() - read < 3 << 20, "{} bytes were read", disk.bytes_read() - read);
+        let read = disk.bytes_read();
+        assert_eq!(next_header(&log, 100, 0).unwrap(), Some(far));
+        assert!(disk.bytes_read() - read < 3 << 20, "{} bytes were read", disk.bytes_read() - read);
     }
 
     #[test]
