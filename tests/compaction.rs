@@ -548,3 +548,25 @@ fn what_a_background_sync_proves_of_the_old_file_says_nothing_of_the_compacted_o
         assert_eq!(found.get("after").unwrap().value, b"value");
     });
 }
+
+#[test]
+fn what_is_written_meanwhile_counts_as_work_that_is_left() {
+    const LEN: usize = 128 << 10;
+    let disk = SimDisk::new();
+    let cask = Cask::open_on(Arc::new(disk), STORE, &Config::new()).unwrap();
+    let put = |n: usize| cask.put(format!("{n}"), vec![n as u8; LEN]).unwrap();
+    (0..20).for_each(put);
+    let live = |cask: &Cask| cask.stats().unwrap().live_bytes;
+    let (before, mut reports) = (live(&cask), Vec::new());
+    cask.compact_with(|progress| {
+        if reports.is_empty() {
+            (20..40).for_each(put);
+        }
+        reports.push(progress);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let after = live(&cask);
+    assert!(reports.iter().all(|report| report.done <= report.total && (before..=after).contains(&report.total)));
+    assert!(reports.iter().any(|report| report.total == after && report.done + (LEN as u64) < after), "{reports:?}");
+}

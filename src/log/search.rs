@@ -256,6 +256,50 @@ mod tests {
         assert_eq!((stop.reason, beyond.data_end), (Reason::EndMark, 64));
     }
 
+    #[test]
+    fn a_value_as_long_as_a_statement_states_nothing() {
+        let mut draft = damaged_up_to(1000);
+        // Its body begins with 256.
+        draft.push(PLAIN, Kind::Put, b"\0\x01\0\0\0\0\0\0", b"8 bytes.");
+        let beyond = searched(&draft.copy()).1;
+        assert_eq!((beyond.proof, beyond.whole_records), (None, true));
+    }
+
+    #[test]
+    fn a_statement_at_which_the_walk_stops_is_not_whole() {
+        let mut draft = Draft::new();
+        draft.put(PLAIN, "a");
+        let odd = draft.synced_to(1 << 20);
+        let (stop, beyond) = searched(&draft.copy());
+        assert_eq!(stop.at, odd, "nobody can have synced what comes after it");
+        assert_eq!((beyond.proof, beyond.whole_records), (None, false));
+    }
+
+    /// Each is said to be as long as the one before, and they overlap, so that reading all of them would take the square of
+    /// the file's length.
+    #[test]
+    fn the_search_reads_on_as_long_as_the_page_says_and_then_takes_what_it_has_not_read_for_whole() {
+        const BODY: usize = 256 << 10;
+        let (count, mut draft) = (200, damaged_up_to(200));
+        for _ in 0..count {
+            let start = draft.push(PLAIN, Kind::Put, b"\0k", &[7; BODY - 2]) as usize;
+            draft.bytes.truncate(start + RECORD_HEADER_LEN);
+        }
+        draft.bytes.resize(2 * BODY, 1);
+        let file_len = draft.end();
+        let disk = SimDisk::new();
+        let log = open_on(&disk, draft.bytes);
+        let stop = Scanner::from_start(&log).unwrap().walk(|_| Ok(())).unwrap();
+        let read = disk.bytes_read();
+        assert!(search(&log, &stop).unwrap().whole_records);
+        let (read, promised) = (disk.bytes_read() - read, PATIENCE * file_len + CHUNK as u64);
+        let bodies = promised - BODY as u64..=promised;
+        // The headers are looked for in chunks, which go a header further.
+        let others = file_len + RECORD_HEADER_LEN as u64;
+        assert!(bodies.contains(&read.saturating_sub(others)), "{read} bytes, of {} for bodies", promised);
+        assert!(read < (count * BODY) as u64);
+    }
+
     /// The space that a file was extended by, with something far behind.
     #[test]
     fn holes_are_passed_over_and_what_lies_behind_them_is_found() {
