@@ -255,7 +255,7 @@ impl Turn<'_> {
         let mut deleted = 0;
         loop {
             let mut request = Request::default();
-            while request.len() < MAX_BATCH_OPS && request.log_bytes < MAX_BATCH_BYTES / 2 {
+            while !is_a_piece(request.len(), request.log_bytes) {
                 let Some(key) = scan.next_full_key() else { break };
                 request.push(key?, Action::Delete);
             }
@@ -269,6 +269,11 @@ impl Turn<'_> {
             }
         }
     }
+}
+
+/// Whether deletions are as many as are written at once.
+fn is_a_piece(ops: usize, log_bytes: u64) -> bool {
+    ops >= MAX_BATCH_OPS || log_bytes >= MAX_BATCH_BYTES / 2
 }
 
 fn written(writes: &[(&[u8], Action<&[u8]>)], last_index: u64) -> Written {
@@ -303,6 +308,13 @@ mod tests {
         large.push(b"\0key", Action::Put(&a_megabyte));
         let mut load = Load::default();
         assert_eq!((0..100).filter(|_| load.takes(&large)).count(), 7);
+    }
+
+    #[test]
+    fn keys_are_removed_in_pieces_of_which_each_could_be_a_batch() {
+        let largest = MAX_BATCH_BYTES / 2;
+        assert!(!is_a_piece(MAX_BATCH_OPS - 1, largest - 1));
+        assert!(is_a_piece(MAX_BATCH_OPS, 0) && is_a_piece(1, largest));
     }
 
     #[test]

@@ -174,7 +174,9 @@ mod tests {
 
     #[test]
     fn a_synced_group_that_passes_the_end_of_a_piece_takes_the_blocks_of_the_next() {
-        for (is_synced, len, writes) in [(true, 40, 2), (false, 40, 1), (true, 16, 1)] {
+        let longest = ZEROS_AHEAD as usize;
+        let cases = [(true, 40, 2), (false, 40, 1), (true, 16, 1), (true, longest - 4, 2), (true, longest + 44, 1)];
+        for (is_synced, len, writes) in cases {
             let (disk, log, end) = near_the_end_of_a_piece();
             let mut covered = log.len().unwrap();
             let before = disk.calls_of(Verb::WriteAt);
@@ -184,6 +186,26 @@ mod tests {
             assert_eq!(found[end as usize..][..len], vec![2; len]);
             assert!(found[end as usize + len..].iter().all(|&byte| byte == 0));
             assert_eq!(found.len() as u64, 3 * ZEROS_AHEAD);
+        }
+    }
+
+    /// Else it would be whole as soon as its last bytes are there, and nothing would say that the log ends behind it.
+    #[test]
+    fn where_a_record_ends_with_a_block_or_with_the_file_its_end_mark_is_written_before_it() {
+        for (end, covered, before) in
+            [(1024, 4096, true), (1032, 4096, false), (1016, 4096, false), (4088, 4096, false), (4080, 4087, true)]
+        {
+            let disk = SimDisk::new();
+            let log = super::super::testing::open_on(&disk, [&Draft::new().bytes[..], &[1; 8000]].concat());
+            let start = 64;
+            disk.fail(When::nth(2).of(Verb::WriteAt), Fault::Os(libc::ENOSPC), Repeat::Once);
+            let bytes = vec![2; (end - start) as usize];
+            let mut covered = covered;
+            let written = append(&log, &mut covered, start, &bytes, [end].into_iter(), None);
+            let found = disk.contents(PATH).unwrap();
+            assert_eq!(written.is_err(), before, "the group is the first or the second write: {end} of {covered}");
+            assert_eq!(found[start as usize..end as usize] == bytes, !before);
+            assert_eq!(found[end as usize..][..END_MARK_LEN as usize] == [0; 8], before);
         }
     }
 

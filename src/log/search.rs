@@ -266,6 +266,16 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_the_file_does_not_hold_has_no_checksum() {
+        let mut draft = Draft::new();
+        let start = draft.push(PLAIN, Kind::Put, b"\0long", &[7; 100]) as usize;
+        let header = RecordHeader::decode(draft.bytes[start..][..RECORD_HEADER_LEN].try_into().unwrap()).unwrap();
+        assert_eq!(body_crc(&draft.copy(), start as u64, &header).unwrap(), Some(header.body_crc));
+        draft.bytes.truncate(start + RECORD_HEADER_LEN + 50);
+        assert_eq!(body_crc(&draft.copy(), start as u64, &header).unwrap(), None);
+    }
+
+    #[test]
     fn a_statement_at_which_the_walk_stops_is_not_whole() {
         let mut draft = Draft::new();
         draft.put(PLAIN, "a");
