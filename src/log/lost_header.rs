@@ -170,6 +170,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_for_bodies_that_are_none_is_a_few_times_the_file_and_hides_no_seed() {
+        const BODY: usize = 256 << 10;
+        let mut draft = Draft::new();
+        draft.push_hollow(200, BODY);
+        draft.bytes.resize(2 * BODY, 1);
+        for key in ["a", "b"] {
+            draft.put(PLAIN, key);
+        }
+        let file_len = draft.end();
+        let disk = SimDisk::new();
+        disk.set_contents(PATH, wiped_header(draft));
+        let file = disk.open(Path::new(PATH), Access::Read).unwrap();
+        let log = without_header(file, &Path::new(PATH).into()).unwrap();
+        assert_eq!(find_seed(&log).unwrap(), Some(seed()));
+        let promised = 4 * file_len + CHUNK as u64;
+        let bodies = promised - BODY as u64..=promised + 100;
+        let read = disk.bytes_read();
+        assert!(bodies.contains(&(read - file_len)), "{read} bytes, of {promised} for bodies");
+    }
+
+    #[test]
+    fn holes_are_passed_over_on_the_way_to_the_records() {
+        let mut draft = Draft::new();
+        draft.bytes.resize(8 << 20, 0);
+        let far = draft.end();
+        for key in ["a", "b"] {
+            draft.put(PLAIN, key);
+        }
+        let (disk, path) = (SimDisk::new(), Path::new(PATH));
+        let file = disk.create_new(path, 0o600).unwrap();
+        file.set_len(draft.end()).unwrap();
+        file.write_at(far, &draft.bytes[far as usize..]).unwrap();
+        assert_eq!(find_seed(&without_header(file, &path.into()).unwrap()).unwrap(), Some(seed()));
+        assert!(disk.bytes_read() < 3 << 20, "{} bytes were read", disk.bytes_read());
+    }
+
+    #[test]
     fn no_seed_is_found_in_other_files() {
         for bytes in
             [vec![0; 4096], vec![0xff; 4096], b"Dear diary\n".repeat(500), (0..=255).cycle().take(9000).collect()]

@@ -162,3 +162,41 @@ impl Keys for Reader {
         self.key_into(position, &header, out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Draft, PLAIN, open_on};
+    use super::*;
+    use crate::disk::sim::{SimDisk, Verb};
+
+    /// Reads all there is to be read of a record, in every way, and returns how many calls that took.
+    fn read_all(disk: &SimDisk, reader: &Reader, position: u64, key: &[u8]) -> u64 {
+        let calls = disk.calls_of(Verb::ReadAt);
+        let header = reader.header(position).unwrap();
+        assert_eq!(reader.word(position).unwrap(), header.fingerprint());
+        let (mut found, mut value) = (b"before".to_vec(), Vec::new());
+        reader.key_into(position, &header, &mut found).unwrap();
+        assert_eq!(found, [b"before", key].concat());
+        reader.value_into(position, &header, key, &mut value, true).unwrap();
+        assert_eq!(value, b"value");
+        assert_eq!(reader.compare(position, key).unwrap(), Ordering::Equal);
+        assert_eq!(reader.compare(position, b"\0z").unwrap(), Ordering::Less);
+        assert!(reader.is_key(position, key).unwrap() && !reader.is_key(position, b"\0z").unwrap());
+        disk.calls_of(Verb::ReadAt) - calls
+    }
+
+    #[test]
+    fn what_the_map_covers_costs_no_call_and_what_it_does_not_is_read_all_the_same() {
+        let mut draft = Draft::new();
+        let (first, second) = (draft.put(PLAIN, "a"), draft.put(PLAIN, "b"));
+        let (end, disk) = (draft.end(), SimDisk::new());
+        let log = Arc::new(open_on(&disk, draft.bytes));
+        for (mapped, calls) in [(None, [true, true]), (Some(second), [false, true]), (Some(end), [false, false])] {
+            let map = mapped.map(|len| Arc::new(log.file.map(len).unwrap().unwrap()));
+            assert_eq!(map.as_ref().map(|map| map.len()), mapped);
+            let reader = Reader { log: Arc::clone(&log), map, end };
+            assert_eq!(read_all(&disk, &reader, first, b"\0a") > 0, calls[0], "{mapped:?}");
+            assert_eq!(read_all(&disk, &reader, second, b"\0b") > 0, calls[1], "{mapped:?}");
+        }
+    }
+}

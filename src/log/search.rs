@@ -179,7 +179,7 @@ pub(crate) fn next_header(log: &LogFile, from: u64, previous_index: u64) -> Resu
 #[cfg(test)]
 mod tests {
     use super::super::scan::{Reason, Scanner};
-    use super::super::testing::{Draft, MARK, PLAIN, SYNCED, open, open_on, page_says};
+    use super::super::testing::{Draft, MARK, MORE, PLAIN, SYNCED, open, open_on, page_says};
     use super::*;
     use crate::disk::sim::SimDisk;
 
@@ -278,23 +278,19 @@ mod tests {
     #[test]
     fn a_statement_at_which_the_walk_stops_is_not_whole() {
         let mut draft = Draft::new();
-        draft.put(PLAIN, "a");
+        let batch = draft.put(MORE, "a");
         let odd = draft.synced_to(1 << 20);
         let (stop, beyond) = searched(&draft.copy());
-        assert_eq!(stop.at, odd, "nobody can have synced what comes after it");
+        assert_eq!((stop.unit, stop.at), (batch, odd), "nobody can have synced what comes after it");
         assert_eq!((beyond.proof, beyond.whole_records), (None, false));
     }
 
-    /// Each is said to be as long as the one before, and they overlap, so that reading all of them would take the square of
-    /// the file's length.
+    /// To read all of what overlaps would take the square of the file's length.
     #[test]
     fn the_search_reads_on_as_long_as_the_page_says_and_then_takes_what_it_has_not_read_for_whole() {
         const BODY: usize = 256 << 10;
         let (count, mut draft) = (200, damaged_up_to(200));
-        for _ in 0..count {
-            let start = draft.push(PLAIN, Kind::Put, b"\0k", &[7; BODY - 2]) as usize;
-            draft.bytes.truncate(start + RECORD_HEADER_LEN);
-        }
+        draft.push_hollow(count, BODY);
         draft.bytes.resize(2 * BODY, 1);
         let file_len = draft.end();
         let disk = SimDisk::new();

@@ -7,7 +7,9 @@ use super::LogFile;
 use super::group::Group;
 use crate::disk::sim::SimDisk;
 use crate::disk::{Access, Disk};
-use crate::format::{Ancillary, FILE_HEADER_LEN, FileHeader, FileSeed, Flags, Kind, MAJOR_VERSION, MINOR_VERSION};
+use crate::format::{
+    Ancillary, FILE_HEADER_LEN, FileHeader, FileSeed, Flags, Kind, MAJOR_VERSION, MINOR_VERSION, RECORD_HEADER_LEN,
+};
 
 pub(crate) const PATH: &str = "/store";
 
@@ -43,6 +45,15 @@ impl Draft {
         self.index += 1;
         let index = self.index;
         self.group(|group| group.push_synced_to(index, synced))
+    }
+
+    /// Adds headers, one behind the other, of which each speaks of a body of `len` bytes that is not there: the bodies
+    /// would overlap.
+    pub(crate) fn push_hollow(&mut self, count: usize, len: usize) {
+        for _ in 0..count {
+            let start = self.push(PLAIN, Kind::Put, b"\0k", &vec![7; len - 2]) as usize;
+            self.bytes.truncate(start + RECORD_HEADER_LEN);
+        }
     }
 
     fn group(&mut self, fill: impl FnOnce(&mut Group)) -> u64 {
