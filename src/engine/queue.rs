@@ -452,6 +452,57 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_that_waits_for_two_does_not_go_on_with_the_first() {
+        let queue = &Numbers::default();
+        thread::scope(|scope| {
+            let mut first = baton(queue);
+            let others = [2, 3].map(|n| behind(scope, queue, Some(n), forever()));
+            let work = first.take_work(|_| true);
+            first.settle(work.into_iter().map(Some));
+            assert_eq!(others.map(|other| other.join().unwrap()), ["done"; 2]);
+        });
+        thread::scope(|scope| {
+            let mut first = baton(queue);
+            let others = scope.spawn(|| {
+                let second = behind(scope, queue, Some(2), forever());
+                // Time for a leader that does go on.
+                thread::sleep(Duration::from_millis(50));
+                [second, behind(scope, queue, Some(3), forever())].map(|other| other.join().unwrap())
+            });
+            first.gather(FOR_EVER, &forever());
+            let work = first.take_work(|_| true);
+            first.settle(work.iter().copied().map(Some));
+            assert_eq!((work, others.join().unwrap()), (vec![1, 2, 3], ["done"; 2]));
+        });
+    }
+
+    #[test]
+    fn those_whose_work_was_done_and_those_who_wait_are_expected_again() {
+        let queue = Numbers::default();
+        thread::scope(|scope| {
+            let mut first = baton(&queue);
+            let done = behind(scope, &queue, Some(2), forever());
+            let waiting = [9, 9].map(|n| behind(scope, &queue, Some(n), forever()));
+            let work = first.take_work(|&n| n < 3);
+            first.settle(work.into_iter().map(Some));
+            assert_eq!(lock(&queue.state).active, 4);
+            assert_eq!(done.join().unwrap(), "done");
+            assert_eq!(waiting.map(|other| other.join().unwrap()), ["led"; 2]);
+        });
+    }
+
+    /// Who is next is woken alone, the others bench by bench.
+    #[test]
+    fn the_first_in_the_queue_sits_alone_and_the_others_side_by_side() {
+        let queue = Numbers::default();
+        let mut state = lock(&queue.state);
+        (0..2 + SEATS).for_each(|n| drop(state.sit_down(Some(n as u32))));
+        let waiting: Vec<_> = state.waiting.iter().collect();
+        let together = waiting.chunk_by(|one, next| Arc::ptr_eq(&one.bench, &next.bench));
+        assert_eq!(together.map(<[_]>::len).collect::<Vec<_>>(), [1, SEATS, 1]);
+    }
+
+    #[test]
     fn a_leader_that_has_waited_in_vain_does_not_wait_the_next_time() {
         let queue = Numbers::default();
         two_were_active(&queue);

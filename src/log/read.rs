@@ -199,4 +199,17 @@ mod tests {
             assert_eq!(read_all(&disk, &reader, second, b"\0b") > 0, calls[1], "{mapped:?}");
         }
     }
+
+    #[test]
+    fn a_length_that_was_changed_and_leads_out_of_the_log_is_damage() {
+        let mut draft = Draft::new();
+        let position = draft.put(PLAIN, "a");
+        let (end, disk) = (draft.end(), SimDisk::new());
+        let reader = Reader { log: Arc::new(open_on(&disk, draft.bytes)), map: None, end };
+        let header = reader.header(position).unwrap();
+        let changed = RecordHeader { value_len: header.value_len + 8, ..header };
+        reader.log.file.write_at(position, &changed.encode()).unwrap();
+        let error = reader.header(position).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { offset, damage: Damage::Header { .. }, .. } if offset == position));
+    }
 }
