@@ -407,3 +407,33 @@ impl<'e> Compactor<'e> {
         Error::other(std::io::Error::other(message))
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::super::batch::{Action, Request};
+    use super::*;
+    use crate::Config;
+    use crate::disk::sim::SimDisk;
+
+    #[test]
+    fn what_is_written_before_anything_was_copied_is_carried_over_and_not_copied_as_well() {
+        let engine = Engine::open(Arc::new(SimDisk::new()), "/store".as_ref(), &Config::new()).unwrap();
+        let put = |key: &[u8], len: usize| {
+            let mut request = Request::default();
+            request.push(key, Action::Put(&vec![7; len]));
+            engine.commit(request).unwrap();
+        };
+        put(b"\0first", 10_000);
+        put(b"\0first", 100);
+        let mut compactor = engine.solo(engine.deadline(), |turn| turn.begin_compaction()).unwrap();
+        put(b"\0second", 100);
+        let watch: &mut Watch<'_> = &mut |_| ControlFlow::Continue(());
+        compactor.copy_live(watch).unwrap();
+        assert_eq!(compactor.view.index.len(), 1);
+        compactor.catch_up(watch).unwrap();
+        let done = engine.solo(engine.deadline(), |turn| turn.finish_compaction(&mut compactor)).unwrap();
+        assert_eq!(done.keys, 2);
+        let view = engine.current().unwrap();
+        assert!(view.find(b"\0first").unwrap().is_some() && view.find(b"\0second").unwrap().is_some());
+    }
+}
