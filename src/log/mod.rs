@@ -118,3 +118,18 @@ fn read_up_to(file: &dyn DiskFile, offset: u64, buffer: &mut [u8]) -> io::Result
     }
     Ok(filled)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Draft, header};
+    use super::*;
+
+    #[test]
+    fn a_file_that_has_got_another_header_is_another_store() {
+        let log = Draft::new().finish();
+        log.expect_same_header().unwrap();
+        let other = FileHeader { file_id: [6; 16], ..header() };
+        log.file.write_at(0, &other.encode()).unwrap();
+        assert!(matches!(log.expect_same_header(), Err(Error::Replaced { .. })));
+    }
+}

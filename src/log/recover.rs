@@ -197,6 +197,12 @@ mod tests {
     }
 
     #[test]
+    fn an_end_mark_is_there_if_the_file_holds_all_of_it() {
+        assert!(has_end_mark(72, 64) && has_end_mark(1 << 20, 64));
+        assert!(!has_end_mark(71, 64) && !has_end_mark(64, 64));
+    }
+
+    #[test]
     fn a_missing_end_mark_is_put_back() {
         let mut draft = Draft::new();
         draft.put(PLAIN, "a");
