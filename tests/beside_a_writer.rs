@@ -125,6 +125,8 @@ fn the_place_of_a_missing_end_mark_is_not_touched_while_a_record_before_it_is_ta
     let writer = open(&disk, &Config::new()).unwrap();
     writer.put("first", "value").unwrap();
     let before = disk.contents(STORE).unwrap();
+    // With the one at the page's end, as many as the scanner hands over at once.
+    (0..63).for_each(|_| writer.put("first", "value").unwrap());
     let end = writer.stats().unwrap().log_end as usize;
     let header_and_key = 24 + 1 + "second".len();
     writer.put("second", vec![1; PAGE - end - header_and_key]).unwrap();
@@ -138,7 +140,7 @@ fn the_place_of_a_missing_end_mark_is_not_touched_while_a_record_before_it_is_ta
     disk.set_contents(STORE, in_between);
     let other_thread = reader.clone();
     // The scanner reads to the end of the file, is told that there is no more, and asks once more for what follows
-    // the record that it has handed over.
+    // the records that it has handed over.
     disk.before(When::nth(3).of(Verb::ReadAt), Repeat::Once, move |_| {
         assert!(other_thread.exists("second").unwrap());
         assert!(!other_thread.exists("third").unwrap());

@@ -53,6 +53,9 @@ enum Peek {
 /// A map is made larger than its file, so that it need not be replaced with every append.
 const SMALLEST_MAP: u64 = 1 << 20;
 
+/// The places of so many keys in the index are looked at before the first of them is changed.
+const AT_ONCE: usize = 64;
+
 impl View {
     /// Reads a whole log. `stop` says how the walk ended; it is not judged here.
     pub(crate) fn build(log: Arc<LogFile>, mode: ReadMode, epoch: u64) -> Result<(View, Stop)> {
@@ -118,7 +121,7 @@ impl View {
         self.unfinished = None;
     }
 
-    /// Takes in a validated unit that starts at the log's end: all of it becomes visible at once.
+    /// Takes in validated units that start at the log's end: all of them become visible at once.
     pub(crate) fn apply(&mut self, unit: &Unit) -> Result<()> {
         let Some(last) = unit.entries.last() else { return Ok(()) };
         self.reader.end = last.offset + last.header.padded_len();
@@ -127,9 +130,14 @@ impl View {
         }
         // Until all of it is in: an error, or a panic, leaves the index without a record that the tail has passed.
         self.broken = true;
-        for entry in &unit.entries {
-            self.tail.observe(entry.offset, &entry.header, entry.proof);
-            self.index_entry(entry, unit.key(entry))?;
+        for entries in unit.entries.chunks(AT_ONCE) {
+            if entries.len() > 1 {
+                entries.iter().for_each(|entry| self.index.touch(unit.key(entry)));
+            }
+            for entry in entries {
+                self.tail.observe(entry.offset, &entry.header, entry.proof);
+                self.index_entry(entry, unit.key(entry))?;
+            }
         }
         self.broken = false;
         Ok(())

@@ -87,6 +87,12 @@ impl HashIndex {
         })
     }
 
+    /// Reads the slot where a walk for this hash begins, and nothing else: so that it is in the cache.
+    pub(crate) fn touch(&self, hash: u64) {
+        let slot = self.tables.get(table_of(hash)).and_then(|table| table.slots.get(table.home(tag_of(hash))));
+        std::hint::black_box(slot.copied());
+    }
+
     /// Puts the key at `position`, and returns the position where it was, or `None` if it is new.
     ///
     /// # Errors

@@ -96,6 +96,12 @@ impl Index {
         self.hash.find(self.hasher.hash(key), |position| keys.is_key(position, key))
     }
 
+    /// Begins to fetch what a change of this key will need of the hash index. Of many keys that is the one cache miss that
+    /// each of them costs, and the processor waits for several at once.
+    pub(crate) fn touch(&self, key: &[u8]) {
+        self.hash.touch(self.hasher.hash(key));
+    }
+
     /// Whether the key's record is the one at `position`. Unlike [`Index::find`], it reads no key from the log.
     pub(crate) fn points_to(&self, key: &[u8], position: u64) -> bool {
         let Ok(found) = self.hash.find(self.hasher.hash(key), |at| Ok::<_, Infallible>(at == position));

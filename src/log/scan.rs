@@ -28,7 +28,13 @@ pub(crate) struct Entry {
     key: Range<usize>,
 }
 
-/// A record that stands alone, or all the records of a batch: what counts together or not at all.
+/// A walk hands out so many records at once, or somewhat more, or less if they have long keys: who takes them in can wait
+/// for many cache misses at a time.
+const RUN: usize = 64;
+const RUN_KEYS: usize = 64 << 10;
+
+/// A record that stands alone, or all the records of a batch: what counts together or not at all. Or several of these, one
+/// behind the other.
 #[derive(Debug, Default)]
 pub(crate) struct Unit {
     pub(crate) entries: Vec<Entry>,
@@ -39,6 +45,18 @@ impl Unit {
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.keys.clear();
+    }
+
+    /// Forgets all but the first records.
+    fn truncate(&mut self, count: usize) {
+        if let Some(first) = self.entries.get(count) {
+            self.keys.truncate(first.key.start);
+            self.entries.truncate(count);
+        }
+    }
+
+    fn is_a_run(&self) -> bool {
+        self.entries.len() >= RUN || self.keys.len() >= RUN_KEYS
     }
 
     pub(crate) fn push(&mut self, offset: u64, header: RecordHeader, proof: Option<u64>, key: &[u8]) {
@@ -109,43 +127,61 @@ impl<'a> Scanner<'a> {
         Ok(Scanner { log, offset, previous_index, file_len: log.len()?, window: Window::new() })
     }
 
-    /// Walks to the end, or to where the log cannot be read further, and hands every unit to `take`.
+    /// Walks to the end, or to where the log cannot be read further, and hands everything to `take`, some whole units at
+    /// once.
     ///
     /// # Errors
     ///
-    /// I/O errors, [`Error::UnsupportedRecord`] for a true header of a later version, and what `take` returns.
+    /// I/O errors, [`Error::UnsupportedRecord`] for a true header of a later version, and what `take` returns. What lies
+    /// before has been handed over.
     pub(crate) fn walk(&mut self, mut take: impl FnMut(&Unit) -> Result<()>) -> Result<Stop> {
-        let mut unit = Unit::default();
+        let mut run = Unit::default();
         loop {
-            match self.step(&mut unit)? {
-                Step::Unit => take(&unit)?,
-                Step::Stopped(stop) => return Ok(stop),
+            let whole = run.entries.len();
+            let stepped = self.step_on(&mut run);
+            let goes_on = matches!(stepped, Ok(Step::Unit));
+            if !goes_on {
+                run.truncate(whole);
+            }
+            if !run.entries.is_empty() && (!goes_on || run.is_a_run()) {
+                take(&run)?;
+                run.clear();
+            }
+            if let Step::Stopped(stop) = stepped? {
+                return Ok(stop);
             }
         }
     }
 
-    /// Reads the next record, or the next whole batch, into `unit`.
+    /// Reads the next record, or the next whole batch, into `unit`. If there is none, `unit` holds what there is of a batch.
     ///
     /// # Errors
     ///
     /// As [`Scanner::walk`].
     pub(crate) fn step(&mut self, unit: &mut Unit) -> Result<Step> {
-        let (start, start_index) = (self.offset, self.previous_index);
         unit.clear();
+        self.step_on(unit)
+    }
+
+    /// The same, behind what `run` holds.
+    fn step_on(&mut self, run: &mut Unit) -> Result<Step> {
+        let (start, start_index, first) = (self.offset, self.previous_index, run.entries.len());
         loop {
-            let Some(reason) = self.read_record(unit)? else {
-                if unit.entries.last().is_some_and(|entry| entry.header.flags.more) {
+            let Some(reason) = self.read_record(run, first)? else {
+                if run.entries.last().is_some_and(|entry| entry.header.flags.more) {
                     continue;
                 }
-                if unit.entries.len() == 1 || self.is_unchanged(unit)? {
+                let unit = &run.entries[first..];
+                if unit.len() == 1 || self.is_unchanged(unit)? {
                     return Ok(Step::Unit);
                 }
                 self.back_to(start, start_index);
-                unit.clear();
+                run.truncate(first);
                 continue;
             };
+            let in_batch = run.entries.len() > first;
             let reason = match reason {
-                Reason::EndMark | Reason::EndOfFile if !unit.entries.is_empty() => Reason::Damaged(Damage::BrokenBatch),
+                Reason::EndMark | Reason::EndOfFile if in_batch => Reason::Damaged(Damage::BrokenBatch),
                 reason => reason,
             };
             let stop = Stop { unit: start, at: self.offset, previous_index: start_index, reason };
@@ -158,10 +194,10 @@ impl<'a> Scanner<'a> {
     ///
     /// Without the lock, a batch's beginning may have been read before another process cut it off and wrote another
     /// group in its place, and its end after that.
-    fn is_unchanged(&self, unit: &Unit) -> Result<bool> {
+    fn is_unchanged(&self, unit: &[Entry]) -> Result<bool> {
         // Through a window of its own: the walk goes on in the other, which has read beyond this batch already.
         let mut window = Window::new();
-        for entry in &unit.entries {
+        for entry in unit {
             let bytes = window.get(self.log, entry.offset, RECORD_HEADER_LEN)?;
             if bytes != entry.header.encode() {
                 return Ok(false);
@@ -175,13 +211,14 @@ impl<'a> Scanner<'a> {
         (self.offset, self.previous_index) = (offset, previous_index);
     }
 
-    /// Reads the record at `self.offset` and moves on, or says why there is none.
-    fn read_record(&mut self, unit: &mut Unit) -> Result<Option<Reason>> {
+    /// Reads the record at `self.offset` and moves on, or says why there is none. `first` is where the unit's records begin
+    /// that it belongs to.
+    fn read_record(&mut self, unit: &mut Unit, first: usize) -> Result<Option<Reason>> {
         let header = match self.judge()? {
             Ok(header) => header,
             Err(reason) => return Ok(Some(reason)),
         };
-        let (offset, in_batch) = (self.offset, !unit.entries.is_empty());
+        let (offset, in_batch) = (self.offset, unit.entries.len() > first);
         if in_batch && header.flags.synced {
             // Only the first record of a group carries the flag, so this one begins a group, and the batch before it
             // was never finished.
@@ -326,13 +363,14 @@ mod tests {
 
     /// The offsets of all units' records, and how the walk stopped.
     fn walk(log: &LogFile) -> (Vec<Vec<u64>>, Stop) {
-        let mut units = Vec::new();
+        let (mut units, mut unit) = (Vec::new(), Unit::default());
         let mut scanner = Scanner::from_start(log).unwrap();
-        let stop = scanner.walk(|unit| {
-            units.push(unit.entries.iter().map(|entry| entry.offset).collect());
-            Ok(())
-        });
-        (units, stop.unwrap())
+        loop {
+            match scanner.step(&mut unit).unwrap() {
+                Step::Unit => units.push(unit.entries.iter().map(|entry| entry.offset).collect()),
+                Step::Stopped(stop) => return (units, stop),
+            }
+        }
     }
 
     #[test]
@@ -353,6 +391,35 @@ mod tests {
         assert_eq!(units, [vec![single], batch.to_vec()]);
         let reason = Reason::Damaged(Damage::BrokenBatch);
         assert_eq!(stop, Stop { unit: torn, at: end, previous_index: 4, reason });
+    }
+
+    #[test]
+    fn a_walk_hands_over_all_whole_units_before_it_stops_and_nothing_of_the_one_it_stops_in() {
+        for whole in [0, 1, RUN - 1, RUN, RUN + 1, 3 * RUN + 5] {
+            for (torn, unsupported) in [(0, false), (1, false), (RUN + 3, false), (2, true)] {
+                let mut draft = Draft::new();
+                let expected: Vec<u64> = (0..whole).map(|nth| draft.put(PLAIN, &format!("key-{nth}"))).collect();
+                for nth in 0..torn {
+                    draft.put(MORE, &format!("torn-{nth}"));
+                }
+                if unsupported {
+                    // No ancillary kind: who does not know it must not go on.
+                    draft.push(PLAIN, Kind::Ancillary(Ancillary::Unknown(3)), b"", b"");
+                }
+                let log = draft.finish();
+                let mut handed = Vec::new();
+                let walked = Scanner::from_start(&log).unwrap().walk(|run| {
+                    assert!(run.entries.len() <= RUN);
+                    for entry in &run.entries {
+                        assert_eq!(run.key(entry), format!("\0key-{}", handed.len()).as_bytes());
+                        handed.push(entry.offset);
+                    }
+                    Ok(())
+                });
+                assert_eq!(handed, expected, "{whole} {torn}");
+                assert_eq!(walked.is_err(), unsupported);
+            }
+        }
     }
 
     #[test]
@@ -525,7 +592,7 @@ mod tests {
         let mut proofs = Vec::new();
         let mut scanner = Scanner::from_start(&log).unwrap();
         let taken = scanner.walk(|unit| {
-            proofs.push((unit.entries[0].offset, unit.entries[0].proof));
+            proofs.extend(unit.entries.iter().map(|entry| (entry.offset, entry.proof)));
             Ok(())
         });
         assert!(taken.is_ok());
