@@ -132,4 +132,14 @@ mod tests {
         log.file.write_at(0, &other.encode()).unwrap();
         assert!(matches!(log.expect_same_header(), Err(Error::Replaced { .. })));
     }
+
+    #[test]
+    fn a_file_that_ends_too_early_is_an_error_and_no_zeros() {
+        let draft = Draft::new();
+        let (end, mut buffer) = (draft.end(), [1; 8]);
+        let log = draft.finish();
+        log.read_exact(end, &mut buffer).unwrap();
+        let error = log.read_exact(end + 1, &mut buffer).unwrap_err();
+        assert!(matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof));
+    }
 }
