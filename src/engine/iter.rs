@@ -60,6 +60,10 @@ impl PairRef<'_> {
     }
 }
 
+/// Neighbours in the order of keys lie anywhere in the log. So that the processor need not wait for each, those that so
+/// many steps will lead to are fetched while this one is read.
+const AHEAD: usize = 6;
+
 impl Scan {
     fn new(reader: Reader, positions: Positions, bucket_len: usize, verify: bool) -> Scan {
         Scan { reader, positions, bucket_len, verify, key: Vec::new(), value: Vec::new() }
@@ -72,6 +76,9 @@ impl Scan {
     /// [`Error::Corrupt`](crate::Error::Corrupt) if the record no longer verifies; the scan goes on behind it.
     pub fn next_ref(&mut self) -> Option<Result<PairRef<'_>>> {
         let position = self.positions.next()?;
+        if let Some(ahead) = self.positions.ahead(AHEAD) {
+            self.reader.prefetch(ahead);
+        }
         Some(self.lend(position))
     }
 

@@ -23,6 +23,9 @@ pub(crate) struct Reader {
     pub(crate) end: u64,
 }
 
+const CACHE_LINE: usize = 64;
+const SHORT_RECORD: u64 = 192;
+
 impl Reader {
     /// Copies bytes out of the file.
     #[inline]
@@ -46,6 +49,15 @@ impl Reader {
                 self.log.read_exact(offset, &mut bytes)?;
                 Ok(u64::from_le_bytes(bytes))
             }
+        }
+    }
+
+    /// Has the processor fetch the record at a position, as much of it as a short one has, while the caller does something
+    /// else.
+    #[inline]
+    pub(crate) fn prefetch(&self, position: u64) {
+        if let Some(map) = &self.map {
+            (0..SHORT_RECORD).step_by(CACHE_LINE).for_each(|line| map.prefetch(position + line));
         }
     }
 
