@@ -170,6 +170,21 @@ mod tests {
     }
 
     #[test]
+    fn of_very_many_seeds_those_are_forgotten_that_one_record_speaks_for() {
+        let mut draft = Draft::new();
+        for key in ["a", "b"] {
+            draft.put(PLAIN, key);
+        }
+        for number in 0..MOST_SEEDS as u64 + 10 {
+            let other = FileSeed::new(&u128::from(number).to_le_bytes());
+            let header = RecordHeader::new(other, draft.end(), PLAIN, Kind::Delete, 1, b"\0other", b"");
+            draft.bytes.extend_from_slice(&header.encode());
+            draft.bytes.extend_from_slice(b"\0other\0\0");
+        }
+        assert_eq!(seed_of(wiped_header(draft)), Some(seed()));
+    }
+
+    #[test]
     fn what_is_read_for_bodies_that_are_none_is_a_few_times_the_file_and_hides_no_seed() {
         const BODY: usize = 256 << 10;
         let mut draft = Draft::new();
