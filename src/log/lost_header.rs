@@ -170,6 +170,16 @@ mod tests {
     }
 
     #[test]
+    fn records_are_found_behind_megabytes_of_something_else() {
+        let mut draft = Draft::new();
+        draft.bytes.resize((3 << 20) + 8, 1);
+        for key in ["a", "b"] {
+            draft.put(PLAIN, key);
+        }
+        assert_eq!(seed_of(wiped_header(draft)), Some(seed()));
+    }
+
+    #[test]
     fn of_very_many_seeds_those_are_forgotten_that_one_record_speaks_for() {
         let mut draft = Draft::new();
         for key in ["a", "b"] {
