@@ -170,6 +170,21 @@ mod tests {
     }
 
     #[test]
+    fn only_what_a_writer_writes_passes_for_a_record() {
+        let passes = |kind, key: &[u8], value: &[u8], room: u64| {
+            let header = RecordHeader::new(seed(), 64, PLAIN, kind, 1, key, value);
+            candidate(&header.encode(), 64, 64 + header.record_len() + room - 1) == Some(header)
+        };
+        assert!(passes(Kind::Put, b"\0k", b"value", 1) && passes(Kind::Put, b"\0k", b"", 1));
+        assert!(passes(Kind::Delete, b"\0k", b"", 1) && passes(MARK, b"", b"", 1) && passes(MARK, b"", b"8 bytes.", 1));
+        assert!(!passes(Kind::Put, b"\0k", b"value", 0), "it reaches beyond the file");
+        assert!(!passes(Kind::Put, b"\0", b"value", 1) && !passes(Kind::Put, b"", b"value", 1), "no key");
+        assert!(!passes(Kind::Delete, b"\0", b"", 1) && !passes(Kind::Delete, b"", b"", 1), "no key");
+        assert!(!passes(Kind::Delete, b"\0k", b"value", 1) && !passes(Kind::Delete, b"", b"value", 1));
+        assert!(!passes(MARK, b"\0k", b"", 1) && !passes(MARK, b"", b"9 bytes..", 1));
+    }
+
+    #[test]
     fn records_are_found_behind_megabytes_of_something_else() {
         let mut draft = Draft::new();
         draft.bytes.resize((3 << 20) + 8, 1);
