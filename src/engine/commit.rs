@@ -284,7 +284,7 @@ fn written(writes: &[(&[u8], Action<&[u8]>)], last_index: u64) -> Written {
 /// A group is one write, and Linux writes less than 2 GiB at once.
 const _: () = assert!(MAX_BATCH_BYTES + GROUP_BYTES < (1 << 31) - 4096);
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use std::path::Path;
     use std::sync::Arc;
