@@ -328,6 +328,11 @@ impl RecordHeader {
         body_crc(&self.encode()[AT_KIND..], key, value)
     }
 
+    /// What `body_crc` covers of a record, given its bytes from the header on.
+    pub(crate) fn meaning_and_body(record: &[u8]) -> &[u8] {
+        &record[AT_KIND..]
+    }
+
     /// A hasher that has taken in what of the header `body_crc` covers; the body is to follow.
     pub(crate) fn body_hasher(&self) -> crc32fast::Hasher {
         let mut hasher = crc32fast::Hasher::new();

@@ -236,9 +236,8 @@ impl<'a> Scanner<'a> {
             return Ok(Some(Reason::Damaged(Damage::BeyondFile { end, file_len: offset + bytes.len() as u64 })));
         }
         let (key, value) = bytes[RECORD_HEADER_LEN..].split_at(key_len);
-        let mut hasher = header.body_hasher();
-        hasher.update(key);
-        hasher.update(value);
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(RecordHeader::meaning_and_body(bytes));
         let stated = (value.len() == 8).then(|| u64::from_le_bytes(value.try_into().unwrap_or_default()));
         let stated = stated.filter(|&stated| stated <= offset);
         let form_holds = has_form(&header, key, stated);
