@@ -320,7 +320,7 @@ mod tests {
     use super::super::commit::Outcome;
     use super::*;
     use crate::Config;
-    use crate::disk::sim::SimDisk;
+    use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
     use crate::format::{FileHeader, MAJOR_VERSION, MINOR_VERSION, RecordHeader};
     use crate::log::scan::Scanner;
 
@@ -391,6 +391,22 @@ mod tests {
                 assert!(group.iter().zip(group[0].index..).all(|(record, index)| record.index == index));
             }
         }
+    }
+
+    /// Others may have seen what was cut off.
+    #[test]
+    fn after_a_cut_the_next_index_is_of_a_new_block() {
+        let disk = SimDisk::new();
+        let engine = open(&disk, Durability::Sync);
+        engine.commit(puts(1)).unwrap();
+        let before = records(&engine);
+        disk.fail(When::next().of(Verb::WriteAt), Fault::Short(10), Repeat::Once);
+        disk.fail(When::nth(2).of(Verb::WriteAt), Fault::Os(libc::ENOSPC), Repeat::Once);
+        engine.commit(puts(1)).unwrap_err();
+        assert_eq!(records(&engine).len(), before.len());
+        let next = engine.commit(puts(1)).unwrap().last_index.unwrap();
+        assert_eq!(block_of(next), block_of(before.last().unwrap().index) + 1);
+        assert!(is(&records(&engine)[before.len()], Ancillary::Mark));
     }
 
     #[test]

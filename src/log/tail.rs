@@ -163,6 +163,18 @@ mod tests {
     }
 
     #[test]
+    fn neither_a_mark_without_the_flag_nor_another_record_with_it_makes_a_log_count_as_proven() {
+        let moved = Kind::Ancillary(Ancillary::Moved);
+        for (flags, kind) in [(PLAIN, MARK), (SYNCED, moved), (PLAIN, moved)] {
+            let mut draft = Draft::new();
+            draft.put(PLAIN, "a");
+            draft.push(flags, kind, b"", b"");
+            let tail = tail_of(draft);
+            assert!(!tail.is_proven() && tail.trailing_mark.is_none(), "{flags:?}, {kind:?}");
+        }
+    }
+
+    #[test]
     fn the_landmark_is_the_last_record_or_half_of_the_files_identity() {
         let header = super::super::testing::header();
         let tail = Tail::new(&header);
