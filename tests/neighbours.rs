@@ -59,3 +59,14 @@ fn a_leftover_is_removed_under_its_own_lock() {
     open(&disk, "/store").close().unwrap();
     assert!(disk.contents(leftover).is_none());
 }
+
+/// By something that cleans up, say. Who opens the store must not try for ever.
+#[test]
+fn a_store_that_is_removed_as_soon_as_it_is_made_is_an_error() {
+    use caskfile::disk::Disk;
+    let disk = SimDisk::new();
+    let cleaner = disk.process();
+    disk.before(When::next().of(Verb::Open), Repeat::Forever, move |_| drop(cleaner.remove("/store".as_ref())));
+    let error = Cask::open_on(Arc::new(disk.process()), "/store", &Config::default()).unwrap_err();
+    assert!(error.to_string().contains("kept disappearing"), "{error}");
+}

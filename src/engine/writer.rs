@@ -393,6 +393,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_the_file_says_already_is_not_stated() {
+        let disk = SimDisk::new();
+        let engine = open(&disk, Durability::Os);
+        for _ in 0..3 {
+            engine.commit(puts(1)).unwrap();
+        }
+        let records = records(&engine);
+        assert!(records[1].flags.synced && !records[2].flags.synced);
+        assert!(!records.iter().any(|record| is(record, Ancillary::SyncedTo)));
+    }
+
     /// Others may have seen what was cut off.
     #[test]
     fn after_a_cut_the_next_index_is_of_a_new_block() {

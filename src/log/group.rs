@@ -112,3 +112,18 @@ impl Group {
 pub(crate) fn record_len(key_len: usize, value_len: usize) -> u64 {
     padded((RECORD_HEADER_LEN + key_len + value_len) as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_takes_up_as_many_bytes_as_is_said_beforehand() {
+        for (key, value) in [(&b"\0k"[..], &b""[..]), (b"\0seven.", b"value"), (b"\0long key", &[7; 1000]), (b"", b"")]
+        {
+            let mut group = Group::new(FileSeed::new(&[5; 16]), 64);
+            group.push(Flags::NONE, Kind::Put, 1, key, value);
+            assert_eq!(group.end() - 64, record_len(key.len(), value.len()));
+        }
+    }
+}
