@@ -321,6 +321,7 @@ mod tests {
     use super::*;
     use crate::Config;
     use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
+    use crate::disk::{Access, Disk};
     use crate::format::{FileHeader, MAJOR_VERSION, MINOR_VERSION, RecordHeader};
     use crate::log::scan::Scanner;
 
@@ -419,6 +420,23 @@ mod tests {
         let next = engine.commit(puts(1)).unwrap().last_index.unwrap();
         assert_eq!(block_of(next), block_of(before.last().unwrap().index) + 1);
         assert!(is(&records(&engine)[before.len()], Ancillary::Mark));
+    }
+
+    /// A disk need not write the parts of a group in their order.
+    #[test]
+    fn what_a_failed_write_has_left_is_cut_off_also_where_its_beginning_is_missing() {
+        let disk = SimDisk::new();
+        let (ours, system) = (disk.process(), disk.process());
+        let engine = open(&ours, Durability::Sync);
+        engine.commit(puts(1)).unwrap();
+        let end = engine.current().unwrap().tail.end;
+        disk.fail(When::next().of(Verb::WriteAt).by(&ours), Fault::Os(libc::EIO), Repeat::Once);
+        disk.before(When::next().of(Verb::WriteAt).by(&ours), Repeat::Once, move |_| {
+            let file = system.open("/store".as_ref(), Access::ReadWrite).unwrap();
+            file.write_at(end + 16, &[7; 16]).unwrap();
+        });
+        engine.commit(puts(1)).unwrap_err();
+        assert!(disk.contents("/store").unwrap()[end as usize..].iter().all(|&byte| byte == 0));
     }
 
     #[test]
