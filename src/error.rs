@@ -71,7 +71,7 @@ pub enum Error {
         damage: Damage,
     },
 
-    /// Verification has found damage to bytes that had been written correctly. The file was not changed.
+    /// Verification has found damage to bytes that had been written correctly, or bytes that the disk cannot read. The file was not changed.
     /// [`salvage`](crate::salvage) copies what can still be read to a new file.
     #[error("{}: {report}\nthe file is unchanged, salvage copies what still verifies to a new file", path.display())]
     Damaged {

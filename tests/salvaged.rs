@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use caskfile::disk::sim::SimDisk;
+use caskfile::disk::sim::{Repeat, SimDisk, Verb, When};
 use caskfile::{Batch, Cask, Config, Damage, Durability, Error, Report, salvage, salvage_on, verify_on};
 
 #[path = "common/anatomy.rs"]
@@ -349,6 +349,49 @@ fn what_the_disk_cannot_read_costs_nothing_but_itself() {
         assert_eq!(told.collect::<BTreeSet<_>>(), spoiled);
         assert!(spoiled.is_empty() || !report.is_sound());
     }
+}
+
+/// Whatever was read before, and whichever read it is that fails.
+#[test]
+fn a_block_that_goes_bad_while_the_file_is_read_costs_nothing_but_itself() {
+    let original = {
+        let disk = SimDisk::new();
+        let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &Config::new()).unwrap();
+        for (key, len) in [("a", 1), ("pad", 9000), ("a", 2), ("b", 3)] {
+            cask.put(key, vec![7; len]).unwrap();
+        }
+        cask.close().unwrap();
+        disk.contents(STORE).unwrap()
+    };
+    let (mut told, mut fine) = (0, 0);
+    for (at, nth, salvages) in (0..3 * 60 * 2).map(|n| (n % 3 * 4096, 1 + n / 3 % 60, n / 180 == 1)) {
+        let disk = SimDisk::new();
+        disk.set_contents(STORE, original.clone());
+        let spoiled = disk.clone();
+        disk.before(When::nth(nth).of(Verb::ReadAt), Repeat::Once, move |_| spoiled.spoil(STORE, at));
+        let outcome = match salvages {
+            true => salvage_on(&disk, Path::new(STORE), Path::new(RESCUED)),
+            false => verify_on(&disk, Path::new(STORE)),
+        };
+        let unreadable = match outcome {
+            Ok(report) => report.unreadable,
+            Err(Error::Damaged { report, .. }) => report.unreadable.clone(),
+            Err(error) => panic!("{at}, before read {nth}, salvage {salvages}: {error}"),
+        };
+        match &unreadable[..] {
+            [] => fine += 1,
+            [bad] => {
+                assert_eq!((bad.start, bad.end), (at, (at + 4096).min(original.len() as u64)));
+                told += 1;
+            }
+            _ => panic!("{unreadable:?}"),
+        }
+        if salvages {
+            let cask = Cask::open_on(Arc::new(disk.clone()), RESCUED, &Config::new()).unwrap();
+            cask.verify().unwrap();
+        }
+    }
+    assert!(told > 40 && fine > 40, "{told} {fine}");
 }
 
 #[test]

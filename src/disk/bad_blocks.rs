@@ -1,9 +1,8 @@
 //! A file on a disk that cannot read some places any more.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{DiskFile, FileStat, Map};
 
@@ -12,10 +11,13 @@ const BLOCK: u64 = 4096;
 
 /// Reads as zeros what the disk fails to read, and remembers where that is. What is looked for elsewhere in the file can
 /// then be found, by whoever expects that bytes are not what they were.
+///
+/// A block that could not be read once stays zeros, and is not asked for again: a disk tries for seconds before it gives
+/// up, and one that can read it the next time would show two different files.
 pub(crate) struct AroundBadBlocks {
     file: Arc<dyn DiskFile>,
-    /// The numbers of the blocks that could not be read.
-    bad: Mutex<BTreeSet<u64>>,
+    /// What could not be read, in the order of the file, with something in between.
+    bad: Mutex<Vec<Range<u64>>>,
 }
 
 impl AroundBadBlocks {
@@ -25,30 +27,38 @@ impl AroundBadBlocks {
 
     /// What could not be read up to now, in the order of the file.
     pub(crate) fn unreadable(&self) -> Vec<Range<u64>> {
-        let mut ranges = Vec::<Range<u64>>::new();
-        for &block in &*self.bad.lock().unwrap_or_else(PoisonError::into_inner) {
-            let (start, end) = (block * BLOCK, (block + 1) * BLOCK);
-            match ranges.last_mut() {
-                Some(last) if last.end == start => last.end = end,
-                _ => ranges.push(start..end),
-            }
-        }
-        ranges
+        self.bad().clone()
     }
 
-    /// Reads one block, or the part of it that was asked for.
+    fn bad(&self) -> MutexGuard<'_, Vec<Range<u64>>> {
+        self.bad.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads from the block in which `offset` lies, after the disk has failed somewhere behind that.
     fn read_block(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = (self.file.len()?.saturating_sub(offset)).min(BLOCK - offset % BLOCK);
-        let len = buffer.len().min(left as usize);
-        match self.file.read_at(offset, &mut buffer[..len]) {
+        let start = offset / BLOCK * BLOCK;
+        let block = start..self.file.len()?.min(start + BLOCK);
+        let len = buffer.len().min(block.end.saturating_sub(offset) as usize);
+        let buffer = &mut buffer[..len];
+        match self.file.read_at(offset, buffer) {
             Err(error) if is_bad_block(&error) => {
-                buffer[..len].fill(0);
-                self.bad.lock().unwrap_or_else(PoisonError::into_inner).insert(offset / BLOCK);
+                buffer.fill(0);
+                add(&mut self.bad(), block);
                 Ok(len)
             }
             read => read,
         }
     }
+}
+
+/// Adds a range to others, which it may touch.
+fn add(ranges: &mut Vec<Range<u64>>, new: Range<u64>) {
+    let first = ranges.partition_point(|range| range.end < new.start);
+    let behind = ranges.partition_point(|range| range.start <= new.end);
+    let touched = &ranges[first..behind];
+    let start = touched.first().map_or(new.start, |range| range.start.min(new.start));
+    let end = touched.last().map_or(new.end, |range| range.end.max(new.end));
+    ranges.splice(first..behind, std::iter::once(start..end));
 }
 
 /// Whether this is the disk's failure, and none that reading elsewhere meets as well.
@@ -58,6 +68,18 @@ fn is_bad_block(error: &io::Error) -> bool {
 
 impl DiskFile for AroundBadBlocks {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let next = self.bad().iter().find(|range| range.end > offset).cloned();
+        let upto = |end: u64| buffer.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
+        let readable = match next {
+            Some(bad) if bad.start <= offset => {
+                let len = upto(bad.end);
+                buffer[..len].fill(0);
+                return Ok(len);
+            }
+            Some(bad) => upto(bad.start),
+            None => buffer.len(),
+        };
+        let buffer = &mut buffer[..readable];
         match self.file.read_at(offset, buffer) {
             Err(error) if is_bad_block(&error) => self.read_block(offset, buffer),
             read => read,
@@ -113,4 +135,91 @@ impl DiskFile for AroundBadBlocks {
 
 fn only_for_reading() -> io::Error {
     io::Error::from_raw_os_error(libc::EBADF)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::sim::{Fault, Repeat, SimDisk, Verb, When};
+    use super::super::{Access, Disk};
+    use super::*;
+
+    const PATH: &str = "/file";
+    const LEN: usize = 5 * BLOCK as usize + 100;
+
+    fn file() -> (SimDisk, AroundBadBlocks) {
+        let disk = SimDisk::new();
+        disk.set_contents(PATH, vec![7; LEN]);
+        let file = disk.open(Path::new(PATH), Access::Read).unwrap();
+        (disk, AroundBadBlocks::new(file))
+    }
+
+    /// Which blocks are read as zeros, in reads of this length; the others must be as they are.
+    fn zeros(file: &AroundBadBlocks, len: usize) -> Vec<u64> {
+        let mut bytes = Vec::new();
+        loop {
+            let mut buffer = vec![1; len];
+            let got = file.read_at(bytes.len() as u64, &mut buffer).unwrap();
+            if got == 0 {
+                break;
+            }
+            bytes.extend_from_slice(&buffer[..got]);
+        }
+        assert_eq!(bytes.len(), LEN);
+        let blocks = bytes.chunks(BLOCK as usize).zip(0..);
+        let lost = blocks.filter(|(block, _)| block.iter().any(|&byte| byte != 7));
+        lost.map(|(block, at)| if block.iter().all(|&byte| byte == 0) { at } else { panic!("{at} is mixed") }).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_zeros_and_all_else_is_what_it_is() {
+        for len in [1000, 4096, 9000, LEN + 1] {
+            let (disk, file) = file();
+            assert_eq!((zeros(&file, len), file.unreadable()), (vec![], vec![]));
+            for block in [3, 1, 5, 2] {
+                disk.spoil(PATH, block * BLOCK + 50);
+            }
+            assert_eq!(zeros(&file, len), [1, 2, 3, 5]);
+            assert_eq!(file.unreadable(), [BLOCK..4 * BLOCK, 5 * BLOCK..LEN as u64], "no further than the file goes");
+        }
+    }
+
+    #[test]
+    fn a_block_that_failed_once_stays_zeros_and_is_not_asked_for_again() {
+        let (disk, file) = file();
+        // The long read, and that of the block.
+        for nth in [1, 2] {
+            disk.fail(When::nth(nth).of(Verb::ReadAt), Fault::Os(libc::EIO), Repeat::Once);
+        }
+        assert_eq!(zeros(&file, LEN), [0]);
+        let (calls, bytes) = (disk.calls_of(Verb::ReadAt), disk.bytes_read());
+        assert_eq!(zeros(&file, LEN), [0]);
+        assert_eq!(disk.bytes_read() - bytes, LEN as u64 - BLOCK);
+        assert_eq!(disk.calls_of(Verb::ReadAt) - calls, 2, "what is left, and the file's end");
+    }
+
+    #[test]
+    fn a_failure_that_passes_at_once_costs_nothing() {
+        let (disk, file) = file();
+        disk.fail(When::nth(1).of(Verb::ReadAt), Fault::Os(libc::EIO), Repeat::Once);
+        assert_eq!((zeros(&file, LEN), file.unreadable()), (vec![], vec![]));
+    }
+
+    #[test]
+    fn ranges_that_touch_become_one() {
+        let mut ranges = Vec::new();
+        for (new, all) in [
+            (8..12, vec![8..12]),
+            (20..24, vec![8..12, 20..24]),
+            (0..4, vec![0..4, 8..12, 20..24]),
+            (12..16, vec![0..4, 8..16, 20..24]),
+            (4..8, vec![0..16, 20..24]),
+            (20..28, vec![0..16, 20..28]),
+            (16..20, vec![0..28]),
+        ] {
+            add(&mut ranges, new);
+            assert_eq!(ranges, all);
+        }
+    }
 }

@@ -17,7 +17,7 @@ use crate::events::event;
 use crate::format::{END_MARK_LEN, FILE_HEADER_LEN, FileHeader, Kind};
 use crate::log::create::new_header;
 use crate::log::read::Reader;
-use crate::log::scan::{Entry, Reason, Scanner, Step, Unit};
+use crate::log::scan::{Entry, Reason, Run, Scanner, Step};
 use crate::{Error, Result};
 
 /// What [`Cask::backup`](crate::Cask::backup) has copied.
@@ -122,7 +122,7 @@ fn copy_log(moment: &Moment, header: &FileHeader, mut write: impl FnMut(&[u8]) -
     let log = &reader.log;
     let mut copyist = Copyist::new(header);
     let mut scanner = Scanner::from_start(log)?;
-    let (mut unit, mut upto) = (Unit::default(), FILE_HEADER_LEN as u64);
+    let (mut unit, mut upto) = (Run::default(), FILE_HEADER_LEN as u64);
     while upto < *end {
         if let Step::Stopped(stop) = scanner.step(&mut unit)? {
             // It was there when it was taken in.

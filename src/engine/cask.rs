@@ -416,8 +416,9 @@ impl Cask {
     /// wrote is carried over and the new file takes its place, some milliseconds. Other processes notice at their next
     /// call, which reads the new file as opening it does.
     ///
-    /// The directory needs room for the live records, which is asked for first, and for what is written meanwhile. Memory is needed for eight
-    /// bytes a key, and for a second index.
+    /// The directory needs room for the live records, which is asked for first, and for what is written meanwhile; what a
+    /// compressing file system would save does not count. Memory is needed for eight bytes a key, and for a second
+    /// index.
     ///
     /// # Errors
     ///
@@ -515,8 +516,9 @@ impl Cask {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] with [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) if `to` exists, and others;
-    /// [`Error::Corrupt`] if the log is damaged: no backup is made of that; [`Error::Closed`]. Nothing is left behind.
+    /// [`Error::Io`] with [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) if `to` exists, with
+    /// [`StorageFull`](std::io::ErrorKind::StorageFull) if the file system has no room for it, which is asked for first, and
+    /// others; [`Error::Corrupt`] if the log is damaged: no backup is made of that; [`Error::Closed`]. Nothing is left behind.
     ///
     /// ```
     /// # let dir = std::env::temp_dir().join(format!("caskfile-backup-{}", std::process::id()));

@@ -48,7 +48,7 @@ use crate::index::PIECES;
 use crate::log::LogFile;
 use crate::log::create::{self, Unfinished};
 use crate::log::recover::{PRIVATE, directory};
-use crate::log::scan::{Reason, Scanner, Step, Unit};
+use crate::log::scan::{Reason, Run, Scanner, Step};
 use crate::{Error, Result};
 
 /// What [`Cask::compact`](crate::Cask::compact) has done.
@@ -198,9 +198,9 @@ impl<'e> Turn<'e> {
         if stat != compactor.stat {
             self.give_owner_and_mode(&compactor.next, &stat)?;
         }
-        // For the record that says that the log has moved, and a statement that may have to come before it. The new
-        // file's next index is above both.
-        let index = self.reserve(2)?;
+        // For the record that says that the log has moved, a statement that may have to come before it, and above both the
+        // new file's `base_index` and its mark.
+        let index = self.reserve(4)?;
         compactor.carry_over(|_| Ok(()))?;
         compactor.close(index + 1)?;
         let (before, after) = (self.view()?.tail.end, compactor.view.tail.end);
@@ -322,7 +322,7 @@ impl<'e> Compactor<'e> {
         let (reader, end, log) = (old.reader.clone(), old.tail.end, Arc::clone(&self.log));
         drop(old);
         let mut scanner = Scanner::resume(&log, self.upto, self.previous_index)?;
-        let mut unit = Unit::default();
+        let mut unit = Run::default();
         while self.upto < end {
             let Step::Unit = scanner.step(&mut unit)? else {
                 // It was there when it was taken in.

@@ -27,7 +27,7 @@ pub struct Report {
     /// The file was made as a copy of a store (by a backup, salvage or compaction), and the mark that closes the copy is
     /// missing: the file has lost its end, and is the store of an earlier moment.
     pub cut_off: bool,
-    /// What could not be read, in the order of the file.
+    /// What does not verify, in the order of the file.
     pub losses: Vec<Loss>,
     /// What the disk could not read. It was taken for zeros: if it held records, they are lost, and `losses` names where
     /// they stood if any follow.
@@ -84,7 +84,8 @@ impl Report {
         self.unreadable.is_empty() && self.losses.iter().all(|loss| loss.torn)
     }
 
-    /// How many bytes are lost, those of a torn tail included.
+    /// How many bytes are lost, those of a torn tail included. What is [`unreadable`](Report::unreadable) counts where a loss
+    /// covers it.
     pub fn lost_bytes(&self) -> u64 {
         self.losses.iter().map(|loss| loss.end - loss.start).sum()
     }

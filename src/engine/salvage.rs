@@ -20,7 +20,8 @@ use crate::{Error, Result};
 /// that verify are kept. The [`Report`] names every lost range of the file, the keys in it that can still be read and
 /// what became of them, and the batches.
 ///
-/// What the disk fails to read (`EIO`) is lost like what is damaged, and named in the report too: the rest is kept.
+/// What the disk fails to read (`EIO`) is lost like what is damaged, and named in the report too: the rest is kept. If
+/// [`Report::unreadable`] names anything, another run, on a copy of the disk perhaps, may get more.
 ///
 /// The file header may be lost as well: the records tell which file they belong to, if two of them are whole. Whole
 /// records behind a torn tail, which opening would cut off, are copied too.
@@ -35,7 +36,8 @@ use crate::{Error, Result};
 ///
 /// # Errors
 ///
-/// [`Error::Io`] with [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) if `to` exists, which is never replaced;
+/// [`Error::Io`] with [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) if `to` exists, which is never replaced, or with
+/// [`StorageFull`](std::io::ErrorKind::StorageFull) if the file system has no room for it, which is asked for first;
 /// [`Error::NotCaskfile`] or [`Error::Corrupt`] at offset 0 if neither the file header nor the records tell which file
 /// this is; [`Error::UnsupportedVersion`] and [`Error::UnsupportedRecord`] for a file of a later version, and I/O
 /// errors.
@@ -70,7 +72,7 @@ pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Report> {
 /// over, and nothing is left behind.
 ///
 /// It is told for the first time when the source was read and nothing is made yet; and from the beginning once more if
-/// somebody has recovered the source meanwhile.
+/// somebody has recovered the source meanwhile, or the disk has failed to read what it had read before.
 ///
 /// # Errors
 ///
@@ -113,11 +115,11 @@ fn salvage_watched(disk: &dyn Disk, from: &Path, to: &Path, watch: &mut Watch<'_
     let to = disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
     let source = Source::open(disk, from)?;
     loop {
-        let mut survey = Survey::of(&source, Scope::File)?;
         let unreadable = source.unreadable();
+        let mut survey = Survey::of(&source, Scope::File)?;
         match write_to(disk, &survey, &to, watch) {
-            // Somebody has recovered the source since, and cut something off that was copied here; or the disk fails to
-            // read what it has read before.
+            // Somebody has recovered the source since, and cut something off that was copied here; or the disk has failed
+            // to read what it had read before.
             Err(Error::Corrupt { .. }) if !survey.is_still_there()? || source.unreadable() != unreadable => {}
             Err(error) => return Err(error),
             Ok(()) => {

@@ -16,7 +16,7 @@ use crate::format::{
 };
 use crate::index::Index;
 use crate::log::read::Reader;
-use crate::log::scan::{Reason, Scanner, Step, Stop, Unit};
+use crate::log::scan::{Reason, Run, Scanner, Step, Stop};
 use crate::log::search::{Beyond, next_header, search};
 use crate::log::tail::Landmark;
 use crate::log::{LogFile, lost_header};
@@ -146,10 +146,13 @@ impl Survey {
     /// The same, but a true header of a later version only ends the survey: it is told beside what lies before it.
     pub(super) fn up_to_refusal(source: &Source, scope: Scope) -> Result<(Survey, Option<Error>)> {
         loop {
+            let unreadable = source.unreadable();
             let mut survey = Survey::begin(source, scope)?;
             let walked = survey.walk().and_then(|()| survey.look_up_lost_keys());
-            // Only another process's recovery cuts a log, and never what it found whole: this ends.
-            if survey.is_still_there()? {
+            // Only another process's recovery cuts a log, and never what it found whole; and what the disk failed to read
+            // once is not read again: this ends.
+            let failed_meanwhile = matches!(walked, Err(Error::Corrupt { .. })) && source.unreadable() != unreadable;
+            if survey.is_still_there()? && !failed_meanwhile {
                 return match walked {
                     Ok(()) => Ok((survey, None)),
                     Err(error @ Error::UnsupportedRecord { .. }) => Ok((survey, Some(error))),
@@ -204,7 +207,7 @@ impl Survey {
         let mut scanner = Scanner::from_start(&log)?;
         // What is appended from now on is none of this survey's business: a writer could be the faster one.
         let goal = self.report.file_len;
-        let mut unit = Unit::default();
+        let mut unit = Run::default();
         while self.reader.end < goal {
             match scanner.step(&mut unit)? {
                 Step::Unit => self.take(&unit)?,
@@ -236,7 +239,7 @@ impl Survey {
         Ok(stop)
     }
 
-    fn take(&mut self, unit: &Unit) -> Result<()> {
+    fn take(&mut self, unit: &Run) -> Result<()> {
         for entry in &unit.entries {
             let (offset, len) = (entry.offset, entry.header.padded_len());
             self.reader.end = offset + len;
@@ -260,7 +263,7 @@ impl Survey {
     }
 
     /// Decides what it means that the walk stopped, and returns from where it goes on, if it does.
-    fn go_beyond<'l>(&mut self, log: &'l LogFile, stop: &Stop, unit: &mut Unit) -> Result<Option<Scanner<'l>>> {
+    fn go_beyond<'l>(&mut self, log: &'l LogFile, stop: &Stop, unit: &mut Run) -> Result<Option<Scanner<'l>>> {
         let beyond = self.beyond(log, stop)?;
         let damage = match stop.reason {
             Reason::Damaged(damage) => damage,

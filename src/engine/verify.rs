@@ -24,8 +24,7 @@ use crate::{Error, Result};
 /// # Errors
 ///
 /// [`Error::Damaged`] with the [`Report`] if something is lost that had been on stable storage, or cannot be read from
-/// the disk. A torn tail is not an
-/// error: the next writer cuts it off. Else as [`salvage`](crate::salvage).
+/// the disk. A torn tail is not an error: the next writer cuts it off. Else as [`salvage`](crate::salvage).
 ///
 /// ```
 /// # let path = std::env::temp_dir().join(format!("caskfile-verify-{}", std::process::id()));

@@ -16,7 +16,7 @@ use crate::format::{END_MARK_LEN, Kind};
 use crate::index::{Index, SortedIndex};
 use crate::log::read::Reader;
 use crate::log::recover::{Decision, decide, has_end_mark};
-use crate::log::scan::{Entry, Reason, Scanner, Stop, Unit};
+use crate::log::scan::{Entry, RUN_LEN, Reason, Run, Scanner, Stop};
 use crate::log::tail::Tail;
 use crate::log::{LogFile, create};
 use crate::sync::{MutexGuard, RwLockReadGuard};
@@ -53,9 +53,6 @@ enum Peek {
 /// A map is made larger than its file, so that it need not be replaced with every append.
 const SMALLEST_MAP: u64 = 1 << 20;
 
-/// The places of so many keys in the index are looked at before the first of them is changed.
-const AT_ONCE: usize = 64;
-
 impl View {
     /// Reads a whole log. `stop` says how the walk ended; it is not judged here.
     pub(crate) fn build(log: Arc<LogFile>, mode: ReadMode, epoch: u64) -> Result<(View, Stop)> {
@@ -75,7 +72,7 @@ impl View {
         if mode == ReadMode::Map {
             view.map(file_len);
         }
-        let stop = Scanner::from_start(&log)?.walk(|unit| view.apply(unit))?;
+        let stop = Scanner::from_start(&log)?.walk(|run| view.apply(run))?;
         view.stopped(&stop);
         Ok((view, stop))
     }
@@ -111,7 +108,7 @@ impl View {
     pub(crate) fn go_on(&mut self) -> Result<Stop> {
         let log = Arc::clone(&self.reader.log);
         let mut scanner = Scanner::resume(&log, self.tail.end, self.tail.previous_index)?;
-        let stop = scanner.walk(|unit| self.apply(unit))?;
+        let stop = scanner.walk(|run| self.apply(run))?;
         self.stopped(&stop);
         Ok(stop)
     }
@@ -122,21 +119,22 @@ impl View {
     }
 
     /// Takes in validated units that start at the log's end: all of them become visible at once.
-    pub(crate) fn apply(&mut self, unit: &Unit) -> Result<()> {
-        let Some(last) = unit.entries.last() else { return Ok(()) };
+    pub(crate) fn apply(&mut self, run: &Run) -> Result<()> {
+        let Some(last) = run.entries.last() else { return Ok(()) };
         self.reader.end = last.offset + last.header.padded_len();
         if self.reader.map.as_ref().is_some_and(|map| self.reader.end + END_MARK_LEN > map.len()) {
             self.map(self.reader.end + END_MARK_LEN);
         }
         // Until all of it is in: an error, or a panic, leaves the index without a record that the tail has passed.
         self.broken = true;
-        for entries in unit.entries.chunks(AT_ONCE) {
+        for entries in run.entries.chunks(RUN_LEN) {
+            // The places of all their keys in the index are looked at before the first of them is changed.
             if entries.len() > 1 {
-                entries.iter().for_each(|entry| self.index.touch(unit.key(entry)));
+                entries.iter().for_each(|entry| self.index.touch(run.key(entry)));
             }
             for entry in entries {
                 self.tail.observe(entry.offset, &entry.header, entry.proof);
-                self.index_entry(entry, unit.key(entry))?;
+                self.index_entry(entry, run.key(entry))?;
             }
         }
         self.broken = false;
@@ -333,12 +331,12 @@ impl Engine {
             Peek::More => drop(view),
         }
         let mut scanner = Scanner::resume(&log, tail.end, tail.previous_index)?;
-        let take = |view: &mut View, unit: &Unit| {
-            // Until it is known what stands behind this unit: other threads peek meanwhile, and the file may end here.
+        let take = |view: &mut View, run: &Run| {
+            // Until it is known what stands behind this run: other threads peek meanwhile, and the file may end here.
             view.mark_missing = true;
-            view.apply(unit)
+            view.apply(run)
         };
-        let stop = scanner.walk(|unit| self.change(ingest, |view| take(view, unit)))?;
+        let stop = scanner.walk(|run| self.change(ingest, |view| take(view, run)))?;
         self.change(ingest, |view| {
             view.stopped(&stop);
             Ok(())

@@ -204,15 +204,15 @@ impl Turn<'_> {
         engine.syncs.check_poison()?;
         let ingest = engine.ingest();
         let start = writer.group.start();
-        let first = writer.group.unit.entries.first().map_or(end, |entry| entry.offset);
-        writer.highest_used = writer.group.unit.entries.last().map_or(0, |entry| entry.header.index);
+        let first = writer.group.run.entries.first().map_or(end, |entry| entry.offset);
+        writer.highest_used = writer.group.run.entries.last().map_or(0, |entry| entry.header.index);
         writer.last_end = end;
-        let (bytes, records) = writer.group.finish_units();
+        let (bytes, records) = writer.group.finish_run();
         let synced_from = (engine.config.get_durability() == Durability::Sync).then_some(first);
         let written = append::append(&self.log, &mut writer.covered, start, bytes, records.ends(), synced_from);
         engine.counters.groups.fetch_add(1, Ordering::Relaxed);
         let Err(error) = written else {
-            let shown = engine.change(&ingest, |view| view.apply(&writer.group.unit));
+            let shown = engine.change(&ingest, |view| view.apply(&writer.group.run));
             // It is in the file. If the index could not take it in, because a key of another record could not be
             // read, the log is read anew.
             return shown.or_else(|_| self.look_again(&ingest, end).map(drop));
@@ -300,8 +300,9 @@ impl Turn<'_> {
         let synced = self.engine.syncs.synced(view.epoch) >= view.tail.end;
         let proven = view.tail.is_proven();
         drop(view);
-        if synced && !proven {
-            let index = self.next_index()?;
+        let index = self.next_index()?;
+        // Without a mark, which no index may be left for, the next one to open the log just reads it as after a crash.
+        if synced && !proven && index <= MAX_INDEX {
             // Nobody sees a mark's index, so its block need not be on stable storage first.
             let flags = self.begin_group()?;
             self.writer.group.push(flags, Kind::Ancillary(Ancillary::Mark), index, b"", b"");

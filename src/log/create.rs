@@ -103,10 +103,11 @@ impl<'d> Unfinished<'d> {
     ///
     /// [`Error::Io`] with [`io::ErrorKind::StorageFull`].
     pub(crate) fn expect_room(&self, bytes: u64) -> Result<()> {
-        match self.disk.room(directory(&self.path)) {
+        let directory = directory(&self.path);
+        match self.disk.room(directory) {
             Ok(Some(room)) if room < bytes => {
                 let reason = format!("{bytes} bytes are needed, and there is room for {room}");
-                Err(self.io("write", io::Error::new(io::ErrorKind::StorageFull, reason)))
+                Err(Error::io("make a copy", directory, io::Error::new(io::ErrorKind::StorageFull, reason)))
             }
             _ => Ok(()),
         }

@@ -1,6 +1,6 @@
 //! A group: the records that one write appends.
 
-use super::scan::Unit;
+use super::scan::Run;
 use crate::format::{Ancillary, END_MARK_LEN, FileSeed, Flags, Kind, RECORD_HEADER_LEN, RecordHeader, padded};
 
 /// A buffer larger than this is given back after use.
@@ -13,19 +13,19 @@ pub(crate) struct Group {
     start: u64,
     bytes: Vec<u8>,
     /// The group's records, in the form in which the index takes them in once they are written.
-    pub(crate) unit: Unit,
+    pub(crate) run: Run,
 }
 
 impl Group {
     pub(crate) fn new(seed: FileSeed, start: u64) -> Group {
-        Group { seed, start, bytes: Vec::new(), unit: Unit::default() }
+        Group { seed, start, bytes: Vec::new(), run: Run::default() }
     }
 
     /// Empties the group, to be filled again for this file and place.
     pub(crate) fn reset(&mut self, seed: FileSeed, start: u64) {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_CAPACITY);
-        self.unit.clear();
+        self.run.clear();
         (self.seed, self.start) = (seed, start);
     }
 
@@ -45,13 +45,13 @@ impl Group {
         self.bytes.extend_from_slice(value);
         self.pad();
         let proof = flags.synced.then_some(offset);
-        self.unit.push(offset, header, proof, key);
+        self.run.push(offset, header, proof, key);
     }
 
     /// Adds the statement that everything before `synced` is on stable storage.
     pub(crate) fn push_synced_to(&mut self, index: u64, synced: u64) {
         self.push(Flags::NONE, Kind::Ancillary(Ancillary::SyncedTo), index, b"", &synced.to_le_bytes());
-        if let Some(entry) = self.unit.entries.last_mut() {
+        if let Some(entry) = self.run.entries.last_mut() {
             entry.proof = Some(synced);
         }
     }
@@ -97,14 +97,14 @@ impl Group {
 
     /// The bytes to be written, the end mark included.
     pub(crate) fn finish(&mut self) -> &[u8] {
-        self.finish_units().0
+        self.finish_run().0
     }
 
     /// The same, and the records that they hold.
-    pub(crate) fn finish_units(&mut self) -> (&[u8], &Unit) {
+    pub(crate) fn finish_run(&mut self) -> (&[u8], &Run) {
         let len = self.bytes.len() + END_MARK_LEN as usize;
         self.bytes.resize(len, 0);
-        (&self.bytes, &self.unit)
+        (&self.bytes, &self.run)
     }
 }
 

@@ -28,20 +28,20 @@ pub(crate) struct Entry {
     key: Range<usize>,
 }
 
-/// A walk hands out so many records at once, or somewhat more, or less if they have long keys: who takes them in can wait
-/// for many cache misses at a time.
-const RUN: usize = 64;
+/// A walk hands out a run as soon as it has so many records, or keys of so many bytes: who takes it in can wait for the
+/// cache misses of all of them at a time.
+pub(crate) const RUN_LEN: usize = 64;
 const RUN_KEYS: usize = 64 << 10;
 
-/// A record that stands alone, or all the records of a batch: what counts together or not at all. Or several of these, one
-/// behind the other.
+/// Records one behind the other, in whole units: a unit is a record that stands alone, or all the records of a batch, what
+/// counts together or not at all.
 #[derive(Debug, Default)]
-pub(crate) struct Unit {
+pub(crate) struct Run {
     pub(crate) entries: Vec<Entry>,
     keys: Vec<u8>,
 }
 
-impl Unit {
+impl Run {
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.keys.clear();
@@ -55,8 +55,8 @@ impl Unit {
         }
     }
 
-    fn is_a_run(&self) -> bool {
-        self.entries.len() >= RUN || self.keys.len() >= RUN_KEYS
+    fn is_long(&self) -> bool {
+        self.entries.len() >= RUN_LEN || self.keys.len() >= RUN_KEYS
     }
 
     pub(crate) fn push(&mut self, offset: u64, header: RecordHeader, proof: Option<u64>, key: &[u8]) {
@@ -134,8 +134,8 @@ impl<'a> Scanner<'a> {
     ///
     /// I/O errors, [`Error::UnsupportedRecord`] for a true header of a later version, and what `take` returns. What lies
     /// before has been handed over.
-    pub(crate) fn walk(&mut self, mut take: impl FnMut(&Unit) -> Result<()>) -> Result<Stop> {
-        let mut run = Unit::default();
+    pub(crate) fn walk(&mut self, mut take: impl FnMut(&Run) -> Result<()>) -> Result<Stop> {
+        let mut run = Run::default();
         loop {
             let whole = run.entries.len();
             let stepped = self.step_on(&mut run);
@@ -143,7 +143,7 @@ impl<'a> Scanner<'a> {
             if !goes_on {
                 run.truncate(whole);
             }
-            if !run.entries.is_empty() && (!goes_on || run.is_a_run()) {
+            if !run.entries.is_empty() && (!goes_on || run.is_long()) {
                 take(&run)?;
                 run.clear();
             }
@@ -158,13 +158,13 @@ impl<'a> Scanner<'a> {
     /// # Errors
     ///
     /// As [`Scanner::walk`].
-    pub(crate) fn step(&mut self, unit: &mut Unit) -> Result<Step> {
+    pub(crate) fn step(&mut self, unit: &mut Run) -> Result<Step> {
         unit.clear();
         self.step_on(unit)
     }
 
     /// The same, behind what `run` holds.
-    fn step_on(&mut self, run: &mut Unit) -> Result<Step> {
+    fn step_on(&mut self, run: &mut Run) -> Result<Step> {
         let (start, start_index, first) = (self.offset, self.previous_index, run.entries.len());
         loop {
             let Some(reason) = self.read_record(run, first)? else {
@@ -213,7 +213,7 @@ impl<'a> Scanner<'a> {
 
     /// Reads the record at `self.offset` and moves on, or says why there is none. `first` is where the unit's records begin
     /// that it belongs to.
-    fn read_record(&mut self, unit: &mut Unit, first: usize) -> Result<Option<Reason>> {
+    fn read_record(&mut self, unit: &mut Run, first: usize) -> Result<Option<Reason>> {
         let header = match self.judge()? {
             Ok(header) => header,
             Err(reason) => return Ok(Some(reason)),
@@ -362,7 +362,7 @@ mod tests {
 
     /// The offsets of all units' records, and how the walk stopped.
     fn walk(log: &LogFile) -> (Vec<Vec<u64>>, Stop) {
-        let (mut units, mut unit) = (Vec::new(), Unit::default());
+        let (mut units, mut unit) = (Vec::new(), Run::default());
         let mut scanner = Scanner::from_start(log).unwrap();
         loop {
             match scanner.step(&mut unit).unwrap() {
@@ -394,8 +394,8 @@ mod tests {
 
     #[test]
     fn a_walk_hands_over_all_whole_units_before_it_stops_and_nothing_of_the_one_it_stops_in() {
-        for whole in [0, 1, RUN - 1, RUN, RUN + 1, 3 * RUN + 5] {
-            for (torn, unsupported) in [(0, false), (1, false), (RUN + 3, false), (2, true)] {
+        for whole in [0, 1, RUN_LEN - 1, RUN_LEN, RUN_LEN + 1, 3 * RUN_LEN + 5] {
+            for (torn, unsupported) in [(0, false), (1, false), (RUN_LEN + 3, false), (2, true)] {
                 let mut draft = Draft::new();
                 let expected: Vec<u64> = (0..whole).map(|nth| draft.put(PLAIN, &format!("key-{nth}"))).collect();
                 for nth in 0..torn {
@@ -408,7 +408,7 @@ mod tests {
                 let log = draft.finish();
                 let mut handed = Vec::new();
                 let walked = Scanner::from_start(&log).unwrap().walk(|run| {
-                    assert!(run.entries.len() <= RUN);
+                    assert!(run.entries.len() <= RUN_LEN);
                     for entry in &run.entries {
                         assert_eq!(run.key(entry), format!("\0key-{}", handed.len()).as_bytes());
                         handed.push(entry.offset);
@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn the_log_may_end_behind_each_unit_and_nowhere_inside() {
-        let mut unit = Unit::default();
+        let mut unit = Run::default();
         let mut draft = Draft::new();
         let mut ends = Vec::new();
         for (flags, key) in [(MORE, "a"), (MORE, "bb"), (PLAIN, "ccc"), (PLAIN, "dddd"), (MORE, "e"), (PLAIN, "f")] {

@@ -127,6 +127,8 @@ struct World {
     disturbed: bool,
     /// The kernel has failed to write back, and whoever opens the file may be told of it yet.
     troubled: bool,
+    /// Something may be only in the cache, and no sync will ever write it.
+    dropped: bool,
 }
 
 impl World {
@@ -216,6 +218,7 @@ impl Life {
             moments: 0,
             disturbed: false,
             troubled: false,
+            dropped: false,
         })))
     }
 
@@ -320,6 +323,7 @@ impl Life {
             moments: 0,
             disturbed: false,
             troubled: false,
+            dropped: false,
             ..*world
         })));
         drop(world);
@@ -700,6 +704,7 @@ impl Life {
             world.disturbed = false;
             // A failed sync of one process is reported to all that have the file open, once.
             world.handles.iter_mut().flatten().for_each(|handle| handle.troubled |= syncs_may_fail);
+            world.dropped |= syncs_may_fail;
             if let Some(handle) = &mut world.handles[during.handle] {
                 handle.sticky |= calls == Calls::Any;
             }
@@ -749,7 +754,8 @@ impl Life {
         // the log that this one was compacting.
         let told = told?;
         let had_the_lock = matches!(told, Err(Error::LockTimeout { .. })) && self.is_locked(during.handle);
-        if had_the_lock || matches!(told, Err(Error::CompactionOvertaken { .. })) {
+        let overtaken = matches!(told, Err(Error::CompactionOvertaken { .. })) && !other.act.only_reads();
+        if had_the_lock || overtaken {
             self.forget_pending();
             return Ok(());
         }
@@ -773,7 +779,9 @@ impl Life {
     fn power_cut(&self, choices: &mut Choices) -> Outcome {
         let disk = self.disk().reboot(choices);
         let at = self.begin_anew(disk)?;
-        self.world().history.durable_up_to(at);
+        let mut world = self.world();
+        world.history.durable_up_to(at);
+        world.dropped = false;
         Ok(())
     }
 
@@ -784,8 +792,12 @@ impl Life {
         }
         let disk = self.disk().fork();
         disk.drop_caches();
-        // What was written and not synced is in the cache as before.
-        self.begin_anew(disk)?;
+        // What was written and not synced is in the cache as before, unless the disk has failed to take it.
+        let newest = self.world().history.len();
+        let at = self.begin_anew(disk)?;
+        if at < newest && !self.world().dropped {
+            return Err(format!("of {newest} states, the {at}th is left, though nothing was dropped"));
+        }
         Ok(())
     }
 
@@ -793,7 +805,7 @@ impl Life {
         let mut world = self.world();
         world.disk.set_failed_syncs(Choices::keep_nothing());
         world.disk.fail_writeback(STORE);
-        world.troubled = true;
+        (world.troubled, world.dropped) = (true, true);
         world.handles.iter_mut().flatten().for_each(|handle| handle.troubled = true);
         Ok(())
     }

@@ -75,6 +75,27 @@ pub enum Step {
     CachesDropped,
 }
 
+impl Act {
+    /// Whether it leaves the store's file as it is.
+    pub fn only_reads(&self) -> bool {
+        match self {
+            Act::Open(setup) => setup.read_only,
+            Act::Close => false,
+            Act::Call(op) => matches!(
+                op,
+                Op::Get { .. }
+                    | Op::List { .. }
+                    | Op::Range { .. }
+                    | Op::Buckets
+                    | Op::Whole(_)
+                    | Op::Copy(_)
+                    | Op::Stats
+                    | Op::Verify
+            ),
+        }
+    }
+}
+
 impl Arbitrary for Act {
     fn arbitrary(g: &mut Gen) -> Act {
         match below(g, 12) {

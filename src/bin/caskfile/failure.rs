@@ -108,8 +108,16 @@ impl From<Error> for Failure {
         let message = match &error {
             // What it is in detail, the verb has shown.
             Error::Damaged { path, report } => {
-                let ranges = plural(report.losses.len() as u64, "range");
-                format!("{}: damaged in {ranges}: {}", path.display(), readable_bytes(report.lost_bytes()))
+                let mut said = Vec::new();
+                if !report.losses.is_empty() {
+                    let ranges = plural(report.losses.len() as u64, "range");
+                    said.push(format!("damaged in {ranges}: {}", readable_bytes(report.lost_bytes())));
+                }
+                let unreadable = report.unreadable.iter().map(|range| range.end - range.start).sum();
+                if unreadable > 0 {
+                    said.push(format!("{} cannot be read from the disk", readable_bytes(unreadable)));
+                }
+                format!("{}: {}", path.display(), said.join("; "))
             }
             error => error.to_string(),
         };
@@ -198,5 +206,23 @@ pub fn shell_word(word: &OsStr) -> String {
         text.into_owned()
     } else {
         format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use caskfile::Report;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_the_disk_cannot_read_is_not_called_damaged_in_no_range() {
+        let mut report = Report::default();
+        report.unreadable = vec![0..4096, 8192..12288];
+        let failure = Failure::from(Error::Damaged { path: "store".into(), report: Arc::new(report) });
+        let Failure::Told { message, .. } = failure else { panic!() };
+        assert_eq!(message, "store: 8 KiB cannot be read from the disk");
     }
 }
