@@ -1,6 +1,7 @@
 //! Handles that write in turn: what each of them leaves to the others, and what it knows of what they left.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use caskfile::disk::{Access, Disk};
@@ -82,4 +83,18 @@ fn what_a_killed_writer_has_left_is_cut_off_by_a_handle_that_has_long_been_open(
     assert!(stats.torn_bytes > torn);
     assert!(disk.contents(STORE).unwrap()[stats.log_end as usize..].iter().all(|&byte| byte == 0));
     assert_eq!(ours.get("theirs").unwrap().value, b"1");
+}
+
+/// It would be a claim: what others have written is known to be on stable storage only after it was written again.
+#[test]
+fn a_handle_that_has_written_nothing_syncs_nothing_of_what_others_wrote() {
+    let disk = SimDisk::new();
+    let theirs = open(&disk.process(), &Config::new().durability(Durability::Os));
+    theirs.put("key", "value").unwrap();
+    let ours = open(&disk.process(), &Config::new().durability(Durability::Interval(Duration::from_secs(3600))));
+    let syncs = disk.calls_of(Verb::SyncData);
+    ours.delete("absent").unwrap();
+    // What an interval has left to be synced is synced now.
+    ours.close().unwrap();
+    assert_eq!(disk.calls_of(Verb::SyncData), syncs);
 }
