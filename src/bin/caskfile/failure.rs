@@ -223,6 +223,6 @@ mod tests {
         report.unreadable = vec![0..4096, 8192..12288];
         let failure = Failure::from(Error::Damaged { path: "store".into(), report: Arc::new(report) });
         let Failure::Told { message, .. } = failure else { panic!() };
-        assert_eq!(message, "store: 8 KiB cannot be read from the disk");
+        assert_eq!(message, "store: 8.00 KiB (8,192 bytes) cannot be read from the disk");
     }
 }
