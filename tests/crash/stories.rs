@@ -7,7 +7,7 @@ use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use caskfile::{Cask, Config, Durability, Error};
 
 use crate::life::{STORE, Weather};
-use crate::ops::{Copying, Kept, Op, Place};
+use crate::ops::{Copying, Filler, Kept, Op, Place, Value};
 use crate::plan::{Calls, Failure, Step, batch, call, close, open, put};
 use crate::storm::check;
 
@@ -288,11 +288,14 @@ fn a_handle_that_was_reopened_after_a_failure_acknowledges_what_survives_the_los
 /// it was before, and it is so by a change that came later.
 #[test]
 fn a_state_that_comes_back_is_not_the_old_one() {
-    let place = Place { bucket: 0, key: 3 };
-    let during = put(0, 24);
+    let place = Place { bucket: 0, key: 2 };
+    let during = call(0, Op::Put(place, Value { len: 24, filler: Filler::Noise }));
     let steps = [
         Step::Calm(open(0, Kept::Sync)),
         Step::Calm(open(1, Kept::Sync)),
+        // The first sync of a handle is not that of its write.
+        Step::Calm(put(1, 24)),
+        Step::Calm(put(0, 24)),
         Step::Fail { at: 1, calls: Calls::Syncs, failure: Failure::InputOutput, forever: false, during },
         Step::Calm(call(1, Op::Delete(place))),
     ];
