@@ -34,6 +34,12 @@ impl AroundBadBlocks {
         self.bad.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The first range that could not be read and ends behind `offset`.
+    fn next_bad(&self, offset: u64) -> Option<Range<u64>> {
+        let bad = self.bad();
+        bad.get(bad.partition_point(|range| range.end <= offset)).cloned()
+    }
+
     /// Reads from the block in which `offset` lies, after the disk has failed somewhere behind that.
     fn read_block(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let start = offset / BLOCK * BLOCK;
@@ -68,9 +74,8 @@ fn is_bad_block(error: &io::Error) -> bool {
 
 impl DiskFile for AroundBadBlocks {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let next = self.bad().iter().find(|range| range.end > offset).cloned();
         let upto = |end: u64| buffer.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
-        let readable = match next {
+        let readable = match self.next_bad(offset) {
             Some(bad) if bad.start <= offset => {
                 let len = upto(bad.end);
                 buffer[..len].fill(0);
