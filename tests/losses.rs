@@ -220,19 +220,22 @@ fn acknowledging_before_the_directory_sync() {
 /// covers.
 #[test]
 fn a_retry_after_a_failed_sync() {
-    for background in [false, true] {
+    for (durability, background) in [(Durability::Sync, false), (Durability::Sync, true), (Durability::Os, false)] {
         let disk = SimDisk::new();
-        let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &Config::new()).unwrap();
+        let config = Config::new().durability(durability);
+        let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &config).unwrap();
         cask.put("a", "1").unwrap();
+        cask.sync().unwrap();
         if background {
             // While the write is on its way to its sync, the kernel has tried by itself.
             disk.before(When::next().of(Verb::SyncData), Repeat::Once, |disk| disk.fail_writeback(STORE));
         } else {
             disk.fail(When::next().of(Verb::SyncData), Fault::Os(libc::EIO), Repeat::Once);
         }
-        assert!(matches!(cask.put("b", "2"), Err(Error::Poisoned { .. })));
+        let told = cask.put("b", "2").and_then(|_| cask.sync());
+        assert!(matches!(told, Err(Error::Poisoned { .. })), "{told:?}");
         assert_eq!(cask.get("b").unwrap().value, b"2", "it is in the cache, and may be read");
-        for told in [cask.put("b", "2"), cask.sync(), cask.compact().map(drop)] {
+        for told in [cask.put("b", "2").map(drop), cask.sync(), cask.compact().map(drop)] {
             assert!(matches!(told, Err(Error::Poisoned { .. })), "no retry proves anything: {told:?}");
         }
         let other = open(&disk);
