@@ -49,6 +49,9 @@ enum Command {
         /// Results of the same machine and commit with more keys, for a table of how cost grows
         #[arg(long)]
         larger: Option<PathBuf>,
+        /// What `./weight` has printed
+        #[arg(long)]
+        weight: Option<PathBuf>,
         /// The plots go to a directory beside it
         #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/BENCHMARKS.md"))]
         page: PathBuf,
@@ -83,6 +86,9 @@ struct RunArguments {
     directory: Option<PathBuf>,
     #[arg(long, default_value = "results.jsonl")]
     results: PathBuf,
+    /// What a reader of the figures should know besides
+    #[arg(long)]
+    note: Option<String>,
 }
 
 #[derive(Args)]
@@ -131,7 +137,9 @@ fn main() -> ExitCode {
             .and_then(|()| Results::read(&arguments.results))
             .and_then(|results| table::print(&results, false)),
         Command::Table { results, all } => Results::read(&results).and_then(|results| table::print(&results, all)),
-        Command::Report { results, larger, page } => report(&results, larger.as_deref(), &page),
+        Command::Report { results, larger, weight, page } => {
+            report(&results, larger.as_deref(), weight.as_deref(), &page)
+        }
         Command::Names => {
             names();
             Ok(())
@@ -147,9 +155,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn report(results: &Path, larger: Option<&Path>, page: &Path) -> Result<()> {
+fn report(results: &Path, larger: Option<&Path>, weight: Option<&Path>, page: &Path) -> Result<()> {
     let larger = larger.map(Results::read).transpose()?;
-    report::write(&Results::read(results)?, larger.as_ref(), page)
+    let weight = weight.map(std::fs::read_to_string).transpose()?;
+    report::write(&Results::read(results)?, larger.as_ref(), weight.as_deref(), page)
 }
 
 fn child(arguments: &ChildArguments) -> Result<()> {

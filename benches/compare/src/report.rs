@@ -15,7 +15,7 @@ const PLOTS: &str = "benchmarks";
 /// A line for a row: its name, a colon, the reason.
 const REASONS: &str = include_str!("../reasons.txt");
 
-pub fn write(results: &Results, larger: Option<&Results>, page: &Path) -> Result<()> {
+pub fn write(results: &Results, larger: Option<&Results>, weight: Option<&str>, page: &Path) -> Result<()> {
     let plots = page.with_file_name(PLOTS);
     std::fs::create_dir_all(&plots)?;
     let mut text = String::new();
@@ -27,6 +27,12 @@ pub fn write(results: &Results, larger: Option<&Results>, page: &Path) -> Result
     }
     if let Some(larger) = larger {
         growth(&mut text, results, larger)?;
+    }
+    if let Some(weight) = weight {
+        writeln!(
+            text,
+            "## Weight\n\nA program that puts a pair and gets it, as `./weight` builds it:\n\n```text\n{weight}```\n"
+        )?;
     }
     for (family, engine, reason) in results.failures() {
         writeln!(text, "{engine} failed in `{family}`: {reason}\n")?;
@@ -64,6 +70,9 @@ fn introduction(text: &mut String, results: &Results) -> Result<()> {
         run.date,
         run.command,
     )?;
+    if let Some(note) = &run.note {
+        writeln!(text, "{note}\n")?;
+    }
     Ok(())
 }
 

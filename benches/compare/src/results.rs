@@ -23,6 +23,9 @@ pub struct Run {
     pub command: String,
     pub keys: usize,
     pub rounds: usize,
+    /// What a reader of the figures should know besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     pub machine: BTreeMap<String, String>,
     /// Of the engines, and of the compiler.
     pub versions: BTreeMap<String, String>,

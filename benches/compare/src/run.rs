@@ -145,6 +145,7 @@ fn about(arguments: &RunArguments, kinds: &[&Kind], directory: &Path) -> Result<
         command: arguments.to_string(),
         keys: arguments.keys,
         rounds: arguments.rounds,
+        note: arguments.note.clone(),
         machine,
         versions,
         modes: kinds.iter().map(|kind| (kind.name.into(), (kind.unsynced.into(), kind.durable.into()))).collect(),

@@ -21,7 +21,9 @@ const GET: &str = "SELECT value FROM pairs WHERE key = ?1";
 const PUT: &str = "INSERT OR REPLACE INTO pairs VALUES (?1, ?2)";
 const SWAP: &str = "UPDATE pairs SET value = ?3 WHERE key = ?1 AND value = ?2";
 const DELETE: &str = "DELETE FROM pairs WHERE key = ?1";
-const LIST: &str = "SELECT key, value FROM pairs WHERE key >= ?1 AND (?2 IS NULL OR key < ?2) ORDER BY key";
+// Two, since it searches for an end only where there is nothing else that the end could be.
+const LIST: &str = "SELECT key, value FROM pairs WHERE key >= ?1 AND key < ?2 ORDER BY key";
+const LIST_TO_THE_END: &str = "SELECT key, value FROM pairs WHERE key >= ?1 ORDER BY key";
 
 struct Sqlite {
     path: PathBuf,
@@ -117,8 +119,11 @@ impl Engine for Sqlite {
             _ => None,
         };
         self.read(|connection| {
-            let mut statement = connection.prepare_cached(LIST)?;
-            let mut rows = statement.query(params![prefix, end])?;
+            let mut statement = connection.prepare_cached(if end.is_some() { LIST } else { LIST_TO_THE_END })?;
+            let mut rows = match end {
+                Some(end) => statement.query(params![prefix, end])?,
+                None => statement.query(params![prefix])?,
+            };
             while let Some(row) = rows.next()? {
                 seen(row.get_ref(0)?.as_blob()?, row.get_ref(1)?.as_blob()?);
             }

@@ -14,10 +14,7 @@ pub fn run(setting: &Setting) -> Result<()> {
     load(&*engine, &mut keys, setting.keys, 1, setting.seed)?;
     let engine = &*engine;
 
-    let started = Instant::now();
-    let first = list(engine, &mut keys, 0, FEW);
-    let took = started.elapsed();
-    setting.row("list-first", first.map(|()| took.as_nanos() as f64 / setting.keys as f64));
+    setting.row("list-first", first(setting, engine, &mut keys));
     let anonymous = process::memory()?.anonymous.saturating_sub(memory.anonymous);
     setting.row("list-memory", Ok(anonymous as f64 / setting.keys as f64));
 
@@ -25,6 +22,13 @@ pub fn run(setting: &Setting) -> Result<()> {
     setting.row("list-100", several(setting, engine, &mut keys, NARROW, 1));
     setting.row("list-after-put", after_puts(setting, engine, &mut keys));
     Ok(())
+}
+
+/// Nanoseconds for a list of few, per key in the store.
+pub fn first(setting: &Setting, engine: &dyn Engine, keys: &mut Keys) -> Result<f64> {
+    let started = Instant::now();
+    list(engine, keys, 0, FEW)?;
+    Ok(started.elapsed().as_nanos() as f64 / setting.keys as f64)
 }
 
 /// Lists all groups of that size, in no order, and returns pairs a second.

@@ -13,6 +13,7 @@ mod ycsb;
 
 pub use open::prepare;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -106,7 +107,6 @@ impl Setting {
 
     /// Bytes that the directory's files occupy on the disk, holes left out.
     fn bytes_on_disk(&self) -> Result<u64> {
-        use std::os::unix::fs::MetadataExt;
         let mut total = 0;
         let mut directories = vec![self.directory.clone()];
         while let Some(directory) = directories.pop() {
@@ -120,13 +120,34 @@ impl Setting {
         }
         Ok(total)
     }
+
+    /// The same of the store alone: caskfile's without the file that a compaction is writing beside it.
+    fn bytes_of_store(&self) -> Result<u64> {
+        match self.kind.role {
+            Role::Ours => Ok(std::fs::metadata(self.directory.join("store"))?.blocks() * 512),
+            Role::Peer | Role::Floor => self.bytes_on_disk(),
+        }
+    }
 }
 
 /// Writes all keys with one version, in batches and in no order, and returns how long the engine took for it.
 fn load(engine: &dyn Engine, keys: &mut Keys, count: usize, version: u64, seed: u64) -> Result<Duration> {
+    load_watched(engine, keys, count, version, seed, &mut |_| Ok(()))
+}
+
+/// The same, and says before each batch how many there were.
+fn load_watched(
+    engine: &dyn Engine,
+    keys: &mut Keys,
+    count: usize,
+    version: u64,
+    seed: u64,
+    watch: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Duration> {
     let mut pairs = Pairs::default();
     let mut took = Duration::ZERO;
-    for numbers in shuffled(count, seed).chunks(BATCH) {
+    for (batch, numbers) in shuffled(count, seed).chunks(BATCH).enumerate() {
+        watch(batch)?;
         pairs.clear();
         for &number in numbers {
             let number = number as usize;

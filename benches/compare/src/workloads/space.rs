@@ -1,12 +1,15 @@
-//! Bytes on the disk for each key: loaded, after everything was overwritten three times, and after compaction.
+//! Bytes on the disk for each key: loaded, while and after everything is overwritten three times, and after compaction.
 
 use std::time::Instant;
 
-use super::{Setting, VALUE, load, verify};
+use super::{Setting, VALUE, load, load_watched, verify};
 use crate::data::{Keys, shuffled};
 use crate::engine::{Mode, Result};
 
 const OVERWRITES: u64 = 3;
+
+/// The store's length is looked at once for so many batches.
+const LOOK: usize = 100;
 
 pub fn run(setting: &Setting) -> Result<()> {
     let mut keys = Keys::short();
@@ -17,10 +20,18 @@ pub fn run(setting: &Setting) -> Result<()> {
     setting.row("space-loaded", per_key(setting));
 
     let engine = setting.open(Mode::Unsynced)?;
+    let mut peak = 0;
     for version in 2..=1 + OVERWRITES {
-        load(&*engine, &mut keys, setting.keys, version, setting.seed + version)?;
+        load_watched(&*engine, &mut keys, setting.keys, version, setting.seed + version, &mut |batch| {
+            if batch % LOOK == 0 {
+                peak = peak.max(setting.bytes_of_store()?);
+            }
+            Ok(())
+        })?;
     }
+    peak = peak.max(setting.bytes_of_store()?);
     engine.close()?;
+    setting.row("space-peak", Ok(peak as f64 / setting.keys as f64));
     setting.row("space-overwritten", per_key(setting));
 
     let engine = setting.open(Mode::Unsynced)?;
