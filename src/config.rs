@@ -134,6 +134,12 @@ pub enum ReadMode {
 /// several hard links is left alone. A compaction that fails, for want of space say, is tried again after ten seconds,
 /// then after twice as long, up to an hour; nobody is told, but [`Stats`](crate::Stats) tells how many succeeded.
 ///
+/// Writers that outrun it are held back: the log is to grow by less than a tenth, and half a MiB, until it is done. A call
+/// takes up to 5 ms longer then, and as much again for each 64 KiB that it writes; so it is kept by one or two threads on a
+/// disk that copies 200 MB a second, and not by many threads, or on a slow disk. That concerns who writes through this
+/// handle, its clones and its buckets, and who syncs only with large values; nobody waits while no compaction is running,
+/// and nobody for one that was asked for. Other handles and other processes are not held back.
+///
 /// It is on by default, since a log of which the same keys are written again and again would otherwise grow without
 /// end, and users of [`Store`](crate::Store) have no call that compacts.
 ///
@@ -153,7 +159,8 @@ pub enum CompactionPolicy {
     /// bytes or more, and `min_dead_bytes` or more. See [`Stats`](crate::Stats) for what they are now.
     ///
     /// Cost: reading and writing the live bytes once, and room for them beside the old file. With 100 percent, each byte
-    /// is rewritten at most once for each byte that was written, and the file is twice as large as need be at most.
+    /// is rewritten at most once for each byte that was written, and the log is to have at most 2.2 times the live bytes,
+    /// or about 1.1 times those and `min_dead_bytes` together: see above for whom that binds.
     Automatic {
         /// In hundredths of the live bytes.
         dead_percent: u32,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use caskfile::{Cask, CompactionPolicy, Config, Durability};
+use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability};
 
 mod common;
 #[path = "common/hooked.rs"]
@@ -62,6 +62,52 @@ fn a_store_whose_keys_are_written_again_and_again_stays_small_by_itself() {
         cask.close().unwrap();
         assert_eq!(names(directory.path()), ["store"]);
         check(&Cask::open(directory.join("store")).unwrap());
+    });
+}
+
+/// Each sync of the compaction takes long, so that writers would be far ahead of it; and pauses take long, too, so that it
+/// makes no difference when the machine has no time for its thread.
+#[test]
+fn writers_that_outrun_the_compaction_wait_for_it_and_the_log_stays_small() {
+    const KEYS: usize = 2000;
+    const WRITERS: usize = 2;
+    const BATCH: usize = 20;
+    in_finite_time(|| {
+        let directory = TempDir::new();
+        let disk = HookedDisk::new(|call| {
+            let compacting = thread::current().name() == Some("caskfile-compact");
+            match call {
+                "sync_data" | "sync_all" if compacting => thread::sleep(Duration::from_millis(30)),
+                "pause" => thread::sleep(Duration::from_millis(20)),
+                _ => {}
+            }
+            Ok(())
+        });
+        let cask = Cask::open_on(Arc::new(disk), directory.join("store"), &early()).unwrap();
+        let longest = AtomicU64::new(0);
+        let write = |writer: usize, version: u8| {
+            for first in (writer * BATCH..KEYS).step_by(WRITERS * BATCH) {
+                let mut batch = Batch::new();
+                for n in first..first + BATCH {
+                    batch.put(format!("key-{n:04}"), [version; 3000]);
+                }
+                cask.write(&batch).unwrap();
+                longest.fetch_max(cask.stats().unwrap().log_end, Ordering::Relaxed);
+            }
+        };
+        (0..WRITERS).for_each(|writer| write(writer, 0));
+        let live = cask.stats().unwrap().live_bytes;
+        thread::scope(|scope| {
+            for writer in 0..WRITERS {
+                scope.spawn(move || (1..=6).for_each(|version| write(writer, version)));
+            }
+        });
+        let stats = cask.stats().unwrap();
+        assert!(stats.compactions > 0 && stats.live_bytes == live);
+        let (longest, slack) = (longest.into_inner(), (1 << 20) + (WRITERS * BATCH * 3100) as u64);
+        assert!(longest < live / 10 * 22 + slack, "{longest} bytes for {live} live ones");
+        assert!(cask.list("").unwrap().iter().all(|pair| pair.value == [6; 3000]));
+        cask.verify().unwrap();
     });
 }
 

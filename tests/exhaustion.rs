@@ -245,6 +245,36 @@ fn a_limit_on_the_size_of_files_does_not_end_the_process() {
     assert!(names(directory).iter().all(|name| !name.contains("tmp")));
 }
 
+/// How many bytes of addresses this process has in use.
+fn address_space() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+    // SAFETY: takes a constant and has no precondition.
+    pages * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64
+}
+
+/// There is no room for its stack.
+#[test]
+fn without_a_thread_to_compact_writes_go_on() {
+    let Some(arguments) = arguments() else {
+        let directory = TempDir::new();
+        let name = "without_a_thread_to_compact_writes_go_on";
+        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
+    };
+    let policy = caskfile::CompactionPolicy::Automatic { dead_percent: 1, min_dead_bytes: 1 };
+    let config = Config::new().compaction(policy);
+    let cask = Cask::open_with(Path::new(&arguments[0]).join("store"), &config).unwrap();
+    limit(libc::RLIMIT_AS, address_space() + (1 << 20));
+    let spawned = std::thread::Builder::new().spawn(|| {});
+    assert!(spawned.is_err(), "the limit keeps no thread from being made");
+    for number in 0..10 {
+        cask.put("key", number.to_string()).unwrap();
+    }
+    assert_eq!((cask.get("key").unwrap().value, cask.stats().unwrap().compactions), (b"9".to_vec(), 0));
+    limit(libc::RLIMIT_AS, u64::MAX);
+    cask.close().unwrap();
+}
+
 /// A value that this process has no room for can be written by another one, and may not end this one.
 #[test]
 fn a_value_that_there_is_no_memory_for_is_an_error() {
@@ -258,11 +288,7 @@ fn a_value_that_there_is_no_memory_for_is_an_error() {
     let cask = Cask::open_with(&path, &Config::new().durability(Durability::Os)).unwrap();
     cask.put("large", vec![1; LARGE]).unwrap();
     cask.put("small", "value").unwrap();
-    let statm = fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
-    // SAFETY: takes a constant and has no precondition.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
-    limit(libc::RLIMIT_AS, pages * page + LARGE as u64 / 2);
+    limit(libc::RLIMIT_AS, address_space() + LARGE as u64 / 2);
     for _ in 0..3 {
         let error = refused(cask.get("large"));
         assert_eq!(io_kind(&error), ErrorKind::OutOfMemory);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
+use caskfile::disk::sim::{Repeat, SimDisk, Verb, When};
 use caskfile::{Cask, Config};
 
 fn open(disk: &SimDisk, path: &str) -> Cask {
@@ -58,25 +58,4 @@ fn a_leftover_is_removed_under_its_own_lock() {
     });
     open(&disk, "/store").close().unwrap();
     assert!(disk.contents(leftover).is_none());
-}
-
-/// By something that cleans up, say. Who opens the store must not try for ever.
-#[test]
-fn a_store_that_is_removed_as_soon_as_it_is_made_is_an_error() {
-    use caskfile::disk::Disk;
-    let disk = SimDisk::new();
-    let cleaner = disk.process();
-    disk.before(When::next().of(Verb::Open), Repeat::Forever, move |_| drop(cleaner.remove("/store".as_ref())));
-    let error = Cask::open_on(Arc::new(disk.process()), "/store", &Config::default()).unwrap_err();
-    assert!(error.to_string().contains("kept disappearing"), "{error}");
-}
-
-#[test]
-fn a_store_is_whole_also_if_the_disk_takes_its_header_in_parts() {
-    let disk = SimDisk::new();
-    disk.fail(When::next().of(Verb::WriteAt), Fault::Short(10), Repeat::Once);
-    let store = open(&disk, "/store");
-    store.put("key", "value").unwrap();
-    drop(store);
-    assert_eq!(open(&disk, "/store").get("key").unwrap().value, b"value");
 }

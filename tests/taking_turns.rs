@@ -28,6 +28,47 @@ fn what_a_close_has_cut_off_behind_the_log_is_there_again_with_the_next_write_of
     assert!(disk.contents(STORE).unwrap().len() >= extended);
 }
 
+/// A close syncs what it has cut, which is not for nothing.
+#[test]
+fn a_file_that_ends_where_it_should_is_not_cut_at_a_close() {
+    let disk = SimDisk::new();
+    open(&disk, &Config::new()).close().unwrap();
+    for _ in 0..2 {
+        let calls = disk.calls_of(Verb::SetLen) + disk.calls_of(Verb::SyncAll);
+        open(&disk, &Config::new()).close().unwrap();
+        assert_eq!(disk.calls_of(Verb::SetLen) + disk.calls_of(Verb::SyncAll), calls);
+        // The same behind a log that has records.
+        open(&disk, &Config::new()).put("key", "value").unwrap();
+    }
+}
+
+#[test]
+fn space_ahead_of_the_log_is_there_again_behind_a_torn_write_that_was_cut_off() {
+    let disk = SimDisk::new();
+    let cask = open(&disk, &Config::new());
+    cask.put("key", "1").unwrap();
+    let extended = disk.contents(STORE).unwrap().len();
+    disk.fail(When::next().of(Verb::WriteAt), Fault::Short(10), Repeat::Once);
+    disk.fail(When::nth(2).of(Verb::WriteAt), Fault::Os(libc::ENOSPC), Repeat::Once);
+    cask.put("key", "2").unwrap_err();
+    assert!(disk.contents(STORE).unwrap().len() < extended, "a cut gives it back");
+    cask.put("key", "3").unwrap();
+    assert!(disk.contents(STORE).unwrap().len() >= extended);
+}
+
+#[test]
+fn a_log_that_another_handle_has_left_proven_gets_no_second_mark() {
+    let disk = SimDisk::new();
+    let ours = open(&disk, &Config::new());
+    ours.put("ours", "1").unwrap();
+    let theirs = open(&disk.process(), &Config::new());
+    theirs.put("theirs", "1").unwrap();
+    theirs.close().unwrap();
+    let proven = disk.contents(STORE).unwrap();
+    ours.close().unwrap();
+    assert_eq!(disk.contents(STORE).unwrap(), proven);
+}
+
 /// Without a sync a turn is so short that its next one would be over before anybody else has looked.
 #[test]
 fn a_handle_that_had_to_wait_for_the_lock_leaves_it_to_others_before_its_next_turn() {

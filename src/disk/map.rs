@@ -20,6 +20,12 @@ use memmap2::MmapRaw;
 /// How many bytes are compared at a time.
 const WORD: usize = size_of::<u64>();
 
+/// How many bytes a checksum takes in at a time, if it does not have many before it.
+const STEP: usize = 16;
+
+/// Up to this length copies are made in steps.
+const IN_STEPS: usize = 256;
+
 /// A disk's own idea of a map, for disks that are not the operating system's.
 #[allow(clippy::len_without_is_empty, reason = "nobody asks whether a map is empty")]
 pub trait MappedBytes: Send + Sync {
@@ -66,7 +72,8 @@ impl Map {
         }
     }
 
-    /// Copies the bytes at `offset` into `out`.
+    /// Copies the bytes at `offset` into `out`. If they are to be checked, do it from the first byte on: short copies are
+    /// made so that a checksum need not wait for them.
     ///
     /// # Panics
     ///
@@ -79,7 +86,7 @@ impl Map {
                 // SAFETY: `checked` found the range inside the map, which stays mapped while `self` is borrowed, and
                 // `out` is exclusively ours, so the two do not overlap. The bytes may change under the copy, but only
                 // by the hand of the kernel; they are bytes, of which every value is valid.
-                unsafe { memory.as_ptr().add(start).copy_to_nonoverlapping(out.as_mut_ptr(), out.len()) };
+                unsafe { copy(memory.as_ptr().add(start), out) };
                 // Keeps the compiler from reading the map again in place of `out`, as it may where it sees that
                 // nothing in this program wrote to the map in between.
                 compiler_fence(atomic::Ordering::AcqRel);
@@ -236,6 +243,38 @@ fn out_of_bounds(offset: u64, len: usize, mapped: u64) -> ! {
     panic!("{len} bytes at {offset} of a map of {mapped} bytes")
 }
 
+/// Copies as many bytes as `out` has.
+///
+/// Records are checked right after they were copied, and a checksum takes in [`STEP`] bytes at a time. A processor hands
+/// bytes that were just stored to the load that wants them if one store had all of them; else the load waits until
+/// everything before it is done. So short pieces are stored in the steps in which they will be loaded.
+///
+/// # Safety
+///
+/// As many bytes as `out` has are readable at `from`, and are not among those of `out`.
+#[inline]
+unsafe fn copy(from: *const u8, out: &mut [u8]) {
+    let (to, len) = (out.as_mut_ptr(), out.len());
+    if !(STEP..=IN_STEPS).contains(&len) {
+        // SAFETY: the caller's promise.
+        unsafe { from.copy_to_nonoverlapping(to, len) };
+        return;
+    }
+    let step = |at: usize| {
+        // SAFETY: the caller's promise; no step goes beyond `len`.
+        unsafe { from.add(at).copy_to_nonoverlapping(to.add(at), STEP) };
+        // Keeps the compiler from making one copy of all again.
+        compiler_fence(atomic::Ordering::AcqRel);
+    };
+    // It overlaps the one before, which therefore must be the later one.
+    step(len - STEP);
+    let mut at = 0;
+    while at + STEP <= len {
+        step(at);
+        at += STEP;
+    }
+}
+
 /// Loads eight bytes, in memory order, with one instruction.
 ///
 /// # Safety
@@ -333,6 +372,18 @@ mod tests {
                         assert_eq!(map.compare(3, len, &other[..=place]), mapped.cmp(&other[..=place]));
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn copies_of_every_length_have_every_byte_and_none_behind_it() {
+        let bytes: Vec<u8> = (0..2 * IN_STEPS).map(|at| (at % 251) as u8 + 1).collect();
+        for map in maps_of(&bytes) {
+            for len in 0..=IN_STEPS + STEP {
+                let mut out = vec![0; bytes.len()];
+                map.read(3, &mut out[..len]);
+                assert!(out[..len] == bytes[3..][..len] && out[len..].iter().all(|&byte| byte == 0), "{len} bytes");
             }
         }
     }

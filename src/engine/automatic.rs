@@ -5,6 +5,8 @@
 //! leaves half done when the process ends the next writer removes. Closing the store, and a compaction that is asked
 //! for, stop the thread and wait until it has let the file go: for a sync at most, since it looks after each piece.
 //!
+//! Writers that outrun it are held back: see [`super::pace`].
+//!
 //! Several processes notice at about the same time. The first one makes its new file under the store's lock, the others
 //! see it and wait.
 
@@ -13,6 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::pace::{Budget, Pace};
+use super::progress::Progress;
 use super::{Engine, lock};
 use crate::config::CompactionPolicy;
 use crate::events::event;
@@ -33,6 +37,7 @@ pub(crate) struct Automatic {
     state: Mutex<State>,
     /// The thread is to end; changed under the lock of `state`.
     stop: AtomicBool,
+    pub(super) pace: Pace,
 }
 
 #[derive(Default)]
@@ -81,6 +86,7 @@ impl Automatic {
     fn ended(&self, outcome: &Result<()>) {
         let mut state = lock(&self.state);
         state.running = false;
+        self.pace.end();
         let delay = match outcome {
             Ok(()) => {
                 state.delay = None;
@@ -127,35 +133,48 @@ impl Drop for Running {
 impl Engine {
     /// Starts a compaction in the background if the policy says so. Called after a write, without a lock.
     pub(super) fn compact_if_due(&self) {
-        if !self.is_worth_while() {
-            return;
-        }
+        let Some(budget) = self.due() else { return };
         let mut state = lock(&self.automatic.state);
         let (true, Some(engine)) = (self.automatic.is_due(&state), self.me.upgrade()) else { return };
-        let panicked = Err(Error::other(std::io::Error::other("a panic")));
-        let mut running = Running { engine, outcome: panicked };
         let work = move || {
+            // Made in here: were there no thread for it, it would be dropped under the lock that its end takes.
+            let panicked = Err(Error::other(std::io::Error::other("a panic")));
+            let mut running = Running { engine, outcome: panicked };
             let engine = Arc::clone(&running.engine);
-            let watch = &mut |_| match engine.automatic.is_stopped() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+            let watch = &mut |progress: Progress| {
+                engine.automatic.pace.advance(budget, progress.done);
+                match engine.automatic.is_stopped() {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
             };
             running.outcome = engine.compact_in_background(watch).map(drop);
         };
+        self.automatic.pace.begin(budget);
         match Builder::new().name("caskfile-compact".to_owned()).spawn(work) {
             // The one before has ended.
             Ok(thread) => (state.thread, state.running) = (Some(thread), true),
-            Err(_) => state.not_before = Instant::now().checked_add(FIRST_DELAY),
+            Err(_) => {
+                self.automatic.pace.end();
+                state.not_before = Instant::now().checked_add(FIRST_DELAY);
+            }
         }
     }
 
-    fn is_worth_while(&self) -> bool {
+    /// What there is to be compacted, if that is worth while.
+    fn due(&self) -> Option<Budget> {
+        let view = self.shown().ok()?;
+        let budget = Budget { end: view.tail.end, live: view.live_bytes };
+        (budget.end >= self.due_at(budget.live)?).then_some(budget)
+    }
+
+    /// Where a log with so many live bytes has to end to be worth while.
+    pub(super) fn due_at(&self, live: u64) -> Option<u64> {
         let CompactionPolicy::Automatic { dead_percent, min_dead_bytes } = self.config.get_compaction() else {
-            return false;
+            return None;
         };
-        let Ok(view) = self.shown() else { return false };
-        let (log_len, live) = (view.tail.end - FILE_HEADER_LEN as u64, view.live_bytes);
-        let dead = log_len.saturating_sub(live);
-        dead >= min_dead_bytes && u128::from(dead) * 100 >= u128::from(live) * u128::from(dead_percent)
+        let dead = (u128::from(live) * u128::from(dead_percent)).div_ceil(100).max(min_dead_bytes.into());
+        let end = u128::from(live) + dead + FILE_HEADER_LEN as u128;
+        Some(end.try_into().unwrap_or(u64::MAX))
     }
 }

@@ -148,7 +148,7 @@ impl Batch {
             let (len, max) = (self.len() as u64, MAX_BATCH_OPS as u64);
             return Err(Error::BatchTooLarge { what: "operations", len, max });
         }
-        let mut request = Request::default();
+        let mut request = Request::with_capacity(self.len(), self.bytes.len());
         for Step { bucket, key, action } in &self.steps {
             let bucket = bucket.as_ref().map_or(default_bucket, |range| &self.bytes[range.clone()]);
             let key = FullKey::new(bucket, &self.bytes[key.clone()])?;
@@ -189,6 +189,11 @@ struct Op {
 }
 
 impl Request {
+    /// With room for so many operations, and so many bytes of keys and values.
+    pub(crate) fn with_capacity(ops: usize, bytes: usize) -> Request {
+        Request { ops: Vec::with_capacity(ops), bytes: Vec::with_capacity(bytes), log_bytes: 0 }
+    }
+
     pub(crate) fn push(&mut self, full_key: &[u8], action: Action<&[u8]>) {
         self.bytes.extend_from_slice(full_key);
         let key_end = self.bytes.len();

@@ -9,9 +9,7 @@ use std::sync::atomic::Ordering;
 use super::batch::{Action, Request};
 use super::commit::Failure;
 use super::compact::Compaction;
-use super::{
-    Backup, Batch, BucketScans, Engine, IndexScan, Mapped, PairRef, Progress, Report, Scan, Stats, lock, write,
-};
+use super::{Backup, Batch, BucketScans, Engine, IndexScan, Mapped, PairRef, Progress, Report, Scan, Stats, lock};
 use crate::config::Config;
 use crate::disk::{Disk, RealDisk};
 use crate::events::event;
@@ -700,7 +698,8 @@ impl Cask {
     }
 
     fn commit(&self, full_key: &[u8], action: Action<&[u8]>, condition: Option<Action<&[u8]>>) -> Result<Option<u64>> {
-        let mut request = Request::default();
+        let value_len = if let Action::Put(value) = action { value.len() } else { 0 };
+        let mut request = Request::with_capacity(2, 2 * full_key.len() + value_len);
         if let Some(condition) = condition {
             request.push(full_key, condition);
         }
@@ -783,7 +782,7 @@ impl Engine {
         self.closing.store(true, Ordering::Release);
         // Waits for a turn that began before nobody could begin one any more.
         let mut writer = lock(&self.writer);
-        *write(&self.view) = None;
+        *self.view.write() = None;
         if let Some(locked) = writer.locked.take() {
             let _ = locked.file.unlock();
         }
@@ -803,7 +802,7 @@ impl Engine {
     /// the parent had locked at the moment of the fork stays locked here for ever, and is left alone.
     fn let_go(&self) {
         self.closing.store(true, Ordering::Release);
-        if let Ok(mut view) = self.view.try_write() {
+        if let Some(mut view) = self.view.try_write() {
             *view = None;
         }
     }

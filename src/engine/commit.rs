@@ -1,7 +1,10 @@
 //! Group commit: one turn, one write and one sync for everybody who is waiting.
 
 use std::collections::HashMap;
+use std::io;
 use std::time::Duration;
+
+use foldhash::quality::RandomState;
 
 use super::Engine;
 pub(crate) use super::batch::Request;
@@ -26,7 +29,7 @@ pub(crate) type Outcome = std::result::Result<Written, Failure>;
 
 /// The outcome of work whose leader did not live to do it.
 pub(super) fn abandoned() -> Error {
-    Error::other(std::io::Error::other("the thread that was writing for this one panicked; the outcome is unknown"))
+    Error::other(io::Error::other("the thread that was writing for this one panicked; the outcome is unknown"))
 }
 
 /// A request that was committed.
@@ -78,8 +81,12 @@ impl Engine {
     pub(crate) fn commit(&self, request: Request) -> Outcome {
         self.check_writable()?;
         let deadline = self.deadline();
+        let log_bytes = request.log_bytes;
         let mut baton = match self.queue.enter(Some(request), &deadline, || Err(abandoned().into())) {
-            Entered::Done(outcome) => return outcome,
+            Entered::Done(outcome) => {
+                self.keep_pace(&outcome, log_bytes);
+                return outcome;
+            }
             Entered::TimedOut => return Err(self.lock_timeout(&deadline).into()),
             Entered::Baton(baton) => baton,
         };
@@ -95,6 +102,7 @@ impl Engine {
         })?;
         let own = baton.settle(outcomes).unwrap_or_else(|| Err(abandoned().into()));
         self.compact_if_due();
+        self.keep_pace(&own, log_bytes);
         own
     }
 }
@@ -115,22 +123,68 @@ impl Load {
     }
 }
 
-/// What a key is before a request of the group, as far as the group has changed it.
-type Overlay<'r> = HashMap<&'r [u8], bool>;
+/// What is to become of the requests of a group.
+#[derive(Default)]
+struct Plan<'r> {
+    /// The operations to be written, request by request.
+    writes: Vec<(&'r [u8], Action<&'r [u8]>)>,
+    verdicts: Vec<Verdict>,
+    /// Which keys the first of `writes` put and which they delete: of as many as there were when somebody last asked.
+    changed: HashMap<&'r [u8], bool, RandomState>,
+    known: usize,
+}
 
-/// What is to become of one request: the operations to be written, or the condition that failed.
-type Verdict<'r> = std::result::Result<Vec<(&'r [u8], Action<&'r [u8]>)>, Failure>;
+struct Verdict {
+    outcome: Outcome,
+    /// How many of the plan's writes are this request's.
+    writes: usize,
+    /// Where the last of them ends in the log, once they are laid out.
+    end: Option<u64>,
+}
+
+impl<'r> Plan<'r> {
+    /// Whether the group has put the key or deleted it, if it has done either.
+    fn change(&mut self, key: &[u8]) -> Option<bool> {
+        let new = self.writes.iter().skip(self.known);
+        self.changed.extend(new.map(|&(key, action)| (key, action != Action::Delete)));
+        self.known = self.writes.len();
+        self.changed.get(key).copied()
+    }
+
+    /// Forgets the last writes: nothing of their request is to be written.
+    fn withdraw(&mut self, first: usize) {
+        self.writes.truncate(first);
+        if self.known > first {
+            self.changed.clear();
+            self.known = 0;
+        }
+    }
+
+    fn into_outcomes(self) -> Vec<Outcome> {
+        self.verdicts.into_iter().map(|verdict| verdict.outcome).collect()
+    }
+}
 
 impl Turn<'_> {
     /// Decides each request in the order of the queue, writes what is to be written, and syncs as configured.
     pub(super) fn commit(&mut self, requests: &[Request]) -> Vec<Outcome> {
-        let mut overlay = Overlay::new();
-        let verdicts: Vec<Verdict<'_>> = requests.iter().map(|request| self.decide(request, &mut overlay)).collect();
-        let mut outcomes = self.write(&verdicts);
+        let mut plan = Plan { verdicts: Vec::with_capacity(requests.len()), ..Plan::default() };
+        for request in requests {
+            let first = plan.writes.len();
+            let outcome = self.decide(request, &mut plan);
+            if outcome.is_err() {
+                plan.withdraw(first);
+            }
+            plan.verdicts.push(Verdict { outcome, writes: plan.writes.len() - first, end: None });
+        }
+        self.write(&mut plan);
+        let mut outcomes = plan.into_outcomes();
         // Also if nothing was written: what these callers were told was read from the log, and a power cut must not
         // take that back.
         if outcomes.iter().any(|outcome| outcome.is_ok()) {
             if let Err(error) = self.settle() {
+                let wrote = |outcome: &Outcome| outcome.as_ref().is_ok_and(|written| written.last_index.is_some());
+                let error = if outcomes.iter().any(wrote) { self.leave_in_doubt(error) } else { error };
                 outcomes.iter_mut().filter(|outcome| outcome.is_ok()).for_each(|outcome| {
                     *outcome = Err(error.clone().into());
                 });
@@ -139,102 +193,89 @@ impl Turn<'_> {
         outcomes
     }
 
-    fn decide<'r>(&self, request: &'r Request, overlay: &mut Overlay<'r>) -> Verdict<'r> {
+    /// The error of writes that are in the file, where others see them, and that nobody may be told of: any error but this
+    /// one says that nothing was written.
+    fn leave_in_doubt(&self, error: Error) -> Error {
+        match error {
+            Error::Poisoned { .. } => error,
+            error => self.engine.syncs.poison(&self.log, "make durable what was written", io::Error::other(error)),
+        }
+    }
+
+    /// Adds to the plan what a request writes, if its conditions hold.
+    fn decide<'r>(&self, request: &'r Request, plan: &mut Plan<'r>) -> Outcome {
         for (op, (key, action)) in request.ops().enumerate() {
-            if let Err(cause) = self.check_condition(key, action, overlay)? {
+            if let Err(cause) = self.check_condition(key, action, plan)? {
                 return Err(Failure::Condition { op, cause });
             }
         }
-        let mut writes = Vec::with_capacity(request.len());
+        let mut deleted = 0;
+        plan.writes.reserve(request.len());
         for (key, action) in request.ops() {
-            let present = match action {
-                Action::Put(_) => true,
-                Action::Delete if self.is_present(key, overlay)? => false,
+            match action {
+                Action::Put(_) => {}
+                Action::Delete if self.index_of(key, plan)?.is_some() => deleted += 1,
                 _ => continue,
-            };
-            overlay.insert(key, present);
-            writes.push((key, action));
+            }
+            plan.writes.push((key, action));
         }
-        Ok(writes)
+        Ok(Written { last_index: None, deleted })
     }
 
     fn check_condition(
         &self,
         key: &[u8],
         action: Action<&[u8]>,
-        overlay: &Overlay<'_>,
+        plan: &mut Plan<'_>,
     ) -> Result<std::result::Result<(), Error>> {
         let expected = match action {
             Action::ExpectIndex(index) => Some(index),
             Action::ExpectAbsent => None,
             Action::Put(_) | Action::Delete => return Ok(Ok(())),
         };
-        let present = self.is_present(key, overlay)?;
-        Ok(match expected {
-            None if present => Err(Error::KeyExists),
-            None => Ok(()),
-            Some(_) if !present => Err(Error::KeyNotFound),
-            // What this group has just set has an index that nobody has seen yet.
-            Some(_) if overlay.contains_key(key) => Err(Error::KeyModified),
-            Some(index) if self.index_of(key)? != Some(index) => Err(Error::KeyModified),
-            Some(_) => Ok(()),
+        Ok(match (expected, self.index_of(key, plan)?) {
+            (None, None) => Ok(()),
+            (None, Some(_)) => Err(Error::KeyExists),
+            (Some(_), None) => Err(Error::KeyNotFound),
+            (expected, Some(index)) if index == expected => Ok(()),
+            (Some(_), Some(_)) => Err(Error::KeyModified),
         })
     }
 
-    fn is_present(&self, key: &[u8], overlay: &Overlay<'_>) -> Result<bool> {
-        match overlay.get(key) {
-            Some(&present) => Ok(present),
-            None => Ok(self.view()?.find(key)?.is_some()),
+    /// The index of a key that is there; `Some(None)` if it is this group's own, which nobody has seen yet.
+    fn index_of(&self, key: &[u8], plan: &mut Plan<'_>) -> Result<Option<Option<u64>>> {
+        if let Some(present) = plan.change(key) {
+            return Ok(present.then_some(None));
         }
-    }
-
-    fn index_of(&self, key: &[u8]) -> Result<Option<u64>> {
         let view = self.view()?;
         match view.find(key)? {
-            Some(position) => Ok(Some(view.reader.header(position)?.index)),
+            Some(position) => Ok(Some(Some(view.reader.header(position)?.index))),
             None => Ok(None),
         }
     }
 
-    fn write(&mut self, verdicts: &[Verdict<'_>]) -> Vec<Outcome> {
-        let count: usize = verdicts.iter().flatten().map(Vec::len).sum();
-        let laid_out = if count == 0 { Ok(Vec::new()) } else { self.lay_out(verdicts, count as u64) };
-        let error = match &laid_out {
-            Ok(_) if count == 0 => None,
-            Ok(_) => self.write_group().err(),
-            Err(error) => Some(error.clone()),
-        };
-        let ends = laid_out.unwrap_or_default();
-        // After a failed write, what reached the file as a whole stays, and counts.
+    fn write(&mut self, plan: &mut Plan<'_>) {
+        if plan.writes.is_empty() {
+            return;
+        }
+        let Err(error) = self.lay_out(plan).and_then(|()| self.write_group()) else { return };
+        // What reached the file as a whole stays, and counts.
         let log_end = self.view().map_or(0, |view| view.tail.end);
-        let mut ends = ends.into_iter();
-        verdicts
-            .iter()
-            .map(|verdict| {
-                let writes = verdict.as_ref().map_err(Failure::clone)?;
-                if writes.is_empty() {
-                    return Ok(Written::default());
-                }
-                let end = ends.next();
-                match (&error, end) {
-                    (None, Some((_, last_index))) => Ok(written(writes, last_index)),
-                    (Some(_), Some((end, last_index))) if end <= log_end => Ok(written(writes, last_index)),
-                    (Some(error), _) => Err(error.clone().into()),
-                    (None, None) => Err(abandoned().into()),
-                }
-            })
-            .collect()
+        for verdict in plan.verdicts.iter_mut().filter(|verdict| verdict.writes > 0) {
+            if verdict.end.is_none_or(|end| end > log_end) {
+                verdict.outcome = Err(error.clone().into());
+            }
+        }
     }
 
-    /// Fills the group. Returns where the records of each request that has any end in the log, and the index of the
-    /// last.
-    fn lay_out(&mut self, verdicts: &[Verdict<'_>], count: u64) -> Result<Vec<(u64, u64)>> {
-        let first_index = self.reserve(count)?;
+    /// Fills the group, and notes where each request's records end in the log, and the index of the last.
+    fn lay_out(&mut self, plan: &mut Plan<'_>) -> Result<()> {
+        let first_index = self.reserve(plan.writes.len() as u64)?;
         let (mut flags, mut index) = self.begin_records(first_index)?;
-        let mut ends = Vec::new();
-        for writes in verdicts.iter().flatten().filter(|writes| !writes.is_empty()) {
-            for (n, (key, action)) in writes.iter().enumerate() {
-                let flags = Flags { more: n + 1 < writes.len(), ..std::mem::take(&mut flags) };
+        let mut writes = plan.writes.iter();
+        for verdict in plan.verdicts.iter_mut().filter(|verdict| verdict.writes > 0) {
+            for (n, (key, action)) in writes.by_ref().take(verdict.writes).enumerate() {
+                let flags = Flags { more: n + 1 < verdict.writes, ..std::mem::take(&mut flags) };
                 let (kind, value) = match *action {
                     Action::Put(value) => (Kind::Put, value),
                     _ => (Kind::Delete, &b""[..]),
@@ -242,9 +283,12 @@ impl Turn<'_> {
                 self.writer.group.push(flags, kind, index, key, value);
                 index += 1;
             }
-            ends.push((self.writer.group.end(), index - 1));
+            verdict.end = Some(self.writer.group.end());
+            if let Ok(written) = &mut verdict.outcome {
+                written.last_index = Some(index - 1);
+            }
         }
-        Ok(ends)
+        Ok(())
     }
 }
 
@@ -276,11 +320,6 @@ fn is_a_piece(ops: usize, log_bytes: u64) -> bool {
     ops >= MAX_BATCH_OPS || log_bytes >= MAX_BATCH_BYTES / 2
 }
 
-fn written(writes: &[(&[u8], Action<&[u8]>)], last_index: u64) -> Written {
-    let deleted = writes.iter().filter(|(_, action)| *action == Action::Delete).count() as u64;
-    Written { last_index: Some(last_index), deleted }
-}
-
 /// A group is one write, and Linux writes less than 2 GiB at once.
 const _: () = assert!(MAX_BATCH_BYTES + GROUP_BYTES < (1 << 31) - 4096);
 
@@ -290,8 +329,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::Config;
     use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
+    use crate::{Config, ReadMode};
 
     #[test]
     fn a_group_takes_requests_up_to_its_limits_and_none_beyond_them() {
@@ -315,6 +354,93 @@ mod tests {
         let largest = MAX_BATCH_BYTES / 2;
         assert!(!is_a_piece(MAX_BATCH_OPS - 1, largest - 1));
         assert!(is_a_piece(MAX_BATCH_OPS, 0) && is_a_piece(1, largest));
+    }
+
+    /// If the record that is replaced cannot be read, the log is read anew, and what is in it is written once more.
+    #[test]
+    fn who_has_written_and_cannot_make_it_durable_is_not_told_that_nothing_was_written() {
+        let mut in_doubt = 0;
+        for (read, length) in (1..9).flat_map(|read| (1..5).map(move |length| (read, length))) {
+            let disk = SimDisk::new();
+            let config = Config::new().reads(ReadMode::Pread);
+            let engine = Engine::open(Arc::new(disk.clone()), Path::new("/store"), &config).unwrap();
+            let put = || {
+                let mut request = Request::default();
+                request.push(b"\0key", Action::Put(b"value"));
+                request
+            };
+            let index = engine.commit(put()).unwrap().last_index.unwrap();
+            disk.fail(When::nth(read).of(Verb::ReadAt), Fault::Os(libc::EIO), Repeat::Once);
+            disk.fail(When::nth(length).of(Verb::Len), Fault::Os(libc::EIO), Repeat::Once);
+            let outcome = engine.commit(put());
+            disk.clear_faults();
+            let other = Engine::open(Arc::new(disk.process()), Path::new("/store"), &config).unwrap();
+            let view = other.current().unwrap();
+            let index_in_file = view.reader.header(view.find(b"\0key").unwrap().unwrap()).unwrap().index;
+            match outcome {
+                Ok(written) => assert_eq!(written.last_index, Some(index_in_file)),
+                Err(Failure::Error(Error::Poisoned { .. })) => in_doubt += u32::from(index_in_file > index),
+                Err(_) => assert_eq!(index_in_file, index, "read {read}, length {length}: {outcome:?}"),
+            }
+        }
+        assert!(in_doubt > 0);
+    }
+
+    #[test]
+    fn who_writes_nothing_is_told_so_whatever_becomes_of_the_others_of_the_group() {
+        let disk = SimDisk::new();
+        let engine = Engine::open(Arc::new(disk.clone()), Path::new("/store"), &Config::new()).unwrap();
+        let request = |action| {
+            let mut request = Request::default();
+            request.push(b"\0absent", action);
+            request
+        };
+        let mut put = Request::default();
+        put.push(b"\0key", Action::Put(b"value"));
+        engine.commit(put).unwrap();
+        for full in [false, true] {
+            let mut put = Request::default();
+            put.push(b"\0key", Action::Put(b"value"));
+            let requests = [request(Action::Delete), put, request(Action::Delete), request(Action::ExpectIndex(1))];
+            let outcomes = engine.solo(engine.deadline(), |turn| {
+                if full {
+                    disk.fail(When::next().of(Verb::WriteAt), Fault::Os(libc::ENOSPC), Repeat::Once);
+                }
+                Ok(turn.commit(&requests))
+            });
+            let outcomes = outcomes.unwrap();
+            let nothing = Written { last_index: None, deleted: 0 };
+            assert!(
+                matches!(outcomes[..], [Ok(a), _, Ok(b), Err(Failure::Condition { op: 0, .. })]
+                if a == nothing && b == nothing),
+                "{outcomes:?}"
+            );
+            assert_eq!(outcomes[1].is_err(), full, "{outcomes:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_request_wanted_to_write_before_it_failed_is_nothing_to_the_next_one() {
+        let disk = SimDisk::new();
+        let config = Config::new().reads(ReadMode::Pread);
+        let engine = Engine::open(Arc::new(disk.clone()), Path::new("/store"), &config).unwrap();
+        let request = |operations: &[(&[u8], Action<&[u8]>)]| {
+            let mut request = Request::default();
+            operations.iter().for_each(|&(key, action)| request.push(key, action));
+            request
+        };
+        engine.commit(request(&[(b"\0there", Action::Put(b"value"))])).unwrap();
+        let requests = [
+            request(&[(b"\0new", Action::Put(b"value")), (b"\0there", Action::Delete)]),
+            request(&[(b"\0new", Action::ExpectAbsent), (b"\0new", Action::Put(b"the next one's"))]),
+        ];
+        let outcomes = engine.solo(engine.deadline(), |turn| {
+            disk.fail(When::next().of(Verb::ReadAt), Fault::Os(libc::EIO), Repeat::Once);
+            Ok(turn.commit(&requests))
+        });
+        assert!(matches!(outcomes.unwrap()[..], [Err(Failure::Error(Error::Io { .. })), Ok(_)]));
+        let view = engine.current().unwrap();
+        assert!(view.find(b"\0new").unwrap().is_some() && view.find(b"\0there").unwrap().is_some());
     }
 
     #[test]

@@ -232,6 +232,9 @@ impl<'e> Turn<'e> {
         synced.map_err(|e| engine.syncs.poison(&self.log, "sync of the directory", e))?;
         self.writer.directory_synced = true;
         engine.counters.compactions.fetch_add(1, Ordering::Relaxed);
+        if let Some(due_at) = engine.due_at(self.view()?.live_bytes) {
+            engine.automatic.pace.start_over(due_at);
+        }
         event!(info, "{}: compacted from {before} to {after} bytes", engine.path.display());
         Ok(Compaction { before, after, keys: engine.shown()?.index.len() as u64 })
     }

@@ -249,4 +249,40 @@ mod tests {
         syncs.sync(&log, after).unwrap();
         assert_eq!(syncs.synced(after.epoch), after.offset);
     }
+
+    #[test]
+    fn nothing_is_synced_before_half_of_an_interval_is_over_and_all_of_it_at_the_end() {
+        let start = |interval: Duration| {
+            let disk = SimDisk::new();
+            let log = Arc::new(open_on(&disk, Draft::new().bytes));
+            let thread = IntervalSync::start(interval, Arc::default()).unwrap();
+            (disk, log, thread)
+        };
+        let (slow_disk, slow_log, slow) = start(Duration::from_secs(3600));
+        let (quick_disk, quick_log, quick) = start(Duration::ZERO);
+        // The one with an hour has had its chance when the other has taken it so often.
+        for offset in 1..100 {
+            slow.written(&slow_log, Position { epoch: 1, offset });
+            quick.written(&quick_log, Position { epoch: 1, offset });
+            while quick_disk.calls_of(Verb::SyncData) < offset {
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!(slow_disk.calls_of(Verb::SyncData), 0);
+        drop(slow);
+        assert_eq!(slow_disk.calls_of(Verb::SyncData), 1);
+    }
+
+    #[test]
+    fn what_is_synced_already_is_not_synced_again_at_the_end_of_an_interval() {
+        let disk = SimDisk::new();
+        let log = Arc::new(open_on(&disk, Draft::new().bytes));
+        let syncs = Arc::new(SyncState::default());
+        let thread = IntervalSync::start(Duration::from_secs(3600), Arc::clone(&syncs)).unwrap();
+        let upto = Position { epoch: 1, offset: 64 };
+        thread.written(&log, upto);
+        syncs.sync(&log, upto).unwrap();
+        drop(thread);
+        assert_eq!(disk.calls_of(Verb::SyncData), 1);
+    }
 }

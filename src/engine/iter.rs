@@ -1,5 +1,6 @@
 //! [`Scan`]: pairs in key order, of one moment.
 
+use std::collections::VecDeque;
 use std::ops::{Bound, ControlFlow, RangeBounds};
 
 use super::Engine;
@@ -36,10 +37,11 @@ use crate::store::KvPair;
 pub struct Scan {
     reader: Reader,
     positions: Positions,
+    /// Taken from the front of `positions` already, and being fetched.
+    ahead: VecDeque<u64>,
     bucket_len: usize,
     verify: bool,
-    key: Vec<u8>,
-    value: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
 /// A pair lent by [`Scan::next_ref`] or [`Cask::visit`](crate::Cask::visit).
@@ -60,13 +62,14 @@ impl PairRef<'_> {
     }
 }
 
-/// Neighbours in the order of keys lie anywhere in the log. So that the processor need not wait for each, those that so
-/// many steps will lead to are fetched while this one is read.
-const AHEAD: usize = 6;
+/// Neighbours in the order of keys lie anywhere in the log. So that the processor need not wait for each, this many are
+/// fetched while the ones before them are read.
+const AHEAD: usize = 12;
 
 impl Scan {
     fn new(reader: Reader, positions: Positions, bucket_len: usize, verify: bool) -> Scan {
-        Scan { reader, positions, bucket_len, verify, key: Vec::new(), value: Vec::new() }
+        let ahead = VecDeque::with_capacity(AHEAD);
+        Scan { reader, positions, ahead, bucket_len, verify, buffer: Vec::new() }
     }
 
     /// The next pair, lent until the next call.
@@ -75,10 +78,7 @@ impl Scan {
     ///
     /// [`Error::Corrupt`](crate::Error::Corrupt) if the record no longer verifies; the scan goes on behind it.
     pub fn next_ref(&mut self) -> Option<Result<PairRef<'_>>> {
-        let position = self.positions.next()?;
-        if let Some(ahead) = self.positions.ahead(AHEAD) {
-            self.reader.prefetch(ahead);
-        }
+        let position = self.next_position()?;
         Some(self.lend(position))
     }
 
@@ -88,30 +88,37 @@ impl Scan {
     ///
     /// As [`Scan::next_ref`].
     pub fn next_back_ref(&mut self) -> Option<Result<PairRef<'_>>> {
-        let position = self.positions.next_back()?;
+        let position = self.positions.next_back().or_else(|| self.ahead.pop_back())?;
         Some(self.lend(position))
     }
 
     /// The next key alone, with its bucket.
     pub(crate) fn next_full_key(&mut self) -> Option<Result<&[u8]>> {
-        let position = self.positions.next()?;
-        self.key.clear();
-        let read = Keys::read(&self.reader, position, &mut self.key);
-        Some(read.map(|()| &*self.key))
+        let position = self.next_position()?;
+        self.buffer.clear();
+        let read = Keys::read(&self.reader, position, &mut self.buffer);
+        Some(read.map(|()| &*self.buffer))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.positions.len() == 0
+        self.left() == 0
+    }
+
+    fn left(&self) -> usize {
+        self.ahead.len() + self.positions.len()
+    }
+
+    fn next_position(&mut self) -> Option<u64> {
+        let missing = AHEAD - self.ahead.len();
+        self.ahead.extend(self.positions.by_ref().take(missing).inspect(|&position| self.reader.prefetch(position)));
+        self.ahead.pop_front()
     }
 
     fn lend(&mut self, position: u64) -> Result<PairRef<'_>> {
-        let header = self.reader.header(position)?;
-        self.key.clear();
-        self.reader.key_into(position, &header, &mut self.key)?;
-        self.reader.value_into(position, &header, &self.key, &mut self.value, self.verify)?;
+        let record = self.reader.record(position, &mut self.buffer, self.verify)?;
         // A key too short for its bucket cannot pass verification; without that it is at least no reason to panic.
-        let key = self.key.get(self.bucket_len..).unwrap_or_default();
-        Ok(PairRef { key, value: &self.value, last_index: header.index })
+        let key = record.key.get(self.bucket_len..).unwrap_or_default();
+        Ok(PairRef { key, value: record.value, last_index: record.index })
     }
 }
 
@@ -123,7 +130,7 @@ impl Iterator for Scan {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.positions.size_hint()
+        (self.left(), Some(self.left()))
     }
 }
 
@@ -137,7 +144,7 @@ impl ExactSizeIterator for Scan {}
 
 impl std::fmt::Debug for Scan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Scan").field("left", &self.positions.len()).finish_non_exhaustive()
+        f.debug_struct("Scan").field("left", &self.left()).finish_non_exhaustive()
     }
 }
 

@@ -12,6 +12,7 @@
 //! wait was 105 to 157 times that; in line it is 20 to 29 and 34 to 71, with as many puts in all. See
 //! `benches/fairness.rs`.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -20,22 +21,23 @@ use crate::disk::{DiskFile, PLACES};
 use crate::log::LogFile;
 use crate::{Error, Result};
 
-/// The end of a call's patience.
-#[derive(Debug, Clone, Copy)]
+/// The end of a call's patience. It begins when somebody first asks what is left of it: who need not wait need not look at
+/// a clock.
+#[derive(Debug)]
 pub(crate) struct Deadline {
-    began: Instant,
+    began: Cell<Option<Instant>>,
     /// `None`: for ever.
     timeout: Option<Duration>,
 }
 
 impl Deadline {
     pub(crate) fn after(timeout: Option<Duration>) -> Deadline {
-        Deadline { began: Instant::now(), timeout }
+        Deadline { began: Cell::new(None), timeout }
     }
 
     /// How long to wait yet: `None` for ever, zero if the time is over.
     pub(crate) fn left(&self) -> Option<Duration> {
-        self.timeout.map(|timeout| timeout.saturating_sub(self.began.elapsed()))
+        self.timeout.map(|timeout| timeout.saturating_sub(self.waited()))
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -43,7 +45,11 @@ impl Deadline {
     }
 
     pub(crate) fn waited(&self) -> Duration {
-        self.began.elapsed()
+        if let Some(began) = self.began.get() {
+            return began.elapsed();
+        }
+        self.began.set(Some(Instant::now()));
+        Duration::ZERO
     }
 }
 
@@ -86,7 +92,7 @@ impl Engine {
     pub(crate) fn wait_for_lock(&self, log: &LogFile, deadline: &Deadline) -> Result<bool> {
         let file = &*log.file;
         let try_lock = || file.try_lock().map_err(|e| log.io("lock", e));
-        if (deadline.is_over() || file.place_behind_another(0).is_none()) && try_lock()? {
+        if (file.place_behind_another(0).is_none() || deadline.is_over()) && try_lock()? {
             return Ok(false);
         }
         let (mut line, began) = (Line::new(file), Instant::now());

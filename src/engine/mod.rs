@@ -14,8 +14,8 @@
 //! 4. `ingest`: held by whoever reads the log's end and changes the view, so during this process's own appends too, and
 //!    by readers who see that something stands behind the end that they know; never during a sync, except that of a
 //!    cut;
-//! 5. `view`: held for reading during a look-up, for writing while a unit is taken in; never during a write or a
-//!    sync of the file.
+//! 5. `view`, one value behind several locks ([`spread`]): held for reading during a look-up, for writing while a unit is
+//!    taken in; never during a write or a sync of the file.
 
 mod automatic;
 mod backup;
@@ -33,12 +33,14 @@ mod interleaved;
 mod iter;
 mod lock_wait;
 mod mapped;
+mod pace;
 mod progress;
 mod publish;
 mod queue;
 mod reopen;
 mod report;
 mod salvage;
+mod spread;
 mod stats;
 mod survey;
 mod turn;
@@ -69,13 +71,14 @@ use crate::config::{Config, Durability};
 use crate::disk::{Access, Disk};
 use crate::events::event;
 use crate::log::create::{self, Opening};
-use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::{Error, Result};
 
 use automatic::Automatic;
 use commit::{Outcome, Request};
 use durability::{IntervalSync, SyncState};
 use queue::Queue;
+use spread::Spread;
 use view::View;
 use writer::Writer;
 
@@ -91,7 +94,7 @@ pub(crate) struct Engine {
     writer: Mutex<Writer>,
     ingest: Mutex<()>,
     /// `None` once the store is closed.
-    view: RwLock<Option<View>>,
+    view: Spread<Option<View>>,
     syncs: Arc<SyncState>,
     interval: Mutex<Option<IntervalSync>>,
     /// Set when closing begins, so that nobody queues up behind it.
@@ -128,16 +131,20 @@ impl Engine {
             ),
             _ => None,
         };
+        let queue = match config.get_durability() {
+            Durability::Sync => Queue::default(),
+            Durability::Interval(_) | Durability::Os => Queue::of_short_turns(),
+        };
         let engine = Arc::new_cyclic(|me| Engine {
             disk,
             path,
             config: config.clone(),
             pid: std::process::id(),
             opened,
-            queue: Queue::default(),
+            queue,
             writer: Mutex::default(),
             ingest: Mutex::default(),
-            view: RwLock::new(None),
+            view: Spread::new(None),
             syncs,
             interval: Mutex::new(interval),
             closing: AtomicBool::new(false),
@@ -149,7 +156,7 @@ impl Engine {
         let log = create::open(&*engine.disk, &engine.path, engine.opening(), || engine.wait_a_moment(&deadline))?;
         let log = Arc::new(log);
         let view = engine.read_log(log, 1)?;
-        *write(&engine.view) = Some(view);
+        *engine.view.write() = Some(view);
         if !config.get_read_only() {
             // The first turn looks at the log's end under the lock, and mends it.
             engine.solo(deadline, |_turn| Ok(()))?;
@@ -187,12 +194,4 @@ impl Engine {
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -104,14 +104,18 @@ impl<'e> Turn<'e> {
             // Whoever led before may have failed while this one waited.
             engine.syncs.check_poison()?;
             let ingest = engine.ingest();
-            let shown = Arc::clone(&engine.shown()?.reader.log);
-            if !Arc::ptr_eq(&shown, &self.log) {
+            let (epoch, stop) = engine.take_in(&ingest)?;
+            let shown = engine.shown()?;
+            if !Arc::ptr_eq(&shown.reader.log, &self.log) {
                 // A reader of this process has found the log compacted into another file.
+                let log = Arc::clone(&shown.reader.log);
+                drop(shown);
                 self.release();
-                self.log = shown;
+                self.log = log;
                 continue;
             }
-            let (epoch, stop) = engine.take_in(&ingest)?;
+            let moved = shown.tail.moved;
+            drop(shown);
             if epoch != self.writer.epoch {
                 self.writer.start_over(epoch);
             }
@@ -119,7 +123,7 @@ impl<'e> Turn<'e> {
                 // Others have written since, and may have cut the file when they closed it.
                 (self.writer.last_end, self.writer.covered) = (stop.unit, self.log.len()?);
             }
-            if engine.shown()?.tail.moved && engine.moved_away(&self.log)? {
+            if moved && engine.moved_away(&self.log)? {
                 engine.follow(&ingest)?;
                 self.release();
                 self.log = Arc::clone(&engine.shown()?.reader.log);

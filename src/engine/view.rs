@@ -7,8 +7,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::buckets::Buckets;
+use super::spread::Shown;
 use super::unfinished::Unfinished;
-use super::{Engine, lock, read, write};
+use super::{Engine, lock};
 use crate::config::ReadMode;
 use crate::disk::Map;
 use crate::events::event;
@@ -19,7 +20,7 @@ use crate::log::recover::{Decision, decide, has_end_mark};
 use crate::log::scan::{Entry, RUN_LEN, Reason, Run, Scanner, Stop};
 use crate::log::tail::Tail;
 use crate::log::{LogFile, create};
-use crate::sync::{MutexGuard, RwLockReadGuard};
+use crate::sync::MutexGuard;
 use crate::{Error, Result};
 
 /// One file's log as far as it was taken in, and the index over it.
@@ -213,7 +214,7 @@ impl View {
 }
 
 /// A view that was current when it was asked for, and stays as it is while this is held.
-pub(crate) struct Current<'e>(RwLockReadGuard<'e, Option<View>>);
+pub(crate) struct Current<'e>(Shown<'e, Option<View>>);
 
 impl Deref for Current<'_> {
     type Target = View;
@@ -241,7 +242,7 @@ impl Engine {
 
     /// The view as it is.
     pub(crate) fn shown(&self) -> Result<Current<'_>> {
-        let guard = read(&self.view);
+        let guard = self.view.read();
         if guard.is_none() { Err(Error::Closed) } else { Ok(Current(guard)) }
     }
 
@@ -251,14 +252,14 @@ impl Engine {
 
     /// Changes the view.
     pub(crate) fn change<T>(&self, _: &Ingest<'_>, change: impl FnOnce(&mut View) -> Result<T>) -> Result<T> {
-        write(&self.view).as_mut().ok_or(Error::Closed).and_then(change)
+        self.view.write().as_mut().ok_or(Error::Closed).and_then(change)
     }
 
     /// Puts another view in the place of this one, and leaves that where the other was: to unmap a large file, and to
     /// free its index, takes longer than anybody should have to wait.
     pub(crate) fn swap(&self, _: &Ingest<'_>, other: &mut View) -> Result<()> {
         // Once it is closed, closed it stays.
-        write(&self.view).as_mut().map(|view| std::mem::swap(view, other)).ok_or(Error::Closed)
+        self.view.write().as_mut().map(|view| std::mem::swap(view, other)).ok_or(Error::Closed)
     }
 
     /// Puts another view in the place of this one.

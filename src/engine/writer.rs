@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::turn::Turn;
-use super::view::Ingest;
+use super::view::{Ingest, View};
 use crate::config::Durability;
 use crate::error::Damage;
 use crate::format::{
@@ -15,6 +15,7 @@ use crate::log::group::Group;
 use crate::log::recover::{directory, rewrite};
 use crate::log::scan::{Reason, Stop};
 use crate::log::search::search;
+use crate::log::tail::Tail;
 use crate::log::{LogFile, append};
 use crate::{Error, Result};
 
@@ -89,27 +90,25 @@ impl Turn<'_> {
     pub(super) fn reserve(&mut self, count: u64) -> Result<u64> {
         debug_assert!(count < BLOCK_LEN, "a block has a mark of its own too");
         self.prepare()?;
-        let mut next = self.next_index()?;
+        let view = self.view()?;
+        let mut next = self.next_index(&view);
         if block_of(next + count) != block_of(next) {
             next = block_start(block_of(next) + 1);
         }
         if next + count > MAX_INDEX {
             return Err(Error::Full { path: self.engine.path.to_path_buf(), what: "all indexes are used up" });
         }
-        if !self.is_block_stable(block_of(next))? {
+        let stable = view.tail.is_block_stable(block_of(next), self.engine.syncs.synced(view.epoch));
+        drop(view);
+        if !stable {
             self.append_mark(next)?;
             next += 1;
         }
         Ok(next)
     }
 
-    fn next_index(&self) -> Result<u64> {
-        Ok(self.view()?.tail.highest_index.max(self.writer.highest_used) + 1)
-    }
-
-    fn is_block_stable(&self, block: u64) -> Result<bool> {
-        let view = self.view()?;
-        Ok(view.tail.is_block_stable(block, self.engine.syncs.synced(view.epoch)))
+    fn next_index(&self, view: &View) -> u64 {
+        view.tail.highest_index.max(self.writer.highest_used) + 1
     }
 
     /// What must be done once before this handle acknowledges, claims or numbers anything.
@@ -125,7 +124,7 @@ impl Turn<'_> {
         }
         // Above everything that the file shows, and above everything that this handle has ever used: an index of
         // the file's last block may have been seen and then lost in a power cut.
-        let block = block_of(self.next_index()? - 1) + 1;
+        let block = block_of(self.next_index(&*self.view()?) - 1) + 1;
         if block_start(block) >= MAX_INDEX - BLOCK_LEN {
             return Err(Error::Full { path: self.engine.path.to_path_buf(), what: "all indexes are used up" });
         }
@@ -157,11 +156,14 @@ impl Turn<'_> {
     /// be on stable storage.
     fn begin_group(&mut self) -> Result<Flags> {
         let view = self.view()?;
-        let (tail, synced) = (&view.tail, self.engine.syncs.synced(view.epoch));
+        Ok(self.begin_group_behind(&view.tail, self.engine.syncs.synced(view.epoch)))
+    }
+
+    fn begin_group_behind(&mut self, tail: &Tail, synced: u64) -> Flags {
         let group = &mut self.writer.group;
         group.reset(self.log.seed, tail.end);
         if synced >= tail.end {
-            return Ok(Flags { synced: true, more: false });
+            return Flags { synced: true, more: false };
         }
         if let Some(mark) = &tail.trailing_mark {
             // It counts as proven, but nobody has synced it. With its bytes in the same write it is at least no
@@ -169,15 +171,15 @@ impl Turn<'_> {
             group.reset(self.log.seed, tail.end - RECORD_HEADER_LEN as u64);
             group.rewrite(mark);
         }
-        Ok(Flags::NONE)
+        Flags::NONE
     }
 
     /// Begins a group whose records' indexes start at `index`, which was reserved for them. Returns the flags of the first
     /// record and its index.
     pub(super) fn begin_records(&mut self, index: u64) -> Result<(Flags, u64)> {
-        let flags = self.begin_group()?;
         let view = self.view()?;
         let synced = self.engine.syncs.synced(view.epoch);
+        let flags = self.begin_group_behind(&view.tail, synced);
         if !flags.synced && synced > view.tail.proven {
             // Other processes have appended since this handle's last sync. No record in the file says yet what that
             // sync has brought to stable storage.
@@ -299,8 +301,8 @@ impl Turn<'_> {
         let view = self.view()?;
         let synced = self.engine.syncs.synced(view.epoch) >= view.tail.end;
         let proven = view.tail.is_proven();
+        let index = self.next_index(&view);
         drop(view);
-        let index = self.next_index()?;
         // Without a mark, which no index may be left for, the next one to open the log just reads it as after a crash.
         if synced && !proven && index <= MAX_INDEX {
             // Nobody sees a mark's index, so its block need not be on stable storage first.
@@ -421,6 +423,22 @@ mod tests {
         let next = engine.commit(puts(1)).unwrap().last_index.unwrap();
         assert_eq!(block_of(next), block_of(before.last().unwrap().index) + 1);
         assert!(is(&records(&engine)[before.len()], Ancillary::Mark));
+    }
+
+    /// What was proven before it is proven still, and its indexes nobody has seen.
+    #[test]
+    fn after_a_failed_write_that_has_left_nothing_the_next_one_goes_on_as_if_it_had_not_been() {
+        let disk = SimDisk::new();
+        let engine = open(&disk, Durability::Sync);
+        engine.commit(puts(1)).unwrap();
+        let before = records(&engine);
+        disk.fail(When::next().of(Verb::WriteAt), Fault::Os(libc::ENOSPC), Repeat::Once);
+        engine.commit(puts(1)).unwrap_err();
+        let syncs = disk.calls_of(Verb::SyncData);
+        let next = engine.commit(puts(1)).unwrap().last_index.unwrap();
+        assert_eq!(disk.calls_of(Verb::SyncData), syncs + 1);
+        assert_eq!(block_of(next), block_of(before.last().unwrap().index));
+        assert_eq!(records(&engine).len(), before.len() + 1, "there is no mark");
     }
 
     /// A disk need not write the parts of a group in their order.

@@ -108,6 +108,17 @@ mod tests {
     }
 
     #[test]
+    fn a_body_is_checked_as_the_plain_concatenation_however_long_its_parts_are() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        for len in 0..bytes.len() {
+            for first in [0, len / 2, len] {
+                let (meaning, rest) = bytes[..len].split_at(first);
+                assert_eq!(body_crc(meaning, rest, b"value"), crc32fast::hash(&[&bytes[..len], b"value"].concat()));
+            }
+        }
+    }
+
+    #[test]
     fn a_header_gives_the_seed_of_its_file_away() {
         for (number, offset) in (0..300u32).zip([64, 72, 4096, 1 << 33].into_iter().cycle()) {
             let seed = FileSeed(number.wrapping_mul(0x9e37_79b9));

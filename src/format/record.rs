@@ -89,6 +89,7 @@ pub(super) const KIND_SYNCED_TO: u8 = FIRST_ANCILLARY + 1;
 pub(super) const KIND_MOVED: u8 = FIRST_ANCILLARY + 2;
 
 impl Kind {
+    #[inline]
     fn decode(byte: u8) -> Option<Kind> {
         match byte {
             KIND_PUT => Some(Kind::Put),
@@ -133,6 +134,7 @@ pub(super) const FLAG_MORE: u8 = 2;
 impl Flags {
     pub(crate) const NONE: Flags = Flags { synced: false, more: false };
 
+    #[inline]
     fn decode(byte: u8) -> Option<Flags> {
         let known = FLAG_SYNCED | FLAG_MORE;
         (byte & !known == 0).then_some(Flags { synced: byte & FLAG_SYNCED != 0, more: byte & FLAG_MORE != 0 })
@@ -176,6 +178,7 @@ pub(crate) struct IndexBound {
 }
 
 impl IndexBound {
+    #[inline]
     fn admits(self, index: u64) -> bool {
         let highest = self.previous.max(self.base);
         index > self.previous && index <= MAX_INDEX && index <= highest + MAX_INDEX_STEP
@@ -197,6 +200,9 @@ pub(crate) enum Verdict {
 }
 
 impl RecordHeader {
+    /// Where in a record begins what `body_crc` covers.
+    pub(crate) const AT_MEANING: usize = AT_KIND;
+
     /// A header for this body at this place, both checksums computed.
     pub(crate) fn new(
         seed: FileSeed,
@@ -266,6 +272,7 @@ impl RecordHeader {
     /// The checksum comes first: what fails it means nothing. Then the lengths, before anybody allocates by them,
     /// and the index. Kind and flags come last, because only a true header can speak of a later version: a torn
     /// tail must not pass for one.
+    #[inline]
     pub(crate) fn judge(bytes: &[u8; RECORD_HEADER_LEN], place: Place) -> Verdict {
         if bytes[..END_MARK_LEN as usize] == [0; END_MARK_LEN as usize] {
             return Verdict::End;
@@ -330,7 +337,7 @@ impl RecordHeader {
 
     /// What `body_crc` covers of a record, given its bytes from the header on.
     pub(crate) fn meaning_and_body(record: &[u8]) -> &[u8] {
-        &record[AT_KIND..]
+        &record[RecordHeader::AT_MEANING..]
     }
 
     /// A hasher that has taken in what of the header `body_crc` covers; the body is to follow.

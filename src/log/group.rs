@@ -124,6 +124,7 @@ mod tests {
             let mut group = Group::new(FileSeed::new(&[5; 16]), 64);
             group.push(Flags::NONE, Kind::Put, 1, key, value);
             assert_eq!(group.end() - 64, record_len(key.len(), value.len()));
+            assert_eq!(group.finish().len() as u64, record_len(key.len(), value.len()) + END_MARK_LEN);
         }
     }
 }

@@ -23,6 +23,14 @@ pub(crate) struct Reader {
     pub(crate) end: u64,
 }
 
+/// A record that was copied out of the file.
+pub(crate) struct Record<'a> {
+    pub(crate) index: u64,
+    /// The full key.
+    pub(crate) key: &'a [u8],
+    pub(crate) value: &'a [u8],
+}
+
 const CACHE_LINE: usize = 64;
 const SHORT_RECORD: u64 = 192;
 
@@ -72,16 +80,55 @@ impl Reader {
     /// The header at a position that the index holds, given its bytes.
     #[inline]
     pub(crate) fn decode(&self, position: u64, bytes: &[u8; RECORD_HEADER_LEN]) -> Result<RecordHeader> {
-        match RecordHeader::decode(bytes) {
-            // It was a true header when it was taken in, but somebody may have changed it in the file since: lengths
-            // that lead out of the log must neither be allocated nor followed into the map.
-            Some(header) if position + header.record_len() <= self.end => Ok(header),
-            _ => {
-                let found = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-                let computed = self.log.seed.header_crc(position, &bytes[4..]);
-                Err(self.log.corrupt(position, Damage::Header { found, computed }))
+        self.accept(position, bytes).ok_or_else(|| self.not_a_header(position, bytes))
+    }
+
+    /// It was a true header when it was taken in, but somebody may have changed it in the file since: lengths that lead out
+    /// of the log must neither be allocated nor followed into the map.
+    #[inline]
+    fn accept(&self, position: u64, bytes: &[u8; RECORD_HEADER_LEN]) -> Option<RecordHeader> {
+        RecordHeader::decode(bytes).filter(|header| position + header.record_len() <= self.end)
+    }
+
+    #[cold]
+    fn not_a_header(&self, position: u64, bytes: &[u8; RECORD_HEADER_LEN]) -> Error {
+        let found = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        let computed = self.log.seed.header_crc(position, &bytes[4..]);
+        self.log.corrupt(position, Damage::Header { found, computed })
+    }
+
+    /// Copies the record at `position` into `buffer`, which grows where it must, and checks the record's checksum on the
+    /// copy, so that nothing another process does to the file can change what was checked.
+    #[inline]
+    pub(crate) fn record<'a>(&self, position: u64, buffer: &'a mut Vec<u8>, verify: bool) -> Result<Record<'a>> {
+        let mut start = [0; RECORD_HEADER_LEN];
+        self.read(position, &mut start)?;
+        let Some(header) = self.accept(position, &start) else { return Err(self.not_a_header(position, &start)) };
+        let len = header.record_len() as usize;
+        if buffer.len() < len {
+            self.grow(buffer, len)?;
+        }
+        let record = &mut buffer[..len];
+        // All that the checksum covers is copied in one piece, as it is checked: see `Map::read`.
+        let covered = &mut record[RecordHeader::AT_MEANING..];
+        self.read(position + RecordHeader::AT_MEANING as u64, covered)?;
+        if verify {
+            self.expect_body(position, &header, crc32fast::hash(covered))?;
+            if !covered.starts_with(&start[RecordHeader::AT_MEANING..]) {
+                return Err(self.not_a_header(position, &start));
             }
         }
+        let (key, value) = record[RECORD_HEADER_LEN..].split_at(header.key_len.into());
+        Ok(Record { index: header.index, key, value })
+    }
+
+    /// The one allocation that can be as large as somebody else wants it to be: a limit on memory must not end the process.
+    fn grow(&self, buffer: &mut Vec<u8>, len: usize) -> Result<()> {
+        buffer
+            .try_reserve_exact(len - buffer.len())
+            .map_err(|_| self.log.io("get memory for a value", io::ErrorKind::OutOfMemory.into()))?;
+        buffer.resize(len, 0);
+        Ok(())
     }
 
     /// Copies the full key of the record at `position`, whose header is `header`, behind what `out` holds.
@@ -106,30 +153,26 @@ impl Reader {
         let value_at = position + RECORD_HEADER_LEN as u64 + u64::from(header.key_len);
         let len = header.value_len as usize;
         out.clear();
-        // The one allocation that can be as large as somebody else wants it to be: a limit on memory must not end the
-        // process.
-        out.try_reserve_exact(len)
-            .map_err(|_| self.log.io("get memory for a value", io::ErrorKind::OutOfMemory.into()))?;
-        out.resize(len, 0);
+        self.grow(out, len)?;
         self.read(value_at, out)?;
         if verify { self.verify_value(position, header, key, out) } else { Ok(()) }
     }
 
     /// Checks the checksum of a record over a copy of its key and its value.
     pub(crate) fn verify_value(&self, position: u64, header: &RecordHeader, key: &[u8], value: &[u8]) -> Result<()> {
-        let computed = header.computed_body_crc(key, value);
-        if computed != header.body_crc {
-            return Err(self.log.corrupt(position, Damage::Body { found: header.body_crc, computed }));
-        }
-        Ok(())
+        self.expect_body(position, header, header.computed_body_crc(key, value))
+    }
+
+    #[inline]
+    fn expect_body(&self, position: u64, header: &RecordHeader, computed: u32) -> Result<()> {
+        let found = header.body_crc;
+        if computed == found { Ok(()) } else { Err(self.log.corrupt(position, Damage::Body { found, computed })) }
     }
 
     /// Checks the whole record, for one that has another key than the index led to expect: damage in a key must not
     /// pass for a key that is absent.
-    fn verify(&self, position: u64, header: &RecordHeader) -> Result<()> {
-        let (mut key, mut value) = (Vec::new(), Vec::new());
-        self.key_into(position, header, &mut key)?;
-        self.value_into(position, header, &key, &mut value, true)
+    fn verify(&self, position: u64) -> Result<()> {
+        self.record(position, &mut Vec::new(), true).map(drop)
     }
 }
 
@@ -164,7 +207,7 @@ impl Keys for Reader {
             };
         if !same {
             // The index's tags agree by chance once in 2^24 times, so this costs nothing.
-            self.verify(position, &header)?;
+            self.verify(position)?;
         }
         Ok(same)
     }
@@ -179,6 +222,7 @@ impl Keys for Reader {
 mod tests {
     use super::super::testing::{Draft, PLAIN, open_on};
     use super::*;
+    use crate::disk::MappedBytes;
     use crate::disk::sim::{SimDisk, Verb};
 
     /// Reads all there is to be read of a record, in every way, and returns how many calls that took.
@@ -191,6 +235,10 @@ mod tests {
         assert_eq!(found, [b"before", key].concat());
         reader.value_into(position, &header, key, &mut value, true).unwrap();
         assert_eq!(value, b"value");
+        // Longer than the record: what was there before must not show.
+        let mut buffer = vec![b'x'; 200];
+        let record = reader.record(position, &mut buffer, true).unwrap();
+        assert_eq!((record.index, record.key, record.value), (header.index, key, &b"value"[..]));
         assert_eq!(reader.compare(position, key).unwrap(), Ordering::Equal);
         assert_eq!(reader.compare(position, b"\0z").unwrap(), Ordering::Less);
         assert!(reader.is_key(position, key).unwrap() && !reader.is_key(position, b"\0z").unwrap());
@@ -210,6 +258,45 @@ mod tests {
             assert_eq!(read_all(&disk, &reader, first, b"\0a") > 0, calls[0], "{mapped:?}");
             assert_eq!(read_all(&disk, &reader, second, b"\0b") > 0, calls[1], "{mapped:?}");
         }
+    }
+
+    /// A file whose header is changed between the first look at it and the copy of the whole record.
+    struct Changing {
+        bytes: Vec<u8>,
+        first: (u64, [u8; RECORD_HEADER_LEN]),
+    }
+
+    impl MappedBytes for Changing {
+        fn len(&self) -> u64 {
+            self.bytes.len() as u64
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) {
+            if (offset, out.len()) == (self.first.0, RECORD_HEADER_LEN) {
+                out.copy_from_slice(&self.first.1);
+            } else {
+                out.copy_from_slice(&self.bytes[offset as usize..][..out.len()]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_another_when_its_record_is_copied_is_damage_though_the_copy_has_its_checksum() {
+        let mut draft = Draft::new();
+        let position = draft.put(PLAIN, "a");
+        let (end, bytes, disk) = (draft.end(), draft.bytes.clone(), SimDisk::new());
+        let log = Arc::new(open_on(&disk, draft.bytes));
+        let header = Reader { log: Arc::clone(&log), map: None, end }.header(position).unwrap();
+        let over = |first: RecordHeader| {
+            let map = Changing { bytes: bytes.clone(), first: (position, first.encode()) };
+            Reader { log: Arc::clone(&log), map: Some(Arc::new(Map::from_bytes(Box::new(map)))), end }
+        };
+        let mut buffer = Vec::new();
+        assert_eq!(over(header).record(position, &mut buffer, true).unwrap().index, header.index);
+        let other = RecordHeader { index: header.index + 1, ..header };
+        let error = over(other).record(position, &mut buffer, true).err();
+        assert!(matches!(error, Some(Error::Corrupt { offset, damage: Damage::Header { found, computed }, .. })
+                if offset == position && found != computed));
     }
 
     #[test]

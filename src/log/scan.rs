@@ -172,7 +172,7 @@ impl<'a> Scanner<'a> {
                     continue;
                 }
                 let unit = &run.entries[first..];
-                if unit.len() == 1 || self.is_unchanged(unit)? {
+                if unit.len() == 1 || self.is_unchanged(&unit[0])? {
                     return Ok(Step::Unit);
                 }
                 self.back_to(start, start_index);
@@ -190,20 +190,17 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Whether the headers of a batch that was just read are still the same in the file.
+    /// Whether a batch that was just read still begins as it did.
     ///
-    /// Without the lock, a batch's beginning may have been read before another process cut it off and wrote another
-    /// group in its place, and its end after that.
-    fn is_unchanged(&self, unit: &[Entry]) -> Result<bool> {
-        // Through a window of its own: the walk goes on in the other, which has read beyond this batch already.
-        let mut window = Window::new();
-        for entry in unit {
-            let bytes = window.get(self.log, entry.offset, RECORD_HEADER_LEN)?;
-            if bytes != entry.header.encode() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    /// Without the lock, its beginning may have been read before another process cut it off and wrote another group in its
+    /// place, and its end after that. The first header tells: a cut is made where a unit starts, here or before, so it has
+    /// overwritten that header or taken it away by the time when anything is written behind it again, and what comes in its
+    /// place never has the same index.
+    fn is_unchanged(&self, first: &Entry) -> Result<bool> {
+        // Past the window: that has read beyond this batch already, and the walk goes on in it.
+        let mut bytes = [0; RECORD_HEADER_LEN];
+        let len = self.log.read_up_to(first.offset, &mut bytes)?;
+        Ok(bytes[..len] == first.header.encode())
     }
 
     fn back_to(&mut self, offset: u64, previous_index: u64) {
@@ -278,23 +275,41 @@ impl<'a> Scanner<'a> {
         Ok(Some(hasher.finalize()))
     }
 
+    /// The header at `self.offset`, or why there is none.
+    #[inline]
     fn judge(&mut self) -> Result<std::result::Result<RecordHeader, Reason>> {
-        let mut bytes = [0; RECORD_HEADER_LEN];
+        let place = self.place();
         let available = self.window.get(self.log, self.offset, RECORD_HEADER_LEN)?;
+        if let Some(Verdict::True(header)) = available.first_chunk().map(|bytes| RecordHeader::judge(bytes, place)) {
+            return Ok(Ok(header));
+        }
+        let mut bytes = [0; RECORD_HEADER_LEN];
         bytes[..available.len()].copy_from_slice(available);
         let available = available.len() as u64;
-        let mut place = Place {
+        self.judge_closely(&bytes, available)
+    }
+
+    fn place(&self) -> Place {
+        Place {
             seed: self.log.seed,
             offset: self.offset,
             file_len: self.file_len,
             after: self.log.index_bound(self.previous_index),
-        };
-        let mut verdict = RecordHeader::judge(&bytes, place);
+        }
+    }
+
+    /// The same for what is no header at first sight, where so many bytes are `available`, and zeros in the place of others.
+    #[cold]
+    fn judge_closely(
+        &mut self,
+        bytes: &[u8; RECORD_HEADER_LEN],
+        available: u64,
+    ) -> Result<std::result::Result<RecordHeader, Reason>> {
+        let mut verdict = RecordHeader::judge(bytes, self.place());
         if matches!(verdict, Verdict::False(Damage::BeyondFile { .. })) {
             // The file may have grown since the walk began.
             self.file_len = self.log.len()?;
-            place.file_len = self.file_len;
-            verdict = RecordHeader::judge(&bytes, place);
+            verdict = RecordHeader::judge(bytes, self.place());
         }
         Ok(match verdict {
             Verdict::True(header) => Ok(header),
@@ -545,6 +560,23 @@ mod tests {
         // Nine pieces of 4 KiB to 1 MiB, and what is left; the first record of each is read again.
         assert!(disk.calls_of(Verb::ReadAt) - calls < 16);
         assert!(disk.bytes_read() - bytes < draft.end() + 16 * 1024);
+    }
+
+    #[test]
+    fn of_a_batch_only_the_first_header_is_read_twice() {
+        let mut draft = Draft::new();
+        for _ in 0..200 {
+            for flags in [MORE, MORE, PLAIN] {
+                draft.push(flags, Kind::Put, b"\0key", &[1; 1000]);
+            }
+        }
+        let disk = SimDisk::new();
+        let log = open_on(&disk, draft.bytes.clone());
+        let before = disk.bytes_read();
+        assert_eq!(walk(&log).0.len(), 200);
+        let again = disk.bytes_read() - before - (draft.end() - FILE_HEADER_LEN as u64);
+        // And what of a record was at the end of a piece.
+        assert!(again < 200 * RECORD_HEADER_LEN as u64 + 16 * 1024, "{again} bytes");
     }
 
     #[test]

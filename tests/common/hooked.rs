@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use caskfile::disk::{Access, Disk, DiskFile, FileStat, Map, RealDisk};
 
@@ -145,6 +146,12 @@ impl Disk for HookedDisk {
 
     fn unix_time(&self) -> u64 {
         RealDisk.unix_time()
+    }
+
+    /// The hook may make it longer; it has no way to fail.
+    fn pause(&self, duration: Duration) {
+        let _ = (self.hook)(&Call::on("pause", Path::new("")));
+        RealDisk.pause(duration);
     }
 }
 

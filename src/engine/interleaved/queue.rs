@@ -3,9 +3,10 @@
 //! The work is a number, doing it is to write it into a shared log, and the outcome is its place there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::in_every_order;
 use crate::engine::lock_wait::Deadline;
 use crate::engine::queue::{Baton, Entered, Queue};
 use crate::sync::{AtomicBool, Mutex, thread};
@@ -78,17 +79,6 @@ impl Shared {
     }
 }
 
-/// Runs a model in every order, and says how many there were.
-fn in_every_order(name: &str, model: impl Fn() + Sync + Send + 'static) {
-    let orders = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&orders);
-    loom::model(move || {
-        count.fetch_add(1, Ordering::Relaxed);
-        model();
-    });
-    println!("{name}: {} orders", orders.load(Ordering::Relaxed));
-}
-
 /// Two threads beside this one, which are joined.
 fn beside<A: Send + 'static, B: Send + 'static>(
     first: impl FnOnce() -> A + Send + 'static,
@@ -115,6 +105,20 @@ fn whoever_writes_for_whom_each_is_told_the_place_of_its_own() {
         shared.check(1, &one);
         shared.check(2, &two);
         assert_eq!(shared.log.written.lock().unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn who_watches_before_it_sleeps_is_told_the_place_of_its_own() {
+    in_every_order("two writers who watch", || {
+        let shared = Arc::new(Shared { queue: Queue::of_short_turns(), log: Log::default() });
+        let other = Arc::clone(&shared);
+        let other = thread::spawn(move || [1, 2].map(|number| (number, other.write(number, None))));
+        let told = [3, 4].map(|number| (number, shared.write(number, None)));
+        for (number, told) in told.into_iter().chain(other.join().unwrap()) {
+            shared.check(number, &told);
+        }
+        assert_eq!(shared.log.written.lock().unwrap().len(), 4);
     });
 }
 

@@ -10,21 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::in_many_orders;
 use crate::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use crate::sync::{AtomicU64, Mutex, thread};
 use crate::{Batch, Cask, Config, Durability, Error, OptionalExt};
 
 const STORE: &str = "/store";
-
-/// How many changes of the running thread a rare order may depend on.
-const DEPTH: usize = 3;
-
-fn in_many_orders(model: impl Fn() + Send + Sync + Clone + 'static) {
-    let orders = std::env::var("CASKFILE_SHUTTLE_ORDERS").map_or(400, |orders| orders.parse().unwrap());
-    shuttle::check_random(model.clone(), orders);
-    shuttle::check_pct(model, orders, DEPTH);
-    println!("{} orders", 2 * orders);
-}
 
 /// A disk on which another thread may go on at every call.
 fn disk() -> SimDisk {
