@@ -219,6 +219,7 @@ pub const GROUPS: &[Group] = &[
         title: "Opening",
         rows: &[
             row("open-closed", "open and first get, after closing", Milliseconds, LOG, &[aim(OURS, 1.5, Floor)]),
+            row("open-cold", "open and first get, nothing in the page cache", Milliseconds, LOG, &[]),
             row("open-killed", "open and first get, after a kill", Milliseconds, None, &[]),
         ],
     },

@@ -13,6 +13,7 @@ mod ycsb;
 
 pub use open::prepare;
 
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Barrier;
@@ -107,18 +108,23 @@ impl Setting {
 
     /// Bytes that the directory's files occupy on the disk, holes left out.
     fn bytes_on_disk(&self) -> Result<u64> {
-        let mut total = 0;
+        Ok(self.files()?.iter().map(|(_, metadata)| metadata.blocks() * 512).sum())
+    }
+
+    /// The files in the directory, and in those below it.
+    fn files(&self) -> Result<Vec<(PathBuf, Metadata)>> {
+        let mut files = Vec::new();
         let mut directories = vec![self.directory.clone()];
         while let Some(directory) = directories.pop() {
             for entry in std::fs::read_dir(directory)? {
                 let entry = entry?;
                 match entry.metadata()? {
                     metadata if metadata.is_dir() => directories.push(entry.path()),
-                    metadata => total += metadata.blocks() * 512,
+                    metadata => files.push((entry.path(), metadata)),
                 }
             }
         }
-        Ok(total)
+        Ok(files)
     }
 
     /// The same of the store alone: caskfile's without the file that a compaction is writing beside it.

@@ -1,20 +1,27 @@
-//! From the call to open to the first value, with the files in the page cache: of a store that was closed, and of one
-//! whose process was killed. The store is made by another process.
+//! From the call to open to the first value: of a store that was closed, with its files in the page cache and without, and of
+//! one whose process was killed. The store is made by another process.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Instant;
+
+use memmap2::MmapOptions;
 
 use super::{Setting, VALUE, load, verify};
 use crate::data::{Keys, check, shuffled};
 use crate::engine::{Engine, Mode, Result, Role};
 
 const OPENINGS: usize = 5;
+const COLD_OPENINGS: usize = 3;
 
 /// What the process is told that makes the store.
 const PREPARE: &str = "--prepare";
 
 pub fn run(setting: &Setting) -> Result<()> {
-    setting.row("open-closed", prepared(setting, false).and_then(|()| closed(setting)));
+    setting.row("open-closed", prepared(setting, false).and_then(|()| median(setting, OPENINGS, |_| Ok(()))));
+    setting.row("open-cold", median(setting, COLD_OPENINGS, forget));
     std::fs::remove_dir_all(&setting.directory)?;
     std::fs::create_dir(&setting.directory)?;
     if setting.kind.role != Role::Floor {
@@ -49,15 +56,48 @@ pub fn prepare(setting: &Setting, killed: bool) -> Result<()> {
 }
 
 /// The median of several openings, each of which closes again.
-fn closed(setting: &Setting) -> Result<f64> {
+fn median(setting: &Setting, openings: usize, mut before: impl FnMut(&Setting) -> Result<()>) -> Result<f64> {
     let mut times = Vec::new();
-    for _ in 0..OPENINGS {
+    for _ in 0..openings {
+        before(setting)?;
         let (took, engine) = once(setting)?;
         engine.close()?;
         times.push(took);
     }
     times.sort_by(f64::total_cmp);
-    Ok(times[OPENINGS / 2])
+    Ok(times[openings / 2])
+}
+
+/// Takes the files out of the page cache.
+fn forget(setting: &Setting) -> Result<()> {
+    for (path, metadata) in setting.files()? {
+        let file = File::open(&path)?;
+        file.sync_all()?;
+        // SAFETY: it takes no pointer, and the descriptor is open.
+        match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+            0 => {}
+            error => return Err(io::Error::from_raw_os_error(error).into()),
+        }
+        let left = cached_pages(&file, metadata.len())?;
+        if left != 0 {
+            return Err(format!("{} pages of {} stay in the page cache", left, path.display()).into());
+        }
+    }
+    Ok(())
+}
+
+/// How many pages of a file are in the page cache.
+fn cached_pages(file: &File, len: u64) -> Result<usize> {
+    if len == 0 {
+        return Ok(0);
+    }
+    let map = MmapOptions::new().len(len as usize).map_raw_read_only(file)?;
+    let mut pages = vec![0u8; map.len().div_ceil(4096)];
+    // SAFETY: the range is mapped while `map` lives, and there is a byte for each of its pages.
+    match unsafe { libc::mincore(map.as_mut_ptr().cast(), map.len(), pages.as_mut_ptr()) } {
+        0 => Ok(pages.iter().filter(|&&page| page & 1 == 1).count()),
+        _ => Err(io::Error::last_os_error().into()),
+    }
 }
 
 /// Milliseconds, and what was opened.
