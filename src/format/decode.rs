@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(record_header(&[0; RECORD_HEADER_LEN], place), RecordHeaderIs::End);
         let mut later = encoded;
         later[9] = 0x7f;
-        let crc = seed.header_crc(64, &later[4..]);
+        let crc = seed.header_crc(64, &later);
         later[..4].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(record_header(&later, place), RecordHeaderIs::Unsupported);
     }

@@ -236,7 +236,7 @@ impl RecordHeader {
     }
 
     fn computed_header_crc(&self, seed: FileSeed, offset: u64) -> u32 {
-        seed.header_crc(offset, &self.encode()[AT_BODY_CRC.start..])
+        seed.header_crc(offset, &self.encode())
     }
 
     pub(crate) fn encode(&self) -> [u8; RECORD_HEADER_LEN] {
@@ -278,7 +278,7 @@ impl RecordHeader {
             return Verdict::End;
         }
         let found = LittleEndian::read_u32(&bytes[AT_HEADER_CRC]);
-        let computed = place.seed.header_crc(place.offset, &bytes[AT_BODY_CRC.start..]);
+        let computed = place.seed.header_crc(place.offset, bytes);
         if found != computed {
             return Verdict::False(Damage::Header { found, computed });
         }
@@ -312,7 +312,7 @@ impl RecordHeader {
 
     /// The seed of the file in which this header is true at this place.
     pub(crate) fn seed_at(&self, offset: u64) -> FileSeed {
-        FileSeed::of_header(self.header_crc, offset, &self.encode()[AT_BODY_CRC.start..])
+        FileSeed::of_header(offset, &self.encode())
     }
 
     pub(crate) fn body_len(&self) -> u64 {
@@ -373,7 +373,7 @@ mod tests {
 
     /// Gives changed header bytes a right checksum again, to meet the checks behind it.
     fn resealed(mut bytes: [u8; RECORD_HEADER_LEN]) -> [u8; RECORD_HEADER_LEN] {
-        let crc = seed().header_crc(OFFSET, &bytes[AT_BODY_CRC.start..]);
+        let crc = seed().header_crc(OFFSET, &bytes);
         LittleEndian::write_u32(&mut bytes[AT_HEADER_CRC], crc);
         bytes
     }

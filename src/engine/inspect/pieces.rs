@@ -85,7 +85,7 @@ impl<'i> Pieces<'i> {
         bytes[..got.len()].copy_from_slice(got);
         let header = inspection.survey.reader.decode(start, &bytes)?;
         let log = inspection.log();
-        let (found, computed) = (header.header_crc, log.seed.header_crc(start, &bytes[4..]));
+        let (found, computed) = (header.header_crc, log.seed.header_crc(start, &bytes));
         if found != computed {
             // Another process has cut the log since.
             return Err(log.corrupt(start, Damage::Header { found, computed }));
