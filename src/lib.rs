@@ -80,6 +80,7 @@ mod events;
 mod format;
 mod index;
 mod log;
+mod prefetch;
 mod store;
 mod sync;
 

@@ -65,7 +65,7 @@ fn a_store_whose_keys_are_written_again_and_again_stays_small_by_itself() {
     });
 }
 
-/// Each sync of the compaction takes long, so that writers would be far ahead of it; and pauses take long, too, so that it
+/// Each piece of the compaction takes long, so that writers would be far ahead of it; and pauses take long, too, so that it
 /// makes no difference when the machine has no time for its thread.
 #[test]
 fn writers_that_outrun_the_compaction_wait_for_it_and_the_log_stays_small() {
@@ -77,7 +77,7 @@ fn writers_that_outrun_the_compaction_wait_for_it_and_the_log_stays_small() {
         let disk = HookedDisk::new(|call| {
             let compacting = thread::current().name() == Some("caskfile-compact");
             match call {
-                "sync_data" | "sync_all" if compacting => thread::sleep(Duration::from_millis(30)),
+                "write_back" if compacting => thread::sleep(Duration::from_millis(30)),
                 "pause" => thread::sleep(Duration::from_millis(20)),
                 _ => {}
             }

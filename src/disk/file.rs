@@ -220,6 +220,19 @@ impl DiskFile for RealFile {
         self.file.sync_all()
     }
 
+    /// A failed write that a wait meets here is not told to the next sync: a caller must not go on to it.
+    #[cfg(target_os = "linux")]
+    fn write_back(&self, range: Range<u64>) -> io::Result<()> {
+        // In this order: the page in which the range begins may hold the end of what came before it.
+        write_back(&self.file, 0..range.start, libc::SYNC_FILE_RANGE_WAIT_BEFORE)?;
+        write_back(&self.file, range, libc::SYNC_FILE_RANGE_WRITE)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn write_back(&self, _range: Range<u64>) -> io::Result<()> {
+        self.sync_data()
+    }
+
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
         // An offset that the system's type cannot hold is beyond the end of every file.
         let Ok(from) = libc::off_t::try_from(offset) else { return Ok(None) };
@@ -304,6 +317,21 @@ impl DiskFile for RealFile {
         let memory = MmapOptions::new().len(len).map_raw_read_only(&self.file)?;
         Ok(Some(Map::from_mmap(memory)))
     }
+}
+
+#[cfg(target_os = "linux")]
+fn write_back(file: &File, range: Range<u64>, flags: libc::c_uint) -> io::Result<()> {
+    if range.is_empty() {
+        // To the system a length of 0 means all the rest of the file.
+        return Ok(());
+    }
+    let number = |n| libc::off64_t::try_from(n).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG));
+    let (start, len) = (number(range.start)?, number(range.end - range.start)?);
+    // SAFETY: it takes no pointer, and the descriptor is open while `file` is borrowed.
+    retry_interrupted(|| match unsafe { libc::sync_file_range(file.as_raw_fd(), start, len, flags) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    })
 }
 
 /// Locks, unlocks or asks for the bytes, far beyond the end of every file, whose locks say who stands where in the line.

@@ -17,6 +17,8 @@ use std::sync::atomic::{self, compiler_fence, fence};
 
 use memmap2::MmapRaw;
 
+use crate::prefetch::prefetch;
+
 /// How many bytes are compared at a time.
 const WORD: usize = size_of::<u64>();
 
@@ -169,18 +171,12 @@ impl Map {
         }
     }
 
-    /// Has the processor fetch the bytes at `offset` while the caller does something else. Only a hint: any offset
-    /// will do, nothing is read and nothing can fail.
+    /// [Prefetches](prefetch) the bytes at `offset`, which need not be mapped.
     #[inline]
     pub fn prefetch(&self, offset: u64) {
-        #[cfg(target_arch = "x86_64")]
         if let (Memory::Mapped(memory), Ok(start)) = (&self.memory, usize::try_from(offset)) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: every x86-64 processor has the instruction, and it does not fault, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(memory.as_ptr().wrapping_add(start).cast()) };
+            prefetch(memory.as_ptr().wrapping_add(start));
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = offset;
     }
 
     /// Where a range starts, as an index into the map.

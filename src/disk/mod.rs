@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -111,6 +112,12 @@ pub trait DiskFile: Send + Sync {
 
     /// As [`DiskFile::sync_data`], all metadata included (`fsync`).
     fn sync_all(&self) -> io::Result<()>;
+
+    /// Waits until the disk has what was begun to be written before this range, and begins to write the range. It promises
+    /// nothing that a sync does; it only leaves less to the next one. A disk that does not know it does nothing.
+    fn write_back(&self, _range: Range<u64>) -> io::Result<()> {
+        Ok(())
+    }
 
     /// The first offset at or after `offset` that is not in a hole; `None` if only a hole follows. A file system
     /// that does not know holes answers `offset` itself while that is inside the file.

@@ -44,6 +44,21 @@ fn what_was_written_is_read_and_reads_are_short_at_the_end_of_the_file() {
 }
 
 #[test]
+fn what_is_to_be_written_back_may_be_any_range_and_reads_the_same_afterwards() {
+    on_every_disk(|disk, directory| {
+        let file = disk.create_new(&directory.join("file"), 0o600).unwrap();
+        let bytes: Vec<u8> = (0..20_000u32).map(|n| n as u8).collect();
+        file.write_at(0, &bytes).unwrap();
+        for range in [0..0, 0..100, 100..12_345, 12_345..20_000, 20_000..20_000, 19_000..1 << 40, 0..20_000] {
+            file.write_back(range).unwrap();
+        }
+        let mut read = vec![0; 30_000];
+        assert_eq!(file.read_at(0, &mut read).unwrap(), bytes.len());
+        assert_eq!(read[..bytes.len()], bytes);
+    });
+}
+
+#[test]
 fn set_len_cuts_and_extends_with_zeros() {
     on_every_disk(|disk, directory| {
         let file = disk.create_new(&directory.join("file"), 0o600).unwrap();

@@ -221,9 +221,7 @@ impl Cask {
         let view = self.engine.current()?;
         let key = FullKey::new(&self.bucket, key.as_ref())?;
         let position = view.find(&key)?.ok_or(Error::KeyNotFound)?;
-        let header = view.reader.header(position)?;
-        view.reader.value_into(position, &header, &key, out, self.engine.config.get_verify_on_read())?;
-        Ok(header.index)
+        view.reader.value_into(position, &key, out, self.engine.config.get_verify_on_read())
     }
 
     /// Whether a key is there. Its value is not read.

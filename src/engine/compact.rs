@@ -73,11 +73,6 @@ const SMALL_REST: u64 = 64 << 10;
 /// a disk may be slower than its writers.
 const ROUNDS: usize = 16;
 
-/// So much of the new file is written between two syncs: on a journaling file system, a sync of the store waits for
-/// what others have written to other files just before. With 8 MiB, the longest durable put beside a compaction took 41 and
-/// 80 ms, with 2 MiB 25 and 51 ms, with less no less.
-const UNSYNCED: u64 = 2 << 20;
-
 /// Who is waiting for it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Caller {
@@ -140,7 +135,6 @@ struct Compactor<'e> {
     copyist: Copyist,
     /// The new file as a reader sees it; once it has taken the old one's place, that one's view.
     view: View,
-    synced: u64,
     progress: Progress,
 }
 
@@ -173,7 +167,6 @@ impl<'e> Turn<'e> {
             next,
             copyist,
             view,
-            synced: 0,
             progress: Progress { done: 0, total: self.view()?.live_bytes },
         })
     }
@@ -280,6 +273,7 @@ impl<'e> Compactor<'e> {
     fn copy_live(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let reader = self.old()?.reader.clone();
         let positions = self.live_positions()?;
+        self.view.index.reserve(positions.len());
         for &position in &positions {
             self.copyist.push(&reader, position, &reader.header(position)?, false)?;
             if self.copyist.has_a_piece() {
@@ -309,7 +303,7 @@ impl<'e> Compactor<'e> {
     /// Carries over what was appended meanwhile, and while that was done, until little is left.
     fn catch_up(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         for _ in 0..ROUNDS {
-            self.sync()?;
+            self.next.sync()?;
             self.report(watch)?;
             drop(self.engine.current()?);
             let rest = self.old()?.tail.end - self.upto;
@@ -371,12 +365,6 @@ impl<'e> Compactor<'e> {
             return Err(self.wrong(&format!("at {} it does not read back: {:?}", stop.at, stop.reason)));
         }
         self.progress.done = stop.unit - FILE_HEADER_LEN as u64;
-        if stop.unit - self.synced >= UNSYNCED { self.sync() } else { Ok(()) }
-    }
-
-    fn sync(&mut self) -> Result<()> {
-        self.next.sync()?;
-        self.synced = self.view.tail.end;
         Ok(())
     }
 
@@ -396,7 +384,7 @@ impl<'e> Compactor<'e> {
         self.next.set_base_index(base_index)?;
         self.copyist.push_mark(base_index + 1);
         self.write()?;
-        self.sync()?;
+        self.next.sync()?;
         self.view.reader.log = Arc::new(LogFile::open(Arc::clone(&self.next.file), &self.engine.path)?);
         let old = self.old()?;
         if (self.view.index.len(), self.view.live_bytes) != (old.index.len(), old.live_bytes) {

@@ -2,6 +2,7 @@
 
 use super::progress::Copying;
 use crate::Result;
+use crate::error::Damage;
 use crate::format::{Ancillary, FILE_HEADER_LEN, FileHeader, Flags, Kind, RECORD_HEADER_LEN, RecordHeader};
 use crate::log::create::Unfinished;
 use crate::log::group::Group;
@@ -13,24 +14,25 @@ const PIECE: usize = 1 << 20;
 /// Takes records over, one behind the other, and writes them piece by piece.
 pub(super) struct Copyist {
     group: Group,
-    key: Vec<u8>,
-    value: Vec<u8>,
+    record: Vec<u8>,
 }
 
 impl Copyist {
     /// For the file that has this header.
     pub(super) fn new(header: &FileHeader) -> Copyist {
         let group = Group::new(header.seed(), FILE_HEADER_LEN as u64);
-        Copyist { group, key: Vec::new(), value: Vec::new() }
+        Copyist { group, record: Vec::new() }
     }
 
-    /// Adds a record, verified on the copy that is written, whatever the handle's setting for reads is: a copy must
-    /// not make damage look sound. `SYNCED` is not taken over: it speaks of another file. `more`: the batch goes on.
+    /// Adds the record with this header, verified on the copy that is written, whatever the handle's setting for reads is:
+    /// a copy must not make damage look sound. `SYNCED` is not taken over: it speaks of another file. `more`: the batch goes on.
     pub(super) fn push(&mut self, reader: &Reader, position: u64, header: &RecordHeader, more: bool) -> Result<()> {
-        self.key.clear();
-        reader.key_into(position, header, &mut self.key)?;
-        reader.value_into(position, header, &self.key, &mut self.value, true)?;
-        self.group.push_moved(Flags { synced: false, more }, header, &self.key, &self.value);
+        let record = reader.record(position, &mut self.record, true)?;
+        if record.header != *header {
+            let damage = Damage::Header { found: record.header.header_crc, computed: header.header_crc };
+            return Err(reader.log.corrupt(position, damage));
+        }
+        self.group.push_moved(Flags { synced: false, more }, header, record.key, record.value);
         Ok(())
     }
 
@@ -51,9 +53,13 @@ impl Copyist {
     }
 
     /// Writes what was added, and an end mark behind it, which the next piece overwrites.
+    ///
+    /// The disk works on one piece while the next one is put together, and never has more than two to do: on a journaling
+    /// file system, a sync of the store waits for what others have written to other files just before.
     pub(super) fn write(&mut self, next: &Unfinished<'_>) -> Result<()> {
         let (start, end) = (self.group.start(), self.group.end());
         next.write(start, self.group.finish())?;
+        next.write_back(start..end)?;
         self.group.reset(next.header.seed(), end);
         Ok(())
     }

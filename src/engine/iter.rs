@@ -118,7 +118,7 @@ impl Scan {
         let record = self.reader.record(position, &mut self.buffer, self.verify)?;
         // A key too short for its bucket cannot pass verification; without that it is at least no reason to panic.
         let key = record.key.get(self.bucket_len..).unwrap_or_default();
-        Ok(PairRef { key, value: record.value, last_index: record.index })
+        Ok(PairRef { key, value: record.value, last_index: record.header.index })
     }
 }
 

@@ -70,7 +70,7 @@ impl Mapped {
             }
             None => {
                 let mut value = Vec::new();
-                reader.value_into(position, &header, &key, &mut value, verify)?;
+                reader.value_into(position, &key, &mut value, verify)?;
                 Bytes::Copied(value.into())
             }
         };

@@ -4,6 +4,7 @@
 //! crash leaves no short file, and of two creators one wins and the other opens the winner's file.
 
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -128,6 +129,11 @@ impl<'d> Unfinished<'d> {
             }
         }
         Ok(())
+    }
+
+    /// Has the disk at work on what was written at a place, so that the sync at the end has less to do.
+    pub(crate) fn write_back(&self, range: Range<u64>) -> Result<()> {
+        self.file.write_back(range).map_err(|e| self.io("write back", e))
     }
 
     pub(crate) fn sync(&self) -> Result<()> {

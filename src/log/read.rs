@@ -25,14 +25,15 @@ pub(crate) struct Reader {
 
 /// A record that was copied out of the file.
 pub(crate) struct Record<'a> {
-    pub(crate) index: u64,
+    pub(crate) header: RecordHeader,
     /// The full key.
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
 }
 
 const CACHE_LINE: usize = 64;
-const SHORT_RECORD: u64 = 192;
+/// So long a record is copied as a whole at no price to speak of.
+const SHORT_RECORD: usize = 192;
 
 impl Reader {
     /// Copies bytes out of the file.
@@ -65,7 +66,7 @@ impl Reader {
     #[inline]
     pub(crate) fn prefetch(&self, position: u64) {
         if let Some(map) = &self.map {
-            (0..SHORT_RECORD).step_by(CACHE_LINE).for_each(|line| map.prefetch(position + line));
+            (0..SHORT_RECORD).step_by(CACHE_LINE).for_each(|line| map.prefetch(position + line as u64));
         }
     }
 
@@ -93,7 +94,7 @@ impl Reader {
     #[cold]
     fn not_a_header(&self, position: u64, bytes: &[u8; RECORD_HEADER_LEN]) -> Error {
         let found = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        let computed = self.log.seed.header_crc(position, &bytes[4..]);
+        let computed = self.log.seed.header_crc(position, bytes);
         self.log.corrupt(position, Damage::Header { found, computed })
     }
 
@@ -109,17 +110,31 @@ impl Reader {
             self.grow(buffer, len)?;
         }
         let record = &mut buffer[..len];
-        // All that the checksum covers is copied in one piece, as it is checked: see `Map::read`.
+        self.copy(position, &start, &header, record, verify)?;
+        let (key, value) = record[RECORD_HEADER_LEN..].split_at(header.key_len.into());
+        Ok(Record { header, key, value })
+    }
+
+    /// Copies what the checksum covers of the record at `position`, whose header was read as `start`, into its place in
+    /// `record`, and checks it there: in one piece, since an update of a checksum has a price of its own.
+    #[inline]
+    fn copy(
+        &self,
+        position: u64,
+        start: &[u8; RECORD_HEADER_LEN],
+        header: &RecordHeader,
+        record: &mut [u8],
+        verify: bool,
+    ) -> Result<()> {
         let covered = &mut record[RecordHeader::AT_MEANING..];
         self.read(position + RecordHeader::AT_MEANING as u64, covered)?;
         if verify {
-            self.expect_body(position, &header, crc32fast::hash(covered))?;
+            self.expect_body(position, header, crc32fast::hash(covered))?;
             if !covered.starts_with(&start[RecordHeader::AT_MEANING..]) {
-                return Err(self.not_a_header(position, &start));
+                return Err(self.not_a_header(position, start));
             }
         }
-        let (key, value) = record[RECORD_HEADER_LEN..].split_at(header.key_len.into());
-        Ok(Record { index: header.index, key, value })
+        Ok(())
     }
 
     /// The one allocation that can be as large as somebody else wants it to be: a limit on memory must not end the process.
@@ -138,24 +153,30 @@ impl Reader {
         self.read(position + RECORD_HEADER_LEN as u64, &mut out[start..])
     }
 
-    /// Copies the value of the record at `position` into `out` and checks the record's checksum on the copy, so
-    /// that nothing another process does to the file can change what was checked.
+    /// Copies the value of the record at `position` into `out`, checks the record's checksum on the copy, so that nothing
+    /// another process does to the file can change what was checked, and returns the record's index.
     ///
     /// `key` is the record's full key: a copy that belongs to the caller.
-    pub(crate) fn value_into(
-        &self,
-        position: u64,
-        header: &RecordHeader,
-        key: &[u8],
-        out: &mut Vec<u8>,
-        verify: bool,
-    ) -> Result<()> {
-        let value_at = position + RECORD_HEADER_LEN as u64 + u64::from(header.key_len);
-        let len = header.value_len as usize;
+    #[inline]
+    pub(crate) fn value_into(&self, position: u64, key: &[u8], out: &mut Vec<u8>, verify: bool) -> Result<u64> {
+        let mut start = [0; RECORD_HEADER_LEN];
+        self.read(position, &mut start)?;
+        let header = self.decode(position, &start)?;
         out.clear();
-        self.grow(out, len)?;
-        self.read(value_at, out)?;
-        if verify { self.verify_value(position, header, key, out) } else { Ok(()) }
+        if header.record_len() <= SHORT_RECORD as u64 {
+            let mut record = [0; SHORT_RECORD];
+            let record = &mut record[..header.record_len() as usize];
+            self.copy(position, &start, &header, record, verify)?;
+            out.extend_from_slice(&record[RECORD_HEADER_LEN + usize::from(header.key_len)..]);
+        } else {
+            let value_at = position + RECORD_HEADER_LEN as u64 + u64::from(header.key_len);
+            self.grow(out, header.value_len as usize)?;
+            self.read(value_at, out)?;
+            if verify {
+                self.verify_value(position, &header, key, out)?;
+            }
+        }
+        Ok(header.index)
     }
 
     /// Checks the checksum of a record over a copy of its key and its value.
@@ -233,12 +254,12 @@ mod tests {
         let (mut found, mut value) = (b"before".to_vec(), Vec::new());
         reader.key_into(position, &header, &mut found).unwrap();
         assert_eq!(found, [b"before", key].concat());
-        reader.value_into(position, &header, key, &mut value, true).unwrap();
+        assert_eq!(reader.value_into(position, key, &mut value, true).unwrap(), header.index);
         assert_eq!(value, b"value");
         // Longer than the record: what was there before must not show.
         let mut buffer = vec![b'x'; 200];
         let record = reader.record(position, &mut buffer, true).unwrap();
-        assert_eq!((record.index, record.key, record.value), (header.index, key, &b"value"[..]));
+        assert_eq!((record.header, record.key, record.value), (header, key, &b"value"[..]));
         assert_eq!(reader.compare(position, key).unwrap(), Ordering::Equal);
         assert_eq!(reader.compare(position, b"\0z").unwrap(), Ordering::Less);
         assert!(reader.is_key(position, key).unwrap() && !reader.is_key(position, b"\0z").unwrap());
@@ -292,7 +313,7 @@ mod tests {
             Reader { log: Arc::clone(&log), map: Some(Arc::new(Map::from_bytes(Box::new(map)))), end }
         };
         let mut buffer = Vec::new();
-        assert_eq!(over(header).record(position, &mut buffer, true).unwrap().index, header.index);
+        assert_eq!(over(header).record(position, &mut buffer, true).unwrap().header, header);
         let other = RecordHeader { index: header.index + 1, ..header };
         let error = over(other).record(position, &mut buffer, true).err();
         assert!(matches!(error, Some(Error::Corrupt { offset, damage: Damage::Header { found, computed }, .. })

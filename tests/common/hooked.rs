@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -193,6 +194,11 @@ impl DiskFile for HookedFile {
     fn sync_all(&self) -> io::Result<()> {
         self.before("sync_all")?;
         self.file.sync_all()
+    }
+
+    fn write_back(&self, range: Range<u64>) -> io::Result<()> {
+        self.before("write_back")?;
+        self.file.write_back(range)
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
