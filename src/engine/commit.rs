@@ -168,6 +168,9 @@ impl<'r> Plan<'r> {
 impl Turn<'_> {
     /// Decides each request in the order of the queue, writes what is to be written, and syncs as configured.
     pub(super) fn commit(&mut self, requests: &[Request]) -> Vec<Outcome> {
+        if let Ok(view) = self.view() {
+            view.prefetch_slots(requests.iter().flat_map(Request::ops).map(|(key, _)| key));
+        }
         let mut plan = Plan { verdicts: Vec::with_capacity(requests.len()), ..Plan::default() };
         for request in requests {
             let first = plan.writes.len();

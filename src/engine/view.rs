@@ -54,6 +54,10 @@ enum Peek {
 /// A map is made larger than its file, so that it need not be replaced with every append.
 const SMALLEST_MAP: u64 = 1 << 20;
 
+/// While a log is read, its index gets room for so many times the keys that it has. More would be given back more often,
+/// where the rest of the log has fewer keys; less means to grow more often.
+const ROOM_AHEAD: u64 = 4;
+
 impl View {
     /// Reads a whole log. `stop` says how the walk ended; it is not judged here.
     pub(crate) fn build(log: Arc<LogFile>, mode: ReadMode, epoch: u64) -> Result<(View, Stop)> {
@@ -73,7 +77,19 @@ impl View {
         if mode == ReadMode::Map {
             view.map(file_len);
         }
-        let stop = Scanner::from_start(&log)?.walk(|run| view.apply(run))?;
+        let mut room_until = 0;
+        let stop = Scanner::from_start(&log)?.walk(|run| {
+            view.apply(run)?;
+            let end = view.tail.end;
+            if end >= room_until {
+                // What is to come may hold as many keys as what was read, byte by byte.
+                let times = file_len.div_ceil(end).min(ROOM_AHEAD);
+                view.index.reserve(view.index.len() * times as usize);
+                room_until = end * times;
+            }
+            Ok(())
+        })?;
+        view.index.shrink();
         view.stopped(&stop);
         Ok((view, stop))
     }
@@ -129,9 +145,9 @@ impl View {
         // Until all of it is in: an error, or a panic, leaves the index without a record that the tail has passed.
         self.broken = true;
         for entries in run.entries.chunks(RUN_LEN) {
-            // The places of all their keys in the index are looked at before the first of them is changed.
+            // The places of all their keys in the index are fetched before the first of them is changed.
             if entries.len() > 1 {
-                entries.iter().for_each(|entry| self.index.touch(run.key(entry)));
+                self.prefetch_slots(entries.iter().map(|entry| run.key(entry)));
             }
             for entry in entries {
                 self.tail.observe(entry.offset, &entry.header, entry.proof);
@@ -140,6 +156,18 @@ impl View {
         }
         self.broken = false;
         Ok(())
+    }
+
+    /// Has fetched what the hash index says of these keys, or of the first of them.
+    pub(super) fn prefetch_slots<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        keys.take(RUN_LEN).for_each(|key| self.index.prefetch(key));
+    }
+
+    /// Has fetched the records that these, or the first of them, are to replace: the system call that writes these takes
+    /// longer than that.
+    pub(super) fn prefetch_replaced(&self, run: &Run) {
+        let replaced = run.entries.iter().take(RUN_LEN).filter_map(|entry| self.index.guess(run.key(entry)));
+        replaced.for_each(|position| self.reader.prefetch(position));
     }
 
     fn index_entry(&mut self, entry: &Entry, key: &[u8]) -> Result<()> {

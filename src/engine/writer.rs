@@ -205,6 +205,7 @@ impl Turn<'_> {
         // Whatever has poisoned the handle in this turn: what is known of the log's end may not hold any more.
         engine.syncs.check_poison()?;
         let ingest = engine.ingest();
+        engine.shown()?.prefetch_replaced(&writer.group.run);
         let start = writer.group.start();
         let first = writer.group.run.entries.first().map_or(end, |entry| entry.offset);
         writer.highest_used = writer.group.run.entries.last().map_or(0, |entry| entry.header.index);

@@ -16,6 +16,7 @@ use std::mem;
 use foldhash::quality::RandomState;
 
 use super::packed::{self, TAG_BITS};
+use crate::prefetch::prefetch;
 
 /// Hash bits that choose the sub-table.
 const TABLE_BITS: u32 = 12;
@@ -25,6 +26,9 @@ pub(crate) const PIECES: usize = 1 << TABLE_BITS;
 
 /// A slot that holds nothing. No entry looks like this, because no record lies at position 0.
 const EMPTY: u64 = 0;
+
+/// In a cache line of 64 bytes.
+const SLOTS_IN_A_LINE: usize = 64 / size_of::<u64>();
 
 /// The capacity of a sub-table's first allocation.
 const FIRST_CAPACITY: usize = 4;
@@ -87,10 +91,14 @@ impl HashIndex {
         })
     }
 
-    /// Reads the slot where a walk for this hash begins, and nothing else: so that it is in the cache.
-    pub(crate) fn touch(&self, hash: u64) {
-        let slot = self.tables.get(table_of(hash)).and_then(|table| table.slots.get(table.home(tag_of(hash))));
-        std::hint::black_box(slot.copied());
+    /// Has the slots [fetched](prefetch) where a walk for this hash begins: a cache line, and the next one, which every
+    /// other walk needs.
+    pub(crate) fn prefetch(&self, hash: u64) {
+        if let Some(slot) = self.tables.get(table_of(hash)).and_then(|table| table.slots.get(table.home(tag_of(hash))))
+        {
+            prefetch(slot);
+            prefetch(std::ptr::from_ref(slot).wrapping_add(SLOTS_IN_A_LINE));
+        }
     }
 
     /// Puts the key at `position`, and returns the position where it was, or `None` if it is new.
@@ -108,9 +116,7 @@ impl HashIndex {
         position: u64,
         is_key: impl FnMut(u64) -> Result<bool, E>,
     ) -> Result<Option<u64>, E> {
-        if self.tables.is_empty() {
-            self.tables.resize_with(1 << TABLE_BITS, Table::default);
-        }
+        self.make_tables();
         let table = &mut self.tables[table_of(hash)];
         let slot = packed::pack(tag_of(hash), position);
         match table.probe(tag_of(hash), is_key)? {
@@ -120,6 +126,35 @@ impl HashIndex {
                 self.len += 1;
                 Ok(None)
             }
+        }
+    }
+
+    /// Makes room for so many keys, if that is more than there is room for: growing to it step by step would move each key
+    /// twice.
+    pub(crate) fn reserve(&mut self, keys: usize) {
+        let mean = keys >> TABLE_BITS;
+        if mean < FIRST_CAPACITY {
+            return;
+        }
+        self.make_tables();
+        // A sub-table's share differs from the mean by the mean's root, or by twice that.
+        let capacity = (mean + 2 * mean.isqrt()) * 5 / 4 + 1;
+        self.tables.iter_mut().filter(|table| table.slots.len() < capacity).for_each(|table| table.resize(capacity));
+    }
+
+    /// Gives back what [`HashIndex::reserve`] has made too much room by.
+    pub(crate) fn shrink(&mut self) {
+        for table in &mut self.tables {
+            let enough = if table.used == 0 { 0 } else { FIRST_CAPACITY.max(table.used * 3 / 2) };
+            if table.slots.len() > enough.max(table.used * 2) {
+                table.resize(enough);
+            }
+        }
+    }
+
+    fn make_tables(&mut self) {
+        if self.tables.is_empty() {
+            self.tables.resize_with(1 << TABLE_BITS, Table::default);
         }
     }
 
@@ -377,6 +412,40 @@ mod tests {
         }
         index.check();
         assert_eq!(index.memory(), (1 << TABLE_BITS) * size_of::<Table>());
+    }
+
+    #[test]
+    fn room_that_was_made_beforehand_is_enough_and_what_is_not_needed_is_given_back() {
+        for (expected, keys) in
+            [(100_000, 100_000), (100_000, 130_000), (400_000, 100_000), (400_000, 5000), (1000, 1000)]
+        {
+            let mut index = HashIndex::default();
+            index.reserve(expected);
+            let reserved = index.memory();
+            for key in 0..keys {
+                let Ok(_) = index.insert(spread_hash(key), (key + 1) * 8, no_key);
+            }
+            // Of so many sub-tables a few get more than their share by chance.
+            assert!(keys > expected as u64 || keys < 16_384 || index.memory() < reserved * 11 / 10);
+            index.shrink();
+            index.check();
+            let slots = index.memory() - (1 << TABLE_BITS) * size_of::<Table>();
+            assert!(
+                slots <= (16 * keys as usize).max((8 * FIRST_CAPACITY) << TABLE_BITS),
+                "{slots} bytes for {keys} keys"
+            );
+            for key in 0..keys {
+                let position = (key + 1) * 8;
+                assert_eq!(index.find(spread_hash(key), |at| Ok::<_, ()>(at == position)), Ok(Some(position)));
+            }
+        }
+    }
+
+    #[test]
+    fn no_room_is_made_where_each_sub_table_would_have_a_key_or_two() {
+        let mut index = HashIndex::default();
+        index.reserve(FIRST_CAPACITY << TABLE_BITS >> 1);
+        assert_eq!(index.memory(), 0);
     }
 
     #[test]

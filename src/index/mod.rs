@@ -96,10 +96,27 @@ impl Index {
         self.hash.find(self.hasher.hash(key), |position| keys.is_key(position, key))
     }
 
-    /// Begins to fetch what a change of this key will need of the hash index. Of many keys that is the one cache miss that
-    /// each of them costs, and the processor waits for several at once.
-    pub(crate) fn touch(&self, key: &[u8]) {
-        self.hash.touch(self.hasher.hash(key));
+    /// Makes room for so many keys in the hash index.
+    pub(crate) fn reserve(&mut self, keys: usize) {
+        self.hash.reserve(keys);
+    }
+
+    /// Gives back the room for keys that did not come.
+    pub(crate) fn shrink(&mut self) {
+        self.hash.shrink();
+    }
+
+    /// Begins to fetch what a change of this key will need of the hash index, or a look-up. Of many keys that is the one cache
+    /// miss that each of them costs, and the processor waits for several at once.
+    pub(crate) fn prefetch(&self, key: &[u8]) {
+        self.hash.prefetch(self.hasher.hash(key));
+    }
+
+    /// Where the key's record is, if the key is there; mostly `None` if it is not. Unlike [`Index::find`], it reads no key
+    /// from the log.
+    pub(crate) fn guess(&self, key: &[u8]) -> Option<u64> {
+        let Ok(found) = self.hash.find(self.hasher.hash(key), |_| Ok::<_, Infallible>(true));
+        found
     }
 
     /// Whether the key's record is the one at `position`. Unlike [`Index::find`], it reads no key from the log.
