@@ -171,7 +171,8 @@ impl Map {
         }
     }
 
-    /// [Prefetches](prefetch) the bytes at `offset`, which need not be mapped.
+    /// Has the processor fetch the bytes at `offset` while the caller does something else. Any offset will do: it need not
+    /// be mapped, nothing is read and nothing can fail.
     #[inline]
     pub fn prefetch(&self, offset: u64) {
         if let (Memory::Mapped(memory), Ok(start)) = (&self.memory, usize::try_from(offset)) {
