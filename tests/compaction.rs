@@ -271,6 +271,7 @@ fn an_error_at_any_call_of_a_compaction_leaves_the_store_as_it_was_or_compacted(
         Verb::TryLock,
         Verb::Unlock,
         Verb::WriteAt,
+        Verb::WriteBack,
     ];
     let places = if thorough() { 0..30 } else { 0..3 };
     for (place, verb) in places.flat_map(|place| verbs.map(|verb| (place, verb))) {
@@ -291,6 +292,39 @@ fn an_error_at_any_call_of_a_compaction_leaves_the_store_as_it_was_or_compacted(
             let _ = game.cask.close();
             game.compacting.kill();
             game.end();
+        }
+    }
+}
+
+/// The kernel could not write a piece of the new file, and says so where the next piece waits for it. The sync at the end
+/// does not say it again.
+#[test]
+fn a_piece_that_could_not_be_written_back_is_no_part_of_any_copy() {
+    type Copying<'a> = &'a dyn Fn(&Cask, &SimDisk) -> caskfile::Result<()>;
+    let copies: [(&str, Copying); 3] = [
+        (STORE, &|cask, _| cask.compact().map(drop)),
+        ("/copy", &|cask, _| cask.compact_to("/copy").map(drop)),
+        ("/copy", &|_, disk| salvage_on(disk, Path::new(STORE), Path::new("/copy")).map(drop)),
+    ];
+    for (name, copy) in copies {
+        for nth in 1..4 {
+            let disk = SimDisk::new();
+            let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &Config::new()).unwrap();
+            let pairs: Vec<_> = (0..9).map(|n| (format!("{n}"), vec![n; 400_000])).collect();
+            for (key, value) in &pairs {
+                cask.put(key, value).unwrap();
+            }
+            disk.before(When::nth(nth).of(Verb::WriteBack), Repeat::Once, |disk| {
+                disk.paths().iter().filter(|path| *path != Path::new(STORE)).for_each(|path| disk.fail_writeback(path));
+            });
+            let outcome = copy(&cask, &disk);
+            assert!(matches!(&outcome, Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EIO)));
+            assert_eq!(disk.paths(), [Path::new(STORE)], "{name}");
+            copy(&cask, &disk).unwrap();
+            drop(cask);
+            let found = disk.reboot(&mut Choices::keep_nothing());
+            let cask = Cask::open_on(Arc::new(found), name, &Config::new()).unwrap();
+            pairs.iter().for_each(|(key, value)| assert_eq!(&cask.get(key).unwrap().value, value));
         }
     }
 }

@@ -678,6 +678,7 @@ const VERBS: [Verb; 20] = [
     Verb::TryLock,
     Verb::FileStat,
     Verb::Map,
+    Verb::WriteBack,
 ];
 
 const EINTR: i32 = 4;

@@ -220,12 +220,16 @@ impl DiskFile for RealFile {
         self.file.sync_all()
     }
 
-    /// A failed write that a wait meets here is not told to the next sync: a caller must not go on to it.
     #[cfg(target_os = "linux")]
     fn write_back(&self, range: Range<u64>) -> io::Result<()> {
         // In this order: the page in which the range begins may hold the end of what came before it.
-        write_back(&self.file, 0..range.start, libc::SYNC_FILE_RANGE_WAIT_BEFORE)?;
-        write_back(&self.file, range, libc::SYNC_FILE_RANGE_WRITE)
+        let waited = sync_file_range(&self.file, 0..range.start, libc::SYNC_FILE_RANGE_WAIT_BEFORE);
+        match waited.and_then(|()| sync_file_range(&self.file, range, libc::SYNC_FILE_RANGE_WRITE)) {
+            // Sandboxes and emulated kernels do not know the call, or only some forms of it. All other errors are the
+            // disk's own.
+            Err(error) if error.raw_os_error().is_some_and(|number| NO_SUCH_CALL.contains(&number)) => self.sync_data(),
+            done_or_failed => done_or_failed,
+        }
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -319,8 +323,12 @@ impl DiskFile for RealFile {
     }
 }
 
+/// What is answered where `sync_file_range` is not to be had.
 #[cfg(target_os = "linux")]
-fn write_back(file: &File, range: Range<u64>, flags: libc::c_uint) -> io::Result<()> {
+const NO_SUCH_CALL: [libc::c_int; 5] = [libc::ENOSYS, libc::EPERM, libc::EINVAL, libc::ESPIPE, libc::EOPNOTSUPP];
+
+#[cfg(target_os = "linux")]
+fn sync_file_range(file: &File, range: Range<u64>, flags: libc::c_uint) -> io::Result<()> {
     if range.is_empty() {
         // To the system a length of 0 means all the rest of the file.
         return Ok(());

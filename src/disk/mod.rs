@@ -115,6 +115,9 @@ pub trait DiskFile: Send + Sync {
 
     /// Waits until the disk has what was begun to be written before this range, and begins to write the range. It promises
     /// nothing that a sync does; it only leaves less to the next one. A disk that does not know it does nothing.
+    ///
+    /// But an error must be heeded: a write that has failed is told of once, here or by a sync, and the sync that comes
+    /// after this one succeeds without it.
     fn write_back(&self, _range: Range<u64>) -> io::Result<()> {
         Ok(())
     }

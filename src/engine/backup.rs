@@ -131,8 +131,8 @@ fn copy_log(moment: &Moment, header: &FileHeader, mut write: impl FnMut(&[u8]) -
         }
         let says_something = |entry: &&Entry| !matches!(entry.header.kind, Kind::Ancillary(_));
         let mut entries = unit.entries.iter().filter(says_something).peekable();
-        while let Some(Entry { offset, header, .. }) = entries.next() {
-            copyist.push(reader, *offset, header, entries.peek().is_some())?;
+        while let Some(entry) = entries.next() {
+            copyist.push_again(reader, entry, entries.peek().is_some())?;
             if copyist.has_a_piece() {
                 copyist.stream(&mut write)?;
             }

@@ -275,13 +275,14 @@ impl<'e> Compactor<'e> {
         let positions = self.live_positions()?;
         self.view.index.reserve(positions.len());
         for &position in &positions {
-            self.copyist.push(&reader, position, &reader.header(position)?, false)?;
+            self.copyist.push(&reader, position, false)?;
             if self.copyist.has_a_piece() {
                 self.write()?;
                 self.report(watch)?;
             }
         }
         self.write()?;
+        self.view.index.shrink();
         if self.view.index.len() != positions.len() {
             return Err(self.wrong("it has other keys than the old one"));
         }
@@ -337,7 +338,7 @@ impl<'e> Compactor<'e> {
                     Kind::Ancillary(_) => false,
                 };
                 if needed {
-                    self.copyist.push(&reader, entry.offset, &entry.header, false)?;
+                    self.copyist.push_again(&reader, entry, false)?;
                 }
                 (self.upto, self.previous_index) = (entry.offset + entry.header.padded_len(), entry.header.index);
             }

@@ -2,11 +2,11 @@
 
 use super::progress::Copying;
 use crate::Result;
-use crate::error::Damage;
 use crate::format::{Ancillary, FILE_HEADER_LEN, FileHeader, Flags, Kind, RECORD_HEADER_LEN, RecordHeader};
 use crate::log::create::Unfinished;
 use crate::log::group::Group;
 use crate::log::read::Reader;
+use crate::log::scan::Entry;
 
 /// Records are written to the new file in pieces of about this many bytes.
 const PIECE: usize = 1 << 20;
@@ -24,16 +24,18 @@ impl Copyist {
         Copyist { group, record: Vec::new() }
     }
 
-    /// Adds the record with this header, verified on the copy that is written, whatever the handle's setting for reads is:
-    /// a copy must not make damage look sound. `SYNCED` is not taken over: it speaks of another file. `more`: the batch goes on.
-    pub(super) fn push(&mut self, reader: &Reader, position: u64, header: &RecordHeader, more: bool) -> Result<()> {
+    /// Adds a record, verified on the copy that is written, whatever the handle's setting for reads is: a copy must
+    /// not make damage look sound. `SYNCED` is not taken over: it speaks of another file. `more`: the batch goes on.
+    pub(super) fn push(&mut self, reader: &Reader, position: u64, more: bool) -> Result<RecordHeader> {
         let record = reader.record(position, &mut self.record, true)?;
-        if record.header != *header {
-            let damage = Damage::Header { found: record.header.header_crc, computed: header.header_crc };
-            return Err(reader.log.corrupt(position, damage));
-        }
-        self.group.push_moved(Flags { synced: false, more }, header, record.key, record.value);
-        Ok(())
+        self.group.push_moved(Flags { synced: false, more }, &record.header, record.key, record.value);
+        Ok(record.header)
+    }
+
+    /// The same for a record that was looked at before, if it still is the same.
+    pub(super) fn push_again(&mut self, reader: &Reader, entry: &Entry, more: bool) -> Result<()> {
+        let found = self.push(reader, entry.offset, more)?;
+        if found == entry.header { Ok(()) } else { Err(reader.not_a_header(entry.offset, &found.encode())) }
     }
 
     /// Adds the mark that closes the file: it says that all before it is on stable storage, which is true as soon as
@@ -55,11 +57,14 @@ impl Copyist {
     /// Writes what was added, and an end mark behind it, which the next piece overwrites.
     ///
     /// The disk works on one piece while the next one is put together, and never has more than two to do: on a journaling
-    /// file system, a sync of the store waits for what others have written to other files just before.
+    /// file system, a sync of the store waits for what others have written to other files just before. What is less than
+    /// a piece is left to the sync that follows it.
     pub(super) fn write(&mut self, next: &Unfinished<'_>) -> Result<()> {
-        let (start, end) = (self.group.start(), self.group.end());
+        let (start, end, is_a_piece) = (self.group.start(), self.group.end(), self.has_a_piece());
         next.write(start, self.group.finish())?;
-        next.write_back(start..end)?;
+        if is_a_piece {
+            next.write_back(start..end)?;
+        }
         self.group.reset(next.header.seed(), end);
         Ok(())
     }
@@ -87,9 +92,7 @@ pub(super) fn write_live(
     let mut copyist = Copyist::new(&next.header);
     let mut last_index = next.header.base_index;
     for &position in positions {
-        let header = reader.header(position)?;
-        copyist.push(reader, position, &header, false)?;
-        last_index = last_index.max(header.index);
+        last_index = last_index.max(copyist.push(reader, position, false)?.index);
         if copyist.has_a_piece() {
             copyist.write(next)?;
             copying.tell(copyist.end())?;

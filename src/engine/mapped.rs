@@ -61,20 +61,20 @@ impl Mapped {
             // this library never writes again to the bytes of a record.
             unsafe { map.slice(offset, len) }.map(|bytes| (map, bytes))
         });
-        let bytes = match lent {
+        match lent {
             Some((map, bytes)) => {
                 if verify {
                     reader.verify_value(position, &header, &key, bytes)?;
                 }
-                Bytes::Mapped { map: Arc::clone(map), offset, len }
+                let bytes = Bytes::Mapped { map: Arc::clone(map), offset, len };
+                Ok(Slice { bytes, last_index: header.index })
             }
             None => {
                 let mut value = Vec::new();
-                reader.value_into(position, &key, &mut value, verify)?;
-                Bytes::Copied(value.into())
+                let last_index = reader.value_into(position, &key, &mut value, verify)?;
+                Ok(Slice { bytes: Bytes::Copied(value.into()), last_index })
             }
-        };
-        Ok(Slice { bytes, last_index: header.index })
+        }
     }
 }
 

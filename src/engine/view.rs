@@ -54,9 +54,9 @@ enum Peek {
 /// A map is made larger than its file, so that it need not be replaced with every append.
 const SMALLEST_MAP: u64 = 1 << 20;
 
-/// While a log is read, its index gets room for so many times the keys that it has. More would be given back more often,
-/// where the rest of the log has fewer keys; less means to grow more often.
-const ROOM_AHEAD: u64 = 4;
+/// While a log is read, its index gets room for as many keys as so many times what was read of it may hold. More would have
+/// to be given back more often, where the rest of the log has fewer keys, and be there until then.
+const ROOM_AHEAD: u64 = 2;
 
 impl View {
     /// Reads a whole log. `stop` says how the walk ended; it is not judged here.
@@ -81,11 +81,11 @@ impl View {
         let stop = Scanner::from_start(&log)?.walk(|run| {
             view.apply(run)?;
             let end = view.tail.end;
-            if end >= room_until {
+            if (room_until..file_len).contains(&end) {
                 // What is to come may hold as many keys as what was read, byte by byte.
-                let times = file_len.div_ceil(end).min(ROOM_AHEAD);
-                view.index.reserve(view.index.len() * times as usize);
-                room_until = end * times;
+                room_until = file_len.min(end * ROOM_AHEAD);
+                let keys = view.index.len() as u128 * u128::from(room_until) / u128::from(end);
+                view.index.reserve(keys as usize);
             }
             Ok(())
         })?;

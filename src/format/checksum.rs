@@ -9,8 +9,7 @@ use super::record::{AT_HEADER_CRC, RECORD_HEADER_LEN};
 ///
 /// A header's checksum covers `file_id`, the header's own offset and the header, so neither a log stored as a value
 /// inside the log nor a block that the disk wrote to the wrong place passes for a record. With four bytes in the place of
-/// `file_id` it is one of 32 bytes, which are two steps; from the state behind `file_id` on, the last bytes would be taken
-/// one by one, which takes three times as long.
+/// `file_id` it is one of 32 bytes, which are two full steps and no rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct FileSeed([u8; 4]);
 
@@ -30,10 +29,11 @@ impl FileSeed {
     /// 0 is stored as 1, so that a header never starts as the end mark does.
     #[inline]
     pub(crate) fn header_crc(self, offset: u64, header: &[u8; RECORD_HEADER_LEN]) -> u32 {
-        let mut bytes = [0; 32];
-        bytes[..4].copy_from_slice(&self.0);
-        LittleEndian::write_u64(&mut bytes[4..12], offset);
-        bytes[12..].copy_from_slice(&header[AT_HEADER_CRC.end..]);
+        const PLACE: usize = size_of::<FileSeed>() + size_of::<u64>();
+        let mut bytes = [0; PLACE + RECORD_HEADER_LEN - AT_HEADER_CRC.end];
+        bytes[..size_of::<FileSeed>()].copy_from_slice(&self.0);
+        LittleEndian::write_u64(&mut bytes[size_of::<FileSeed>()..PLACE], offset);
+        bytes[PLACE..].copy_from_slice(&header[AT_HEADER_CRC.end..]);
         crc32fast::hash(&bytes).max(1)
     }
 

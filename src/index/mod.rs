@@ -112,8 +112,8 @@ impl Index {
         self.hash.prefetch(self.hasher.hash(key));
     }
 
-    /// Where the key's record is, if the key is there; mostly `None` if it is not. Unlike [`Index::find`], it reads no key
-    /// from the log.
+    /// Where the key's record may be, good enough to fetch it ahead: another key may have the same tag. Unlike
+    /// [`Index::find`], it reads no key from the log.
     pub(crate) fn guess(&self, key: &[u8]) -> Option<u64> {
         let Ok(found) = self.hash.find(self.hasher.hash(key), |_| Ok::<_, Infallible>(true));
         found

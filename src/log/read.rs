@@ -91,8 +91,9 @@ impl Reader {
         RecordHeader::decode(bytes).filter(|header| position + header.record_len() <= self.end)
     }
 
+    /// The error of bytes that are no header in this place, or not the one that was there.
     #[cold]
-    fn not_a_header(&self, position: u64, bytes: &[u8; RECORD_HEADER_LEN]) -> Error {
+    pub(crate) fn not_a_header(&self, position: u64, bytes: &[u8; RECORD_HEADER_LEN]) -> Error {
         let found = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         let computed = self.log.seed.header_crc(position, bytes);
         self.log.corrupt(position, Damage::Header { found, computed })
@@ -156,26 +157,30 @@ impl Reader {
     /// Copies the value of the record at `position` into `out`, checks the record's checksum on the copy, so that nothing
     /// another process does to the file can change what was checked, and returns the record's index.
     ///
-    /// `key` is the record's full key: a copy that belongs to the caller.
+    /// `key` is the full key that the record was found by: what has another one by now does not verify.
     #[inline]
     pub(crate) fn value_into(&self, position: u64, key: &[u8], out: &mut Vec<u8>, verify: bool) -> Result<u64> {
         let mut start = [0; RECORD_HEADER_LEN];
         self.read(position, &mut start)?;
         let header = self.decode(position, &start)?;
+        let (len, key_len) = (header.record_len() as usize, usize::from(header.key_len));
         out.clear();
-        if header.record_len() <= SHORT_RECORD as u64 {
-            let mut record = [0; SHORT_RECORD];
-            let record = &mut record[..header.record_len() as usize];
-            self.copy(position, &start, &header, record, verify)?;
-            out.extend_from_slice(&record[RECORD_HEADER_LEN + usize::from(header.key_len)..]);
-        } else {
-            let value_at = position + RECORD_HEADER_LEN as u64 + u64::from(header.key_len);
+        if len > SHORT_RECORD {
             self.grow(out, header.value_len as usize)?;
-            self.read(value_at, out)?;
+            self.read(position + (RECORD_HEADER_LEN + key_len) as u64, out)?;
             if verify {
                 self.verify_value(position, &header, key, out)?;
             }
+            return Ok(header.index);
         }
+        let mut record = [0; SHORT_RECORD];
+        let record = &mut record[..len];
+        self.copy(position, &start, &header, record, verify)?;
+        let (stored, value) = record[RECORD_HEADER_LEN..].split_at(key_len);
+        if verify && stored != key {
+            self.verify_value(position, &header, key, value)?;
+        }
+        out.extend_from_slice(value);
         Ok(header.index)
     }
 
@@ -245,6 +250,7 @@ mod tests {
     use super::*;
     use crate::disk::MappedBytes;
     use crate::disk::sim::{SimDisk, Verb};
+    use crate::format::Kind;
 
     /// Reads all there is to be read of a record, in every way, and returns how many calls that took.
     fn read_all(disk: &SimDisk, reader: &Reader, position: u64, key: &[u8]) -> u64 {
@@ -318,6 +324,21 @@ mod tests {
         let error = over(other).record(position, &mut buffer, true).err();
         assert!(matches!(error, Some(Error::Corrupt { offset, damage: Damage::Header { found, computed }, .. })
                 if offset == position && found != computed));
+    }
+
+    #[test]
+    fn a_record_of_another_key_than_it_was_found_by_is_damage_whatever_its_length() {
+        for value in [0, 100, 163, 164, 1000] {
+            let mut draft = Draft::new();
+            let position = draft.push(PLAIN, Kind::Put, b"\0one", &vec![7; value]);
+            let (end, disk) = (draft.end(), SimDisk::new());
+            let reader = Reader { log: Arc::new(open_on(&disk, draft.bytes)), map: None, end };
+            let mut out = Vec::new();
+            reader.value_into(position, b"\0one", &mut out, true).unwrap();
+            assert_eq!(out, vec![7; value]);
+            let error = reader.value_into(position, b"\0two", &mut out, true).unwrap_err();
+            assert!(matches!(error, Error::Corrupt { damage: Damage::Body { .. }, .. }), "{value}: {error}");
+        }
     }
 
     #[test]

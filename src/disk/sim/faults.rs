@@ -26,6 +26,7 @@ pub enum Verb {
     SetLen,
     SyncData,
     SyncAll,
+    WriteBack,
     NextData,
     TryLock,
     Unlock,

@@ -1,6 +1,7 @@
 //! The simulated disk's open files and maps.
 
 use std::io;
+use std::ops::Range;
 
 use super::inode::{Attributes, PAGE};
 use super::{Fault, Machine, SimDisk, Verb};
@@ -118,6 +119,16 @@ impl DiskFile for SimFile {
 
     fn sync_all(&self) -> io::Result<()> {
         self.sync(Verb::SyncAll)
+    }
+
+    fn write_back(&self, _range: Range<u64>) -> io::Result<()> {
+        self.disk.call(Verb::WriteBack, |machine| {
+            let description = machine.descriptions.get_mut(&self.description).expect(OPEN);
+            let inode = machine.world.inodes.get_mut(&description.inode).expect(OPEN);
+            // Who waits hears of what has failed, and the next sync says nothing of it any more.
+            let failed = inode.tell_errors(&mut description.heard_errors);
+            if failed { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+        })
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
