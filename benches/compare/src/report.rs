@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::engine::{Result, Role};
 use crate::engines;
-use crate::judge::{best_peer, show_ratio, standings};
+use crate::judge::{show_ratio, standings};
 use crate::plot;
 use crate::results::Results;
 use crate::rows::{GROUPS, Group, Row};
@@ -115,8 +115,7 @@ fn growth(text: &mut String, smaller: &Results, larger: &Results) -> Result<()> 
     let (few, many) = (smaller.run.keys, larger.run.keys);
     writeln!(text, "## From {few} to {many} keys\n\n| | engine | {few} | {many} | ratio |\n|---|---|---|---|---|")?;
     for row in GROUPS.iter().flat_map(|group| group.rows) {
-        let peer = best_peer(smaller, row).map(|(peer, _)| peer);
-        for engine in ["caskfile"].into_iter().chain(peer) {
+        for engine in engines::all().iter().map(|kind| kind.name) {
             if let (Some(few), Some(many)) = (smaller.median(row.id, engine), larger.median(row.id, engine)) {
                 let (shown_few, shown_many) = (row.unit.show(few), row.unit.show(many));
                 let ratio = show_ratio(Some(many / few).filter(|ratio| ratio.is_finite()));
