@@ -20,8 +20,13 @@ const COLD_OPENINGS: usize = 3;
 const PREPARE: &str = "--prepare";
 
 pub fn run(setting: &Setting) -> Result<()> {
-    setting.row("open-closed", prepared(setting, false).and_then(|()| median(setting, OPENINGS, |_| Ok(()))));
-    setting.row("open-cold", median(setting, COLD_OPENINGS, forget));
+    let warm = prepared(setting, false).and_then(|()| median(setting, OPENINGS, |_| Ok(())));
+    // Where there is no store to be opened, one reason is enough.
+    let cold = warm.is_ok().then(|| median(setting, COLD_OPENINGS, forget));
+    setting.row("open-closed", warm);
+    if let Some(cold) = cold {
+        setting.row("open-cold", cold);
+    }
     std::fs::remove_dir_all(&setting.directory)?;
     std::fs::create_dir(&setting.directory)?;
     if setting.kind.role != Role::Floor {
