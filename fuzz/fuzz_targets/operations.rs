@@ -657,7 +657,7 @@ impl Opening {
 }
 
 /// What can fail. Not giving up a lock, which has no way to: a lock that is kept would keep the others out.
-const VERBS: [Verb; 21] = [
+const VERBS: [Verb; 22] = [
     Verb::Resolve,
     Verb::Open,
     Verb::CreateNew,
@@ -678,6 +678,7 @@ const VERBS: [Verb; 21] = [
     Verb::TryLock,
     Verb::FileStat,
     Verb::Map,
+    Verb::BeginWriteBack,
     Verb::WriteBack,
 ];
 

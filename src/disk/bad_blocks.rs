@@ -125,6 +125,10 @@ impl DiskFile for AroundBadBlocks {
         Err(only_for_reading())
     }
 
+    fn begin_write_back(&self, _range: Range<u64>) -> io::Result<()> {
+        Err(only_for_reading())
+    }
+
     fn write_back(&self, _range: Range<u64>) -> io::Result<()> {
         Err(only_for_reading())
     }

@@ -221,13 +221,19 @@ impl DiskFile for RealFile {
     }
 
     #[cfg(target_os = "linux")]
+    fn begin_write_back(&self, range: Range<u64>) -> io::Result<()> {
+        match sync_file_range(&self.file, range, libc::SYNC_FILE_RANGE_WRITE) {
+            Err(error) if is_no_such_call(&error) => Ok(()),
+            done_or_failed => done_or_failed,
+        }
+    }
+
+    #[cfg(target_os = "linux")]
     fn write_back(&self, range: Range<u64>) -> io::Result<()> {
         // In this order: the page in which the range begins may hold the end of what came before it.
         let waited = sync_file_range(&self.file, 0..range.start, libc::SYNC_FILE_RANGE_WAIT_BEFORE);
         match waited.and_then(|()| sync_file_range(&self.file, range, libc::SYNC_FILE_RANGE_WRITE)) {
-            // Sandboxes and emulated kernels do not know the call, or only some forms of it. All other errors are the
-            // disk's own.
-            Err(error) if error.raw_os_error().is_some_and(|number| NO_SUCH_CALL.contains(&number)) => self.sync_data(),
+            Err(error) if is_no_such_call(&error) => self.sync_data(),
             done_or_failed => done_or_failed,
         }
     }
@@ -323,9 +329,13 @@ impl DiskFile for RealFile {
     }
 }
 
-/// What is answered where `sync_file_range` is not to be had.
+/// Whether this is what sandboxes and emulated kernels answer that do not know `sync_file_range`, or only some forms of it.
+/// All other errors are the disk's own.
 #[cfg(target_os = "linux")]
-const NO_SUCH_CALL: [libc::c_int; 5] = [libc::ENOSYS, libc::EPERM, libc::EINVAL, libc::ESPIPE, libc::EOPNOTSUPP];
+fn is_no_such_call(error: &io::Error) -> bool {
+    const ANSWERS: [libc::c_int; 5] = [libc::ENOSYS, libc::EPERM, libc::EINVAL, libc::ESPIPE, libc::EOPNOTSUPP];
+    error.raw_os_error().is_some_and(|number| ANSWERS.contains(&number))
+}
 
 #[cfg(target_os = "linux")]
 fn sync_file_range(file: &File, range: Range<u64>, flags: libc::c_uint) -> io::Result<()> {

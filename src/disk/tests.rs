@@ -50,12 +50,32 @@ fn what_is_to_be_written_back_may_be_any_range_and_reads_the_same_afterwards() {
         let bytes: Vec<u8> = (0..20_000u32).map(|n| n as u8).collect();
         file.write_at(0, &bytes).unwrap();
         for range in [0..0, 0..100, 100..12_345, 12_345..20_000, 20_000..20_000, 19_000..1 << 40, 0..20_000] {
+            file.begin_write_back(range.clone()).unwrap();
             file.write_back(range).unwrap();
         }
         let mut read = vec![0; 30_000];
         assert_eq!(file.read_at(0, &mut read).unwrap(), bytes.len());
         assert_eq!(read[..bytes.len()], bytes);
     });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_map_of_another_length_shows_the_same_and_what_is_behind_it() {
+    let scratch = Scratch::new();
+    let file = RealDisk.create_new(&scratch.0.join("file"), 0o600).unwrap();
+    let bytes: Vec<u8> = (0..20_000u32).map(|n| n as u8).collect();
+    file.write_at(0, &bytes).unwrap();
+    let mut map = file.map(100).unwrap().unwrap();
+    for len in [100, 20_000, 5_000, 1 << 30, 12_345] {
+        assert!(map.resize(len));
+        assert_eq!(map.len(), len);
+        let shown = bytes.len().min(len as usize);
+        assert!(map.equals(0, &bytes[..shown]));
+    }
+    assert!(!map.resize(1 << 60), "no address space is so large");
+    assert!(map.equals(0, &bytes[..12_345]));
+    assert_eq!(map.len(), 12_345);
 }
 
 #[test]

@@ -193,6 +193,10 @@ impl View {
     /// Maps at least `len` bytes. A disk or a process limit that does not let us map leaves plain reads.
     fn map(&mut self, len: u64) {
         let generous = (len * 2).max(SMALLEST_MAP).next_multiple_of(SMALLEST_MAP);
+        if self.reader.map.as_mut().and_then(Arc::get_mut).is_some_and(|map| map.resize(generous)) {
+            return;
+        }
+        // There is none, or somebody else, a listing say, still reads from it.
         let file = &self.reader.log.file;
         let map = file.map(generous).or_else(|_| file.map(len)).unwrap_or(None);
         self.reader.map = map.map(Arc::<Map>::new);

@@ -196,6 +196,11 @@ impl DiskFile for HookedFile {
         self.file.sync_all()
     }
 
+    fn begin_write_back(&self, range: Range<u64>) -> io::Result<()> {
+        self.before("begin_write_back")?;
+        self.file.begin_write_back(range)
+    }
+
     fn write_back(&self, range: Range<u64>) -> io::Result<()> {
         self.before("write_back")?;
         self.file.write_back(range)

@@ -26,6 +26,7 @@ pub enum Verb {
     SetLen,
     SyncData,
     SyncAll,
+    BeginWriteBack,
     WriteBack,
     NextData,
     TryLock,

@@ -121,6 +121,10 @@ impl DiskFile for SimFile {
         self.sync(Verb::SyncAll)
     }
 
+    fn begin_write_back(&self, _range: Range<u64>) -> io::Result<()> {
+        self.disk.call(Verb::BeginWriteBack, |_| Ok(()))
+    }
+
     fn write_back(&self, _range: Range<u64>) -> io::Result<()> {
         self.disk.call(Verb::WriteBack, |machine| {
             let description = machine.descriptions.get_mut(&self.description).expect(OPEN);

@@ -79,6 +79,7 @@ fn calls() -> Vec<(Verb, Call)> {
         (Verb::SetLen, |_, file| file.set_len(2)),
         (Verb::SyncData, |_, file| file.sync_data()),
         (Verb::SyncAll, |_, file| file.sync_all()),
+        (Verb::BeginWriteBack, |_, file| file.begin_write_back(0..3)),
         (Verb::WriteBack, |_, file| file.write_back(0..3)),
         (Verb::NextData, |_, file| file.next_data(0).map(drop)),
         (Verb::TryLock, |_, file| file.try_lock().map(drop)),
