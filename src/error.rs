@@ -81,8 +81,8 @@ pub enum Error {
         report: Arc<Report>,
     },
 
-    /// A sync or a cut of this handle failed, so what is on stable storage is unknown. Reads go on; every write is
-    /// refused until [`Cask::reopen`](crate::Cask::reopen) has succeeded, or the store is opened anew.
+    /// A sync, a write-back or a cut of this handle failed, so what is on stable storage is unknown. Reads go on; every
+    /// write is refused until [`Cask::reopen`](crate::Cask::reopen) has succeeded, or the store is opened anew.
     ///
     /// What the application must assume of a write that got this error: nothing. It may be there or not; readers may
     /// have seen it, also in other processes, and it may be gone once the system has dropped what it could not write.

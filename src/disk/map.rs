@@ -79,13 +79,16 @@ impl Map {
     /// Maps the first `len` bytes instead; `false` if that cannot be done, and the map is as it was. The pages in use stay in
     /// use, where another map of the same file would have to find each of them again: to let go of a gigabyte's took 15 ms.
     pub fn resize(&mut self, len: u64) -> bool {
-        #[cfg(target_os = "linux")]
-        if let (Memory::Mapped(memory), Ok(len)) = (&mut self.memory, usize::try_from(len)) {
-            // SAFETY: the bytes may come to lie at another address, and nobody has the old one: every pointer into the map
-            // is made from a borrow of `self` and lives as long at most, and here it is borrowed exclusively.
-            return unsafe { memory.remap(len, RemapOptions::new().may_move(true)) }.is_ok();
+        match (&mut self.memory, usize::try_from(len)) {
+            #[cfg(target_os = "linux")]
+            (Memory::Mapped(memory), Ok(len)) => {
+                // SAFETY: the bytes may come to lie at another address, and nobody has the old one: every pointer into the
+                // map is made from a borrow of `self` and lives as long at most, and here it is borrowed exclusively. That
+                // the file may be shorter than its map is as true as of every map: see the module's documentation.
+                unsafe { memory.remap(len, RemapOptions::new().may_move(true)) }.is_ok()
+            }
+            _ => false,
         }
-        false
     }
 
     /// Copies the bytes at `offset` into `out`. If they are to be checked, do it from the first byte on: short copies are

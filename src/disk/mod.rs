@@ -113,16 +113,18 @@ pub trait DiskFile: Send + Sync {
     /// As [`DiskFile::sync_data`], all metadata included (`fsync`).
     fn sync_all(&self) -> io::Result<()>;
 
-    /// Begins to write a range to stable storage. It promises nothing that a sync does; it only leaves less to the next one.
-    /// A disk that does not know it does nothing.
+    /// Begins to write a range to stable storage, and does not wait for it. It promises nothing that a sync does; it only
+    /// leaves less to the next one. A disk that does not know it does nothing.
     ///
-    /// But an error must be heeded: a write that has failed is told of once, here or by a sync, and the sync that comes
-    /// after this one succeeds without it.
+    /// But an error must be heeded: what could not be begun with may be told of here only.
     fn begin_write_back(&self, _range: Range<u64>) -> io::Result<()> {
         Ok(())
     }
 
     /// As [`DiskFile::begin_write_back`], once the disk has all that was begun before this range.
+    ///
+    /// An error must be heeded here too: a write that has failed is told of once, here or by a sync, and the sync that comes
+    /// after this one succeeds without it.
     fn write_back(&self, _range: Range<u64>) -> io::Result<()> {
         Ok(())
     }

@@ -245,6 +245,7 @@ impl<'e> Turn<'e> {
         let writer = &mut *self.writer;
         (writer.vetted, writer.vouched, writer.numbered) = (true, true, true);
         (writer.last_end, writer.covered) = (position.offset, log.len()?);
+        writer.set_begun(position.offset);
         drop(engine.syncs.forget());
         engine.syncs.set_synced(position);
         self.log = log;

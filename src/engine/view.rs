@@ -196,7 +196,7 @@ impl View {
         if self.reader.map.as_mut().and_then(Arc::get_mut).is_some_and(|map| map.resize(generous)) {
             return;
         }
-        // There is none, or somebody else, a listing say, still reads from it.
+        // There is none, or it cannot be resized, or somebody else, a listing say, still reads from it.
         let file = &self.reader.log.file;
         let map = file.map(generous).or_else(|_| file.map(len)).unwrap_or(None);
         self.reader.map = map.map(Arc::<Map>::new);

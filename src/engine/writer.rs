@@ -1,5 +1,6 @@
 //! What the holder of the baton knows and does: indexes, claims about what is synced, and the append itself.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -40,7 +41,7 @@ pub(crate) struct Writer {
     pub(super) covered: u64,
     /// The highest index that this handle has ever used, in whatever became of the file.
     pub(super) highest_used: u64,
-    /// The step of [`WRITE_BACK_STEP`] indexes in which the disk was last given something to do, and up to where in the log.
+    /// What the disk was last told to begin with: in which step of [`WRITE_BACK_STEP`] indexes, and up to where in the log.
     begun: (u64, u64),
     pub(super) identity_checked: Option<Instant>,
     /// It had to wait for the lock in this turn.
@@ -83,12 +84,32 @@ impl Writer {
         self.last_end = 0;
         self.begun = (0, 0);
     }
+
+    /// Nothing before `end` is left to be begun with.
+    pub(super) fn set_begun(&mut self, end: u64) {
+        self.begun = (self.highest_used / WRITE_BACK_STEP, end);
+    }
+
+    /// The part of the log that the disk is to begin with now, if there is one.
+    fn due_write_back(&mut self) -> Option<Range<u64>> {
+        let (step, from) = self.begun;
+        if self.highest_used / WRITE_BACK_STEP == step {
+            return None;
+        }
+        // Without the page that the next record goes into: on some file systems it would wait until the disk has that page.
+        let end = self.last_end - self.last_end % LARGEST_PAGE;
+        self.set_begun(end);
+        Some(from..end)
+    }
 }
 
 /// After so many indexes, who does not sync has the disk begin with what was written since. At the end of an index block a
-/// mark must be synced, with all that is before it: writes of a whole block, 150 MB of small records, took 80 to 130 ms
-/// then.
+/// mark must be synced, with all that is before it, and to write a whole block of small records, 150 MB, took 80 to 130 ms.
+/// Counted in indexes, so that it is a small part of what the block has cost, whatever the size of its records.
 const WRITE_BACK_STEP: u64 = BLOCK_LEN / 64;
+
+/// No system keeps files in larger pages.
+const LARGEST_PAGE: u64 = 64 << 10;
 
 /// A group cannot hold more records than this: an index block, less the marks and statements in it.
 pub(crate) const MAX_GROUP_RECORDS: u64 = BLOCK_LEN - 8;
@@ -266,21 +287,15 @@ impl Turn<'_> {
     pub(super) fn sync(&mut self) -> Result<()> {
         let sampled = self.position()?;
         self.engine.syncs.sync(&self.log, sampled)?;
-        self.writer.begun = (self.writer.highest_used / WRITE_BACK_STEP, sampled.offset);
+        self.writer.set_begun(sampled.offset);
         Ok(())
     }
 
-    /// Has the disk begin with what was written, if that is much.
+    /// Has the disk begin with what was written, if that is much, and does not wait for it: all others would wait as well.
     fn begin_write_back(&mut self) -> Result<()> {
-        let (step, from) = self.writer.begun;
-        let now = (self.writer.highest_used / WRITE_BACK_STEP, self.writer.last_end);
-        if now.0 == step {
-            return Ok(());
-        }
-        self.writer.begun = now;
-        // Nobody waits for the disk here: those who write next would, too.
-        let begun = self.log.file.begin_write_back(from..now.1);
-        begun.map_err(|e| self.engine.syncs.poison(&self.log, "write back", e))
+        let Some(range) = self.writer.due_write_back() else { return Ok(()) };
+        let begun = self.log.file.begin_write_back(range);
+        begun.map_err(|e| self.engine.syncs.poison(&self.log, "write-back", e))
     }
 
     /// Does for durability what the configuration asks before a call returns.
@@ -453,7 +468,24 @@ mod tests {
         }
     }
 
-    /// Whoever is told of it is the only one.
+    #[test]
+    fn what_is_written_back_adjoins_what_was_and_leaves_out_the_page_with_the_logs_end() {
+        let mut writer = Writer::default();
+        let page = LARGEST_PAGE;
+        writer.set_begun(1000);
+        let mut due = |steps, more, end| {
+            (writer.highest_used, writer.last_end) = (steps * WRITE_BACK_STEP + more, end);
+            writer.due_write_back()
+        };
+        assert_eq!(due(0, WRITE_BACK_STEP - 1, 5 * page), None);
+        assert_eq!(due(1, 0, 5 * page + 8), Some(1000..5 * page));
+        assert_eq!(due(1, 1, 7 * page), None);
+        assert_eq!(due(3, 7, 9 * page - 8), Some(5 * page..8 * page));
+        assert!(due(4, 0, 3 * page).unwrap().is_empty(), "the log was cut");
+        assert_eq!(due(5, 0, 10 * page), Some(3 * page..10 * page));
+    }
+
+    /// Whoever is told of it may be the only one.
     #[test]
     fn what_could_not_be_written_back_poisons_the_handle_as_a_failed_sync_does() {
         let disk = SimDisk::new();
