@@ -80,13 +80,16 @@ impl Engine {
     /// Commits a request, together with those of other threads if there are any.
     pub(crate) fn commit(&self, request: Request) -> Outcome {
         self.check_writable()?;
-        let deadline = self.deadline();
         let log_bytes = request.log_bytes;
+        let outcome = self.commit_in_group(request);
+        self.keep_pace(&outcome, log_bytes);
+        outcome
+    }
+
+    fn commit_in_group(&self, request: Request) -> Outcome {
+        let deadline = self.deadline();
         let mut baton = match self.queue.enter(Some(request), &deadline, || Err(abandoned().into())) {
-            Entered::Done(outcome) => {
-                self.keep_pace(&outcome, log_bytes);
-                return outcome;
-            }
+            Entered::Done(outcome) => return outcome,
             Entered::TimedOut => return Err(self.lock_timeout(&deadline).into()),
             Entered::Baton(baton) => baton,
         };
@@ -102,7 +105,6 @@ impl Engine {
         })?;
         let own = baton.settle(outcomes).unwrap_or_else(|| Err(abandoned().into()));
         self.compact_if_due();
-        self.keep_pace(&own, log_bytes);
         own
     }
 }

@@ -81,14 +81,10 @@ impl Reader {
     /// The header at a position that the index holds, given its bytes.
     #[inline]
     pub(crate) fn decode(&self, position: u64, bytes: &[u8; RECORD_HEADER_LEN]) -> Result<RecordHeader> {
-        self.accept(position, bytes).ok_or_else(|| self.not_a_header(position, bytes))
-    }
-
-    /// It was a true header when it was taken in, but somebody may have changed it in the file since: lengths that lead out
-    /// of the log must neither be allocated nor followed into the map.
-    #[inline]
-    fn accept(&self, position: u64, bytes: &[u8; RECORD_HEADER_LEN]) -> Option<RecordHeader> {
-        RecordHeader::decode(bytes).filter(|header| position + header.record_len() <= self.end)
+        // It was a true header when it was taken in, but somebody may have changed it in the file since: lengths that lead
+        // out of the log must neither be allocated nor followed into the map.
+        let header = RecordHeader::decode(bytes).filter(|header| position + header.record_len() <= self.end);
+        header.ok_or_else(|| self.not_a_header(position, bytes))
     }
 
     /// The error of bytes that are no header in this place, or not the one that was there.
@@ -105,7 +101,7 @@ impl Reader {
     pub(crate) fn record<'a>(&self, position: u64, buffer: &'a mut Vec<u8>, verify: bool) -> Result<Record<'a>> {
         let mut start = [0; RECORD_HEADER_LEN];
         self.read(position, &mut start)?;
-        let Some(header) = self.accept(position, &start) else { return Err(self.not_a_header(position, &start)) };
+        let header = self.decode(position, &start)?;
         let len = header.record_len() as usize;
         if buffer.len() < len {
             self.grow(buffer, len)?;
