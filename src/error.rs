@@ -236,7 +236,12 @@ pub enum Error {
         what: &'static str,
     },
 
-    /// A write in a child process on a handle that its parent had opened before the fork. Open the file in the child.
+    /// A call in a child process on a handle that its parent opened before the fork. Open the store in the child.
+    ///
+    /// That goes for reads as well: what another thread of the parent had locked at the moment of the fork stays locked in
+    /// the child, and a read could wait for it for ever. What was read before the fork, scans under way included, can be
+    /// used. So can [`Cask::close`](crate::Cask::close), which lets go of the child's copy and of nothing that is the
+    /// parent's.
     #[error("{}: this handle belongs to the parent process; open the store in this one", path.display())]
     Forked {
         /// The store's file.

@@ -77,6 +77,7 @@ pub mod disk;
 mod engine;
 mod error;
 mod events;
+mod fork;
 mod format;
 mod index;
 mod log;

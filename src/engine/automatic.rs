@@ -20,8 +20,9 @@ use super::progress::Progress;
 use super::{Engine, lock};
 use crate::config::CompactionPolicy;
 use crate::events::event;
+use crate::fork::Background;
 use crate::format::FILE_HEADER_LEN;
-use crate::sync::thread::{Builder, JoinHandle};
+use crate::sync::thread::Builder;
 use crate::sync::{AtomicBool, Mutex};
 use crate::{Error, Result};
 
@@ -42,7 +43,7 @@ pub(crate) struct Automatic {
 
 #[derive(Default)]
 struct State {
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Background>,
     running: bool,
     /// How many do not want a thread to run: see [`Pause`].
     pauses: usize,
@@ -66,8 +67,7 @@ impl Automatic {
         let thread = state.thread.take();
         drop(state);
         if let Some(thread) = thread {
-            // If it has panicked, it has said so on the way.
-            let _ = thread.join();
+            thread.join();
         }
         Pause(self)
     }
@@ -153,7 +153,7 @@ impl Engine {
         self.automatic.pace.begin(budget);
         match Builder::new().name("caskfile-compact".to_owned()).spawn(work) {
             // The one before has ended.
-            Ok(thread) => (state.thread, state.running) = (Some(thread), true),
+            Ok(thread) => (state.thread, state.running) = (Some(Background::new(thread)), true),
             Err(_) => {
                 self.automatic.pace.end();
                 state.not_before = Instant::now().checked_add(FIRST_DELAY);

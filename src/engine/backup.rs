@@ -54,7 +54,7 @@ impl Engine {
     pub(crate) fn backup(&self, to: &Path, watch: &mut Watch<'_>) -> Result<Backup> {
         let moment = self.moment()?;
         let to = &self.disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
-        let copying = Copying { to, total: moment.end, watch };
+        let copying = Copying::new(to, moment.end, watch);
         let backup = publish(&*self.disk, copying, &moment.reader.log, moment.base_index(), |next, copying| {
             let mut offset = FILE_HEADER_LEN as u64;
             let bytes = copy_log(&moment, &next.header, |piece| {
@@ -87,7 +87,7 @@ impl Engine {
         let (moment, (mut positions, live_bytes)) = self.moment_with(positions_and_bytes)?;
         positions.sort_unstable();
         let to = &self.disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
-        let copying = Copying { to, total: live_bytes, watch };
+        let copying = Copying::new(to, live_bytes, watch);
         let backup = publish(&*self.disk, copying, &moment.reader.log, moment.base_index(), |next, copying| {
             write_live(next, &moment.reader, &positions, copying)?;
             Ok(moment.backup(next.file.len().map_err(|e| next.io("ask for the length", e))?))

@@ -760,7 +760,7 @@ impl Store for Cask {
 impl Engine {
     /// Closes the store. The file is let go whatever happens before.
     pub(super) fn close(&self) -> Result<()> {
-        if self.is_forked() {
+        if !self.process.is_this() {
             self.let_go();
             return Ok(());
         }

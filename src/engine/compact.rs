@@ -375,7 +375,10 @@ impl<'e> Compactor<'e> {
         let engine = self.engine;
         engine.check_writable()?;
         self.progress.total = self.progress.total.max(self.progress.done);
-        match watch(self.progress) {
+        let flow = watch(self.progress);
+        // It may have forked, and this may be the child.
+        engine.check_process()?;
+        match flow {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(cancelled(engine)),
         }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::lock;
 use crate::events::event;
+use crate::fork::Background;
 use crate::log::LogFile;
-use crate::sync::thread::{Builder, JoinHandle};
+use crate::sync::thread::Builder;
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard};
 use crate::{Error, Result};
 
@@ -137,9 +138,7 @@ impl SyncState {
 /// synced what is left. A process that ends does not wait for it.
 pub(crate) struct IntervalSync {
     shared: Arc<Shared>,
-    /// The process that the thread belongs to: a forked child has a copy of this, and no such thread.
-    pid: u32,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Background>,
 }
 
 struct Shared {
@@ -166,7 +165,7 @@ impl IntervalSync {
         let shared = Arc::new(Shared { syncs, state: Mutex::default(), changed: Condvar::new() });
         let theirs = Arc::clone(&shared);
         let thread = Builder::new().name("caskfile-sync".to_owned()).spawn(move || theirs.run(interval))?;
-        Ok(IntervalSync { shared, pid: std::process::id(), thread: Some(thread) })
+        Ok(IntervalSync { shared, thread: Some(Background::new(thread)) })
     }
 
     /// A write up to `upto` was published and not synced.
@@ -181,16 +180,10 @@ impl IntervalSync {
 
 impl Drop for IntervalSync {
     fn drop(&mut self) {
-        if std::process::id() != self.pid {
-            std::mem::forget(self.thread.take());
-            return;
-        }
+        let Some(thread) = self.thread.take_if(|thread| thread.is_here()) else { return };
         lock(&self.shared.state).stop = true;
         self.shared.changed.notify_one();
-        if let Some(thread) = self.thread.take() {
-            // It panics nowhere; if it did, there is nobody left to tell.
-            let _ = thread.join();
-        }
+        thread.join();
     }
 }
 

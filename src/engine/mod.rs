@@ -70,6 +70,7 @@ pub use verify::{verify, verify_on};
 use crate::config::{Config, Durability};
 use crate::disk::{Access, Disk};
 use crate::events::event;
+use crate::fork::Process;
 use crate::log::create::{self, Opening};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::{Error, Result};
@@ -87,8 +88,9 @@ pub(crate) struct Engine {
     disk: Arc<dyn Disk>,
     path: Arc<Path>,
     config: Config,
-    /// The process that opened the store: a forked child shares its parent's lock and must not use it.
-    pid: u32,
+    /// The process that opened the store: a forked child shares its parent's lock, and what the parent's other threads
+    /// had locked stays locked in the child.
+    process: Process,
     opened: Instant,
     queue: Queue<Request, Outcome>,
     writer: Mutex<Writer>,
@@ -139,7 +141,7 @@ impl Engine {
             disk,
             path,
             config: config.clone(),
-            pid: std::process::id(),
+            process: Process::this(),
             opened,
             queue,
             writer: Mutex::default(),
@@ -184,8 +186,17 @@ impl Engine {
         }
     }
 
-    fn is_forked(&self) -> bool {
-        std::process::id() != self.pid
+    fn check_process(&self) -> Result<()> {
+        if self.process.is_this() { Ok(()) } else { Err(self.forked()) }
+    }
+
+    /// The error of a call in a forked child.
+    #[cold]
+    fn forked(&self) -> Error {
+        if self.closing.load(Ordering::Acquire) {
+            return Error::Closed;
+        }
+        Error::Forked { path: self.path.to_path_buf() }
     }
 }
 

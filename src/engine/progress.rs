@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use crate::fork::Process;
 use crate::{Error, Result};
 
 /// How far a long operation has got.
@@ -24,18 +25,25 @@ pub(super) struct Copying<'c, 'w> {
     pub(super) to: &'c Path,
     /// Bytes that it will have, as far as that is known.
     pub(super) total: u64,
-    pub(super) watch: &'c mut Watch<'w>,
+    watch: &'c mut Watch<'w>,
+    process: Process,
 }
 
-impl Copying<'_, '_> {
+impl<'c, 'w> Copying<'c, 'w> {
+    pub(super) fn new(to: &'c Path, total: u64, watch: &'c mut Watch<'w>) -> Copying<'c, 'w> {
+        Copying { to, total, watch, process: Process::this() }
+    }
+
     /// Tells that so many bytes are written.
     ///
     /// # Errors
     ///
-    /// [`Error::CopyCancelled`] if it is to stop.
+    /// [`Error::CopyCancelled`] if it is to stop, and [`Error::Forked`] if the closure that watches has come back in a
+    /// forked child.
     pub(super) fn tell(&mut self, done: u64) -> Result<()> {
         self.total = self.total.max(done);
         match (self.watch)(Progress { done, total: self.total }) {
+            _ if !self.process.is_this() => Err(Error::Forked { path: self.to.to_owned() }),
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::CopyCancelled { path: self.to.to_owned() }),
         }

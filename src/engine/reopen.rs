@@ -16,9 +16,7 @@ impl Engine {
         if self.closing.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        if self.is_forked() {
-            return Err(Error::Forked { path: self.path.to_path_buf() });
-        }
+        self.check_process()?;
         let (began, deadline) = (Instant::now(), self.deadline());
         match self.queue.enter(None, &deadline, || Err(abandoned().into())) {
             Entered::Baton(_baton) => {

@@ -137,7 +137,7 @@ fn write_to(disk: &dyn Disk, survey: &Survey, to: &Path, watch: &mut Watch<'_>) 
     let mut positions: Vec<u64> = survey.index.positions().collect();
     positions.sort_unstable();
     let base_index = above_all_indexes(survey.last_index.max(survey.base_index));
-    let copying = Copying { to, total: survey.live_bytes, watch };
+    let copying = Copying::new(to, survey.live_bytes, watch);
     publish(disk, copying, &survey.reader.log, base_index, |next, copying| {
         write_live(next, &survey.reader, &positions, copying)
     })

@@ -68,9 +68,7 @@ impl Engine {
         if self.config.get_read_only() {
             return Err(Error::ReadOnly { path: self.path.to_path_buf() });
         }
-        if self.is_forked() {
-            return Err(Error::Forked { path: self.path.to_path_buf() });
-        }
+        self.check_process()?;
         self.syncs.check_poison()
     }
 }

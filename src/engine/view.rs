@@ -273,7 +273,14 @@ impl Engine {
     }
 
     /// The view as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`], and [`Error::Forked`] in a forked child: a thread of the parent may have had the view's lock at
+    /// the moment of the fork, and the child would wait for it for ever.
+    #[inline]
     pub(crate) fn shown(&self) -> Result<Current<'_>> {
+        self.check_process()?;
         let guard = self.view.read();
         if guard.is_none() { Err(Error::Closed) } else { Ok(Current(guard)) }
     }

@@ -13,6 +13,7 @@ use super::LogFile;
 use super::recover::{PRIVATE, TEMPORARY, directory, is_sibling_suffix, sibling, sibling_prefix};
 use crate::disk::{Access, Disk, DiskFile, FileIdentity, FileStat};
 use crate::events::event;
+use crate::fork::Process;
 use crate::format::{END_MARK_LEN, FileHeader, MAJOR_VERSION, MINOR_VERSION};
 use crate::{Error, Result};
 
@@ -78,6 +79,8 @@ pub(crate) struct Unfinished<'d> {
     pub(crate) path: std::path::PathBuf,
     pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) header: FileHeader,
+    /// A forked child has a copy of this, and must leave the file alone.
+    maker: Process,
     done: bool,
 }
 
@@ -88,7 +91,7 @@ impl<'d> Unfinished<'d> {
         let header = new_header(disk, base_index).map_err(error)?;
         let file = disk.create_new(&path, mode).map_err(error)?;
         // From here on the name is ours to remove.
-        let unfinished = Unfinished { disk, path, file, header, done: false };
+        let unfinished = Unfinished { disk, path, file, header, maker: Process::this(), done: false };
         if !unfinished.file.try_lock().map_err(|e| unfinished.io("lock", e))? {
             // Somebody who cleans up took it for a leftover in the moment before; it is as good as gone.
             return Err(unfinished.io("lock", io::ErrorKind::WouldBlock.into()));
@@ -158,7 +161,7 @@ impl<'d> Unfinished<'d> {
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        if !self.done {
+        if !self.done && self.maker.is_this() {
             // A leftover, if this fails: the next writer to open the store removes it.
             let _ = self.disk.remove(&self.path);
             // Not left to the file's being closed: a child that was forked meanwhile, by any thread of this process,

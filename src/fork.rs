@@ -1,0 +1,237 @@
+//! Telling a forked child from its parent.
+//!
+//! A child has a copy of all of its parent's memory, and shares the parent's open files and their locks. It has none of
+//! the parent's threads, and what they had locked at the moment of the fork stays locked in the child for ever. So
+//! everything that must not be used in a child remembers the [`Process`] in which it was made.
+//!
+//! Process ids do not tell: a process with the id 1 can fork into a new PID namespace, where its child has the id 1 too.
+//! Linux since 4.14 can give a child zeros in the place of a page (`MADV_WIPEONFORK`), whichever call made the child. A
+//! number in such a page is a number of this process, and to compare it costs a load. Where there is no such page, a
+//! handler that runs in the child after `fork` sets the number to 0, and the process id is compared as well, for children
+//! that were made by a bare `clone`.
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicPtr, AtomicU64};
+
+use crate::sync::thread::JoinHandle;
+
+/// The process in which this was made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Process {
+    word: &'static AtomicU64,
+    /// What `word` holds in this process.
+    number: u64,
+    /// Where no page is wiped.
+    pid: Option<u32>,
+}
+
+/// The highest number that was given out. Not wiped, so a child goes on above the numbers of its parent.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+/// Points to the process's number: into a page that is wiped, or to [`FALLBACK`]. Null before the first use.
+static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(std::ptr::null_mut());
+
+static FALLBACK: AtomicU64 = AtomicU64::new(0);
+
+impl Process {
+    /// The process that calls this.
+    pub(crate) fn this() -> Process {
+        Process::numbered_by(word())
+    }
+
+    /// Whether the caller runs in that process, and not in a child of it.
+    #[inline]
+    pub(crate) fn is_this(&self) -> bool {
+        self.word.load(Relaxed) == self.number && self.pid.is_none_or(|pid| pid == std::process::id())
+    }
+
+    fn numbered_by(word: &'static AtomicU64) -> Process {
+        let mut number = word.load(Relaxed);
+        if number == 0 {
+            let next = LAST.fetch_add(1, Relaxed) + 1;
+            number = word.compare_exchange(0, next, Relaxed, Relaxed).map_or_else(|others| others, |_| next);
+        }
+        let pid = std::ptr::eq(word, &FALLBACK).then(std::process::id);
+        Process { word, number, pid }
+    }
+}
+
+/// Without a lock: a fork while another thread had it would leave the child without one.
+fn word() -> &'static AtomicU64 {
+    let mut word = WORD.load(Acquire);
+    if word.is_null() {
+        let new = wiped_word().unwrap_or_else(|| {
+            forget_in_children();
+            &FALLBACK
+        });
+        let new = std::ptr::from_ref(new).cast_mut();
+        // If another thread was faster, a page stays unused.
+        word = WORD.compare_exchange(std::ptr::null_mut(), new, AcqRel, Acquire).map_or_else(|others| others, |_| new);
+    }
+    // SAFETY: it is not null, so it was made from a reference that lives for ever, and nothing else is ever stored there.
+    unsafe { &*word }
+}
+
+/// A zero in a page of its own, which is zero again in every child; `None` if the system has no such pages.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn wiped_word() -> Option<&'static AtomicU64> {
+    if cfg!(miri) {
+        return None;
+    }
+    // SAFETY: takes no pointer.
+    let len = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: asks for new memory, at any place.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), len, access, kind, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return None;
+    }
+    // An advice that does not exist is refused. Some emulators accept every advice and follow none.
+    // SAFETY: the page is ours, and holds nothing yet.
+    let wipes = unsafe { libc::madvise(page, len, -1) != 0 && libc::madvise(page, len, libc::MADV_WIPEONFORK) == 0 };
+    if !wipes {
+        // SAFETY: the page is ours, and nothing refers to it.
+        unsafe { libc::munmap(page, len) };
+        return None;
+    }
+    // SAFETY: a page is as aligned as an `AtomicU64` must be and large enough, holds zeros, which are one, and stays
+    // mapped for ever. It is changed through this reference alone, and by the fork, which changes the child's copy
+    // before the child runs.
+    Some(unsafe { &*page.cast::<AtomicU64>() })
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn wiped_word() -> Option<&'static AtomicU64> {
+    None
+}
+
+/// Has every child that `fork` makes begin with a [`FALLBACK`] of 0.
+fn forget_in_children() {
+    extern "C" fn forget() {
+        FALLBACK.store(0, Relaxed);
+    }
+    if !cfg!(miri) {
+        // If it fails, for want of memory, the process id is compared all the same.
+        // SAFETY: the handler stores a number, which is allowed after a fork.
+        unsafe { libc::pthread_atfork(None, None, Some(forget)) };
+    }
+}
+
+/// A thread that works in the background, of the process that has started it.
+#[derive(Debug)]
+pub(crate) struct Background {
+    process: Process,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Background {
+    pub(crate) fn new(thread: JoinHandle<()>) -> Background {
+        Background { process: Process::this(), thread: Some(thread) }
+    }
+
+    /// Whether the caller runs in the thread's process.
+    pub(crate) fn is_here(&self) -> bool {
+        self.process.is_this()
+    }
+
+    /// Waits for the thread's end. In a forked child there is no such thread, and nothing to wait for.
+    pub(crate) fn join(mut self) {
+        if self.is_here() {
+            if let Some(thread) = self.thread.take() {
+                // If it has panicked, it has said so on the way.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if !self.is_here() {
+            // To drop it detaches the thread: in a child that may be another one, which has got the same stack.
+            std::mem::forget(self.thread.take());
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux", not(any(miri, loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    /// The ways in which a child is made.
+    #[derive(Debug, Clone, Copy)]
+    enum How {
+        Fork,
+        /// The system call without what the C library does around it.
+        Clone,
+    }
+
+    /// Whether `check` holds in a child.
+    fn in_a_child(how: How, check: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the child loads and stores numbers and leaves by `_exit`.
+        let child = unsafe {
+            match how {
+                How::Fork => libc::fork(),
+                How::Clone => libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as libc::pid_t,
+            }
+        };
+        if child == 0 {
+            // SAFETY: takes no pointer.
+            unsafe { libc::_exit(i32::from(!check())) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` is there to be written to.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        status == 0
+    }
+
+    fn expect_children_to_be_others(process: impl Fn() -> Process) {
+        for how in [How::Fork, How::Clone] {
+            let parent = process();
+            assert!(parent.is_this() && process().is_this());
+            let differs = in_a_child(how, || {
+                let child = process();
+                let grandchild = || !parent.is_this() && !child.is_this() && process().is_this();
+                !parent.is_this() && child.is_this() && in_a_child(how, grandchild)
+            });
+            assert!(differs, "{how:?}");
+            assert!(parent.is_this(), "{how:?}");
+        }
+    }
+
+    #[test]
+    fn a_child_is_another_process_by_the_page_that_is_wiped() {
+        assert!(Process::this().pid.is_none(), "this system wipes pages");
+        expect_children_to_be_others(Process::this);
+    }
+
+    #[test]
+    fn a_child_is_another_process_where_no_page_is_wiped() {
+        forget_in_children();
+        expect_children_to_be_others(|| Process::numbered_by(&FALLBACK));
+    }
+
+    #[test]
+    fn a_child_waits_for_no_thread_of_its_parent() {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let thread = || Background::new(std::thread::spawn(|| ()));
+        let waiting = Background::new(std::thread::spawn(move || stopped.recv().unwrap_or_default()));
+        let (joined, dropped) = (thread(), thread());
+        let mut handles = Some((waiting, joined, dropped));
+        assert!(in_a_child(How::Fork, || {
+            if let Some((waiting, joined, dropped)) = handles.take() {
+                // SAFETY: takes no pointer. It ends a child that hangs.
+                unsafe { libc::alarm(30) };
+                waiting.join();
+                joined.join();
+                drop(dropped);
+            }
+            true
+        }));
+        stop.send(()).unwrap();
+        let (waiting, joined, dropped) = handles.take().unwrap();
+        waiting.join();
+        joined.join();
+        drop(dropped);
+    }
+}
