@@ -133,7 +133,8 @@ pub enum ReadMode {
 /// A write that finds the store due starts a thread, which compacts beside readers and writers and ends; closing the
 /// store stops it and waits until it has let the file go. Of several processes, or handles, one does it. A file with
 /// several hard links is left alone. A compaction that fails, for want of space say, is tried again after ten seconds,
-/// then after twice as long, up to an hour; nobody is told, but [`Stats`](crate::Stats) tells how many succeeded.
+/// then after twice as long, up to an hour; one that is refused, after an hour. [`Stats`](crate::Stats) counts those that
+/// succeeded and those that failed.
 ///
 /// Writers that outrun it are held back: the log is to grow by less than a tenth, and half a MiB, until it is done. A call
 /// takes up to 5 ms longer then, and as much again for each 64 KiB that it writes; so it is kept by one or two threads on a

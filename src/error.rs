@@ -102,6 +102,9 @@ pub enum Error {
 
     /// Somebody moved, removed or replaced the file under this handle. Nothing was written.
     /// [`Cask::reopen`](crate::Cask::reopen) goes on with the file that has the path now.
+    ///
+    /// Reads and openings return it too where the path leads to a file that has no name any more: a mount of that single
+    /// file is left when another program compacts or replaces it. Mount the file again, or its directory in its place.
     #[error("{}: the file was moved, removed or replaced by someone else; nothing was written, open it again", path.display())]
     Replaced {
         /// The path at which the store was opened.

@@ -423,6 +423,7 @@ fn statx(descriptor: libc::c_int, path: &CStr) -> Option<FileStat> {
         mode: mode & PERMISSION_BITS,
         uid: found.stx_uid,
         gid: found.stx_gid,
+        mount_point: !path.is_empty() && found.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0,
     })
 }
 
@@ -439,6 +440,7 @@ fn file_stat(metadata: &Metadata) -> FileStat {
         mode: metadata.mode() & PERMISSION_BITS,
         uid: metadata.uid(),
         gid: metadata.gid(),
+        mount_point: false,
     }
 }
 

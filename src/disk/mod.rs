@@ -181,7 +181,7 @@ pub struct FileStat {
     pub identity: FileIdentity,
     /// Whether it is a regular file.
     pub regular: bool,
-    /// How many names (hard links) it has.
+    /// How many names (hard links) it has. A file without one can still be open, and a mount of its own can lead to it.
     pub links: u64,
     /// Permission bits, without the file type.
     pub mode: u32,
@@ -189,6 +189,9 @@ pub struct FileStat {
     pub uid: u32,
     /// Numeric group.
     pub gid: u32,
+    /// Whether the path ends at a mount, as that of a single file that a container was given does: nothing can be renamed
+    /// to such a path. `false` where the system does not say, and for what is asked of an open file.
+    pub mount_point: bool,
 }
 
 /// Device and inode: the same for two paths if and only if they name the same file.

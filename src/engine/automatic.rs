@@ -124,7 +124,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         match &self.outcome {
             Ok(()) | Err(Error::CompactionCancelled { .. } | Error::CompactionOvertaken { .. } | Error::Closed) => {}
-            Err(error) => event!(warn, "{}: compaction in the background: {error}", self.engine.path.display()),
+            Err(error) => {
+                self.engine.counters.failed_compactions.fetch_add(1, Ordering::Relaxed);
+                event!(warn, "{}: compaction in the background: {error}", self.engine.path.display());
+            }
         }
         self.engine.automatic.ended(&self.outcome);
     }

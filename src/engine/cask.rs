@@ -418,7 +418,8 @@ impl Cask {
     ///
     /// # Errors
     ///
-    /// [`Error::CompactionRefused`] for a file with several hard links, or whose owner and permissions cannot be
+    /// [`Error::CompactionRefused`] for a file with several hard links, one that is mounted by itself, one in a directory
+    /// that takes no new file, or one whose owner and permissions cannot be
     /// given to the new file; [`Error::CompactionOvertaken`] if somebody else is at it already; [`Error::Corrupt`] if a
     /// live record does not verify; [`Error::Io`] if the disk is full; else as [`Cask::put`], where the connection
     /// timeout counts for the beginning and for the end. The store is then as it was, and nothing is left behind.

@@ -32,6 +32,7 @@
 //!
 //! Memory: eight bytes a key for the positions, until they are copied, and the new index beside the old one.
 
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -49,7 +50,7 @@ use crate::events::event;
 use crate::format::{Ancillary, FILE_HEADER_LEN, Kind};
 use crate::index::PIECES;
 use crate::log::LogFile;
-use crate::log::create::{self, Unfinished};
+use crate::log::create::{self, Named, Unfinished};
 use crate::log::recover::{PRIVATE, directory};
 use crate::log::scan::{Reason, Run, Scanner, Step};
 use crate::{Error, Result};
@@ -65,6 +66,14 @@ pub struct Compaction {
     /// Keys that were carried over.
     pub keys: u64,
 }
+
+/// Why a store is not compacted where it is mounted as a single file.
+const MOUNTED: &str = "the file is mounted by itself, so that no other file can take its place; \
+    mount its directory instead, or compact it with a path that is no mount";
+
+/// Why a store is not compacted in a directory that does not take the new file.
+const NO_PLACE: &str = "its directory does not let a new file take its place; \
+    compact it as a user that may write to the directory";
 
 /// The rest that is carried over while writers wait.
 const SMALL_REST: u64 = 64 << 10;
@@ -147,10 +156,15 @@ impl<'e> Turn<'e> {
             return Err(self.overtaken());
         }
         let stat = self.expect_one_name()?;
+        let found = engine.disk.stat(&engine.path).map_err(|e| Error::io("stat", &engine.path, e))?;
+        if found.mount_point {
+            return Err(self.refused(MOUNTED.to_owned()));
+        }
         // Brings up here, and not in the second turn, what has to be done before a handle's first write.
         self.reserve(1)?;
         let tail = self.view()?.tail.clone();
-        let next = Unfinished::new(&*engine.disk, &engine.path, PRIVATE, tail.highest_index)?;
+        let next = Unfinished::new(&*engine.disk, &engine.path, PRIVATE, tail.highest_index);
+        let next = next.map_err(|error| self.refused_if_no_place(error))?;
         next.expect_room(self.view()?.live_bytes)?;
         self.give_owner_and_mode(&next, &stat)?;
         let mut copyist = Copyist::new(&next.header);
@@ -173,7 +187,10 @@ impl<'e> Turn<'e> {
 
     fn expect_one_name(&self) -> Result<FileStat> {
         let stat = self.log.file.stat().map_err(|e| self.log.io("stat", e))?;
-        if stat.links != 1 {
+        if stat.links == 0 {
+            return Err(Error::Replaced { path: self.engine.path.to_path_buf() });
+        }
+        if stat.links > 1 {
             let reason = format!("it has {} hard links, and the others would go on naming the old file", stat.links);
             return Err(self.refused(reason));
         }
@@ -204,7 +221,7 @@ impl<'e> Turn<'e> {
             return Err(self.refused(format!("the new file would have {after} bytes, the old one has {before}")));
         }
 
-        if !create::names(&*engine.disk, &engine.path, &stat)? {
+        if create::named(&*engine.disk, &engine.path, stat.identity)? != Named::This {
             return Err(Error::Replaced { path: engine.path.to_path_buf() });
         }
         // A descriptor for the sync of the directory: to have none left once the file is renamed would poison the handle.
@@ -216,7 +233,7 @@ impl<'e> Turn<'e> {
         // From the rename on, a reader of this process would open the new file by itself, and read all of it.
         let ingest = engine.ingest();
         let renamed = compactor.next.rename_to(&engine.path);
-        renamed.map_err(|e| Error::io("rename the compacted file", &engine.path, e))?;
+        renamed.map_err(|e| self.refused_if_no_place(Error::io("rename the compacted file", &engine.path, e)))?;
         engine.swap(&ingest, &mut compactor.view)?;
         drop((ingest, reserve));
         let synced = engine.disk.sync_dir(directory(&engine.path));
@@ -254,6 +271,18 @@ impl<'e> Turn<'e> {
 
     fn refused(&self, reason: String) -> Error {
         Error::CompactionRefused { path: self.engine.path.to_path_buf(), reason }
+    }
+
+    /// Refuses where the directory does not take the new file, or does not let it have the store's name.
+    fn refused_if_no_place(&self, error: Error) -> Error {
+        let Error::Io { source, .. } = &error else { return error };
+        match source.kind() {
+            ErrorKind::ResourceBusy => self.refused(format!("{MOUNTED} ({source})")),
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                self.refused(format!("{NO_PLACE} ({source})"))
+            }
+            _ => error,
+        }
     }
 
     fn overtaken(&self) -> Error {

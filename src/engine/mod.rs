@@ -113,6 +113,8 @@ pub(crate) struct Counters {
     groups: AtomicU64,
     torn_bytes: AtomicU64,
     compactions: AtomicU64,
+    /// In the background.
+    failed_compactions: AtomicU64,
     lock_waits: AtomicU64,
     /// Nanoseconds.
     lock_waited: AtomicU64,

@@ -39,6 +39,10 @@ pub struct Stats {
     pub syncs: u64,
     /// Compactions by this handle.
     pub compactions: u64,
+    /// Compactions that this handle began [by itself](crate::CompactionPolicy) and that failed or were refused. No call
+    /// returns their errors: call [`Cask::compact`](crate::Cask::compact) to see why, or turn on the feature `log`. Those that
+    /// were stopped, or found another one under way, are not counted.
+    pub failed_compactions: u64,
     /// How often this handle had to wait for the lock because another writer held it, or waited in vain.
     pub lock_waits: u64,
     /// How long it has waited for the lock in all these cases together. Waits of threads of one handle for each other
@@ -70,6 +74,7 @@ impl Engine {
             groups: self.counters.groups.load(Relaxed),
             syncs: self.syncs.syncs.load(Relaxed),
             compactions: self.counters.compactions.load(Relaxed),
+            failed_compactions: self.counters.failed_compactions.load(Relaxed),
             lock_waits: self.counters.lock_waits.load(Relaxed),
             lock_waited: Duration::from_nanos(self.counters.lock_waited.load(Relaxed)),
             opening: Duration::from_nanos(self.counters.opening.load(Relaxed)),

@@ -15,9 +15,10 @@ use super::{Engine, lock};
 use crate::config::{Durability, LockMode};
 use crate::events::event;
 use crate::format::END_MARK_LEN;
+use crate::log::create::{self, Named};
 use crate::log::recover::{Decision, decide, keep_torn};
 use crate::log::scan::{Reason, Stop};
-use crate::log::{LogFile, append, create};
+use crate::log::{LogFile, append};
 use crate::sync::MutexGuard;
 use crate::{Error, Result};
 
@@ -162,14 +163,11 @@ impl<'e> Turn<'e> {
             return Ok(());
         }
         let engine = self.engine;
-        match engine.disk.stat(&engine.path) {
-            Ok(stat) if stat.identity == self.log.identity => {
-                self.writer.identity_checked = Some(Instant::now());
-                Ok(())
-            }
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("stat", &engine.path, e)),
-            _ => Err(Error::Replaced { path: engine.path.to_path_buf() }),
+        if create::named(&*engine.disk, &engine.path, self.log.identity)? != Named::This {
+            return Err(Error::Replaced { path: engine.path.to_path_buf() });
         }
+        self.writer.identity_checked = Some(Instant::now());
+        Ok(())
     }
 
     /// Carries out what recovery decides about the log's end.

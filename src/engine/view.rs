@@ -15,11 +15,12 @@ use crate::disk::Map;
 use crate::events::event;
 use crate::format::{END_MARK_LEN, Kind};
 use crate::index::{Index, SortedIndex};
+use crate::log::LogFile;
+use crate::log::create::{self, Named};
 use crate::log::read::Reader;
 use crate::log::recover::{Decision, decide, has_end_mark};
 use crate::log::scan::{Entry, RUN_LEN, Reason, Run, Scanner, Stop};
 use crate::log::tail::Tail;
-use crate::log::{LogFile, create};
 use crate::sync::MutexGuard;
 use crate::{Error, Result};
 
@@ -407,11 +408,16 @@ impl Engine {
 
     /// Whether the path names another file than this one. A path that names nothing does not: there is nothing else
     /// to show.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Replaced`] if the file has no name any more, and the path leads to it all the same: there is a newer file
+    /// that cannot be found from here.
     pub(crate) fn moved_away(&self, log: &LogFile) -> Result<bool> {
-        match self.disk.stat(&self.path) {
-            Ok(stat) => Ok(stat.identity != log.identity),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(Error::io("stat", &self.path, e)),
+        match create::named(&*self.disk, &self.path, log.identity)? {
+            Named::Another => Ok(true),
+            Named::This | Named::Nothing => Ok(false),
+            Named::Orphan => Err(Error::Replaced { path: self.path.to_path_buf() }),
         }
     }
 

@@ -8,10 +8,11 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::LogFile;
 use super::recover::{PRIVATE, TEMPORARY, directory, is_sibling_suffix, sibling, sibling_prefix};
-use crate::disk::{Access, Disk, DiskFile, FileIdentity, FileStat};
+use crate::disk::{Access, Disk, DiskFile, FileIdentity};
 use crate::events::event;
 use crate::fork::Process;
 use crate::format::{END_MARK_LEN, FileHeader, MAJOR_VERSION, MINOR_VERSION};
@@ -30,6 +31,10 @@ pub(crate) struct Opening {
 /// Opening is tried again when another process creates, replaces or cleans up at the same moment. Each round trip
 /// means that somebody else has got further, so this bound is reached only if something else removes our files.
 const ATTEMPTS: u32 = 1000;
+
+/// Why an empty file stays empty that is mounted by itself.
+const MOUNTED_EMPTY: &str = "the empty file is mounted by itself, so that no store can take its place; \
+    mount its directory instead, or make the store before the file is mounted";
 
 /// Opens the store at `path`, which is resolved, and makes it first if that was asked for.
 ///
@@ -60,7 +65,15 @@ pub(crate) fn open(
             }
             continue;
         }
-        return LogFile::open(file, path);
+        let log = LogFile::open(file, path)?;
+        if log.links == 0 {
+            match named(disk, path, log.identity)? {
+                Named::Orphan => return Err(Error::Replaced { path: path.to_path_buf() }),
+                // Another file has taken its place meanwhile.
+                _ => continue,
+            }
+        }
+        return Ok(log);
     }
     Err(Error::io("create", path, io::Error::other("the file kept disappearing while it was created")))
 }
@@ -198,25 +211,57 @@ fn fill_empty(disk: &dyn Disk, path: &Path, empty: &dyn DiskFile) -> Result<()> 
     let error = |operation| move |e| Error::io(operation, path, e);
     let still_empty = empty.len().map_err(error("ask for the length"))? == 0;
     let stat = empty.stat().map_err(error("stat"))?;
-    if !still_empty || !names(disk, path, &stat)? {
+    if !still_empty || named(disk, path, stat.identity)? != Named::This {
         return Ok(());
+    }
+    let mounted = || error("create")(io::Error::new(io::ErrorKind::ResourceBusy, MOUNTED_EMPTY));
+    if disk.stat(path).map_err(error("stat"))?.mount_point {
+        return Err(mounted());
     }
     let mut unfinished = Unfinished::new(disk, path, PRIVATE, 0)?;
     unfinished.file.set_owner_and_mode(&stat).map_err(error("keep owner and mode"))?;
     unfinished.finish_empty()?;
-    unfinished.rename_to(path).map_err(error("create"))?;
+    unfinished.rename_to(path).map_err(|e| match e.kind() {
+        io::ErrorKind::ResourceBusy => mounted(),
+        _ => error("create")(e),
+    })?;
     // As in `Unfinished::drop`.
     unfinished.file.unlock().map_err(error("unlock"))?;
     disk.sync_dir(directory(path)).map_err(error("sync the directory"))
 }
 
-/// Whether `path` names this file at this moment.
-pub(crate) fn names(disk: &dyn Disk, path: &Path, stat: &FileStat) -> Result<bool> {
-    match disk.stat(path) {
-        Ok(now) => Ok(now.identity == stat.identity),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Error::io("stat", path, e)),
+/// What a path says of a file that is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// It names the file.
+    This,
+    /// It names another file.
+    Another,
+    /// It names nothing.
+    Nothing,
+    /// It leads to the file, but no directory has a name for it any more. A mount of this one file (`mount --bind`, or a
+    /// single file that a container was given) stays as it is when another file takes the name that was mounted.
+    Orphan,
+}
+
+/// A rename takes the last link of the file that it replaces a little before the path leads to the new one. So long it is
+/// waited for that.
+const RENAME_LOOKS: u32 = 100;
+const RENAME_PAUSE: Duration = Duration::from_millis(1);
+
+/// Says what `path` names at this moment, for whoever has the file of this identity open.
+pub(crate) fn named(disk: &dyn Disk, path: &Path, identity: FileIdentity) -> Result<Named> {
+    for _ in 0..RENAME_LOOKS {
+        match disk.stat(path) {
+            Ok(now) if now.identity != identity => return Ok(Named::Another),
+            Ok(now) if now.links > 0 => return Ok(Named::This),
+            Ok(now) if now.mount_point => return Ok(Named::Orphan),
+            Ok(_) => disk.pause(RENAME_PAUSE),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Named::Nothing),
+            Err(e) => return Err(Error::io("stat", path, e)),
+        }
     }
+    Ok(Named::Orphan)
 }
 
 /// Removes what creators and compactions left behind when they were killed. The caller holds the store's lock. Returns

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::LogFile;
 use super::search::body_holds;
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, FileStat};
 use crate::format::{
     ALIGNMENT, FILE_HEADER_LEN, FileHeader, FileSeed, IndexBound, Kind, MAJOR_VERSION, MAX_INDEX, MINOR_VERSION,
     RECORD_HEADER_LEN, RecordHeader,
@@ -34,7 +34,7 @@ const CHUNK: usize = 1 << 20;
 ///
 /// I/O errors.
 pub(crate) fn without_header(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Result<LogFile> {
-    let identity = file.stat().map_err(|e| Error::io("stat", path, e))?.identity;
+    let FileStat { identity, links, .. } = file.stat().map_err(|e| Error::io("stat", path, e))?;
     let header = FileHeader {
         major: MAJOR_VERSION,
         minor: MINOR_VERSION,
@@ -43,7 +43,7 @@ pub(crate) fn without_header(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Resul
         base_index: MAX_INDEX,
         created: 0,
     };
-    Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity })
+    Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity, links })
 }
 
 /// The seed that the records of a file agree on; `None` if they do not.

@@ -22,7 +22,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::disk::{DiskFile, FileIdentity};
+use crate::disk::{DiskFile, FileIdentity, FileStat};
 use crate::error::Damage;
 use crate::format::{FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, IndexBound, MAX_INDEX};
 use crate::{Error, Result};
@@ -35,6 +35,8 @@ pub(crate) struct LogFile {
     pub(crate) header: FileHeader,
     pub(crate) seed: FileSeed,
     pub(crate) identity: FileIdentity,
+    /// How many names the file had when it was opened.
+    pub(crate) links: u64,
 }
 
 impl LogFile {
@@ -60,8 +62,8 @@ impl LogFile {
         if header.base_index > MAX_INDEX {
             return Err(corrupt(Damage::Index { found: header.base_index, previous: 0 }));
         }
-        let identity = file.stat().map_err(|e| Error::io("stat", path, e))?.identity;
-        Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity })
+        let FileStat { identity, links, .. } = file.stat().map_err(|e| Error::io("stat", path, e))?;
+        Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity, links })
     }
 
     /// Makes sure that the file header is what it was, before the log behind it is read anew.

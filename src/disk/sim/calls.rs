@@ -89,7 +89,13 @@ impl World {
     pub(super) fn stat(&self, number: u64) -> FileStat {
         let Attributes { mode, uid, gid } = self.inodes[&number].attributes();
         let identity = FileIdentity { device: 1, inode: number };
-        FileStat { identity, regular: true, links: self.directory.links(number), mode, uid, gid }
+        let links = self.directory.links(number);
+        FileStat { identity, regular: true, links, mode, uid, gid, mount_point: false }
+    }
+
+    /// As Linux has it of a path at which a single file is mounted.
+    fn expect_no_mount(&self, path: &Path) -> io::Result<()> {
+        if self.directory.is_mount_point(path) { Err(io::Error::from_raw_os_error(libc::EBUSY)) } else { Ok(()) }
     }
 }
 
@@ -165,6 +171,8 @@ impl Disk for SimDisk {
             if machine.world.is_directory(to) {
                 return Err(io::ErrorKind::IsADirectory.into());
             }
+            machine.world.expect_no_mount(from)?;
+            machine.world.expect_no_mount(to)?;
             machine.world.directory.rename(from.to_path_buf(), to.to_path_buf(), inode);
             Ok(())
         })
@@ -173,6 +181,7 @@ impl Disk for SimDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.call(Verb::Remove, |machine| {
             machine.world.named(path)?;
+            machine.world.expect_no_mount(path)?;
             machine.world.directory.remove(path.to_path_buf());
             Ok(())
         })
@@ -193,9 +202,11 @@ impl Disk for SimDisk {
         self.call(Verb::Stat, |machine| {
             if machine.world.is_directory(path) {
                 let identity = FileIdentity { device: 1, inode: 0 };
-                return Ok(FileStat { identity, regular: false, links: 2, mode: 0o755, uid: 0, gid: 0 });
+                let (mode, mount_point) = (0o755, false);
+                return Ok(FileStat { identity, regular: false, links: 2, mode, uid: 0, gid: 0, mount_point });
             }
-            machine.world.named(path).map(|inode| machine.world.stat(inode))
+            let mount_point = machine.world.settings.mount_points && machine.world.directory.is_mount_point(path);
+            machine.world.named(path).map(|inode| FileStat { mount_point, ..machine.world.stat(inode) })
         })
     }
 

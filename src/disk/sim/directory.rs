@@ -15,6 +15,8 @@ pub(super) struct Directory {
     durable: BTreeMap<PathBuf, u64>,
     /// How `durable` becomes `entries`, oldest change first.
     unsynced: Vec<Change>,
+    /// Files that are mounted, by the paths that lead to them.
+    mounts: BTreeMap<PathBuf, u64>,
 }
 
 #[derive(Clone)]
@@ -26,7 +28,16 @@ enum Change {
 
 impl Directory {
     pub(super) fn get(&self, name: &Path) -> Option<u64> {
-        self.entries.get(name).copied()
+        self.mounts.get(name).or_else(|| self.entries.get(name)).copied()
+    }
+
+    pub(super) fn is_mount_point(&self, name: &Path) -> bool {
+        self.mounts.contains_key(name)
+    }
+
+    /// Lets a path lead to a file, whatever becomes of its names. It ends with the power.
+    pub(super) fn mount(&mut self, at: PathBuf, inode: u64) {
+        self.mounts.insert(at, inode);
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &Path> {
@@ -40,7 +51,7 @@ impl Directory {
 
     /// Whether the file has a name, or had one that a power cut could bring back.
     pub(super) fn mentions(&self, inode: u64) -> bool {
-        self.durable.values().chain(self.entries.values()).any(|&other| other == inode)
+        self.durable.values().chain(self.entries.values()).chain(self.mounts.values()).any(|&other| other == inode)
             || self.unsynced.iter().any(|change| match change {
                 Change::Add { inode: other, .. } | Change::Rename { inode: other, .. } => *other == inode,
                 Change::Remove { .. } => false,
@@ -85,7 +96,7 @@ impl Directory {
                 file(inode, hasher);
             }
         };
-        for names in [&self.durable, &self.entries] {
+        for names in [&self.durable, &self.entries, &self.mounts] {
             names.len().hash(hasher);
             for (name, &inode) in names {
                 name.as_os_str().hash(hasher);
@@ -139,7 +150,7 @@ impl Directory {
                 }
             }
         }
-        Directory { entries: survivors.clone(), durable: survivors, unsynced: Vec::new() }
+        Directory { entries: survivors.clone(), durable: survivors, unsynced: Vec::new(), mounts: BTreeMap::new() }
     }
 }
 

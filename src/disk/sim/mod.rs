@@ -103,6 +103,7 @@ struct World {
 struct Settings {
     crash: Crash,
     maps: bool,
+    mount_points: bool,
     holes: bool,
     failed_syncs: Choices,
     room: Option<u64>,
@@ -140,6 +141,7 @@ impl SimDisk {
             settings: Settings {
                 crash: Crash { sector: SECTOR, garbage: false },
                 maps: true,
+                mount_points: true,
                 holes: true,
                 failed_syncs: Choices::keep_nothing(),
                 room: None,
@@ -276,6 +278,11 @@ impl SimDisk {
         self.lock().world.settings.maps = maps;
     }
 
+    /// Says whether the system tells which paths are mount points, as Linux does since 5.8.
+    pub fn set_mount_points(&self, told: bool) {
+        self.lock().world.settings.mount_points = told;
+    }
+
     /// Says whether the file system knows holes; without, everything in a file is data.
     pub fn set_holes(&self, holes: bool) {
         self.lock().world.settings.holes = holes;
@@ -303,6 +310,19 @@ impl SimDisk {
             let inode = world.inodes.get_mut(&number).expect("a name has an inode");
             inode.fail_sync(&mut world.settings.failed_syncs, world.settings.crash);
         }
+    }
+
+    /// Mounts the file that has `path` now at another path too, as `mount --bind` does with a single file: `at` leads to it
+    /// until the power goes out, whatever takes its names away, and can be neither renamed nor removed. It is no name: it
+    /// does not count as a link.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such file.
+    pub fn bind(&self, path: impl AsRef<Path>, at: impl Into<PathBuf>) {
+        let world = &mut self.lock().world;
+        let inode = world.directory.get(path.as_ref()).expect("a file to be mounted");
+        world.directory.mount(at.into(), inode);
     }
 
     /// From now on the disk cannot read the page of 4,096 bytes in which `offset` lies: EIO, and a read that begins before
