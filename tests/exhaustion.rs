@@ -9,8 +9,8 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use caskfile::{Cask, Config, Durability, Error, Result};
@@ -164,6 +164,52 @@ fn a_limit_on_the_size_of_files_loses_nothing() {
     let cask = Cask::open(&path).unwrap();
     assert_eq!(cask.list("").unwrap(), expected);
     cask.verify().unwrap();
+}
+
+/// Several threads at once: of those that find the key already deleted by another one, none may have found what the limit
+/// kept from happening.
+#[test]
+fn at_a_limit_on_the_size_of_files_no_delete_succeeds_whose_key_stays() {
+    const THREADS: usize = 8;
+    let Some(arguments) = arguments() else {
+        let directory = TempDir::new();
+        let name = "at_a_limit_on_the_size_of_files_no_delete_succeeds_whose_key_stays";
+        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
+    };
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    let path = Path::new(&arguments[0]).join("store");
+    let cask = Cask::open_with(&path, &Config::new().connection_timeout(None)).unwrap();
+    for round in 0..100 {
+        cask.put("key", "value").unwrap();
+        let pair = cask.get("key").unwrap();
+        // In some rounds the first record of a group still finds room.
+        let room = [0, 8, 16, 24, 32, 40][round % 6];
+        limit(libc::RLIMIT_FSIZE, cask.stats().unwrap().log_end + room);
+        let barrier = Barrier::new(THREADS);
+        let outcomes: Vec<Result<()>> = std::thread::scope(|scope| {
+            let call = |thread: usize| {
+                let (cask, barrier, pair) = (&cask, &barrier, &pair);
+                scope.spawn(move || {
+                    barrier.wait();
+                    match thread {
+                        0 => cask.atomic_delete("key", Some(pair)),
+                        _ => cask.delete("key"),
+                    }
+                })
+            };
+            let threads: Vec<_> = (0..THREADS).map(call).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        limit(libc::RLIMIT_FSIZE, u64::MAX);
+        let deleted = !cask.exists("key").unwrap();
+        assert_eq!(deleted, outcomes.iter().any(Result::is_ok), "round {round}: {outcomes:?}");
+        let refused = |outcome: &Result<()>| matches!(outcome, Err(Error::KeyNotFound | Error::KeyModified));
+        assert!(deleted || !outcomes.iter().any(refused), "round {round}: {outcomes:?}");
+        let other = Cask::open_with(&path, &Config::new().read_only(true)).unwrap();
+        assert_eq!(other.exists("key").unwrap(), !deleted);
+    }
+    cask.close().unwrap();
 }
 
 /// Also where exactly the end mark behind a record finds no room any more: a record that is whole can be seen, so it

@@ -122,6 +122,64 @@ fn what_one_request_of_a_group_is_refused_for_does_not_touch_the_others() {
     });
 }
 
+/// While the first thread syncs, the others queue up, and then one of them writes for all and fails.
+#[test]
+fn no_thread_is_answered_by_a_change_that_another_threads_write_failed_to_make() {
+    in_finite_time(|| {
+        let directory = TempDir::new();
+        let path = directory.join("store");
+        let (syncing, has_begun) = sync_channel(100);
+        let armed = Arc::new(AtomicBool::new(false));
+        let arm = Arc::clone(&armed);
+        let disk = HookedDisk::new(move |call| {
+            let first = thread::current().name() == Some("first");
+            match call {
+                _ if !armed.load(Ordering::SeqCst) => {}
+                "sync_data" if first => {
+                    syncing.send(()).unwrap();
+                    thread::sleep(Duration::from_millis(50));
+                }
+                "write_at" if !first => return Err(std::io::Error::from_raw_os_error(libc::ENOSPC)),
+                _ => {}
+            }
+            Ok(())
+        });
+        let cask = Cask::open_on(Arc::new(disk), &path, &Config::new().connection_timeout(None)).unwrap();
+        cask.put("there", "").unwrap();
+        let there = cask.get("there").unwrap();
+        arm.store(true, Ordering::SeqCst);
+        let mut absent = Batch::new();
+        absent.expect_absent("there");
+        let mut unchanged = Batch::new();
+        unchanged.expect_index("there", there.last_index).expect_absent("absent");
+        thread::scope(|scope| {
+            let first = thread::Builder::new().name("first".to_owned()).spawn_scoped(scope, || cask.put("first", ""));
+            has_begun.recv().unwrap();
+            for n in 0..16 {
+                let (cask, there, absent, unchanged) = (&cask, &there, &absent, &unchanged);
+                scope.spawn(move || match n % 8 {
+                    0 | 1 => assert!(matches!(cask.delete("there"), Err(Error::Io { .. }))),
+                    2 => assert!(matches!(cask.put("absent", ""), Err(Error::Io { .. }))),
+                    3 => assert!(matches!(cask.atomic_put("absent", "", None), Err(Error::Io { .. }))),
+                    4 => assert!(matches!(cask.atomic_put("there", "", Some(there)), Err(Error::Io { .. }))),
+                    5 => assert!(matches!(cask.atomic_delete("there", Some(there)), Err(Error::Io { .. }))),
+                    6 => assert!(matches!(cask.write(absent), Err(Error::BatchConflict { op: 0, .. }))),
+                    _ => assert!(matches!(cask.write(unchanged), Ok(None))),
+                });
+            }
+            first.unwrap().join().unwrap().unwrap();
+        });
+        arm.store(false, Ordering::SeqCst);
+        let others = Cask::open_with(&path, &Config::new().read_only(true)).unwrap();
+        for cask in [&cask, &others] {
+            assert_eq!(cask.get("there").unwrap(), there);
+            assert!(!cask.exists("absent").unwrap());
+        }
+        cask.delete("there").unwrap();
+        assert!(!others.exists("there").unwrap());
+    });
+}
+
 // Waiting, with a limit.
 
 /// A disk on which a sync begins, says so, and goes on when it is told to.

@@ -312,7 +312,8 @@ impl Cask {
     /// # Errors
     ///
     /// [`Error::KeyExists`] if `previous` is `None` and the key is there; [`Error::KeyNotFound`] if the key is gone;
-    /// [`Error::KeyModified`] if it was changed; else as [`Cask::put`].
+    /// [`Error::KeyModified`] if it was changed; else as [`Cask::put`]. The first three say what a read says at that moment:
+    /// as with a read, a power cut may take back a change that is not on stable storage yet.
     pub fn atomic_put(
         &self,
         key: impl AsRef<[u8]>,
@@ -388,7 +389,7 @@ impl Cask {
     ///
     /// # Errors
     ///
-    /// As [`Cask::put`] and [`Cask::list`].
+    /// As [`Cask::put`] and [`Cask::list`]. If there are several batches, those before the error have removed their keys.
     pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
         let (engine, prefix) = (&*self.engine, prefix.as_ref());
         let deleted = engine.solo(engine.deadline(), |turn| turn.delete_prefix(&self.bucket, prefix));

@@ -182,10 +182,11 @@ impl Turn<'_> {
             }
             plan.verdicts.push(Verdict { outcome, writes: plan.writes.len() - first, end: None });
         }
-        self.write(&mut plan);
+        self.write(requests, &mut plan);
         let mut outcomes = plan.into_outcomes();
-        // Also if nothing was written: what these callers were told was read from the log, and a power cut must not
-        // take that back.
+        // Also if nothing was written: such an outcome was read from the log, and a power cut must not take it back.
+        // A refusal promises no more than a read does. It stays, as the record that it rests on does: every reader
+        // sees that one, whatever becomes of the sync.
         if outcomes.iter().any(|outcome| outcome.is_ok()) {
             if let Err(error) = self.settle() {
                 let wrote = |outcome: &Outcome| outcome.as_ref().is_ok_and(|written| written.last_index.is_some());
@@ -259,18 +260,29 @@ impl Turn<'_> {
         }
     }
 
-    fn write(&mut self, plan: &mut Plan<'_>) {
+    /// Writes what the plan says. If that fails, the outcomes follow what is in the log.
+    fn write(&mut self, requests: &[Request], plan: &mut Plan<'_>) {
         if plan.writes.is_empty() {
             return;
         }
         let Err(error) = self.lay_out(plan).and_then(|()| self.write_group()) else { return };
-        // What reached the file as a whole stays, and counts.
+        // What reached the file as a whole stays, and counts. Everything after it may have been decided by a change that
+        // is lost.
         let log_end = self.view().map_or(0, |view| view.tail.end);
-        for verdict in plan.verdicts.iter_mut().filter(|verdict| verdict.writes > 0) {
-            if verdict.end.is_none_or(|end| end > log_end) {
-                verdict.outcome = Err(error.clone().into());
-            }
+        let is_lost = |verdict: &Verdict| verdict.writes > 0 && verdict.end.is_none_or(|end| end > log_end);
+        let kept = plan.verdicts.iter().position(is_lost).unwrap_or(requests.len());
+        for (request, verdict) in requests.iter().zip(&mut plan.verdicts).skip(kept) {
+            verdict.outcome = self.decide_again(request, &error);
         }
+    }
+
+    /// Decides a request by the log alone, after a group write has failed: a request that has something to write gets the
+    /// error, and so does every request if it is not known what the log holds.
+    fn decide_again(&self, request: &Request, error: &Error) -> Outcome {
+        self.engine.syncs.check_poison()?;
+        let mut plan = Plan::default();
+        let outcome = self.decide(request, &mut plan)?;
+        if plan.writes.is_empty() { Ok(outcome) } else { Err(error.clone().into()) }
     }
 
     /// Fills the group, and notes where each request's records end in the log, and the index of the last.
@@ -327,6 +339,9 @@ fn is_a_piece(ops: usize, log_bytes: u64) -> bool {
 
 /// A group is one write, and Linux writes less than 2 GiB at once.
 const _: () = assert!(MAX_BATCH_BYTES + GROUP_BYTES < (1 << 31) - 4096);
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod groups;
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
