@@ -382,7 +382,7 @@ fn of_two_compactions_the_second_gives_up_and_the_first_goes_on() {
     game.end();
 }
 
-/// The second one cannot list the directory, so it does not see that it is not alone, and it is faster.
+/// The second one cannot open the first one's file, so it does not see that it is not alone, and it is faster.
 #[test]
 fn a_compaction_that_was_overtaken_notices_it_at_its_end() {
     let game = Game::new(2, 60);
@@ -392,7 +392,7 @@ fn a_compaction_that_was_overtaken_notices_it_at_its_end() {
     let error = game
         .cask
         .compact_with(|_| {
-            process.fail(When::next().of(Verb::List).by(&process), Fault::Os(libc::EIO), Repeat::Once);
+            process.fail(When::next().of(Verb::Open).by(&process), Fault::Os(libc::EIO), Repeat::Once);
             result.get_or_insert_with(|| other.compact());
             game.neighbour.lock().unwrap().act();
             ControlFlow::Continue(())

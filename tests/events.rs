@@ -90,10 +90,10 @@ fn what_nobody_is_told_otherwise_is_told_to_the_log() {
     told(&[(Debug, "opened"), (Debug, "closed"), (Debug, "closed")]);
     let disk = SimDisk::new();
     disk.set_contents(STORE, bytes);
-    disk.set_contents("/store.tmp-0123456789abcdef", vec![1; 100]);
+    disk.set_contents("/store.tmp-0000000000000000", vec![1; 100]);
     let cask = Cask::open_on(Arc::new(disk.process()), STORE, &os).unwrap();
     told(&[
-        (Info, "store.tmp-0123456789abcdef: removed"),
+        (Info, "store.tmp-0000000000000000: removed"),
         (Warn, "whole records in it is kept as /store.torn-"),
         (Warn, "was cut off at"),
         (Debug, "opened: 1 keys"),

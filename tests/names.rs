@@ -25,7 +25,7 @@ use process::{Process, arguments};
 use refusal::{Unchanged, every_config, io_kind, refused, says, store_with};
 
 /// What a file in the making could be called.
-const LEFTOVER: &str = "store.tmp-0123456789abcdef";
+const LEFTOVER: &str = "store.tmp-0000000000000000";
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
@@ -82,7 +82,7 @@ fn a_symlink_that_leads_nowhere_is_an_error() {
     assert_eq!(names(directory.path()), ["circle", "lost"]);
 }
 
-/// The names of files in the making are random. Here they are not, and somebody has guessed.
+/// The first four names of a file in the making are known, and the fifth is random. Here it is not, and all are taken.
 #[test]
 fn a_symlink_planted_under_the_name_of_a_file_in_the_making_is_not_followed() {
     let directory = TempDir::new();
@@ -100,18 +100,26 @@ fn a_symlink_planted_under_the_name_of_a_file_in_the_making_is_not_followed() {
         let new = directory.join("new");
         let trap = directory.join(format!("new.{planted}"));
         symlink(target, &trap).unwrap();
+        let first = (0..4).map(|n| directory.join(format!("new.tmp-{n:016}"))).collect::<Vec<_>>();
+        first.iter().for_each(|first| symlink(target, first).unwrap());
         let error = refused(open(&new));
         assert_eq!(io_kind(&error), ErrorKind::AlreadyExists);
         says(&error, &trap, &["create"]);
         fs::remove_file(&trap).unwrap();
+        open(&new).unwrap().close().unwrap();
+        fs::remove_file(&new).unwrap();
+        first.iter().for_each(|first| fs::remove_file(first).unwrap());
 
         let cask = open(&path).unwrap();
         let trap = directory.join(format!("store.{planted}"));
         symlink(target, &trap).unwrap();
+        let first = (0..4).map(|n| directory.join(format!("store.tmp-{n:016}"))).collect::<Vec<_>>();
+        first.iter().for_each(|first| symlink(target, first).unwrap());
         assert_eq!(io_kind(&refused(cask.compact())), ErrorKind::AlreadyExists);
         cask.put("key", "goes on").unwrap();
         cask.close().unwrap();
         fs::remove_file(&trap).unwrap();
+        first.iter().for_each(|first| fs::remove_file(first).unwrap());
         assert!(!directory.join("nowhere").exists());
     }
     fs::remove_file(&path).unwrap();

@@ -50,7 +50,7 @@ use crate::events::event;
 use crate::format::{Ancillary, FILE_HEADER_LEN, Kind};
 use crate::index::PIECES;
 use crate::log::LogFile;
-use crate::log::create::{self, Named, Unfinished};
+use crate::log::create::{self, Look, Named, Unfinished};
 use crate::log::recover::{PRIVATE, directory};
 use crate::log::scan::{Reason, Run, Scanner, Step};
 use crate::{Error, Result};
@@ -152,7 +152,7 @@ impl<'e> Turn<'e> {
         let engine = self.engine;
         // Under the store's lock, so of two that begin at the same time one sees the other. A second name of the store,
         // which its creator did not live to remove, goes as well.
-        if create::remove_leftovers(&*engine.disk, &self.log) {
+        if create::remove_leftovers(&*engine.disk, &self.log, Look::Thorough) {
             return Err(self.overtaken());
         }
         let stat = self.expect_one_name()?;

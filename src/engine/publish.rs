@@ -6,7 +6,7 @@ use super::progress::Copying;
 use crate::disk::Disk;
 use crate::format::{BLOCK_LEN, MAX_INDEX};
 use crate::log::LogFile;
-use crate::log::create::{Unfinished, remove_leftovers_of};
+use crate::log::create::{Look, Unfinished, remove_leftovers_of};
 use crate::log::recover::{PRIVATE, directory};
 use crate::{Error, Result};
 
@@ -31,7 +31,7 @@ pub(super) fn publish<T>(
         return Err(Error::io("create", to, io::ErrorKind::AlreadyExists.into()));
     }
     // What earlier ones left that were killed. Nobody else would ever open this name to clean up.
-    remove_leftovers_of(disk, to, None);
+    remove_leftovers_of(disk, to, None, Look::Quick);
     let next = Unfinished::new(disk, to, PRIVATE, base_index)?;
     next.expect_room(copying.total)?;
     // Where the owner cannot be kept, it stays private: the values may not be for the group of whoever makes the copy.
@@ -40,7 +40,7 @@ pub(super) fn publish<T>(
     next.sync()?;
     copying.tell_all()?;
     // Linked, not renamed: a file that stands there is never replaced.
-    disk.link(&next.path, to).map_err(|e| Error::io("create", to, e))?;
+    next.link_to(to).map_err(|e| Error::io("create", to, e))?;
     drop(next);
     disk.sync_dir(directory(to)).map_err(|e| Error::io("sync the directory", to, e))?;
     Ok(filled)

@@ -15,7 +15,7 @@ use super::{Engine, lock};
 use crate::config::{Durability, LockMode};
 use crate::events::event;
 use crate::format::END_MARK_LEN;
-use crate::log::create::{self, Named};
+use crate::log::create::{self, Look, Named};
 use crate::log::recover::{Decision, decide, keep_torn};
 use crate::log::scan::{Reason, Stop};
 use crate::log::{LogFile, append};
@@ -177,7 +177,7 @@ impl<'e> Turn<'e> {
         }
         if !self.writer.vetted {
             // Whoever is still at work on one is left alone.
-            let _at_work = create::remove_leftovers(&*self.engine.disk, &self.log);
+            let _at_work = create::remove_leftovers(&*self.engine.disk, &self.log, Look::Quick);
         }
         if let Decision::Cut { at, data_end, keep } = decide(&self.log, stop)? {
             let path = self.engine.path.display();

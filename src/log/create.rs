@@ -6,12 +6,12 @@
 use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::LogFile;
-use super::recover::{PRIVATE, TEMPORARY, directory, is_sibling_suffix, sibling, sibling_prefix};
+use super::recover::{PRIVATE, TEMPORARY, directory, first_siblings, is_sibling_suffix, sibling, sibling_prefix};
 use crate::disk::{Access, Disk, DiskFile, FileIdentity};
 use crate::events::event;
 use crate::fork::Process;
@@ -89,24 +89,42 @@ pub(crate) fn new_header(disk: &dyn Disk, base_index: u64) -> io::Result<FileHea
 /// else.
 pub(crate) struct Unfinished<'d> {
     disk: &'d dyn Disk,
-    pub(crate) path: std::path::PathBuf,
+    pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) header: FileHeader,
     /// A forked child has a copy of this, and must leave the file alone.
     maker: Process,
+    identity: FileIdentity,
     done: bool,
 }
 
 impl<'d> Unfinished<'d> {
     pub(crate) fn new(disk: &'d dyn Disk, store: &Path, mode: u32, base_index: u64) -> Result<Unfinished<'d>> {
-        let path = sibling(disk, store, TEMPORARY)?;
-        let error = |e| Error::io("create", &path, e);
-        let header = new_header(disk, base_index).map_err(error)?;
-        let file = disk.create_new(&path, mode).map_err(error)?;
+        let header = new_header(disk, base_index).map_err(|e| Error::io("create", store, e))?;
+        let mut taken = Error::io("create", store, io::ErrorKind::AlreadyExists.into());
+        let random = std::iter::once_with(|| sibling(disk, store, TEMPORARY));
+        for path in first_siblings(store, TEMPORARY).map(Ok).chain(random) {
+            let path = path?;
+            match disk.create_new(&path, mode) {
+                Ok(file) => return Unfinished::begin(disk, path, file, header),
+                // Left by a killed process, or in use by a living one. The process that removes leftovers finds that out.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => taken = Error::io("create", &path, e),
+                Err(e) => return Err(Error::io("create", &path, e)),
+            }
+        }
+        Err(taken)
+    }
+
+    fn begin(disk: &'d dyn Disk, path: PathBuf, file: Arc<dyn DiskFile>, header: FileHeader) -> Result<Unfinished<'d>> {
+        let locked = file.try_lock().and_then(|locked| Ok((locked, file.stat()?.identity)));
+        let (locked, identity) = locked.map_err(|e| {
+            let _ = disk.remove(&path);
+            Error::io("lock", &path, e)
+        })?;
         // From here on the name is ours to remove.
-        let unfinished = Unfinished { disk, path, file, header, maker: Process::this(), done: false };
-        if !unfinished.file.try_lock().map_err(|e| unfinished.io("lock", e))? {
-            // Somebody who cleans up took it for a leftover in the moment before; it is as good as gone.
+        let unfinished = Unfinished { disk, path, file, header, identity, maker: Process::this(), done: false };
+        if !locked || !unfinished.has_its_name().map_err(|e| unfinished.io("stat", e))? {
+            // A process that cleans up took it for a leftover in the moment before; it is gone, or as good as gone.
             return Err(unfinished.io("lock", io::ErrorKind::WouldBlock.into()));
         }
         unfinished.write(0, &header.encode())?;
@@ -156,10 +174,31 @@ impl<'d> Unfinished<'d> {
         self.file.sync_all().map_err(|e| self.io("sync", e))
     }
 
+    /// Whether the temporary name still names this file. While the file is locked only a foreign program changes that;
+    /// the name may be another maker's then, whose file must be neither removed nor shown.
+    fn has_its_name(&self) -> io::Result<bool> {
+        match self.disk.stat(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            found => found.map(|stat| stat.identity == self.identity),
+        }
+    }
+
+    fn expect_its_name(&self) -> io::Result<()> {
+        if self.has_its_name()? { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    /// Gives the file the store's name, whatever has it.
     pub(crate) fn rename_to(&mut self, path: &Path) -> io::Result<()> {
+        self.expect_its_name()?;
         self.disk.rename(&self.path, path)?;
         self.done = true;
         Ok(())
+    }
+
+    /// Gives the file the name `path` as well; [`io::ErrorKind::AlreadyExists`] if it is taken.
+    pub(crate) fn link_to(&self, path: &Path) -> io::Result<()> {
+        self.expect_its_name()?;
+        self.disk.link(&self.path, path)
     }
 
     pub(crate) fn io(&self, operation: &'static str, source: io::Error) -> Error {
@@ -175,8 +214,10 @@ impl<'d> Unfinished<'d> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if !self.done && self.maker.is_this() {
-            // A leftover, if this fails: the next writer to open the store removes it.
-            let _ = self.disk.remove(&self.path);
+            if !matches!(self.has_its_name(), Ok(false)) {
+                // A leftover, if this fails: the next writer to open the store removes it.
+                let _ = self.disk.remove(&self.path);
+            }
             // Not left to the file's being closed: a child that was forked meanwhile, by any thread of this process,
             // has the description too until it executes its program, and with it the lock on what may be the store
             // by now.
@@ -192,7 +233,7 @@ fn create(disk: &dyn Disk, path: &Path, mode: u32) -> Result<()> {
         other => other?,
     };
     unfinished.finish_empty()?;
-    match disk.link(&unfinished.path, path) {
+    match unfinished.link_to(path) {
         // Taken: the winner's file is there to be opened. Gone: somebody took ours for a leftover.
         Err(e) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => Ok(()),
         Err(e) => Err(Error::io("create", path, e)),
@@ -264,22 +305,40 @@ pub(crate) fn named(disk: &dyn Disk, path: &Path, identity: FileIdentity) -> Res
     Ok(Named::Orphan)
 }
 
-/// Removes what creators and compactions left behind when they were killed. The caller holds the store's lock. Returns
-/// whether there is one that somebody is still at work on.
-///
-/// Only files whose own lock can be had are removed, since a living maker holds it, and they are removed under it;
-/// except a second name of the store itself, which its creator did not live to remove. A leftover that cannot be
-/// removed harms nobody, so failures are passed over.
-pub(crate) fn remove_leftovers(disk: &dyn Disk, log: &LogFile) -> bool {
-    remove_leftovers_of(disk, &log.path, Some(log.identity))
+/// How leftovers are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// By looking up the names that makers try first. Only if one is taken, the directory is listed.
+    Quick,
+    /// By listing the directory, which takes as long as it has files.
+    Thorough,
+}
+
+/// Removes the files that killed creators and compactions have left. The caller holds the store's lock. Returns whether
+/// there is one that a living process is still making.
+pub(crate) fn remove_leftovers(disk: &dyn Disk, log: &LogFile, look: Look) -> bool {
+    remove_leftovers_of(disk, &log.path, Some(log.identity), look)
 }
 
 /// The same for a name that need not be a store's, as `own` is.
-pub(crate) fn remove_leftovers_of(disk: &dyn Disk, path: &Path, own: Option<FileIdentity>) -> bool {
+///
+/// A living maker has its file locked. So only a file whose lock can be had is removed, under that lock, and if the name
+/// is still that file's: its maker may have finished it meanwhile, and another one may have taken the name. A second name
+/// of the store itself, which its creator did not live to remove, is removed as well. A leftover that cannot be removed
+/// harms nothing, so failures are passed over.
+pub(crate) fn remove_leftovers_of(disk: &dyn Disk, path: &Path, own: Option<FileIdentity>, look: Look) -> bool {
+    let is_there = |path: &PathBuf| !disk.stat(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    let mut first = first_siblings(path, TEMPORARY).filter(is_there).peekable();
+    if look == Look::Quick && first.peek().is_none() {
+        return false;
+    }
     let prefix = sibling_prefix(path, TEMPORARY);
+    // A directory may be one that can be searched and not listed.
+    let candidates = disk
+        .list(directory(path), &prefix)
+        .unwrap_or_else(|_| first.filter_map(|path| path.file_name().map(Into::into)).collect());
     let mut at_work = false;
-    let Ok(names) = disk.list(directory(path), &prefix) else { return at_work };
-    for name in names {
+    for name in candidates {
         if !is_sibling_suffix(&name.as_bytes()[prefix.len()..]) {
             continue;
         }
@@ -290,8 +349,10 @@ pub(crate) fn remove_leftovers_of(disk: &dyn Disk, path: &Path, own: Option<File
         } else if let Ok(file) = disk.open(&path, Access::ReadWrite) {
             match file.try_lock() {
                 Ok(true) => {
-                    if disk.remove(&path).is_ok() {
-                        event!(info, "{}: removed, somebody was killed while it was made", path.display());
+                    let is_leftover =
+                        file.stat().is_ok_and(|stat| matches!(named(disk, &path, stat.identity), Ok(Named::This)));
+                    if is_leftover && disk.remove(&path).is_ok() {
+                        event!(info, "{}: removed, the process that was making it was killed", path.display());
                     }
                 }
                 Ok(false) => at_work = true,

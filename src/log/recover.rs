@@ -1,7 +1,8 @@
 //! Recovery: what follows from a walk that stopped. The scanner reports, this decides, and a writer that holds the
 //! lock carries it out.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::scan::{Reason, Scanner, Stop};
@@ -129,8 +130,12 @@ const TORN: &str = "torn";
 /// The same for a file that is being made: the store itself, or its compacted successor.
 pub(crate) const TEMPORARY: &str = "tmp";
 
-/// How many random hexadecimal digits a sibling's name ends with.
+/// How many hexadecimal digits a sibling's name ends with.
 const DIGITS: usize = 16;
+
+/// The longest store name that goes into its siblings' names whole. A sibling's name is 22 bytes longer and has to fit
+/// into 143 bytes, the shortest limit of a Linux file system (eCryptfs); most have 255.
+const LONGEST_NAME: usize = 120;
 
 /// Permission bits of a file that is to have those of another one, until it has that one's owner as well: before that,
 /// the group's bits would speak of the wrong group.
@@ -140,18 +145,50 @@ pub(crate) const PRIVATE: u32 = 0o600;
 pub(crate) fn sibling(disk: &dyn Disk, path: &Path, kind: &str) -> Result<PathBuf> {
     let mut random = [0; 8];
     disk.fill_random(&mut random).map_err(|e| Error::io("get random bytes", path, e))?;
+    Ok(sibling_with(path, kind, u64::from_le_bytes(random)))
+}
+
+/// How many names are tried for a file that is being made before one with random digits.
+const FIRST_NAMES: u64 = 4;
+
+/// The siblings of this kind whose digits are the numbers from 0 to 3. A file that is being made has one of these names
+/// unless as many makers are at work on the same store. So four look-ups tell whether a killed process has left something,
+/// in a directory of any size.
+pub(crate) fn first_siblings<'p>(path: &'p Path, kind: &'p str) -> impl Iterator<Item = PathBuf> + 'p {
+    (0..FIRST_NAMES).map(move |number| sibling_with(path, kind, number))
+}
+
+fn sibling_with(path: &Path, kind: &str, digits: u64) -> PathBuf {
     let mut name = sibling_prefix(path, kind);
-    name.push(format!("{:0DIGITS$x}", u64::from_le_bytes(random)));
-    Ok(path.with_file_name(name))
+    name.push(format!("{digits:0DIGITS$x}"));
+    path.with_file_name(name)
 }
 
 /// What the names of all siblings of this kind start with.
+///
+/// Of a long name its beginning and its checksum stand for the whole. Two stores whose names agree in both share
+/// their siblings' names. That does no harm, since nothing is removed that is locked.
 pub(crate) fn sibling_prefix(path: &Path, kind: &str) -> OsString {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
+    let whole = path.file_name().unwrap_or_default();
+    let mut name = whole.to_owned();
+    if whole.len() > LONGEST_NAME {
+        let checksum = format!("~{:08x}", crc32fast::hash(whole.as_bytes()));
+        name = beginning(whole, LONGEST_NAME - checksum.len()).to_owned();
+        name.push(checksum);
+    }
     name.push(".");
     name.push(kind);
     name.push("-");
     name
+}
+
+/// The first `len` bytes of a name, or a few less: some file systems refuse a name with a part of a UTF-8 character.
+fn beginning(name: &OsStr, mut len: usize) -> &OsStr {
+    let is_continuation = |byte: u8| byte & 0xc0 == 0x80;
+    while len > 0 && is_continuation(name.as_bytes()[len]) {
+        len -= 1;
+    }
+    OsStr::from_bytes(&name.as_bytes()[..len])
 }
 
 /// Whether what a name has behind such a prefix makes it one that [`sibling`] gives. Anything else there is somebody's
@@ -366,6 +403,26 @@ mod tests {
         for kind in [TORN, TEMPORARY] {
             assert!(page_says(&format!("`NAME.{kind}-` with {DIGITS} hexadecimal digits")), "{kind}");
         }
+        let kept = LONGEST_NAME - "~01234567".len();
+        assert!(page_says(&format!("The digits are a number from 0 to {}", FIRST_NAMES - 1)));
+        assert!(page_says(&format!("Of a NAME of more than {LONGEST_NAME} bytes, the first {kept}")));
+    }
+
+    #[test]
+    fn siblings_of_long_names_are_short_and_differ() {
+        let longest = |last: &str| format!("/dir/{}{last}", "é".repeat(126));
+        for kind in [TORN, TEMPORARY] {
+            let [a, b] = ["aaa", "bbb"].map(|last| sibling_with(longest(last).as_ref(), kind, 0));
+            assert_ne!(a, b, "{kind}");
+            for sibling in [a, b] {
+                // As UTF-8, as the store's own name is, and within what eCryptfs allows.
+                let name = sibling.file_name().unwrap().to_str().unwrap();
+                assert!(name.len() <= 143 && name.starts_with("ééé"), "{name}");
+            }
+        }
+        let whole = "n".repeat(LONGEST_NAME);
+        let prefix = sibling_prefix(whole.as_ref(), TEMPORARY);
+        assert_eq!(prefix.to_str().unwrap(), format!("{whole}.tmp-"));
     }
 
     #[test]

@@ -105,6 +105,14 @@ impl Attributes {
     }
 }
 
+/// No name on the disk is longer, in bytes.
+const NAME_MAX: usize = 255;
+
+fn expect_short_name(path: &Path) -> io::Result<()> {
+    let is_short = path.file_name().is_none_or(|name| name.len() <= NAME_MAX);
+    if is_short { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG)) }
+}
+
 impl Disk for SimDisk {
     fn room(&self, _directory: &Path) -> io::Result<Option<u64>> {
         Ok(self.lock().world.settings.room)
@@ -147,6 +155,7 @@ impl Disk for SimDisk {
             if machine.world.directory.get(path).is_some() || machine.world.is_directory(path) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
+            expect_short_name(path)?;
             let inode = machine.world.add_inode(Inode::new(Attributes::new(mode)));
             machine.world.directory.add(path.to_path_buf(), inode);
             Ok(machine.open(self.process, inode, true))
@@ -160,6 +169,7 @@ impl Disk for SimDisk {
             if machine.world.directory.get(to).is_some() || machine.world.is_directory(to) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
+            expect_short_name(to)?;
             machine.world.directory.add(to.to_path_buf(), inode);
             Ok(())
         })
@@ -173,6 +183,7 @@ impl Disk for SimDisk {
             }
             machine.world.expect_no_mount(from)?;
             machine.world.expect_no_mount(to)?;
+            expect_short_name(to)?;
             machine.world.directory.rename(from.to_path_buf(), to.to_path_buf(), inode);
             Ok(())
         })
