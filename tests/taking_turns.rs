@@ -1,11 +1,11 @@
 //! Handles that write in turn: what each of them leaves to the others, and what it knows of what they left.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use caskfile::disk::{Access, Disk};
-use caskfile::{Cask, Config, Durability, Error};
+use caskfile::{Cask, Config, Durability, Error, LockMode};
 
 const STORE: &str = "/store";
 
@@ -138,4 +138,98 @@ fn a_handle_that_has_written_nothing_syncs_nothing_of_what_others_wrote() {
     // What an interval has left to be synced is synced now.
     ours.close().unwrap();
     assert_eq!(disk.calls_of(Verb::SyncData), syncs);
+}
+
+/// So much may be read under the lock by a handle that has missed much more.
+const LITTLE: u64 = 64 << 10;
+const MUCH: u64 = 4 << 20;
+
+fn write_much(cask: &Cask) {
+    for n in 0..MUCH / 4096 {
+        cask.put(format!("{n}"), [7; 4096]).unwrap();
+    }
+}
+
+/// What a process has read in all and under the lock while it did something.
+fn reads(process: &SimDisk, act: impl FnOnce()) -> [u64; 2] {
+    let read = || [process.bytes_read(), process.bytes_read_under_lock()];
+    let before = read();
+    act();
+    let after = read();
+    [after[0] - before[0], after[1] - before[1]]
+}
+
+/// All other writers wait for what is read under the lock: 0.7 s for a gigabyte.
+#[test]
+fn what_a_handle_has_missed_is_read_before_it_takes_the_lock() {
+    for maps in [true, false] {
+        let disk = SimDisk::new();
+        disk.set_maps(maps);
+        let ours = open(&disk, &Config::new());
+        ours.put("ours", "1").unwrap();
+        let theirs = open(&disk.process(), &Config::new().durability(Durability::Os));
+        std::thread::sleep(Duration::from_millis(20));
+        write_much(&theirs);
+        let [read, under_lock] = reads(&disk, || ours.put("ours", "2").unwrap());
+        assert!(read >= MUCH && under_lock <= LITTLE, "{under_lock} of {read} bytes");
+        assert_eq!(ours.get("0").unwrap().value, [7; 4096]);
+        assert_eq!(theirs.get("ours").unwrap().value, b"2");
+    }
+}
+
+#[test]
+fn a_compacted_file_is_read_without_the_old_lock_and_without_the_new_one() {
+    let disk = SimDisk::new();
+    let ours = open(&disk, &Config::new());
+    let theirs = open(&disk.process(), &Config::new().durability(Durability::Os));
+    write_much(&theirs);
+    ours.put("ours", "1").unwrap();
+    theirs.compact().unwrap();
+    let [read, under_lock] = reads(&disk, || ours.put("ours", "2").unwrap());
+    assert!(read >= MUCH && under_lock <= LITTLE, "{under_lock} of {read} bytes");
+    assert_eq!(theirs.get("ours").unwrap().value, b"2");
+}
+
+/// The other handle has the lock until this one, which waits for it, has read what it has missed.
+#[test]
+fn a_handle_that_waits_for_the_lock_reads_meanwhile_what_is_written() {
+    let disk = SimDisk::new();
+    let ours = open(&disk, &Config::new());
+    ours.put("ours", "1").unwrap();
+    let theirs = open(&disk.process(), &Config::new().durability(Durability::Os).lock_mode(LockMode::Exclusive));
+    let (process, before) = (disk.clone(), Mutex::new(None));
+    let (writer, holder) = (theirs.clone(), theirs.clone());
+    disk.before(When::next().of(Verb::Pause).by(&disk), Repeat::Forever, move |_| {
+        let mut before = before.lock().unwrap();
+        let before = before.get_or_insert_with(|| {
+            write_much(&writer);
+            process.bytes_read()
+        });
+        if process.bytes_read() - *before >= MUCH {
+            holder.close().unwrap();
+        }
+    });
+    let [_, under_lock] = reads(&disk, || ours.put("ours", "2").unwrap());
+    assert!(under_lock <= LITTLE, "{under_lock} bytes");
+    assert_eq!(ours.get("0").unwrap().value, [7; 4096]);
+}
+
+/// The file may be changing while it is read without the lock.
+#[test]
+fn what_fails_before_the_lock_is_taken_is_tried_again_under_it() {
+    let disk = SimDisk::new();
+    let ours = open(&disk, &Config::new());
+    ours.put("ours", "1").unwrap();
+    let theirs = open(&disk.process(), &Config::new());
+    theirs.put("theirs", "1").unwrap();
+    disk.fail(When::next().of(Verb::ReadAt).by(&disk), Fault::Os(libc::EIO), Repeat::Once);
+    ours.put("ours", "2").unwrap();
+    assert_eq!(theirs.get("ours").unwrap().value, b"2");
+    theirs.compact().unwrap();
+    // The first read takes in that the log has moved; the next one is of the new file.
+    disk.fail(When::next().of(Verb::Open).by(&disk), Fault::Os(libc::EMFILE), Repeat::Once);
+    let error = ours.put("ours", "3").unwrap_err();
+    assert!(matches!(&error, Error::Io { source, .. } if source.raw_os_error() == Some(libc::EMFILE)), "{error}");
+    ours.put("ours", "3").unwrap();
+    assert_eq!(theirs.get("ours").unwrap().value, b"3");
 }

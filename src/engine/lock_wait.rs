@@ -63,6 +63,10 @@ const LONGEST_PAUSE: Duration = Duration::from_micros(160);
 /// And so long they wait for somebody ahead who neither takes the lock nor steps forward: it may have been stopped.
 const COURTESY: Duration = Duration::from_millis(20);
 
+/// A handle that waits for long reads this often what others have written meanwhile: what is left to be read when it gets
+/// the lock keeps all others waiting.
+const READ_PAUSE: Duration = Duration::from_millis(10);
+
 /// After a turn without a sync for which it had to wait, a handle leaves the lock to others for this long. Its next turn
 /// would be over before anybody else looked whether somebody is next.
 pub(crate) const REST: Duration = Duration::from_micros(200);
@@ -96,6 +100,7 @@ impl Engine {
             return Ok(false);
         }
         let (mut line, began) = (Line::new(file), Instant::now());
+        let mut read = began;
         let outcome = loop {
             line.step();
             if line.place == Some(0) || deadline.is_over() || line.since.elapsed() >= COURTESY {
@@ -107,6 +112,11 @@ impl Engine {
             }
             if deadline.is_over() {
                 break Err(self.lock_timeout(deadline));
+            }
+            if read.elapsed() >= READ_PAUSE {
+                // Errors are left to the turn, as in `Turn::approach`.
+                let _ = self.take_in_early();
+                read = Instant::now();
             }
             let pause = line.pause();
             self.disk.pause(deadline.left().map_or(pause, |left| left.min(pause)));

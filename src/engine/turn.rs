@@ -25,6 +25,10 @@ use crate::{Error, Result};
 /// How often handles that do not sync with every write compare the path's inode with their own.
 const IDENTITY_CHECK: Duration = Duration::from_secs(1);
 
+/// A handle without a map that has had a turn so recently does not look whether there is much to read before it takes the
+/// lock.
+const SHORT_ABSENCE: Duration = Duration::from_millis(10);
+
 /// While this lives, nobody else writes to the file: neither a thread of this process nor another process.
 pub(crate) struct Turn<'e> {
     pub(super) engine: &'e Engine,
@@ -99,22 +103,21 @@ impl<'e> Turn<'e> {
     fn catch_up(&mut self, deadline: &Deadline) -> Result<()> {
         let engine = self.engine;
         loop {
+            let approached = self.approach();
+            self.log = Arc::clone(&engine.shown()?.reader.log);
             self.take_lock(deadline)?;
             // Whoever led before may have failed while this one waited.
             engine.syncs.check_poison()?;
             let ingest = engine.ingest();
             let (epoch, stop) = engine.take_in(&ingest)?;
             let shown = engine.shown()?;
-            if !Arc::ptr_eq(&shown.reader.log, &self.log) {
+            let (same, moved) = (Arc::ptr_eq(&shown.reader.log, &self.log), shown.tail.moved);
+            drop(shown);
+            if !same {
                 // A reader of this process has found the log compacted into another file.
-                let log = Arc::clone(&shown.reader.log);
-                drop(shown);
                 self.release();
-                self.log = log;
                 continue;
             }
-            let moved = shown.tail.moved;
-            drop(shown);
             if epoch != self.writer.epoch {
                 self.writer.start_over(epoch);
             }
@@ -123,9 +126,10 @@ impl<'e> Turn<'e> {
                 (self.writer.last_end, self.writer.covered) = (stop.unit, self.log.len()?);
             }
             if moved && engine.moved_away(&self.log)? {
-                engine.follow(&ingest)?;
+                // Others that find the same must not wait until this one has read the new file.
                 self.release();
-                self.log = Arc::clone(&engine.shown()?.reader.log);
+                self.writer.caught_up = None;
+                approached?;
                 continue;
             }
             self.check_identity()?;
@@ -134,8 +138,44 @@ impl<'e> Turn<'e> {
         }
     }
 
+    /// Reads what others have written, or the file that the log has moved to, before the lock is taken: others would wait
+    /// as long as that takes. Under the lock, only what comes after this is left to be read.
+    ///
+    /// An error says nothing about the log, which may be changing meanwhile. The turn decides under the lock.
+    fn approach(&mut self) -> Result<()> {
+        let engine = self.engine;
+        if self.has_lock() {
+            return Ok(());
+        }
+        if engine.shown()?.reader.map.is_none() {
+            // Each look is a system call then. In a short time others cannot have written much.
+            let is_recent = |last: Instant| last.elapsed() < SHORT_ABSENCE;
+            if self.writer.caught_up.replace(Instant::now()).is_some_and(is_recent) {
+                return Ok(());
+            }
+        }
+        loop {
+            engine.take_in_early()?;
+            if !engine.shown()?.tail.moved {
+                return Ok(());
+            }
+            let ingest = engine.ingest();
+            let shown = engine.shown()?;
+            let (log, moved) = (Arc::clone(&shown.reader.log), shown.tail.moved);
+            drop(shown);
+            if !moved || !engine.moved_away(&log)? {
+                return Ok(());
+            }
+            engine.follow(&ingest)?;
+        }
+    }
+
+    fn has_lock(&self) -> bool {
+        self.writer.locked.as_ref().is_some_and(|locked| Arc::ptr_eq(locked, &self.log))
+    }
+
     fn take_lock(&mut self, deadline: &Deadline) -> Result<()> {
-        if self.writer.locked.as_ref().is_some_and(|locked| Arc::ptr_eq(locked, &self.log)) {
+        if self.has_lock() {
             return Ok(());
         }
         self.release();

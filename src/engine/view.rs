@@ -385,6 +385,16 @@ impl Engine {
         Ok((epoch, stop))
     }
 
+    /// Takes in what others have appended, without the file's lock. What is incomplete, or looks damaged, is left to the
+    /// turn that is about to take the lock.
+    pub(crate) fn take_in_early(&self) -> Result<()> {
+        if matches!(self.shown()?.peek()?, Peek::Quiet) {
+            return Ok(());
+        }
+        let ingest = self.ingest();
+        self.take_in(&ingest).map(drop)
+    }
+
     /// Opens the file that the path names now and shows it.
     pub(crate) fn follow(&self, ingest: &Ingest<'_>) -> Result<()> {
         event!(debug, "{}: the file that has the path now is opened", self.path.display());

@@ -44,6 +44,8 @@ pub(crate) struct Writer {
     /// What the disk was last told to begin with: in which step of [`WRITE_BACK_STEP`] indexes, and up to where in the log.
     begun: (u64, u64),
     pub(super) identity_checked: Option<Instant>,
+    /// When this handle last began to catch up, if it has no map.
+    pub(super) caught_up: Option<Instant>,
     /// It had to wait for the lock in this turn.
     pub(super) contended: bool,
     pub(super) rest_until: Option<Instant>,
@@ -64,6 +66,7 @@ impl Default for Writer {
             highest_used: 0,
             begun: (0, 0),
             identity_checked: None,
+            caught_up: None,
             contended: false,
             rest_until: None,
             group: Group::new(FileSeed::new(&[0; 16]), 0),

@@ -60,6 +60,14 @@ impl Machine {
         self.descriptions.get(&description).expect(OPEN).inode
     }
 
+    fn count_read(&mut self, process: u64, count: usize) {
+        self.bytes_read += count as u64;
+        let mut owners = self.world.inodes.values().filter_map(|inode| inode.locked_by);
+        if owners.any(|owner| self.descriptions.get(&owner).is_some_and(|owner| owner.process == process)) {
+            *self.bytes_read_under_lock.entry(process).or_default() += count as u64;
+        }
+    }
+
     fn expect_writable(&self, description: u64) -> io::Result<()> {
         let writable = self.descriptions.get(&description).expect(OPEN).writable;
         if writable { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EBADF)) }
@@ -79,7 +87,7 @@ impl DiskFile for SimFile {
         let limit = turn.fault.map_or(buffer.len(), |fault| fault.limit(buffer.len()));
         let inode = turn.machine.inode_of(self.description);
         let count = turn.machine.world.inode(inode).read(offset, &mut buffer[..limit]);
-        turn.machine.bytes_read += count.unwrap_or(0) as u64;
+        turn.machine.count_read(self.disk.process, count.unwrap_or(0));
         turn.end(count.ok_or_else(|| io::Error::from_raw_os_error(libc::EIO)))
     }
 
@@ -208,7 +216,7 @@ impl MappedBytes for SimMap {
             panic!("SIGBUS: bytes {offset}..{end} of a map of a file whose last page ends at {covered}");
         }
         let count = inode.contents().read(offset, out);
-        machine.bytes_read += count as u64;
+        machine.count_read(self.disk.process, count);
         // The kernel fills the last page up with zeros.
         out[count..].fill(0);
     }

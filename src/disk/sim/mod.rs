@@ -79,6 +79,8 @@ struct Machine {
     calls: u64,
     calls_by_verb: [u64; Verb::COUNT],
     bytes_read: u64,
+    /// By process.
+    bytes_read_under_lock: BTreeMap<u64, u64>,
     processes: u64,
     killed: BTreeSet<u64>,
     /// The open files, by a number that is never used again.
@@ -160,6 +162,7 @@ impl SimDisk {
             calls: 0,
             calls_by_verb: [0; Verb::COUNT],
             bytes_read: 0,
+            bytes_read_under_lock: BTreeMap::new(),
             processes: 1,
             killed: BTreeSet::new(),
             descriptions: BTreeMap::new(),
@@ -255,6 +258,11 @@ impl SimDisk {
     /// How many bytes were read, by all processes, through maps too: work that does not depend on the machine's speed.
     pub fn bytes_read(&self) -> u64 {
         self.lock().bytes_read
+    }
+
+    /// How many bytes this process has read, through maps too, while it had a file's lock: what all others had to wait for.
+    pub fn bytes_read_under_lock(&self) -> u64 {
+        self.lock().bytes_read_under_lock.get(&self.process).copied().unwrap_or(0)
     }
 
     /// Sets the size of the pieces that survive a power cut whole or not at all: 1 tears at any byte.
