@@ -189,6 +189,16 @@ pub enum Error {
         max: u64,
     },
 
+    /// An operation of the batch has a key, a value or a bucket's name that the format does not allow. Nothing was written.
+    #[error("operation {op} of the batch: {cause}")]
+    BatchInvalid {
+        /// Which operation, counted from 0 in the order in which they were added.
+        op: usize,
+        /// [`KeyLength`](Error::KeyLength), [`ValueTooLong`](Error::ValueTooLong) or
+        /// [`BucketTooLong`](Error::BucketTooLong).
+        cause: Box<Error>,
+    },
+
     /// A condition of the batch does not hold. Nothing of the batch was written.
     #[error("operation {op} of the batch: {cause}")]
     BatchConflict {

@@ -335,7 +335,7 @@ fn keys_of_no_bytes_and_over_the_limit_are_refused_before_a_byte_is_written() {
                 cask.write(&batch).map(drop),
             ];
             for (call, result) in results.into_iter().enumerate() {
-                match result {
+                match result.map_err(cause) {
                     Err(Error::KeyLength { len, max }) => assert_eq!((len, max), (key.len(), limit)),
                     other => panic!("call {call} with {} bytes: {other:?}", key.len()),
                 }
@@ -351,6 +351,42 @@ fn keys_of_no_bytes_and_over_the_limit_are_refused_before_a_byte_is_written() {
     }
     plain.close().unwrap();
     assert_eq!(Cask::open(&path).unwrap().verify().unwrap().keys, 4);
+}
+
+/// Of a batch's error, what is wrong with the operation.
+fn cause(error: Error) -> Error {
+    match error {
+        Error::BatchInvalid { cause, .. } => *cause,
+        error => error,
+    }
+}
+
+#[test]
+fn a_batch_that_is_refused_names_the_first_operation_with_a_mistake() {
+    let directory = TempDir::new();
+    let cask = Cask::open(directory.join("store")).unwrap();
+    let (value, name) = (vec![0; MAX_VALUE_LEN + 1], vec![b'b'; MAX_BUCKET_LEN + 1]);
+    let with = |build: &dyn for<'b> Fn(&'b mut Batch) -> &'b mut Batch| {
+        let mut batch = Batch::new();
+        build(batch.put("fine", ""));
+        match cask.write(&batch).unwrap_err() {
+            error @ Error::BatchInvalid { op, .. } => {
+                assert_eq!(error.to_string(), format!("operation {op} of the batch: {}", cause(error.clone())));
+                (op, cause(error))
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let is_key = |(op, error)| (op, matches!(error, Error::KeyLength { len: 0, .. }));
+    let is_value = |(op, error)| (op, matches!(error, Error::ValueTooLong { .. }));
+    let is_bucket = |(op, error)| (op, matches!(error, Error::BucketTooLong { .. }));
+    assert_eq!(is_key(with(&|batch| batch.expect_absent("").put("", ""))), (1, true));
+    assert_eq!(is_key(with(&|batch| batch.delete("fine").delete(""))), (2, true));
+    assert_eq!(is_value(with(&|batch| batch.put("key", &value).put("", ""))), (1, true));
+    assert_eq!(is_key(with(&|batch| batch.put("", "").put("key", &value))), (1, true));
+    assert_eq!(is_bucket(with(&|batch| batch.delete("key").bucket(&name).put("key", ""))), (2, true));
+    assert_eq!(is_value(with(&|batch| batch.put("key", &value).bucket(&name))), (1, true));
+    assert!(cask.list("").unwrap().is_empty());
 }
 
 #[test]
@@ -372,7 +408,7 @@ fn values_over_the_limit_are_refused_before_a_byte_is_written() {
         cask.write(&batch).map(drop),
     ];
     for (call, result) in results.into_iter().enumerate() {
-        match result {
+        match result.map_err(cause) {
             Err(Error::ValueTooLong { len, max }) => assert_eq!((len, max), (MAX_VALUE_LEN + 1, MAX_VALUE_LEN)),
             other => panic!("call {call}: {other:?}"),
         }
@@ -398,7 +434,7 @@ fn a_bucket_name_has_at_most_255_bytes() {
         Cask::open_with(&untouched, &Config::new().bucket(&longer)).map(drop),
     ];
     for result in results {
-        match result {
+        match result.map_err(cause) {
             Err(Error::BucketTooLong { len, max }) => assert_eq!((len, max), (256, 255)),
             other => panic!("{other:?}"),
         }

@@ -19,7 +19,8 @@ pub const MAX_BATCH_BYTES: u64 = (1 << 30) + (1 << 20);
 ///
 /// Operations are applied in the order in which they were added; of two on one key the later one counts. Conditions
 /// speak of the store as it is before the batch, wherever in the list they stand. Mistakes in a batch (a key or a
-/// value over the limit) are reported by [`Cask::write`](crate::Cask::write), so that building one is a chain.
+/// value over the limit) are reported by [`Cask::write`](crate::Cask::write), with the number of the operation, so that
+/// building one is a chain.
 ///
 /// ```
 /// # let dir = std::env::temp_dir().join(format!("caskfile-batch-{}", std::process::id()));
@@ -46,7 +47,8 @@ pub struct Batch {
     bytes: Vec<u8>,
     /// The bucket of the steps to come; `None` for the bucket of the handle that the batch is given to.
     bucket: Option<Vec<u8>>,
-    pub(crate) mistake: Option<Error>,
+    /// The first operation that cannot be one of the steps, and why not. (Keys are looked at later, when their bucket is known.)
+    mistake: Option<(usize, Error)>,
 }
 
 #[derive(Debug, Clone)]
@@ -72,7 +74,8 @@ impl Batch {
         Batch::default()
     }
 
-    /// The operations that follow go to this bucket. The empty name is the bucket of stores that use no buckets.
+    /// The operations that follow go to this bucket. The empty name is the bucket of stores that use no buckets. A name that
+    /// is too long is a mistake of the operation that comes next.
     pub fn bucket(&mut self, name: impl AsRef<[u8]>) -> &mut Batch {
         match prefix_of_bucket(name.as_ref()) {
             Ok(prefix) => self.bucket = Some(prefix),
@@ -136,22 +139,21 @@ impl Batch {
 
     /// The first mistake is the one that is reported.
     fn mistaken(&mut self, mistake: Error) {
-        self.mistake.get_or_insert(mistake);
+        self.mistake.get_or_insert((self.steps.len(), mistake));
     }
 
     /// The operations with full keys, checked, as the commit takes them. `default_bucket` is the handle's.
     pub(crate) fn to_request(&self, default_bucket: &[u8]) -> Result<Request> {
-        if let Some(mistake) = &self.mistake {
-            return Err(mistake.clone());
-        }
         if self.len() > MAX_BATCH_OPS {
             let (len, max) = (self.len() as u64, MAX_BATCH_OPS as u64);
             return Err(Error::BatchTooLarge { what: "operations", len, max });
         }
         let mut request = Request::with_capacity(self.len(), self.bytes.len());
-        for Step { bucket, key, action } in &self.steps {
+        let invalid = |op, cause| Error::BatchInvalid { op, cause: Box::new(cause) };
+        let before_mistake = self.mistake.as_ref().map_or(self.len(), |(op, _)| *op);
+        for (op, Step { bucket, key, action }) in self.steps[..before_mistake].iter().enumerate() {
             let bucket = bucket.as_ref().map_or(default_bucket, |range| &self.bytes[range.clone()]);
-            let key = FullKey::new(bucket, &self.bytes[key.clone()])?;
+            let key = FullKey::new(bucket, &self.bytes[key.clone()]).map_err(|cause| invalid(op, cause))?;
             request.push(
                 &key,
                 match action {
@@ -161,6 +163,9 @@ impl Batch {
                     Action::ExpectAbsent => Action::ExpectAbsent,
                 },
             );
+        }
+        if let Some((op, cause)) = &self.mistake {
+            return Err(invalid(*op, cause.clone()));
         }
         if request.log_bytes > MAX_BATCH_BYTES {
             let (len, max) = (request.log_bytes, MAX_BATCH_BYTES);

@@ -370,8 +370,8 @@ impl Cask {
     ///
     /// # Errors
     ///
-    /// [`Error::BatchConflict`] if a condition does not hold, [`Error::BatchTooLarge`], [`Error::BucketTooLong`];
-    /// else as [`Cask::put`].
+    /// [`Error::BatchConflict`] if a condition does not hold, [`Error::BatchInvalid`] if a key, a value or a bucket's name is
+    /// over the limit, both with the number of the first such operation; [`Error::BatchTooLarge`]; else as [`Cask::put`].
     pub fn write(&self, batch: &Batch) -> Result<Option<u64>> {
         self.check_open()?;
         let request = batch.to_request(&self.bucket)?;

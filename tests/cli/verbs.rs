@@ -79,6 +79,8 @@ fn keys_are_deleted_together_and_deleting_what_is_absent_is_no_error() {
     shell.ok(&["delete", "s", "c", "--if-index", &index]);
     assert!(shell.fails(3, &["delete", "s", "c", "--if-index", &index]).contains("not there"));
     shell.fails(2, &["delete", "s", "a", "b", "--if-index", "7"]);
+    assert!(shell.fails(7, &["delete", "s", "a", ""]).contains("key 2: a key has 1 to"));
+    assert!(shell.fails(7, &["delete", "s", ""]).contains("error: a key has 1 to"));
 }
 
 #[test]

@@ -141,6 +141,7 @@ fn exit_of(error: &Error) -> Exit {
         Error::KeyLength { .. }
         | Error::ValueTooLong { .. }
         | Error::BucketTooLong { .. }
+        | Error::BatchInvalid { .. }
         | Error::BatchTooLarge { .. } => Exit::Input,
         Error::Io { .. } | Error::Poisoned { .. } => Exit::Io,
         _ => Exit::Refused,

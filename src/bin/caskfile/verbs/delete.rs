@@ -45,6 +45,11 @@ impl Delete {
             Err(Error::BatchConflict { cause, .. }) => {
                 return Err(cas::lost(session, &self.to, &self.bucket, &self.keys[0], *cause));
             }
+            // Without `--if-index`, each key is one operation.
+            Err(Error::BatchInvalid { op, cause }) => {
+                let number = if self.keys.len() > 1 { format!("key {}: ", op + 1) } else { String::new() };
+                return Err(Failure::input(format!("{number}{cause}")));
+            }
             written => written?,
         };
         self.to.close(&cask)?;
