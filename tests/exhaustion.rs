@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use caskfile::{Cask, Config, Durability, Error, Result};
+use caskfile::disk::sim::SimDisk;
+use caskfile::{Batch, Cask, Config, Durability, Error, Result};
 
 mod common;
 #[path = "common/hooked.rs"]
@@ -109,6 +110,32 @@ fn a_full_disk_loses_nothing_and_space_made_on_it_is_used() {
         unmount();
     }
 
+    // A process that looks is not killed, whatever the last value ends with.
+    for (left, zeros) in (1..5).flat_map(|left| [400, 5_000, 20_000].map(|zeros| (left, zeros))) {
+        assert!(mount("size=256k"));
+        let cask = Cask::open_with(directory.join("store"), &Config::new().durability(Durability::Os)).unwrap();
+        cask.put("before", "value").unwrap();
+        let reader = Cask::open_with(directory.join("store"), &Config::new().read_only(true)).unwrap();
+        let ballast = directory.join("ballast");
+        fs::write(&ballast, vec![1; 1 << 20]).unwrap_err();
+        let filled = fs::metadata(&ballast).unwrap().len();
+        File::options().write(true).open(&ballast).unwrap().set_len(filled - left * 4096).unwrap();
+        let mut put = 0;
+        let error = loop {
+            match cask.put(format!("key-{put}"), ends_in_zeros(zeros)) {
+                Ok(()) => put += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(io_kind(&error), ErrorKind::StorageFull, "{error:?}");
+        let late = Cask::open_with(directory.join("store"), &Config::new().read_only(true)).unwrap();
+        for handle in [&cask, &reader, &late] {
+            assert_eq!(handle.list("key-").unwrap().len(), put);
+        }
+        drop((cask, reader, late));
+        unmount();
+    }
+
     // There is no space even to begin.
     assert!(mount("size=64k"));
     let ballast = directory.join("ballast");
@@ -121,6 +148,52 @@ fn a_full_disk_loses_nothing_and_space_made_on_it_is_used() {
     fs::remove_file(&ballast).unwrap();
     store_with(&path, &[("key", "value")]);
     unmount();
+}
+
+/// A value that is whole, as far as a reader can see, before its last pages are written: a file that was extended reads as
+/// zeros there.
+fn ends_in_zeros(zeros: usize) -> Vec<u8> {
+    [vec![7; 100], vec![0; zeros]].concat()
+}
+
+/// Once such a value was acknowledged on a full disk though its tail was a hole, and on tmpfs every process was killed
+/// that looked at it through a map.
+#[test]
+fn what_is_put_until_the_disk_is_full_is_read_through_maps_without_a_signal() {
+    let zeros = [0, 400, 4096 - 24 - 104, 3 * 4096, 3 * 4096 + 8, 20_000];
+    for (free, zeros) in (0..9).flat_map(|free| zeros.map(|zeros| (free, zeros))) {
+        for (durability, batch) in [(Durability::Sync, 1), (Durability::Os, 1), (Durability::Os, 3)] {
+            let disk = SimDisk::new();
+            let open = |config: &Config| Cask::open_on(Arc::new(disk.process()), "/store", config).unwrap();
+            let writer = open(&Config::new().durability(durability));
+            writer.put("before", "value").unwrap();
+            let reader = open(&Config::new().read_only(true));
+            disk.set_free_pages(Some(free));
+            let mut put = 0;
+            let error = loop {
+                let mut group = Batch::new();
+                for n in 0..batch {
+                    group.put(format!("key-{}", put + n), ends_in_zeros(zeros));
+                }
+                match writer.write(&group) {
+                    Ok(_) => put += batch,
+                    Err(error) => break error,
+                }
+                assert!(put < 10_000);
+            };
+            // On the simulated disk, the signal is a panic.
+            for handle in [&writer, &reader, &open(&Config::new().read_only(true))] {
+                assert_eq!(handle.list("key-").unwrap().len(), put, "{free} {zeros} {batch}");
+                for n in 0..put {
+                    assert_eq!(handle.get(format!("key-{n}")).unwrap().value, ends_in_zeros(zeros));
+                }
+            }
+            assert_eq!(io_kind(&error), ErrorKind::StorageFull, "{error:?}");
+            disk.set_free_pages(None);
+            writer.put("after", "there is space again").unwrap();
+            assert_eq!(reader.get("after").unwrap().value, b"there is space again");
+        }
+    }
 }
 
 fn limit(resource: libc::__rlimit_resource_t, soft: u64) {

@@ -149,7 +149,7 @@ fn a_failed_batch_write_that_does_not_poison() {
             disk.fail(When::next().of(Verb::WriteAt), Fault::Short(written), Repeat::Once);
             disk.fail(When::nth(2).of(Verb::WriteAt), Fault::Os(libc::ENOSPC), Repeat::Once);
             if cut_fails {
-                disk.fail(When::next().of(Verb::SetLen), Fault::Os(libc::EIO), Repeat::Once);
+                disk.fail(When::next().of(Verb::SyncAll), Fault::Os(libc::EIO), Repeat::Once);
             }
         };
         fail(false);

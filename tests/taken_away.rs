@@ -2,17 +2,20 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use caskfile::{Batch, Cask, Config, Durability, Error, LockMode};
 
 mod common;
+#[path = "common/process.rs"]
+mod process;
 #[path = "common/refusal.rs"]
 mod refusal;
 
 use common::TempDir;
+use process::{Process, arguments, listen, say};
 use refusal::{Unchanged, io_kind, refused, says, store_with};
 
 // A lock that someone else holds.
@@ -234,4 +237,51 @@ fn a_handle_whose_directory_is_gone_reads_on_and_says_what_is_gone() {
     let error = refused(Cask::open(&path));
     assert_eq!(io_kind(&error), ErrorKind::NotFound);
     let _ = cask.close();
+}
+
+/// The cut made the file shorter once, and the reader was killed by SIGBUS.
+#[test]
+fn a_process_that_shows_records_which_another_cuts_off_is_not_killed_by_a_signal() {
+    let name = "a_process_that_shows_records_which_another_cuts_off_is_not_killed_by_a_signal";
+    let Some(arguments) = arguments() else {
+        let directory = TempDir::new();
+        let path = directory.path().join("store");
+        let unsynced = Config::new().durability(Durability::Os);
+        let cask = Cask::open_with(&path, &unsynced).unwrap();
+        cask.put("kept", "value").unwrap();
+        let torn_at = fs::read(&path).unwrap().iter().rposition(|&byte| byte != 0).unwrap() as u64;
+        for n in 0..100 {
+            cask.put(format!("lost-{n:02}"), [7; 5000]).unwrap();
+        }
+        let mut reader = Process::start(name, &[path.to_str().unwrap()]);
+        assert_eq!(reader.hear().as_deref(), Some("100 pairs"));
+        // As a writer leaves it that is killed and not closed.
+        std::mem::forget(cask);
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(&[0xee; 40], torn_at + 64).unwrap();
+
+        let len = file.metadata().unwrap().len();
+        let recovering = Cask::open_with(&path, &unsynced).unwrap();
+        assert!(matches!(recovering.get("lost-00"), Err(Error::KeyNotFound)));
+        recovering.close().unwrap();
+        reader.tell("cut");
+        assert_eq!(reader.hear().as_deref(), Some("zeros"));
+        reader.tell("look again");
+        assert_eq!(reader.hear().as_deref(), Some("value"));
+        assert_eq!(file.metadata().unwrap().len(), len);
+        return reader.succeed();
+    };
+    let cask = Cask::open_with(&arguments[0], &Config::new().read_only(true)).unwrap();
+    let scan = cask.scan("lost-").unwrap();
+    // SAFETY: nothing but this library writes to the values that are looked at.
+    let lent = unsafe { cask.mapped() }.get("lost-99").unwrap();
+    assert_eq!(*lent, [7; 5000]);
+    say(format!("{} pairs", cask.list("lost-").unwrap().len()));
+    assert_eq!(listen().as_deref(), Some("cut"));
+    assert_eq!(*lent, [0; 5000]);
+    assert!(scan.into_iter().all(|pair| matches!(pair, Err(Error::Corrupt { .. }))));
+    say("zeros");
+    assert_eq!(listen().as_deref(), Some("look again"));
+    assert!(matches!(cask.get("lost-99"), Err(Error::KeyNotFound)));
+    say(String::from_utf8(cask.get("kept").unwrap().value).unwrap());
 }

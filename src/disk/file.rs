@@ -208,6 +208,18 @@ impl DiskFile for RealFile {
         self.file.set_len(len)
     }
 
+    #[cfg(target_os = "linux")]
+    fn punch(&self, range: Range<u64>) -> io::Result<()> {
+        let number = |n| libc::off_t::try_from(n).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG));
+        let (start, len) = (number(range.start)?, number(range.end - range.start)?);
+        const HOW: libc::c_int = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: it takes no pointer, and the descriptor is open while `self.file` lives.
+        retry_interrupted(|| match unsafe { libc::fallocate(self.file.as_raw_fd(), HOW, start, len) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        })
+    }
+
     // A failed sync is reported as it is and not tried again: the kernel may have dropped what it could not write, and
     // the second attempt would succeed without having written it. (std repeats one that a signal interrupted; local
     // file systems do not let a signal interrupt a sync.)
@@ -324,10 +336,25 @@ impl DiskFile for RealFile {
     fn map(&self, len: u64) -> io::Result<Option<Map>> {
         let len = usize::try_from(len)
             .map_err(|_| io::Error::new(io::ErrorKind::OutOfMemory, "the file is larger than the address space"))?;
+        // Before there is a map, so that a description without the lock has none. Where the system does not know such
+        // locks, `is_mapped_elsewhere` always says yes.
+        #[cfg(target_os = "linux")]
+        let _ = byte_lock(&self.file, libc::F_OFD_SETLK, libc::F_RDLCK, MAPPED, 1);
         let memory = MmapOptions::new().len(len).map_raw_read_only(&self.file)?;
         Ok(Some(Map::from_mmap(memory)))
     }
+
+    #[cfg(target_os = "linux")]
+    fn is_mapped_elsewhere(&self) -> io::Result<bool> {
+        let found = byte_lock(&self.file, libc::F_OFD_GETLK, libc::F_WRLCK, MAPPED, 1)?;
+        Ok(found.l_type != libc::F_UNLCK as libc::c_short)
+    }
 }
+
+/// Descriptions that map their file have a read lock on this byte, far beyond the end of every file. The lock goes when
+/// the description is closed and its last map is gone, however the process ends.
+#[cfg(target_os = "linux")]
+const MAPPED: libc::off_t = libc::off_t::MAX / 2;
 
 /// Whether this is what sandboxes and emulated kernels answer that do not know `sync_file_range`, or only some forms of it.
 /// All other errors are the disk's own.
@@ -358,22 +385,36 @@ fn sync_file_range(file: &File, range: Range<u64>, flags: libc::c_uint) -> io::R
 #[cfg(target_os = "linux")]
 fn places(file: &File, command: libc::c_int, kind: libc::c_int, which: Range<u32>) -> io::Result<Option<Range<u32>>> {
     const FIRST: libc::off_t = libc::off_t::MAX - PLACES as libc::off_t;
-    // SAFETY: all fields are numbers, of which zero is one.
-    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = kind as libc::c_short;
-    lock.l_whence = libc::SEEK_SET as libc::c_short;
-    (lock.l_start, lock.l_len) = (FIRST + libc::off_t::from(which.start), which.len() as libc::off_t);
-    // SAFETY: the descriptor is open while `file` is borrowed, and `lock` is ours to be written to.
-    retry_interrupted(|| match unsafe { libc::fcntl(file.as_raw_fd(), command, &mut lock) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    })?;
+    let lock = byte_lock(file, command, kind, FIRST + libc::off_t::from(which.start), which.len() as libc::off_t)?;
     if command != libc::F_OFD_GETLK || lock.l_type == libc::F_UNLCK as libc::c_short {
         return Ok(None);
     }
     // Somebody else's lock on more than places, the whole file for example, says nothing about the line.
     let Ok(start) = u32::try_from(lock.l_start - FIRST) else { return Ok(None) };
     Ok((lock.l_len > 0).then(|| start..start + lock.l_len as u32))
+}
+
+/// Locks, unlocks or asks for a range of bytes, for the open file description. Returns what the system has made of the
+/// question.
+#[cfg(target_os = "linux")]
+fn byte_lock(
+    file: &File,
+    command: libc::c_int,
+    kind: libc::c_int,
+    start: libc::off_t,
+    len: libc::off_t,
+) -> io::Result<libc::flock> {
+    // SAFETY: all fields are numbers, of which zero is one.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    (lock.l_start, lock.l_len) = (start, len);
+    // SAFETY: the descriptor is open while `file` is borrowed, and `lock` is ours to be written to.
+    retry_interrupted(|| match unsafe { libc::fcntl(file.as_raw_fd(), command, &mut lock) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    })?;
+    Ok(lock)
 }
 
 /// Refuses what is not a regular file, and says what it is.

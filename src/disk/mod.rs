@@ -107,6 +107,15 @@ pub trait DiskFile: Send + Sync {
     /// Cuts the file or extends it sparsely.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
+    /// Makes a range read as zeros, gives its space back, and leaves the file's length as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::Unsupported`] if this disk or file system cannot do it; any other error may leave a part done.
+    fn punch(&self, _range: Range<u64>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Brings the file's bytes, and what of its metadata is needed to read them back, to stable storage (`fdatasync`).
     fn sync_data(&self) -> io::Result<()>;
 
@@ -163,6 +172,12 @@ pub trait DiskFile: Send + Sync {
     /// A read-only shared map of the first `len` bytes, which may reach beyond the end of the file; `None` if this
     /// disk does not map, in which case everything is read with [`DiskFile::read_at`].
     fn map(&self, len: u64) -> io::Result<Option<Map>>;
+
+    /// Whether another description of this file has ever made a map and is still open, or its map still exists. A disk
+    /// that does not know says yes.
+    fn is_mapped_elsewhere(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 }
 
 /// How a file is opened.

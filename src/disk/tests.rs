@@ -92,6 +92,52 @@ fn set_len_cuts_and_extends_with_zeros() {
     });
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_punched_range_reads_as_zeros_and_the_length_stays() {
+    on_every_disk(|disk, directory| {
+        let file = disk.create_new(&directory.join("file"), 0o600).unwrap();
+        file.write_at(0, &[7; 20_000]).unwrap();
+        match file.punch(5..15_000) {
+            Ok(()) => {}
+            // Not every file system has holes.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return,
+            Err(error) => panic!("{error}"),
+        }
+        let mut found = vec![1; 20_000];
+        assert_eq!(file.read_at(0, &mut found).unwrap(), 20_000);
+        assert_eq!(found, [&[7; 5][..], &[0; 14_995], &[7; 5_000]].concat());
+        file.punch(19_000..1 << 20).unwrap();
+        assert_eq!(file.len().unwrap(), 20_000);
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_is_mapped_elsewhere_while_another_description_has_a_map_of_it() {
+    on_every_disk(|disk, directory| {
+        let path = directory.join("file");
+        let file = disk.create_new(&path, 0o600).unwrap();
+        file.write_at(0, b"bytes").unwrap();
+        let own = file.map(5).unwrap();
+        let other = disk.open(&path, Access::Read).unwrap();
+        assert!(!file.is_mapped_elsewhere().unwrap(), "its own map does not count, nor does a file that is only open");
+        assert!(other.is_mapped_elsewhere().unwrap());
+        let map = other.map(5).unwrap();
+        assert!(file.is_mapped_elsewhere().unwrap());
+        drop((map, other, own));
+        assert!(!file.is_mapped_elsewhere().unwrap());
+    });
+    // The simulated disk does not know this, since no map of it is lent.
+    let scratch = Scratch::new();
+    let path = scratch.0.join("file");
+    let file = RealDisk.create_new(&path, 0o600).unwrap();
+    let map = RealDisk.open(&path, Access::Read).unwrap().map(5).unwrap();
+    assert!(file.is_mapped_elsewhere().unwrap(), "the description is closed, and its map is still there");
+    drop(map);
+    assert!(!file.is_mapped_elsewhere().unwrap());
+}
+
 #[test]
 fn a_file_opened_for_reading_cannot_be_written() {
     on_every_disk(|disk, directory| {

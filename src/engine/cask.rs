@@ -670,6 +670,9 @@ impl Cask {
     /// As long as any [`Slice`](crate::Slice) made through the returned value lives, nothing but this library may
     /// change or cut the store's file, or any other file that held this store before a compaction: a slice is a
     /// reference into memory that shows the file.
+    ///
+    /// One change by this library can reach a slice: a recovery, by another process, that cuts off a record which was sound
+    /// when the slice was made. Only damage to the file makes it do that. The slice shows zeros then.
     pub unsafe fn mapped(&self) -> Mapped {
         Mapped::new(self.clone())
     }

@@ -58,7 +58,7 @@ impl Mapped {
         let map = reader.map.as_ref().filter(|map| offset + len as u64 <= map.len());
         let lent = map.and_then(|map| {
             // SAFETY: who called `Cask::mapped` has promised that nothing but this library changes the file, and
-            // this library never writes again to the bytes of a record.
+            // this library writes to the bytes of a whole record only to cut it off, after a change by somebody else.
             unsafe { map.slice(offset, len) }.map(|bytes| (map, bytes))
         });
         match lent {

@@ -240,10 +240,19 @@ impl<'e> Turn<'e> {
         self.shorten(ingest, at, append::cut)
     }
 
-    /// Gives back what the file was extended by behind the log's end.
+    /// Gives back what the file was extended by after the log's end, unless a reader may still touch that part of its map:
+    /// one that was made when the log was longer. Another handle may have such a map. So may a listing or a mapped value of
+    /// this handle, if this handle has ever found the log cut. A map that is made from now on shows no record after this
+    /// end.
     pub(super) fn trim(&mut self) -> Result<()> {
-        let end = self.position()?.offset;
-        if self.log.len()? > end + END_MARK_LEN {
+        let view = self.view()?;
+        let (end, was_cut) = (view.tail.end, view.was_cut);
+        drop(view);
+        if was_cut || self.log.len()? <= end + END_MARK_LEN {
+            return Ok(());
+        }
+        // Where the system does not say, somebody else may.
+        if !self.log.file.is_mapped_elsewhere().unwrap_or(true) {
             let ingest = self.engine.ingest();
             self.shorten(&ingest, end, append::trim)?;
         }
@@ -290,6 +299,88 @@ impl Drop for Turn<'_> {
             if contended && self.engine.config.get_durability() != Durability::Sync {
                 self.writer.rest_until = Some(Instant::now() + REST);
             }
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::path::Path;
+
+    use super::super::batch::{Action, Request};
+    use super::*;
+    use crate::Config;
+    use crate::disk::sim::SimDisk;
+    use crate::disk::{Access, Disk};
+
+    const PATH: &str = "/store";
+
+    fn open(disk: &SimDisk) -> Arc<Engine> {
+        let config = Config::new().durability(Durability::Os);
+        Engine::open(Arc::new(disk.process()), Path::new(PATH), &config).unwrap()
+    }
+
+    fn put(engine: &Engine, key: &str, len: usize) {
+        let mut request = Request::default();
+        request.push(format!("\0{key}").as_bytes(), Action::Put(&vec![7; len]));
+        engine.commit(request).unwrap();
+    }
+
+    fn has(engine: &Engine, key: &str) -> bool {
+        engine.current().unwrap().find(format!("\0{key}").as_bytes()).unwrap().is_some()
+    }
+
+    fn file_len(disk: &SimDisk) -> usize {
+        disk.contents(PATH).unwrap().len()
+    }
+
+    /// Changes a byte of the value of the record at a place.
+    fn damage(disk: &SimDisk, at: u64) {
+        let file = disk.open(Path::new(PATH), Access::ReadWrite).unwrap();
+        file.write_at(at + 40, &[1]).unwrap();
+    }
+
+    /// On the simulated disk, touching a map beyond the end of the file is a panic.
+    #[test]
+    fn a_handle_that_still_shows_a_log_that_was_cut_finds_the_file_as_long_as_it_knew_it() {
+        for punches in [true, false] {
+            let disk = SimDisk::new();
+            disk.set_punches(punches);
+            // It never hears of what the others write.
+            let asleep = open(&disk);
+            put(&asleep, "kept", 100);
+            let writer = open(&disk);
+            for n in 0..100 {
+                put(&writer, &format!("lost-{n}"), 5000);
+            }
+            let reader = open(&disk);
+            assert!(has(&reader, "lost-99"));
+            let position = reader.current().unwrap().find(b"\0lost-99").unwrap().unwrap();
+            let held = reader.current().unwrap().reader.clone();
+            drop(writer);
+            let len = file_len(&disk);
+
+            let first_lost = reader.current().unwrap().find(b"\0lost-0").unwrap().unwrap();
+            damage(&disk, first_lost);
+            let recovering = open(&disk);
+            assert_eq!(recovering.current().unwrap().tail.end, first_lost);
+            assert!(file_len(&disk) >= len);
+            recovering.close().unwrap();
+            assert!(file_len(&disk) >= len, "another handle maps the file");
+            put(&asleep, "next", 100);
+            asleep.close().unwrap();
+            assert!(file_len(&disk) >= len, "this one had never seen the longer log");
+
+            let mut bytes = [1; 5000];
+            held.read(position, &mut bytes).unwrap();
+            assert_eq!(bytes, [0; 5000]);
+            assert!(has(&reader, "kept") && has(&reader, "next") && !has(&reader, "lost-99"));
+            drop(held);
+            reader.close().unwrap();
+            let end = open(&disk).current().unwrap().tail.end;
+            let last = open(&disk);
+            last.close().unwrap();
+            assert_eq!(file_len(&disk) as u64, end + END_MARK_LEN, "nobody else maps the file");
         }
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct View {
     mark_missing: bool,
     /// What stands behind the log's end and is no complete record or batch, if it was looked at.
     unfinished: Option<Unfinished>,
+    /// This file's log was longer once, as this handle has read it: listings and mapped values of then may still be there.
+    pub(super) was_cut: bool,
     /// The index misses a record that the tail has passed, because reading a key failed while it was taken in: read the
     /// log anew.
     broken: bool,
@@ -73,6 +75,7 @@ impl View {
             live_bytes: 0,
             buckets: Buckets::default(),
             unfinished: None,
+            was_cut: false,
             broken: false,
         };
         if mode == ReadMode::Map {
@@ -364,7 +367,8 @@ impl Engine {
             Peek::Cut => {
                 drop(view);
                 log.expect_same_header()?;
-                let (view, stop) = View::build(log, self.config.get_reads(), epoch + 1)?;
+                let (mut view, stop) = View::build(log, self.config.get_reads(), epoch + 1)?;
+                view.was_cut = true;
                 event!(info, "{}: somebody has cut the log; read anew up to {}", self.path.display(), view.tail.end);
                 self.replace(ingest, view)?;
                 return Ok((epoch + 1, stop));

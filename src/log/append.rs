@@ -3,6 +3,7 @@
 use std::io;
 
 use super::LogFile;
+use super::search::last_data;
 use crate::disk::DiskFile;
 use crate::format::END_MARK_LEN;
 
@@ -32,9 +33,8 @@ const ZEROS_AHEAD: u64 = 128 << 10;
 /// The file is extended first if the group does not fit into what it covers (`covered`, kept up to date here):
 /// a sync of bytes in space that the file already covers is about a third cheaper, since the length is not changed.
 ///
-/// A record or batch that ends where the space does would be whole, and so seen by others, and the log could neither
-/// go on behind it nor be cut there, for want of room for an end mark. So where a unit's end mark would be the first
-/// thing in a block, or beyond what the file covers, it is written before the group. `unit_ends` are these places.
+/// `unit_ends` are the places at which records and batches of the group end. Before the group, [`take_last_blocks`] makes
+/// sure of the space that a reader needs of a unit as soon as the unit is whole.
 ///
 /// If the group is synced next, the blocks behind it get their place on the disk ahead of the groups to come: a file
 /// system has to write down where a new block lies before its sync is over, and need not for a block that is there.
@@ -54,22 +54,58 @@ pub(crate) fn append(
 ) -> io::Result<()> {
     let end = offset + bytes.len() as u64;
     if end > *covered {
+        extend(log, covered, end)?;
+    }
+    if let Some(log_end) = synced_from {
+        take_blocks_ahead(log, log_end, end, *covered);
+    }
+    take_last_blocks(log, *covered, offset, bytes, unit_ends)?;
+    write_all(&*log.file, offset, bytes)?;
+    *covered = end.max(*covered);
+    Ok(())
+}
+
+/// Writes the zeros and the end mark of each unit that could be whole before they are written.
+///
+/// Readers see a unit as soon as its bytes are there, and then look at its end mark. Space that a file was extended by
+/// reads as zeros. So a unit that ends in zeros is whole before its last blocks are written, and stays so if the disk is
+/// full by then; one that ends where a block does is whole without the block of its end mark. The log could neither go on
+/// there nor be cut there, for want of space. And where a page that was never written takes space as soon as it is read
+/// through a map, as on tmpfs, every process that looks at it would be killed.
+fn take_last_blocks(
+    log: &LogFile,
+    covered: u64,
+    offset: u64,
+    bytes: &[u8],
+    unit_ends: impl Iterator<Item = u64>,
+) -> io::Result<()> {
+    for unit_end in unit_ends {
+        let len = (unit_end - offset) as usize;
+        let in_last_block = &bytes[len - len.min((unit_end % SMALLEST_BLOCK) as usize)..len];
+        if in_last_block.iter().any(|&byte| byte != 0) && unit_end + END_MARK_LEN <= covered {
+            continue;
+        }
+        let data_end = offset + last_data(&bytes[..len]).map_or(0, |last| last as u64 + 1);
+        let zeros = data_end.next_multiple_of(SMALLEST_BLOCK).min(unit_end);
+        write_all(&*log.file, zeros, &bytes[(zeros - offset) as usize..len])?;
+        write_all(&*log.file, unit_end, &[0; END_MARK_LEN as usize])?;
+    }
+    Ok(())
+}
+
+/// Makes the file reach beyond `end`, and learns its length.
+///
+/// It never makes the file shorter. Another handle may have extended it further, or may still show a longer log that was
+/// cut since, and would read beyond the end of the file through its map.
+fn extend(log: &LogFile, covered: &mut u64, end: u64) -> io::Result<()> {
+    *covered = log.file.len()?;
+    if end > *covered {
         let len = end + extension_step(end);
         // Not being able to extend is no failure: a limit on file sizes may allow the group and not the step.
         if log.file.set_len(len).is_ok() {
             *covered = len;
         }
     }
-    if let Some(log_end) = synced_from {
-        take_blocks_ahead(log, log_end, end, *covered);
-    }
-    for unit_end in unit_ends {
-        if unit_end % SMALLEST_BLOCK == 0 || unit_end + END_MARK_LEN > *covered {
-            write_all(&*log.file, unit_end, &[0; END_MARK_LEN as usize])?;
-        }
-    }
-    write_all(&*log.file, offset, bytes)?;
-    *covered = end.max(*covered);
     Ok(())
 }
 
@@ -98,19 +134,44 @@ pub(crate) fn write_all(file: &dyn DiskFile, offset: u64, bytes: &[u8]) -> io::R
 /// have to reach beyond the end of the file.
 const CUT_MARK: [u8; END_MARK_LEN as usize] = [0xff; END_MARK_LEN as usize];
 
-/// Makes the log end at `end`: the file is cut behind it, and synced before an end mark is put there.
+/// Makes the log end at `end`: everything after that becomes zeros, and is synced before an end mark is put at `end`.
 ///
-/// In this order, whoever dies in the middle of it leaves a log that has no end mark, and the next writer cuts again.
-/// With the end mark first, a process that had looked at the log before would go on behind it, and a power cut could
-/// still bring what was cut off back behind what it wrote, or in the middle of that.
+/// A process that dies in the middle leaves a log without an end mark, and the next writer cuts again. With the end mark
+/// first, a process that had looked at the log before would append after it, and a power cut could still bring back what
+/// was cut off, in the middle of what that process wrote.
+///
+/// The file keeps its length. Another process may show a longer log until it looks again, and touching a map beyond the
+/// end of the file would kill it. It reads zeros instead.
 pub(crate) fn cut(log: &LogFile, end: u64) -> io::Result<()> {
     write_all(&*log.file, end, &CUT_MARK)?;
-    trim(log, end)?;
+    clear(log, end + END_MARK_LEN)?;
+    log.file.sync_all()?;
     write_all(&*log.file, end, &[0; END_MARK_LEN as usize])?;
     log.file.sync_data()
 }
 
-/// Gives back what the file was extended by behind the end mark at `end`: zeros.
+/// Makes everything from `from` to the end of the file zeros.
+fn clear(log: &LogFile, from: u64) -> io::Result<()> {
+    let len = log.file.len()?;
+    if from >= len || log.file.punch(from..len).is_ok() {
+        return Ok(());
+    }
+    // Piece by piece, and not into holes: on a full disk there is no space for zeros there.
+    let mut at = from;
+    while let Some(data) = log.file.next_data(at)? {
+        at = at.max(data);
+        let piece_end = (at + 1).next_multiple_of(CLEARED_AT_ONCE as u64).min(len);
+        write_all(&*log.file, at, &[0; CLEARED_AT_ONCE][..(piece_end - at) as usize])?;
+        at = piece_end;
+    }
+    Ok(())
+}
+
+/// Where holes cannot be punched, zeros are written in pieces of this many bytes. It is the usual size of a block, and
+/// holes are made of blocks.
+const CLEARED_AT_ONCE: usize = 4 << 10;
+
+/// Gives back what the file was extended by after the end mark at `end`: zeros. Only for a file that no other handle maps.
 pub(crate) fn trim(log: &LogFile, end: u64) -> io::Result<()> {
     log.file.set_len(end + END_MARK_LEN)?;
     log.file.sync_all()
@@ -119,6 +180,7 @@ pub(crate) fn trim(log: &LogFile, end: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::{Arc, Mutex};
 
     use super::super::testing::{Draft, PATH};
     use super::*;
@@ -154,10 +216,11 @@ mod tests {
                 check(disk.reboot(&mut Choices::from_seed(seed)).contents(PATH).unwrap());
             }
         });
+        let len = log.len().unwrap();
         cut(&log, end).unwrap();
         disk.clear_hooks();
         check(disk.contents(PATH).unwrap());
-        assert_eq!(log.len().unwrap(), end + END_MARK_LEN);
+        assert_eq!(log.len().unwrap(), len, "another process may have the file mapped up to there");
     }
 
     /// A log that reaches 20 bytes before the end of a piece, in a file that covers the next pieces sparsely.
@@ -206,6 +269,33 @@ mod tests {
             assert_eq!(written.is_err(), before, "the group is the first or the second write: {end} of {covered}");
             assert_eq!(found[start as usize..end as usize] == bytes, !before);
             assert_eq!(found[end as usize..][..END_MARK_LEN as usize] == [0; 8], before);
+        }
+    }
+
+    #[test]
+    fn what_a_unit_ends_with_is_written_before_it_if_that_is_zeros_over_the_end_of_a_block() {
+        // Where the bytes begin that are not zeros end, where the unit ends, and what is written before the group.
+        let cases = [(1000, 1016, None), (1000, 1032, Some(1024)), (1024, 1032, Some(1024)), (1025, 1032, None)];
+        let long = [(500, 9000, Some(512)), (8705, 9000, None), (8704, 9000, Some(8704)), (1000, 1024, Some(1024))];
+        for (data_end, end, early) in cases.into_iter().chain(long) {
+            let disk = SimDisk::new();
+            let log = super::super::testing::open_on(&disk, [&Draft::new().bytes[..], &[1; 20_000]].concat());
+            let (start, mut covered) = (64, 20_064);
+            let bytes = [vec![2; data_end - start], vec![0; end - data_end], vec![3; 100], vec![0; 8]].concat();
+            let original = disk.contents(PATH).unwrap();
+            let before_the_group = Arc::new(Mutex::new(Vec::new()));
+            let found = Arc::clone(&before_the_group);
+            disk.before(When::next().of(Verb::WriteAt), Repeat::Forever, move |disk| {
+                *found.lock().unwrap() = disk.contents(PATH).unwrap();
+            });
+            append(&log, &mut covered, start as u64, &bytes, [end as u64].into_iter(), None).unwrap();
+            disk.clear_hooks();
+            let mut expected = original;
+            if let Some(early) = early {
+                expected[early..end + 8].fill(0);
+            }
+            assert!(*before_the_group.lock().unwrap() == expected, "{data_end} {end}");
+            assert_eq!(disk.contents(PATH).unwrap()[start..][..bytes.len()], bytes);
         }
     }
 

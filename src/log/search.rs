@@ -53,7 +53,7 @@ pub(crate) fn search(log: &LogFile, stop: &Stop) -> Result<Beyond> {
 
 /// Where the last byte stands that is not zero. Most of a file that was extended ahead is zeros, so they are skipped in
 /// large pieces.
-fn last_data(bytes: &[u8]) -> Option<usize> {
+pub(super) fn last_data(bytes: &[u8]) -> Option<usize> {
     const ZEROS: [u8; 1024] = [0; 1024];
     let zeros = bytes.rchunks(ZEROS.len()).position(|piece| *piece != ZEROS[..piece.len()])?;
     let upto = bytes.len() - zeros * ZEROS.len();

@@ -186,6 +186,11 @@ impl DiskFile for HookedFile {
         self.file.set_len(len)
     }
 
+    fn punch(&self, range: Range<u64>) -> io::Result<()> {
+        self.before("punch")?;
+        self.file.punch(range)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.before("sync_data")?;
         self.file.sync_data()
@@ -234,5 +239,10 @@ impl DiskFile for HookedFile {
     fn map(&self, len: u64) -> io::Result<Option<Map>> {
         self.before("map")?;
         self.file.map(len)
+    }
+
+    fn is_mapped_elsewhere(&self) -> io::Result<bool> {
+        self.before("is_mapped_elsewhere")?;
+        self.file.is_mapped_elsewhere()
     }
 }

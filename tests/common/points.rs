@@ -29,8 +29,8 @@ const POINTS: [(&str, Did, Did); 25] = [
     ("compaction: MOVED written, not renamed", Did::Moved, Did::Rename),
     ("compaction: renamed, directory not synced", Did::Rename, Did::SyncDirectory),
     ("compaction: directory synced, lock held", Did::SyncDirectory, Did::Unlock),
-    ("a cut: marked, not truncated", Did::CutMark, Did::Truncate),
-    ("a cut: truncated, not synced", Did::Truncate, Did::Sync(Of::Store)),
+    ("a cut: marked, not punched", Did::CutMark, Did::Punch),
+    ("a cut: punched, not synced", Did::Punch, Did::Sync(Of::Store)),
     ("a cut: synced, no end mark", Did::Sync(Of::Store), Did::EndMark),
     ("a cut: end mark, not synced", Did::EndMark, Did::Sync(Of::Store)),
     ("a torn tail: copied, not synced", Did::Copy, Did::Sync(Of::Torn)),
@@ -55,10 +55,9 @@ enum Did {
     Rename,
     Remove,
     SyncDirectory,
-    /// Changing the length for any reason but a cut.
+    /// Changing the length.
     Extend,
-    /// Changing the length right after the mark of a cut.
-    Truncate,
+    Punch,
     Group,
     Moved,
     CutMark,
@@ -88,16 +87,16 @@ const HEADER: usize = 24;
 const END_MARK: usize = 8;
 
 impl Did {
-    /// What a call about such a file means after what was done before; `None` if it changes nothing.
-    fn by(call: &Call<'_>, of: Of, before: Did) -> Option<Did> {
+    /// What a call about such a file means; `None` if it changes nothing.
+    fn by(call: &Call<'_>, of: Of) -> Option<Did> {
         Some(match call.name {
             "create_new" => Did::Create,
             "link" => Did::Link,
             "rename" => Did::Rename,
             "remove" => Did::Remove,
             "sync_dir" => Did::SyncDirectory,
-            "set_len" if before == Did::CutMark => Did::Truncate,
             "set_len" => Did::Extend,
+            "punch" => Did::Punch,
             "sync_data" | "sync_all" => Did::Sync(of),
             "try_lock" if of == Of::Store => Did::Lock,
             "unlock" if of == Of::Store => Did::Unlock,
@@ -140,7 +139,7 @@ impl Default for Watch {
 impl Watch {
     /// The name of the moment before this call, if it has one.
     pub fn point(&mut self, call: &Call<'_>) -> Option<&'static str> {
-        let next = Did::by(call, self.of(call.path), self.last)?;
+        let next = Did::by(call, self.of(call.path))?;
         match next {
             Did::Create => self.made = Some(call.path.to_owned()),
             Did::Rename => self.renamed = self.made.take(),

@@ -862,7 +862,7 @@ impl Calls {
         let verbs: &[Verb] = match self {
             Calls::Any => return disk.fail(When::nth(u64::from(at)).by(disk), fault, repeat),
             Calls::Writes => &[Verb::WriteAt],
-            Calls::Lengths => &[Verb::SetLen],
+            Calls::Lengths => &[Verb::SetLen, Verb::Punch],
             Calls::Syncs => &[Verb::SyncData, Verb::SyncAll, Verb::SyncDir],
             Calls::Reads => &[Verb::ReadAt, Verb::NextData, Verb::Len],
             Calls::Names => &[Verb::Rename, Verb::Link, Verb::Remove, Verb::Stat, Verb::CreateNew],

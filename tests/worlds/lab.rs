@@ -285,7 +285,7 @@ impl Lab {
                 cask.write(&batch).err().ok_or("the batch was to be torn")?;
                 if prelude == Prelude::HalfCut {
                     let cutter = self.disk.process();
-                    cutter.fail(When::next().of(Verb::SetLen).by(&cutter), Fault::Kill(0), Repeat::Once);
+                    cutter.fail(When::next().of(Verb::Punch).by(&cutter), Fault::Kill(0), Repeat::Once);
                     let told = Cask::open_on(Arc::new(cutter), STORE, &Config::new());
                     told.err().ok_or("the cut was to be interrupted")?;
                 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
@@ -75,7 +76,7 @@ impl Machine {
     fn open(&mut self, process: u64, inode: u64, writable: bool) -> u64 {
         let heard_errors = self.world.inode(inode).errors_before_opening();
         self.opened += 1;
-        self.descriptions.insert(self.opened, Description { process, inode, writable, heard_errors });
+        self.descriptions.insert(self.opened, Description { process, inode, writable, maps: false, heard_errors });
         self.opened
     }
 }
@@ -84,6 +85,20 @@ impl World {
     /// Whether `path` is a directory that something is in, or the root.
     fn is_directory(&self, path: &Path) -> bool {
         path.parent().is_none() || self.directory.names().any(|name| name != path && name.starts_with(path))
+    }
+
+    /// A file, and how many pages are free, if that is limited.
+    pub(super) fn inode_and_space(&mut self, number: u64) -> (&mut Inode, Option<&mut u64>) {
+        (self.inodes.get_mut(&number).expect("an open file has an inode"), self.settings.free_pages.as_mut())
+    }
+
+    /// Gives back the space of a range of a file.
+    pub(super) fn release(&mut self, number: u64, range: Range<u64>) {
+        let (inode, free) = self.inode_and_space(number);
+        let released = inode.release(range);
+        if let Some(free) = free {
+            *free += released;
+        }
     }
 
     pub(super) fn stat(&self, number: u64) -> FileStat {

@@ -24,6 +24,7 @@ pub enum Verb {
     WriteAt,
     Len,
     SetLen,
+    Punch,
     SyncData,
     SyncAll,
     BeginWriteBack,
@@ -34,14 +35,15 @@ pub enum Verb {
     FileStat,
     SetOwnerAndMode,
     Map,
+    IsMappedElsewhere,
 }
 
 impl Verb {
     /// How many there are.
-    pub(super) const COUNT: usize = Verb::Map as usize + 1;
+    pub(super) const COUNT: usize = Verb::IsMappedElsewhere as usize + 1;
 
     /// The calls that change what a power cut may leave.
-    pub const CHANGING: [Verb; 10] = [
+    pub const CHANGING: [Verb; 11] = [
         Verb::CreateNew,
         Verb::Link,
         Verb::Rename,
@@ -49,6 +51,7 @@ impl Verb {
         Verb::SyncDir,
         Verb::WriteAt,
         Verb::SetLen,
+        Verb::Punch,
         Verb::SyncData,
         Verb::SyncAll,
         Verb::SetOwnerAndMode,

@@ -100,7 +100,13 @@ impl DiskFile for SimFile {
         expect_length(offset.checked_add(bytes.len() as u64))?;
         let count = turn.fault.map_or(bytes.len(), |fault| fault.limit(bytes.len()));
         let inode = turn.machine.inode_of(self.description);
-        turn.machine.world.inode(inode).write(offset, &bytes[..count]);
+        let (inode, free) = turn.machine.world.inode_and_space(inode);
+        let space_end = inode.allocate(offset..offset + count as u64, free);
+        let count = (space_end - offset) as usize;
+        if count == 0 && !bytes.is_empty() && turn.fault.is_none() {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        inode.write(offset, &bytes[..count]);
         turn.end(Ok(count))
     }
 
@@ -116,7 +122,21 @@ impl DiskFile for SimFile {
             machine.expect_writable(self.description)?;
             expect_length(Some(len))?;
             let inode = machine.inode_of(self.description);
+            machine.world.release(inode, len..u64::MAX);
             machine.world.inode(inode).set_len(len);
+            Ok(())
+        })
+    }
+
+    fn punch(&self, range: Range<u64>) -> io::Result<()> {
+        self.disk.call(Verb::Punch, |machine| {
+            machine.expect_writable(self.description)?;
+            if !machine.world.settings.punches {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+            let inode = machine.inode_of(self.description);
+            machine.world.release(inode, range.clone());
+            machine.world.inode(inode).punch(range);
             Ok(())
         })
     }
@@ -189,7 +209,17 @@ impl DiskFile for SimFile {
         self.disk.call(Verb::Map, |machine| {
             let inode = machine.inode_of(self.description);
             let map = || Map::from_bytes(Box::new(SimMap { disk: self.disk.clone(), inode, len }));
-            Ok(machine.world.settings.maps.then(map))
+            let maps = machine.world.settings.maps;
+            machine.descriptions.get_mut(&self.description).expect(OPEN).maps |= maps;
+            Ok(maps.then(map))
+        })
+    }
+
+    fn is_mapped_elsewhere(&self) -> io::Result<bool> {
+        self.disk.call(Verb::IsMappedElsewhere, |machine| {
+            let inode = machine.inode_of(self.description);
+            let mut others = machine.descriptions.iter().filter(|&(&number, _)| number != self.description);
+            Ok(others.any(|(_, other)| other.inode == inode && other.maps))
         })
     }
 }
@@ -208,12 +238,17 @@ impl MappedBytes for SimMap {
 
     fn read(&self, offset: u64, out: &mut [u8]) {
         let mut machine = self.disk.lock();
-        let inode = machine.world.inode(self.inode);
+        let (inode, free) = machine.world.inode_and_space(self.inode);
         let (end, covered) = (offset + out.len() as u64, inode.len().next_multiple_of(PAGE));
         if end > covered {
             // Not while holding the disk: the panic is the test's to look at, and others may go on.
             drop(machine);
             panic!("SIGBUS: bytes {offset}..{end} of a map of a file whose last page ends at {covered}");
+        }
+        let space_end = inode.allocate(offset..end, free);
+        if space_end < end {
+            drop(machine);
+            panic!("SIGBUS: a hole at {space_end} is read through a map, and the disk is full");
         }
         let count = inode.contents().read(offset, out);
         machine.count_read(self.disk.process, count);

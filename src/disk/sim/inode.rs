@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::choices::{Choices, Random};
@@ -19,6 +20,8 @@ pub(super) struct Inode {
     durable: Arc<Contents>,
     /// How `durable` becomes `cache`, oldest change first, except for what a failed sync dropped.
     unsynced: Vec<Change>,
+    /// The pages that take up space: those that were written, or read through a map.
+    allocated: Arc<BTreeSet<u64>>,
     attributes: Attributes,
     durable_attributes: Attributes,
     /// How many times writing back has failed; each open description reports each failure once.
@@ -54,6 +57,8 @@ enum Change {
         bytes: Arc<[u8]>,
     },
     SetLen(u64),
+    /// A hole is punched.
+    Punch(Range<u64>),
     /// What remains of a write whose bytes a failed sync dropped: the length that it gave the file.
     Grow(u64),
 }
@@ -67,6 +72,7 @@ impl Inode {
     /// A file that is on the disk as it is here.
     pub(super) fn with_contents(contents: Arc<Contents>, attributes: Attributes) -> Inode {
         Inode {
+            allocated: Arc::new((0..contents.data_len().div_ceil(PAGE)).collect()),
             cache: Arc::clone(&contents),
             durable: contents,
             unsynced: Vec::new(),
@@ -99,6 +105,7 @@ impl Inode {
     pub(super) fn replace_contents(&mut self, contents: Vec<u8>) {
         self.cache = Arc::new(contents.into());
         self.durable = Arc::clone(&self.cache);
+        self.allocated = Arc::new((0..self.cache.data_len().div_ceil(PAGE)).collect());
         self.unsynced.clear();
     }
 
@@ -118,6 +125,34 @@ impl Inode {
         self.bad.insert(page);
     }
 
+    /// Takes space for the pages of a range, as long as there is some: `free` is how many pages are left, if the disk can
+    /// run full. Returns where the range ends for which there was space.
+    pub(super) fn allocate(&mut self, range: Range<u64>, free: Option<&mut u64>) -> u64 {
+        let mut endless = u64::MAX;
+        let free = free.unwrap_or(&mut endless);
+        for page in range.start / PAGE..range.end.div_ceil(PAGE) {
+            if self.allocated.contains(&page) {
+                continue;
+            }
+            if *free == 0 {
+                return range.start.max(page * PAGE);
+            }
+            *free -= 1;
+            Arc::make_mut(&mut self.allocated).insert(page);
+        }
+        range.end
+    }
+
+    /// Gives back the space of all whole pages of a range, and returns how many those were.
+    pub(super) fn release(&mut self, range: Range<u64>) -> u64 {
+        let pages = range.start.div_ceil(PAGE)..range.end / PAGE;
+        let before = self.allocated.len();
+        if self.allocated.range(pages.start..pages.end.max(pages.start)).next().is_some() {
+            Arc::make_mut(&mut self.allocated).retain(|page| !pages.contains(page));
+        }
+        (before - self.allocated.len()) as u64
+    }
+
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.change(Change::Write { offset, bytes: bytes.into() });
@@ -126,6 +161,11 @@ impl Inode {
 
     pub(super) fn set_len(&mut self, len: u64) {
         self.change(Change::SetLen(len));
+    }
+
+    /// Makes a range zeros, as far as the file reaches.
+    pub(super) fn punch(&mut self, range: Range<u64>) {
+        self.change(Change::Punch(range));
     }
 
     fn change(&mut self, change: Change) {
@@ -295,6 +335,7 @@ impl Inode {
             let changed = match change {
                 Change::Write { offset, bytes } => *offset..*offset + bytes.len() as u64,
                 Change::SetLen(len) => *len..length,
+                Change::Punch(range) => range.start..range.end.min(length),
                 Change::Grow(_) => 0..0,
             };
             length = change.length_after(length);
@@ -326,14 +367,17 @@ impl Change {
         match self {
             Change::Write { offset, bytes } => length.max(offset + bytes.len() as u64),
             Change::SetLen(len) => *len,
+            Change::Punch(_) => length,
             Change::Grow(end) => length.max(*end),
         }
     }
 
     fn apply(&self, contents: &mut Contents) {
         contents.set_len(self.length_after(contents.len()));
-        if let Change::Write { offset, bytes } = self {
-            contents.write(*offset, bytes);
+        match self {
+            Change::Write { offset, bytes } => contents.write(*offset, bytes),
+            Change::Punch(range) => contents.zero(range.clone()),
+            Change::SetLen(_) | Change::Grow(_) => {}
         }
     }
 
@@ -346,6 +390,7 @@ impl Change {
                 contents.write(from, &bytes[(from - offset) as usize..(to - offset) as usize]);
             }
             Change::SetLen(len) => contents.zero(start.max(*len)..end),
+            Change::Punch(range) => contents.zero(start.max(range.start)..end.min(range.end)),
             Change::Grow(_) => {}
         }
     }

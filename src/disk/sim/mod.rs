@@ -107,8 +107,10 @@ struct Settings {
     maps: bool,
     mount_points: bool,
     holes: bool,
+    punches: bool,
     failed_syncs: Choices,
     room: Option<u64>,
+    free_pages: Option<u64>,
 }
 
 /// An open file description.
@@ -116,6 +118,8 @@ struct Description {
     process: u64,
     inode: u64,
     writable: bool,
+    /// It has made a map. A map outlives its description only in a process that reads no more from it.
+    maps: bool,
     /// How many of the inode's write errors it has reported, or was opened after.
     heard_errors: u64,
 }
@@ -145,8 +149,10 @@ impl SimDisk {
                 maps: true,
                 mount_points: true,
                 holes: true,
+                punches: true,
                 failed_syncs: Choices::keep_nothing(),
                 room: None,
+                free_pages: None,
             },
         })
     }
@@ -296,6 +302,11 @@ impl SimDisk {
         self.lock().world.settings.holes = holes;
     }
 
+    /// Says whether the file system can punch holes.
+    pub fn set_punches(&self, punches: bool) {
+        self.lock().world.settings.punches = punches;
+    }
+
     /// Says what had reached the disk when a sync fails: nothing, unless this is called. What had not is lost to the
     /// disk for good, but for a new write.
     pub fn set_failed_syncs(&self, keep: Choices) {
@@ -306,6 +317,14 @@ impl SimDisk {
     /// not run full by this.
     pub fn set_room(&self, bytes: u64) {
         self.lock().world.settings.room = Some(bytes);
+    }
+
+    /// From now on there is space for so many more pages of 4,096 bytes; `None`, as at first, for any number. A write takes
+    /// space for each page that had none, ends before the first for which there is none, and fails where it begins there:
+    /// ENOSPC. So does a read through a map, as on tmpfs, and where there is no space it panics, as a signal would end a
+    /// process. Shortening a file and punching holes give space back; removing a file does not.
+    pub fn set_free_pages(&self, pages: Option<u64>) {
+        self.lock().world.settings.free_pages = pages;
     }
 
     /// The kernel writes back on its own, and fails: what is not synced of this file is dropped, as by a sync that

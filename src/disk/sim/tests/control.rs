@@ -77,6 +77,7 @@ fn calls() -> Vec<(Verb, Call)> {
         (Verb::WriteAt, |_, file| file.write_at(0, b"new").map(drop)),
         (Verb::Len, |_, file| file.len().map(drop)),
         (Verb::SetLen, |_, file| file.set_len(2)),
+        (Verb::Punch, |_, file| file.punch(1..2)),
         (Verb::SyncData, |_, file| file.sync_data()),
         (Verb::SyncAll, |_, file| file.sync_all()),
         (Verb::BeginWriteBack, |_, file| file.begin_write_back(0..3)),
@@ -87,6 +88,7 @@ fn calls() -> Vec<(Verb, Call)> {
         (Verb::FileStat, |_, file| file.stat().map(drop)),
         (Verb::SetOwnerAndMode, |_, file| file.stat().and_then(|stat| file.set_owner_and_mode(&stat))),
         (Verb::Map, |_, file| file.map(8).map(drop)),
+        (Verb::IsMappedElsewhere, |_, file| file.is_mapped_elsewhere().map(drop)),
     ]
 }
 

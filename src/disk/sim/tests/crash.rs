@@ -142,6 +142,21 @@ fn what_was_cut_off_may_come_back_behind_what_was_written_since() {
 }
 
 #[test]
+fn a_punched_hole_reads_as_zeros_and_its_sectors_may_come_back_by_themselves_until_it_is_synced() {
+    let (disk, file) = disk_with(b"aabbccdd");
+    disk.set_sector(2);
+    file.punch(1..6).unwrap();
+    assert_eq!(disk.contents(STORE).unwrap(), b"a\0\0\0\0\0dd");
+    let found = contents_after_cut(&disk);
+    assert_eq!(found.len(), 8, "{found:?}");
+    assert!(found.contains(&"aa..ccdd".to_string()) && found.contains(&"a.bb..dd".to_string()), "{found:?}");
+    file.sync_data().unwrap();
+    assert_eq!(contents_after_cut(&disk), ["a.....dd"]);
+    file.punch(6..100).unwrap();
+    assert_eq!(disk.contents(STORE).unwrap().len(), 8);
+}
+
+#[test]
 fn what_was_cut_off_does_not_come_back_in_a_file_that_was_made_longer_again() {
     let (disk, file) = disk_with(b"aabb");
     disk.set_sector(2);
