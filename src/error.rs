@@ -1,7 +1,8 @@
 //! [`Error`] and [`Result`].
 
+use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,31 +18,38 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// [`Closed`](Error::Closed)) carry nothing, so that a miss allocates nothing. The others carry what is needed to
 /// act: the file, the place in it, what was expected and what was found. Cloning is cheap: one failed sync is
 /// reported to every caller that waited for it.
-#[derive(Debug, Clone, thiserror::Error)]
+///
+/// `{}` says what failed and where. Why it failed, if another error is the cause, is
+/// [`source`](std::error::Error::source), and `{:#}` prints both: errors and their causes, separated by colons.
+///
+/// ```
+/// use std::error::Error as _;
+///
+/// let error = caskfile::Cask::open("/no/such/directory/store").unwrap_err();
+/// assert_eq!(error.to_string(), "/no/such/directory/store: cannot resolve");
+/// assert!(format!("{error:#}").starts_with("/no/such/directory/store: cannot resolve: No such file"));
+/// let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+/// assert_eq!(cause.unwrap().kind(), std::io::ErrorKind::NotFound);
+/// ```
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
     /// The key is not in the store.
-    #[error("key not found")]
     KeyNotFound,
 
     /// `atomic_put` was to create the key, and it is there already.
-    #[error("key exists already")]
     KeyExists,
 
     /// The key was changed since the pair given as `previous` was read: read it again and decide anew.
-    #[error("key was modified since it was read")]
     KeyModified,
 
     /// `atomic_delete` needs the pair that was read before.
-    #[error("atomic_delete needs the previous pair, and none was given")]
     PreviousNotSpecified,
 
     /// This handle, or a clone of it, was closed.
-    #[error("the store is closed")]
     Closed,
 
     /// No backend has this name.
-    #[error("backend {name:?} is not supported; supported backends: {supported}")]
     BackendNotSupported {
         /// The name that was asked for.
         name: String,
@@ -51,7 +59,6 @@ pub enum Error {
 
     /// Another writer held the file's lock for the whole connection timeout. Nothing was written. Try again, or
     /// raise [`Config::connection_timeout`](crate::Config::connection_timeout).
-    #[error("{}: still locked by another writer after {waited:?}; nothing was written", path.display())]
     LockTimeout {
         /// The store's file.
         path: PathBuf,
@@ -61,7 +68,6 @@ pub enum Error {
 
     /// Bytes that had been written correctly are damaged. The file was not changed. [`salvage`](crate::salvage)
     /// copies what can still be read to a new file.
-    #[error("{}: corrupt at offset {offset}: {damage}; the file is unchanged, salvage copies what still verifies to a new file", path.display())]
     Corrupt {
         /// The store's file.
         path: PathBuf,
@@ -73,7 +79,6 @@ pub enum Error {
 
     /// Verification has found damage to bytes that had been written correctly, or bytes that the disk cannot read. The file was not changed.
     /// [`salvage`](crate::salvage) copies what can still be read to a new file.
-    #[error("{}: {report}\nthe file is unchanged, salvage copies what still verifies to a new file", path.display())]
     Damaged {
         /// The store's file.
         path: PathBuf,
@@ -90,7 +95,6 @@ pub enum Error {
     /// everything before it to stable storage. Writes that were acknowledged before, with
     /// [`Durability::Sync`](crate::Durability::Sync), are safe. With `Interval` and `Os`, those since the last
     /// successful sync are as unsure as the failed one.
-    #[error("{}: writes are refused since a {operation} failed ({cause}); reopen the store", path.display())]
     Poisoned {
         /// The store's file.
         path: PathBuf,
@@ -105,21 +109,18 @@ pub enum Error {
     ///
     /// Reads and openings return it too where the path leads to a file that has no name any more: a mount of that single
     /// file is left when another program compacts or replaces it. Mount the file again, or its directory in its place.
-    #[error("{}: the file was moved, removed or replaced by someone else; nothing was written, open it again", path.display())]
     Replaced {
         /// The path at which the store was opened.
         path: PathBuf,
     },
 
     /// A write on a handle that was opened with [`Config::read_only`](crate::Config::read_only).
-    #[error("{}: opened read-only", path.display())]
     ReadOnly {
         /// The store's file.
         path: PathBuf,
     },
 
     /// The file is not a caskfile. It was not changed.
-    #[error("{}: not a caskfile: {reason}; the file is unchanged", path.display())]
     NotCaskfile {
         /// The file.
         path: PathBuf,
@@ -128,7 +129,6 @@ pub enum Error {
     },
 
     /// The file was written by a newer major version of the format. It was not changed.
-    #[error("{}: format version {major}.{minor} is newer than this library's {}.x; open it with a newer caskfile", path.display(), crate::format::MAJOR_VERSION)]
     UnsupportedVersion {
         /// The store's file.
         path: PathBuf,
@@ -139,7 +139,6 @@ pub enum Error {
     },
 
     /// A record that is whole has a kind or a flag that this version does not know and may not skip.
-    #[error("{}: the record at offset {offset} has kind {kind:#04x} and flags {flags:#04x}, which this version does not know; open it with a newer caskfile", path.display())]
     UnsupportedRecord {
         /// The store's file.
         path: PathBuf,
@@ -152,7 +151,6 @@ pub enum Error {
     },
 
     /// The key is empty or longer than the format allows in this bucket. Nothing was written.
-    #[error("a key has 1 to {max} bytes in this bucket, this one has {len}")]
     KeyLength {
         /// The key's length in bytes.
         len: usize,
@@ -161,7 +159,6 @@ pub enum Error {
     },
 
     /// The value is longer than the format allows. Nothing was written.
-    #[error("a value has at most {max} bytes, this one has {len}")]
     ValueTooLong {
         /// The value's length in bytes.
         len: usize,
@@ -170,7 +167,6 @@ pub enum Error {
     },
 
     /// The bucket's name is longer than the format allows.
-    #[error("a bucket's name has at most {max} bytes, this one has {len}")]
     BucketTooLong {
         /// The name's length in bytes.
         len: usize,
@@ -179,7 +175,6 @@ pub enum Error {
     },
 
     /// The batch is larger than one atomic write can be. Nothing was written.
-    #[error("a batch has at most {max} {what}, this one has {len}")]
     BatchTooLarge {
         /// What there are too many of: `"operations"` or `"bytes"`.
         what: &'static str,
@@ -190,7 +185,6 @@ pub enum Error {
     },
 
     /// An operation of the batch has a key, a value or a bucket's name that the format does not allow. Nothing was written.
-    #[error("operation {op} of the batch: {cause}")]
     BatchInvalid {
         /// Which operation, counted from 0 in the order in which they were added.
         op: usize,
@@ -200,7 +194,6 @@ pub enum Error {
     },
 
     /// A condition of the batch does not hold. Nothing of the batch was written.
-    #[error("operation {op} of the batch: {cause}")]
     BatchConflict {
         /// Which operation, counted from 0 in the order in which they were added.
         op: usize,
@@ -209,7 +202,6 @@ pub enum Error {
     },
 
     /// The file cannot be compacted as it is. Nothing was changed.
-    #[error("{}: not compacted: {reason}", path.display())]
     CompactionRefused {
         /// The store's file.
         path: PathBuf,
@@ -219,21 +211,18 @@ pub enum Error {
 
     /// Another compaction of the same store, in this process or another, was under way or was faster, or the log was
     /// recovered meanwhile. Nothing was changed by this one. Call again if it still seems worth while.
-    #[error("{}: not compacted: another compaction or a recovery of it was under way", path.display())]
     CompactionOvertaken {
         /// The store's file.
         path: PathBuf,
     },
 
     /// The compaction was told to stop. Nothing was changed.
-    #[error("{}: compaction was cancelled; the store is as it was", path.display())]
     CompactionCancelled {
         /// The store's file.
         path: PathBuf,
     },
 
     /// A backup or a salvage was told to stop. The new file was not made, and nothing is left of it.
-    #[error("{}: the copy was cancelled; nothing was made", path.display())]
     CopyCancelled {
         /// The file that was to be made.
         path: PathBuf,
@@ -241,7 +230,6 @@ pub enum Error {
 
     /// The log has reached the largest size, or the largest index, that the format can express. Compaction makes room
     /// for more records.
-    #[error("{}: the log is full: {what}", path.display())]
     Full {
         /// The store's file.
         path: PathBuf,
@@ -255,14 +243,12 @@ pub enum Error {
     /// the child, and a read could wait for it for ever. What was read before the fork, scans under way included, can be
     /// used. So can [`Cask::close`](crate::Cask::close), which lets go of the child's copy and of nothing that is the
     /// parent's.
-    #[error("{}: this handle belongs to the parent process; open the store in this one", path.display())]
     Forked {
         /// The store's file.
         path: PathBuf,
     },
 
     /// The operating system refused something.
-    #[error("{}: {operation}: {source}", path.display())]
     Io {
         /// What was being done, for example `"open"` or `"append"`.
         operation: &'static str,
@@ -273,8 +259,114 @@ pub enum Error {
     },
 
     /// An error of a foreign implementation of [`Store`](crate::Store).
-    #[error(transparent)]
     Other(Arc<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// The one line of `{}`, without the cause that [`source`](std::error::Error::source) returns.
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::KeyNotFound => f.write_str("key not found"),
+            Error::KeyExists => f.write_str("key exists already"),
+            Error::KeyModified => f.write_str("key was modified since it was read"),
+            Error::PreviousNotSpecified => f.write_str("atomic_delete needs the previous pair, and none was given"),
+            Error::Closed => f.write_str("the store is closed"),
+            Error::BackendNotSupported { name, supported } => {
+                write!(f, "backend {name:?} is not supported; supported backends: {supported}")
+            }
+            Error::KeyLength { len, max } => write!(f, "a key has 1 to {max} bytes in this bucket, this one has {len}"),
+            Error::ValueTooLong { len, max } => write!(f, "a value has at most {max} bytes, this one has {len}"),
+            Error::BucketTooLong { len, max } => {
+                write!(f, "a bucket's name has at most {max} bytes, this one has {len}")
+            }
+            Error::BatchTooLarge { what, len, max } => {
+                write!(f, "a batch has at most {max} {what}, this one has {len}")
+            }
+            Error::BatchInvalid { op, cause } | Error::BatchConflict { op, cause } => {
+                write!(f, "operation {op} of the batch: {cause}")
+            }
+            Error::Other(_) => f.write_str("the backend failed"),
+            Error::LockTimeout { path, waited } => {
+                about(f, path, format_args!("still locked by another writer after {waited:?}; nothing was written"))
+            }
+            Error::Corrupt { path, offset, damage } => {
+                about(f, path, format_args!("corrupt at offset {offset}: {damage}; {UNCHANGED}"))
+            }
+            Error::Damaged { path, report } => about(f, path, format_args!("{report}\n{UNCHANGED}")),
+            Error::Poisoned { path, operation, .. } => {
+                about(f, path, format_args!("reopen the store: writes are refused since a {operation} failed"))
+            }
+            Error::Replaced { path } => about(
+                f,
+                path,
+                format_args!(
+                    "the file was moved, removed or replaced by someone else; nothing was written, open it again"
+                ),
+            ),
+            Error::ReadOnly { path } => about(f, path, format_args!("opened read-only")),
+            Error::NotCaskfile { path, reason } => {
+                about(f, path, format_args!("not a caskfile: {reason}; the file is unchanged"))
+            }
+            Error::UnsupportedVersion { path, major, minor } => {
+                let known = crate::format::MAJOR_VERSION;
+                let newer = format_args!("format version {major}.{minor} is newer than this library's {known}.x");
+                about(f, path, format_args!("{newer}; open it with a newer caskfile"))
+            }
+            Error::UnsupportedRecord { path, offset, kind, flags } => {
+                let record = format_args!("the record at offset {offset} has kind {kind:#04x} and flags {flags:#04x}");
+                about(
+                    f,
+                    path,
+                    format_args!("{record}, which this version does not know; open it with a newer caskfile"),
+                )
+            }
+            Error::CompactionRefused { path, reason } => about(f, path, format_args!("not compacted: {reason}")),
+            Error::CompactionOvertaken { path } => {
+                about(f, path, format_args!("not compacted: another compaction or a recovery of it was under way"))
+            }
+            Error::CompactionCancelled { path } => {
+                about(f, path, format_args!("compaction was cancelled; the store is as it was"))
+            }
+            Error::CopyCancelled { path } => about(f, path, format_args!("the copy was cancelled; nothing was made")),
+            Error::Full { path, what } => about(f, path, format_args!("the log is full: {what}")),
+            Error::Forked { path } => {
+                about(f, path, format_args!("this handle belongs to the parent process; open the store in this one"))
+            }
+            Error::Io { operation, path, .. } => about(f, path, format_args!("cannot {operation}")),
+        }
+    }
+}
+
+const UNCHANGED: &str = "the file is unchanged, salvage copies what still verifies to a new file";
+
+fn about(f: &mut fmt::Formatter<'_>, path: &Path, what: fmt::Arguments<'_>) -> fmt::Result {
+    write!(f, "{}: {what}", path.display())
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.describe(f)?;
+        if f.alternate() {
+            let mut cause = std::error::Error::source(self);
+            while let Some(error) = cause {
+                write!(f, ": {error}")?;
+                cause = error.source();
+            }
+        }
+        Ok(())
+    }
+}
+
+// By hand: a derived one would return the `Arc`, of which nobody could have the error inside.
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io { source, .. } => Some(&**source),
+            Error::Poisoned { cause, .. } => Some(&**cause),
+            Error::Other(error) => Some(&**error),
+            _ => None,
+        }
+    }
 }
 
 /// What does not hold where a file is damaged.
@@ -369,7 +461,36 @@ impl Error {
         Error::Other(Arc::new(error))
     }
 
-    pub(crate) fn io(operation: &'static str, path: &std::path::Path, source: io::Error) -> Error {
+    pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Error {
         Error::Io { operation, path: path.to_owned(), source: Arc::new(source) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn the_cause_of_an_error_is_its_source_and_stands_in_its_text_once_at_most() {
+        let cause = || io::Error::from_raw_os_error(libc::EIO);
+        let text = cause().to_string();
+        let poisoned = Error::Poisoned { path: "store".into(), operation: "sync", cause: Arc::new(cause()) };
+        for error in [Error::io("open", Path::new("store"), cause()), poisoned, Error::other(cause())] {
+            let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+            assert_eq!(source.and_then(io::Error::raw_os_error), Some(libc::EIO), "{error:?}");
+            assert!(!error.to_string().contains(&text), "{error}");
+            assert_eq!(format!("{error:#}"), format!("{error}: {text}"));
+            // An error inside of another one, as when a handle is poisoned since the log cannot be read.
+            let outer = Error::io("look", Path::new("store"), io::Error::other(error.clone()));
+            assert_eq!(format!("{outer:#}"), format!("store: cannot look: {error}: {text}"));
+        }
+    }
+
+    #[test]
+    fn an_error_can_be_sent_and_shared() {
+        fn check<T: Clone + Send + Sync + 'static>() {}
+        check::<Error>();
     }
 }

@@ -353,7 +353,7 @@ fn a_copy_for_which_there_is_no_room_is_not_begun() {
             "{name}: {error}"
         );
         let said = format!("{needed} bytes are needed, and there is room for {}", needed - 1);
-        assert!(error.to_string().contains(&said), "{name}: {error}");
+        assert!(format!("{error:#}").contains(&said), "{name}: {error}");
         assert_eq!(disk.paths(), paths, "{name}");
         assert_eq!(disk.contents(STORE).unwrap()[..before.len()], before, "{name}");
         disk.set_room(needed);

@@ -140,7 +140,7 @@ fn a_store_that_is_removed_as_soon_as_it_is_made_is_an_error() {
     let cleaner = disk.process();
     disk.before(When::next().of(Verb::Open), Repeat::Forever, move |_| drop(cleaner.remove(STORE.as_ref())));
     let error = open(&disk).unwrap_err();
-    assert!(error.to_string().contains("kept disappearing"), "{error}");
+    assert!(format!("{error:#}").contains("kept disappearing"), "{error}");
 }
 
 #[test]

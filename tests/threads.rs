@@ -325,7 +325,7 @@ fn a_panic_in_the_thread_that_writes_for_all_is_an_error_for_the_others_and_the_
         });
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), 1, "one leads and panics");
         for error in outcomes.into_iter().flatten().map(|outcome| outcome.unwrap_err()) {
-            let message = error.to_string();
+            let message = format!("{error:#}");
             assert!(message.contains("panic"), "{message}");
         }
         let error = cask.put("after", "").unwrap_err();

@@ -126,7 +126,7 @@ impl Drop for Running {
             Ok(()) | Err(Error::CompactionCancelled { .. } | Error::CompactionOvertaken { .. } | Error::Closed) => {}
             Err(error) => {
                 self.engine.counters.failed_compactions.fetch_add(1, Ordering::Relaxed);
-                event!(warn, "{}: compaction in the background: {error}", self.engine.path.display());
+                event!(warn, "{}: compaction in the background: {error:#}", self.engine.path.display());
             }
         }
         self.engine.automatic.ended(&self.outcome);

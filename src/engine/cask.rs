@@ -72,7 +72,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         // Nobody is left to be told. What was acknowledged is as durable as was promised without this.
         if let Err(error) = self.0.close() {
-            event!(warn, "{}: closing: {error}", self.0.path.display());
+            event!(warn, "{}: closing: {error:#}", self.0.path.display());
         }
     }
 }

@@ -100,7 +100,7 @@ impl SyncState {
         failure.error = Some(error.clone());
         self.poisoned.store(true, Ordering::Release);
         drop(failure);
-        event!(error, "{error}");
+        event!(error, "{error:#}");
         error
     }
 

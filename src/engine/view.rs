@@ -369,8 +369,9 @@ impl Engine {
                 log.expect_same_header()?;
                 let (mut view, stop) = View::build(log, self.config.get_reads(), epoch + 1)?;
                 view.was_cut = true;
-                event!(info, "{}: somebody has cut the log; read anew up to {}", self.path.display(), view.tail.end);
+                let end = view.tail.end;
                 self.replace(ingest, view)?;
+                event!(info, "{}: somebody has cut the log; read anew up to {end}", self.path.display());
                 return Ok((epoch + 1, stop));
             }
             Peek::More => drop(view),
@@ -401,12 +402,13 @@ impl Engine {
 
     /// Opens the file that the path names now and shows it.
     pub(crate) fn follow(&self, ingest: &Ingest<'_>) -> Result<()> {
-        event!(debug, "{}: the file that has the path now is opened", self.path.display());
         let opening = create::Opening { create: false, ..self.opening() };
         let log = Arc::new(create::open(&*self.disk, &self.path, opening, || Ok(()))?);
         let epoch = self.shown()?.epoch + 1;
         let view = self.read_log(log, epoch)?;
-        self.replace(ingest, view)
+        self.replace(ingest, view)?;
+        event!(debug, "{}: the file that has the path now is opened", self.path.display());
+        Ok(())
     }
 
     /// Reads a whole log without the lock, and finds damage that is proven to be damage.

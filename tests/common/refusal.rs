@@ -59,7 +59,7 @@ impl Unchanged {
 /// The error's message must name the path, whatever else it has to say.
 #[track_caller]
 pub fn says(error: &Error, path: &Path, more: &[&str]) {
-    let message = error.to_string();
+    let message = format!("{error:#}");
     let path = path.to_str().unwrap();
     for part in [path].iter().chain(more) {
         assert!(message.contains(part), "{message:?} must say {part:?}");

@@ -119,7 +119,7 @@ impl From<Error> for Failure {
                 }
                 format!("{}: {}", path.display(), said.join("; "))
             }
-            error => error.to_string(),
+            error => format!("{error:#}"),
         };
         let failure = Failure::new(exit_of(&error), message);
         match hint_for(&error) {

@@ -59,5 +59,5 @@ pub fn stoppable<T>(
 
 /// What is said of work that was cancelled since a signal came.
 pub fn stopped(error: &Error, exit: Exit) -> Failure {
-    Failure::new(exit, format!("stopped by {}: {error}", exit.cause()))
+    Failure::new(exit, format!("stopped by {}: {error:#}", exit.cause()))
 }
