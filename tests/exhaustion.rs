@@ -69,6 +69,10 @@ fn fills_up_and_goes_on(directory: &Path, config: &Config, kind: ErrorKind, more
     assert_eq!(names(directory), ["store"], "the compaction that failed left nothing");
     assert_all_there(&cask, count);
     assert_all_there(&Cask::open_with(&path, &Config::new().read_only(true)).unwrap(), count);
+    let elsewhere = TempDir::new();
+    let copy = elsewhere.join("copy");
+    cask.compact_to(&copy).unwrap();
+    assert_all_there(&Cask::open(&copy).unwrap(), count);
 
     more();
     cask.put("after", "there is space again").unwrap();
@@ -194,6 +198,31 @@ fn what_is_put_until_the_disk_is_full_is_read_through_maps_without_a_signal() {
             assert_eq!(reader.get("after").unwrap().value, b"there is space again");
         }
     }
+}
+
+/// README says how far one gets on a full disk.
+#[test]
+fn on_a_full_disk_deletes_fit_while_the_last_block_has_room_and_a_put_that_fails_takes_none_of_it() {
+    let disk = SimDisk::new();
+    let cask = Cask::open_on(Arc::new(disk.process()), "/store", &Config::new()).unwrap();
+    for n in 0..100 {
+        cask.put(format!("key-{n:02}"), "value").unwrap();
+    }
+    disk.set_free_pages(Some(0));
+    for _ in 0..3 {
+        // What was taken ahead is used up first.
+        while cask.put("large", vec![7; 5000]).is_ok() {}
+        cask.put("large", vec![7; 50_000]).unwrap_err();
+    }
+    let room = (4096 - cask.stats().unwrap().log_end % 4096) / 48;
+    let deleted = (0..100).take_while(|n| cask.delete(format!("key-{n:02}")).is_ok()).count() as u64;
+    assert!(deleted + 2 >= room, "{deleted} of {room}");
+    assert!(deleted < 100);
+    assert_eq!(cask.list("key-").unwrap().len() as u64, 100 - deleted);
+    disk.set_free_pages(None);
+    cask.delete("key-99").unwrap();
+    cask.compact().unwrap();
+    assert_eq!(cask.list("key-").unwrap().len() as u64, 99 - deleted);
 }
 
 fn limit(resource: libc::__rlimit_resource_t, soft: u64) {

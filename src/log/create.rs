@@ -141,7 +141,9 @@ impl<'d> Unfinished<'d> {
         let directory = directory(&self.path);
         match self.disk.room(directory) {
             Ok(Some(room)) if room < bytes => {
-                let reason = format!("{bytes} bytes are needed, and there is room for {room}");
+                let reason = format!(
+                    "{bytes} bytes are needed, and there is room for {room}; make room, or copy to another file system"
+                );
                 Err(Error::io("make a copy", directory, io::Error::new(io::ErrorKind::StorageFull, reason)))
             }
             _ => Ok(()),

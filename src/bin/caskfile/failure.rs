@@ -179,7 +179,8 @@ fn hint_for(error: &Error) -> Option<String> {
             io::ErrorKind::AlreadyExists => "no file is ever replaced: give a name that is not taken".into(),
             io::ErrorKind::PermissionDenied => "ask for the permission, or run it as the file's owner".into(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                "make room; what was there before is unharmed".into()
+                "make room, or `caskfile backup --compact` to another file system; what was there before is unharmed"
+                    .into()
             }
             _ => return None,
         },
