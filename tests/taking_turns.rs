@@ -1,9 +1,10 @@
 //! Handles that write in turn: what each of them leaves to the others, and what it knows of what they left.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
+use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use caskfile::disk::{Access, Disk};
 use caskfile::{Cask, Config, Durability, Error, LockMode, ReadMode};
 
@@ -237,4 +238,98 @@ fn what_fails_before_the_lock_is_taken_is_tried_again_under_it() {
     assert!(matches!(&error, Error::Io { source, .. } if source.raw_os_error() == Some(libc::EMFILE)), "{error}");
     ours.put("ours", "3").unwrap();
     assert_eq!(theirs.get("ours").unwrap().value, b"3");
+}
+
+/// A log of 24 MiB whose records no sync was seen to reach, and its writer.
+fn unproven() -> (SimDisk, Cask) {
+    let disk = SimDisk::new();
+    let writer = open(&disk.process(), &Config::new().durability(Durability::Os));
+    for n in 0..24 {
+        writer.put(format!("unsynced-{n:02}"), vec![n; 1 << 20]).unwrap();
+    }
+    (disk, writer)
+}
+
+/// How many pieces this process writes in one turn at most, from now on. A piece is a megabyte.
+fn longest_turn(disk: &SimDisk, process: &SimDisk) -> Arc<AtomicU64> {
+    let (longest, this) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (most, count) = (Arc::clone(&longest), Arc::clone(&this));
+    disk.before(When::next().of(Verb::WriteAt).by(process), Repeat::Forever, move |_| {
+        most.fetch_max(count.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+    });
+    disk.before(When::next().of(Verb::Unlock).by(process), Repeat::Forever, move |_| this.store(0, Ordering::SeqCst));
+    longest
+}
+
+/// It held the lock for all of a long log once, and then for its sync.
+#[test]
+fn a_first_write_writes_a_long_tail_again_in_short_turns_and_others_write_in_between() {
+    for durability in [Durability::Sync, Durability::Os] {
+        let (disk, writer) = unproven();
+        // What was written back in vain looks clean, and is not on the disk.
+        disk.fail_writeback(STORE);
+        disk.open(STORE.as_ref(), Access::Read).unwrap().sync_data().unwrap_err();
+        let process = disk.process();
+        let late = open(&process, &Config::new().durability(durability));
+        let longest = longest_turn(&disk, &process);
+        let between = Arc::new(AtomicU64::new(0));
+        let (count, other) = (Arc::clone(&between), writer.clone());
+        disk.before(When::next().of(Verb::BeginWriteBack).by(&process), Repeat::Forever, move |_| {
+            let n = count.fetch_add(1, Ordering::SeqCst);
+            other.put(format!("between-{n}"), "value").unwrap();
+        });
+        late.put("late", "value").unwrap();
+        disk.clear_hooks();
+        let between = between.load(Ordering::SeqCst);
+        assert!(between >= 4, "{between}");
+        assert!(longest.load(Ordering::SeqCst) <= 8, "{longest:?} pieces in one turn");
+        if durability == Durability::Sync {
+            let after = disk.reboot(&mut Choices::keep_nothing());
+            let found = open(&after, &Config::new());
+            assert_eq!(found.list("").unwrap().len() as u64, 24 + between + 1);
+            found.verify().unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_another_handle_proves_between_two_turns_is_not_written_again() {
+    let (disk, _writer) = unproven();
+    let process = disk.process();
+    let late = open(&process, &Config::new());
+    let other = open(&disk.process(), &Config::new());
+    disk.before(When::nth(2).of(Verb::TryLock).by(&process), Repeat::Once, move |_| other.put("proof", "").unwrap());
+    let before = disk.calls_of(Verb::BeginWriteBack);
+    late.put("late", "value").unwrap();
+    // One piece of this handle, and all the others of the other one.
+    assert!((2..=1 + 6).contains(&(disk.calls_of(Verb::BeginWriteBack) - before)));
+}
+
+#[test]
+fn a_first_write_begins_again_when_the_log_is_cut_between_two_of_its_turns() {
+    let (disk, writer) = unproven();
+    let end = writer.stats().unwrap().log_end;
+    let process = disk.process();
+    let late = open(&process, &Config::new());
+    let cutter = disk.process();
+    let cut = Arc::new(Mutex::new(None));
+    let kept = Arc::clone(&cut);
+    disk.before(When::nth(3).of(Verb::TryLock).by(&process), Repeat::Once, move |_| {
+        // The second half of the log is damaged, and another process cuts it off and writes something else there.
+        let file = cutter.open(STORE.as_ref(), Access::ReadWrite).unwrap();
+        file.write_at(end / 3 + 100, &[0xee; 8]).unwrap();
+        let other = open(&cutter, &Config::new().durability(Durability::Os));
+        for n in 0..20 {
+            other.put(format!("instead-{n}"), vec![0xdd; 1 << 20]).unwrap();
+        }
+        *kept.lock().unwrap() = Some(other.list("").unwrap().len());
+    });
+    late.put("late", "value").unwrap();
+    disk.clear_hooks();
+    let kept = cut.lock().unwrap().expect("it was cut");
+    assert!(kept > 20 && kept < 35);
+    let after = disk.reboot(&mut Choices::keep_nothing());
+    let found = open(&after, &Config::new());
+    assert_eq!(found.list("").unwrap().len(), kept + 1);
+    found.verify().unwrap();
 }

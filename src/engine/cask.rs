@@ -403,7 +403,10 @@ impl Cask {
     ///
     /// As [`Cask::put`].
     pub fn sync(&self) -> Result<()> {
-        self.engine.solo(self.engine.deadline(), |turn| turn.make_durable())
+        self.engine.solo(self.engine.deadline(), |turn| {
+            turn.rewrite_ahead(&self.engine.deadline())?;
+            turn.make_durable()
+        })
     }
 
     /// Rewrites the live records to a new file, which then takes the place of the old one, and thereby gives back

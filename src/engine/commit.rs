@@ -99,6 +99,7 @@ impl Engine {
         }
         // From here on this thread leads. If it cannot begin a turn, nobody else's work was touched.
         let outcomes = self.in_turn(&deadline, |turn| {
+            turn.rewrite_ahead(&deadline)?;
             let mut load = Load::default();
             let requests = baton.take_work(|request| load.takes(request));
             Ok(turn.commit(&requests))
@@ -312,6 +313,7 @@ impl Turn<'_> {
 impl Turn<'_> {
     /// Removes all keys of a bucket that start with a prefix, and returns how many there were.
     pub(super) fn delete_prefix(&mut self, bucket: &[u8], prefix: &[u8]) -> Result<u64> {
+        self.rewrite_ahead(&self.engine.deadline())?;
         let mut scan = self.engine.scan(bucket, prefix)?;
         let mut deleted = 0;
         loop {

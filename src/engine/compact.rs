@@ -150,6 +150,7 @@ struct Compactor<'e> {
 impl<'e> Turn<'e> {
     fn begin_compaction(&mut self) -> Result<Compactor<'e>> {
         let engine = self.engine;
+        self.rewrite_ahead(&engine.deadline())?;
         // Under the store's lock, so of two that begin at the same time one sees the other. A second name of the store,
         // which its creator did not live to remove, goes as well.
         if create::remove_leftovers(&*engine.disk, &self.log, Look::Thorough) {

@@ -100,7 +100,7 @@ impl<'e> Turn<'e> {
         Ok(turn)
     }
 
-    fn catch_up(&mut self, deadline: &Deadline) -> Result<()> {
+    pub(super) fn catch_up(&mut self, deadline: &Deadline) -> Result<()> {
         let engine = self.engine;
         loop {
             let approached = self.approach();

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::durability::Position;
+use super::lock_wait::Deadline;
 use super::turn::Turn;
 use super::view::{Ingest, View};
-use crate::config::Durability;
+use crate::config::{Durability, LockMode};
 use crate::error::Damage;
 use crate::format::{
     Ancillary, BLOCK_LEN, FileSeed, Flags, Kind, MAX_FILE_LEN, MAX_INDEX, RECORD_HEADER_LEN, block_of, block_start,
 };
 use crate::log::group::Group;
-use crate::log::recover::{directory, rewrite};
+use crate::log::recover::{check_again, directory, whole_up_to, write_again};
 use crate::log::scan::{Reason, Stop};
 use crate::log::search::search;
 use crate::log::tail::Tail;
@@ -33,6 +35,8 @@ pub(crate) struct Writer {
     /// What no proof covered when this handle came to the log is written again and synced: from here on, a sync that
     /// succeeds speaks for everything before the log's end.
     pub(super) vouched: bool,
+    /// How much of that is done, before all of it is.
+    rewritten: Rewritten,
     /// An index block of this handle's own is begun, above all indexes that others may have seen and lost.
     pub(super) numbered: bool,
     /// Where the log ended after this handle's last write.
@@ -52,6 +56,28 @@ pub(crate) struct Writer {
     pub(super) group: Group,
 }
 
+/// What a handle has written again, in this epoch, of the log that no proof covers.
+#[derive(Clone, Copy, Default)]
+struct Rewritten {
+    /// Everything before this place is written again, or proven.
+    to: u64,
+    /// Everything before this place was read once more after that, and is whole. A record starts here.
+    checked: u64,
+    /// The index of the record before that.
+    checked_after: u64,
+}
+
+impl Rewritten {
+    /// The same, with what is proven by now.
+    fn with_proof(mut self, tail: &Tail) -> Rewritten {
+        self.to = self.to.max(tail.proven);
+        if tail.proven > self.checked {
+            (self.checked, self.checked_after) = (tail.proven, tail.proven_after);
+        }
+        self
+    }
+}
+
 impl Default for Writer {
     fn default() -> Self {
         Writer {
@@ -60,6 +86,7 @@ impl Default for Writer {
             vetted: false,
             directory_synced: false,
             vouched: false,
+            rewritten: Rewritten::default(),
             numbered: false,
             last_end: 0,
             covered: 0,
@@ -81,6 +108,7 @@ impl Writer {
         self.vetted = false;
         self.directory_synced = false;
         self.vouched = false;
+        self.rewritten = Rewritten::default();
         self.numbered = false;
         self.identity_checked = None;
         // No log ends there: how long the file is, is asked again.
@@ -110,6 +138,9 @@ impl Writer {
 /// mark must be synced, with all that is before it, and to write a whole block of small records, 150 MB, took 80 to 130 ms.
 /// Counted in indexes, so that it is a small part of what the block has cost, whatever the size of its records.
 const WRITE_BACK_STEP: u64 = BLOCK_LEN / 64;
+
+/// How much is written again before the lock is given up for a moment.
+const REWRITTEN_AT_ONCE: u64 = 4 << 20;
 
 /// No system keeps files in larger pages.
 const LARGEST_PAGE: u64 = 64 << 10;
@@ -152,7 +183,9 @@ impl Turn<'_> {
         self.sync_directory()?;
         let tail = self.view()?.tail.clone();
         if !self.writer.vouched && !tail.is_proven() {
-            rewrite(&self.log, tail.proven, tail.proven_after, tail.end)?;
+            let done = self.writer.rewritten.with_proof(&tail);
+            write_again(&self.log, done.to, tail.end)?;
+            check_again(&self.log, done.checked, done.checked_after, tail.end)?;
             self.sync()?;
         }
         // Above everything that the file shows, and above everything that this handle has ever used: an index of
@@ -164,6 +197,50 @@ impl Turn<'_> {
         self.append_mark(block_start(block))?;
         (self.writer.vouched, self.writer.numbered) = (true, true);
         Ok(())
+    }
+
+    /// Writes most of what no proof covers again before [`Turn::prepare`] has to, in pieces, and gives the lock up after each
+    /// piece and for the sync: others would wait for all of a long log. What they append meanwhile comes after what is
+    /// written again, and is written again itself. If they cut the log, that is another epoch, and this begins again.
+    ///
+    /// For the beginning of a turn only: what was decided in a turn does not hold after the lock was given up.
+    pub(super) fn rewrite_ahead(&mut self, deadline: &Deadline) -> Result<()> {
+        if self.writer.vouched || self.engine.config.get_lock_mode() == LockMode::Exclusive {
+            return Ok(());
+        }
+        let (mut budget, mut is_synced) = (None, true);
+        loop {
+            let tail = self.view()?.tail.clone();
+            let done = self.writer.rewritten.with_proof(&tail);
+            let left = if tail.is_proven() { 0 } else { tail.end.saturating_sub(done.to) };
+            // A writer that appends faster than this goes on is stopped in the end, by the lock.
+            let budget = budget.get_or_insert(left * 2);
+            let is_done = left <= REWRITTEN_AT_ONCE || *budget < REWRITTEN_AT_ONCE;
+            if is_done && is_synced {
+                return Ok(());
+            }
+            let (log, epoch) = (Arc::clone(&self.log), self.writer.epoch);
+            if is_done {
+                self.release();
+                // It proves nothing yet: not all is written again.
+                self.engine.syncs.sync(&log, Position { epoch, offset: 0 })?;
+                is_synced = true;
+                let checked = whole_up_to(&log, done.checked, done.checked_after, done.to)?;
+                self.catch_up(deadline)?;
+                if self.writer.epoch == epoch {
+                    (self.writer.rewritten.checked, self.writer.rewritten.checked_after) = checked;
+                }
+                continue;
+            }
+            let to = done.to + REWRITTEN_AT_ONCE;
+            write_again(&log, done.to, to)?;
+            self.writer.rewritten = Rewritten { to, ..done };
+            (*budget, is_synced) = (*budget - REWRITTEN_AT_ONCE, false);
+            self.release();
+            let begun = log.file.begin_write_back(done.to..to);
+            begun.map_err(|e| self.engine.syncs.poison(&log, "write-back", e))?;
+            self.catch_up(deadline)?;
+        }
     }
 
     /// A creation or a rename of the file that a power cut takes back would take acknowledged writes with it.

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::scan::{Reason, Scanner, Stop};
+use super::scan::{Reason, Run, Scanner, Step, Stop};
 use super::search::search;
 use super::{LogFile, append};
 use crate::disk::Disk;
@@ -89,15 +89,18 @@ fn each_piece(log: &LogFile, from: u64, to: u64, mut take: impl FnMut(u64, &[u8]
     Ok(())
 }
 
-/// Writes what no proof covers again, the same bytes to the same place, and checks that they still are what was
-/// taken in.
+/// Writes a part of the log that no proof covers again, the same bytes to the same place.
 ///
 /// After a failed sync, before this handle was opened, the kernel may hold pages that look clean and read back well
 /// but never reached the disk. Written again they are dirty, and the next sync brings them there.
-pub(crate) fn rewrite(log: &LogFile, from: u64, previous_index: u64, to: u64) -> Result<()> {
+pub(crate) fn write_again(log: &LogFile, from: u64, to: u64) -> Result<()> {
     each_piece(log, from, to, |at, piece| {
         append::write_all(&*log.file, at, piece).map_err(|e| log.io("rewrite the tail", e))
-    })?;
+    })
+}
+
+/// Makes sure that what was written again still is what was taken in. A record starts at `from`.
+pub(crate) fn check_again(log: &LogFile, from: u64, previous_index: u64, to: u64) -> Result<()> {
     let mut walked = walk_to(Scanner::resume(log, from, previous_index)?, to)?;
     if walked.is_err() {
         // No writer states that the file is synced up to the middle of a record. Where somebody else has, the walk
@@ -108,6 +111,22 @@ pub(crate) fn rewrite(log: &LogFile, from: u64, previous_index: u64, to: u64) ->
         let damage = if let Reason::Damaged(damage) = stop.reason { damage } else { Damage::Zeros };
         log.corrupt(stop.at, damage)
     })
+}
+
+/// How far whole units reach, from a place where a record starts and up to `to` at most, and the index of the last record
+/// of them. Without the lock: what stops the walk is judged by [`check_again`], with the lock.
+pub(crate) fn whole_up_to(log: &LogFile, from: u64, previous_index: u64, to: u64) -> Result<(u64, u64)> {
+    let mut scanner = Scanner::resume(log, from, previous_index)?;
+    let (mut reached, mut unit) = ((from, previous_index), Run::default());
+    while reached.0 < to && matches!(scanner.step(&mut unit)?, Step::Unit) {
+        let Some(last) = unit.entries.last() else { break };
+        let end = last.offset + last.header.padded_len();
+        if end > to {
+            break;
+        }
+        reached = (end, last.header.index);
+    }
+    Ok(reached)
 }
 
 /// Whether everything up to `to` can be read; if not, where the walk stopped.
@@ -207,6 +226,11 @@ mod tests {
     use super::super::testing::{Draft, MARK, MORE, PLAIN, SYNCED, open};
     use super::*;
     use crate::format::{Ancillary, Kind};
+
+    fn rewrite(log: &LogFile, from: u64, previous_index: u64, to: u64) -> Result<()> {
+        write_again(log, from, to)?;
+        check_again(log, from, previous_index, to)
+    }
 
     fn decide_on(bytes: Vec<u8>) -> Result<Decision> {
         let log = open(bytes);
