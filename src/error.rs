@@ -64,6 +64,10 @@ pub enum Error {
         path: PathBuf,
         /// How long this call waited.
         waited: Duration,
+        /// The id of the process that has the lock, where the system tells. It may be this process: another thread, or
+        /// another handle. `None` if the process is in another PID namespace, has just given the lock up, or took it as a
+        /// parent that has ended since. The lock may have passed on by the time when this is read.
+        holder: Option<u32>,
     },
 
     /// Bytes that had been written correctly are damaged. The file was not changed. [`salvage`](crate::salvage)
@@ -286,8 +290,9 @@ impl Error {
                 write!(f, "operation {op} of the batch: {cause}")
             }
             Error::Other(_) => f.write_str("the backend failed"),
-            Error::LockTimeout { path, waited } => {
-                about(f, path, format_args!("still locked by another writer after {waited:?}; nothing was written"))
+            Error::LockTimeout { path, waited, holder } => {
+                let by = named(*holder);
+                about(f, path, format_args!("still locked by another writer{by} after {waited:?}; nothing was written"))
             }
             Error::Corrupt { path, offset, damage } => {
                 about(f, path, format_args!("corrupt at offset {offset}: {damage}; {UNCHANGED}"))
@@ -453,6 +458,10 @@ impl Damage {
             Damage::BrokenBatch => "broken_batch",
         }
     }
+}
+
+fn named(holder: Option<u32>) -> String {
+    holder.map_or_else(String::new, |process| format!(" (process {process})"))
 }
 
 impl Error {

@@ -146,6 +146,20 @@ fn a_handle_that_has_written_nothing_syncs_nothing_of_what_others_wrote() {
     assert_eq!(disk.calls_of(Verb::SyncData), syncs);
 }
 
+#[test]
+fn a_call_that_gives_up_names_the_process_that_has_the_lock() {
+    let (disk, impatient) = (SimDisk::new(), Config::new().connection_timeout(Duration::ZERO));
+    let ours = open(&disk, &impatient);
+    let holder = disk.process().process().open(STORE.as_ref(), Access::ReadWrite).unwrap();
+    assert!(holder.try_lock().unwrap());
+    let error = ours.put("key", "1").unwrap_err();
+    assert!(matches!(error, Error::LockTimeout { holder: Some(3), .. }), "{error:?}");
+    assert!(error.to_string().contains("another writer (process 3) after"), "{error}");
+    // And to one that is still opening the store.
+    let error = Cask::open_on(Arc::new(disk.process()), STORE, &impatient).unwrap_err();
+    assert!(matches!(error, Error::LockTimeout { holder: Some(3), .. }), "{error:?}");
+}
+
 /// So much may be read under the lock by a handle that has missed much more.
 const LITTLE: u64 = 64 << 10;
 const MUCH: u64 = 4 << 20;

@@ -134,10 +134,34 @@ impl Disk for RealDisk {
         })
     }
 
+    #[cfg(target_os = "linux")]
+    fn lock_holder(&self, file: &FileIdentity) -> Option<u32> {
+        holder_in(&fs::read_to_string("/proc/locks").ok()?, file)
+    }
+
     fn unix_time(&self) -> u64 {
         // A clock set before 1970 is no reason to fail: nothing but a creation time is made of this.
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
+}
+
+/// The process that has the `flock` on a file, as `/proc/locks` says it:
+///
+/// ```text
+/// 1: FLOCK  ADVISORY  WRITE 4711 fe:01:1312081 0 EOF
+/// ```
+///
+/// The device is in hexadecimal. Lines with `->` are of processes that wait. A process that cannot be seen from here is 0.
+#[cfg(target_os = "linux")]
+fn holder_in(locks: &str, file: &FileIdentity) -> Option<u32> {
+    let (major, minor) = (libc::major(file.device), libc::minor(file.device));
+    let wanted = format!("{major:02x}:{minor:02x}:{}", file.inode);
+    locks.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let is_lock = ["FLOCK", "ADVISORY", "WRITE"].iter().all(|&field| fields.next() == Some(field));
+        let process = fields.next()?.parse().ok().filter(|&process| process > 0)?;
+        (is_lock && fields.next() == Some(wanted.as_str())).then_some(process)
+    })
 }
 
 /// One open file description of the operating system. Rust opens every descriptor close-on-exec.
@@ -288,7 +312,7 @@ impl DiskFile for RealFile {
     }
 
     #[cfg(target_os = "linux")]
-    fn try_place(&self, place: u32) -> io::Result<bool> {
+    fn try_place(&self, place: u64) -> io::Result<bool> {
         match places(&self.file, libc::F_OFD_SETLK, libc::F_WRLCK, place..place + 1) {
             Ok(_) => Ok(true),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
@@ -297,14 +321,18 @@ impl DiskFile for RealFile {
     }
 
     #[cfg(target_os = "linux")]
-    fn leave_place(&self, place: u32) {
+    fn leave_place(&self, place: u64) {
         // What cannot be given up goes with the file description.
         let _ = places(&self.file, libc::F_OFD_SETLK, libc::F_UNLCK, place..place + 1);
     }
 
     #[cfg(target_os = "linux")]
-    fn place_behind_another(&self, first: u32) -> Option<u32> {
-        places(&self.file, libc::F_OFD_GETLK, libc::F_WRLCK, first..PLACES).ok()?.map(|taken| taken.end)
+    fn place_of_another(&self, among: Range<u64>) -> Option<u64> {
+        if among.is_empty() {
+            // To the system a length of 0 means everything from there on.
+            return None;
+        }
+        places(&self.file, libc::F_OFD_GETLK, libc::F_WRLCK, among).ok()?
     }
 
     fn stat(&self) -> io::Result<FileStat> {
@@ -380,18 +408,17 @@ fn sync_file_range(file: &File, range: Range<u64>, flags: libc::c_uint) -> io::R
 }
 
 /// Locks, unlocks or asks for the bytes, far beyond the end of every file, whose locks say who stands where in the line.
-/// They belong to the open file description, as `flock`'s does, and go with it. Returns places that another has, if that
-/// was the question and there are any.
+/// They belong to the open file description, as `flock`'s does, and go with it. Returns a place that another description has,
+/// if that was the question and there is one: any of them.
 #[cfg(target_os = "linux")]
-fn places(file: &File, command: libc::c_int, kind: libc::c_int, which: Range<u32>) -> io::Result<Option<Range<u32>>> {
+fn places(file: &File, command: libc::c_int, kind: libc::c_int, which: Range<u64>) -> io::Result<Option<u64>> {
     const FIRST: libc::off_t = libc::off_t::MAX - PLACES as libc::off_t;
-    let lock = byte_lock(file, command, kind, FIRST + libc::off_t::from(which.start), which.len() as libc::off_t)?;
-    if command != libc::F_OFD_GETLK || lock.l_type == libc::F_UNLCK as libc::c_short {
-        return Ok(None);
-    }
-    // Somebody else's lock on more than places, the whole file for example, says nothing about the line.
-    let Ok(start) = u32::try_from(lock.l_start - FIRST) else { return Ok(None) };
-    Ok((lock.l_len > 0).then(|| start..start + lock.l_len as u32))
+    let (start, len) = (FIRST + which.start as libc::off_t, (which.end - which.start) as libc::off_t);
+    let lock = byte_lock(file, command, kind, start, len)?;
+    let found = command == libc::F_OFD_GETLK && lock.l_type != libc::F_UNLCK as libc::c_short;
+    // A foreign program's lock on more than one place, the whole file for example, says nothing about the line.
+    let is_place = lock.l_start >= FIRST && lock.l_len == 1;
+    Ok((found && is_place).then(|| (lock.l_start - FIRST) as u64))
 }
 
 /// Locks, unlocks or asks for a range of bytes, for the open file description. Returns what the system has made of the
@@ -492,5 +519,27 @@ fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             done => return done,
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_lock_is_found_among_the_locks_of_the_system() {
+        let file = FileIdentity { device: libc::makedev(0xfe, 1), inode: 77 };
+        let lines = [
+            "1: FLOCK  ADVISORY  WRITE 11 fe:01:7 0 EOF",
+            "2: FLOCK  ADVISORY  WRITE 12 fe:02:77 0 EOF",
+            "3: POSIX  ADVISORY  WRITE 13 fe:01:77 0 EOF",
+            "4: OFDLCK ADVISORY  WRITE -1 fe:01:77 0 0",
+            "5: FLOCK  ADVISORY  WRITE 0 fe:01:77 0 EOF",
+            "6: -> FLOCK  ADVISORY  WRITE 16 fe:01:77 0 EOF",
+            "7: FLOCK",
+        ];
+        assert_eq!(holder_in(&lines.join("\n"), &file), None);
+        let found = "8: FLOCK  ADVISORY  WRITE 18 fe:01:77 0 EOF";
+        assert_eq!(holder_in(&format!("{}\n{found}\n", lines.join("\n")), &file), Some(18));
     }
 }

@@ -72,6 +72,12 @@ pub trait Disk: Send + Sync {
     /// Seconds since the Unix epoch.
     fn unix_time(&self) -> u64;
 
+    /// The id of the process that has the lock on a file, if the system tells: of one in another PID namespace it does not.
+    /// Asked for only when a caller has waited for the lock in vain.
+    fn lock_holder(&self, _file: &FileIdentity) -> Option<u32> {
+        None
+    }
+
     /// Sleeps: the engine waits this long before it tries a busy lock again.
     fn pause(&self, duration: Duration) {
         std::thread::sleep(duration);
@@ -87,8 +93,8 @@ fn expect_file_name(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// So many can stand in line for a file's lock.
-pub(crate) const PLACES: u32 = 64;
+/// The places in the line for a file's lock have numbers below this. They do not run out: a line that is empty begins again at 0.
+pub(crate) const PLACES: u64 = (libc::off_t::MAX / 2) as u64;
 
 /// What is asked of one open file. One value is one open file description: it has its own lock.
 ///
@@ -148,18 +154,18 @@ pub trait DiskFile: Send + Sync {
     /// Gives the lock up.
     fn unlock(&self) -> io::Result<()>;
 
-    /// Takes a place in the line of those who wait for the lock, unless another description has it; `true` if it is taken
-    /// now. Who has place 0 is next, and there are 64. A courtesy between those who wait, which protects nothing. A disk
-    /// that does not know it lets everybody be next.
-    fn try_place(&self, _place: u32) -> io::Result<bool> {
+    /// Takes a place in the line of descriptions that wait for the lock, unless another description has it; `true` if it is
+    /// taken now. The one in the lowest place is next. A courtesy between those that wait, which protects nothing. A disk that
+    /// does not know it lets every description be next.
+    fn try_place(&self, _place: u64) -> io::Result<bool> {
         Ok(true)
     }
 
     /// Gives a place up.
-    fn leave_place(&self, _place: u32) {}
+    fn leave_place(&self, _place: u64) {}
 
-    /// The place behind one that another description has, at `first` or further back; `None` if nobody is there.
-    fn place_behind_another(&self, _first: u32) -> Option<u32> {
+    /// A place among these that another description has, any of them; `None` if there is none.
+    fn place_of_another(&self, _among: Range<u64>) -> Option<u64> {
         None
     }
 

@@ -102,6 +102,7 @@ fn a_store_that_another_writer_keeps_is_4_and_can_be_read_meanwhile() {
     ] {
         let error = shell.fails(4, line);
         assert!(error.contains("locked") && error.contains("--timeout none"), "{error}");
+        assert!(error.contains(&format!("(process {})", std::process::id())), "{error}");
     }
     assert_eq!(shell.ok(&["get", "s", "k"]), b"v");
     holder.close().unwrap();

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use caskfile::disk::{Access, Disk, DiskFile, FileStat, Map, RealDisk};
+use caskfile::disk::{Access, Disk, DiskFile, FileIdentity, FileStat, Map, RealDisk};
 
 /// A call that is about to be made.
 #[derive(Debug, Clone, Copy)]
@@ -143,6 +143,10 @@ impl Disk for HookedDisk {
             None => RealDisk.fill_random(bytes)?,
         }
         Ok(())
+    }
+
+    fn lock_holder(&self, file: &FileIdentity) -> Option<u32> {
+        RealDisk.lock_holder(file)
     }
 
     fn unix_time(&self) -> u64 {

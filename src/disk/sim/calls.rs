@@ -251,6 +251,13 @@ impl Disk for SimDisk {
         })
     }
 
+    /// The number of the process on this disk.
+    fn lock_holder(&self, file: &FileIdentity) -> Option<u32> {
+        let machine = self.lock();
+        let owner = machine.world.inodes.get(&file.inode)?.locked_by?;
+        machine.descriptions.get(&owner).and_then(|owner| u32::try_from(owner.process).ok())
+    }
+
     /// The time on the disk's own clock, which only [`Disk::pause`] moves.
     fn unix_time(&self) -> u64 {
         // Without power there is nobody to look at the clock.

@@ -149,8 +149,8 @@ fn write(
 /// What the library says of one batch, that nothing was written, would be wrong of the import.
 fn refused(error: Error) -> Failure {
     match &error {
-        Error::LockTimeout { path, waited } => {
-            let message = format!("{}: still locked by another writer after {waited:?}", path.display());
+        Error::LockTimeout { .. } => {
+            let message = error.to_string().replace("; nothing was written", "");
             Failure::from(error).say(message)
         }
         _ => error.into(),
