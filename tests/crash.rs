@@ -9,6 +9,8 @@
 
 #[path = "common/dice.rs"]
 mod dice;
+#[path = "crash/groups.rs"]
+mod groups;
 #[path = "common/history.rs"]
 mod history;
 #[path = "crash/life.rs"]

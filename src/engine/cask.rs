@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering;
 
 use super::batch::{Action, Request};
 use super::commit::Failure;
+#[cfg(any(test, feature = "testing"))]
+use super::commit::Outcome;
 use super::compact::Compaction;
 use super::{Backup, Batch, BucketScans, Engine, IndexScan, Mapped, PairRef, Progress, Report, Scan, Stats, lock};
 use crate::config::Config;
@@ -379,6 +381,21 @@ impl Cask {
             Ok(written) => Ok(written.last_index),
             Err(failure) => Err(failure.batch_error()),
         }
+    }
+
+    /// Writes batches in one group and in this order, as if each came from a thread of its own, and returns the answer to
+    /// each: for tests that need the same group every time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cask::write`], if that is before the group begins.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn write_together(&self, batches: &[Batch]) -> Result<Vec<Result<Option<u64>>>> {
+        self.check_open()?;
+        let requests = batches.iter().map(|batch| batch.to_request(&self.bucket)).collect::<Result<Vec<_>>>()?;
+        let outcomes = self.engine.solo(self.engine.deadline(), |turn| Ok(turn.commit(&requests)))?;
+        let answer = |outcome: Outcome| outcome.map(|written| written.last_index).map_err(Failure::batch_error);
+        Ok(outcomes.into_iter().map(answer).collect())
     }
 
     /// Removes all keys that start with `prefix`, at one moment, and returns how many there were. The empty prefix

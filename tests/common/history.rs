@@ -47,6 +47,7 @@ pub enum Call {
     AtomicDelete(Key, Option<u64>),
     Update(Key, Bytes),
     Write(Vec<BatchPart>),
+    Group(Vec<Vec<BatchPart>>),
     DeletePrefix(usize, Vec<u8>),
 }
 
@@ -69,6 +70,7 @@ impl Call {
                 | Call::AtomicDelete(..)
                 | Call::Update(..)
                 | Call::Write(_)
+                | Call::Group(_)
                 | Call::DeletePrefix(..)
         )
     }
@@ -177,6 +179,45 @@ pub fn ranged<'s>(
     state.iter().filter(move |((at, key), _)| *at == bucket && RangeBounds::<[u8]>::contains(&range, key.as_slice()))
 }
 
+/// The index of a pair that was replaced before anybody read it.
+pub const UNSEEN: u64 = u64::MAX;
+
+/// Whether this state is the one that was found.
+pub fn is_found(state: &State, found: &State) -> bool {
+    let fits =
+        |pair: &Pair, there: &Pair| pair.value == there.value && (pair.index == there.index || pair.index == UNSEEN);
+    state.len() == found.len()
+        && state.iter().zip(found).all(|((key, pair), (there, found))| key == there && fits(pair, found))
+}
+
+/// The state after one batch, whose last record has this index, if it is known.
+pub fn apply(state: &State, changes: &[Change], last_index: Option<u64>) -> State {
+    let mut next = state.clone();
+    for (behind, (key, value)) in changes.iter().rev().enumerate().rev() {
+        match value {
+            None => drop(next.remove(key)),
+            Some(value) => {
+                let index = last_index.map_or(UNSEEN, |last| last - behind as u64);
+                next.insert(key.clone(), Pair { value: value.clone(), index });
+            }
+        }
+    }
+    next
+}
+
+/// The states after each batch of a group that changes something, if nothing fails.
+fn all_states(start: &State, batches: &[Vec<BatchPart>]) -> Vec<State> {
+    let mut states = Vec::new();
+    for batch in batches {
+        let before = states.last().unwrap_or(start);
+        match predict(&Call::Write(batch.clone()), before) {
+            Ok(changes) if !changes.is_empty() => states.push(apply(before, &changes, None)),
+            _ => {}
+        }
+    }
+    states
+}
+
 /// All that happened to a store, and what of it must survive.
 #[derive(Debug, Clone)]
 pub struct History {
@@ -241,20 +282,22 @@ impl History {
             Op::AtomicDelete(place, previous) => Call::AtomicDelete(key(place), self.previous(&key(place), *previous)),
             Op::Update(place, value) => Call::Update(key(place), self.value(value, &log)),
             Op::DeletePrefix { bucket, prefix } => Call::DeletePrefix(*bucket, PREFIXES[*prefix].to_vec()),
-            Op::Write(parts) => Call::Write(
-                parts
-                    .iter()
-                    .map(|part| match part {
-                        Part::Put(place, value) => BatchPart::Put(key(place), self.value(value, &log)),
-                        Part::Delete(place) => BatchPart::Delete(key(place)),
-                        Part::Expect(place, previous) => match self.previous(&key(place), *previous) {
-                            Some(index) => BatchPart::ExpectIndex(key(place), index),
-                            None => BatchPart::ExpectAbsent(key(place)),
-                        },
-                    })
-                    .collect(),
-            ),
+            Op::Write(parts) => Call::Write(self.batch(parts, &log)),
+            Op::Group(batches) => Call::Group(batches.iter().map(|parts| self.batch(parts, &log)).collect()),
         }
+    }
+
+    fn batch(&mut self, parts: &[Part], log: &impl Fn() -> Vec<u8>) -> Vec<BatchPart> {
+        let key = |place: &Place| (place.bucket, KEYS[place.key].to_vec());
+        let part = |part: &Part| match part {
+            Part::Put(place, value) => BatchPart::Put(key(place), self.value(value, log)),
+            Part::Delete(place) => BatchPart::Delete(key(place)),
+            Part::Expect(place, previous) => match self.previous(&key(place), *previous) {
+                Some(index) => BatchPart::ExpectIndex(key(place), index),
+                None => BatchPart::ExpectAbsent(key(place)),
+            },
+        };
+        parts.iter().map(part).collect()
     }
 
     /// A value that no other has, unless it is too short for that.
@@ -339,7 +382,11 @@ impl History {
     /// Which state was found: one that a power cut may leave, or the last one with `pending` applied, which becomes
     /// part of the history if so.
     pub fn find(&mut self, found: &State, pending: Option<&Call>) -> Result<usize, String> {
-        if let Some(at) = (self.durable..self.states.len()).rev().find(|&at| *self.states[at] == *found) {
+        if let Some(at) = (self.durable..self.states.len()).rev().find(|&at| is_found(&self.states[at], found)) {
+            if *self.states[at] != *found {
+                self.states[at] = Arc::new(found.clone());
+                found.iter().try_for_each(|(key, pair)| self.see(key, pair))?;
+            }
             return Ok(at);
         }
         let why = match pending.map(|call| self.advance(found, call)) {
@@ -358,6 +405,9 @@ impl History {
 
     /// The last state with `pending` applied becomes part of the history, if that is what was found.
     pub fn advance(&mut self, found: &State, pending: &Call) -> Result<usize, String> {
+        if let Call::Group(batches) = pending {
+            return self.advance_group(found, batches);
+        }
         let changes = predict(pending, self.last()).map_err(|refusal| format!("{refusal:?} was under way"))?;
         let next = self.after(&changes, |key| Ok(found.get(key).map(|pair| pair.index)))?;
         if next != *found {
@@ -367,6 +417,38 @@ impl History {
             self.see(key, pair)?;
         }
         self.states.push(Arc::new(next));
+        Ok(self.len())
+    }
+
+    /// Takes in the first states of a group that was under way, if the last of these is what was found.
+    fn advance_group(&mut self, found: &State, batches: &[Vec<BatchPart>]) -> Result<usize, String> {
+        let mut states = all_states(self.last(), batches);
+        let Some(at) = states.iter().rposition(|state| is_found(state, found)) else {
+            let last = states.last().unwrap_or(self.last());
+            return Err(format!("with the group that was under way: {}", difference(found, last)));
+        };
+        states.truncate(at + 1);
+        self.take_in(states, found)
+    }
+
+    /// Takes in the states after each batch of a group, of which the last one was found in the store.
+    pub fn take_in(&mut self, states: Vec<State>, found: &State) -> Result<usize, String> {
+        let highest = self.highest_seen;
+        for mut state in states {
+            for (key, pair) in &mut state {
+                let there = found.get(key).filter(|there| there.value == pair.value);
+                if let Some(there) = there.filter(|_| pair.index == UNSEEN) {
+                    if there.index <= highest {
+                        return Err(format!("{key:?} got index {}, though {highest} was there before", there.index));
+                    }
+                    pair.index = there.index;
+                }
+                if pair.index != UNSEEN {
+                    self.see(key, pair)?;
+                }
+            }
+            self.states.push(Arc::new(state));
+        }
         Ok(self.len())
     }
 

@@ -82,6 +82,8 @@ pub enum Op {
     AtomicDelete(Place, Previous),
     Update(Place, Value),
     Write(Vec<Part>),
+    /// Batches of several threads that are written in one group.
+    Group(Vec<Vec<Part>>),
     DeletePrefix {
         bucket: usize,
         prefix: usize,
@@ -246,6 +248,20 @@ impl Op {
         }
     }
 
+    /// Two to four batches on two keys, so that they depend on each other.
+    pub fn group(g: &mut Gen) -> Op {
+        let part = |g: &mut Gen| {
+            let place = Place { bucket: 0, key: below(g, 2) };
+            match below(g, 8) {
+                0..=2 => Part::Put(place, Value { len: 8 + below(g, 40) as u32, filler: Filler::Noise }),
+                3..=5 => Part::Delete(place),
+                _ => Part::Expect(place, Previous::arbitrary(g)),
+            }
+        };
+        let batch = |g: &mut Gen| (0..if one_in(g, 3) { 2 } else { 1 }).map(|_| part(g)).collect();
+        Op::Group((0..2 + below(g, 3)).map(|_| batch(g)).collect())
+    }
+
     fn read(g: &mut Gen) -> Op {
         let place = Place::arbitrary(g);
         let bucket = place.bucket;
@@ -285,6 +301,7 @@ impl Arbitrary for Op {
                 });
                 Box::new(single.into_iter().chain(parts.shrink().map(Op::Write)))
             }
+            Op::Group(batches) => Box::new(batches.shrink().map(Op::Group)),
             Op::Put(place, value) => {
                 let places = place.shrink().map(move |place| Op::Put(place, value));
                 Box::new(places.chain(value.shrink().map(move |value| Op::Put(place, value))))

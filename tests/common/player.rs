@@ -235,6 +235,29 @@ pub fn answer(call: &Call, state: &State) -> Answer {
     }
 }
 
+fn batch(parts: &[BatchPart]) -> Batch {
+    let mut batch = Batch::new();
+    for part in parts {
+        let (BatchPart::Put(key, _)
+        | BatchPart::Delete(key)
+        | BatchPart::ExpectIndex(key, _)
+        | BatchPart::ExpectAbsent(key)) = part;
+        let batch = batch.bucket(BUCKETS[key.0]);
+        match part {
+            BatchPart::Put(key, value) => batch.put(&key.1, value),
+            BatchPart::Delete(key) => batch.delete(&key.1),
+            BatchPart::ExpectIndex(key, index) => batch.expect_index(&key.1, *index),
+            BatchPart::ExpectAbsent(key) => batch.expect_absent(&key.1),
+        };
+    }
+    batch
+}
+
+/// Writes batches in one group, and returns what each was answered.
+pub fn together(cask: &Cask, batches: &[Vec<BatchPart>]) -> Result<Vec<Result<Option<u64>, Error>>, Error> {
+    cask.write_together(&batches.iter().map(|parts| batch(parts)).collect::<Vec<_>>())
+}
+
 /// Makes a call that may write.
 pub fn tell(cask: &Cask, call: &Call) -> Result<Receipt, Error> {
     let previous =
@@ -260,23 +283,7 @@ pub fn tell(cask: &Cask, call: &Call) -> Result<Receipt, Error> {
             Receipt::default()
         }
         Call::Update(key, value) => told(in_bucket(cask, key.0)?.update(&key.1, |_| value.to_vec())?, key, value),
-        Call::Write(parts) => {
-            let mut batch = Batch::new();
-            for part in parts {
-                let (BatchPart::Put(key, _)
-                | BatchPart::Delete(key)
-                | BatchPart::ExpectIndex(key, _)
-                | BatchPart::ExpectAbsent(key)) = part;
-                let batch = batch.bucket(BUCKETS[key.0]);
-                match part {
-                    BatchPart::Put(key, value) => batch.put(&key.1, value),
-                    BatchPart::Delete(key) => batch.delete(&key.1),
-                    BatchPart::ExpectIndex(key, index) => batch.expect_index(&key.1, *index),
-                    BatchPart::ExpectAbsent(key) => batch.expect_absent(&key.1),
-                };
-            }
-            Receipt { index: cask.write(&batch)?, tells: true, ..Receipt::default() }
-        }
+        Call::Write(parts) => Receipt { index: cask.write(&batch(parts))?, tells: true, ..Receipt::default() },
         Call::DeletePrefix(bucket, prefix) => {
             Receipt { deleted: Some(in_bucket(cask, *bucket)?.delete_prefix(prefix)?), ..Receipt::default() }
         }

@@ -14,10 +14,13 @@ use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use caskfile::{Cask, Error};
 
 use crate::dice::Dice;
-use crate::history::{Call, History, Key, Refusal, State, difference, predict};
+use crate::groups::{Answered, explain};
+use crate::history::{BatchPart, Call, History, Key, Refusal, State, difference, predict};
 use crate::ops::{Copying, Filler, Kept, Op, Part, Place, Previous, Setup, Value};
 use crate::plan::{Act, Calls, Failure, HANDLES, Move, Step};
-use crate::player::{Answer, answer, ask, check_receipt, copy, index_of, look_at_copy, read_all, refusal, tell};
+use crate::player::{
+    Answer, Receipt, answer, ask, check_receipt, copy, index_of, look_at_copy, read_all, refusal, tell, together,
+};
 
 pub const STORE: &str = "/store";
 
@@ -100,8 +103,8 @@ struct Copied {
 #[derive(Clone)]
 struct Pending {
     call: Call,
-    /// Where in the history it stands, once somebody has seen what it wrote.
-    seen: Option<usize>,
+    /// Once somebody has seen what it wrote: how long the history was before that, and is with it.
+    seen: Option<(usize, usize)>,
 }
 
 struct World {
@@ -503,12 +506,21 @@ impl Life {
                 Err(error) => Ok(Err(error)),
             };
         }
-        let told = tell(&cask, &call);
+        let (told, group) = match &call {
+            Call::Group(batches) => match together(&cask, batches) {
+                Ok(answers) => (Ok(Receipt::default()), Some((batches, answers))),
+                Err(error) => (Err(error), None),
+            },
+            _ => (tell(&cask, &call), None),
+        };
         // What follows are this test's own questions: nobody comes in between, and nothing fails.
         let disk = self.disk();
         disk.clear_faults();
         disk.clear_hooks();
         self.watch();
+        if let Some((batches, answers)) = group.filter(|_| !poisoned) {
+            return self.group(at, &cask, setup, batches, &answers, from);
+        }
         let mut world = self.world();
         let world = &mut *world;
         let receipt = match told {
@@ -525,7 +537,7 @@ impl Life {
             }
         };
         let seen = world.pending.pop().and_then(|pending| pending.seen);
-        let position = if let Some(position) = seen {
+        let position = if let Some((_, position)) = seen {
             position
         } else {
             let changes = predict(&call, world.history.last());
@@ -570,6 +582,53 @@ impl Life {
             world.acknowledge(position);
         }
         Ok(Ok(()))
+    }
+
+    /// Compares what the batches of a group were answered, errors included, with what another process finds in the log.
+    fn group(
+        &self,
+        at: usize,
+        cask: &Cask,
+        setup: Setup,
+        batches: &[Vec<BatchPart>],
+        answers: &[Result<Option<u64>, Error>],
+        from: usize,
+    ) -> Result<Result<(), Error>, String> {
+        let found = self.look()?;
+        let mut world = self.world();
+        let world = &mut *world;
+        let seen = world.pending.pop().and_then(|pending| pending.seen);
+        let before = seen.map_or(world.history.len(), |(before, _)| before);
+        let said: Vec<_> = answers.iter().map(Answered::of).collect();
+        let states = explain(world.history.state(before), batches, &said, &found).ok_or_else(|| {
+            format!("{said:?}, and the log went on with {}", difference(&found, world.history.state(before)))
+        })?;
+        let changed = !states.is_empty();
+        let position = match seen {
+            Some((_, position)) => position,
+            None if changed => world.history.take_in(states, &found)?,
+            None => from,
+        };
+        let highest = answers.iter().flatten().flatten().max().copied().unwrap_or(0);
+        world.history.highest_seen = world.history.highest_seen.max(highest);
+        match read_all(cask) {
+            Ok(shown) if shown != found => return Err(format!("its own handle shows {}", difference(&shown, &found))),
+            // It was killed.
+            Err(error) if !world.disturbed => return Err(error.to_string()),
+            _ => {}
+        }
+        if let Some(handle) = world.handles[at].as_mut().filter(|_| changed) {
+            handle.wrote = position;
+        }
+        if setup.durability == Kept::Sync && answers.iter().any(Result::is_ok) {
+            world.acknowledge(position);
+        }
+        let errors = || answers.iter().filter_map(|answer| answer.as_ref().err());
+        let in_doubt = errors().find(|error| matches!(error, Error::Poisoned { .. }));
+        match in_doubt.or_else(|| errors().find(|error| Refusal::of(error).is_none())) {
+            Some(error) => Ok(Err(error.clone())),
+            None => Ok(Ok(())),
+        }
     }
 
     /// Makes a copy in place of the one that the handle has made before.
@@ -625,14 +684,18 @@ impl Life {
 
     /// Looks whether what is under way has come to be seen; `going_on` if its caller has not returned yet.
     fn observe(&self, going_on: bool) -> Outcome {
-        let disk = self.process();
-        let found = if disk.contents(STORE).is_none_or(|bytes| bytes.is_empty()) {
-            State::new()
-        } else {
-            let found = Cask::open_on(Arc::new(disk), STORE, &Setup::READER.config()).and_then(|cask| read_all(&cask));
-            found.map_err(|error| format!("an observer was told: {error}"))?
-        };
+        let found = self.look()?;
         self.compare(&found, going_on).map_err(|error| format!("an observer found: {error}"))
+    }
+
+    /// What another process finds.
+    fn look(&self) -> Result<State, String> {
+        let disk = self.process();
+        if disk.contents(STORE).is_none_or(|bytes| bytes.is_empty()) {
+            return Ok(State::new());
+        }
+        let found = Cask::open_on(Arc::new(disk), STORE, &Setup::READER.config()).and_then(|cask| read_all(&cask));
+        found.map_err(|error| format!("an observer was told: {error}"))
     }
 
     fn compare(&self, found: &State, going_on: bool) -> Outcome {
@@ -643,12 +706,13 @@ impl Life {
                 return Err(difference(found, world.history.last()));
             };
             // No power cut lies behind, so an older state is none that may be found: one that is equal to it came by the call.
+            let before = world.history.len();
             let at = world
                 .history
                 .advance(found, &call)
                 .map_err(|why| format!("{}\n{why}", difference(found, world.history.last())))?;
             if let Some(pending) = world.pending.last_mut() {
-                pending.seen = Some(at);
+                pending.seen = Some((before, at));
             }
         }
         if !going_on {
@@ -683,10 +747,11 @@ impl Life {
         let fault = match failure {
             Failure::InputOutput => Fault::Os(libc::EIO),
             Failure::NoSpace => Fault::Os(libc::ENOSPC),
-            Failure::Short(bytes) => Fault::Short(usize::from(bytes)),
+            Failure::TooLarge => Fault::Os(libc::EFBIG),
+            Failure::Short(bytes) | Failure::ShortAndFull(bytes) => Fault::Short(usize::from(bytes)),
         };
         let repeat = if forever { Repeat::Forever } else { Repeat::Once };
-        let syncs_may_fail = matches!(calls, Calls::Any | Calls::Syncs) && matches!(fault, Fault::Os(_));
+        let syncs_may_fail = matches!(calls, Calls::Any | Calls::Syncs) && !matches!(failure, Failure::Short(_));
         {
             let mut world = self.world();
             world.disturbed = true;
@@ -697,7 +762,13 @@ impl Life {
                 _ => Choices::from_seed(seed),
             });
         }
-        let told = self.play(during, |disk| calls.plan(disk, at, fault, repeat));
+        let told = self.play(during, |disk| {
+            if let Failure::ShortAndFull(_) = failure {
+                calls.plan(disk, at, fault, Repeat::Once);
+                return calls.plan(disk, at + 1, Fault::Os(libc::ENOSPC), repeat);
+            }
+            calls.plan(disk, at, fault, repeat);
+        });
         {
             let mut world = self.world();
             world.disk.clear_faults();

@@ -28,7 +28,10 @@ pub struct Move {
 pub enum Failure {
     InputOutput,
     NoSpace,
+    TooLarge,
     Short(u16),
+    /// A short write, and no space for the rest of it.
+    ShortAndFull(u16),
 }
 
 /// Which calls fail.
@@ -126,6 +129,33 @@ impl Arbitrary for Move {
     }
 }
 
+impl Step {
+    /// A group, and what goes wrong with it.
+    fn group(g: &mut Gen) -> Step {
+        let during = Move { handle: below(g, 2), act: Act::Call(Op::group(g)) };
+        match below(g, 12) {
+            0..=5 => {
+                let calls = *g.choose(&[Calls::Writes, Calls::Writes, Calls::Any, Calls::Syncs, Calls::Reads]).unwrap();
+                let failure = match below(g, 6) {
+                    0 => Failure::InputOutput,
+                    1 => Failure::NoSpace,
+                    2 => Failure::TooLarge,
+                    _ => Failure::ShortAndFull(8 * (1 + below(g, 24)) as u16),
+                };
+                let at = 1 + below(g, if calls == Calls::Any { 16 } else { 2 }) as u8;
+                Step::Fail { at, calls, failure, forever: one_in(g, 4), during }
+            }
+            6 => Step::Kill { at: 1 + below(g, 10) as u8, calls: Calls::Any, written: 8 * below(g, 24) as u16, during },
+            7 => Step::Between { at: 1 + below(g, 12) as u8, during, other: Move::arbitrary(g) },
+            8 => Step::arbitrary(g),
+            9 => Step::Calm(Move { handle: during.handle, act: Act::Call(Op::Reopen) }),
+            // So that there is something to delete.
+            10 => Step::Calm(batch(during.handle, 8)),
+            _ => Step::Calm(during),
+        }
+    }
+}
+
 impl Arbitrary for Step {
     fn arbitrary(g: &mut Gen) -> Step {
         let during = Move::arbitrary(g);
@@ -188,6 +218,8 @@ pub enum Kind {
     Everything,
     /// Processes that take turns, and nothing that goes wrong.
     Peace,
+    /// Groups of batches that depend on each other, most of which fail.
+    Groups,
 }
 
 /// The steps that a seed stands for, `most` at most, and seldom one before them that brings the log near the place
@@ -201,6 +233,7 @@ pub fn plan(seed: u64, most: usize, kind: Kind) -> Vec<Step> {
     let step = |_| match kind {
         Kind::Everything => Step::arbitrary(g),
         Kind::Peace => Step::Calm(Move::arbitrary(g)),
+        Kind::Groups => Step::group(g),
     };
     near.into_iter().chain((0..len).map(step)).collect()
 }

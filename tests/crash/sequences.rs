@@ -30,3 +30,8 @@ fn recoveries_of_recoveries_survive_power_cuts_at_any_call() {
     let weather = Weather { outcomes: 1, one_in: 12, lives: 4, later_one_in: 6, ..Weather::CALM };
     sweep("recoveries", Kind::Everything, 20, 8, weather);
 }
+
+#[test]
+fn every_answer_to_a_group_of_batches_fits_what_the_log_holds_and_survives_power_cuts() {
+    sweep("groups", Kind::Groups, 60, 12, Weather { outcomes: 2, one_in: 3, lives: 2, ..Weather::CALM });
+}
