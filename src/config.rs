@@ -142,6 +142,13 @@ pub enum ReadMode {
 /// handle, its clones and its buckets, and who syncs only with large values; nobody waits while no compaction is running,
 /// and nobody for one that was asked for. Other handles and other processes are not held back.
 ///
+/// A handle begins a copy only if it has written as many bytes itself as are to be dead, so that short-lived processes do
+/// not begin copies that their end throws away. With twice as many dead bytes the log is overdue: then each handle that
+/// writes compacts it, and closing the handle waits for that. So a handle that has written and is closed leaves a file of
+/// at most the live bytes and twice the dead bytes that the policy asks for, unless the compaction fails, or others write
+/// meanwhile. By default that is three times the live bytes, or those and 64 MiB. Closing takes as long as one compaction
+/// then.
+///
 /// It is on by default, since a log of which the same keys are written again and again would otherwise grow without
 /// end, and users of [`Store`](crate::Store) have no call that compacts.
 ///

@@ -299,3 +299,106 @@ fn closing_stops_one_that_waits_for_its_turn() {
         assert_eq!(open_files(directory.path()), 0);
     });
 }
+
+/// Counts copies: how many were begun, and how many took the store's place.
+struct Copies {
+    begun: Arc<AtomicU64>,
+    finished: Arc<AtomicU64>,
+}
+
+impl Copies {
+    fn on_a_disk(fail: &'static str) -> (Copies, Arc<HookedDisk>) {
+        let copies = Copies { begun: Arc::default(), finished: Arc::default() };
+        let (begun, finished) = (Arc::clone(&copies.begun), Arc::clone(&copies.finished));
+        let disk = HookedDisk::new(move |call| {
+            match call {
+                "create_new" => begun.fetch_add(1, Ordering::Relaxed),
+                "rename" if fail.is_empty() => finished.fetch_add(1, Ordering::Relaxed),
+                _ => 0,
+            };
+            if call == fail { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+        });
+        (copies, Arc::new(disk))
+    }
+
+    fn counts(&self) -> [u64; 2] {
+        [&self.begun, &self.finished].map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
+/// Each process writes less than what makes a store due, so each copy in the background was stopped when the store was
+/// closed: a file had six times its live bytes, and grew.
+#[test]
+fn a_store_that_many_short_lived_handles_write_to_stays_small() {
+    in_finite_time(|| {
+        let directory = TempDir::new();
+        let path = directory.join("store");
+        overwrite(&Cask::open_with(&path, &early()).unwrap());
+        let (copies, disk) = Copies::on_a_disk("");
+        let mut longest = 0;
+        for _ in 0..100 {
+            let cask = Cask::open_on(Arc::clone(&disk) as _, &path, &early()).unwrap();
+            overwrite(&cask);
+            let live = cask.stats().unwrap().live_bytes;
+            cask.close().unwrap();
+            let len = fs::metadata(&path).unwrap().len();
+            assert!(len <= live + (2 << 20) + 4096, "{len} bytes for {live} live ones");
+            longest = longest.max(len);
+        }
+        let [begun, finished] = copies.counts();
+        assert!(longest > 2 << 20 && begun == finished, "{finished} of {begun} copies, {longest} bytes");
+        assert!((10..=20).contains(&finished), "30 MB were written, and 2 MiB are dead each time: {finished}");
+        assert_eq!(names(directory.path()), ["store"]);
+        check(&Cask::open(&path).unwrap());
+    });
+}
+
+fn overdue(directory: &TempDir) -> std::path::PathBuf {
+    let path = directory.join("store");
+    let cask = Cask::open_with(&path, &early().compaction(CompactionPolicy::Manual)).unwrap();
+    (0..10).for_each(|_| overwrite(&cask));
+    path
+}
+
+#[test]
+fn a_handle_that_has_written_nothing_compacts_nothing_when_it_is_closed() {
+    let directory = TempDir::new();
+    let path = overdue(&directory);
+    let (copies, disk) = Copies::on_a_disk("");
+    let open = || Cask::open_on(Arc::clone(&disk) as _, &path, &early()).unwrap();
+    check(&open());
+    assert_eq!(copies.counts(), [0, 0]);
+    open().put("key-000", [0; 3000]).unwrap();
+    assert_eq!(copies.counts(), [1, 1]);
+}
+
+#[test]
+fn a_compaction_that_fails_while_a_store_is_closed_is_no_error_and_is_tried_once() {
+    in_finite_time(|| {
+        let directory = TempDir::new();
+        let path = overdue(&directory);
+        let len = fs::metadata(&path).unwrap().len();
+        let (copies, disk) = Copies::on_a_disk("rename");
+        let cask = Cask::open_on(disk, &path, &early()).unwrap();
+        cask.put("key-000", [0; 3000]).unwrap();
+        cask.close().unwrap();
+        assert_eq!(copies.counts(), [1, 0]);
+        assert_eq!(names(directory.path()), ["store"]);
+        assert!(fs::metadata(&path).unwrap().len() >= len);
+        check(&Cask::open(&path).unwrap());
+    });
+}
+
+/// Another program has the lock all the time.
+#[test]
+fn closing_an_overdue_store_waits_no_longer_for_the_lock_than_any_call() {
+    in_finite_time(|| {
+        let directory = TempDir::new();
+        overdue(&directory);
+        let (cask, holder) = with_one_that_waits_for_its_turn(&directory);
+        cask.close().unwrap();
+        *holder.lock().unwrap() = None;
+        assert_eq!(open_files(directory.path()), 0);
+        check(&Cask::open(directory.join("store")).unwrap());
+    });
+}

@@ -5,6 +5,11 @@
 //! leaves half done when the process ends the next writer removes. Closing the store, and a compaction that is asked
 //! for, stop the thread and wait until it has let the file go: for a sync at most, since it looks after each piece.
 //!
+//! Where each process writes a little and closes the store, no copy would ever be finished. So there are two marks: the log
+//! is *due* when it has as many dead bytes as the policy asks for, and *overdue* when it has [twice](OVERDUE) as many. A
+//! handle begins a copy of a log that is due only if it has written that much itself, and so may go on for long enough.
+//! A log that is overdue is compacted by any handle that writes, and closing finishes that.
+//!
 //! Writers that outrun it are held back: see [`super::pace`].
 //!
 //! Several processes notice at about the same time. The first one makes its new file under the store's lock, the others
@@ -17,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::pace::{Budget, Pace};
 use super::progress::Progress;
+use super::view::Current;
 use super::{Engine, lock};
 use crate::config::CompactionPolicy;
 use crate::events::event;
@@ -33,11 +39,16 @@ const LONGEST_DELAY: Duration = Duration::from_secs(3600);
 /// And when somebody else is at it.
 const WHILE_OTHERS_COMPACT: Duration = Duration::from_secs(1);
 
+/// A log with so many times the dead bytes that the policy asks for is overdue.
+const OVERDUE: u64 = 2;
+
 #[derive(Default)]
 pub(crate) struct Automatic {
     state: Mutex<State>,
     /// The thread is to end; changed under the lock of `state`.
     stop: AtomicBool,
+    /// Closing waits for the thread to finish.
+    awaited: AtomicBool,
     pub(super) pace: Pace,
 }
 
@@ -49,6 +60,12 @@ struct State {
     pauses: usize,
     not_before: Option<Instant>,
     delay: Option<Duration>,
+}
+
+impl State {
+    fn is_rested(&self) -> bool {
+        self.not_before.is_none_or(|moment| Instant::now() >= moment)
+    }
 }
 
 /// As long as this lives, nothing compacts by itself.
@@ -72,14 +89,30 @@ impl Automatic {
         Pause(self)
     }
 
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed)
+    }
+
+    /// As [`Automatic::pause`], but the thread finishes its work.
+    fn finish(&self) -> Pause<'_> {
+        let mut state = lock(&self.state);
+        state.pauses += 1;
+        let thread = state.thread.take();
+        drop(state);
+        self.awaited.store(true, Ordering::Relaxed);
+        if let Some(thread) = thread {
+            thread.join();
+        }
+        Pause(self)
+    }
+
     /// As [`Automatic::pause`], for good.
     pub(super) fn end(&self) {
         std::mem::forget(self.pause());
     }
 
-    fn is_due(&self, state: &State) -> bool {
-        let rested = state.not_before.is_none_or(|moment| Instant::now() >= moment);
-        state.pauses == 0 && !state.running && rested
+    fn may_begin(&self, state: &State) -> bool {
+        state.pauses == 0 && !state.running && state.is_rested()
     }
 
     /// Decides when the next one may begin.
@@ -138,7 +171,7 @@ impl Engine {
     pub(super) fn compact_if_due(&self) {
         let Some(budget) = self.due() else { return };
         let mut state = lock(&self.automatic.state);
-        let (true, Some(engine)) = (self.automatic.is_due(&state), self.me.upgrade()) else { return };
+        let (true, Some(engine)) = (self.automatic.may_begin(&state), self.me.upgrade()) else { return };
         let work = move || {
             // Made in here: were there no thread for it, it would be dropped under the lock that its end takes.
             let panicked = Err(Error::other(std::io::Error::other("a panic")));
@@ -164,20 +197,57 @@ impl Engine {
         }
     }
 
+    /// Compacts a log that is overdue, before the store is closed. Waits for a compaction that is under way already. What
+    /// fails here is no error of closing: the store is as it was.
+    pub(super) fn compact_if_overdue(&self) {
+        let written = self.counters.written.load(Ordering::Relaxed);
+        if written == 0 || !self.is_overdue() || std::thread::panicking() || self.check_writable().is_err() {
+            return;
+        }
+        let _alone = self.automatic.finish();
+        let rested = lock(&self.automatic.state).is_rested();
+        if !rested || !self.is_overdue() {
+            return;
+        }
+        match self.compact_at_close() {
+            Ok(_) | Err(Error::CompactionOvertaken { .. } | Error::LockTimeout { .. } | Error::Closed) => {}
+            Err(error) => event!(warn, "{}: compaction while closing: {error}", self.path.display()),
+        }
+    }
+
     /// What there is to be compacted, if that is worth while.
     fn due(&self) -> Option<Budget> {
         let view = self.shown().ok()?;
         let budget = Budget { end: view.tail.end, live: view.live_bytes };
-        (budget.end >= self.due_at(budget.live)?).then_some(budget)
+        drop(view);
+        if budget.end < self.due_at(budget.live)? {
+            return None;
+        }
+        let is_busy = self.counters.written.load(Ordering::Relaxed) >= self.dead_asked(budget.live)?;
+        (is_busy || self.is_overdue()).then_some(budget)
+    }
+
+    fn is_overdue(&self) -> bool {
+        let overdue = |view: Current<'_>| Some(view.tail.end >= self.end_with(view.live_bytes, OVERDUE)?);
+        self.shown().ok().and_then(overdue).unwrap_or(false)
     }
 
     /// Where a log with so many live bytes has to end to be worth while.
     pub(super) fn due_at(&self, live: u64) -> Option<u64> {
+        self.end_with(live, 1)
+    }
+
+    /// Where a log ends that has so many times the dead bytes that the policy asks for.
+    fn end_with(&self, live: u64, times: u64) -> Option<u64> {
+        let dead = self.dead_asked(live)?.saturating_mul(times);
+        Some(live.saturating_add(dead).saturating_add(FILE_HEADER_LEN as u64))
+    }
+
+    fn dead_asked(&self, live: u64) -> Option<u64> {
         let CompactionPolicy::Automatic { dead_percent, min_dead_bytes } = self.config.get_compaction() else {
             return None;
         };
         let dead = (u128::from(live) * u128::from(dead_percent)).div_ceil(100).max(min_dead_bytes.into());
-        let end = u128::from(live) + dead + FILE_HEADER_LEN as u128;
-        Some(end.try_into().unwrap_or(u64::MAX))
+        Some(dead.try_into().unwrap_or(u64::MAX))
     }
 }

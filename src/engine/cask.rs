@@ -704,6 +704,11 @@ impl Cask {
     /// durability mode, and cuts the file back to its log's end, unless the lock cannot be had within the
     /// connection timeout.
     ///
+    /// If this handle has written and twice as many bytes of the file are dead as the
+    /// [`CompactionPolicy`](crate::CompactionPolicy) asks for, closing compacts the store first, and so takes as long as
+    /// [`Cask::compact`]. Then a file stays small also if every process writes a little and closes it. Less than that is
+    /// left to the next handle, and a compaction in the background is stopped. One that fails is no error of closing.
+    ///
     /// # Errors
     ///
     /// What went wrong while tidying up. The store is closed all the same.
@@ -792,6 +797,7 @@ impl Engine {
         if self.shown().is_err() {
             return Ok(());
         }
+        self.compact_if_overdue();
         self.automatic.end();
         let tidied = if self.config.get_read_only() {
             Ok(())

@@ -106,6 +106,11 @@ impl Engine {
         self.compact_for(Caller::Background, watch)
     }
 
+    /// As [`Engine::compact`], for a caller that has made sure that nothing else compacts.
+    pub(super) fn compact_at_close(&self) -> Result<Compaction> {
+        self.compact_for(Caller::User, &mut |_| ControlFlow::Continue(()))
+    }
+
     fn compact_for(&self, caller: Caller, watch: &mut Watch<'_>) -> Result<Compaction> {
         let mut compactor = self.turn_for(caller, |turn| turn.begin_compaction())?;
         compactor.copy_live(watch)?;
@@ -119,9 +124,14 @@ impl Engine {
             return self.solo(self.deadline(), act);
         }
         let deadline = Deadline::after(Some(BACKGROUND_PATIENCE));
+        // Closing has the patience of the configuration.
+        let patience = self.config.get_connection_timeout();
+        let is_late = || self.automatic.is_awaited() && patience.is_some_and(|patience| deadline.waited() >= patience);
         loop {
             match self.solo(Deadline::after(Some(LOOK)), &mut act) {
-                Err(Error::LockTimeout { .. }) if self.automatic.is_stopped() => return Err(cancelled(self)),
+                Err(Error::LockTimeout { .. }) if self.automatic.is_stopped() || is_late() => {
+                    return Err(cancelled(self));
+                }
                 Err(Error::LockTimeout { .. }) if !deadline.is_over() => {}
                 other => return other,
             }

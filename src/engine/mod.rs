@@ -111,6 +111,8 @@ pub(crate) struct Engine {
 #[derive(Default)]
 pub(crate) struct Counters {
     groups: AtomicU64,
+    /// Bytes.
+    written: AtomicU64,
     torn_bytes: AtomicU64,
     compactions: AtomicU64,
     /// In the background.

@@ -321,9 +321,11 @@ impl Turn<'_> {
         writer.highest_used = writer.group.run.entries.last().map_or(0, |entry| entry.header.index);
         writer.last_end = end;
         let (bytes, records) = writer.group.finish_run();
+        let len = bytes.len() as u64;
         let synced_from = (engine.config.get_durability() == Durability::Sync).then_some(first);
         let written = append::append(&self.log, &mut writer.covered, start, bytes, records.ends(), synced_from);
         engine.counters.groups.fetch_add(1, Ordering::Relaxed);
+        engine.counters.written.fetch_add(len, Ordering::Relaxed);
         let Err(error) = written else {
             let shown = engine.change(&ingest, |view| view.apply(&writer.group.run));
             // It is in the file. If the index could not take it in, because a key of another record could not be
