@@ -255,6 +255,7 @@ fn a_power_cut_at_any_call_of_a_compaction_loses_nothing_that_others_were_acknow
 fn an_error_at_any_call_of_a_compaction_leaves_the_store_as_it_was_or_compacted() {
     // All but those of `SyncData`, the store's own sync, whose failure others are told of as well.
     let verbs = [
+        Verb::Attributes,
         Verb::CreateNew,
         Verb::FileStat,
         Verb::FillRandom,
@@ -264,7 +265,7 @@ fn an_error_at_any_call_of_a_compaction_leaves_the_store_as_it_was_or_compacted(
         Verb::ReadAt,
         Verb::Rename,
         Verb::SetLen,
-        Verb::SetOwnerAndMode,
+        Verb::SetAttributes,
         Verb::Stat,
         Verb::SyncAll,
         Verb::SyncDir,

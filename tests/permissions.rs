@@ -1,11 +1,14 @@
-//! Who may do what: files and directories that may not be read or written, modes and owners, names that are links.
+//! What users may do: files and directories that may not be read or written, modes and owners, names that are links.
 
+use std::ffi::{CStr, CString};
 use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
+use caskfile::disk::{Access, Disk, FileAttributes, RealDisk};
 use caskfile::{Cask, Config, Error, LockMode, ReadMode};
 
 mod common;
@@ -144,5 +147,97 @@ fn on_a_read_only_file_system_a_store_can_be_read() {
         assert_eq!(cask.get("key").unwrap().value, b"value");
         cask.verify().unwrap();
         cask.close().unwrap();
+    }
+}
+
+// Access control lists.
+
+const ACL: &CStr = c"system.posix_acl_access";
+const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
+
+/// An ACL with which a named user may read and write and the owning group may not, as Linux takes it: the version, then
+/// tag, permissions and id of each entry.
+fn named_user_only() -> Vec<u8> {
+    const ALL: u32 = u32::MAX;
+    let mut bytes = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in [(1u16, 6u16, ALL), (2, 6, 4321), (4, 0, ALL), (0x10, 6, ALL), (0x20, 0, ALL)] {
+        bytes.extend([tag.to_le_bytes(), permissions.to_le_bytes()].concat());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
+fn attributes(path: &Path) -> FileAttributes {
+    RealDisk.open(path, Access::Read).unwrap().attributes().unwrap()
+}
+
+fn set_attributes(path: &Path, extended: &[(&CStr, &[u8])]) {
+    let file = RealDisk.open(path, Access::ReadWrite).unwrap();
+    let mut attributes = FileAttributes { mode: 0o660, ..file.attributes().unwrap() };
+    attributes.extended.extend(extended.iter().map(|&(name, value)| (name.to_owned(), value.to_vec())));
+    file.set_attributes(&attributes).unwrap();
+}
+
+/// Gives a directory an ACL that its new files get.
+fn set_default_acl(directory: &Path) {
+    let (path, acl) = (CString::new(directory.as_os_str().as_bytes()).unwrap(), named_user_only());
+    // SAFETY: both strings end with a zero byte, and `acl` has the length given; all outlive the call.
+    let set = unsafe { libc::setxattr(path.as_ptr(), DEFAULT_ACL.as_ptr(), acl.as_ptr().cast(), acl.len(), 0) };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// A compacted file without the ACL gave its mask, which is what `stat` shows, to the owning group.
+#[test]
+fn compaction_and_filling_an_empty_file_keep_an_acl_and_attributes() {
+    let directory = TempDir::new();
+    let path = directory.join("store");
+    fs::write(&path, "").unwrap();
+    set_attributes(&path, &[(ACL, &named_user_only()), (c"user.note", b"kept")]);
+    let before = attributes(&path);
+    assert_eq!(before.extended.len(), 2, "{before:?}");
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660, "the mask");
+
+    let cask = Cask::open(&path).unwrap();
+    assert_eq!(attributes(&path), before);
+    cask.put("key", "value").unwrap();
+    for _ in 0..2 {
+        let inode = fs::metadata(&path).unwrap().ino();
+        cask.compact().unwrap();
+        assert_ne!(fs::metadata(&path).unwrap().ino(), inode);
+        assert_eq!(attributes(&path), before);
+    }
+}
+
+#[test]
+fn copies_of_a_store_with_an_acl_allow_nothing_to_the_group() {
+    let directory = TempDir::new();
+    let path = directory.join("store");
+    store_with(&path, &[("key", "value")]);
+    set_attributes(&path, &[(ACL, &named_user_only())]);
+    set_default_acl(directory.path());
+    let cask = Cask::open(&path).unwrap();
+    let copies = ["backup", "compacted", "salvaged"].map(|name| directory.join(name));
+    cask.backup(&copies[0]).unwrap();
+    cask.compact_to(&copies[1]).unwrap();
+    caskfile::salvage(&path, &copies[2]).unwrap();
+    for copy in copies {
+        let found = attributes(&copy);
+        assert_eq!((found.mode, found.has_acl()), (0o600, false), "{}", copy.display());
+    }
+}
+
+#[test]
+fn a_default_acl_of_the_directory_adds_nothing_to_a_file_that_is_compacted_or_copied() {
+    let directory = TempDir::new();
+    let path = directory.join("store");
+    store_with(&path, &[("key", "value")]);
+    fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+    set_default_acl(directory.path());
+    let cask = Cask::open(&path).unwrap();
+    cask.compact().unwrap();
+    cask.backup(directory.join("backup")).unwrap();
+    for path in [path, directory.join("backup")] {
+        let found = attributes(&path);
+        assert_eq!((found.mode, found.has_acl()), (0o640, false), "{}", path.display());
     }
 }

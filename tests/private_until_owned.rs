@@ -1,11 +1,14 @@
-//! Who may open the files that are made beside a store, and when.
+//! Which users may open the files that are made beside a store, and when.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::ffi::CStr;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use caskfile::disk::sim::{Choices, Repeat, SimDisk, When};
-use caskfile::disk::{Disk, FileStat};
-use caskfile::{Cask, Config, Durability};
+use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
+use caskfile::disk::{Access, Disk, Extended, FileAttributes};
+use caskfile::{Cask, Config, Durability, Error, salvage_on};
 
 const STORE: &str = "/store";
 
@@ -14,35 +17,54 @@ fn open(disk: &SimDisk) -> Cask {
 }
 
 /// Makes the store somebody else's, with a group that may read and write it.
-fn share(disk: &SimDisk) -> FileStat {
-    let file = disk.open(STORE.as_ref(), caskfile::disk::Access::ReadWrite).unwrap();
-    let shared = FileStat { mode: 0o660, uid: 7, gid: 8, ..file.stat().unwrap() };
-    file.set_owner_and_mode(&shared).unwrap();
-    file.sync_all().unwrap();
+fn share(disk: &SimDisk) -> FileAttributes {
+    let shared = FileAttributes { mode: 0o660, uid: 7, gid: 8, ..attributes(disk, STORE) };
+    set_attributes(disk, &shared);
     shared
 }
 
+/// The same with an ACL, so that the group's bits are its mask, and with an attribute of the user's own.
+fn share_by_acl(disk: &SimDisk) -> FileAttributes {
+    let mut shared = share(disk);
+    for (name, value) in [(ACL, "named user"), (c"user.note", "kept")] {
+        shared.extended.insert(name.to_owned(), value.into());
+    }
+    set_attributes(disk, &shared);
+    shared
+}
+
+const ACL: &CStr = c"system.posix_acl_access";
+
+fn attributes(disk: &SimDisk, path: impl AsRef<Path>) -> FileAttributes {
+    disk.open(path.as_ref(), Access::Read).unwrap().attributes().unwrap()
+}
+
+fn set_attributes(disk: &SimDisk, attributes: &FileAttributes) {
+    let file = disk.open(STORE.as_ref(), Access::ReadWrite).unwrap();
+    file.set_attributes(attributes).unwrap();
+    file.sync_all().unwrap();
+}
+
 /// What every file beside the store was like, at every call.
-fn watch(disk: &SimDisk) -> Arc<Mutex<Vec<(PathBuf, FileStat)>>> {
+fn watch(disk: &SimDisk) -> Arc<Mutex<Vec<(PathBuf, FileAttributes)>>> {
     let (seen, looking) = (Arc::<Mutex<Vec<_>>>::default(), disk.process());
     let noted = Arc::clone(&seen);
     disk.before(When::next().by(disk), Repeat::Forever, move |_| {
         for path in looking.paths().into_iter().filter(|path| path.as_os_str() != STORE) {
-            let stat = looking.stat(&path).unwrap();
-            noted.lock().unwrap().push((path, stat));
+            let attributes = attributes(&looking, &path);
+            noted.lock().unwrap().push((path, attributes));
         }
     });
     seen
 }
 
-fn assert_nobody_else_could_open(seen: &[(PathBuf, FileStat)], like: &FileStat) {
+fn assert_nobody_else_could_open(seen: &[(PathBuf, FileAttributes)], like: &FileAttributes) {
     assert!(!seen.is_empty());
-    for (path, stat) in seen {
-        let owned = (stat.uid, stat.gid) == (like.uid, like.gid);
-        assert!(owned || stat.mode & 0o077 == 0, "{}: {stat:?}", path.display());
+    for (path, found) in seen {
+        assert!(found == like || found.mode & 0o077 == 0, "{}: {found:?}", path.display());
     }
     let (path, last) = seen.last().unwrap();
-    assert_eq!((last.uid, last.gid, last.mode), (like.uid, like.gid, like.mode), "{}", path.display());
+    assert_eq!(last, like, "{}", path.display());
 }
 
 /// The group's permissions were given before the group was: whoever shares the maker's own group could open the file in
@@ -59,6 +81,105 @@ fn a_compacted_file_is_its_makers_alone_until_it_has_the_stores_owner() {
 }
 
 #[test]
+fn a_compacted_file_has_the_stores_acl_and_attributes_before_anyone_else_can_open_it() {
+    let disk = SimDisk::new();
+    let cask = open(&disk);
+    cask.put("key", "value").unwrap();
+    let shared = share_by_acl(&disk);
+    disk.set_default_acl(b"of the directory");
+    let seen = watch(&disk);
+    cask.compact().unwrap();
+    disk.clear_hooks();
+    assert_nobody_else_could_open(&seen.lock().unwrap(), &shared);
+    assert_eq!(attributes(&disk, STORE), shared);
+}
+
+#[test]
+fn an_acl_that_changes_during_a_compaction_is_that_of_the_new_file() {
+    let disk = SimDisk::new();
+    let cask = open(&disk);
+    cask.put("key", "value").unwrap();
+    let mut shared = share_by_acl(&disk);
+    for change in [Some("another user"), None] {
+        // Owner and mode stay what they are.
+        shared.extended.remove(ACL);
+        shared.extended.extend(change.map(|acl| (ACL.to_owned(), acl.into())));
+        cask.compact_with(|_| {
+            set_attributes(&disk.process(), &shared);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(attributes(&disk, STORE), shared);
+    }
+}
+
+#[test]
+fn a_store_whose_acl_cannot_be_kept_is_not_compacted() {
+    let disk = SimDisk::new();
+    let cask = open(&disk);
+    cask.put("key", "value").unwrap();
+    let shared = share_by_acl(&disk);
+    disk.fail(When::next().of(Verb::SetAttributes), Fault::Os(libc::EPERM), Repeat::Once);
+    let error = cask.compact().unwrap_err();
+    assert!(matches!(error, Error::CompactionRefused { .. }), "{error}");
+    assert_eq!((attributes(&disk, STORE), disk.paths()), (shared, vec![STORE.into()]));
+    cask.put("key", "again").unwrap();
+}
+
+/// What an ACL allows was meant for the store. A copy without it would give the mask to the owning group.
+#[test]
+fn the_copies_of_a_store_with_an_acl_are_their_makers_alone() {
+    let disk = SimDisk::new();
+    let cask = open(&disk);
+    for key in ["first", "torn", "whole"] {
+        cask.put(key, "value").unwrap();
+    }
+    share_by_acl(&disk);
+    disk.set_default_acl(b"of the directory");
+    let seen = watch(&disk);
+    cask.backup("/backup").unwrap();
+    cask.compact_to("/compacted").unwrap();
+    salvage_on(&disk, STORE.as_ref(), "/salvaged".as_ref()).unwrap();
+    damage(&disk);
+    drop(open(&disk.process()));
+    disk.clear_hooks();
+    let made: BTreeSet<_> = disk.paths().into_iter().filter(|path| path.as_os_str() != STORE).collect();
+    assert_eq!(made.len(), 4, "{made:?}");
+    for path in made {
+        let found = attributes(&disk, &path);
+        assert_eq!((found.mode, found.extended), (0o600, Extended::new()), "{}", path.display());
+    }
+    assert!(seen.lock().unwrap().iter().all(|(_, found)| found.mode & 0o077 == 0));
+}
+
+#[test]
+fn the_copies_of_a_store_without_an_acl_have_its_owner_and_mode_and_no_acl_of_the_directory() {
+    let disk = SimDisk::new();
+    let cask = open(&disk);
+    cask.put("key", "value").unwrap();
+    let shared = share(&disk);
+    disk.set_default_acl(b"of the directory");
+    cask.backup("/backup").unwrap();
+    cask.compact_to("/compacted").unwrap();
+    salvage_on(&disk, STORE.as_ref(), "/salvaged".as_ref()).unwrap();
+    for path in ["/backup", "/compacted", "/salvaged"] {
+        assert_eq!(attributes(&disk, path), shared, "{path}");
+    }
+}
+
+#[test]
+fn a_store_in_the_place_of_an_empty_file_has_its_acl_and_attributes() {
+    let disk = SimDisk::new();
+    disk.set_contents(STORE, Vec::new());
+    let shared = share_by_acl(&disk);
+    let seen = watch(&disk);
+    drop(open(&disk));
+    disk.clear_hooks();
+    assert_nobody_else_could_open(&seen.lock().unwrap(), &shared);
+    assert_eq!(attributes(&disk, STORE), shared);
+}
+
+#[test]
 fn a_store_in_the_place_of_an_empty_file_is_its_makers_alone_until_it_has_that_files_owner() {
     let disk = SimDisk::new();
     disk.set_contents(STORE, Vec::new());
@@ -66,6 +187,14 @@ fn a_store_in_the_place_of_an_empty_file_is_its_makers_alone_until_it_has_that_f
     let seen = watch(&disk);
     open(&disk);
     assert_nobody_else_could_open(&seen.lock().unwrap(), &shared);
+}
+
+/// Damages a record that nothing proves, before one that is whole.
+fn damage(disk: &SimDisk) {
+    let mut contents = disk.contents(STORE).unwrap();
+    let torn = contents.windows(4).position(|window| window == b"torn").unwrap();
+    contents[torn] ^= 1;
+    disk.set_contents(STORE, contents);
 }
 
 #[test]
@@ -78,10 +207,7 @@ fn a_torn_tail_that_is_kept_is_as_private_as_the_store() {
     disk.kill();
     let disk = disk.reboot(&mut Choices::keep_all());
     let shared = share(&disk);
-    let mut contents = disk.contents(STORE).unwrap();
-    let torn = contents.windows(4).position(|window| window == b"torn").unwrap();
-    contents[torn] ^= 1;
-    disk.set_contents(STORE, contents);
+    damage(&disk);
     let seen = watch(&disk);
     open(&disk);
     assert_nobody_else_could_open(&seen.lock().unwrap(), &shared);

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{DiskFile, FileStat, Map};
+use super::{DiskFile, FileAttributes, FileStat, Map};
 
 /// A system reads so many bytes at once, and fails in all of them if it does in one.
 const BLOCK: u64 = 4096;
@@ -103,6 +103,10 @@ impl DiskFile for AroundBadBlocks {
         self.file.stat()
     }
 
+    fn attributes(&self) -> io::Result<FileAttributes> {
+        self.file.attributes()
+    }
+
     // Nothing is read through a map, where a bad block would be a signal, and nothing is written or locked.
 
     fn map(&self, _len: u64) -> io::Result<Option<Map>> {
@@ -141,7 +145,7 @@ impl DiskFile for AroundBadBlocks {
         Err(only_for_reading())
     }
 
-    fn set_owner_and_mode(&self, _like: &FileStat) -> io::Result<()> {
+    fn set_attributes(&self, _like: &FileAttributes) -> io::Result<()> {
         Err(only_for_reading())
     }
 }

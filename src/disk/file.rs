@@ -14,7 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use memmap2::MmapOptions;
 
-use super::{Access, Disk, DiskFile, FileIdentity, FileStat, Map, PLACES, expect_file_name};
+use super::attributes::{self, ACL, is_label};
+use super::{Access, Disk, DiskFile, FileAttributes, FileIdentity, FileStat, Map, PLACES, expect_file_name};
 
 /// How many dangling symlinks in a row [`RealDisk::resolve`] follows: as many as Linux follows in one path.
 const MAX_LINK_HOPS: usize = 40;
@@ -180,6 +181,44 @@ impl RealFile {
         RealFile { file, within_limit: AtomicU64::new(0) }
     }
 
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.file.set_permissions(Permissions::from_mode(mode & PERMISSION_BITS))
+    }
+
+    fn change_attributes(&self, own: &FileAttributes, like: &FileAttributes) -> io::Result<()> {
+        // The group's and the others' bits come last: before that they would speak of another group or another ACL. With
+        // an ACL, this takes away its mask, and with that what all its entries allow.
+        if own.mode & !0o700 != 0 {
+            self.set_mode(own.mode & 0o700)?;
+        }
+        for name in own.extended.keys().filter(|&name| !like.extended.contains_key(name) && !is_label(name)) {
+            attributes::remove(&self.file, name)?;
+        }
+        let uid = (own.uid != like.uid).then_some(like.uid);
+        let gid = (own.gid != like.gid).then_some(like.gid);
+        // Without the privilege even a change to what is already there may be refused, so only a difference is asked for.
+        if uid.is_some() || gid.is_some() {
+            std::os::unix::fs::fchown(&self.file, uid, gid)?;
+        }
+        let missing = like.extended.iter().filter(|&(name, value)| own.extended.get(name) != Some(value));
+        let (acl, others): (Vec<_>, Vec<_>) = missing.partition(|(name, _)| name.as_c_str() == ACL);
+        // The ACL after the others: it may forbid its owner to write, who may then not set them.
+        for (name, value) in others.into_iter().chain(acl) {
+            match attributes::set(&self.file, name, value) {
+                Err(_) if is_label(name) => {}
+                set => set?,
+            }
+        }
+        // After the owner, since a change of owner clears the set-user-ID and set-group-ID bits.
+        self.set_mode(like.mode)?;
+        // Linux drops a set-group-ID bit that the caller may not give, and reports success.
+        if self.attributes()?.required() == like.required() {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, "not all of them are as they were set"))
+        }
+    }
+
     /// How much of what ends at `end` is within the limit on file sizes (`RLIMIT_FSIZE`).
     ///
     /// Whoever goes beyond it is sent a signal (`SIGXFSZ`) that ends the process, if nobody has taken care: a library has
@@ -342,23 +381,21 @@ impl DiskFile for RealFile {
         }
     }
 
-    fn set_owner_and_mode(&self, like: &FileStat) -> io::Result<()> {
-        let own = self.stat()?;
-        let uid = (own.uid != like.uid).then_some(like.uid);
-        let gid = (own.gid != like.gid).then_some(like.gid);
-        // Without the privilege even a change to what is already there may be refused, so only a difference is asked for.
-        if uid.is_some() || gid.is_some() {
-            std::os::unix::fs::fchown(&self.file, uid, gid)?;
+    fn attributes(&self) -> io::Result<FileAttributes> {
+        let FileStat { mode, uid, gid, .. } = self.stat()?;
+        Ok(FileAttributes { mode, uid, gid, extended: attributes::extended(&self.file)? })
+    }
+
+    fn set_attributes(&self, like: &FileAttributes) -> io::Result<()> {
+        let own = self.attributes()?;
+        if own == *like {
+            return Ok(());
         }
-        // After the owner, since a change of owner clears the set-user-ID and set-group-ID bits.
-        self.file.set_permissions(Permissions::from_mode(like.mode & PERMISSION_BITS))?;
-        // Linux drops a set-group-ID bit that the caller may not give, and reports success.
-        let now = self.stat()?;
-        if (now.uid, now.gid, now.mode) == (like.uid, like.gid, like.mode & PERMISSION_BITS) {
-            Ok(())
-        } else {
-            Err(io::Error::new(io::ErrorKind::PermissionDenied, "the owner or mode of the file could not be kept"))
+        let set = self.change_attributes(&own, like);
+        if set.is_err() {
+            let _ = self.set_mode(own.mode & 0o700);
         }
+        set
     }
 
     fn map(&self, len: u64) -> io::Result<Option<Map>> {

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod attributes;
 mod bad_blocks;
 mod file;
 mod map;
@@ -23,6 +24,7 @@ pub mod sim;
 #[cfg(test)]
 mod tests;
 
+pub use attributes::{Extended, FileAttributes};
 pub(crate) use bad_blocks::AroundBadBlocks;
 pub use file::RealDisk;
 pub use map::{Map, MappedBytes};
@@ -172,8 +174,12 @@ pub trait DiskFile: Send + Sync {
     /// The file's identity, owner, mode and number of names.
     fn stat(&self) -> io::Result<FileStat>;
 
-    /// Gives the file the owner, group and permission bits of `like`; an error if any of them cannot be had.
-    fn set_owner_and_mode(&self, like: &FileStat) -> io::Result<()>;
+    /// The file's owner, permissions and extended attributes.
+    fn attributes(&self) -> io::Result<FileAttributes>;
+
+    /// Gives the file these attributes and takes away all others; an error if any of them cannot be had. At no moment may
+    /// more users open the file than could before or can afterwards, and after an error no more than its owner.
+    fn set_attributes(&self, like: &FileAttributes) -> io::Result<()>;
 
     /// A read-only shared map of the first `len` bytes, which may reach beyond the end of the file; `None` if this
     /// disk does not map, in which case everything is read with [`DiskFile::read_at`].

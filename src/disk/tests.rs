@@ -1,6 +1,6 @@
 //! The same expectations of every disk, and what only the operating system can be asked.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -10,9 +10,10 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::attributes::ACL;
 use super::scratch::Scratch;
 use super::sim::SimDisk;
-use super::{Access, Disk, FileStat, RealDisk};
+use super::{Access, Disk, FileAttributes, RealDisk};
 
 /// Runs the same check over the operating system and over the simulated disk.
 fn on_every_disk(check: impl Fn(&dyn Disk, &Path)) {
@@ -243,19 +244,80 @@ fn one_description_has_the_lock_until_it_gives_it_up_or_is_closed() {
 }
 
 #[test]
-fn a_file_takes_the_owner_and_mode_of_another() {
+fn a_file_takes_the_attributes_of_another() {
     on_every_disk(|disk, directory| {
         let file = disk.create_new(&directory.join("file"), 0o600).unwrap();
-        let own = file.stat().unwrap();
-        file.set_owner_and_mode(&FileStat { mode: 0o644, ..own }).unwrap();
-        assert_eq!(file.stat().unwrap(), FileStat { mode: 0o644, ..own });
+        let own = file.attributes().unwrap();
+        file.set_attributes(&FileAttributes { mode: 0o644, ..own.clone() }).unwrap();
+        assert_eq!(file.attributes().unwrap(), FileAttributes { mode: 0o644, ..own.clone() });
+        assert_eq!(file.stat().unwrap().mode, 0o644);
         // Only the superuser gives files away; anyone else is refused and must hear of it.
-        let given_away = FileStat { uid: own.uid + 1, gid: own.gid + 1, ..own };
-        match file.set_owner_and_mode(&given_away) {
-            Ok(()) => assert_eq!(file.stat().unwrap(), given_away),
+        let given_away = FileAttributes { uid: own.uid + 1, gid: own.gid + 1, ..own.clone() };
+        match file.set_attributes(&given_away) {
+            Ok(()) => assert_eq!(file.attributes().unwrap(), given_away),
             Err(error) => assert_eq!((error.kind(), own.uid == 0), (io::ErrorKind::PermissionDenied, false)),
         }
     });
+}
+
+/// An ACL with one named user, as Linux takes it: the version, then tag, permissions and id of each entry.
+fn acl(owner: u16, named_user: u16, group: u16, mask: u16) -> Vec<u8> {
+    const ALL: u32 = u32::MAX;
+    let mut bytes = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in
+        [(1u16, owner, ALL), (2, named_user, 1234), (4, group, ALL), (0x10, mask, ALL), (0x20, 0, ALL)]
+    {
+        bytes.extend([tag.to_le_bytes(), permissions.to_le_bytes()].concat());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
+fn with_extended(own: &FileAttributes, mode: u32, extended: &[(&CStr, Vec<u8>)]) -> FileAttributes {
+    let extended = extended.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    FileAttributes { mode, extended, ..own.clone() }
+}
+
+#[test]
+fn a_file_takes_acl_and_extended_attributes_of_another_and_loses_its_own() {
+    on_every_disk(|disk, directory| {
+        let file = disk.create_new(&directory.join("file"), 0o600).unwrap();
+        let own = file.attributes().unwrap();
+        let (first, second) = ((c"user.first", vec![1]), (c"user.second", Vec::new()));
+        for like in [
+            with_extended(&own, 0o660, &[(ACL, acl(6, 6, 0, 6)), first.clone(), second.clone()]),
+            // Its owner may not write it, and so could not set an attribute afterwards.
+            with_extended(&own, 0o440, &[(ACL, acl(4, 4, 4, 4)), (c"user.first", vec![2; 100])]),
+            with_extended(&own, 0o600, &[second]),
+            with_extended(&own, 0o644, &[]),
+        ] {
+            file.set_attributes(&like).unwrap();
+            assert_eq!(file.attributes().unwrap(), like);
+            assert_eq!(file.stat().unwrap().mode, like.mode);
+        }
+    });
+}
+
+/// A step that fails leaves what the steps before it have done: if the mode came first, the group could open the file.
+#[test]
+fn a_file_whose_attributes_cannot_be_set_is_its_owners_alone() {
+    let scratch = Scratch::new();
+    for (mode, extended) in [
+        (0o660, [(ACL, acl(6, 6, 0, 6)), (c"user.too-long", vec![7; 1 << 17])]),
+        (0o666, [(ACL, vec![2, 0, 0, 0, 9, 9, 9, 9]), (c"user.fits", vec![1])]),
+    ] {
+        let path = scratch.0.join("file");
+        let file = RealDisk.create_new(&path, 0o600).unwrap();
+        let own = file.attributes().unwrap();
+        let error = file.set_attributes(&with_extended(&own, mode, &extended)).unwrap_err();
+        assert!(error.to_string().contains("attribute "), "{error}");
+        assert_eq!(file.stat().unwrap().mode & 0o077, 0);
+        // Also one that others could open before: what they are to be allowed now is something else.
+        file.set_attributes(&with_extended(&own, 0o660, &[(ACL, acl(6, 6, 6, 6))])).unwrap();
+        file.set_attributes(&with_extended(&own, mode, &extended)).unwrap_err();
+        assert_eq!(file.stat().unwrap().mode & 0o077, 0);
+        RealDisk.remove(&path).unwrap();
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ use super::lock_wait::Deadline;
 use super::progress::{Progress, Watch};
 use super::turn::Turn;
 use super::view::{Current, View};
-use crate::disk::{Access, FileStat};
+use crate::disk::{Access, FileAttributes, FileStat};
 use crate::events::event;
 use crate::format::{Ancillary, FILE_HEADER_LEN, Kind};
 use crate::index::PIECES;
@@ -145,7 +145,8 @@ struct Compactor<'e> {
     /// The old file, in this reading.
     log: Arc<LogFile>,
     epoch: u64,
-    stat: FileStat,
+    /// What the old file's were when the new one got them.
+    attributes: FileAttributes,
     /// Everything before this offset of the old log is in the copy, as far as it is needed.
     upto: u64,
     /// The index of the record before that.
@@ -166,7 +167,7 @@ impl<'e> Turn<'e> {
         if create::remove_leftovers(&*engine.disk, &self.log, Look::Thorough) {
             return Err(self.overtaken());
         }
-        let stat = self.expect_one_name()?;
+        self.expect_one_name()?;
         let found = engine.disk.stat(&engine.path).map_err(|e| Error::io("stat", &engine.path, e))?;
         if found.mount_point {
             return Err(self.refused(MOUNTED.to_owned()));
@@ -177,7 +178,8 @@ impl<'e> Turn<'e> {
         let next = Unfinished::new(&*engine.disk, &engine.path, PRIVATE, tail.highest_index);
         let next = next.map_err(|error| self.refused_if_no_place(error))?;
         next.expect_room(self.view()?.live_bytes)?;
-        self.give_owner_and_mode(&next, &stat)?;
+        let attributes = self.attributes()?;
+        self.give_attributes(&next, &attributes)?;
         let mut copyist = Copyist::new(&next.header);
         copyist.write(&next)?;
         let log = Arc::new(LogFile::open(Arc::clone(&next.file), &engine.path)?);
@@ -186,7 +188,7 @@ impl<'e> Turn<'e> {
             engine,
             log: Arc::clone(&self.log),
             epoch: self.writer.epoch,
-            stat,
+            attributes,
             upto: tail.end,
             previous_index: tail.previous_index,
             next,
@@ -208,9 +210,13 @@ impl<'e> Turn<'e> {
         Ok(stat)
     }
 
-    fn give_owner_and_mode(&self, next: &Unfinished<'_>, stat: &FileStat) -> Result<()> {
-        let kept = next.file.set_owner_and_mode(stat);
-        kept.map_err(|e| self.refused(format!("owner and mode cannot be kept: {e}")))
+    fn attributes(&self) -> Result<FileAttributes> {
+        self.log.file.attributes().map_err(|e| self.log.io("read the attributes", e))
+    }
+
+    fn give_attributes(&self, next: &Unfinished<'_>, attributes: &FileAttributes) -> Result<()> {
+        let kept = next.file.set_attributes(attributes);
+        kept.map_err(|e| self.refused(format!("owner, permissions and attributes cannot be kept: {e}")))
     }
 
     fn finish_compaction(&mut self, compactor: &mut Compactor<'e>) -> Result<Compaction> {
@@ -219,8 +225,9 @@ impl<'e> Turn<'e> {
             return Err(self.overtaken());
         }
         let stat = self.expect_one_name()?;
-        if stat != compactor.stat {
-            self.give_owner_and_mode(&compactor.next, &stat)?;
+        let attributes = self.attributes()?;
+        if attributes != compactor.attributes {
+            self.give_attributes(&compactor.next, &attributes)?;
         }
         // For the record that says that the log has moved, a statement that may have to come before it, and above both the
         // new file's `base_index` and its mark.

@@ -7,11 +7,11 @@ use crate::disk::Disk;
 use crate::format::{BLOCK_LEN, MAX_INDEX};
 use crate::log::LogFile;
 use crate::log::create::{Look, Unfinished, remove_leftovers_of};
-use crate::log::recover::{PRIVATE, directory};
+use crate::log::recover::{PRIVATE, directory, give_to_owner};
 use crate::{Error, Result};
 
 /// Makes a new file under a temporary name beside the copy's, has it filled and synced, and links it to that. It gets
-/// owner and mode of `source`. Whoever watches is told for the first time when nothing is made yet.
+/// owner and mode of `source`, or stays private (see [`give_to_owner`]). Whoever watches is told for the first time when nothing is made yet.
 ///
 /// # Errors
 ///
@@ -34,8 +34,7 @@ pub(super) fn publish<T>(
     remove_leftovers_of(disk, to, None, Look::Quick);
     let next = Unfinished::new(disk, to, PRIVATE, base_index)?;
     next.expect_room(copying.total)?;
-    // Where the owner cannot be kept, it stays private: the values may not be for the group of whoever makes the copy.
-    let _ = next.file.set_owner_and_mode(&source.file.stat().map_err(|e| source.io("stat", e))?);
+    give_to_owner(&*next.file, &*source.file).map_err(|e| next.io("set the owner of", e))?;
     let filled = fill(&next, &mut copying)?;
     next.sync()?;
     copying.tell_all()?;

@@ -261,8 +261,9 @@ fn fill_empty(disk: &dyn Disk, path: &Path, empty: &dyn DiskFile) -> Result<()> 
     if disk.stat(path).map_err(error("stat"))?.mount_point {
         return Err(mounted());
     }
+    let attributes = empty.attributes().map_err(error("read the attributes"))?;
     let mut unfinished = Unfinished::new(disk, path, PRIVATE, 0)?;
-    unfinished.file.set_owner_and_mode(&stat).map_err(error("keep owner and mode"))?;
+    unfinished.file.set_attributes(&attributes).map_err(error("keep owner, permissions and attributes"))?;
     unfinished.finish_empty()?;
     unfinished.rename_to(path).map_err(|e| match e.kind() {
         io::ErrorKind::ResourceBusy => mounted(),

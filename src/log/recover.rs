@@ -2,13 +2,14 @@
 //! lock carries it out.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::scan::{Reason, Run, Scanner, Step, Stop};
 use super::search::search;
 use super::{LogFile, append};
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::error::Damage;
 use crate::format::END_MARK_LEN;
 use crate::{Error, Result};
@@ -60,13 +61,14 @@ const PIECE: usize = 1 << 20;
 ///
 /// Any failure: then nothing may be cut.
 pub(crate) fn keep_torn(disk: &dyn Disk, log: &LogFile, from: u64, to: u64) -> Result<PathBuf> {
-    let stat = log.file.stat().map_err(|e| log.io("stat", e))?;
     let path = sibling(disk, &log.path, TORN)?;
     let error = |e| Error::io("keep the torn tail", &path, e);
     let copy = disk.create_new(&path, PRIVATE).map_err(error)?;
-    // Where the owner cannot be kept, it stays private: the mode alone would speak of another group.
-    let _ = copy.set_owner_and_mode(&stat);
-    let kept = each_piece(log, from, to, |at, piece| append::write_all(&*copy, at - from, piece).map_err(error))
+    let kept = give_to_owner(&*copy, &*log.file).map_err(error);
+    let kept = kept
+        .and_then(|()| {
+            each_piece(log, from, to, |at, piece| append::write_all(&*copy, at - from, piece).map_err(error))
+        })
         .and_then(|()| copy.sync_all().and_then(|()| disk.sync_dir(directory(&path))).map_err(error));
     if let Err(error) = kept {
         // A part of a tail is no help, and every try to open would leave another one.
@@ -74,6 +76,20 @@ pub(crate) fn keep_torn(disk: &dyn Disk, log: &LogFile, from: u64, to: u64) -> R
         return Err(error);
     }
     Ok(path)
+}
+
+/// Gives a copy that was created with [`PRIVATE`] the owner and mode of what it is a copy of.
+///
+/// Where these cannot be had it stays private: the mode alone would speak of another group. So does the copy of a file with
+/// an ACL: what that allows was meant for the one file, and a copy may be where nobody expects it.
+pub(crate) fn give_to_owner(copy: &dyn DiskFile, source: &dyn DiskFile) -> io::Result<()> {
+    // A default ACL of the directory allows nothing yet, but would as soon as somebody changes the mode.
+    copy.set_attributes(&copy.attributes()?.without_extended())?;
+    match source.attributes() {
+        Ok(source) if !source.has_acl() => drop(copy.set_attributes(&source.without_extended())),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Reads a range of the log piece by piece.

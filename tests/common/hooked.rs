@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use caskfile::disk::{Access, Disk, DiskFile, FileIdentity, FileStat, Map, RealDisk};
+use caskfile::disk::{Access, Disk, DiskFile, FileAttributes, FileIdentity, FileStat, Map, RealDisk};
 
 /// A call that is about to be made.
 #[derive(Debug, Clone, Copy)]
@@ -235,9 +235,14 @@ impl DiskFile for HookedFile {
         self.file.stat()
     }
 
-    fn set_owner_and_mode(&self, like: &FileStat) -> io::Result<()> {
-        self.before("set_owner_and_mode")?;
-        self.file.set_owner_and_mode(like)
+    fn attributes(&self) -> io::Result<FileAttributes> {
+        self.before("attributes")?;
+        self.file.attributes()
+    }
+
+    fn set_attributes(&self, like: &FileAttributes) -> io::Result<()> {
+        self.before("set_attributes")?;
+        self.file.set_attributes(like)
     }
 
     fn map(&self, len: u64) -> io::Result<Option<Map>> {

@@ -9,9 +9,10 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use super::file::SimFile;
-use super::inode::{Attributes, Inode};
+use super::inode::Inode;
 use super::{Description, Fault, Machine, SimDisk, Verb, World};
-use crate::disk::{Access, Disk, DiskFile, FileIdentity, FileStat, expect_file_name};
+use crate::disk::attributes::ACL;
+use crate::disk::{Access, Disk, DiskFile, Extended, FileAttributes, FileIdentity, FileStat, expect_file_name};
 
 /// A call that has begun: it was counted, and nobody else's can come in between.
 pub(super) struct Turn<'a> {
@@ -102,7 +103,7 @@ impl World {
     }
 
     pub(super) fn stat(&self, number: u64) -> FileStat {
-        let Attributes { mode, uid, gid } = self.inodes[&number].attributes();
+        let &FileAttributes { mode, uid, gid, .. } = self.inodes[&number].attributes();
         let identity = FileIdentity { device: 1, inode: number };
         let links = self.directory.links(number);
         FileStat { identity, regular: true, links, mode, uid, gid, mount_point: false }
@@ -114,10 +115,9 @@ impl World {
     }
 }
 
-impl Attributes {
-    pub(super) fn new(mode: u32) -> Attributes {
-        Attributes { mode: mode & 0o7777, uid: 0, gid: 0 }
-    }
+/// What a new file has in a directory without a default ACL.
+pub(super) fn attributes_of_new(mode: u32) -> FileAttributes {
+    FileAttributes { mode: mode & 0o7777, uid: 0, gid: 0, extended: Extended::new() }
 }
 
 /// No name on the disk is longer, in bytes.
@@ -171,7 +171,11 @@ impl Disk for SimDisk {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
             expect_short_name(path)?;
-            let inode = machine.world.add_inode(Inode::new(Attributes::new(mode)));
+            let mut attributes = attributes_of_new(mode);
+            if let Some(acl) = machine.world.settings.default_acl.clone() {
+                attributes.extended.insert(ACL.to_owned(), acl);
+            }
+            let inode = machine.world.add_inode(Inode::new(attributes));
             machine.world.directory.add(path.to_path_buf(), inode);
             Ok(machine.open(self.process, inode, true))
         })?;

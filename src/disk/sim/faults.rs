@@ -33,7 +33,8 @@ pub enum Verb {
     TryLock,
     Unlock,
     FileStat,
-    SetOwnerAndMode,
+    Attributes,
+    SetAttributes,
     Map,
     IsMappedElsewhere,
 }
@@ -54,7 +55,7 @@ impl Verb {
         Verb::Punch,
         Verb::SyncData,
         Verb::SyncAll,
-        Verb::SetOwnerAndMode,
+        Verb::SetAttributes,
     ];
 
     fn bit(self) -> u32 {

@@ -3,9 +3,9 @@
 use std::io;
 use std::ops::Range;
 
-use super::inode::{Attributes, PAGE};
+use super::inode::PAGE;
 use super::{Fault, Machine, SimDisk, Verb};
-use crate::disk::{DiskFile, FileStat, Map, MappedBytes};
+use crate::disk::{DiskFile, FileAttributes, FileStat, Map, MappedBytes};
 
 /// No simulated file gets longer: contents are kept in memory, holes and all.
 const MAX_LEN: u64 = 1 << 32;
@@ -196,11 +196,17 @@ impl DiskFile for SimFile {
         })
     }
 
-    fn set_owner_and_mode(&self, like: &FileStat) -> io::Result<()> {
-        self.disk.call(Verb::SetOwnerAndMode, |machine| {
+    fn attributes(&self) -> io::Result<FileAttributes> {
+        self.disk.call(Verb::Attributes, |machine| {
             let inode = machine.inode_of(self.description);
-            let attributes = Attributes { uid: like.uid, gid: like.gid, ..Attributes::new(like.mode) };
-            machine.world.inode(inode).set_attributes(attributes);
+            Ok(machine.world.inode(inode).attributes().clone())
+        })
+    }
+
+    fn set_attributes(&self, like: &FileAttributes) -> io::Result<()> {
+        self.disk.call(Verb::SetAttributes, |machine| {
+            let inode = machine.inode_of(self.description);
+            machine.world.inode(inode).set_attributes(like.clone());
             Ok(())
         })
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::choices::{Choices, Random};
 use super::contents::Contents;
+use crate::disk::FileAttributes;
 
 /// What a kernel caches, maps and punches holes by.
 pub(super) const PAGE: u64 = 4096;
@@ -22,8 +23,8 @@ pub(super) struct Inode {
     unsynced: Vec<Change>,
     /// The pages that take up space: those that were written, or read through a map.
     allocated: Arc<BTreeSet<u64>>,
-    attributes: Attributes,
-    durable_attributes: Attributes,
+    attributes: FileAttributes,
+    durable_attributes: FileAttributes,
     /// How many times writing back has failed; each open description reports each failure once.
     write_errors: u64,
     /// Whether any description has reported the last of them.
@@ -32,13 +33,6 @@ pub(super) struct Inode {
     bad: BTreeSet<u64>,
     /// The description that has the advisory lock.
     pub(super) locked_by: Option<u64>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Attributes {
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
 }
 
 /// How power cuts treat bytes.
@@ -65,19 +59,19 @@ enum Change {
 
 impl Inode {
     /// An empty file, as it is when its creation survived and nothing else.
-    pub(super) fn new(attributes: Attributes) -> Inode {
+    pub(super) fn new(attributes: FileAttributes) -> Inode {
         Inode::with_contents(Arc::default(), attributes)
     }
 
     /// A file that is on the disk as it is here.
-    pub(super) fn with_contents(contents: Arc<Contents>, attributes: Attributes) -> Inode {
+    pub(super) fn with_contents(contents: Arc<Contents>, attributes: FileAttributes) -> Inode {
         Inode {
             allocated: Arc::new((0..contents.data_len().div_ceil(PAGE)).collect()),
             cache: Arc::clone(&contents),
             durable: contents,
             unsynced: Vec::new(),
+            durable_attributes: attributes.clone(),
             attributes,
-            durable_attributes: attributes,
             write_errors: 0,
             last_error_was_told: true,
             bad: BTreeSet::new(),
@@ -93,11 +87,11 @@ impl Inode {
         self.cache.len()
     }
 
-    pub(super) fn attributes(&self) -> Attributes {
-        self.attributes
+    pub(super) fn attributes(&self) -> &FileAttributes {
+        &self.attributes
     }
 
-    pub(super) fn set_attributes(&mut self, attributes: Attributes) {
+    pub(super) fn set_attributes(&mut self, attributes: FileAttributes) {
         self.attributes = attributes;
     }
 
@@ -188,7 +182,7 @@ impl Inode {
             }
         }
         if attributes_too {
-            self.durable_attributes = self.attributes;
+            self.durable_attributes.clone_from(&self.attributes);
         }
     }
 
@@ -228,7 +222,7 @@ impl Inode {
         // Most of the time they are the same.
         let differs = !Arc::ptr_eq(&self.cache, &self.durable) && *self.cache != *self.durable;
         differs.then_some(&*self.cache).hash(hasher);
-        (self.attributes, self.durable_attributes, self.write_errors, self.last_error_was_told).hash(hasher);
+        (&self.attributes, &self.durable_attributes, self.write_errors, self.last_error_was_told).hash(hasher);
     }
 
     /// Forgets clean pages: what is read now comes from the disk, save for what is still to be written there. With the
@@ -247,10 +241,10 @@ impl Inode {
     /// The file as it is found after a power cut.
     pub(super) fn crashed(&self, choices: &mut Choices, crash: Crash) -> Inode {
         choices.next_subject();
-        let mut survivor = Inode::with_contents(self.after_power_cut(choices, crash), self.durable_attributes);
+        let mut survivor = Inode::with_contents(self.after_power_cut(choices, crash), self.durable_attributes.clone());
         if self.attributes != self.durable_attributes && choices.pick(1) == 1 {
-            survivor.attributes = self.attributes;
-            survivor.durable_attributes = self.attributes;
+            survivor.attributes.clone_from(&self.attributes);
+            survivor.durable_attributes.clone_from(&self.attributes);
         }
         survivor
     }

@@ -52,10 +52,11 @@ mod inode;
 pub use choices::Choices;
 pub use faults::{Fault, Repeat, Verb, When};
 
+use calls::attributes_of_new;
 use choices::Random;
 use directory::Directory;
 use faults::Schedule;
-use inode::{Attributes, Crash, Inode};
+use inode::{Crash, Inode};
 
 /// The size of the sectors that survive a power cut whole or not at all, unless a test asks for another.
 pub const SECTOR: u64 = 512;
@@ -111,6 +112,7 @@ struct Settings {
     failed_syncs: Choices,
     room: Option<u64>,
     free_pages: Option<u64>,
+    default_acl: Option<Vec<u8>>,
 }
 
 /// An open file description.
@@ -153,6 +155,7 @@ impl SimDisk {
                 failed_syncs: Choices::keep_nothing(),
                 room: None,
                 free_pages: None,
+                default_acl: None,
             },
         })
     }
@@ -327,6 +330,11 @@ impl SimDisk {
         self.lock().world.settings.free_pages = pages;
     }
 
+    /// Gives every file that is created from now on an ACL, as a directory's default ACL does.
+    pub fn set_default_acl(&self, acl: &[u8]) {
+        self.lock().world.settings.default_acl = Some(acl.to_vec());
+    }
+
     /// The kernel writes back on its own, and fails: what is not synced of this file is dropped, as by a sync that
     /// fails, and nobody is told yet. Whoever has the file open hears of it at the next sync, and if none of them has
     /// synced by then, so does whoever opens it next. Does nothing if there is no such file.
@@ -407,7 +415,7 @@ impl SimDisk {
             machine.world.inode(number).replace_contents(contents);
         } else {
             let number =
-                machine.world.add_inode(Inode::with_contents(Arc::new(contents.into()), Attributes::new(0o600)));
+                machine.world.add_inode(Inode::with_contents(Arc::new(contents.into()), attributes_of_new(0o600)));
             machine.world.directory.add_durable(path, number);
         }
     }

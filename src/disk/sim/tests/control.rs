@@ -86,7 +86,8 @@ fn calls() -> Vec<(Verb, Call)> {
         (Verb::TryLock, |_, file| file.try_lock().map(drop)),
         (Verb::Unlock, |_, file| file.unlock()),
         (Verb::FileStat, |_, file| file.stat().map(drop)),
-        (Verb::SetOwnerAndMode, |_, file| file.stat().and_then(|stat| file.set_owner_and_mode(&stat))),
+        (Verb::Attributes, |_, file| file.attributes().map(drop)),
+        (Verb::SetAttributes, |_, file| file.attributes().and_then(|attributes| file.set_attributes(&attributes))),
         (Verb::Map, |_, file| file.map(8).map(drop)),
         (Verb::IsMappedElsewhere, |_, file| file.is_mapped_elsewhere().map(drop)),
     ]

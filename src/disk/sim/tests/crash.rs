@@ -7,7 +7,7 @@ use quickcheck::{Arbitrary, Gen, quickcheck};
 
 use super::{STORE, contents_after_cut, disk_with, names_after_cut, open, outcomes};
 use crate::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
-use crate::disk::{Disk, FileStat};
+use crate::disk::{Disk, FileAttributes};
 
 #[test]
 fn what_was_not_synced_is_lost_when_nothing_is_kept_and_there_when_all_is() {
@@ -231,8 +231,8 @@ fn unsynced_names_survive_in_any_combination() {
 fn an_owner_and_mode_need_sync_all() {
     let (disk, file) = disk_with(b"");
     let modes = || outcomes(&disk, |disk| disk.stat(Path::new(STORE)).unwrap().mode);
-    let own = file.stat().unwrap();
-    file.set_owner_and_mode(&FileStat { mode: 0o644, ..own }).unwrap();
+    let own = file.attributes().unwrap();
+    file.set_attributes(&FileAttributes { mode: 0o644, ..own }).unwrap();
     file.sync_data().unwrap();
     assert_eq!(modes(), [0o600, 0o644]);
     file.sync_all().unwrap();
