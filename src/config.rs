@@ -359,7 +359,8 @@ impl Config {
 
     /// Sets the permission bits with which a new file is created, whatever the process's umask; `0o600` when absent.
     ///
-    /// Bits beyond `0o777` are ignored. A file that is there keeps its mode, through compaction, too.
+    /// Bits beyond `0o777` are ignored. A file that is there keeps its mode, through compaction, too. In a directory with a
+    /// default ACL the bits of the group limit what that ACL allows, as for any new file.
     ///
     /// Cost: none.
     ///

@@ -90,7 +90,8 @@ pub use config::{CompactionPolicy, Config, Durability, LockMode, ReadMode};
 pub use engine::inspect;
 pub use engine::{
     Backup, Batch, BucketScans, Cask, Compaction, IndexScan, Loss, LostKey, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped,
-    PairRef, Progress, Report, Scan, Slice, Stats, salvage, salvage_on, salvage_with, verify, verify_on,
+    PairRef, Progress, Report, Scan, Slice, Stats, salvage, salvage_on, salvage_unfinished, salvage_with, verify,
+    verify_on,
 };
 pub use error::{Damage, Error, Result};
 #[cfg(any(test, feature = "testing"))]

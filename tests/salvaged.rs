@@ -4,12 +4,15 @@
 //! and what follows if it is not. `CASKFILE_SALVAGE_ROUNDS=100000` damages so many instead of a few hundred.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
 
+use caskfile::disk::Disk;
 use caskfile::disk::sim::{Repeat, SimDisk, Verb, When};
-use caskfile::{Batch, Cask, Config, Damage, Durability, Error, Report, salvage, salvage_on, verify_on};
+use caskfile::{
+    Batch, Cask, Config, Damage, Durability, Error, Report, salvage, salvage_on, salvage_unfinished, verify, verify_on,
+};
 
 #[path = "common/anatomy.rs"]
 mod anatomy;
@@ -494,5 +497,128 @@ fn an_index_that_was_lost_with_its_record_is_not_handed_out_by_the_salvaged_stor
         assert!(pair.last_index > lost.last_index, "{} after {}", pair.last_index, lost.last_index);
         let cask = Cask::open(&rescued).unwrap();
         assert!(matches!(cask.atomic_put("key", "5", Some(&lost)), Err(Error::KeyModified)));
+    }
+}
+
+/// A store with one pair and then a batch of a thousand, cut inside of the record with this number.
+fn cut_inside_a_batch(path: &Path, of_a_backup: bool, number: usize) {
+    let original = path.with_file_name("original");
+    let cask = Cask::open(&original).unwrap();
+    cask.put("before", "the batch").unwrap();
+    let mut batch = Batch::new();
+    for n in 0..1000 {
+        batch.put(format!("key-{n:03}"), format!("value-{n:03}"));
+    }
+    cask.write(&batch).unwrap();
+    if of_a_backup {
+        cask.backup(path).unwrap();
+        cask.close().unwrap();
+    } else {
+        cask.close().unwrap();
+        std::fs::copy(&original, path).unwrap();
+    }
+    let mut bytes = std::fs::read(path).unwrap();
+    let name = format!("key-{number:03}");
+    let at = bytes.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
+    bytes.truncate(at + 3);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// All of a backup was on stable storage before it got its name, so this is no batch that a crash has torn.
+#[test]
+fn salvage_of_half_a_backup_keeps_the_whole_records_of_the_batch_that_it_ends_in() {
+    let directory = TempDir::new();
+    let (cut, rescued) = (directory.join("cut"), directory.join("rescued"));
+    cut_inside_a_batch(&cut, true, 500);
+    let Err(Error::Damaged { report, .. }) = verify(&cut) else { panic!("its end is missing") };
+    assert!(report.cut_off && report.keys == 501, "{report}");
+    let report = salvage(&cut, &rescued).unwrap();
+    assert!(report.cut_off && report.losses[0].batch.is_some(), "{report}");
+    assert_eq!((report.keys, report.unfinished_records()), (501, 0), "{report}");
+    let cask = Cask::open(&rescued).unwrap();
+    assert_eq!((cask.list("").unwrap().len(), cask.get("key-499").unwrap().value), (501, b"value-499".to_vec()));
+}
+
+/// A crash may have left it, so the batch does not count unless it is asked for.
+#[test]
+fn salvage_of_a_store_that_ends_inside_a_batch_counts_its_whole_records_and_copies_them_when_asked() {
+    let directory = TempDir::new();
+    let cut = directory.join("cut");
+    cut_inside_a_batch(&cut, false, 500);
+    let report = verify(&cut).unwrap();
+    assert_eq!((report.keys, report.unfinished_records(), report.cut_off), (1, 500, false), "{report}");
+    assert!(report.to_string().contains("500 whole records of a batch that has no end"), "{report}");
+    let report = salvage(&cut, directory.join("without")).unwrap();
+    assert_eq!((report.keys, report.unfinished_records()), (1, 500), "{report}");
+
+    let report = salvage_unfinished(&cut, directory.join("with"), |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!((report.keys, report.unfinished_records()), (501, 0), "{report}");
+    let cask = Cask::open(directory.join("with")).unwrap();
+    assert_eq!((cask.list("").unwrap().len(), cask.get("key-499").unwrap().value), (501, b"value-499".to_vec()));
+    assert!(cask.get("key-500").is_err());
+}
+
+/// What is cut off by the next writer has whole records in it that were acknowledged, for all that anybody knows.
+#[test]
+fn a_put_to_a_store_that_ends_inside_a_batch_keeps_what_it_cuts_off() {
+    for of_a_backup in [false, true] {
+        // Of the first record nothing is whole.
+        for (number, kept) in [(0, of_a_backup), (1, true), (500, true)] {
+            let directory = TempDir::new();
+            let cut = directory.join("cut");
+            cut_inside_a_batch(&cut, of_a_backup, number);
+            let before = std::fs::read(&cut).unwrap();
+            let cask = Cask::open(&cut).unwrap();
+            cask.put("after", "the cut").unwrap();
+            assert_eq!(cask.list("").unwrap().len(), 2);
+            let torn: Vec<_> = std::fs::read_dir(directory.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("cut.torn-"))
+                .collect();
+            assert_eq!(torn.len(), usize::from(kept), "a backup: {of_a_backup}, record {number}");
+            for path in torn {
+                let tail = std::fs::read(path).unwrap();
+                let end = before.len() - before.iter().rev().take_while(|&&byte| byte == 0).count();
+                assert_eq!(tail, before[end - tail.len()..end]);
+                let names = tail.windows(4).filter(|window| *window == b"key-").count();
+                assert!(names >= number, "{names} of {number}");
+            }
+        }
+    }
+}
+
+/// A copy goes on above all indexes of its original, and what was written to it was seen. If it loses its end, the
+/// records no longer say so.
+#[test]
+fn after_any_cut_of_a_copy_that_was_written_to_a_salvaged_store_hands_out_no_index_again() {
+    for compacted in [false, true] {
+        let disk = SimDisk::new();
+        let open = |path: &str| Cask::open_on(Arc::new(disk.process()), path, &Config::new()).unwrap();
+        let original = open(STORE);
+        original.write(Batch::new().put("a", "1").put("b", "2").put("c", "3")).unwrap();
+        original.delete("c").unwrap();
+        let mut seen = original.get("b").unwrap().last_index;
+        if compacted { original.compact_to("/copy") } else { original.backup("/copy") }.unwrap();
+        // Each handle has an index block of its own.
+        for value in ["4", "5"] {
+            let copy = open("/copy");
+            copy.write(Batch::new().put("a", value).put("d", value)).unwrap();
+            seen = seen.max(copy.atomic_put("e", value, copy.get("e").ok().as_ref()).unwrap().last_index);
+            copy.close().unwrap();
+        }
+        let bytes = disk.contents("/copy").unwrap();
+        for len in FILE_HEADER..=bytes.len() {
+            disk.set_contents("/cut", bytes[..len].to_vec());
+            salvage_on(&disk, Path::new("/cut"), Path::new(RESCUED)).unwrap();
+            let cask = open(RESCUED);
+            for pair in cask.list("").unwrap() {
+                assert!(pair.last_index <= seen, "{len}");
+            }
+            let next = cask.atomic_put("new", "", None).unwrap().last_index;
+            assert!(next > seen, "cut to {len} of {} bytes: {next} after {seen}", bytes.len());
+            drop(cask);
+            disk.remove(Path::new(RESCUED)).unwrap();
+        }
     }
 }

@@ -162,6 +162,10 @@ class Store:
     def is_whole(self):                                            # The table of "The end", its first two rows
         return self.stopped == NO_MARK or self.stopped == MARKED and self.data_end() == self.e
 
+    def ends_inside_a_batch(self):
+        cut = self.stopped[:2] in ("W2", "W5") or self.stopped == UNFINISHED and len(self.read(self.at, 8)) < 8
+        return bool(self.unit) and cut
+
     def find_end(self, verdict):
         stop = None
         while True:
@@ -172,7 +176,8 @@ class Store:
                 return verdict.update(verdict="whole" + ", but for its end mark" * (self.stopped == NO_MARK))
             data_end, proven = self.data_end(), self.proof()
             if proven <= self.e:
-                kept = any(self.body_is_right(r) for r in self.witnesses(self.at + 8))         # S4
+                kept = (any(self.body_is_right(r) for r in self.witnesses(self.at + 8))        # S4
+                        or self.before < self.header["base_index"] or self.ends_inside_a_batch())
                 return verdict.update(verdict="torn", torn_bytes=data_end - self.e, kept=kept, at=self.at, reason=self.stopped)
             if stop == (stop := (self.e, self.at, self.stopped)):  # "Beside a live writer": twice the same
                 raise Refused("Corrupt", self.stopped, self.at, self.damage(proven, data_end))

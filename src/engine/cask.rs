@@ -427,7 +427,8 @@ impl Cask {
     }
 
     /// Rewrites the live records to a new file, which then takes the place of the old one, and thereby gives back
-    /// the space of values that were replaced or deleted. Indexes, owner and permissions are kept.
+    /// the space of values that were replaced or deleted. Indexes, owner, permissions, ACL and extended attributes are
+    /// kept.
     ///
     /// Reads and writes go on meanwhile, in this process and in others; writers wait only while the last of what they
     /// wrote is carried over and the new file takes its place, some milliseconds. Other processes notice at their next
@@ -440,7 +441,7 @@ impl Cask {
     /// # Errors
     ///
     /// [`Error::CompactionRefused`] for a file with several hard links, one that is mounted by itself, one in a directory
-    /// that takes no new file, or one whose owner and permissions cannot be
+    /// that takes no new file, or one whose owner, permissions or attributes cannot be
     /// given to the new file; [`Error::CompactionOvertaken`] if somebody else is at it already; [`Error::Corrupt`] if a
     /// live record does not verify; [`Error::Io`] if the disk is full; else as [`Cask::put`], where the connection
     /// timeout counts for the beginning and for the end. The store is then as it was, and nothing is left behind.
@@ -523,7 +524,8 @@ impl Cask {
     /// The copy is a store like any other, in which each batch is there as a whole or not at all. It has all of the log,
     /// values that were replaced and tombstones included; [`Cask::compact_to`] leaves those out. `to` appears complete and
     /// synced, or, after a crash, not at all; a file that stands there is never replaced. Owner and mode are those of the
-    /// original, if they can be kept.
+    /// original. Where these cannot be kept, and if the original has an ACL, the copy is its maker's alone (0600). It has
+    /// no other attributes.
     ///
     /// Indexes are kept, and the copy's next ones start far above: a store that is restored from a backup refuses a
     /// compare-and-swap with a pair that somebody had read from the original after the backup was made.
@@ -595,8 +597,8 @@ impl Cask {
     /// As [`Cask::backup`], to anything that takes bytes in their order: a pipe, a compressor, a connection. What arrives
     /// is a store's file.
     ///
-    /// If the stream breaks off, what has arrived is a store too, of an earlier moment: [`Report::cut_off`] tells it from
-    /// a complete one. Bringing it to stable storage is the receiver's business.
+    /// If the stream breaks off, what has arrived is a store too, of an earlier moment: [`verify`](crate::verify) tells it
+    /// from a complete one, which is sound. Bringing it to stable storage is the receiver's business.
     ///
     /// # Errors
     ///

@@ -63,7 +63,7 @@ pub use iter::{BucketScans, PairRef, Scan};
 pub use mapped::{Mapped, Slice};
 pub use progress::Progress;
 pub use report::{Loss, LostKey, Report};
-pub use salvage::{salvage, salvage_on, salvage_with};
+pub use salvage::{salvage, salvage_on, salvage_unfinished, salvage_with};
 pub use stats::Stats;
 pub use verify::{verify, verify_on};
 

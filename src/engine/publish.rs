@@ -11,7 +11,8 @@ use crate::log::recover::{PRIVATE, directory, give_to_owner};
 use crate::{Error, Result};
 
 /// Makes a new file under a temporary name beside the copy's, has it filled and synced, and links it to that. It gets
-/// owner and mode of `source`, or stays private (see [`give_to_owner`]). Whoever watches is told for the first time when nothing is made yet.
+/// owner and mode of `source`, or stays private (see [`give_to_owner`]). The watch is called for the first time when nothing
+/// is made yet.
 ///
 /// # Errors
 ///

@@ -25,7 +25,7 @@ pub struct Report {
     /// tail, which the next writer cuts off, or a group that another process is just writing.
     pub torn_bytes: u64,
     /// The file was made as a copy of a store (by a backup, salvage or compaction), and the mark that closes the copy is
-    /// missing: the file has lost its end, and is the store of an earlier moment.
+    /// missing: the file has lost its end, and is the store of an earlier moment. How much is missing, nothing tells.
     pub cut_off: bool,
     /// What does not verify, in the order of the file.
     pub losses: Vec<Loss>,
@@ -49,8 +49,12 @@ pub struct Loss {
     /// Nothing proves that the range ever was on stable storage: it may be what a crash has left of a write that nobody
     /// was told of. It lies behind the log's end, where the next writer would cut it off.
     pub torn: bool,
-    /// Where the batch starts, as far as it could be read, that the range takes a part of. Salvage keeps the other parts.
+    /// Where the batch starts, as far as it could be read, that the range takes a part of. Salvage keeps the other parts,
+    /// but for the [`whole_records`](Loss::whole_records) of this range.
     pub batch: Option<u64>,
+    /// How many whole records of that batch the range has at its start. They are left out, since the batch has no end and
+    /// nothing proves that it ever had one; [`salvage_unfinished`](crate::salvage_unfinished) copies them.
+    pub whole_records: u64,
     /// Keys of lost records, where they can still be read.
     pub keys: Vec<LostKey>,
 }
@@ -79,9 +83,19 @@ pub struct LostKey {
 
 impl Report {
     /// Whether nothing is lost that had been on stable storage, and all of the file could be read. A torn tail is no loss in
-    /// this sense.
+    /// this sense; the missing end of a copy is one.
     pub fn is_sound(&self) -> bool {
-        self.unreadable.is_empty() && self.losses.iter().all(|loss| loss.torn)
+        !self.cut_off && !self.is_damaged()
+    }
+
+    /// Whether something that had been on stable storage does not verify, or could not be read.
+    pub(super) fn is_damaged(&self) -> bool {
+        !self.unreadable.is_empty() || self.losses.iter().any(|loss| !loss.torn)
+    }
+
+    /// How many whole records are left out because their batch has no end: see [`Loss::whole_records`].
+    pub fn unfinished_records(&self) -> u64 {
+        self.losses.iter().map(|loss| loss.whole_records).sum()
     }
 
     /// How many bytes are lost, those of a torn tail included. What is [`unreadable`](Report::unreadable) counts where a loss
@@ -116,9 +130,9 @@ impl Report {
 
 impl Loss {
     fn to_json(&self) -> String {
-        let Loss { start, end, damage, torn, .. } = self;
+        let Loss { start, end, damage, torn, whole_records, .. } = self;
         format!(
-            r#"{{"start":{start},"end":{end},"damage":"{}","detail":{},"torn":{torn},"batch":{},"keys":{}}}"#,
+            r#"{{"start":{start},"end":{end},"damage":"{}","detail":{},"torn":{torn},"batch":{},"whole_records":{whole_records},"keys":{}}}"#,
             damage.name(),
             text(&damage.to_string()),
             number(self.batch),
@@ -192,7 +206,8 @@ impl Display for Report {
         }
         if self.losses.is_empty() {
             let else_ = if self.unreadable.is_empty() { "" } else { " else" };
-            return write!(f, "\nnothing{else_} is lost");
+            let known = if self.cut_off { " known to be" } else { "" };
+            return write!(f, "\nnothing{else_} is{known} lost");
         }
         let (bytes, ranges) = (self.lost_bytes(), self.losses.len());
         write!(f, "\n{bytes} bytes are lost, in {ranges} {}:", if ranges == 1 { "range" } else { "ranges" })?;
@@ -212,6 +227,10 @@ impl Display for Loss {
         }
         if let Some(start) = self.batch {
             write!(f, "\n    cuts the batch that starts at {start} in two")?;
+        }
+        if self.whole_records > 0 {
+            let s = if self.whole_records == 1 { "" } else { "s" };
+            write!(f, "\n    has {} whole record{s} of a batch that has no end", self.whole_records)?;
         }
         self.keys.iter().try_for_each(|key| write!(f, "\n    {key}"))
     }
@@ -247,8 +266,17 @@ mod tests {
             kept,
         };
         let keys = vec![key(b"quote\"back\\\n\x01", None), key(b"\xff\x00", Some(3)), key("grün".as_bytes(), Some(9))];
-        let torn = Loss { start: 200, end: 208, damage: Damage::Zeros, torn: true, batch: None, keys: Vec::new() };
-        let lost = Loss { start: 64, end: 128, damage: Damage::Form, torn: false, batch: Some(32), keys };
+        let torn = Loss {
+            start: 200,
+            end: 208,
+            damage: Damage::Zeros,
+            torn: true,
+            batch: Some(200),
+            whole_records: 1,
+            keys: Vec::new(),
+        };
+        let lost =
+            Loss { start: 64, end: 128, damage: Damage::Form, torn: false, batch: Some(32), whole_records: 0, keys };
         Report {
             file_len: 300,
             log_end: 200,
@@ -269,12 +297,12 @@ mod tests {
             concat!(
                 r#"{"file_len":300,"log_end":200,"keys":1,"records":2,"torn_bytes":8,"cut_off":false,"sound":false,"losses":["#,
                 r#"{"start":64,"end":128,"damage":"form","detail":"the body does not have the form that its kind demands","#,
-                r#""torn":false,"batch":32,"keys":["#,
+                r#""torn":false,"batch":32,"whole_records":0,"keys":["#,
                 r#"{"offset":64,"bucket":"b","key":"quote\"back\\\u000a\u0001","last_index":7,"deleted":false,"kept":null},"#,
                 r#"{"offset":64,"bucket":"b","key_hex":"ff00","last_index":7,"deleted":true,"kept":3},"#,
                 r#"{"offset":64,"bucket":"b","key":"grün","last_index":7,"deleted":false,"kept":9}]},"#,
                 r#"{"start":200,"end":208,"damage":"zeros","detail":"zeros stand where a record should, and records follow","#,
-                r#""torn":true,"batch":null,"keys":[]}],"unreadable":[{"start":4096,"end":12288},{"start":20480,"end":24576}],"unlisted_keys":4}"#
+                r#""torn":true,"batch":200,"whole_records":1,"keys":[]}],"unreadable":[{"start":4096,"end":12288},{"start":20480,"end":24576}],"unlisted_keys":4}"#
             )
         );
     }
@@ -292,6 +320,7 @@ mod tests {
             r#"deletion of the key "\xff\x00" in the bucket "b" (unverified), index 7: the older value of index 3 is there"#,
             "replaced later, by index 9",
             "bytes 200 to 208: zeros stand where a record should, and records follow (a torn tail",
+            "has 1 whole record of a batch that has no end",
             "and 4 more keys of lost records can be read",
         ] {
             assert!(text.contains(part), "{part}: {text}");
@@ -307,5 +336,7 @@ mod tests {
         assert!(!report.is_sound());
         report.unreadable.clear();
         assert!(report.is_sound() && Report::default().is_sound());
+        assert_eq!((report.unfinished_records(), Report::default().unfinished_records()), (1, 0));
+        assert!(!Report { cut_off: true, ..report }.is_sound(), "how much is missing, nobody can tell");
     }
 }

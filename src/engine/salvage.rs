@@ -17,7 +17,9 @@ use crate::{Error, Result};
 ///
 /// Of each key the newest value that verifies is kept. So a key whose newest record is lost comes back with an older
 /// value, and one whose tombstone is lost comes back from the dead; of a batch that the damage cuts in two, the parts
-/// that verify are kept. The [`Report`] names every lost range of the file, the keys in it that can still be read and
+/// that verify are kept. A batch at the file's end that nothing proves to have been whole is left out, as it never
+/// happened; [`Report::unfinished_records`] says how many whole records it has, and [`salvage_unfinished`] copies them. If
+/// the file is a copy whose end is missing, the batch had been whole, and what is left of it is kept. The [`Report`] names every lost range of the file, the keys in it that can still be read and
 /// what became of them, and the batches.
 ///
 /// What the disk fails to read (`EIO`) is lost like what is damaged, and named in the report too: the rest is kept. If
@@ -98,7 +100,45 @@ pub fn salvage_with(
     to: impl AsRef<Path>,
     mut progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
-    salvage_watched(&RealDisk, from.as_ref(), to.as_ref(), &mut progress)
+    salvage_watched(&RealDisk, from.as_ref(), to.as_ref(), Scope::File, &mut progress)
+}
+
+/// As [`salvage_with`], and copies the whole records of a batch that has no end, each as if it stood alone.
+///
+/// A file that somebody has cut, or a copy of it that ran out of space, may end inside a batch. A crash in the middle of
+/// a batch looks the same, and then the batch was never acknowledged: the caller has to know which it was, or to look at
+/// what comes back.
+///
+/// # Errors
+///
+/// As [`salvage_with`].
+///
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("caskfile-salvage-unfinished-{}", std::process::id()));
+/// # std::fs::create_dir_all(&dir)?;
+/// # let (cut, rescued) = (dir.join("cut"), dir.join("rescued"));
+/// # let cask = caskfile::Cask::open(&cut)?;
+/// # cask.write(caskfile::Batch::new().put("first", "1").put("second", "2"))?;
+/// # cask.close()?;
+/// # let mut bytes = std::fs::read(&cut)?;
+/// # bytes.truncate(bytes.windows(7).position(|w| w == b"second2").unwrap());
+/// # std::fs::write(&cut, bytes)?;
+/// use std::ops::ControlFlow;
+///
+/// let report = caskfile::salvage(&cut, dir.join("without"))?;
+/// assert_eq!((report.keys, report.unfinished_records()), (0, 1));
+/// let report = caskfile::salvage_unfinished(&cut, &rescued, |_| ControlFlow::Continue(()))?;
+/// assert_eq!(report.keys, 1);
+/// assert_eq!(caskfile::Cask::open(&rescued)?.get("first")?.value, b"1");
+/// # std::fs::remove_dir_all(&dir)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn salvage_unfinished(
+    from: impl AsRef<Path>,
+    to: impl AsRef<Path>,
+    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Report> {
+    salvage_watched(&RealDisk, from.as_ref(), to.as_ref(), Scope::Unfinished, &mut progress)
 }
 
 /// As [`salvage`], on a disk of your own making: how this crate's tests cut power and fail calls.
@@ -107,16 +147,16 @@ pub fn salvage_with(
 ///
 /// As [`salvage`], and whatever the disk returns.
 pub fn salvage_on(disk: &dyn Disk, from: &Path, to: &Path) -> Result<Report> {
-    salvage_watched(disk, from, to, &mut |_| ControlFlow::Continue(()))
+    salvage_watched(disk, from, to, Scope::File, &mut |_| ControlFlow::Continue(()))
 }
 
-fn salvage_watched(disk: &dyn Disk, from: &Path, to: &Path, watch: &mut Watch<'_>) -> Result<Report> {
+fn salvage_watched(disk: &dyn Disk, from: &Path, to: &Path, scope: Scope, watch: &mut Watch<'_>) -> Result<Report> {
     // Before the source is read: a name that cannot be is told at once.
     let to = disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
     let source = Source::open(disk, from)?;
     loop {
         let unreadable = source.unreadable();
-        let mut survey = Survey::of(&source, Scope::File)?;
+        let mut survey = Survey::of(&source, scope)?;
         match write_to(disk, &survey, &to, watch) {
             // Somebody has recovered the source since, and cut something off that was copied here; or the disk has failed
             // to read what it had read before.

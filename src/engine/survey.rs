@@ -29,6 +29,8 @@ pub(super) enum Scope {
     Log,
     /// To the last byte: what is whole behind a torn record may be worth something to somebody.
     File,
+    /// The same, and whole records of a batch at the log's end count, although nothing proves that it was ever whole.
+    Unfinished,
 }
 
 /// The names of lost keys may take up this much memory; the rest is counted.
@@ -172,6 +174,7 @@ impl Survey {
             damage,
             torn: false,
             batch: None,
+            whole_records: 0,
             keys: Vec::new(),
         }));
         Ok(Survey {
@@ -218,8 +221,7 @@ impl Survey {
             }
         }
         self.report.keys = self.index.len() as u64;
-        // A copy's closing mark has the index above `base_index`, and what is written later has higher ones.
-        self.report.cut_off = self.base_index > self.last_index;
+        self.report.cut_off = self.lacks_closing_mark();
         if !self.is_torn() {
             self.report.log_end = self.reader.end;
         }
@@ -292,11 +294,20 @@ impl Survey {
         }
 
         // What stands before the damage in a batch is sound, and counts if the batch had been written as a whole.
-        let start = if proven { stop.at } else { stop.unit };
-        if proven {
-            self.take(unit)?;
-        } else {
+        let counts = proven
+            || match self.scope {
+                Scope::Log => false,
+                // All of a copy was on stable storage before it got its name, so no crash has torn this batch.
+                Scope::File => self.lacks_closing_mark(),
+                Scope::Unfinished => true,
+            };
+        let start = if counts { stop.at } else { stop.unit };
+        if !proven {
             self.torn_from(stop.unit, beyond.data_end);
+        }
+        let whole_records = if counts { 0 } else { unit.entries.len() as u64 };
+        if counts {
+            self.take(unit)?;
         }
         let record = self.record_at(log, stop.at)?;
         let from = match record {
@@ -306,7 +317,7 @@ impl Survey {
             Some((header, true)) => stop.at + header.padded_len(),
             _ => stop.at.max(stop.unit + ALIGNMENT),
         };
-        let next = if proven || (beyond.whole_records && self.scope == Scope::File) {
+        let next = if proven || (beyond.whole_records && self.scope != Scope::Log) {
             next_header(log, from, self.last_index)?
         } else {
             None
@@ -318,6 +329,7 @@ impl Survey {
             damage,
             torn: !proven,
             batch: (stop.at > stop.unit || begins_batch).then_some(stop.unit),
+            whole_records,
             keys: Vec::new(),
         };
         self.lose(lost);
@@ -341,6 +353,11 @@ impl Survey {
         Ok(beyond)
     }
 
+    fn lacks_closing_mark(&self) -> bool {
+        // Of a lost header nothing is known; it reads as 0 then.
+        self.base_index > self.last_index
+    }
+
     fn is_torn(&self) -> bool {
         self.report.losses.last().is_some_and(|loss| loss.torn) || self.report.torn_bytes > 0
     }
@@ -357,6 +374,7 @@ impl Survey {
             Some(last) if last.end == loss.start && last.torn == loss.torn && last.start >= FILE_HEADER_LEN as u64 => {
                 last.end = loss.end;
                 last.batch = last.batch.or(loss.batch);
+                last.whole_records += loss.whole_records;
             }
             _ => self.report.losses.push(loss),
         }

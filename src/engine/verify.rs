@@ -24,7 +24,7 @@ use crate::{Error, Result};
 /// # Errors
 ///
 /// [`Error::Damaged`] with the [`Report`] if something is lost that had been on stable storage, or cannot be read from
-/// the disk. A torn tail is not an error: the next writer cuts it off. Else as [`salvage`](crate::salvage).
+/// the disk, or if the end of a copy is missing ([`Report::cut_off`]). A torn tail is not an error: the next writer cuts it off. Else as [`salvage`](crate::salvage).
 ///
 /// ```
 /// # let path = std::env::temp_dir().join(format!("caskfile-verify-{}", std::process::id()));
@@ -64,10 +64,11 @@ pub fn verify_on(disk: &dyn Disk, path: &Path) -> Result<Report> {
 
 /// The report, if it is no error.
 pub(super) fn judged(log: &LogFile, report: Report) -> Result<Report> {
-    if report.is_sound() {
-        return Ok(report);
-    }
-    Err(Error::Damaged { path: log.path.to_path_buf(), report: Arc::new(report) })
+    if report.is_sound() { Ok(report) } else { Err(damaged(log, report)) }
+}
+
+pub(super) fn damaged(log: &LogFile, report: Report) -> Error {
+    Error::Damaged { path: log.path.to_path_buf(), report: Arc::new(report) }
 }
 
 impl Engine {

@@ -76,6 +76,12 @@ impl LogFile {
         if now.header == self.header { Ok(()) } else { Err(Error::Replaced { path: self.path.to_path_buf() }) }
     }
 
+    /// Whether a log whose last record has this index, 0 if there is none, has lost its end for certain: compaction, backup
+    /// and salvage close what they make with a mark above `base_index`, and what is written later has higher indexes.
+    pub(crate) fn lacks_closing_mark(&self, last_index: u64) -> bool {
+        self.header.base_index > last_index
+    }
+
     pub(crate) fn len(&self) -> Result<u64> {
         self.file.len().map_err(|e| self.io("ask for the length", e))
     }

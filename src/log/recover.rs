@@ -7,11 +7,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::scan::{Reason, Run, Scanner, Step, Stop};
-use super::search::search;
+use super::search::{Beyond, search};
 use super::{LogFile, append};
 use crate::disk::{Disk, DiskFile};
 use crate::error::Damage;
-use crate::format::END_MARK_LEN;
+use crate::format::{END_MARK_LEN, RECORD_HEADER_LEN};
 use crate::{Error, Result};
 
 /// What to do about a log's end.
@@ -24,7 +24,7 @@ pub(crate) enum Decision {
         at: u64,
         /// Where what is cut off ends, not counting the zeros of a file that was extended ahead.
         data_end: u64,
-        /// Whole records lie after the damaged one: they are to be kept beside the store first.
+        /// What is cut off may be worth something: it is to be kept beside the store first.
         keep: bool,
     },
 }
@@ -36,19 +36,44 @@ pub(crate) enum Decision {
 /// | end mark | zeros only | whole |
 /// | end of file | | cut, which puts the end mark back |
 /// | end mark or damage | proof that what is damaged was on stable storage | [`Error::Corrupt`] |
-/// | end mark or damage | whole records, no proof | cut, and keep what is cut off |
+/// | end mark or damage | no proof, but [`is_worth_keeping`] | cut, and keep what is cut off |
 /// | end mark or damage | neither | cut |
 pub(crate) fn decide(log: &LogFile, stop: &Stop) -> Result<Decision> {
     let beyond = search(log, stop)?;
     let damage = match stop.reason {
         Reason::EndMark if beyond.data_end == stop.unit => return Ok(Decision::Whole),
         Reason::EndMark => Damage::Zeros,
-        Reason::EndOfFile => return Ok(Decision::Cut { at: stop.unit, data_end: beyond.data_end, keep: false }),
+        // It ends there, or has a few bytes more.
+        Reason::EndOfFile => Damage::BeyondFile { end: stop.at + RECORD_HEADER_LEN as u64, file_len: log.len()? },
         Reason::Damaged(damage) => damage,
     };
     match beyond.proof {
         Some(proof) if proof > stop.unit => Err(log.corrupt(stop.at, damage)),
-        _ => Ok(Decision::Cut { at: stop.unit, data_end: beyond.data_end, keep: beyond.whole_records }),
+        _ => {
+            let keep = beyond.data_end > stop.unit && is_worth_keeping(log, stop, &beyond)?;
+            Ok(Decision::Cut { at: stop.unit, data_end: beyond.data_end, keep })
+        }
+    }
+}
+
+/// Whether what is cut off may be more than what a crash has left of a write that was never acknowledged.
+///
+/// - Whole records follow a damaged one.
+/// - The closing mark of a copy is missing. A copy gets its name after it was synced, so no crash does that.
+/// - The file ends inside a batch of which whole records are there. A writer extends the file before it writes, so a
+///   killed one leaves zeros behind its batch. A power cut may take that length away again, which is rare; it is not told
+///   from a file that somebody else has cut, and costs one file that can be removed.
+fn is_worth_keeping(log: &LogFile, stop: &Stop, beyond: &Beyond) -> Result<bool> {
+    if beyond.whole_records || log.lacks_closing_mark(stop.previous_index) {
+        return Ok(true);
+    }
+    let has_less_than = |len: u64| Ok(log.len()? < stop.at + len);
+    match stop.reason {
+        _ if stop.at == stop.unit => Ok(false),
+        Reason::Damaged(Damage::BeyondFile { .. }) => Ok(true),
+        Reason::Damaged(Damage::BrokenBatch) => has_less_than(END_MARK_LEN),
+        Reason::Damaged(_) => has_less_than(RECORD_HEADER_LEN as u64),
+        Reason::EndMark | Reason::EndOfFile => Ok(false),
     }
 }
 
@@ -239,9 +264,9 @@ pub(crate) fn directory(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Draft, MARK, MORE, PLAIN, SYNCED, open};
+    use super::super::testing::{Draft, MARK, MORE, PLAIN, SYNCED, header, open};
     use super::*;
-    use crate::format::{Ancillary, Kind};
+    use crate::format::{Ancillary, FileHeader, Kind};
 
     fn rewrite(log: &LogFile, from: u64, previous_index: u64, to: u64) -> Result<()> {
         write_again(log, from, to)?;
@@ -412,6 +437,38 @@ mod tests {
         let batch = draft.put(MORE, "b");
         draft.put(MORE, "c");
         assert!(matches!(decide_on(closed(&draft)).unwrap(), Decision::Cut { at, keep: false, .. } if at == batch));
+    }
+
+    #[test]
+    fn an_unfinished_batch_with_whole_records_is_kept_where_the_file_ends_inside_it() {
+        let mut draft = Draft::new();
+        draft.put(PLAIN, "a");
+        let batch = draft.put(MORE, "b");
+        let second = draft.put(MORE, "c");
+        // The padding of the first record need not be there.
+        let whole = batch as usize + RECORD_HEADER_LEN + "\0bvalue".len();
+        for len in batch as usize + 1..=draft.bytes.len() + 7 {
+            let mut bytes = draft.bytes.clone();
+            bytes.resize(len, 0);
+            let Decision::Cut { at, keep, .. } = decide_on(bytes).unwrap() else { panic!("{len}") };
+            assert_eq!((at, keep), (batch, len >= whole), "{len}: the batch is {batch}, {second} to {}", draft.end());
+        }
+    }
+
+    #[test]
+    fn what_a_copy_without_its_closing_mark_has_behind_its_end_is_kept() {
+        let mut draft = Draft::new();
+        draft.put(PLAIN, "a");
+        let torn = draft.put(PLAIN, "b");
+        // The record before the torn one has the index 1.
+        for (base_index, kept) in [(0, false), (1, false), (2, true)] {
+            let mut bytes = draft.bytes[..torn as usize + 30].to_vec();
+            bytes[..64].copy_from_slice(&FileHeader { base_index, ..header() }.encode());
+            assert!(matches!(decide_on(bytes).unwrap(), Decision::Cut { at, keep, .. } if (at, keep) == (torn, kept)));
+        }
+        let mut bytes = draft.bytes[..torn as usize].to_vec();
+        bytes[..64].copy_from_slice(&FileHeader { base_index: 1000, ..header() }.encode());
+        assert!(matches!(decide_on(bytes).unwrap(), Decision::Cut { keep: false, .. }), "nothing is there to be kept");
     }
 
     #[test]

@@ -151,6 +151,38 @@ fn damage_is_5_and_the_hint_can_be_pasted() {
 }
 
 #[test]
+fn a_backup_that_lost_its_end_is_5_and_so_is_a_salvage_that_leaves_whole_records_out() {
+    let shell = Shell::new();
+    let lines: String =
+        (0..100).map(|n| format!("{{\"op\":\"put\",\"key\":\"key-{n:02}\",\"value\":\"v\"}}\n")).collect();
+    std::fs::write(shell.directory.join("lines"), lines).unwrap();
+    shell.ok(&["batch", "s", "lines"]);
+    shell.ok(&["backup", "s", "copy"]);
+    for store in ["s", "copy"] {
+        let path = shell.directory.join(store);
+        let bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(6).position(|window| window == b"key-50").unwrap();
+        std::fs::write(&path, &bytes[..at]).unwrap();
+    }
+    let ran = shell.run(&["verify", "copy", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!((ran.code, &report["sound"], &report["cut_off"]), (Some(5), &false.into(), &true.into()));
+    assert!(ran.stderr.contains("a copy whose end is missing"), "{}", ran.stderr);
+    shell.ok(&["salvage", "copy", "rescued"]);
+    assert_eq!(shell.ok_text(&["list", "rescued", "--keys"]).lines().count(), 50);
+
+    // A crash could have left this, so it is no damage, but nobody must think that nothing was there.
+    assert!(shell.ok_text(&["verify", "s"]).contains("50 whole records of a batch that has no end"));
+    let ran = shell.run(&["salvage", "s", "without"]);
+    assert_eq!(ran.code, Some(5));
+    assert!(ran.stderr.contains("50 whole records of a batch that has no end were left out"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("`caskfile salvage --unfinished s NEW` copies them"), "{}", ran.stderr);
+    assert_eq!(shell.ok_text(&["list", "without", "--keys"]), "");
+    shell.ok(&["salvage", "s", "with", "--unfinished"]);
+    assert_eq!(shell.ok_text(&["list", "with", "--keys"]).lines().count(), 50);
+}
+
+#[test]
 fn a_file_that_is_no_store_is_6_and_stays_as_it_is() {
     let shell = Shell::new();
     std::fs::write(shell.directory.join("letter"), "Dear reader,").unwrap();

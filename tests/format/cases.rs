@@ -168,7 +168,7 @@ fn damage() -> Vec<Case> {
     let beyond = record(0, PUT, MAX_INDEX + 1, b"\0k", b"1");
     both.chain([
         case("the highest index", limit.clone().push(last).end(), format!("k=1@{MAX_INDEX}")),
-        case("an index beyond the limit", limit.push(beyond).end(), "empty, torn 27"),
+        case("an index beyond the limit", limit.push(beyond).end(), "empty, torn 27 kept"),
     ])
     .collect()
 }
@@ -187,8 +187,8 @@ fn batches() -> Vec<Case> {
         ),
         case("a batch that ends with a mark", begun().push(record(0, MARK, 3, b"", b"")).end(), format!("{K} l=2@2")),
         case("a batch that ends with the log", begun().end(), torn(27)),
-        case("a batch that ends with the file", begun().0, torn(27)),
-        case("a batch that ends with the file, unpadded", begun().0[..AT + 27].to_vec(), torn(27)),
+        case("a batch that ends with the file", begun().0, kept(27)),
+        case("a batch that ends with the file, unpadded", begun().0[..AT + 27].to_vec(), kept(27)),
         case("a batch that breaks off", begun().push(Fields { body_crc_xor: 1, ..second }).end(), torn(59)),
         case(
             "a batch that breaks off before a whole record",

@@ -55,6 +55,8 @@ pub struct Record<'f> {
 /// Why there is no true header at a place.
 pub enum Untrue {
     Damaged,
+    /// W2 or W5: the file ends before it does.
+    BeyondFile,
     Unsupported,
 }
 
@@ -71,7 +73,7 @@ impl<'f> Reader<'f> {
 
     /// W2 to W7: the record at `o`, after one with the index `previous`.
     pub fn record(&self, o: usize, previous: u64) -> Result<Record<'f>, Untrue> {
-        let header = self.file.get(o..o + RECORD_HEADER_LEN).ok_or(Untrue::Damaged)?;
+        let header = self.file.get(o..o + RECORD_HEADER_LEN).ok_or(Untrue::BeyondFile)?;
         let field = |name| number(RECORD_HEADER, name, header);
         let covered = [&self.file[16..32], &(o as u64).to_le_bytes(), &header[4..]].concat();
         if field("header_crc") != u64::from(crc32(&covered).max(1)) || field("value_len") > MAX_VALUE_LEN {
@@ -80,7 +82,10 @@ impl<'f> Reader<'f> {
         let end = (o + RECORD_HEADER_LEN) as u64 + field("key_len") + field("value_len");
         let index = field("index");
         let highest = previous.max(self.base_index) + MAX_INDEX_STEP;
-        if end > MAX_FILE_LEN.min(self.file.len() as u64) || index <= previous || index > highest.min(MAX_INDEX) {
+        if end > MAX_FILE_LEN.min(self.file.len() as u64) {
+            return Err(Untrue::BeyondFile);
+        }
+        if index <= previous || index > highest.min(MAX_INDEX) {
             return Err(Untrue::Damaged);
         }
         let (flags, kind) = (field("flags"), field("kind"));
@@ -167,18 +172,19 @@ fn walk(reader: &Reader<'_>) -> Verdict {
     let mut contents = Contents { last_index: reader.base_index, proven: first, end: first, ..Contents::default() };
     let mut before = 0;
     let mut unit: Vec<Record<'_>> = Vec::new();
-    let stopped_at_zeros = loop {
+    let (stopped_at_zeros, file_ends) = loop {
         let left = file.get(o..).unwrap_or_default();
         // W1
         if left.iter().take(END_MARK_LEN).all(|&byte| byte == 0) {
-            break unit.is_empty();
+            break (unit.is_empty(), left.len() < END_MARK_LEN);
         }
         match reader.record(o, previous) {
             Err(Untrue::Unsupported) => return Verdict::UnsupportedRecord { offset: o as u64 },
+            Err(Untrue::BeyondFile) => break (false, true),
             // W8 to W10
             Ok(record) if unit.is_empty() || record.flags & SYNCED == 0 => {
                 if !record.body_holds || !record.has_form() {
-                    break false;
+                    break (false, false);
                 }
                 (o, previous) = (record.next, record.index);
                 let ends = record.flags & MORE == 0;
@@ -188,7 +194,7 @@ fn walk(reader: &Reader<'_>) -> Verdict {
                     before = previous;
                 }
             }
-            _ => break false,
+            _ => break (false, false),
         }
     };
     let e = contents.end as usize;
@@ -201,7 +207,8 @@ fn walk(reader: &Reader<'_>) -> Verdict {
     if proof > e as u64 {
         return Verdict::Corrupt { offset: o as u64 };
     }
-    (contents.torn, contents.kept) = ((data_end - e) as u64, whole);
+    let kept = whole || before < reader.base_index || (o > e && file_ends);
+    (contents.torn, contents.kept) = ((data_end - e) as u64, kept);
     Verdict::Store(Box::new(contents))
 }
 

@@ -31,7 +31,7 @@ pub const TABLE: &[(Exit, &str, &str)] = &[
         "locked",
         "another writer held the store for the whole --timeout; nothing was written (of an import: nothing more)",
     ),
-    (Exit::Corrupt, "corrupt", "bytes that had been stored are damaged; the file is unchanged"),
+    (Exit::Corrupt, "corrupt", "bytes that had been stored are damaged or missing; the file is unchanged"),
     (Exit::NotAStore, "not-a-store", "the file is no caskfile, or one of a later version; it is unchanged"),
     (Exit::Input, "input", "a key, a value or a line of the input is malformed or over a limit"),
     (Exit::Io, "io", "the operating system refused something: no such file, no permission, disk full"),

@@ -109,6 +109,9 @@ impl From<Error> for Failure {
             // What it is in detail, the verb has shown.
             Error::Damaged { path, report } => {
                 let mut said = Vec::new();
+                if report.cut_off {
+                    said.push("it is a copy whose end is missing".to_owned());
+                }
                 if !report.losses.is_empty() {
                     let ranges = plural(report.losses.len() as u64, "range");
                     said.push(format!("damaged in {ranges}: {}", readable_bytes(report.lost_bytes())));

@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use super::report::Report;
 use super::survey::{Scope, Source, Survey};
-use super::verify::judged;
+use super::verify::damaged;
 use crate::disk::{Disk, RealDisk};
 use crate::error::Damage;
 use crate::format::{END_MARK_LEN, FILE_HEADER_LEN};
@@ -217,7 +217,8 @@ impl Inspection {
         holds.then_some(FileHeader { major, minor, base_index, created })
     }
 
-    /// What [`verify`](crate::verify) says of the file up to the log's end.
+    /// What [`verify`](crate::verify) says of the file up to the log's end. The missing end of a copy
+    /// ([`Report::cut_off`]) is no error here: all that is there can be shown.
     ///
     /// # Errors
     ///
@@ -228,8 +229,11 @@ impl Inspection {
         if let Some(refusal) = &self.refusal {
             return Err(refusal.clone());
         }
-        judged(self.log(), self.survey.report.clone())?;
-        Ok(&self.survey.report)
+        let report = &self.survey.report;
+        if report.is_damaged() {
+            return Err(damaged(self.log(), report.clone()));
+        }
+        Ok(report)
     }
 
     /// Reads bytes of the file, as many as there are, at most the buffer's length; returns how many.

@@ -3,15 +3,17 @@
 use std::path::PathBuf;
 
 use crate::exit::Exit;
-use crate::failure::Result;
+use crate::failure::{Failure, Result, shell_word};
 use crate::interrupt::stoppable;
 use crate::progress::while_busy;
+use crate::report::plural;
 use crate::session::Session;
 
 /// Copy what still verifies of a damaged store to a new one
 ///
 /// It says what was lost, and the damaged file stays as it is. Ctrl-C leaves nothing of the new one. A key
 /// whose newest value was lost may come back with an older one, and one whose deletion was lost may come back.
+/// Whole records of a batch that has no end are left out, and then the exit code is 5.
 #[derive(clap::Args)]
 pub struct Salvage {
     /// The damaged store's file
@@ -20,14 +22,28 @@ pub struct Salvage {
     /// The new store's file, which must not exist
     #[arg(value_name = "NEW", value_hint = clap::ValueHint::FilePath)]
     to: PathBuf,
+    /// Also copy the whole records of a batch that has no end: a crash, or a cut of the file, has taken a part of it
+    #[arg(long)]
+    unfinished: bool,
 }
 
 impl Salvage {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let report = while_busy(session, "salvaging", false, || {
-            stoppable(|watch| caskfile::salvage_with(&self.from, &self.to, watch))
+            stoppable(|watch| match self.unfinished {
+                true => caskfile::salvage_unfinished(&self.from, &self.to, watch),
+                false => caskfile::salvage_with(&self.from, &self.to, watch),
+            })
         })?;
         session.write_report(&report)?;
-        Ok(Exit::Done)
+        match report.unfinished_records() {
+            0 => Ok(Exit::Done),
+            left_out => {
+                let (from, records) = (shell_word(self.from.as_os_str()), plural(left_out, "whole record"));
+                let message = format!("{records} of a batch that has no end were left out; all else is copied");
+                let hint = format!("`caskfile salvage --unfinished {from} NEW` copies them as well");
+                Err(Failure::new(Exit::Corrupt, message).hint(hint))
+            }
+        }
     }
 }
