@@ -69,6 +69,11 @@ struct Readme;
 #[cfg(not(unix))]
 compile_error!("caskfile needs flock, mmap and fsync as Unix has them; Linux is what it is tested on");
 
+// Offsets reach 2^43. With a 32-bit `off_t` the search for data, the bytes of the line and the length would end at 2 GiB,
+// so that what a file states beyond that would not be found; and a map of a larger file has no room in the address space.
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("caskfile needs a 64-bit target: on others, files over 2 GiB would be read wrong");
+
 mod backend;
 mod config;
 #[cfg(any(test, feature = "testing"))]
