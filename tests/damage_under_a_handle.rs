@@ -1,9 +1,12 @@
 //! What a handle does when bytes that it has validated are changed under it.
 
+#[path = "damage_under_a_handle/every_bit.rs"]
+mod every_bit;
+
 use std::sync::Arc;
 
-use caskfile::disk::sim::SimDisk;
-use caskfile::{Cask, Config, Error};
+use caskfile::disk::sim::{Repeat, SimDisk, Verb, When};
+use caskfile::{Cask, Config, Error, ReadMode};
 
 const STORE: &str = "/store";
 
@@ -118,4 +121,45 @@ fn a_log_that_was_put_back_and_went_on_another_way_is_read_anew() {
     cask.put("ours", "goes on there").unwrap();
     assert_eq!(other.list("").unwrap(), cask.list("").unwrap());
     cask.verify().unwrap();
+}
+
+/// Another process's recovery cuts a record off, in the middle of a call that reads it, and writes another one there. The
+/// call may answer from before that or from after it, but nothing is damaged.
+#[test]
+fn a_record_that_is_cut_off_while_it_is_read_is_no_damage() {
+    type Read = fn(&Cask) -> Result<Option<usize>, Error>;
+    let read: [Read; 4] = [
+        |cask| cask.get("key").map(|pair| Some(pair.value.len())),
+        |cask| cask.exists("key").map(|there| there.then_some(LEN)),
+        |cask| cask.list("").map(|pairs| pairs.iter().find(|pair| pair.key == b"key").map(|pair| pair.value.len())),
+        // SAFETY: the simulated disk lends nothing, so the slice is a copy.
+        |cask| unsafe { cask.mapped() }.get("key").map(|value| Some(value.len())),
+    ];
+    const LEN: usize = 100_000;
+    let mut cut_in_the_middle = 0;
+    for (nth, read) in read.iter().enumerate() {
+        for moment in 1..20 {
+            let disk = SimDisk::new();
+            let process = disk.process();
+            let config = Config::default().reads(ReadMode::Pread);
+            let cask = Cask::open_on(Arc::new(process.clone()), STORE, &config).unwrap();
+            cask.put("first", "stays").unwrap();
+            let earlier = disk.contents(STORE).unwrap();
+            cask.put("key", vec![7; LEN]).unwrap();
+            let other = move |disk: &SimDisk| {
+                disk.set_contents(STORE, earlier.clone());
+                open(disk).unwrap().put("other", vec![9; LEN]).unwrap();
+            };
+            process.before(When::nth(moment).of(Verb::ReadAt).by(&process), Repeat::Once, other);
+            let answer = read(&cask);
+            let was_cut = disk.contents(STORE).unwrap().contains(&9);
+            process.clear_hooks();
+            match answer {
+                Ok(Some(LEN)) => {}
+                Ok(None) | Err(Error::KeyNotFound) => cut_in_the_middle += usize::from(was_cut),
+                other => panic!("call {nth}, cut before read {moment}: {other:?}"),
+            }
+        }
+    }
+    assert!(cut_in_the_middle > 0);
 }

@@ -208,9 +208,9 @@ impl Cask {
     /// - [`Error::Corrupt`] if the record no longer has its checksum;
     /// - [`Error::Closed`], [`Error::Io`].
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<KvPair> {
-        let mut value = Vec::new();
-        let last_index = self.get_into(key.as_ref(), &mut value)?;
-        Ok(KvPair { key: key.as_ref().to_vec(), value, last_index })
+        let (key, mut value) = (key.as_ref(), Vec::new());
+        let last_index = self.get_into(key, &mut value)?;
+        Ok(KvPair { key: key.to_vec(), value, last_index })
     }
 
     /// Replaces the contents of `out` by the value of a key and returns its `last_index`: allocates nothing if `out`
@@ -220,10 +220,14 @@ impl Cask {
     ///
     /// As [`Cask::get`]. What `out` holds then is unspecified.
     pub fn get_into(&self, key: impl AsRef<[u8]>, out: &mut Vec<u8>) -> Result<u64> {
-        let view = self.engine.current()?;
-        let key = FullKey::new(&self.bucket, key.as_ref())?;
-        let position = view.find(&key)?.ok_or(Error::KeyNotFound)?;
-        view.reader.value_into(position, &key, out, self.engine.config.get_verify_on_read())
+        // Before the view is taken: this is the caller's code, which may call this store.
+        let key = key.as_ref();
+        let verify = self.engine.config.get_verify_on_read();
+        self.engine.answer(|view| {
+            let key = FullKey::new(&self.bucket, key)?;
+            let position = view.find(&key)?.ok_or(Error::KeyNotFound)?;
+            view.read(position, |reader, start| reader.value_into(start, &key, out, verify))
+        })
     }
 
     /// Whether a key is there. Its value is not read.
@@ -232,9 +236,8 @@ impl Cask {
     ///
     /// As [`Cask::get`], except that absence is no error.
     pub fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        let view = self.engine.current()?;
-        let key = FullKey::new(&self.bucket, key.as_ref())?;
-        Ok(view.find(&key)?.is_some())
+        let key = key.as_ref();
+        self.engine.answer(|view| Ok(view.find(&FullKey::new(&self.bucket, key)?)?.is_some()))
     }
 
     /// All pairs whose keys start with `prefix`, in key order, as they were at one moment; the empty prefix lists
@@ -246,7 +249,7 @@ impl Cask {
     ///
     /// As [`Cask::get`], except that absence is no error.
     pub fn list(&self, prefix: impl AsRef<[u8]>) -> Result<Vec<KvPair>> {
-        self.scan(prefix)?.collect()
+        self.engine.list(&self.bucket, prefix.as_ref())
     }
 
     /// The pairs that [`Cask::list`] would return, one at a time, from both ends.

@@ -315,13 +315,18 @@ impl Turn<'_> {
     pub(super) fn delete_prefix(&mut self, bucket: &[u8], prefix: &[u8]) -> Result<u64> {
         self.rewrite_ahead(&self.engine.deadline())?;
         let mut scan = self.engine.scan(bucket, prefix)?;
-        let mut deleted = 0;
+        let (mut deleted, mut key) = (0, Vec::new());
         loop {
             let mut request = Request::default();
+            let view = self.view()?;
             while !is_a_piece(request.len(), request.log_bytes) {
-                let Some(key) = scan.next_full_key() else { break };
-                request.push(key?, Action::Delete);
+                let Some(position) = scan.next_position() else { break };
+                key.clear();
+                // Another key would be removed if this one were damaged.
+                view.index.key_at(position, &view.reader, &mut key)?;
+                request.push(&key, Action::Delete);
             }
+            drop(view);
             let last = scan.is_empty();
             // Also if there is nothing to remove: see `commit`.
             for outcome in self.commit(std::slice::from_ref(&request)) {

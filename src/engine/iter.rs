@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::ops::{Bound, ControlFlow, RangeBounds};
 
 use super::Engine;
+use super::view::Current;
 use crate::Result;
 use crate::format::FullKey;
-use crate::index::{Keys, Positions, SortedIndex, prefix_successor};
-use crate::log::read::Reader;
+use crate::index::{Entry, Hashed, Keys, Positions, SortedIndex, Sought, prefix_successor};
+use crate::log::read::{Reader, Start};
 use crate::store::KvPair;
 
 /// An iterator over the pairs of one moment, in key order, from both ends.
@@ -88,16 +89,8 @@ impl Scan {
     ///
     /// As [`Scan::next_ref`].
     pub fn next_back_ref(&mut self) -> Option<Result<PairRef<'_>>> {
-        let position = self.positions.next_back().or_else(|| self.ahead.pop_back())?;
+        let position = self.next_position_back()?;
         Some(self.lend(position))
-    }
-
-    /// The next key alone, with its bucket.
-    pub(crate) fn next_full_key(&mut self) -> Option<Result<&[u8]>> {
-        let position = self.next_position()?;
-        self.buffer.clear();
-        let read = Keys::read(&self.reader, position, &mut self.buffer);
-        Some(read.map(|()| &*self.buffer))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -108,17 +101,39 @@ impl Scan {
         self.ahead.len() + self.positions.len()
     }
 
-    fn next_position(&mut self) -> Option<u64> {
+    pub(crate) fn next_position(&mut self) -> Option<u64> {
         let missing = AHEAD - self.ahead.len();
         self.ahead.extend(self.positions.by_ref().take(missing).inspect(|&position| self.reader.prefetch(position)));
         self.ahead.pop_front()
     }
 
+    fn next_position_back(&mut self) -> Option<u64> {
+        self.positions.next_back().or_else(|| self.ahead.pop_back())
+    }
+
     fn lend(&mut self, position: u64) -> Result<PairRef<'_>> {
-        let record = self.reader.record(position, &mut self.buffer, self.verify)?;
+        let start = self.reader.start(position)?;
+        self.lend_from(&start)
+    }
+
+    fn lend_from(&mut self, start: &Start) -> Result<PairRef<'_>> {
+        let record = self.reader.record_from(start, &mut self.buffer, self.verify)?;
         // A key too short for its bucket cannot pass verification; without that it is at least no reason to panic.
         let key = record.key.get(self.bucket_len..).unwrap_or_default();
         Ok(PairRef { key, value: record.value, last_index: record.header.index })
+    }
+
+    /// A pair of one's own. A long value is read to where it stays: it would take up memory twice.
+    fn pair(&mut self, position: u64) -> Result<KvPair> {
+        let start = self.reader.start(position)?;
+        if !start.is_long() {
+            return self.lend_from(&start).map(|pair| pair.to_pair());
+        }
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        self.reader.key_into(position, &start.header, &mut key)?;
+        let last_index = self.reader.value_into(&start, &key, &mut value, self.verify)?;
+        key.drain(..self.bucket_len.min(key.len()));
+        Ok(KvPair { key, value, last_index })
     }
 }
 
@@ -126,7 +141,8 @@ impl Iterator for Scan {
     type Item = Result<KvPair>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(self.next_ref()?.map(|pair| pair.to_pair()))
+        let position = self.next_position()?;
+        Some(self.pair(position))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -136,7 +152,8 @@ impl Iterator for Scan {
 
 impl DoubleEndedIterator for Scan {
     fn next_back(&mut self) -> Option<Self::Item> {
-        Some(self.next_back_ref()?.map(|pair| pair.to_pair()))
+        let position = self.next_position_back()?;
+        Some(self.pair(position))
     }
 }
 
@@ -163,26 +180,33 @@ impl Iterator for BucketScans {
     type Item = Result<(Vec<u8>, Scan)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let position = self.sorted.range(self.rank..self.rank + 1).next()?;
-        let next = self.bucket_at(position);
+        let first = *self.sorted.entry(self.rank)?;
+        let next = self.bucket_of(&first);
         if next.is_err() {
             // Where the next bucket begins is not known.
             self.rank = self.sorted.len();
         }
-        next.transpose()
+        Some(next)
     }
 }
 
 impl BucketScans {
-    fn bucket_at(&mut self, position: u64) -> Result<Option<(Vec<u8>, Scan)>> {
-        let mut key = Vec::new();
-        Keys::read(&self.reader, position, &mut key)?;
-        let Some((name, _)) = crate::format::split_full_key(&key) else { return Ok(None) };
-        let bucket = &key[..1 + name.len()];
-        let end = end_of_prefix(&self.sorted, bucket, &self.reader)?;
+    fn bucket_of(&mut self, first: &Entry) -> Result<(Vec<u8>, Scan)> {
+        let held = first.first_bytes();
+        let bucket_len = 1 + usize::from(held[0]);
+        // Most names are in the index. A longer one is in the log, and is verified: the place of the next bucket is
+        // looked for by it.
+        let mut key = held.to_vec();
+        if bucket_len > key.len() {
+            key.clear();
+            self.reader.read_verified(first.position(), &mut key)?;
+        }
+        let bucket = &key[..bucket_len];
+        let end = end_of_prefix(&self.sorted, bucket, &self.reader, None)?;
+        debug_assert!(end > self.rank, "the first key of a bucket is before the end of the bucket");
         let positions = self.sorted.range(self.rank..end);
         self.rank = end;
-        Ok(Some((name.to_vec(), Scan::new(self.reader.clone(), positions, bucket.len(), self.verify))))
+        Ok((bucket[1..].to_vec(), Scan::new(self.reader.clone(), positions, bucket_len, self.verify)))
     }
 }
 
@@ -195,29 +219,46 @@ impl std::fmt::Debug for BucketScans {
 impl Engine {
     /// All pairs of a bucket whose key starts with `prefix`.
     pub(crate) fn scan(&self, bucket: &[u8], prefix: &[u8]) -> Result<Scan> {
-        let (reader, sorted) = self.snapshot()?;
         let prefix = FullKey::prefix(bucket, prefix);
-        let start = sorted.lower_rank(&prefix, |at| reader.compare(at, &prefix))?;
-        let end = end_of_prefix(&sorted, &prefix, &reader)?;
-        Ok(self.over(reader, sorted.range(start..end), bucket))
+        self.answer(|view| self.scan_of(view, bucket, &prefix))
+    }
+
+    /// The same pairs at once.
+    pub(crate) fn list(&self, bucket: &[u8], prefix: &[u8]) -> Result<Vec<KvPair>> {
+        let prefix = FullKey::prefix(bucket, prefix);
+        self.answer(|view| self.scan_of(view, bucket, &prefix)?.collect())
+    }
+
+    fn scan_of(&self, view: Current<'_>, bucket: &[u8], prefix: &[u8]) -> Result<Scan> {
+        let view = self.sorted(view)?;
+        let sorted = view.sorted();
+        let start = sorted.lower_rank(&view.index.sought(prefix, &view.reader))?;
+        let end = end_of_prefix(sorted, prefix, &view.reader, Some(view.index.hashed()))?;
+        Ok(self.over(view.reader.clone(), sorted.range(start..end), bucket))
     }
 
     /// All pairs of a bucket whose keys lie in a range. A range that ends before it begins is empty.
     pub(crate) fn range<K: AsRef<[u8]>>(&self, bucket: &[u8], range: &impl RangeBounds<K>) -> Result<Scan> {
-        let (reader, sorted) = self.snapshot()?;
-        let lower = |key: &[u8]| sorted.lower_rank(key, |at| reader.compare(at, key));
-        let upper = |key: &[u8]| sorted.upper_rank(key, |at| reader.compare(at, key));
-        let start = match range.start_bound() {
-            Bound::Included(key) => lower(&FullKey::prefix(bucket, key.as_ref()))?,
-            Bound::Excluded(key) => upper(&FullKey::prefix(bucket, key.as_ref()))?,
-            Bound::Unbounded => lower(bucket)?,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(key) => upper(&FullKey::prefix(bucket, key.as_ref()))?,
-            Bound::Excluded(key) => lower(&FullKey::prefix(bucket, key.as_ref()))?,
-            Bound::Unbounded => end_of_prefix(&sorted, bucket, &reader)?,
-        };
-        Ok(self.over(reader, sorted.range(start..end), bucket))
+        // Before the view is taken: to make bytes of a key is the caller's code, which may call this store.
+        let full_key = |key: &K| FullKey::prefix(bucket, key.as_ref());
+        let (start, end) = (range.start_bound().map(full_key), range.end_bound().map(full_key));
+        self.answer(|view| {
+            let view = self.sorted(view)?;
+            let sorted = view.sorted();
+            let lower = |key: &[u8]| sorted.lower_rank(&view.index.sought(key, &view.reader));
+            let upper = |key: &[u8]| sorted.upper_rank(&view.index.sought(key, &view.reader));
+            let start = match &start {
+                Bound::Included(key) => lower(key)?,
+                Bound::Excluded(key) => upper(key)?,
+                Bound::Unbounded => lower(bucket)?,
+            };
+            let end = match &end {
+                Bound::Included(key) => upper(key)?,
+                Bound::Excluded(key) => lower(key)?,
+                Bound::Unbounded => end_of_prefix(sorted, bucket, &view.reader, Some(view.index.hashed()))?,
+            };
+            Ok(self.over(view.reader.clone(), sorted.range(start..end), bucket))
+        })
     }
 
     fn over(&self, reader: Reader, positions: Positions, bucket: &[u8]) -> Scan {
@@ -239,15 +280,18 @@ impl Engine {
 
     /// All buckets that have a key. Costs one search for each, however many keys they have.
     pub(crate) fn scan_buckets(&self) -> Result<BucketScans> {
-        let (reader, sorted) = self.snapshot()?;
-        Ok(BucketScans { reader, sorted, rank: 0, verify: self.config.get_verify_on_read() })
+        self.answer(|view| {
+            let view = self.sorted(view)?;
+            let (reader, sorted) = (view.reader.clone(), view.sorted().snapshot());
+            Ok(BucketScans { reader, sorted, rank: 0, verify: self.config.get_verify_on_read() })
+        })
     }
 }
 
 /// The rank behind the last key that starts with `prefix`.
-fn end_of_prefix(sorted: &SortedIndex, prefix: &[u8], reader: &Reader) -> Result<usize> {
+fn end_of_prefix(sorted: &SortedIndex, prefix: &[u8], reader: &Reader, hashed: Option<Hashed<'_>>) -> Result<usize> {
     match prefix_successor(prefix) {
-        Some(next) => sorted.lower_rank(&next, |at| reader.compare(at, &next)),
+        Some(next) => sorted.lower_rank(&Sought { key: &next, keys: reader, known: None, hashed }),
         None => Ok(sorted.len()),
     }
 }

@@ -7,6 +7,7 @@ use super::Cask;
 use crate::Result;
 use crate::disk::Map;
 use crate::format::{FullKey, RECORD_HEADER_LEN};
+use crate::log::read::{Reader, Start};
 
 /// Lends values where they lie in the file's map; made by [`Cask::mapped`].
 #[derive(Clone, Debug)]
@@ -47,33 +48,38 @@ impl Mapped {
     ///
     /// As [`Cask::get`].
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Slice> {
-        let view = self.cask.engine.current()?;
-        let key = FullKey::new(&self.cask.bucket, key.as_ref())?;
-        let position = view.find(&key)?.ok_or(crate::Error::KeyNotFound)?;
-        let reader = &view.reader;
-        let header = reader.header(position)?;
-        let offset = position + RECORD_HEADER_LEN as u64 + u64::from(header.key_len);
-        let verify = self.cask.engine.config.get_verify_on_read();
-        let len = header.value_len as usize;
-        let map = reader.map.as_ref().filter(|map| offset + len as u64 <= map.len());
-        let lent = map.and_then(|map| {
-            // SAFETY: who called `Cask::mapped` has promised that nothing but this library changes the file, and
-            // this library writes to the bytes of a whole record only to cut it off, after a change by somebody else.
-            unsafe { map.slice(offset, len) }.map(|bytes| (map, bytes))
-        });
-        match lent {
-            Some((map, bytes)) => {
-                if verify {
-                    reader.verify_value(position, &header, &key, bytes)?;
-                }
-                let bytes = Bytes::Mapped { map: Arc::clone(map), offset, len };
-                Ok(Slice { bytes, last_index: header.index })
+        let (key, verify) = (key.as_ref(), self.cask.engine.config.get_verify_on_read());
+        self.cask.engine.answer(|view| {
+            let key = FullKey::new(&self.cask.bucket, key)?;
+            let position = view.find(&key)?.ok_or(crate::Error::KeyNotFound)?;
+            view.read(position, |reader, start| lend(reader, position, start, &key, verify))
+        })
+    }
+}
+
+/// The value of the record at a position, from the map if there is one.
+fn lend(reader: &Reader, position: u64, start: &Start, key: &[u8], verify: bool) -> Result<Slice> {
+    let header = &start.header;
+    let offset = position + RECORD_HEADER_LEN as u64 + u64::from(header.key_len);
+    let len = header.value_len as usize;
+    let map = reader.map.as_ref().filter(|map| offset + len as u64 <= map.len());
+    let lent = map.and_then(|map| {
+        // SAFETY: who called `Cask::mapped` has promised that nothing but this library changes the file, and
+        // this library writes to the bytes of a whole record only to cut it off, after a change by somebody else.
+        unsafe { map.slice(offset, len) }.map(|bytes| (map, bytes))
+    });
+    match lent {
+        Some((map, bytes)) => {
+            if verify {
+                reader.verify_value(position, header, key, bytes)?;
             }
-            None => {
-                let mut value = Vec::new();
-                let last_index = reader.value_into(position, &key, &mut value, verify)?;
-                Ok(Slice { bytes: Bytes::Copied(value.into()), last_index })
-            }
+            let bytes = Bytes::Mapped { map: Arc::clone(map), offset, len };
+            Ok(Slice { bytes, last_index: header.index })
+        }
+        None => {
+            let mut value = Vec::new();
+            let last_index = reader.value_into(start, key, &mut value, verify)?;
+            Ok(Slice { bytes: Bytes::Copied(value.into()), last_index })
         }
     }
 }

@@ -8,7 +8,6 @@ use super::report::Report;
 use super::survey::{Scope, Source, Survey};
 use super::view::View;
 use crate::disk::{Disk, RealDisk};
-use crate::index::Keys;
 use crate::log::LogFile;
 use crate::{Error, Result};
 
@@ -102,7 +101,7 @@ fn compare(fresh: &Survey, shown: &View) -> Result<()> {
     let mut key = Vec::new();
     for position in fresh.index.positions() {
         key.clear();
-        Keys::read(&fresh.reader, position, &mut key)?;
+        fresh.index.key_at(position, &fresh.reader, &mut key)?;
         if shown.find(&key)? != Some(position) {
             return disagree("the index in memory points elsewhere than the log");
         }

@@ -17,7 +17,7 @@ use crate::format::{END_MARK_LEN, Kind};
 use crate::index::{Index, SortedIndex};
 use crate::log::LogFile;
 use crate::log::create::{self, Named};
-use crate::log::read::Reader;
+use crate::log::read::{Reader, Start};
 use crate::log::recover::{Decision, decide, has_end_mark};
 use crate::log::scan::{Entry, RUN_LEN, Reason, Run, Scanner, Stop};
 use crate::log::tail::Tail;
@@ -264,7 +264,41 @@ impl Deref for Current<'_> {
 /// twice. Never held during a sync.
 pub(crate) struct Ingest<'e>(#[allow(dead_code, reason = "held for its lock")] MutexGuard<'e, ()>);
 
+impl Current<'_> {
+    /// The sorted index of a view that has one.
+    pub(crate) fn sorted(&self) -> &SortedIndex {
+        self.index.sorted().expect("`Engine::sorted` has made this view")
+    }
+
+    /// Reads of the record at a position. If that takes long, nobody who changes the view waits for it: the log only grows,
+    /// so the record stays where it is, and the reader keeps the file.
+    #[inline]
+    pub(crate) fn read<T>(self, position: u64, read: impl FnOnce(&Reader, &Start) -> Result<T>) -> Result<T> {
+        let start = self.reader.start(position)?;
+        if !start.is_long() {
+            return read(&self.reader, &start);
+        }
+        let reader = self.reader.clone();
+        drop(self);
+        read(&reader, &start)
+    }
+}
+
 impl Engine {
+    /// Answers from a view that is current when this is called. Another process may cut the log while the answer is looked
+    /// for, and what was cut reads as damaged: then the answer is looked for again, in what is there now.
+    #[inline]
+    pub(crate) fn answer<T>(&self, mut answer: impl FnMut(Current<'_>) -> Result<T>) -> Result<T> {
+        loop {
+            let view = self.current()?;
+            let epoch = view.epoch;
+            match answer(view) {
+                Err(Error::Corrupt { .. } | Error::Io { .. }) if self.current()?.epoch != epoch => {}
+                answered => return answered,
+            }
+        }
+    }
+
     /// The view, after taking in whatever was appended before this call.
     pub(crate) fn current(&self) -> Result<Current<'_>> {
         let view = self.shown()?;
@@ -437,24 +471,23 @@ impl Engine {
         }
     }
 
-    /// A reader and the sorted index of one moment. The sorted index is built at the first call, and kept up to date
-    /// from then on.
-    pub(crate) fn snapshot(&self) -> Result<(Reader, SortedIndex)> {
-        loop {
-            let view = self.current()?;
-            if let Some(sorted) = view.index.sorted() {
-                return Ok((view.reader.clone(), sorted.snapshot()));
-            }
+    /// The view, with its sorted index. That is built at the first call, and kept up to date from then on.
+    pub(crate) fn sorted<'e>(&'e self, view: Current<'e>) -> Result<Current<'e>> {
+        let mut view = view;
+        while view.index.sorted().is_none() {
             drop(view);
             let ingest = self.ingest();
-            let view = self.shown()?;
-            if view.index.sorted().is_none() {
+            let shown = self.shown()?;
+            if shown.index.sorted().is_none() {
                 // Others may read meanwhile. Nobody may write: what they would change is being sorted.
-                let built = view.index.build_sorted(&view.reader)?;
-                drop(view);
+                let built = shown.index.build_sorted(&shown.reader)?;
+                drop(shown);
                 let installed = self.change(&ingest, |view| Ok(view.index.install_sorted(built)))?;
                 debug_assert!(installed, "nobody changes the index while `ingest` is held");
             }
+            drop(ingest);
+            view = self.current()?;
         }
+        Ok(view)
     }
 }

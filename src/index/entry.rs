@@ -89,6 +89,15 @@ impl Entry {
         packed::position(self.tail)
     }
 
+    /// The key's first bytes, with zeros behind a shorter key.
+    pub(crate) fn first_bytes(&self) -> [u8; INLINE] {
+        let mut bytes = [0; INLINE];
+        let Prefix { head, tag } = self.prefix();
+        bytes[..16].copy_from_slice(&head.to_be_bytes());
+        bytes[16..].copy_from_slice(&((tag >> 8) as u16).to_be_bytes());
+        bytes
+    }
+
     pub(super) fn prefix(&self) -> Prefix {
         let head = u128::from(self.head[0]) << u64::BITS | u128::from(self.head[1]);
         Prefix { head, tag: packed::tag(self.tail) }
@@ -215,7 +224,9 @@ mod tests {
         fn an_entry_gives_back_its_prefix_and_position(key: TestKey, position: u32) -> bool {
             let position = (u64::from(position) + 1) * 8;
             let entry = Entry::new(&key.0, position);
-            entry.prefix() == Prefix::of(&key.0) && entry.position() == position
+            let mut first = key.0.clone();
+            first.resize(INLINE, 0);
+            entry.prefix() == Prefix::of(&key.0) && entry.position() == position && entry.first_bytes() == first[..]
         }
 
         fn prefixes_compare_as_their_keys_unless_long_ones_are_alike(a: TestKey, b: TestKey) -> bool {

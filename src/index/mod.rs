@@ -30,22 +30,47 @@ mod tree;
 pub(crate) use entry::{Entry, prefix_successor, sort_entries};
 pub(crate) use hash::{HashIndex, KeyHasher, PIECES};
 pub(crate) use packed::POSITION_LIMIT;
-pub(crate) use sorted::{Positions, SortedIndex};
+pub(crate) use sorted::{Positions, SortedIndex, Sought};
 
 /// What the index asks about keys that lie in the log.
 pub(crate) trait Keys {
     /// Why a key could not be read.
     type Error;
 
-    /// How the key of the record at `position` compares with `key`: `stored.cmp(key)`.
+    /// How the key of the record at `position` compares with `key`: `stored.cmp(key)`. The record is not verified, so
+    /// nothing may follow from the answer that is not proven in another way.
     fn compare(&self, position: u64, key: &[u8]) -> Result<Ordering, Self::Error>;
 
-    /// Whether the record at `position` has this key.
+    /// Whether the record at `position`, which the hash index has for `key`, has this key. Where it has another one, the
+    /// record is verified: damage in a key must not pass for a key that is absent. (That it has this one by damage is as
+    /// improbable as that damage goes unnoticed: the hash index has 36 bits of the hash of the key that it had.)
     fn is_key(&self, position: u64, key: &[u8]) -> Result<bool, Self::Error>;
 
-    /// Appends the key of the record at `position` to `out`. Asked when the sorted index is built.
+    /// Appends the key of the record at `position` to `out`. The record is not verified.
     fn read(&self, position: u64, out: &mut Vec<u8>) -> Result<(), Self::Error>;
+
+    /// Appends the key of the record at `position` to `out`, and verifies the whole record, however long it is, over this
+    /// copy of the key.
+    fn read_verified(&self, position: u64, out: &mut Vec<u8>) -> Result<(), Self::Error>;
 }
+
+/// The hash index of a moment, as a witness of which key a record has.
+#[derive(Clone, Copy)]
+pub(crate) struct Hashed<'a> {
+    hasher: &'a KeyHasher,
+    hash: &'a HashIndex,
+}
+
+impl Hashed<'_> {
+    /// Whether the key's record is the one at `position`. No key is read from the log.
+    fn has(&self, key: &[u8], position: u64) -> bool {
+        let Ok(found) = self.hash.find(self.hasher.hash(key), |at| Ok::<_, Infallible>(at == position));
+        found.is_some()
+    }
+}
+
+/// While the sorted index is built, the hash index is asked about this many keys at a time.
+const FETCHED: usize = 64;
 
 /// Both indexes of a log, kept in step.
 #[derive(Default)]
@@ -121,8 +146,26 @@ impl Index {
 
     /// Whether the key's record is the one at `position`. Unlike [`Index::find`], it reads no key from the log.
     pub(crate) fn points_to(&self, key: &[u8], position: u64) -> bool {
-        let Ok(found) = self.hash.find(self.hasher.hash(key), |at| Ok::<_, Infallible>(at == position));
-        found.is_some()
+        self.hashed().has(key, position)
+    }
+
+    /// The hash index as a witness.
+    pub(crate) fn hashed(&self) -> Hashed<'_> {
+        Hashed { hasher: &self.hasher, hash: &self.hash }
+    }
+
+    /// A key to look for in the sorted index.
+    pub(crate) fn sought<'a, K: Keys>(&'a self, key: &'a [u8], keys: &'a K) -> Sought<'a, K> {
+        Sought { key, keys, known: None, hashed: Some(self.hashed()) }
+    }
+
+    /// Appends the key of a record to `out`, after making sure that it is the one that the record was taken in with.
+    ///
+    /// # Errors
+    ///
+    /// Those of `keys`: that of a damaged record among them.
+    pub(crate) fn key_at<K: Keys>(&self, position: u64, keys: &K, out: &mut Vec<u8>) -> Result<(), K::Error> {
+        sorted::read_proven(position, keys, Some(self.hashed()), out)
     }
 
     /// Every position, in no order that means anything.
@@ -148,7 +191,8 @@ impl Index {
             // recognises the entry by that, and can no longer fail.
             Some(sorted) => {
                 let old = self.hash.find(hash, |at| keys.is_key(at, key))?;
-                sorted.insert(key, position, compare_knowing(old, key, keys))?;
+                let hashed = Some(Hashed { hasher: &self.hasher, hash: &self.hash });
+                sorted.insert(&Sought { key, keys, known: old, hashed }, position)?;
                 let Ok(old) = self.hash.insert(hash, position, |at| Ok::<_, Infallible>(old == Some(at)));
                 old
             }
@@ -168,7 +212,8 @@ impl Index {
         let Some(old) = self.hash.find(hash, |at| keys.is_key(at, key))? else { return Ok(None) };
         // In this order for the same reason as in `apply_put`.
         if let Some(sorted) = &mut self.sorted {
-            sorted.remove(key, compare_knowing(Some(old), key, keys))?;
+            let hashed = Some(Hashed { hasher: &self.hasher, hash: &self.hash });
+            sorted.remove(&Sought { key, keys, known: Some(old), hashed })?;
         }
         let Ok(removed) = self.hash.remove(hash, |at| Ok::<_, Infallible>(at == old));
         self.changes += 1;
@@ -196,13 +241,32 @@ impl Index {
         // it is the difference between reading ahead and a disk access per key.
         positions.sort_unstable();
         let mut entries = Vec::with_capacity(positions.len());
-        let mut key = Vec::new();
-        for position in positions {
-            key.clear();
-            keys.read(position, &mut key)?;
-            entries.push(Entry::new(&key, position));
+        let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(FETCHED));
+        for positions in positions.chunks(FETCHED) {
+            bytes.clear();
+            ends.clear();
+            // What the hash index says of these keys is fetched before the first of them is compared with it.
+            for &position in positions {
+                let start = bytes.len();
+                keys.read(position, &mut bytes)?;
+                self.prefetch(&bytes[start..]);
+                ends.push(bytes.len());
+            }
+            let mut start = 0;
+            for (&position, &end) in positions.iter().zip(&ends) {
+                let mut key = &bytes[start..end];
+                let verified;
+                if !self.points_to(key, position) {
+                    let mut out = Vec::new();
+                    keys.read_verified(position, &mut out)?;
+                    verified = out;
+                    key = &verified;
+                }
+                entries.push(Entry::new(key, position));
+                start = end;
+            }
         }
-        sort_entries(&mut entries, |position, out| keys.read(position, out))?;
+        sort_entries(&mut entries, |position, out| self.key_at(position, keys, out))?;
         Ok(Built { sorted: SortedIndex::from_sorted(&entries), changes: self.changes })
     }
 
@@ -215,15 +279,6 @@ impl Index {
         }
         self.sorted.is_some()
     }
-}
-
-/// Compares stored keys with `key` by reading them, except the one that is known to be equal.
-fn compare_knowing<'a, K: Keys>(
-    equal: Option<u64>,
-    key: &'a [u8],
-    keys: &'a K,
-) -> impl FnMut(u64) -> Result<Ordering, K::Error> + 'a {
-    move |at| if equal == Some(at) { Ok(Ordering::Equal) } else { keys.compare(at, key) }
 }
 
 #[cfg(test)]

@@ -10,18 +10,68 @@ use std::sync::Arc;
 
 use super::entry::{Entry, Prefix};
 use super::search::Probe;
-use super::tree::{Inserted, Leaf, Node};
+use super::tree::{Leaf, Node, Place};
+use super::{Hashed, Keys};
 
 /// The positions of the live records in the order of their keys.
 ///
-/// Where keys are alike in their first 18 bytes, and longer, the methods ask `compare`: how the key of the record at a
-/// position compares with the key that was given, thus `stored.cmp(key)`. It may be asked about records that are
-/// replaced or deleted by now, but never about a position that was not inserted.
+/// Where keys are alike in their first 18 bytes, and longer, the methods compare with the key in the log. They may ask
+/// about records that are replaced or deleted by now, but never about a position that was not inserted.
 ///
 /// Every operation takes logarithmic time, and asks as often.
 #[derive(Clone)]
 pub(crate) struct SortedIndex {
     root: Node,
+}
+
+/// A key that is looked for, and what is asked about the keys in the log.
+///
+/// # Damage
+///
+/// A search asks some twenty stored keys, and to verify all of them would cost too much. So it verifies the outcome. The
+/// entries are in the order of the keys that the records had when they were taken in. If the key before a place is less
+/// than the one that is sought, and the key at the place is greater (or if the key there is the one), then the place is
+/// right, whatever has led there. What an entry holds of its key was taken from a verified key, and decides most of these
+/// two comparisons; else the key is read, and [proven](read_proven). Only if the outcome is not proven, the search is made
+/// once more, and every record that it asks is verified.
+pub(crate) struct Sought<'a, K> {
+    pub(crate) key: &'a [u8],
+    pub(crate) keys: &'a K,
+    /// The position of the record that is known to have the key.
+    pub(crate) known: Option<u64>,
+    /// The hash index over the same records, if it is at hand.
+    pub(crate) hashed: Option<Hashed<'a>>,
+}
+
+/// What a search has found.
+struct Search {
+    place: Place,
+    /// Whether keys in the log had a say in it.
+    asked: bool,
+}
+
+/// Appends the key of a record to `out`, after making sure that it is the one that the record was taken in with.
+///
+/// The hash index knows 36 bits of the key's hash, which is proof as good as the record's checksum, and needs no look at a
+/// value that may be long, or damaged where the key is not. Without that index, or if it knows of no such key, the record
+/// is verified.
+///
+/// # Errors
+///
+/// Those of `keys`: that of a damaged record among them.
+pub(super) fn read_proven<K: Keys>(
+    position: u64,
+    keys: &K,
+    hashed: Option<Hashed<'_>>,
+    out: &mut Vec<u8>,
+) -> Result<(), K::Error> {
+    let start = out.len();
+    keys.read(position, out)?;
+    if !hashed.is_some_and(|hashed| hashed.has(&out[start..], position)) {
+        out.truncate(start);
+        keys.read_verified(position, out)?;
+    }
+    Ok(())
 }
 
 impl Default for SortedIndex {
@@ -54,78 +104,114 @@ impl SortedIndex {
         self.clone()
     }
 
-    /// Puts the key at `position`, and returns the position where it was, or `None` if it is new.
+    /// Puts the key that is sought at `position`, and returns the position where it was, or `None` if it is new.
     ///
     /// # Errors
     ///
-    /// The first error of `compare`; the index is unchanged then.
+    /// As [`SortedIndex::lower_rank`]; the index is unchanged then.
     ///
     /// # Panics
     ///
     /// If `position` is not one: see [`POSITION_LIMIT`](super::POSITION_LIMIT).
-    pub(crate) fn insert<E>(
-        &mut self,
-        key: &[u8],
-        position: u64,
-        compare: impl FnMut(u64) -> Result<Ordering, E>,
-    ) -> Result<Option<u64>, E> {
-        let prefix = Prefix::of(key);
-        let inserted = self.root.insert(Entry::with_prefix(prefix, position), &mut Probe { prefix, compare })?;
-        Ok(match inserted {
-            Inserted::Replaced(old) => Some(old),
-            Inserted::Added => None,
-            Inserted::Split(new) => {
-                self.root.grow(new);
-                None
-            }
-        })
+    pub(crate) fn insert<K: Keys>(&mut self, sought: &Sought<'_, K>, position: u64) -> Result<Option<u64>, K::Error> {
+        let Search { place, asked } = self.find(sought)?;
+        let (path, entry) = (place.path(), Entry::new(sought.key, position));
+        if place.found {
+            return Ok(Some(self.root.replace(path, entry).position()));
+        }
+        if asked {
+            // The place is proven by the entries beside it. Separators were asked as well, and are not verified.
+            let next = self.root.at_or_after(path).copied();
+            self.root.lead_to(path, entry, next);
+        }
+        if let Some(new) = self.root.insert(path, entry) {
+            self.root.grow(new);
+        }
+        Ok(None)
     }
 
     /// Takes the key out and returns the position where it was, or `None` if it was not there.
     ///
     /// # Errors
     ///
-    /// The first error of `compare`; the index is unchanged then.
-    pub(crate) fn remove<E>(
-        &mut self,
-        key: &[u8],
-        compare: impl FnMut(u64) -> Result<Ordering, E>,
-    ) -> Result<Option<u64>, E> {
-        let removed = self.root.remove(&mut Probe { prefix: Prefix::of(key), compare })?;
+    /// As [`SortedIndex::lower_rank`]; the index is unchanged then.
+    pub(crate) fn remove<K: Keys>(&mut self, sought: &Sought<'_, K>) -> Result<Option<u64>, K::Error> {
+        let Search { place, .. } = self.find(sought)?;
+        if !place.found {
+            return Ok(None);
+        }
+        let removed = self.root.remove(place.path());
         self.root.shrink();
-        Ok(removed.map(|entry| entry.position()))
+        Ok(Some(removed.position()))
     }
 
-    /// How many keys are less than `key`: the rank where a range begins that includes it, and where one ends that
-    /// excludes it.
+    /// How many keys are less than the one that is sought: the rank where a range begins that includes it, and where one
+    /// ends that excludes it.
     ///
     /// # Errors
     ///
-    /// The first error of `compare`.
-    pub(crate) fn lower_rank<E>(
-        &self,
-        key: &[u8],
-        compare: impl FnMut(u64) -> Result<Ordering, E>,
-    ) -> Result<usize, E> {
-        Ok(self.rank(key, compare)?.unwrap_or_else(|rank| rank))
+    /// The first error of the keys that it asks, and the error of a record that is damaged, if that could have led to a
+    /// wrong rank.
+    pub(crate) fn lower_rank<K: Keys>(&self, sought: &Sought<'_, K>) -> Result<usize, K::Error> {
+        Ok(self.root.rank(self.find(sought)?.place.path()))
     }
 
-    /// How many keys are less than `key` or equal to it: the rank where a range begins that excludes it, and where one
-    /// ends that includes it.
+    /// How many keys are less than the one that is sought or equal to it: the rank where a range begins that excludes it,
+    /// and where one ends that includes it.
     ///
     /// # Errors
     ///
-    /// The first error of `compare`.
-    pub(crate) fn upper_rank<E>(
-        &self,
-        key: &[u8],
-        compare: impl FnMut(u64) -> Result<Ordering, E>,
-    ) -> Result<usize, E> {
-        Ok(self.rank(key, compare)?.map_or_else(|rank| rank, |rank| rank + 1))
+    /// As [`SortedIndex::lower_rank`].
+    pub(crate) fn upper_rank<K: Keys>(&self, sought: &Sought<'_, K>) -> Result<usize, K::Error> {
+        let place = self.find(sought)?.place;
+        Ok(self.root.rank(place.path()) + usize::from(place.found))
     }
 
-    fn rank<E>(&self, key: &[u8], compare: impl FnMut(u64) -> Result<Ordering, E>) -> Result<Result<usize, usize>, E> {
-        self.root.rank(&mut Probe { prefix: Prefix::of(key), compare })
+    /// Where a key is, or where it would go. The place is right whatever damage there is in the log; see [`Sought`].
+    fn find<K: Keys>(&self, sought: &Sought<'_, K>) -> Result<Search, K::Error> {
+        let (prefix, mut asked) = (Prefix::of(sought.key), false);
+        let compare = |at| {
+            asked = true;
+            if sought.known == Some(at) { Ok(Ordering::Equal) } else { sought.keys.compare(at, sought.key) }
+        };
+        let place = self.root.find(&mut Probe { prefix, compare })?;
+        if !asked || self.is_proven(&place, prefix, sought)? {
+            return Ok(Search { place, asked });
+        }
+        // A record said something else of its key than what it was taken in with. Find it.
+        let mut key = Vec::new();
+        let compare = |at| {
+            key.clear();
+            sought.keys.read_verified(at, &mut key)?;
+            Ok(key.as_slice().cmp(sought.key))
+        };
+        Ok(Search { place: self.root.find(&mut Probe { prefix, compare })?, asked })
+    }
+
+    /// Whether the key at a place, or else the keys beside it, are as they have to be if this is the place.
+    fn is_proven<K: Keys>(&self, place: &Place, prefix: Prefix, sought: &Sought<'_, K>) -> Result<bool, K::Error> {
+        let mut key = Vec::new();
+        let mut is = |entry: Option<&Entry>, expected| match entry {
+            None => Ok(true),
+            Some(entry) if sought.known == Some(entry.position()) => Ok(expected == Ordering::Equal),
+            Some(entry) if entry.prefix() != prefix => Ok(entry.prefix().cmp(&prefix) == expected),
+            Some(entry) => {
+                key.clear();
+                read_proven(entry.position(), sought.keys, sought.hashed, &mut key)?;
+                Ok(key.as_slice().cmp(sought.key) == expected)
+            }
+        };
+        let path = place.path();
+        if place.found {
+            return is(self.root.at_or_after(path), Ordering::Equal);
+        }
+        Ok(is(self.root.before(path), Ordering::Less)? && is(self.root.at_or_after(path), Ordering::Greater)?)
+    }
+
+    /// The entry of a rank.
+    pub(crate) fn entry(&self, rank: usize) -> Option<&Entry> {
+        let (leaf, first) = self.root.leaf_at(rank);
+        leaf.entries().get(rank - first)
     }
 
     /// The positions of these ranks, as they are now. Ranks past the end are left out; a range that ends before it
@@ -210,8 +296,8 @@ impl std::iter::FusedIterator for Positions {}
 
 #[cfg(test)]
 mod tests {
+    use super::super::sort_entries;
     use super::super::testing::{Change, Changes, Failed, Log, TestKey};
-    use super::super::{Keys, sort_entries};
     use super::*;
     use quickcheck::quickcheck;
     use std::collections::BTreeMap;
@@ -219,13 +305,24 @@ mod tests {
 
     type Model = BTreeMap<Vec<u8>, u64>;
 
+    fn sought<'a>(key: &'a [u8], log: &'a Log) -> Sought<'a, Log> {
+        Sought { key, keys: log, known: None, hashed: None }
+    }
+
+    /// A log that nothing can be asked of.
+    fn silent() -> Log {
+        let log = Log::default();
+        log.fail_after(0);
+        log
+    }
+
     fn change(index: &mut SortedIndex, change: &Change, log: &mut Log) -> Result<Option<u64>, Failed> {
         match change {
             Change::Put(TestKey(key)) => {
                 let position = log.append(key);
-                index.insert(key, position, |at| log.compare(at, key))
+                index.insert(&sought(key, log), position)
             }
-            Change::Delete(TestKey(key)) => index.remove(key, |at| log.compare(at, key)),
+            Change::Delete(TestKey(key)) => index.remove(&sought(key, log)),
         }
     }
 
@@ -245,9 +342,25 @@ mod tests {
         (index, model)
     }
 
+    /// Damages some of the records that are there.
+    fn damage_some(log: &mut Log, damage: Vec<(usize, TestKey)>) {
+        let records = (log.last() / 8) as usize;
+        for (at, TestKey(key)) in damage.into_iter().filter(|_| records > 0) {
+            let position = 8 * (at % records + 1) as u64;
+            if log.key(position) != key {
+                log.damage(position, &key);
+            }
+        }
+    }
+
     fn assert_is(index: &SortedIndex, model: &Model, log: &Log) {
         index.root.check(&|position| log.key(position));
         assert_eq!(index.len(), model.len());
+        assert!(
+            (0..=index.len())
+                .map(|rank| index.entry(rank).map(Entry::position))
+                .eq(model.values().map(|at| Some(*at)).chain([None]))
+        );
         assert!(index.range(0..index.len()).eq(model.values().copied()));
     }
 
@@ -255,8 +368,9 @@ mod tests {
     fn an_index_without_keys_has_no_ranks_and_no_positions() {
         let index = SortedIndex::default();
         assert_eq!(index.len(), 0);
-        assert_eq!(index.lower_rank(b"", |_| Err(())), Ok(0));
-        assert_eq!(index.upper_rank(&[0xFF; 40], |_| Err(())), Ok(0));
+        assert_eq!(index.lower_rank(&sought(b"", &silent())), Ok(0));
+        assert_eq!(index.upper_rank(&sought(&[0xFF; 40], &silent())), Ok(0));
+        assert!(index.entry(0).is_none());
         assert_eq!(index.range(0..9).next_back(), None);
     }
 
@@ -274,10 +388,10 @@ mod tests {
     fn an_index_that_has_lost_its_keys_is_as_small_as_a_new_one() {
         let mut index = SortedIndex::default();
         for number in 0..1000u64 {
-            index.insert(&number.to_be_bytes(), number * 8 + 8, |_| Err(())).unwrap();
+            index.insert(&sought(&number.to_be_bytes(), &silent()), number * 8 + 8).unwrap();
         }
         for number in 0..1000u64 {
-            assert_eq!(index.remove(&number.to_be_bytes(), |_| Err(())), Ok(Some(number * 8 + 8)));
+            assert_eq!(index.remove(&sought(&number.to_be_bytes(), &silent())), Ok(Some(number * 8 + 8)));
         }
         assert_eq!((index.len(), index.memory()), (0, SortedIndex::default().memory()));
     }
@@ -309,7 +423,7 @@ mod tests {
             (0..500).filter(|rank| leaf(index, *rank) == leaf(&snapshot, *rank)).count()
         };
         assert_eq!(shared(&index), 500);
-        index.insert(&7u64.to_be_bytes(), 8, |_| Err(())).unwrap();
+        index.insert(&sought(&7u64.to_be_bytes(), &silent()), 8).unwrap();
         assert!((490..500).contains(&shared(&index)));
     }
 
@@ -380,12 +494,47 @@ mod tests {
             let mut log = Log::default();
             let (index, model) = built(&changes, &mut log);
             for key in model.keys().chain(bounds.iter().map(|TestKey(key)| key)) {
-                let lower = index.lower_rank(key, |at| log.compare(at, key));
-                let upper = index.upper_rank(key, |at| log.compare(at, key));
+                let lower = index.lower_rank(&sought(key, &log));
+                let upper = index.upper_rank(&sought(key, &log));
                 let below = |end: Bound<&Vec<u8>>| model.range::<Vec<u8>, _>((Bound::Unbounded, end)).count();
                 assert_eq!(lower, Ok(below(Bound::Excluded(key))));
                 assert_eq!(upper, Ok(below(Bound::Included(key))));
             }
+        }
+
+        fn damaged_keys_lead_to_the_right_rank_or_to_an_error(
+            changes: Changes, damage: Vec<(usize, TestKey)>, bounds: Vec<TestKey>
+        ) -> () {
+            let mut log = Log::default();
+            let (index, model) = built(&changes, &mut log);
+            damage_some(&mut log, damage);
+            for key in model.keys().chain(bounds.iter().map(|TestKey(key)| key)) {
+                let below = |end: Bound<&Vec<u8>>| model.range::<Vec<u8>, _>((Bound::Unbounded, end)).count();
+                let lower = index.lower_rank(&sought(key, &log));
+                assert!(lower == Err(Failed) || lower == Ok(below(Bound::Excluded(key))), "{lower:?} of {key:?}");
+                let upper = index.upper_rank(&sought(key, &log));
+                assert!(upper == Err(Failed) || upper == Ok(below(Bound::Included(key))), "{upper:?} of {key:?}");
+            }
+        }
+
+        fn changes_over_damaged_keys_happen_in_the_right_place_or_not_at_all(
+            before: Changes, damage: Vec<(usize, TestKey)>, during: Vec<Change>, after: Changes
+        ) -> () {
+            let mut log = Log::default();
+            let (mut index, mut model) = built(&before, &mut log);
+            damage_some(&mut log, damage);
+            for each in &during {
+                if let Ok(old) = change(&mut index, each, &mut log) {
+                    assert_eq!(old, change_model(&mut model, each, &log));
+                }
+                assert_is(&index, &model, &log);
+            }
+            log.repair();
+            for each in &after.0 {
+                let old = change(&mut index, each, &mut log).unwrap();
+                assert_eq!(old, change_model(&mut model, each, &log));
+            }
+            assert_is(&index, &model, &log);
         }
 
         fn a_range_gives_each_position_once_whichever_ends_it_is_taken_from(

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::cmp::Ordering;
+use std::collections::HashMap;
 
 use quickcheck::{Arbitrary, Gen};
 
@@ -10,6 +11,8 @@ use super::Keys;
 /// The keys of a log, which answers until it is told to fail.
 pub(super) struct Log {
     keys: Vec<Vec<u8>>,
+    /// What stands in the place of keys that were damaged.
+    damaged: HashMap<u64, Vec<u8>>,
     answers_left: Cell<u64>,
 }
 
@@ -19,7 +22,7 @@ pub(super) struct Failed;
 
 impl Default for Log {
     fn default() -> Self {
-        Self { keys: Vec::new(), answers_left: Cell::new(u64::MAX) }
+        Self { keys: Vec::new(), damaged: HashMap::new(), answers_left: Cell::new(u64::MAX) }
     }
 }
 
@@ -40,6 +43,16 @@ impl Log {
         &self.keys[position as usize / 8 - 1]
     }
 
+    /// Puts another key in the place of one.
+    pub(super) fn damage(&mut self, position: u64, key: &[u8]) {
+        self.damaged.insert(position, key.to_vec());
+    }
+
+    /// Puts everything back.
+    pub(super) fn repair(&mut self) {
+        self.damaged.clear();
+    }
+
     /// Lets every question fail after so many more.
     pub(super) fn fail_after(&self, answers: u64) {
         self.answers_left.set(answers);
@@ -52,7 +65,7 @@ impl Log {
 
     fn asked(&self, position: u64) -> Result<&[u8], Failed> {
         self.answers_left.set(self.answers_left.get().checked_sub(1).ok_or(Failed)?);
-        Ok(self.key(position))
+        Ok(self.damaged.get(&position).map_or(self.key(position), |key| key))
     }
 }
 
@@ -64,12 +77,18 @@ impl Keys for Log {
     }
 
     fn is_key(&self, position: u64, key: &[u8]) -> Result<bool, Failed> {
-        Ok(self.asked(position)? == key)
+        let same = self.asked(position)? == key;
+        if !same && self.damaged.contains_key(&position) { Err(Failed) } else { Ok(same) }
     }
 
     fn read(&self, position: u64, out: &mut Vec<u8>) -> Result<(), Failed> {
         out.extend_from_slice(self.asked(position)?);
         Ok(())
+    }
+
+    fn read_verified(&self, position: u64, out: &mut Vec<u8>) -> Result<(), Failed> {
+        self.read(position, out)?;
+        if self.damaged.contains_key(&position) { Err(Failed) } else { Ok(()) }
     }
 }
 

@@ -65,15 +65,32 @@ pub(super) struct Child {
     node: Node,
 }
 
-/// What an insertion did.
-pub(super) enum Inserted {
-    /// The key was there, at this position.
-    Replaced(u64),
-    /// The key is new.
-    Added,
-    /// The key is new, and the node became two: this one goes after it.
-    Split(Child),
+/// No tree is as deep as this: nodes have at least two children on average, and there are fewer than 2^40 positions.
+const MAX_DEPTH: usize = 40;
+
+/// Where a key is in a tree, or where it would go.
+pub(super) struct Place {
+    /// Which child at each branch on the way down, then which entry of the leaf.
+    steps: [u8; MAX_DEPTH],
+    depth: usize,
+    /// Whether the entry there has the key. If not, the key belongs before that entry.
+    pub(super) found: bool,
 }
+
+impl Place {
+    pub(super) fn path(&self) -> &[u8] {
+        &self.steps[..self.depth]
+    }
+
+    fn step(&mut self, at: usize) {
+        self.steps[self.depth] = at as u8;
+        self.depth += 1;
+    }
+}
+
+// A step is a byte.
+const _: () = assert!(LEAF_CAPACITY <= 255);
+const _: () = assert!(BRANCH_CAPACITY <= 255);
 
 impl Node {
     /// A tree without entries.
@@ -112,24 +129,76 @@ impl Node {
         }
     }
 
-    /// The rank of the key if it is there, or as `Err` the rank it would have.
-    pub(super) fn rank<E, F>(&self, probe: &mut Probe<F>) -> Result<Result<usize, usize>, E>
+    /// Where the key is, or where it would go, by what the probe's comparisons say.
+    pub(super) fn find<E, F>(&self, probe: &mut Probe<F>) -> Result<Place, E>
     where
         F: FnMut(u64) -> Result<Ordering, E>,
     {
-        let (mut node, mut before) = (self, 0);
+        let (mut node, mut place) = (self, Place { steps: [0; MAX_DEPTH], depth: 0, found: false });
         loop {
             match node {
                 Self::Leaf(leaf) => {
-                    let place = leaf.search(probe)?;
-                    return Ok(place.map(|at| before + at).map_err(|at| before + at));
+                    let at = probe.search(leaf.entries(), |entry| entry)?;
+                    place.found = at.is_ok();
+                    place.step(at.unwrap_or_else(|at| at));
+                    return Ok(place);
                 }
                 Self::Branch(branch) => {
                     let at = branch.child_for(probe)?;
-                    before += branch.children[..at].iter().map(|child| child.count).sum::<usize>();
+                    place.step(at);
                     node = &branch.children[at].node;
                 }
             }
+        }
+    }
+
+    /// How many entries are before a place.
+    pub(super) fn rank(&self, path: &[u8]) -> usize {
+        let (at, rest) = split(path);
+        match self {
+            Self::Leaf(_) => at,
+            Self::Branch(branch) => {
+                let before: usize = branch.children[..at].iter().map(|child| child.count).sum();
+                before + branch.children[at].node.rank(rest)
+            }
+        }
+    }
+
+    /// The last entry before a place.
+    pub(super) fn before(&self, path: &[u8]) -> Option<&Entry> {
+        let (at, rest) = split(path);
+        match self {
+            Self::Leaf(leaf) => leaf.entries()[..at].last(),
+            Self::Branch(branch) => {
+                let children = &branch.children;
+                children[at].node.before(rest).or_else(|| children[..at].last()?.node.last())
+            }
+        }
+    }
+
+    /// The entry at a place, or the next one if no entry of the place's leaf is there.
+    pub(super) fn at_or_after(&self, path: &[u8]) -> Option<&Entry> {
+        let (at, rest) = split(path);
+        match self {
+            Self::Leaf(leaf) => leaf.entries().get(at),
+            Self::Branch(branch) => {
+                let children = &branch.children;
+                children[at].node.at_or_after(rest).or_else(|| children.get(at + 1)?.node.first())
+            }
+        }
+    }
+
+    fn first(&self) -> Option<&Entry> {
+        match self {
+            Self::Leaf(leaf) => leaf.entries().first(),
+            Self::Branch(branch) => branch.children.first()?.node.first(),
+        }
+    }
+
+    fn last(&self) -> Option<&Entry> {
+        match self {
+            Self::Leaf(leaf) => leaf.entries().last(),
+            Self::Branch(branch) => branch.children.last()?.node.last(),
         }
     }
 
@@ -153,52 +222,66 @@ impl Node {
         }
     }
 
-    /// Inserts or replaces the entry of the probe's key. If comparing fails, the entries are what they were.
-    pub(super) fn insert<E, F>(&mut self, entry: Entry, probe: &mut Probe<F>) -> Result<Inserted, E>
-    where
-        F: FnMut(u64) -> Result<Ordering, E>,
-    {
+    /// Makes the separators lead to a place where an entry is about to be inserted, whatever led there: the key of `entry`
+    /// is between those of its neighbours, of which `next` is the later one. Returns whether a separator before this node
+    /// has to be as low as the entry, and whether one after it has to be above it.
+    pub(super) fn lead_to(&mut self, path: &[u8], entry: Entry, next: Option<Entry>) -> (bool, bool) {
+        let (at, rest) = split(path);
         match self {
-            Self::Leaf(leaf) => Ok(match leaf.search(probe)? {
-                Ok(at) => Inserted::Replaced(std::mem::replace(&mut Arc::make_mut(leaf).slots[at], entry).position()),
-                Err(at) => Arc::make_mut(leaf).insert(at, entry).map_or(Inserted::Added, Inserted::Split),
-            }),
+            Self::Leaf(leaf) => (at == 0, at == leaf.len),
             Self::Branch(branch) => {
-                let at = branch.child_for(probe)?;
-                let branch = Arc::make_mut(branch);
-                let child = &mut branch.children[at];
-                let inserted = child.node.insert(entry, probe)?;
-                Ok(match inserted {
-                    Inserted::Replaced(_) => inserted,
-                    Inserted::Added => {
-                        child.count += 1;
-                        Inserted::Added
-                    }
-                    Inserted::Split(new) => {
-                        child.count = child.count + 1 - new.count;
-                        branch.insert(at + 1, new).map_or(Inserted::Added, Inserted::Split)
-                    }
-                })
+                let children = &mut Arc::make_mut(branch).children;
+                let (mut low, mut high) = children[at].node.lead_to(rest, entry, next);
+                if low && at > 0 {
+                    children[at].separator = entry;
+                    low = false;
+                }
+                if let (true, Some(right), Some(next)) = (high, children.get_mut(at + 1), next) {
+                    right.separator = next;
+                    high = false;
+                }
+                (low, high)
             }
         }
     }
 
-    /// Removes the entry of the probe's key. If comparing fails, the entries are what they were.
-    pub(super) fn remove<E, F>(&mut self, probe: &mut Probe<F>) -> Result<Option<Entry>, E>
-    where
-        F: FnMut(u64) -> Result<Ordering, E>,
-    {
+    /// Inserts an entry before the one at a place. If the node became two, returns the one that goes after it.
+    pub(super) fn insert(&mut self, path: &[u8], entry: Entry) -> Option<Child> {
+        let (at, rest) = split(path);
         match self {
-            Self::Leaf(leaf) => Ok(leaf.search(probe)?.ok().map(|at| Arc::make_mut(leaf).remove(at))),
+            Self::Leaf(leaf) => Arc::make_mut(leaf).insert(at, entry),
             Self::Branch(branch) => {
-                let at = branch.child_for(probe)?;
                 let branch = Arc::make_mut(branch);
-                let removed = branch.children[at].node.remove(probe)?;
-                if removed.is_some() {
-                    branch.children[at].count -= 1;
-                    branch.settle(at);
-                }
-                Ok(removed)
+                let child = &mut branch.children[at];
+                let new = child.node.insert(rest, entry);
+                child.count += 1;
+                let new = new?;
+                child.count -= new.count;
+                branch.insert(at + 1, new)
+            }
+        }
+    }
+
+    /// Puts another entry of the same key in the place of one, which it returns.
+    pub(super) fn replace(&mut self, path: &[u8], entry: Entry) -> Entry {
+        let (at, rest) = split(path);
+        match self {
+            Self::Leaf(leaf) => std::mem::replace(&mut Arc::make_mut(leaf).slots[at], entry),
+            Self::Branch(branch) => Arc::make_mut(branch).children[at].node.replace(rest, entry),
+        }
+    }
+
+    /// Removes the entry at a place.
+    pub(super) fn remove(&mut self, path: &[u8]) -> Entry {
+        let (at, rest) = split(path);
+        match self {
+            Self::Leaf(leaf) => Arc::make_mut(leaf).remove(at),
+            Self::Branch(branch) => {
+                let branch = Arc::make_mut(branch);
+                let removed = branch.children[at].node.remove(rest);
+                branch.children[at].count -= 1;
+                branch.settle(at);
+                removed
             }
         }
     }
@@ -230,13 +313,6 @@ impl Leaf {
     /// The entries, in order.
     pub(super) fn entries(&self) -> &[Entry] {
         &self.slots[..self.len]
-    }
-
-    fn search<E, F>(&self, probe: &mut Probe<F>) -> Result<Result<usize, usize>, E>
-    where
-        F: FnMut(u64) -> Result<Ordering, E>,
-    {
-        probe.search(self.entries(), |entry| entry)
     }
 
     /// Inserts an entry before the one at `at`. A full leaf hands its upper part over.
@@ -349,6 +425,12 @@ impl Child {
             _ => unreachable!("neighbours are of the same depth"),
         }
     }
+}
+
+/// The first step of a path, and the rest.
+fn split(path: &[u8]) -> (usize, &[u8]) {
+    let (first, rest) = path.split_first().expect("a path has a step for each level");
+    (usize::from(*first), rest)
 }
 
 /// Where a full node of `capacity` items splits when one more belongs at `at`.

@@ -23,6 +23,22 @@ pub(crate) struct Reader {
     pub(crate) end: u64,
 }
 
+/// Where a record starts, and what stands there: lengths that do not lead out of the log, and nothing else that may be
+/// relied on before the record's checksum was looked at.
+pub(crate) struct Start {
+    position: u64,
+    bytes: [u8; RECORD_HEADER_LEN],
+    pub(crate) header: RecordHeader,
+}
+
+impl Start {
+    /// Whether it takes so long to read the record that others must not be kept waiting for it.
+    #[inline]
+    pub(crate) fn is_long(&self) -> bool {
+        self.header.record_len() > LONG_RECORD
+    }
+}
+
 /// A record that was copied out of the file.
 pub(crate) struct Record<'a> {
     pub(crate) header: RecordHeader,
@@ -34,6 +50,10 @@ pub(crate) struct Record<'a> {
 const CACHE_LINE: usize = 64;
 /// So long a record is copied as a whole at no price to speak of.
 const SHORT_RECORD: usize = 192;
+/// A longer record takes more than some microseconds to copy and to check.
+const LONG_RECORD: u64 = 64 << 10;
+/// Records that are read to be verified, and not to be kept, are read in pieces of this many bytes.
+const PIECE: usize = 64 << 10;
 
 impl Reader {
     /// Copies bytes out of the file.
@@ -70,12 +90,21 @@ impl Reader {
         }
     }
 
-    /// The header of the record at a position that the index holds.
+    /// What stands where a record starts that the index holds.
     #[inline]
-    pub(crate) fn header(&self, position: u64) -> Result<RecordHeader> {
+    pub(crate) fn start(&self, position: u64) -> Result<Start> {
         let mut bytes = [0; RECORD_HEADER_LEN];
         self.read(position, &mut bytes)?;
-        self.decode(position, &bytes)
+        Ok(Start { position, header: self.decode(position, &bytes)?, bytes })
+    }
+
+    /// The header of the record at a position that the index holds, verified.
+    pub(crate) fn header(&self, position: u64) -> Result<RecordHeader> {
+        let Start { bytes, header, .. } = self.start(position)?;
+        if self.log.seed.header_crc(position, &bytes) != header.header_crc {
+            return Err(self.not_a_header(position, &bytes));
+        }
+        Ok(header)
     }
 
     /// The header at a position that the index holds, given its bytes.
@@ -99,46 +128,48 @@ impl Reader {
     /// copy, so that nothing another process does to the file can change what was checked.
     #[inline]
     pub(crate) fn record<'a>(&self, position: u64, buffer: &'a mut Vec<u8>, verify: bool) -> Result<Record<'a>> {
-        let mut start = [0; RECORD_HEADER_LEN];
-        self.read(position, &mut start)?;
-        let header = self.decode(position, &start)?;
+        self.record_from(&self.start(position)?, buffer, verify)
+    }
+
+    /// The same, from its start on.
+    #[inline]
+    pub(crate) fn record_from<'a>(&self, start: &Start, buffer: &'a mut Vec<u8>, verify: bool) -> Result<Record<'a>> {
+        let header = start.header;
         let len = header.record_len() as usize;
         if buffer.len() < len {
             self.grow(buffer, len)?;
         }
         let record = &mut buffer[..len];
-        self.copy(position, &start, &header, record, verify)?;
+        self.copy(start, record, verify)?;
         let (key, value) = record[RECORD_HEADER_LEN..].split_at(header.key_len.into());
         Ok(Record { header, key, value })
     }
 
-    /// Copies what the checksum covers of the record at `position`, whose header was read as `start`, into its place in
-    /// `record`, and checks it there: in one piece, since an update of a checksum has a price of its own.
+    /// Copies what the checksum covers of a record into its place in `record`, and checks it there: in one piece, since an
+    /// update of a checksum has a price of its own.
     #[inline]
-    fn copy(
-        &self,
-        position: u64,
-        start: &[u8; RECORD_HEADER_LEN],
-        header: &RecordHeader,
-        record: &mut [u8],
-        verify: bool,
-    ) -> Result<()> {
+    fn copy(&self, start: &Start, record: &mut [u8], verify: bool) -> Result<()> {
         let covered = &mut record[RecordHeader::AT_MEANING..];
-        self.read(position + RecordHeader::AT_MEANING as u64, covered)?;
+        self.read(start.position + RecordHeader::AT_MEANING as u64, covered)?;
         if verify {
-            self.expect_body(position, header, crc32fast::hash(covered))?;
-            if !covered.starts_with(&start[RecordHeader::AT_MEANING..]) {
-                return Err(self.not_a_header(position, start));
+            self.expect_body(start.position, &start.header, crc32fast::hash(covered))?;
+            if !covered.starts_with(&start.bytes[RecordHeader::AT_MEANING..]) {
+                return Err(self.not_a_header(start.position, &start.bytes));
             }
         }
         Ok(())
     }
 
-    /// The one allocation that can be as large as somebody else wants it to be: a limit on memory must not end the process.
+    /// Makes a buffer `len` bytes long, for which it is too short. What it held is not kept, and is given back first.
+    ///
+    /// This is the one allocation that can be as large as somebody else wants it to be: a limit on memory must not end the
+    /// process.
     fn grow(&self, buffer: &mut Vec<u8>, len: usize) -> Result<()> {
-        buffer
-            .try_reserve_exact(len - buffer.len())
-            .map_err(|_| self.log.io("get memory for a value", io::ErrorKind::OutOfMemory.into()))?;
+        if buffer.capacity() < len {
+            *buffer = Vec::new();
+            let no_memory = |_| self.log.io("get memory for a value", io::ErrorKind::OutOfMemory.into());
+            buffer.try_reserve_exact(len).map_err(no_memory)?;
+        }
         buffer.resize(len, 0);
         Ok(())
     }
@@ -150,31 +181,29 @@ impl Reader {
         self.read(position + RECORD_HEADER_LEN as u64, &mut out[start..])
     }
 
-    /// Copies the value of the record at `position` into `out`, checks the record's checksum on the copy, so that nothing
-    /// another process does to the file can change what was checked, and returns the record's index.
+    /// Copies the value of a record into `out`, checks the record's checksum on the copy, so that nothing another process
+    /// does to the file can change what was checked, and returns the record's index.
     ///
     /// `key` is the full key that the record was found by: what has another one by now does not verify.
     #[inline]
-    pub(crate) fn value_into(&self, position: u64, key: &[u8], out: &mut Vec<u8>, verify: bool) -> Result<u64> {
-        let mut start = [0; RECORD_HEADER_LEN];
-        self.read(position, &mut start)?;
-        let header = self.decode(position, &start)?;
+    pub(crate) fn value_into(&self, start: &Start, key: &[u8], out: &mut Vec<u8>, verify: bool) -> Result<u64> {
+        let header = &start.header;
         let (len, key_len) = (header.record_len() as usize, usize::from(header.key_len));
         out.clear();
         if len > SHORT_RECORD {
             self.grow(out, header.value_len as usize)?;
-            self.read(position + (RECORD_HEADER_LEN + key_len) as u64, out)?;
+            self.read(start.position + (RECORD_HEADER_LEN + key_len) as u64, out)?;
             if verify {
-                self.verify_value(position, &header, key, out)?;
+                self.verify_value(start.position, header, key, out)?;
             }
             return Ok(header.index);
         }
         let mut record = [0; SHORT_RECORD];
         let record = &mut record[..len];
-        self.copy(position, &start, &header, record, verify)?;
+        self.copy(start, record, verify)?;
         let (stored, value) = record[RECORD_HEADER_LEN..].split_at(key_len);
         if verify && stored != key {
-            self.verify_value(position, &header, key, value)?;
+            self.verify_value(start.position, header, key, value)?;
         }
         out.extend_from_slice(value);
         Ok(header.index)
@@ -190,19 +219,13 @@ impl Reader {
         let found = header.body_crc;
         if computed == found { Ok(()) } else { Err(self.log.corrupt(position, Damage::Body { found, computed })) }
     }
-
-    /// Checks the whole record, for one that has another key than the index led to expect: damage in a key must not
-    /// pass for a key that is absent.
-    fn verify(&self, position: u64) -> Result<()> {
-        self.record(position, &mut Vec::new(), true).map(drop)
-    }
 }
 
 impl Keys for Reader {
     type Error = Error;
 
     fn compare(&self, position: u64, key: &[u8]) -> Result<Ordering> {
-        let header = self.header(position)?;
+        let header = self.start(position)?.header;
         let (at, len) = (position + RECORD_HEADER_LEN as u64, usize::from(header.key_len));
         if let Some(map) = &self.map {
             if at + len as u64 <= map.len() {
@@ -216,7 +239,7 @@ impl Keys for Reader {
 
     #[inline]
     fn is_key(&self, position: u64, key: &[u8]) -> Result<bool> {
-        let header = self.header(position)?;
+        let header = self.start(position)?.header;
         let at = position + RECORD_HEADER_LEN as u64;
         let same = usize::from(header.key_len) == key.len()
             && match &self.map {
@@ -229,14 +252,34 @@ impl Keys for Reader {
             };
         if !same {
             // The index's tags agree by chance once in 2^24 times, so this costs nothing.
-            self.verify(position)?;
+            self.read_verified(position, &mut Vec::new())?;
         }
         Ok(same)
     }
 
     fn read(&self, position: u64, out: &mut Vec<u8>) -> Result<()> {
-        let header = self.header(position)?;
+        let header = self.start(position)?.header;
         self.key_into(position, &header, out)
+    }
+
+    #[cold]
+    fn read_verified(&self, position: u64, out: &mut Vec<u8>) -> Result<()> {
+        let start = self.start(position)?;
+        let (from, header) = (out.len(), &start.header);
+        self.key_into(position, header, out)?;
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&start.bytes[RecordHeader::AT_MEANING..]);
+        hasher.update(&out[from..]);
+        // In pieces: nobody wants the value, and it may be longer than there is memory.
+        let (mut at, end) = (position + (RECORD_HEADER_LEN + out.len() - from) as u64, position + header.record_len());
+        let mut piece = vec![0; PIECE.min((end - at) as usize)];
+        while at < end {
+            let piece = &mut piece[..PIECE.min((end - at) as usize)];
+            self.read(at, piece)?;
+            hasher.update(piece);
+            at += piece.len() as u64;
+        }
+        self.expect_body(position, header, hasher.finalize())
     }
 }
 
@@ -256,7 +299,8 @@ mod tests {
         let (mut found, mut value) = (b"before".to_vec(), Vec::new());
         reader.key_into(position, &header, &mut found).unwrap();
         assert_eq!(found, [b"before", key].concat());
-        assert_eq!(reader.value_into(position, key, &mut value, true).unwrap(), header.index);
+        let start = reader.start(position).unwrap();
+        assert_eq!(reader.value_into(&start, key, &mut value, true).unwrap(), header.index);
         assert_eq!(value, b"value");
         // Longer than the record: what was there before must not show.
         let mut buffer = vec![b'x'; 200];
@@ -330,9 +374,10 @@ mod tests {
             let (end, disk) = (draft.end(), SimDisk::new());
             let reader = Reader { log: Arc::new(open_on(&disk, draft.bytes)), map: None, end };
             let mut out = Vec::new();
-            reader.value_into(position, b"\0one", &mut out, true).unwrap();
+            let start = reader.start(position).unwrap();
+            reader.value_into(&start, b"\0one", &mut out, true).unwrap();
             assert_eq!(out, vec![7; value]);
-            let error = reader.value_into(position, b"\0two", &mut out, true).unwrap_err();
+            let error = reader.value_into(&start, b"\0two", &mut out, true).unwrap_err();
             assert!(matches!(error, Error::Corrupt { damage: Damage::Body { .. }, .. }), "{value}: {error}");
         }
     }

@@ -162,7 +162,7 @@ impl Disk for HookedDisk {
 
 impl DiskFile for HookedFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.before("read_at")?;
+        (self.hook)(&Call { name: "read_at", path: &self.path, at: offset, bytes: &[] })?;
         let limit = self.limit(buffer.len());
         self.file.read_at(offset, &mut buffer[..limit])
     }

@@ -189,7 +189,8 @@ fn read(engine: &Engine) -> [Option<(u8, u64)>; 2] {
     KEYS.map(|key| {
         let position = view.find(key).unwrap()?;
         let mut value = Vec::new();
-        let index = view.reader.value_into(position, key, &mut value, true).unwrap();
+        let start = view.reader.start(position).unwrap();
+        let index = view.reader.value_into(&start, key, &mut value, true).unwrap();
         assert_eq!(value, [value[0]; 8]);
         Some((value[0], index))
     })

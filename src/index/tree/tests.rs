@@ -61,16 +61,22 @@ impl Node {
 /// Inserts a key of two bytes at the position that [`position_of`] gives it.
 fn insert(tree: &mut Node, number: u16) {
     let entry = Entry::new(&number.to_be_bytes(), position_of(number));
-    let mut probe = Probe { prefix: entry.prefix(), compare: |_| Err(()) };
-    if let Inserted::Split(new) = tree.insert(entry, &mut probe).unwrap() {
+    let place = place_of(tree, number);
+    assert!(!place.found);
+    if let Some(new) = tree.insert(place.path(), entry) {
         tree.grow(new);
     }
 }
 
 fn remove(tree: &mut Node, number: u16) {
-    let mut probe = Probe { prefix: Prefix::of(&number.to_be_bytes()), compare: |_| Err(()) };
-    assert_eq!(tree.remove(&mut probe).unwrap().map(|entry| entry.position()), Some(position_of(number)));
+    let place = place_of(tree, number);
+    assert!(place.found);
+    assert_eq!(tree.remove(place.path()).position(), position_of(number));
     tree.shrink();
+}
+
+fn place_of(tree: &Node, number: u16) -> Place {
+    tree.find(&mut Probe { prefix: Prefix::of(&number.to_be_bytes()), compare: |_| Err(()) }).unwrap()
 }
 
 fn position_of(number: u16) -> u64 {
@@ -148,10 +154,7 @@ fn separators_hold_when_whole_stretches_of_keys_go_and_come_back() {
     let mut live = 600;
     for (round, start) in leaps(560).enumerate() {
         let stretch = start..start + 40;
-        let held = |tree: &Node, number: u16| {
-            let mut probe = Probe { prefix: Prefix::of(&number.to_be_bytes()), compare: |_| Err(()) };
-            tree.rank(&mut probe).unwrap().is_ok()
-        };
+        let held = |tree: &Node, number: u16| place_of(tree, number).found;
         for number in stretch.clone().filter(|number| held(&tree, *number)).collect::<Vec<_>>() {
             remove(&mut tree, number);
             live -= 1;
