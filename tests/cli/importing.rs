@@ -62,6 +62,7 @@ fn records_that_trickle_in_are_stored_as_they_come_and_ctrl_c_ends_the_wait() {
     in_finite_time(|| {
         trickle("INT", 130, "Ctrl-C");
         trickle("TERM", 143, "SIGTERM");
+        trickle("HUP", 129, "SIGHUP");
     });
 }
 
@@ -316,6 +317,68 @@ fn a_compaction_that_is_stopped_leaves_the_store_and_its_directory_as_they_were(
     }
 }
 
+#[test]
+fn an_import_that_fails_before_its_first_pair_makes_no_store() {
+    let shell = Shell::new();
+    for (input, arguments) in [
+        ("no tab here\n", &["--format", "tsv"][..]),
+        ("\n\n{\"key\":1}\n", &[]),
+        ("{\"key\":\"\",\"value\":\"\"}\n", &[]),
+        ("{\"key\":\"a\",\"value\":\"\"}\n", &["--skip", "2"]),
+    ] {
+        let line = [&["import", "s"], arguments].concat();
+        let error = shell.feed(input.as_bytes(), &line).failed(7);
+        assert!(error.contains("nothing was"), "{error}");
+        assert!(super::common::names(shell.directory.path()).is_empty(), "{input:?}: {error}");
+    }
+    shell.feed(b"", &["import", "s"]).succeeded();
+    assert_eq!(super::common::names(shell.directory.path()), ["s"]);
+    // A store that is there is opened at once, and says what it has.
+    let error = shell.feed(b"no tab here\n", &["import", "s", "--format", "tsv"]).failed(7);
+    assert!(error.contains("on stable storage: 0 lines"), "{error}");
+}
+
+#[test]
+fn a_byte_order_mark_at_the_beginning_of_an_input_is_no_data() {
+    let shell = Shell::new();
+    let mark = "\u{feff}";
+    shell.feed(format!("{mark}a\t1\n{mark}b\t2\n").as_bytes(), &["import", "s", "--format", "tsv"]).succeeded();
+    shell.feed(format!("{mark}{{\"key\":\"c\",\"value\":\"3\"}}\n").as_bytes(), &["import", "s"]).succeeded();
+    let put = format!("{mark}{{\"op\":\"put\",\"key\":\"d\",\"value\":\"4\"}}\n");
+    shell.feed(put.as_bytes(), &["batch", "s"]).succeeded();
+    assert_eq!(shell.ok_text(&["list", "s"]), "a\t1\nc\t3\nd\t4\n\\xef\\xbb\\xbfb\t2\n");
+
+    // A key that begins with one comes back, though it is the first.
+    shell.feed(format!("{mark}{mark}e\t5\n").as_bytes(), &["import", "t", "--format", "tsv"]).succeeded();
+    let export = shell.ok(&["export", "t", "--format", "tsv"]);
+    shell.feed(&export, &["import", "u", "--format", "tsv"]).succeeded();
+    assert_eq!(shell.ok(&["get", "u", &format!("{mark}e")]), b"5");
+    shell.feed(format!("{mark}f\t6\n").as_bytes(), &["import", "v", "--format", "tsv", "--no-escapes"]).succeeded();
+    assert_eq!(shell.ok(&["get", "v", &format!("{mark}f")]), b"6");
+
+    let utf_16: Vec<u8> = "\u{feff}{}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let error = shell.feed(&utf_16, &["import", "w"]).failed(7);
+    assert!(error.contains("line 1: this is UTF-16"), "{error}");
+}
+
+/// As `nohup` starts it.
+#[test]
+fn a_signal_that_is_ignored_stays_so() {
+    let shell = Shell::new();
+    let input: String = (0..10_000).map(line).collect();
+    shell.feed(input.as_bytes(), &["import", "s", "--format", "tsv"]).succeeded();
+    let script = r#"trap '' HUP; "$0" backup s copy &
+        n=0; while [ ! -e copy ] && [ $n -lt 100000 ]; do kill -HUP $!; n=$((n + 1)); done; wait $!"#;
+    let status = std::process::Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_caskfile")])
+        .current_dir(shell.directory.path())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+    assert_eq!(super::common::names(shell.directory.path()), ["copy", "s"]);
+}
+
 /// They died of it, and left a temporary file.
 #[test]
 fn a_copy_that_is_stopped_leaves_nothing_of_itself() {
@@ -327,7 +390,7 @@ fn stop_copies() {
     let input: String = (0..100_000).map(line).collect();
     shell.feed(input.as_bytes(), &["import", "s", "--format", "tsv"]).succeeded();
     let copies = [&["backup", "s", "copy"][..], &["backup", "s", "copy", "--compact"], &["salvage", "s", "copy"]];
-    let signals = [("INT", 130, "Ctrl-C"), ("TERM", 143, "SIGTERM"), ("INT", 130, "Ctrl-C")];
+    let signals = [("INT", 130, "Ctrl-C"), ("TERM", 143, "SIGTERM"), ("HUP", 129, "SIGHUP")];
     for (line, (name, code, cause)) in copies.into_iter().zip(signals) {
         // It may be faster than the signal.
         let stopped = (0..1000).any(|_| {

@@ -1,7 +1,11 @@
 //! The escaping of keys and values in lines of text, the same wherever lines are written or read.
 //!
-//! What is valid UTF-8 and no control character stands for itself, except the backslash. So an escaped text is always
+//! What is valid UTF-8 and no control character stands for itself, except the backslash and U+FEFF, which would pass for a
+//! byte order mark at the beginning of a file. So an escaped text is always
 //! valid UTF-8, fits on one line, and does nothing to a terminal; and any bytes come back from it.
+
+/// What some programs begin a file of UTF-8 with: U+FEFF.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Appends the escaped bytes to `out`. `separator` is escaped, too.
 pub fn escape_into(bytes: &[u8], separator: Option<u8>, out: &mut Vec<u8>) {
@@ -22,7 +26,8 @@ fn escape_text(text: &str, separator: Option<u8>, out: &mut Vec<u8>) {
     for (at, &byte) in bytes.iter().enumerate() {
         // U+0080 to U+009F are control characters, too; in UTF-8 they begin with 0xc2.
         let control = byte < b' ' || byte == 0x7f || (byte == 0xc2 && bytes[at + 1] < 0xa0);
-        if !control && byte != b'\\' && Some(byte) != separator {
+        let mark = byte == BYTE_ORDER_MARK[0] && bytes[at..].starts_with(BYTE_ORDER_MARK);
+        if !control && !mark && byte != b'\\' && Some(byte) != separator {
             continue;
         }
         out.extend_from_slice(&bytes[copied..at]);
@@ -36,6 +41,10 @@ fn escape_text(text: &str, separator: Option<u8>, out: &mut Vec<u8>) {
                 push_hex(byte, out);
                 push_hex(bytes[at + 1], out);
                 copied = at + 2;
+            }
+            _ if mark => {
+                BYTE_ORDER_MARK.iter().for_each(|&byte| push_hex(byte, out));
+                copied = at + BYTE_ORDER_MARK.len();
             }
             _ => push_hex(byte, out),
         }
@@ -126,6 +135,7 @@ mod tests {
         assert_eq!(there_and_back(b"a\tb\nc\rd\\e", None), r"a\tb\nc\rd\\e");
         assert_eq!(there_and_back(b"\0\x1b[31m\xff\xc3", None), r"\x00\x1b[31m\xff\xc3");
         assert_eq!(there_and_back("\u{85}".as_bytes(), None), r"\xc2\x85");
+        assert_eq!(there_and_back("\u{feff}a\u{feff}".as_bytes(), None), r"\xef\xbb\xbfa\xef\xbb\xbf");
         assert_eq!(there_and_back(b"a;b", Some(b';')), r"a\x3bb");
     }
 

@@ -16,6 +16,7 @@ pub enum Exit {
     Input = 7,
     Io = 8,
     Refused = 9,
+    HungUp = 129,
     Interrupted = 130,
     Terminated = 143,
 }
@@ -36,6 +37,7 @@ pub const TABLE: &[(Exit, &str, &str)] = &[
     (Exit::Input, "input", "a key, a value or a line of the input is malformed or over a limit"),
     (Exit::Io, "io", "the operating system refused something: no such file, no permission, disk full"),
     (Exit::Refused, "refused", "the store refused: the message says why"),
+    (Exit::HungUp, "hung-up", "stopped by SIGHUP; the store is whole"),
     (Exit::Interrupted, "interrupted", "stopped by Ctrl-C; the store is whole"),
     (Exit::Terminated, "terminated", "stopped by SIGTERM; the store is whole"),
 ];
@@ -45,10 +47,11 @@ impl Exit {
         self as u8
     }
 
-    /// What stopped the command, for the two ends that something from outside brings about.
+    /// What stopped the command, for the ends that something from outside brings about.
     pub fn cause(self) -> &'static str {
         match self {
             Exit::Terminated => "SIGTERM",
+            Exit::HungUp => "SIGHUP",
             _ => "Ctrl-C",
         }
     }

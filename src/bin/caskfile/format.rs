@@ -3,6 +3,7 @@
 use caskfile::{Batch, MAX_BUCKET_LEN, MAX_VALUE_LEN, max_key_len};
 
 use crate::delimited::Delimited;
+use crate::escape::BYTE_ORDER_MARK;
 use crate::failure::{Failure, Result};
 use crate::record::{Line, Record};
 
@@ -79,6 +80,15 @@ impl Format {
         }
     }
 
+    /// The beginning of an input without the byte order mark that some programs put there. Without escapes every byte is
+    /// data; with them, no output begins with one.
+    pub fn without_mark<'a>(&self, input: &'a [u8]) -> &'a [u8] {
+        match self {
+            Format::Tsv(Delimited { escapes: false, .. }) => input,
+            _ => input.strip_prefix(BYTE_ORDER_MARK).unwrap_or(input),
+        }
+    }
+
     /// Whether each line has the name of its bucket.
     pub fn names_buckets(&self) -> bool {
         match self {
@@ -147,10 +157,16 @@ impl Filling {
     }
 
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), String> {
-        if value.len() > MAX_VALUE_LEN {
-            return Err(format!("a value has at most {MAX_VALUE_LEN} bytes, this one has {}", value.len()));
-        }
+        check_value(value)?;
         self.batch.put(key, value);
         Ok(())
     }
+}
+
+/// A value over the limit is found before a store is made for it.
+pub fn check_value(value: &[u8]) -> std::result::Result<(), String> {
+    if value.len() > MAX_VALUE_LEN {
+        return Err(format!("a value has at most {MAX_VALUE_LEN} bytes, this one has {}", value.len()));
+    }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM, for verbs that run long: the first one asks them to stop in good order.
+//! Ctrl-C, SIGTERM and SIGHUP, for verbs that run long: the first one asks them to stop in good order.
 //!
 //! Other verbs are ended by the signal as any program is. The store is whole in either case.
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use caskfile::{Error, Progress};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use crate::exit::Exit;
@@ -21,7 +21,7 @@ impl Interrupt {
     /// From here on, the first signal is only noted; the second one ends the process at once.
     pub fn watch() -> Result<Interrupt> {
         let (received, again) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
-        for (signal, exit) in [(SIGINT, Exit::Interrupted), (SIGTERM, Exit::Terminated)] {
+        for (signal, exit) in SIGNALS.into_iter().filter(|&(signal, _)| !is_ignored(signal)) {
             // In this order: the signal that sets the flag is not yet the second one.
             flag::register_conditional_shutdown(signal, exit.code().into(), Arc::clone(&again))
                 .and_then(|_| flag::register(signal, Arc::clone(&again)))
@@ -33,12 +33,18 @@ impl Interrupt {
 
     /// How to end, if a signal has come.
     pub fn received(&self) -> Option<Exit> {
-        match self.0.load(Ordering::Relaxed) {
-            0 => None,
-            code if code == usize::from(Exit::Terminated.code()) => Some(Exit::Terminated),
-            _ => Some(Exit::Interrupted),
-        }
+        let code = self.0.load(Ordering::Relaxed);
+        SIGNALS.into_iter().map(|(_, exit)| exit).find(|exit| usize::from(exit.code()) == code)
     }
+}
+
+const SIGNALS: [(i32, Exit); 3] = [(SIGINT, Exit::Interrupted), (SIGTERM, Exit::Terminated), (SIGHUP, Exit::HungUp)];
+
+/// Whether the process was started with the signal ignored, as by `nohup`: then it stays so.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// Makes a copy. A signal ends that in good order from the moment on at which there is something to be removed: until

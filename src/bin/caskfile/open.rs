@@ -101,6 +101,11 @@ pub enum Missing {
 }
 
 impl WriteTo {
+    /// Whether there is a file that holds something.
+    pub fn is_there(&self) -> bool {
+        self.store.metadata().is_ok_and(|metadata| metadata.len() > 0)
+    }
+
     /// Opens the store, and says so if that made it.
     pub fn open(&self, session: &Session, missing: Missing) -> Result<Cask> {
         self.open_durable(session, missing, Durability::Sync)
@@ -116,7 +121,7 @@ impl WriteTo {
         if missing == Missing::Refuse {
             return open(session, &self.store, &config);
         }
-        let was_there = self.store.metadata().is_ok_and(|metadata| metadata.len() > 0);
+        let was_there = self.is_there();
         let cask = open(session, &self.store, &config.create(true))?;
         if !was_there {
             session.note(format!("created {}", self.store.display()));

@@ -111,6 +111,9 @@ impl<'a> Operation<'a> {
 
 impl<'a> Fields<'a> {
     fn parse(line: &'a [u8]) -> Result<Fields<'a>, String> {
+        if line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff") {
+            return Err("this is UTF-16; convert it to UTF-8, with `iconv -f UTF-16 -t UTF-8` for example".into());
+        }
         // The error's own place counts lines inside of this one line.
         serde_json::from_slice(line).map_err(|e| {
             let message = e.to_string();

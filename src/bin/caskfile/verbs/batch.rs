@@ -5,6 +5,7 @@ use std::io::Read;
 use caskfile::Error;
 use serde_json::json;
 
+use crate::escape::BYTE_ORDER_MARK;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::format::Filling;
@@ -42,7 +43,8 @@ impl Batch {
         let mut lines = Vec::new();
         let mut operations = 0;
         let (mut puts, mut expects_an_index) = (false, false);
-        for (number, line) in (1..).zip(input.split(|byte| *byte == b'\n')) {
+        let text = input.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&input);
+        for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
             if line.trim_ascii().is_empty() {
                 continue;
             }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Result, shell_word};
-use crate::format::Filling;
+use crate::format::{Filling, check_value};
 use crate::open::{Bucket, Missing, WriteTo};
 use crate::session::{Session, stdout_failure};
 use crate::value::Value;
@@ -46,7 +46,7 @@ impl Cas {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let (bucket, key) = (self.bucket.name(session)?, session.bytes(&self.key)?);
         let value = self.value.read(session)?;
-        Filling::new(&bucket).go_to(None, &key).map_err(Failure::input)?;
+        Filling::new(&bucket).go_to(None, &key).and_then(|()| check_value(&value)).map_err(Failure::input)?;
         // Only the index of the previous pair is compared.
         let previous = self.condition.if_index.map(|index| KvPair::new("", "", index));
         let missing = if previous.is_some() { Missing::Refuse } else { Missing::Create };

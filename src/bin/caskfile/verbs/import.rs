@@ -73,7 +73,9 @@ impl Import {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let (format, bucket) = (self.format.format(self.key_field.map(usize::from))?, self.into.bucket.name(session)?);
         let (input, total) = self.into.open_input(session, "lines to import")?;
-        let cask = self.into.to.open_durable(session, Missing::Create, Durability::Os)?;
+        // A store that is not there yet is made for the first pair: a mistake in the first line leaves none.
+        let open = || self.into.to.open_durable(session, Missing::Create, Durability::Os);
+        let mut cask = if self.into.to.is_there() { Some(open()?) } else { None };
         let interrupt = Interrupt::watch()?;
         let began = Instant::now();
 
@@ -86,21 +88,30 @@ impl Import {
         let mut progress = Progress::new(session, "importing", Unit::Bytes, total, false);
         let mut reached = Reached { lines: self.skip, ..Reached::default() };
         let mut lines_read = 0;
-        let written = write(&cask, &receiver, &interrupt, &mut progress, |now| {
+        let written = write(&mut cask, open, &receiver, &interrupt, &mut progress, |now| {
             lines_read = now.lines;
             // An earlier run has stored the lines that are passed over.
             reached = Reached { lines: now.lines.max(reached.lines), ..now };
             written_lines.store(reached.lines, Ordering::Relaxed);
         });
         drop(progress);
-        let closed = cask.sync().map_err(Failure::from).and_then(|()| self.into.to.close(&cask));
-        written.map_err(|failure| stopped(failure, reached, closed.is_ok()))?;
+        let is_made = cask.is_some();
+        let sync_and_close = |cask: Cask| cask.sync().map_err(Failure::from).and_then(|()| self.into.to.close(&cask));
+        let closed = cask.map_or(Ok(()), sync_and_close);
+        written.map_err(|failure| match is_made {
+            true => stopped(failure, reached, closed.is_ok()),
+            false => not_begun(failure),
+        })?;
         closed.map_err(|failure| failure.and("; run the same import again"))?;
         if lines_read < self.skip {
             // Most likely another file than the one that was begun with.
             let (there, skip) = (plural(lines_read, "line"), self.skip);
             return Err(Failure::input(format!("the input has only {there}, and --skip passes over {skip}"))
                 .hint("nothing was imported: give the input of the import that is to go on"));
+        }
+        if !is_made {
+            // An input without a pair makes an empty store.
+            sync_and_close(open()?)?;
         }
 
         let seconds = began.elapsed().as_secs_f64();
@@ -117,9 +128,11 @@ impl Import {
     }
 }
 
-/// Writes what comes until there is no more, or until something stops it. `reached` is told what the store has.
+/// Writes what comes until there is no more, or until something stops it. `reached` is told what the store has. `open`
+/// makes the store if it is not there yet.
 fn write(
-    cask: &Cask,
+    cask: &mut Option<Cask>,
+    open: impl Fn() -> Result<Cask>,
     batches: &Receiver<Result<Batch>>,
     interrupt: &Interrupt,
     progress: &mut Progress,
@@ -133,6 +146,10 @@ fn write(
         match batches.recv_timeout(LOOK_UP) {
             Ok(Ok(batch)) => {
                 if !batch.batch.is_empty() {
+                    let cask = match cask {
+                        Some(cask) => cask,
+                        None => cask.insert(open()?),
+                    };
                     cask.write(&batch.batch).map_err(refused)?;
                 }
                 reached(batch.reached);
@@ -194,6 +211,15 @@ fn stopped(failure: Failure, reached: Reached, synced: bool) -> Failure {
         .hint(format!("{go_on} --skip {lines}"))
 }
 
+/// Says that an import was stopped before it had a pair, and so has made no store.
+fn not_begun(failure: Failure) -> Failure {
+    let again = match failure.exit() {
+        Exit::Input => "correct that line, and run the import again, with --skip 0",
+        _ => "run the import again, with --skip 0",
+    };
+    failure.and("; nothing was written, and no store was made").fact("lines", 0).hint(again)
+}
+
 /// The thread that reads.
 struct Reader {
     format: Format,
@@ -223,7 +249,9 @@ impl Reader {
     fn piece(&mut self, piece: &[u8], to: &SyncSender<Result<Batch>>) -> Result<()> {
         let mut filling = Filling::new(&self.bucket);
         let mut size = 0;
-        for line in piece.split_inclusive(|byte| *byte == b'\n') {
+        let text = if self.reached.bytes == 0 { self.format.without_mark(piece) } else { piece };
+        self.reached.bytes += (piece.len() - text.len()) as u64;
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
             if size > 0 && size + line.len() > BATCH_BYTES {
                 self.send(&mut filling, to)?;
                 size = 0;
