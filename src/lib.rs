@@ -86,6 +86,7 @@ mod fork;
 mod format;
 mod index;
 mod log;
+mod memory;
 mod prefetch;
 mod store;
 mod sync;

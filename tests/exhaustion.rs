@@ -14,7 +14,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use caskfile::disk::sim::SimDisk;
-use caskfile::{Batch, Cask, Config, Durability, Error, Result};
+use caskfile::{Batch, Cask, Config, Durability, Error, OptionalExt, Result};
 
 mod common;
 #[path = "common/hooked.rs"]
@@ -454,6 +454,51 @@ fn a_value_that_there_is_no_memory_for_is_an_error() {
     limit(libc::RLIMIT_AS, u64::MAX);
     assert_eq!(cask.get("large").unwrap().value.len(), LARGE);
     assert_eq!(names(path.parent().unwrap()), ["store"]);
+    cask.close().unwrap();
+}
+
+/// A write needs memory twice as large as its value.
+#[test]
+fn a_value_that_cannot_be_written_for_want_of_memory_is_an_error_and_changes_nothing() {
+    const LARGE: usize = 64 << 20;
+    let Some(arguments) = arguments() else {
+        let directory = TempDir::new();
+        let name = "a_value_that_cannot_be_written_for_want_of_memory_is_an_error_and_changes_nothing";
+        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
+    };
+    let path = Path::new(&arguments[0]).join("store");
+    let cask = Cask::open_with(&path, &Config::new().durability(Durability::Os)).unwrap();
+    let pair = cask.atomic_put("key", "value", None).unwrap();
+    let (value, mut written) = (vec![1; LARGE], 0);
+    // From too little for one copy to enough for all.
+    for quarters in 1..20 {
+        limit(libc::RLIMIT_AS, address_space() + (quarters * LARGE / 4) as u64);
+        let mut batch = Batch::new();
+        batch.put("batch", &value);
+        let outcomes = [
+            cask.put("large", &value),
+            cask.write(&batch).map(drop),
+            cask.atomic_put("key", &value, Some(&pair)).map(drop),
+        ];
+        limit(libc::RLIMIT_AS, u64::MAX);
+        drop(batch);
+        for (outcome, key) in outcomes.into_iter().zip(["large", "batch", "key"]) {
+            match outcome {
+                Ok(()) => written += 1,
+                Err(error) => {
+                    assert_eq!(io_kind(&error), ErrorKind::OutOfMemory);
+                    says(&error, &path, &["memory"]);
+                    assert!(cask.get(key).optional().unwrap().is_none_or(|found| found == pair));
+                }
+            }
+            cask.put("small", "value").unwrap();
+        }
+        if written > 0 {
+            break;
+        }
+    }
+    assert!(written > 0, "there was never enough");
+    cask.verify().unwrap();
     cask.close().unwrap();
 }
 

@@ -1,10 +1,12 @@
 //! [`Batch`]: several changes that happen together or not at all.
 
 use std::ops::Range;
+use std::path::Path;
 
 use super::writer::MAX_GROUP_RECORDS;
 use crate::format::{FullKey, MAX_VALUE_LEN, prefix_of_bucket};
 use crate::log::group::record_len;
+use crate::memory::make_room;
 use crate::{Error, Result};
 
 /// The most operations that a batch can have.
@@ -45,6 +47,8 @@ pub struct Batch {
     pub(crate) steps: Vec<Step>,
     /// Keys and values of all steps, one after the other.
     bytes: Vec<u8>,
+    /// Something could not be kept.
+    out_of_memory: bool,
     /// The bucket of the steps to come; `None` for the bucket of the handle that the batch is given to.
     bucket: Option<Vec<u8>>,
     /// The first operation that cannot be one of the steps, and why not. (Keys are looked at later, when their bucket is known.)
@@ -91,8 +95,12 @@ impl Batch {
             self.mistaken(Error::ValueTooLong { len: value.len(), max: MAX_VALUE_LEN });
             return self;
         }
+        let key = key.as_ref();
+        // At once: a buffer with no room left for a short key would grow, and copy a large value.
+        let bytes = value.len() + key.len() + self.bucket.as_ref().map_or(0, Vec::len);
+        self.out_of_memory |= make_room(&mut self.bytes, bytes).is_err();
         let value = self.keep(value);
-        self.step(key.as_ref(), Action::Put(value))
+        self.step(key, Action::Put(value))
     }
 
     /// Removes a key; nothing happens if it is not there.
@@ -131,9 +139,13 @@ impl Batch {
         self
     }
 
+    /// Keeps nothing if there is no memory for it, which is reported as a mistake is.
     fn keep(&mut self, bytes: &[u8]) -> Range<usize> {
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
+        match make_room(&mut self.bytes, bytes.len()) {
+            Ok(()) => self.bytes.extend_from_slice(bytes),
+            Err(_) => self.out_of_memory = true,
+        }
         start..self.bytes.len()
     }
 
@@ -143,12 +155,18 @@ impl Batch {
     }
 
     /// The operations with full keys, checked, as the commit takes them. `default_bucket` is the handle's.
-    pub(crate) fn to_request(&self, default_bucket: &[u8]) -> Result<Request> {
+    /// The store is at `path`.
+    pub(crate) fn to_request(&self, default_bucket: &[u8], path: &Path) -> Result<Request> {
+        if self.out_of_memory {
+            return Err(no_memory(path));
+        }
         if self.len() > MAX_BATCH_OPS {
             let (len, max) = (self.len() as u64, MAX_BATCH_OPS as u64);
             return Err(Error::BatchTooLarge { what: "operations", len, max });
         }
-        let mut request = Request::with_capacity(self.len(), self.bytes.len());
+        let named = self.steps.iter().filter(|step| step.bucket.is_some()).count();
+        let buckets = (self.len() - named) * default_bucket.len();
+        let mut request = Request::with_capacity(self.len(), buckets + self.bytes.len(), path)?;
         let invalid = |op, cause| Error::BatchInvalid { op, cause: Box::new(cause) };
         let before_mistake = self.mistake.as_ref().map_or(self.len(), |(op, _)| *op);
         for (op, Step { bucket, key, action }) in self.steps[..before_mistake].iter().enumerate() {
@@ -175,6 +193,12 @@ impl Batch {
     }
 }
 
+/// What is said where a value or a batch cannot be held. Nothing was written.
+#[cold]
+pub(super) fn no_memory(path: &Path) -> Error {
+    Error::io("get memory for a value", path, std::io::ErrorKind::OutOfMemory.into())
+}
+
 /// Operations on full keys that are to be committed together: what a writer leaves in the queue. It owns its bytes,
 /// since another thread may do the work.
 #[derive(Debug, Default)]
@@ -194,9 +218,17 @@ struct Op {
 }
 
 impl Request {
-    /// With room for so many operations, and so many bytes of keys and values.
-    pub(crate) fn with_capacity(ops: usize, bytes: usize) -> Request {
-        Request { ops: Vec::with_capacity(ops), bytes: Vec::with_capacity(bytes), log_bytes: 0 }
+    /// With room for so many operations, and so many bytes of keys and values, for the store at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] with [`OutOfMemory`](std::io::ErrorKind::OutOfMemory).
+    #[inline]
+    pub(crate) fn with_capacity(ops: usize, bytes: usize, path: &Path) -> Result<Request> {
+        let mut request = Request::default();
+        let ops = request.ops.try_reserve_exact(ops);
+        let room = ops.and_then(|()| request.bytes.try_reserve_exact(bytes));
+        room.map_err(|_| no_memory(path)).map(|()| request)
     }
 
     pub(crate) fn push(&mut self, full_key: &[u8], action: Action<&[u8]>) {

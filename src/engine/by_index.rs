@@ -1,11 +1,14 @@
 //! [`IndexScan`]: the pairs of one moment in the order in which they were set.
 
+use std::sync::Arc;
+
 use super::{Engine, PairRef};
 use crate::Result;
 use crate::error::Damage;
 use crate::format::{RECORD_HEADER_LEN, split_full_key};
 use crate::log::read::Reader;
 use crate::log::scan::Window;
+use crate::memory::copied;
 use crate::store::KvPair;
 
 /// All pairs of all buckets of one moment, in the order in which they were set, which is that of their indexes and of
@@ -60,7 +63,12 @@ impl Iterator for IndexScan {
     type Item = Result<(Vec<u8>, KvPair)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(self.next_ref()?.map(|(bucket, pair)| (bucket.to_vec(), pair.to_pair())))
+        let position = self.positions.next()?;
+        let log = Arc::clone(&self.reader.log);
+        Some(self.lend(position).and_then(|(bucket, pair)| {
+            let value = copied(pair.value).map_err(|e| log.io("get memory for a value", e))?;
+            Ok((bucket.to_vec(), KvPair { key: pair.key.to_vec(), value, last_index: pair.last_index }))
+        }))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

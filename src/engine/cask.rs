@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::batch::{Action, Request};
+use super::batch::{Action, Request, no_memory};
 use super::commit::Failure;
 #[cfg(any(test, feature = "testing"))]
 use super::commit::Outcome;
@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::disk::{Disk, RealDisk};
 use crate::events::event;
 use crate::format::{FullKey, MAX_VALUE_LEN, prefix_of_bucket};
+use crate::memory::copied;
 use crate::store::{KvPair, Store};
 use crate::{Error, Result};
 
@@ -326,9 +327,17 @@ impl Cask {
         previous: Option<&KvPair>,
     ) -> Result<KvPair> {
         let (key, value) = (key.as_ref(), value.as_ref());
+        put(value)?;
+        // Before anything is written: afterwards it is too late to fail for want of memory.
+        let value = copied(value).map_err(|_| no_memory(&self.engine.path))?;
+        self.swap(key, value, previous)
+    }
+
+    /// As [`Cask::atomic_put`], with a value that the new pair can have.
+    fn swap(&self, key: &[u8], value: Vec<u8>, previous: Option<&KvPair>) -> Result<KvPair> {
         let condition = previous.map_or(Action::ExpectAbsent, |pair| Action::ExpectIndex(pair.last_index));
-        let last_index = self.commit_one(key, put(value)?, Some(condition))?.unwrap_or_default();
-        Ok(KvPair { key: key.to_vec(), value: value.to_vec(), last_index })
+        let last_index = self.commit_one(key, put(&value)?, Some(condition))?.unwrap_or_default();
+        Ok(KvPair { key: key.to_vec(), value, last_index })
     }
 
     /// Removes a key if nobody has changed it since `previous` was read.
@@ -361,7 +370,7 @@ impl Cask {
                 Err(Error::KeyNotFound) => None,
                 Err(error) => return Err(error),
             };
-            match self.atomic_put(key, f(previous.as_ref()), previous.as_ref()) {
+            match self.swap(key, f(previous.as_ref()), previous.as_ref()) {
                 Err(Error::KeyModified | Error::KeyExists | Error::KeyNotFound) => {}
                 result => return result,
             }
@@ -379,7 +388,7 @@ impl Cask {
     /// over the limit, both with the number of the first such operation; [`Error::BatchTooLarge`]; else as [`Cask::put`].
     pub fn write(&self, batch: &Batch) -> Result<Option<u64>> {
         self.check_open()?;
-        let request = batch.to_request(&self.bucket)?;
+        let request = batch.to_request(&self.bucket, &self.engine.path)?;
         match self.engine.commit(request) {
             Ok(written) => Ok(written.last_index),
             Err(failure) => Err(failure.batch_error()),
@@ -395,7 +404,10 @@ impl Cask {
     #[cfg(any(test, feature = "testing"))]
     pub fn write_together(&self, batches: &[Batch]) -> Result<Vec<Result<Option<u64>>>> {
         self.check_open()?;
-        let requests = batches.iter().map(|batch| batch.to_request(&self.bucket)).collect::<Result<Vec<_>>>()?;
+        let requests = batches
+            .iter()
+            .map(|batch| batch.to_request(&self.bucket, &self.engine.path))
+            .collect::<Result<Vec<_>>>()?;
         let outcomes = self.engine.solo(self.engine.deadline(), |turn| Ok(turn.commit(&requests)))?;
         let answer = |outcome: Outcome| outcome.map(|written| written.last_index).map_err(Failure::batch_error);
         Ok(outcomes.into_iter().map(answer).collect())
@@ -732,7 +744,7 @@ impl Cask {
 
     fn commit(&self, full_key: &[u8], action: Action<&[u8]>, condition: Option<Action<&[u8]>>) -> Result<Option<u64>> {
         let value_len = if let Action::Put(value) = action { value.len() } else { 0 };
-        let mut request = Request::with_capacity(2, 2 * full_key.len() + value_len);
+        let mut request = Request::with_capacity(2, 2 * full_key.len() + value_len, &self.engine.path)?;
         if let Some(condition) = condition {
             request.push(full_key, condition);
         }

@@ -8,12 +8,13 @@ use foldhash::quality::RandomState;
 
 use super::Engine;
 pub(crate) use super::batch::Request;
-use super::batch::{Action, MAX_BATCH_BYTES, MAX_BATCH_OPS};
+use super::batch::{Action, MAX_BATCH_BYTES, MAX_BATCH_OPS, no_memory};
 use super::queue::{Entered, Patience};
 use super::turn::Turn;
 use super::writer::MAX_GROUP_RECORDS;
 use crate::config::Durability;
 use crate::format::{Flags, Kind};
+use crate::log::group::record_len;
 use crate::{Error, Result};
 
 /// A group takes no further request once it has this many bytes, so that no caller waits for the bytes of too many
@@ -184,6 +185,8 @@ impl Turn<'_> {
             plan.verdicts.push(Verdict { outcome, writes: plan.writes.len() - first, end: None });
         }
         self.write(requests, &mut plan);
+        // A large value is not held until the next write.
+        self.writer.group.go_on();
         let mut outcomes = plan.into_outcomes();
         // Also if nothing was written: such an outcome was read from the log, and a power cut must not take it back.
         // A refusal promises no more than a read does. It stays, as the record that it rests on does: every reader
@@ -290,6 +293,8 @@ impl Turn<'_> {
     fn lay_out(&mut self, plan: &mut Plan<'_>) -> Result<()> {
         let first_index = self.reserve(plan.writes.len() as u64)?;
         let (mut flags, mut index) = self.begin_records(first_index)?;
+        let room = self.writer.group.make_room(plan.writes.iter().map(|(key, action)| log_bytes(key, action)).sum());
+        room.map_err(|_| no_memory(&self.engine.path))?;
         let mut writes = plan.writes.iter();
         for verdict in plan.verdicts.iter_mut().filter(|verdict| verdict.writes > 0) {
             for (n, (key, action)) in writes.by_ref().take(verdict.writes).enumerate() {
@@ -337,6 +342,11 @@ impl Turn<'_> {
             }
         }
     }
+}
+
+/// How many bytes the record of a put or a delete takes up in the log.
+fn log_bytes(key: &[u8], action: &Action<&[u8]>) -> u64 {
+    record_len(key.len(), if let Action::Put(value) = action { value.len() } else { 0 })
 }
 
 /// Whether deletions are as many as are written at once.

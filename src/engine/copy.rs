@@ -28,6 +28,8 @@ impl Copyist {
     /// not make damage look sound. `SYNCED` is not taken over: it speaks of another file. `more`: the batch goes on.
     pub(super) fn push(&mut self, reader: &Reader, position: u64, more: bool) -> Result<RecordHeader> {
         let record = reader.record(position, &mut self.record, true)?;
+        let room = self.group.make_room(record.header.padded_len());
+        room.map_err(|e| reader.log.io("get memory for a value", e))?;
         self.group.push_moved(Flags { synced: false, more }, &record.header, record.key, record.value);
         Ok(record.header)
     }

@@ -1,7 +1,10 @@
 //! A group: the records that one write appends.
 
+use std::io;
+
 use super::scan::Run;
 use crate::format::{Ancillary, END_MARK_LEN, FileSeed, Flags, Kind, RECORD_HEADER_LEN, RecordHeader, padded};
+use crate::memory::make_room;
 
 /// A buffer larger than this is given back after use.
 const KEPT_CAPACITY: usize = 4 << 20;
@@ -24,9 +27,21 @@ impl Group {
     /// Empties the group, to be filled again for this file and place.
     pub(crate) fn reset(&mut self, seed: FileSeed, start: u64) {
         self.bytes.clear();
-        self.bytes.shrink_to(KEPT_CAPACITY);
+        if self.bytes.capacity() > KEPT_CAPACITY {
+            self.bytes = Vec::new();
+        }
         self.run.clear();
         (self.seed, self.start) = (seed, start);
+    }
+
+    /// Makes room for records of so many bytes in all, and for the end mark behind them.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`](std::io::ErrorKind::OutOfMemory).
+    pub(crate) fn make_room(&mut self, records: u64) -> io::Result<()> {
+        let more = usize::try_from(records + END_MARK_LEN).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        make_room(&mut self.bytes, more)
     }
 
     /// Begins the group with the bytes of the mark that the log ends with, in the mark's own place: the mark may

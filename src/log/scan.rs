@@ -10,6 +10,7 @@ use crate::error::Damage;
 use crate::format::{
     Ancillary, END_MARK_LEN, FILE_HEADER_LEN, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, split_full_key,
 };
+use crate::memory::make_room;
 use crate::{Error, Result};
 
 /// The scanner reads this much at once in a long walk. Bodies longer than this are checked piece by piece.
@@ -357,6 +358,8 @@ impl Window {
         if !held.contains(&offset) || held.end < offset + wanted as u64 {
             let len = wanted.max(self.next_len);
             self.next_len = (self.next_len * 2).min(LARGEST_WINDOW);
+            self.bytes.clear();
+            make_room(&mut self.bytes, len).map_err(|e| log.io("get memory for a value", e))?;
             self.bytes.resize(len, 0);
             self.start = offset;
             let got = log.read_up_to(offset, &mut self.bytes);

@@ -51,6 +51,14 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// How many bytes `act` leaves allocated: of this thread's.
+#[allow(dead_code)]
+pub fn kept_by(act: impl FnOnce()) -> isize {
+    let before = HELD.with(|held| held.get().0);
+    act();
+    HELD.with(|held| held.get().0) - before
+}
+
 /// How many bytes `act` holds at most at any moment, beyond what was held before: of this thread's.
 pub fn peak_during(act: impl FnOnce()) -> usize {
     let before = HELD.with(|held| {

@@ -44,6 +44,7 @@ impl Lines {
                 if self.filled as u64 >= LONGEST_LINE {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "a line of more than 4 GiB"));
                 }
+                self.buffer.try_reserve_exact(self.filled).map_err(|_| io::ErrorKind::OutOfMemory)?;
                 self.buffer.resize(2 * self.filled, 0);
             }
             if lines_end.is_some() && !self.has_more_now()? {

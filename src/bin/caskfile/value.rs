@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use caskfile::MAX_VALUE_LEN;
 
@@ -28,20 +28,28 @@ impl Value {
         match (&self.argument, &self.file) {
             (Some(argument), _) if argument == "-" => {
                 session.note_reading("the value");
-                read_value(session.input()?).map_err(|e| io_failure("stdin", e))
+                read_value(session.input()?, 0).map_err(|e| io_failure("stdin", e))
             }
             (Some(argument), _) => session.bytes(argument),
-            (None, Some(path)) => {
-                File::open(path).and_then(read_value).map_err(|e| io_failure(&path.display().to_string(), e))
-            }
+            (None, Some(path)) => read_file(path).map_err(|e| io_failure(&path.display().to_string(), e)),
             (None, None) => Err(Failure::usage("no value was given")),
         }
     }
 }
 
-/// Reads no more than shows that a value is too long.
-fn read_value(source: impl Read) -> io::Result<Vec<u8>> {
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    read_value(file, len)
+}
+
+/// Reads no more than shows that a value is too long. `expected` is its length, if that is known: a buffer that doubles
+/// would take twice as much.
+fn read_value(source: impl Read, expected: u64) -> io::Result<Vec<u8>> {
     let mut value = Vec::new();
+    // One byte more, in which the end is found.
+    let room = expected.min(MAX_VALUE_LEN as u64) as usize + 1;
+    value.try_reserve_exact(room).map_err(|_| io::ErrorKind::OutOfMemory)?;
     source.take(MAX_VALUE_LEN as u64 + 1).read_to_end(&mut value)?;
     Ok(value)
 }

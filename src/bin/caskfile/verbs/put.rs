@@ -32,6 +32,8 @@ impl Put {
         // As a batch, which tells its index. A mistake is found before a store is made for nothing.
         let mut filling = Filling::new(&bucket);
         filling.go_to(None, &key).and_then(|()| filling.put(&key, &value)).map_err(Failure::input)?;
+        // The batch has a copy.
+        drop(value);
         let cask = self.to.open(session, Missing::Create)?;
         let last_index = cask.write(&filling.batch)?;
         self.to.close(&cask)?;

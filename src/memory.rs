@@ -1,0 +1,35 @@
+//! Memory for values, keys and batches: what can be as large as a caller or a file wants it to be. A limit on memory is an
+//! error there, and must not end the process.
+
+use std::io;
+
+/// From here on a buffer does not double, which takes, and keeps, twice what is needed. It grows by an eighth at least.
+pub(crate) const LARGE: usize = 1 << 20;
+
+/// Makes room for `more` bytes behind what the buffer holds.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::OutOfMemory`].
+pub(crate) fn make_room(buffer: &mut Vec<u8>, more: usize) -> io::Result<()> {
+    let made = if more < LARGE && buffer.len() < LARGE {
+        buffer.try_reserve(more)
+    } else if buffer.capacity() - buffer.len() < more {
+        buffer.try_reserve_exact(more.max(buffer.len() / 8))
+    } else {
+        Ok(())
+    };
+    made.or_else(|_| buffer.try_reserve_exact(more)).map_err(|_| io::ErrorKind::OutOfMemory.into())
+}
+
+/// A copy of these bytes.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::OutOfMemory`].
+pub(crate) fn copied(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    copy.extend_from_slice(bytes);
+    Ok(copy)
+}
