@@ -4,7 +4,7 @@
 use std::io;
 
 /// From here on a buffer does not double, which takes, and keeps, twice what is needed. It grows by an eighth at least.
-pub(crate) const LARGE: usize = 1 << 20;
+const LARGE: usize = 1 << 20;
 
 /// Makes room for `more` bytes behind what the buffer holds.
 ///

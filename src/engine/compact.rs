@@ -30,7 +30,8 @@
 //! | renamed, directory not synced | the path names the old file or the new one, which hold the same; nothing was acknowledged in between |
 //! | directory synced | compacted |
 //!
-//! Memory: eight bytes a key for the positions, until they are copied, and the new index beside the old one.
+//! Memory: eight bytes a key for the positions, until they are copied, and the new index beside the old one. If the handle
+//! has listed, the new sorted index is built between copying and catching up, when nobody waits for it.
 
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
@@ -114,6 +115,7 @@ impl Engine {
     fn compact_for(&self, caller: Caller, watch: &mut Watch<'_>) -> Result<Compaction> {
         let mut compactor = self.turn_for(caller, |turn| turn.begin_compaction())?;
         compactor.copy_live(watch)?;
+        compactor.sort()?;
         compactor.catch_up(watch)?;
         // What the compactor holds afterwards, the old view or the new file, is given back here, without the lock.
         self.turn_for(caller, |turn| turn.finish_compaction(&mut compactor))
@@ -349,6 +351,17 @@ impl<'e> Compactor<'e> {
         Ok(positions)
     }
 
+    /// Sorts the keys of the copy if this handle has its keys sorted: else the next listing would do it while writers wait.
+    /// What is carried over from here on goes into both indexes.
+    fn sort(&mut self) -> Result<()> {
+        if self.old()?.index.sorted().is_some() {
+            let built = self.view.index.build_sorted(&self.view.reader)?;
+            let installed = self.view.index.install_sorted(built);
+            debug_assert!(installed, "only this thread changes the copy's index");
+        }
+        Ok(())
+    }
+
     /// Carries over what was appended meanwhile, and while that was done, until little is left.
     fn catch_up(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         for _ in 0..ROUNDS {
@@ -481,5 +494,31 @@ mod tests {
         assert_eq!(done.keys, 2);
         let view = engine.current().unwrap();
         assert!(view.find(b"\0first").unwrap().is_some() && view.find(b"\0second").unwrap().is_some());
+        assert!(view.index.sorted().is_none(), "nothing was listed");
+    }
+
+    #[test]
+    fn a_compaction_keeps_the_sorted_index_that_a_listing_has_made() {
+        let engine = Engine::open(Arc::new(SimDisk::new()), "/store".as_ref(), &Config::new()).unwrap();
+        let put = |key: &[u8]| {
+            let mut request = Request::default();
+            request.push(key, Action::Put(b"value"));
+            engine.commit(request).unwrap();
+        };
+        put(b"\0first");
+        put(b"\0first");
+        drop(engine.scan(b"\0", b"").unwrap());
+        let mut appended = false;
+        engine
+            .compact(&mut |_| {
+                if !std::mem::replace(&mut appended, true) {
+                    put(b"\0meanwhile");
+                }
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(engine.current().unwrap().index.sorted().map(|sorted| sorted.len()), Some(2));
+        // Compares it with a new one.
+        engine.verify().unwrap();
     }
 }
