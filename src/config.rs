@@ -118,6 +118,9 @@ pub enum ReadMode {
     ///
     /// Cost: no system call for a read, and address space for the file. A medium that fails under the map, or a foreign
     /// program that truncates the file, kills the process with `SIGBUS`.
+    ///
+    /// A handle that only reads does not map a file on an overlay file system, and reads as with [`ReadMode::Pread`]: a map
+    /// that was made before the first write would go on showing the lower layer's file.
     #[default]
     Map,
 

@@ -1,9 +1,11 @@
 //! Making a store, while others make it too or clean up: between any two calls of one of them another may step in.
 
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
+use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use caskfile::disk::{Access, Disk};
 use caskfile::{Cask, Config, Error, Result};
 
@@ -84,9 +86,140 @@ fn a_store_that_was_taken_for_a_leftover_before_it_was_locked_is_made_again() {
 }
 
 #[test]
-fn a_file_system_without_locks_or_links_is_an_error_and_not_a_race_that_was_lost() {
+fn a_file_system_without_locks_or_without_space_is_an_error_and_not_a_race_that_was_lost() {
     refused(&SimDisk::new(), Verb::TryLock, libc::ENOLCK);
-    refused(&SimDisk::new(), Verb::Link, libc::EPERM);
+    refused(&SimDisk::new(), Verb::Link, libc::ENOSPC);
+}
+
+/// What FAT, exFAT and Android answer to a link, with and without a rename that replaces nothing.
+fn disks_without_links() -> [SimDisk; 3] {
+    let forever = |disk: &SimDisk, verb, fault| disk.fail(When::next().of(verb), fault, Repeat::Forever);
+    [(libc::EPERM, true), (libc::EACCES, true), (libc::EPERM, false)].map(|(errno, renames)| {
+        let disk = SimDisk::new();
+        forever(&disk, Verb::Link, Fault::Os(errno));
+        if !renames {
+            forever(&disk, Verb::RenameNew, Fault::Error(ErrorKind::Unsupported));
+        }
+        disk
+    })
+}
+
+#[test]
+fn where_files_have_no_links_stores_are_made_and_copied_all_the_same() {
+    for (number, disk) in disks_without_links().into_iter().enumerate() {
+        let cask = open(&disk).unwrap();
+        is_whole(&disk, &cask);
+        let copied = cask.backup("/copy");
+        if number < 2 {
+            copied.unwrap();
+            let copy = Cask::open_on(Arc::new(disk.process()), "/copy", &Config::default()).unwrap();
+            assert_eq!(copy.get("ours").unwrap().value, b"value");
+            let error = cask.backup("/copy").unwrap_err();
+            assert!(matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists), "{error}");
+        } else {
+            // Nothing else gives the copy its name at one moment, and only if that is free.
+            let error = copied.unwrap_err();
+            assert!(format!("{error:#}").contains("copy to another file system"), "{error:#}");
+            assert_eq!(disk.paths(), [Path::new(STORE)]);
+        }
+    }
+}
+
+#[test]
+fn where_files_have_no_links_one_of_two_creators_wins() {
+    for verb in [Verb::CreateNew, Verb::TryLock, Verb::WriteAt, Verb::SyncAll, Verb::Link, Verb::RenameNew] {
+        for disk in disks_without_links() {
+            let cask = open_while(&disk, verb, make_with_a_pair);
+            is_the_winners(&disk, &cask);
+        }
+    }
+}
+
+/// After a power cut at any call, the store's path names nothing, an empty file, or a whole store.
+#[test]
+fn where_files_have_no_links_no_unfinished_store_is_seen() {
+    for disk in disks_without_links() {
+        let seen = Arc::new(Mutex::new(BTreeSet::new()));
+        let states = Arc::clone(&seen);
+        let look = move |disk: &SimDisk| {
+            let len = disk.contents(STORE).map(|contents| contents.len());
+            states.lock().unwrap().insert(len);
+            let found = Cask::open_on(Arc::new(disk.clone()), STORE, &Config::new().read_only(true));
+            assert!(found.is_ok() || len.is_none_or(|len| len == 0), "{len:?}: {:?}", found.err());
+            let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &Config::new()).unwrap();
+            cask.put("key", "value").unwrap();
+        };
+        let (ours, earlier) = (disk.process(), look.clone());
+        disk.before(When::next().by(&ours), Repeat::Forever, move |disk| {
+            earlier(&disk.fork());
+            for seed in 0..10 {
+                earlier(&disk.reboot(&mut Choices::from_seed(seed)));
+            }
+        });
+        let cask = Cask::open_on(Arc::new(ours), STORE, &Config::new()).unwrap();
+        disk.clear_hooks();
+        look(&disk.reboot(&mut Choices::keep_nothing()));
+        drop(cask);
+        assert!(seen.lock().unwrap().contains(&None) && seen.lock().unwrap().len() > 1);
+    }
+}
+
+/// A directory that may be searched and not read cannot be opened, and so not be synced or listed.
+#[test]
+fn in_a_directory_that_may_not_be_read_what_is_acknowledged_survives_a_power_cut() {
+    let disk = SimDisk::new();
+    disk.fail(When::next().of_any(&[Verb::SyncDir, Verb::List]), Fault::Os(libc::EACCES), Repeat::Forever);
+    let survivors = |disk: &SimDisk, path: &str| {
+        let after = disk.reboot(&mut Choices::keep_nothing());
+        let cask = Cask::open_on(Arc::new(after.process()), path, &Config::new().create(false)).unwrap();
+        cask.list("").unwrap().into_iter().map(|pair| pair.value).collect::<Vec<_>>()
+    };
+    let cask = open(&disk).unwrap();
+    cask.put("key", "1").unwrap();
+    assert_eq!(survivors(&disk, STORE), [b"1"]);
+    cask.compact().unwrap();
+    cask.put("key", "2").unwrap();
+    assert_eq!(survivors(&disk, STORE), [b"2"]);
+    cask.backup("/copy").unwrap();
+    assert_eq!(survivors(&disk, "/copy"), [b"2"]);
+}
+
+/// A map of a file that is open for reading only may be of a lower layer.
+#[test]
+fn on_an_overlay_a_handle_that_only_reads_has_no_map_and_sees_what_is_written() {
+    let disk = SimDisk::new();
+    disk.set_overlay(true);
+    make_with_a_pair(&disk);
+    let reader = Cask::open_on(Arc::new(disk.process()), STORE, &Config::new().read_only(true)).unwrap();
+    let reads = disk.calls_of(Verb::ReadAt);
+    assert_eq!(reader.get("theirs").unwrap().value, b"value");
+    assert!(disk.calls_of(Verb::ReadAt) > reads);
+    let writer = open(&disk).unwrap();
+    writer.put("theirs", "new").unwrap();
+    assert_eq!(reader.get("theirs").unwrap().value, b"new");
+    let reads = disk.calls_of(Verb::ReadAt);
+    assert_eq!(writer.get("theirs").unwrap().value, b"new");
+    assert_eq!(disk.calls_of(Verb::ReadAt), reads, "a writer's map is of the upper layer");
+}
+
+#[test]
+fn a_lease_that_keeps_others_from_opening_is_waited_for() {
+    let disk = SimDisk::new();
+    make_with_a_pair(&disk);
+    for n in 1..=3 {
+        disk.fail(When::nth(n).of(Verb::Open), Fault::Os(libc::EAGAIN), Repeat::Once);
+    }
+    assert_eq!(open(&disk).unwrap().get("theirs").unwrap().value, b"value");
+    disk.fail(When::next().of(Verb::Open), Fault::Os(libc::EAGAIN), Repeat::Once);
+    caskfile::verify_on(&disk, Path::new(STORE)).unwrap();
+
+    disk.fail(When::next().of(Verb::Open), Fault::Os(libc::EAGAIN), Repeat::Forever);
+    let impatient = Config::new().connection_timeout(Some(std::time::Duration::ZERO));
+    let error = Cask::open_on(Arc::new(disk.process()), STORE, &impatient).unwrap_err();
+    assert!(
+        matches!(&error, Error::Io { operation: "open", source, .. } if source.kind() == ErrorKind::WouldBlock),
+        "{error}"
+    );
 }
 
 #[test]

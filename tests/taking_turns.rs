@@ -104,11 +104,25 @@ fn a_path_that_cannot_be_looked_at_is_no_sign_that_the_file_was_replaced() {
     let disk = SimDisk::new();
     let cask = open(&disk, &Config::new());
     cask.put("key", "1").unwrap();
-    disk.fail(When::next().of(Verb::Stat), Fault::Os(libc::EACCES), Repeat::Once);
+    disk.fail(When::next().of(Verb::Stat), Fault::Os(libc::EIO), Repeat::Once);
     let error = cask.put("key", "2").unwrap_err();
-    assert!(matches!(&error, Error::Io { source, .. } if source.raw_os_error() == Some(libc::EACCES)), "{error}");
+    assert!(matches!(&error, Error::Io { source, .. } if source.raw_os_error() == Some(libc::EIO)), "{error}");
     cask.put("key", "3").unwrap();
     assert_eq!(cask.get("key").unwrap().value, b"3");
+}
+
+/// It has given up privileges, for example. That the file still has a name is all that it can know then.
+#[test]
+fn where_a_process_may_not_look_at_the_path_the_files_link_count_decides() {
+    let disk = SimDisk::new();
+    let cask = open(&disk, &Config::new());
+    cask.put("key", "1").unwrap();
+    let other = disk.process();
+    disk.fail(When::next().of(Verb::Stat), Fault::Os(libc::EACCES), Repeat::Forever);
+    cask.put("key", "2").unwrap();
+    assert_eq!(cask.get("key").unwrap().value, b"2");
+    other.remove(STORE.as_ref()).unwrap();
+    assert!(matches!(cask.put("key", "3"), Err(Error::Replaced { .. })));
 }
 
 /// The next group would be written over the beginning of what was left, and the rest of it would lie behind the log.

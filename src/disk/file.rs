@@ -14,6 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use memmap2::MmapOptions;
 
+#[cfg(target_os = "linux")]
+use super::anchored::AnchoredDisk;
 use super::attributes::{self, ACL, is_label};
 use super::{Access, Disk, DiskFile, FileAttributes, FileIdentity, FileStat, Map, PLACES, expect_file_name};
 
@@ -21,7 +23,7 @@ use super::{Access, Disk, DiskFile, FileAttributes, FileIdentity, FileStat, Map,
 const MAX_LINK_HOPS: usize = 40;
 
 /// What of a file's mode is permissions; the rest is its type.
-const PERMISSION_BITS: u32 = 0o7777;
+pub(super) const PERMISSION_BITS: u32 = 0o7777;
 
 /// The operating system's files and directories.
 #[derive(Debug, Default, Clone, Copy)]
@@ -61,12 +63,11 @@ impl Disk for RealDisk {
         let file = OpenOptions::new()
             .read(true)
             .write(access == Access::ReadWrite)
-            // O_NONBLOCK: a FIFO that took the name meanwhile must not hang the call; regular files do not heed it.
-            // O_NOFOLLOW: `path` is resolved, so a symlink there was planted since.
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY)
-            .open(path)?;
+            .custom_flags(OPEN_FLAGS)
+            .open(path)
+            .map_err(explain_lease)?;
         expect_regular(&file.metadata()?)?;
-        Ok(Arc::new(RealFile::new(file)))
+        Ok(Arc::new(RealFile::new(file, access)))
     }
 
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>> {
@@ -83,7 +84,7 @@ impl Disk for RealDisk {
             let _ = fs::remove_file(path);
             return Err(error);
         }
-        Ok(Arc::new(RealFile::new(file)))
+        Ok(Arc::new(RealFile::new(file, Access::ReadWrite)))
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -94,6 +95,12 @@ impl Disk for RealDisk {
         fs::rename(from, to)
     }
 
+    #[cfg(target_os = "linux")]
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let name = |path: &Path| CString::new(path.as_os_str().as_bytes());
+        renameat2(libc::AT_FDCWD, &name(from)?, &name(to)?)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
@@ -101,6 +108,11 @@ impl Disk for RealDisk {
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
         // O_DIRECTORY: whatever else has the name by now, a FIFO say, must not hang the call.
         OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(directory)?.sync_all()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn anchor(&self, directory: &Path) -> io::Result<Option<Arc<dyn Disk>>> {
+        Ok(Some(Arc::new(AnchoredDisk::new(directory)?)))
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
@@ -125,7 +137,8 @@ impl Disk for RealDisk {
     fn room(&self, directory: &Path) -> io::Result<Option<u64>> {
         let said = fs2::statvfs(directory)?;
         // A file system that has no size to tell says zero of everything.
-        Ok((said.total_space() > 0).then(|| said.available_space()))
+        let room = if may_use_reserved_blocks() { said.free_space() } else { said.available_space() };
+        Ok((said.total_space() > 0).then_some(room))
     }
 
     fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
@@ -167,8 +180,10 @@ fn holder_in(locks: &str, file: &FileIdentity) -> Option<u32> {
 
 /// One open file description of the operating system. Rust opens every descriptor close-on-exec.
 #[derive(Debug)]
-struct RealFile {
+pub(super) struct RealFile {
     file: File,
+    /// A map shows what is written to the file, through whatever description.
+    map_is_true: bool,
     /// Everything below this offset was within the limit on file sizes when that was asked for last.
     within_limit: AtomicU64,
 }
@@ -177,8 +192,11 @@ struct RealFile {
 const LIMIT_STEP: u64 = 1 << 20;
 
 impl RealFile {
-    fn new(file: File) -> RealFile {
-        RealFile { file, within_limit: AtomicU64::new(0) }
+    pub(super) fn new(file: File, access: Access) -> RealFile {
+        // The first opening for writing copies a file of an overlay's lower layer to the upper one. A description that was
+        // opened for reading before that reads the copy from then on, and its maps go on showing the original.
+        let map_is_true = access == Access::ReadWrite || !is_on_overlay(&file);
+        RealFile { file, map_is_true, within_limit: AtomicU64::new(0) }
     }
 
     fn set_mode(&self, mode: u32) -> io::Result<()> {
@@ -296,6 +314,15 @@ impl DiskFile for RealFile {
     }
 
     #[cfg(target_os = "linux")]
+    fn sync_file_system(&self) -> io::Result<()> {
+        // SAFETY: it takes no pointer, and the descriptor is open while `self.file` lives.
+        match unsafe { libc::syncfs(self.file.as_raw_fd()) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
     fn begin_write_back(&self, range: Range<u64>) -> io::Result<()> {
         match sync_file_range(&self.file, range, libc::SYNC_FILE_RANGE_WRITE) {
             Err(error) if is_no_such_call(&error) => Ok(()),
@@ -399,6 +426,9 @@ impl DiskFile for RealFile {
     }
 
     fn map(&self, len: u64) -> io::Result<Option<Map>> {
+        if !self.map_is_true {
+            return Ok(None);
+        }
         let len = usize::try_from(len)
             .map_err(|_| io::Error::new(io::ErrorKind::OutOfMemory, "the file is larger than the address space"))?;
         // Before there is a map, so that a description without the lock has none. Where the system does not know such
@@ -481,8 +511,64 @@ fn byte_lock(
     Ok(lock)
 }
 
+/// O_NONBLOCK: a FIFO that took the name meanwhile must not hang the call; of regular files only those with a lease heed it.
+/// O_NOFOLLOW: paths are resolved, so a symlink there was planted since.
+pub(super) const OPEN_FLAGS: libc::c_int = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
+
+/// Says what "resource temporarily unavailable" means of a regular file.
+pub(super) fn explain_lease(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::WouldBlock {
+        return error;
+    }
+    let reason = "another process has a lease on the file, as file servers take them, and has not given it up yet";
+    io::Error::new(io::ErrorKind::WouldBlock, reason)
+}
+
+/// Renames unless the new name is taken; [`io::ErrorKind::Unsupported`] where the system or the file system cannot.
+#[cfg(target_os = "linux")]
+pub(super) fn renameat2(directory: libc::c_int, from: &CStr, to: &CStr) -> io::Result<()> {
+    let (from, to) = (from.as_ptr(), to.as_ptr());
+    // SAFETY: both names end with a zero byte and outlive the call.
+    let done = unsafe { libc::syscall(libc::SYS_renameat2, directory, from, directory, to, libc::RENAME_NOREPLACE) };
+    if done == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => Err(io::ErrorKind::Unsupported.into()),
+        _ => Err(error),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn is_on_overlay(file: &File) -> bool {
+    /// `OVERLAYFS_SUPER_MAGIC`.
+    const OVERLAY: u64 = 0x794c_7630;
+    // SAFETY: all fields are numbers, of which zero is one.
+    let mut found: libc::statfs64 = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open while `file` is borrowed, and `found` is ours to be written to.
+    let asked = unsafe { libc::fstatfs64(file.as_raw_fd(), &mut found) };
+    #[allow(clippy::unnecessary_cast, reason = "the type differs between systems")]
+    let kind = found.f_type as u64 & 0xffff_ffff;
+    asked == 0 && kind == OVERLAY
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_on_overlay(_: &File) -> bool {
+    false
+}
+
+/// Whether this process may use the blocks that a file system keeps for the superuser: on ext4 one in twenty.
+fn may_use_reserved_blocks() -> bool {
+    // SAFETY: it takes nothing and cannot fail.
+    let is_superuser = unsafe { libc::geteuid() } == 0;
+    // In a user namespace of its own the superuser may be any other user to the file system.
+    let ids = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    is_superuser && ids.split_whitespace().take(2).eq(["0", "0"])
+}
+
 /// Refuses what is not a regular file, and says what it is.
-fn expect_regular(metadata: &Metadata) -> io::Result<()> {
+pub(super) fn expect_regular(metadata: &Metadata) -> io::Result<()> {
     let kind = metadata.file_type();
     if kind.is_file() {
         return Ok(());

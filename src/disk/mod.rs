@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+mod anchored;
 mod attributes;
 mod bad_blocks;
 mod file;
@@ -51,19 +53,35 @@ pub trait Disk: Send + Sync {
     /// Renames `from` to `to`, replacing what is there, atomically.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Renames `from` to `to` unless that name is taken, which is an [`io::ErrorKind::AlreadyExists`]. A disk or file system
+    /// that cannot do this atomically answers [`io::ErrorKind::Unsupported`] and does nothing.
+    fn rename_new(&self, _from: &Path, _to: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Removes a name.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Brings the directory's entries (creations, links, renames, removals) to stable storage.
+    /// Brings the directory's entries (creations, links, renames, removals) to stable storage. An
+    /// [`io::ErrorKind::PermissionDenied`] if this process may not read the directory.
     fn sync_dir(&self, directory: &Path) -> io::Result<()>;
 
     /// What `path` names at this moment; a final symlink is not followed.
     fn stat(&self, path: &Path) -> io::Result<FileStat>;
 
+    /// This disk with a hold on one directory: the files in it stay within reach when this process gives up the privileges
+    /// that the path needs, or gets another root directory. `None` if the disk has nothing of the kind. Costs a descriptor.
+    fn anchor(&self, _directory: &Path) -> io::Result<Option<Arc<dyn Disk>>> {
+        Ok(None)
+    }
+
+    /// Gives up what [`Disk::anchor`] holds. The disk goes on as without it.
+    fn release(&self) {}
+
     /// The names in a directory that start with `prefix`, in no particular order.
     fn list(&self, directory: &Path, prefix: &OsString) -> io::Result<Vec<OsString>>;
 
-    /// How many more bytes files in this directory may take up, if the file system says so.
+    /// How many more bytes this process may store in files of this directory, if the file system says so.
     fn room(&self, _directory: &Path) -> io::Result<Option<u64>> {
         Ok(None)
     }
@@ -130,6 +148,12 @@ pub trait DiskFile: Send + Sync {
     /// As [`DiskFile::sync_data`], all metadata included (`fsync`).
     fn sync_all(&self) -> io::Result<()>;
 
+    /// Brings the names of all files of this file's file system to stable storage, and whatever else is not there yet. Needs
+    /// no permission on a directory, and takes as long as the file system has to write.
+    fn sync_file_system(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Begins to write a range to stable storage, and does not wait for it. It promises nothing that a sync does; it only
     /// leaves less to the next one. A disk that does not know it does nothing.
     ///
@@ -182,7 +206,8 @@ pub trait DiskFile: Send + Sync {
     fn set_attributes(&self, like: &FileAttributes) -> io::Result<()>;
 
     /// A read-only shared map of the first `len` bytes, which may reach beyond the end of the file; `None` if this
-    /// disk does not map, in which case everything is read with [`DiskFile::read_at`].
+    /// disk does not map, or if a map might not show what is written to the file later. Then everything is read with
+    /// [`DiskFile::read_at`].
     fn map(&self, len: u64) -> io::Result<Option<Map>>;
 
     /// Whether another description of this file has ever made a map and is still open, or its map still exists. A disk

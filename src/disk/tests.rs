@@ -166,6 +166,22 @@ fn opening_what_is_not_there_says_so() {
 }
 
 #[test]
+fn a_rename_that_replaces_nothing_leaves_a_name_that_is_taken() {
+    on_every_disk(|disk, directory| {
+        let [first, second, third] = ["first", "second", "third"].map(|name| directory.join(name));
+        let names = [&first, &second].map(|path| disk.create_new(path, 0o600).unwrap().stat().unwrap().identity);
+        assert_eq!(kind(disk.rename_new(&first, &second)), Some(io::ErrorKind::AlreadyExists));
+        assert_eq!([&first, &second].map(|path| disk.stat(path).unwrap().identity), names);
+        disk.rename_new(&first, &third).unwrap();
+        assert_eq!(
+            (kind(disk.stat(&first)), disk.stat(&third).unwrap().identity),
+            (Some(io::ErrorKind::NotFound), names[0])
+        );
+        assert_eq!(kind(disk.rename_new(&first, &third)), Some(io::ErrorKind::NotFound));
+    });
+}
+
+#[test]
 fn a_directory_is_not_opened_as_a_file() {
     on_every_disk(|disk, directory| {
         disk.create_new(&directory.join("file"), 0o600).unwrap();

@@ -834,6 +834,7 @@ impl Engine {
         }
         drop(writer);
         drop(lock(&self.interval).take());
+        self.disk.release();
         event!(debug, "{}: closed", self.path.display());
         match tidied {
             // Somebody else has closed it meanwhile.

@@ -52,7 +52,7 @@ use crate::format::{Ancillary, FILE_HEADER_LEN, Kind};
 use crate::index::PIECES;
 use crate::log::LogFile;
 use crate::log::create::{self, Look, Named, Unfinished};
-use crate::log::recover::{PRIVATE, directory};
+use crate::log::recover::PRIVATE;
 use crate::log::scan::{Reason, Run, Scanner, Step};
 use crate::{Error, Result};
 
@@ -170,7 +170,8 @@ impl<'e> Turn<'e> {
             return Err(self.overtaken());
         }
         self.expect_one_name()?;
-        let found = engine.disk.stat(&engine.path).map_err(|e| Error::io("stat", &engine.path, e))?;
+        let found = engine.disk.stat(&engine.path);
+        let found = found.map_err(|e| self.refused_if_no_place(Error::io("stat", &engine.path, e)))?;
         if found.mount_point {
             return Err(self.refused(MOUNTED.to_owned()));
         }
@@ -256,7 +257,7 @@ impl<'e> Turn<'e> {
         renamed.map_err(|e| self.refused_if_no_place(Error::io("rename the compacted file", &engine.path, e)))?;
         engine.swap(&ingest, &mut compactor.view)?;
         drop((ingest, reserve));
-        let synced = engine.disk.sync_dir(directory(&engine.path));
+        let synced = create::sync_name(&*engine.disk, &engine.path, &*compactor.next.file);
         // The path names the new file now, whatever else fails.
         self.go_on_in_new_file()?;
         synced.map_err(|e| engine.syncs.poison(&self.log, "sync of the directory", e))?;

@@ -72,6 +72,7 @@ use crate::disk::{Access, Disk};
 use crate::events::event;
 use crate::fork::Process;
 use crate::log::create::{self, Opening};
+use crate::log::recover::directory;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::{Error, Result};
 
@@ -129,6 +130,8 @@ impl Engine {
     fn open(disk: Arc<dyn Disk>, path: &Path, config: &Config) -> Result<Arc<Engine>> {
         let opened = Instant::now();
         let path: Arc<Path> = disk.resolve(path).map_err(|e| Error::io("resolve", path, e))?.into();
+        // Without a hold on the directory the path has to do.
+        let disk = disk.anchor(directory(&path)).ok().flatten().unwrap_or(disk);
         let syncs = Arc::<SyncState>::default();
         let interval = match config.get_durability() {
             Durability::Interval(interval) if !config.get_read_only() => Some(

@@ -1,13 +1,14 @@
 //! A copy of a store under a name of its own: it appears there complete and synced, or not at all.
 
 use std::io;
+use std::sync::Arc;
 
 use super::progress::Copying;
 use crate::disk::Disk;
 use crate::format::{BLOCK_LEN, MAX_INDEX};
 use crate::log::LogFile;
-use crate::log::create::{Look, Unfinished, remove_leftovers_of};
-use crate::log::recover::{PRIVATE, directory, give_to_owner};
+use crate::log::create::{Look, Unfinished, cannot_link, remove_leftovers_of, sync_name};
+use crate::log::recover::{PRIVATE, give_to_owner};
 use crate::{Error, Result};
 
 /// Makes a new file under a temporary name beside the copy's, has it filled and synced, and links it to that. It gets
@@ -40,10 +41,19 @@ pub(super) fn publish<T>(
     next.sync()?;
     copying.tell_all()?;
     // Linked, not renamed: a file that stands there is never replaced.
-    next.link_to(to).map_err(|e| Error::io("create", to, e))?;
-    drop(next);
-    disk.sync_dir(directory(to)).map_err(|e| Error::io("sync the directory", to, e))?;
+    let file = Arc::clone(&next.file);
+    next.link_to(to).map_err(|e| Error::io("create", to, explain(e)))?;
+    sync_name(disk, to, &*file).map_err(|e| Error::io("sync the directory", to, e))?;
     Ok(filled)
+}
+
+/// Says what to do where a file system can give a finished file no name without replacing what has it.
+fn explain(error: io::Error) -> io::Error {
+    if !cannot_link(&error) {
+        return error;
+    }
+    let reason = format!("{error}; if files here can have no hard links, copy to another file system, or to a stream");
+    io::Error::new(error.kind(), reason)
 }
 
 /// How far the indexes of a copy start above those of its source: the source may go on after the copy was made, or may

@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::report::{Loss, LostKey, Report};
 use crate::disk::{Access, AroundBadBlocks, Disk, DiskFile};
@@ -103,10 +104,24 @@ impl Source {
     }
 }
 
+/// How often, and how long in between, it is tried to open a file on which another process has a lease. In all a little
+/// longer than the 45 seconds after which Linux ends a lease that is not given up.
+const LEASE_TRIES: u32 = 10_000;
+const LEASE_PAUSE: Duration = Duration::from_millis(5);
+
 fn open(disk: &dyn Disk, path: &Path) -> Result<(Arc<Path>, Arc<dyn DiskFile>)> {
     let path: Arc<Path> = disk.resolve(path).map_err(|e| Error::io("resolve", path, e))?.into();
-    let file = disk.open(&path, Access::Read).map_err(|e| Error::io("open", &path, e))?;
-    Ok((path, file))
+    let mut tries = 0;
+    loop {
+        match disk.open(&path, Access::Read) {
+            // A lease, which the system ends before long.
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && tries < LEASE_TRIES => {
+                tries += 1;
+                disk.pause(LEASE_PAUSE);
+            }
+            opened => return Ok((Arc::clone(&path), opened.map_err(|e| Error::io("open", &path, e))?)),
+        }
+    }
 }
 
 /// What was found.

@@ -203,8 +203,17 @@ impl<'e> Turn<'e> {
             return Ok(());
         }
         let engine = self.engine;
-        if create::named(&*engine.disk, &engine.path, self.log.identity)? != Named::This {
-            return Err(Error::Replaced { path: engine.path.to_path_buf() });
+        match create::named(&*engine.disk, &engine.path, self.log.identity) {
+            Ok(Named::This) => {}
+            // This process may not look there any more: it has given up privileges. That the file still has a name is all
+            // that it can know.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                if self.log.file.stat().map_err(|e| self.log.io("stat", e))?.links == 0 {
+                    return Err(Error::Replaced { path: engine.path.to_path_buf() });
+                }
+            }
+            Ok(_) => return Err(Error::Replaced { path: engine.path.to_path_buf() }),
+            Err(error) => return Err(error),
         }
         self.writer.identity_checked = Some(Instant::now());
         Ok(())

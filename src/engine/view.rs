@@ -436,8 +436,8 @@ impl Engine {
 
     /// Opens the file that the path names now and shows it.
     pub(crate) fn follow(&self, ingest: &Ingest<'_>) -> Result<()> {
-        let opening = create::Opening { create: false, ..self.opening() };
-        let log = Arc::new(create::open(&*self.disk, &self.path, opening, || Ok(()))?);
+        let (opening, deadline) = (create::Opening { create: false, ..self.opening() }, self.deadline());
+        let log = Arc::new(create::open(&*self.disk, &self.path, opening, || self.wait_a_moment(&deadline))?);
         let epoch = self.shown()?.epoch + 1;
         let view = self.read_log(log, epoch)?;
         self.replace(ingest, view)?;

@@ -19,7 +19,7 @@ use crate::log::recover::{check_again, directory, whole_up_to, write_again};
 use crate::log::scan::{Reason, Stop};
 use crate::log::search::search;
 use crate::log::tail::Tail;
-use crate::log::{LogFile, append};
+use crate::log::{LogFile, append, create};
 use crate::{Error, Result};
 
 /// The writing side of a handle.
@@ -246,8 +246,9 @@ impl Turn<'_> {
     /// A creation or a rename of the file that a power cut takes back would take acknowledged writes with it.
     fn sync_directory(&mut self) -> Result<()> {
         if !self.writer.directory_synced {
-            let directory = directory(&self.engine.path);
-            self.engine.disk.sync_dir(directory).map_err(|e| Error::io("sync the directory", directory, e))?;
+            let (disk, path) = (&*self.engine.disk, &self.engine.path);
+            let synced = create::sync_name(disk, path, &*self.log.file);
+            synced.map_err(|e| Error::io("sync the directory", directory(path), e))?;
             self.writer.directory_synced = true;
         }
         Ok(())

@@ -38,7 +38,8 @@ const MOUNTED_EMPTY: &str = "the empty file is mounted by itself, so that no sto
 
 /// Opens the store at `path`, which is resolved, and makes it first if that was asked for.
 ///
-/// `wait` is called while somebody else has the lock of an empty file, and pauses or gives up.
+/// `wait` is called while another process has the lock of an empty file, or a lease on the file that keeps others from
+/// opening it. It pauses or gives up.
 pub(crate) fn open(
     disk: &dyn Disk,
     path: &Arc<Path>,
@@ -50,6 +51,11 @@ pub(crate) fn open(
         attempts += 1;
         let file = match disk.open(path, opening.access) {
             Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                wait().map_err(|_| Error::io("open", path, e))?;
+                attempts = 0;
+                continue;
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound && opening.create => {
                 create(disk, path, opening.mode)?;
                 continue;
@@ -197,10 +203,26 @@ impl<'d> Unfinished<'d> {
         Ok(())
     }
 
-    /// Gives the file the name `path` as well; [`io::ErrorKind::AlreadyExists`] if it is taken.
-    pub(crate) fn link_to(&self, path: &Path) -> io::Result<()> {
+    /// Gives the finished file the name `path`, and gives up its lock; [`io::ErrorKind::AlreadyExists`] if the name is taken.
+    ///
+    /// By a link, and where there are none (FAT, exFAT) by a rename that replaces nothing. Where there is neither, the error
+    /// is one of those that [`cannot_link`] knows.
+    pub(crate) fn link_to(mut self, path: &Path) -> io::Result<()> {
         self.expect_its_name()?;
-        self.disk.link(&self.path, path)
+        let linked = self.disk.link(&self.path, path);
+        let Err(error) = linked else { return Ok(()) };
+        if !cannot_link(&error) {
+            return Err(error);
+        }
+        match self.disk.rename_new(&self.path, path) {
+            Ok(()) => {
+                self.done = true;
+                // As in `drop`.
+                self.file.unlock()
+            }
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => Err(error),
+            Err(e) => Err(e),
+        }
     }
 
     pub(crate) fn io(&self, operation: &'static str, source: io::Error) -> Error {
@@ -211,6 +233,12 @@ impl<'d> Unfinished<'d> {
         self.write(crate::format::FILE_HEADER_LEN as u64, &[0; END_MARK_LEN as usize])?;
         self.sync()
     }
+}
+
+/// Whether this is what a file system without hard links answers, or a system that does not allow any (Android).
+pub(crate) fn cannot_link(error: &io::Error) -> bool {
+    const ANSWERS: [i32; 4] = [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EOPNOTSUPP];
+    error.raw_os_error().is_some_and(|number| ANSWERS.contains(&number))
 }
 
 impl Drop for Unfinished<'_> {
@@ -235,14 +263,17 @@ fn create(disk: &dyn Disk, path: &Path, mode: u32) -> Result<()> {
         other => other?,
     };
     unfinished.finish_empty()?;
+    let file = Arc::clone(&unfinished.file);
     match unfinished.link_to(path) {
         // Taken: the winner's file is there to be opened. Gone: somebody took ours for a leftover.
         Err(e) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => Ok(()),
+        // An empty file takes the name, which decides between several creators. Then it is filled as any empty file.
+        Err(e) if cannot_link(&e) => match disk.create_new(path, mode) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("create", path, e)),
+            _ => Ok(()),
+        },
         Err(e) => Err(Error::io("create", path, e)),
-        Ok(()) => {
-            drop(unfinished);
-            disk.sync_dir(directory(path)).map_err(|e| Error::io("sync the directory", path, e))
-        }
+        Ok(()) => sync_name(disk, path, &*file).map_err(|e| Error::io("sync the directory", path, e)),
     }
 }
 
@@ -271,7 +302,21 @@ fn fill_empty(disk: &dyn Disk, path: &Path, empty: &dyn DiskFile) -> Result<()> 
     })?;
     // As in `Unfinished::drop`.
     unfinished.file.unlock().map_err(error("unlock"))?;
-    disk.sync_dir(directory(path)).map_err(error("sync the directory"))
+    sync_name(disk, path, &*unfinished.file).map_err(error("sync the directory"))
+}
+
+/// Brings the name of a file to stable storage.
+///
+/// A directory that may be searched and not read cannot be opened to be synced. Then the whole file system is synced, which
+/// takes longer and keeps the same promise.
+pub(crate) fn sync_name(disk: &dyn Disk, path: &Path, file: &dyn DiskFile) -> io::Result<()> {
+    match disk.sync_dir(directory(path)) {
+        Err(refused) if refused.kind() == io::ErrorKind::PermissionDenied => match file.sync_file_system() {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Err(refused),
+            synced_or_failed => synced_or_failed,
+        },
+        synced_or_failed => synced_or_failed,
+    }
 }
 
 /// What a path says of a file that is open.

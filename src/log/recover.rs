@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::scan::{Reason, Run, Scanner, Step, Stop};
 use super::search::{Beyond, search};
-use super::{LogFile, append};
+use super::{LogFile, append, create};
 use crate::disk::{Disk, DiskFile};
 use crate::error::Damage;
 use crate::format::{END_MARK_LEN, RECORD_HEADER_LEN};
@@ -94,7 +94,7 @@ pub(crate) fn keep_torn(disk: &dyn Disk, log: &LogFile, from: u64, to: u64) -> R
         .and_then(|()| {
             each_piece(log, from, to, |at, piece| append::write_all(&*copy, at - from, piece).map_err(error))
         })
-        .and_then(|()| copy.sync_all().and_then(|()| disk.sync_dir(directory(&path))).map_err(error));
+        .and_then(|()| copy.sync_all().and_then(|()| create::sync_name(disk, &path, &*copy)).map_err(error));
     if let Err(error) = kept {
         // A part of a tail is no help, and every try to open would leave another one.
         let _ = disk.remove(&path);

@@ -116,6 +116,11 @@ impl Disk for HookedDisk {
         RealDisk.rename(from, to)
     }
 
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        (self.hook)(&Call::on("rename_new", to))?;
+        RealDisk.rename_new(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         (self.hook)(&Call::on("remove", path))?;
         RealDisk.remove(path)
@@ -203,6 +208,11 @@ impl DiskFile for HookedFile {
     fn sync_all(&self) -> io::Result<()> {
         self.before("sync_all")?;
         self.file.sync_all()
+    }
+
+    fn sync_file_system(&self) -> io::Result<()> {
+        self.before("sync_file_system")?;
+        self.file.sync_file_system()
     }
 
     fn begin_write_back(&self, range: Range<u64>) -> io::Result<()> {

@@ -208,6 +208,18 @@ impl Disk for SimDisk {
         })
     }
 
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.call(Verb::RenameNew, |machine| {
+            let inode = machine.world.named(from)?;
+            if machine.world.directory.get(to).is_some() || machine.world.is_directory(to) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            expect_short_name(to)?;
+            machine.world.directory.rename(from.to_path_buf(), to.to_path_buf(), inode);
+            Ok(())
+        })
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.call(Verb::Remove, |machine| {
             machine.world.named(path)?;

@@ -129,6 +129,12 @@ impl Directory {
         });
     }
 
+    /// Brings all changes to the disk.
+    pub(super) fn sync_all(&mut self) {
+        self.unsynced.clear();
+        self.durable.clone_from(&self.entries);
+    }
+
     /// How many ways the names may be found after a power cut.
     pub(super) fn outcomes(&self) -> u64 {
         1 << self.unsynced.len().min(63)

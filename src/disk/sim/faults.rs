@@ -13,6 +13,7 @@ pub enum Verb {
     CreateNew,
     Link,
     Rename,
+    RenameNew,
     Remove,
     SyncDir,
     Stat,
@@ -27,6 +28,7 @@ pub enum Verb {
     Punch,
     SyncData,
     SyncAll,
+    SyncFileSystem,
     BeginWriteBack,
     WriteBack,
     NextData,
@@ -44,10 +46,11 @@ impl Verb {
     pub(super) const COUNT: usize = Verb::IsMappedElsewhere as usize + 1;
 
     /// The calls that change what a power cut may leave.
-    pub const CHANGING: [Verb; 11] = [
+    pub const CHANGING: [Verb; 13] = [
         Verb::CreateNew,
         Verb::Link,
         Verb::Rename,
+        Verb::RenameNew,
         Verb::Remove,
         Verb::SyncDir,
         Verb::WriteAt,
@@ -55,6 +58,7 @@ impl Verb {
         Verb::Punch,
         Verb::SyncData,
         Verb::SyncAll,
+        Verb::SyncFileSystem,
         Verb::SetAttributes,
     ];
 

@@ -149,6 +149,18 @@ impl DiskFile for SimFile {
         self.sync(Verb::SyncAll)
     }
 
+    /// Brings the names to the disk, and of the files no more than they are asked for by their own syncs.
+    fn sync_file_system(&self) -> io::Result<()> {
+        let mut turn = self.disk.turn(Verb::SyncFileSystem)?;
+        if let Some(error) = turn.fault.and_then(Fault::error) {
+            return Err(error);
+        }
+        if !turn.fault.is_some_and(Fault::ends_the_caller) {
+            turn.machine.world.directory.sync_all();
+        }
+        turn.end(Ok(()))
+    }
+
     fn begin_write_back(&self, _range: Range<u64>) -> io::Result<()> {
         self.disk.call(Verb::BeginWriteBack, |_| Ok(()))
     }
@@ -215,7 +227,9 @@ impl DiskFile for SimFile {
         self.disk.call(Verb::Map, |machine| {
             let inode = machine.inode_of(self.description);
             let map = || Map::from_bytes(Box::new(SimMap { disk: self.disk.clone(), inode, len }));
-            let maps = machine.world.settings.maps;
+            let settings = &machine.world.settings;
+            let is_true = !settings.overlay || machine.expect_writable(self.description).is_ok();
+            let maps = settings.maps && is_true;
             machine.descriptions.get_mut(&self.description).expect(OPEN).maps |= maps;
             Ok(maps.then(map))
         })

@@ -106,6 +106,7 @@ struct World {
 struct Settings {
     crash: Crash,
     maps: bool,
+    overlay: bool,
     mount_points: bool,
     holes: bool,
     punches: bool,
@@ -149,6 +150,7 @@ impl SimDisk {
             settings: Settings {
                 crash: Crash { sector: SECTOR, garbage: false },
                 maps: true,
+                overlay: false,
                 mount_points: true,
                 holes: true,
                 punches: true,
@@ -298,6 +300,12 @@ impl SimDisk {
     /// Says whether the system tells which paths are mount points, as Linux does since 5.8.
     pub fn set_mount_points(&self, told: bool) {
         self.lock().world.settings.mount_points = told;
+    }
+
+    /// Says whether files are on an overlay: then a map might go stale of a file that is open for reading only, and there is
+    /// none.
+    pub fn set_overlay(&self, overlay: bool) {
+        self.lock().world.settings.overlay = overlay;
     }
 
     /// Says whether the file system knows holes; without, everything in a file is data.
