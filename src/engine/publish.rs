@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::progress::Copying;
 use crate::disk::Disk;
 use crate::format::{BLOCK_LEN, MAX_INDEX};
-use crate::log::LogFile;
 use crate::log::create::{Look, Unfinished, cannot_link, remove_leftovers_of, sync_name};
 use crate::log::recover::{PRIVATE, give_to_owner};
+use crate::log::{COPY_INDEXES, LogFile};
 use crate::{Error, Result};
 
 /// Makes a new file under a temporary name beside the copy's, has it filled and synced, and links it to that. It gets
@@ -56,12 +56,7 @@ fn explain(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), reason)
 }
 
-/// How far the indexes of a copy start above those of its source: the source may go on after the copy was made, or may
-/// have lost indexes that somebody has seen. More than sixty million openings, or as many million writes, would have to
-/// come in between before an index came twice. It takes one of 65,536 parts of all indexes.
-const UNKNOWN_INDEXES: u64 = 1 << 46;
-
 /// A `base_index` for a copy of a store whose highest index is this one.
 pub(super) fn above_all_indexes(highest: u64) -> u64 {
-    highest.max((highest + UNKNOWN_INDEXES).min(MAX_INDEX - BLOCK_LEN))
+    highest.max((highest + COPY_INDEXES).min(MAX_INDEX - BLOCK_LEN))
 }

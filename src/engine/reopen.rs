@@ -39,14 +39,16 @@ impl Engine {
             }
             let ingest = self.ingest();
             // A description of its own: the system has told the old one of an error, and will not do so again.
-            self.follow(&ingest)?;
+            let log = self.open_path()?;
+            self.go_on_with(&ingest, log)?;
             if let Some(locked) = writer.locked.take() {
                 // A lock that cannot be given up goes with the file description.
                 let _ = locked.file.unlock();
             }
-            let epoch = self.shown()?.epoch;
-            writer.start_over(epoch);
-            epoch
+            let view = self.shown()?;
+            writer.start_over(view.epoch);
+            writer.forget_far_indexes(&view.tail);
+            view.epoch
         };
         if self.config.get_read_only() {
             return Ok(());

@@ -434,10 +434,29 @@ impl Engine {
         self.take_in(&ingest).map(drop)
     }
 
-    /// Opens the file that the path names now and shows it.
+    /// Goes on with the file that compaction has put in the place of this one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Replaced`] if the path names a file that is no successor of this one: a restored backup, a salvaged copy or
+    /// another store. What was written after the compaction is not in there, and what is read now is not in here.
     pub(crate) fn follow(&self, ingest: &Ingest<'_>) -> Result<()> {
+        let moved = self.shown()?.tail.previous_index;
+        let log = self.open_path()?;
+        if !log.may_succeed(moved) {
+            return Err(Error::Replaced { path: self.path.to_path_buf() });
+        }
+        self.go_on_with(ingest, log)
+    }
+
+    /// Opens the file that the path names now.
+    pub(crate) fn open_path(&self) -> Result<Arc<LogFile>> {
         let (opening, deadline) = (create::Opening { create: false, ..self.opening() }, self.deadline());
-        let log = Arc::new(create::open(&*self.disk, &self.path, opening, || self.wait_a_moment(&deadline))?);
+        create::open(&*self.disk, &self.path, opening, || self.wait_a_moment(&deadline)).map(Arc::new)
+    }
+
+    /// Reads a log and shows it in the place of this one.
+    pub(crate) fn go_on_with(&self, ingest: &Ingest<'_>, log: Arc<LogFile>) -> Result<()> {
         let epoch = self.shown()?.epoch + 1;
         let view = self.read_log(log, epoch)?;
         self.replace(ingest, view)?;

@@ -12,7 +12,8 @@ use super::view::{Ingest, View};
 use crate::config::{Durability, LockMode};
 use crate::error::Damage;
 use crate::format::{
-    Ancillary, BLOCK_LEN, FileSeed, Flags, Kind, MAX_FILE_LEN, MAX_INDEX, RECORD_HEADER_LEN, block_of, block_start,
+    Ancillary, BLOCK_LEN, FileSeed, Flags, Kind, MAX_FILE_LEN, MAX_INDEX, MAX_INDEX_STEP, RECORD_HEADER_LEN, block_of,
+    block_start,
 };
 use crate::log::group::Group;
 use crate::log::recover::{check_again, directory, whole_up_to, write_again};
@@ -116,6 +117,14 @@ impl Writer {
         self.begun = (0, 0);
     }
 
+    /// Forgets the indexes that this handle has used if they lie far above those of the file that it was opened anew with:
+    /// then that is another store, or a copy of one, and is gone on with as by a handle that is opened now.
+    pub(super) fn forget_far_indexes(&mut self, tail: &Tail) {
+        if self.highest_used > tail.highest_index + MAX_CARRIED {
+            self.highest_used = 0;
+        }
+    }
+
     /// Nothing before `end` is left to be begun with.
     pub(super) fn set_begun(&mut self, end: u64) {
         self.begun = (self.highest_used / WRITE_BACK_STEP, end);
@@ -141,6 +150,10 @@ const WRITE_BACK_STEP: u64 = BLOCK_LEN / 64;
 
 /// How much is written again before the lock is given up for a moment.
 const REWRITTEN_AT_ONCE: u64 = 4 << 20;
+
+/// So far above a file's indexes at most those may be that a handle has used in another one. Half of what readers admit:
+/// records behind the gap are to be proof for what is before it.
+const MAX_CARRIED: u64 = MAX_INDEX_STEP / 2;
 
 /// No system keeps files in larger pages.
 const LARGEST_PAGE: u64 = 64 << 10;
@@ -316,7 +329,15 @@ impl Turn<'_> {
         // Whatever has poisoned the handle in this turn: what is known of the log's end may not hold any more.
         engine.syncs.check_poison()?;
         let ingest = engine.ingest();
-        engine.shown()?.prefetch_replaced(&writer.group.run);
+        let view = engine.shown()?;
+        let bound = self.log.index_bound(view.tail.previous_index);
+        if writer.group.run.entries.first().is_some_and(|entry| !bound.admits(entry.header.index)) {
+            // No reader would take such a record for one.
+            let what = "its indexes cannot go on so far above the last one; reopen the store";
+            return Err(Error::Full { path: engine.path.to_path_buf(), what });
+        }
+        view.prefetch_replaced(&writer.group.run);
+        drop(view);
         let start = writer.group.start();
         let first = writer.group.run.entries.first().map_or(end, |entry| entry.offset);
         writer.highest_used = writer.group.run.entries.last().map_or(0, |entry| entry.header.index);
@@ -425,9 +446,10 @@ impl Turn<'_> {
         let synced = self.engine.syncs.synced(view.epoch) >= view.tail.end;
         let proven = view.tail.is_proven();
         let index = self.next_index(&view);
+        let admitted = self.log.index_bound(view.tail.previous_index).admits(index);
         drop(view);
         // Without a mark, which no index may be left for, the next one to open the log just reads it as after a crash.
-        if synced && !proven && index <= MAX_INDEX {
+        if synced && !proven && admitted {
             // Nobody sees a mark's index, so its block need not be on stable storage first.
             let flags = self.begin_group()?;
             self.writer.group.push(flags, Kind::Ancillary(Ancillary::Mark), index, b"", b"");
@@ -661,6 +683,24 @@ mod tests {
             assert!(matches!(error, Error::Full { .. }), "there is no block above: {error}");
             assert_eq!(self::records(&other).len(), records.len());
         }
+    }
+
+    #[test]
+    fn no_record_is_written_whose_index_no_reader_takes() {
+        let disk = SimDisk::new();
+        let engine = open(&disk, Durability::Sync);
+        engine.commit(puts(1)).unwrap();
+        let before = records(&engine);
+        let last = before.last().unwrap().index;
+        for used in [last + MAX_INDEX_STEP, MAX_INDEX / 2] {
+            let error = commit_above(&engine, used, puts(1)).unwrap_err().error();
+            assert!(matches!(error, Error::Full { .. }), "{used}: {error}");
+            assert_eq!(records(&engine).len(), before.len());
+        }
+        // With the highest that they take, of a mark.
+        let index = commit_above(&engine, last + MAX_INDEX_STEP - 1, puts(1)).unwrap().last_index;
+        assert_eq!(index, Some(last + MAX_INDEX_STEP + 1));
+        assert_eq!(records(&engine).last().unwrap().index, last + MAX_INDEX_STEP + 1);
     }
 
     #[test]

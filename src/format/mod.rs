@@ -20,8 +20,8 @@ pub(crate) use key::{FullKey, prefix_of_bucket, split_full_key};
 pub use key::{MAX_BUCKET_LEN, max_key_len};
 pub use record::MAX_VALUE_LEN;
 pub(crate) use record::{
-    Ancillary, BLOCK_LEN, Flags, IndexBound, Kind, MAX_FILE_LEN, MAX_INDEX, Place, RECORD_HEADER_LEN, RecordHeader,
-    Verdict, block_of, block_start, padded,
+    Ancillary, BLOCK_LEN, Flags, IndexBound, Kind, MAX_FILE_LEN, MAX_INDEX, MAX_INDEX_STEP, Place, RECORD_HEADER_LEN,
+    RecordHeader, Verdict, block_of, block_start, padded,
 };
 
 /// Every record starts at a multiple of this many bytes.

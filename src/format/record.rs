@@ -36,7 +36,7 @@ pub(crate) const BLOCK_LEN: u64 = 1 << 20;
 /// How far an index may be above the one before it. A handle whose writes keep failing moves on by a block each
 /// time, so the bound leaves room for 2^28 failures in a row; beyond it only damage could lead, or a forger who
 /// wants to use the indexes up.
-const MAX_INDEX_STEP: u64 = 1 << 48;
+pub(crate) const MAX_INDEX_STEP: u64 = 1 << 48;
 
 /// No index is above this, so that arithmetic on indexes and blocks cannot overflow.
 pub(crate) const MAX_INDEX: u64 = (1 << 62) - 1;
@@ -179,7 +179,7 @@ pub(crate) struct IndexBound {
 
 impl IndexBound {
     #[inline]
-    fn admits(self, index: u64) -> bool {
+    pub(crate) fn admits(self, index: u64) -> bool {
         let highest = self.previous.max(self.base);
         index > self.previous && index <= MAX_INDEX && index <= highest + MAX_INDEX_STEP
     }

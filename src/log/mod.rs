@@ -27,6 +27,14 @@ use crate::error::Damage;
 use crate::format::{FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, IndexBound, MAX_INDEX};
 use crate::{Error, Result};
 
+/// How far the indexes of a copy start above those of its source: the source may go on after the copy was made, or may
+/// have lost indexes that somebody has seen. More than sixty million openings, or as many million writes, would have to
+/// come in between before an index came twice. It takes one of 65,536 parts of all indexes.
+pub(crate) const COPY_INDEXES: u64 = 1 << 46;
+
+/// How many indexes may be used between a file and one that compactions made of it, for whoever has slept that long.
+const SUCCESSOR_INDEXES: u64 = COPY_INDEXES / 2;
+
 /// One open file whose header was read and found good.
 pub(crate) struct LogFile {
     pub(crate) file: Arc<dyn DiskFile>,
@@ -97,6 +105,15 @@ impl LogFile {
             return Err(self.io("read", io::ErrorKind::UnexpectedEof.into()));
         }
         Ok(())
+    }
+
+    /// Whether this may be the file that compaction made of a log whose last record says that it has moved and has the
+    /// index `moved`, or one that was made of that file later.
+    ///
+    /// Compaction states the highest index of the old file, or one that it has reserved beside it. A new store states
+    /// none; a backup and a salvaged copy begin [`COPY_INDEXES`] above their original, which may have gone on since.
+    pub(crate) fn may_succeed(&self, moved: u64) -> bool {
+        (moved..moved + SUCCESSOR_INDEXES).contains(&self.header.base_index)
     }
 
     /// The bound of the index of a record that follows one with this index.
