@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
+use caskfile::disk::{Access, Disk};
 use caskfile::{Cask, Config, Durability, Error, KvPair, LockMode, OptionalExt};
 
 mod common;
@@ -270,4 +271,74 @@ fn reopening_a_sound_handle_disturbs_no_other_thread() {
     });
     assert_eq!(cask.get("counter").unwrap().value, 299_u64.to_be_bytes());
     cask.verify().unwrap();
+}
+
+/// Has another process try for the lock of the file at `path` before every call of this one.
+fn try_for_the_lock(disk: &SimDisk, ours: &SimDisk, path: &'static str) -> Arc<AtomicBool> {
+    let had = Arc::new(AtomicBool::new(false));
+    let (other, seen) = (disk.process(), Arc::clone(&had));
+    disk.before(When::next().by(ours), Repeat::Forever, move |_| {
+        let Ok(file) = other.open(path.as_ref(), Access::ReadWrite) else { return };
+        seen.fetch_or(file.try_lock().unwrap(), Ordering::Relaxed);
+    });
+    had
+}
+
+#[test]
+fn an_exclusive_handle_has_its_lock_at_every_moment_of_a_reopening() {
+    let disk = SimDisk::new();
+    let ours = disk.process();
+    let cask = open(&ours, &sync_config().lock_mode(LockMode::Exclusive)).unwrap();
+    cask.put("key", "before").unwrap();
+    let had = try_for_the_lock(&disk, &ours, STORE);
+    for _ in 0..3 {
+        disk.fail(When::next().of(Verb::SyncData).by(&ours), Fault::Os(libc::EIO), Repeat::Once);
+        cask.put("key", "in doubt").unwrap_err();
+        cask.reopen().unwrap();
+        cask.put("key", "after").unwrap();
+        assert!(!had.load(Ordering::Relaxed), "another process had the lock");
+    }
+    cask.compact().unwrap();
+    cask.put("key", "compacted").unwrap();
+    assert!(!had.load(Ordering::Relaxed), "another process had the lock");
+    disk.clear_hooks();
+    let other = open(&disk.process(), &sync_config()).unwrap_err();
+    assert!(matches!(other, Error::LockTimeout { .. }), "{other:?}");
+    cask.close().unwrap();
+    assert_eq!(value(&open(&disk.process(), &sync_config()).unwrap(), "key").unwrap(), b"compacted");
+}
+
+#[test]
+fn an_exclusive_handle_that_cannot_have_the_new_files_lock_keeps_the_one_that_it_has() {
+    const MOVED: &str = "/moved";
+    let disk = SimDisk::new();
+    let ours = disk.process();
+    let cask = open(&ours, &sync_config().lock_mode(LockMode::Exclusive)).unwrap();
+    cask.put("key", "old").unwrap();
+    disk.rename(STORE.as_ref(), MOVED.as_ref()).unwrap();
+    let theirs = open(&disk.process(), &sync_config().lock_mode(LockMode::Exclusive)).unwrap();
+    theirs.put("key", "new").unwrap();
+    let had = try_for_the_lock(&disk, &ours, MOVED);
+    for _ in 0..2 {
+        let error = cask.reopen().unwrap_err();
+        assert!(matches!(error, Error::LockTimeout { .. }), "{error:?}");
+        assert!(!had.load(Ordering::Relaxed), "another process had the lock");
+        assert_eq!(value(&cask, "key").unwrap(), b"old", "everything is as it was");
+        assert!(matches!(cask.put("key", "lost"), Err(Error::Replaced { .. })));
+    }
+    // And it goes on where it was, should that get its path back.
+    disk.rename(STORE.as_ref(), "/theirs".as_ref()).unwrap();
+    disk.rename(MOVED.as_ref(), STORE.as_ref()).unwrap();
+    cask.put("key", "older").unwrap();
+    disk.rename(STORE.as_ref(), MOVED.as_ref()).unwrap();
+    disk.rename("/theirs".as_ref(), STORE.as_ref()).unwrap();
+    disk.clear_hooks();
+    theirs.close().unwrap();
+    cask.reopen().unwrap();
+    assert_eq!(value(&cask, "key").unwrap(), b"new");
+    cask.put("key", "ours").unwrap();
+    let old = disk.process().open(MOVED.as_ref(), Access::ReadWrite).unwrap();
+    assert!(old.try_lock().unwrap(), "the old file's lock is given up");
+    let other = open(&disk.process(), &sync_config()).unwrap_err();
+    assert!(matches!(other, Error::LockTimeout { .. }), "the new one's is held: {other:?}");
 }

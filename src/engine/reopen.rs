@@ -1,5 +1,6 @@
 //! Opening the file of a handle once more, after a failure that it cannot go on from.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -37,13 +38,22 @@ impl Engine {
             if self.closing.load(Ordering::Acquire) {
                 return Err(Error::Closed);
             }
-            let ingest = self.ingest();
             // A description of its own: the system has told the old one of an error, and will not do so again.
             let log = self.open_path()?;
-            self.go_on_with(&ingest, log)?;
-            if let Some(locked) = writer.locked.take() {
+            let exclusive = writer.locked.as_ref().filter(|locked| locked.identity != log.identity);
+            if exclusive.is_some() {
+                // Another file: its lock is taken while the old one's is held, which stays if this fails.
+                self.wait_for_lock(&log, deadline)?;
+            }
+            // Of the same file the old description keeps the lock. The new one could only have it after that.
+            let take_over = exclusive.is_some().then(|| Arc::clone(&log));
+            if let Err(error) = self.go_on_with(&self.ingest(), log) {
+                let _ = take_over.map(|log| log.file.unlock());
+                return Err(error);
+            }
+            if let Some(old) = take_over.and_then(|log| writer.locked.replace(log)) {
                 // A lock that cannot be given up goes with the file description.
-                let _ = locked.file.unlock();
+                let _ = old.file.unlock();
             }
             let view = self.shown()?;
             writer.start_over(view.epoch);

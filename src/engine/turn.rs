@@ -171,7 +171,8 @@ impl<'e> Turn<'e> {
     }
 
     fn has_lock(&self) -> bool {
-        self.writer.locked.as_ref().is_some_and(|locked| Arc::ptr_eq(locked, &self.log))
+        // After a reopening it may be another description of the file that has it.
+        self.writer.locked.as_ref().is_some_and(|locked| locked.identity == self.log.identity)
     }
 
     fn take_lock(&mut self, deadline: &Deadline) -> Result<()> {

@@ -25,7 +25,8 @@ use crate::{Error, Result};
 
 /// The writing side of a handle.
 pub(crate) struct Writer {
-    /// The file whose lock this handle has: during a turn, or always in `Exclusive` mode.
+    /// The file whose lock this handle has: during a turn, or always in `Exclusive` mode. It need not be the description
+    /// that is written through, but it is the same file.
     pub(super) locked: Option<Arc<LogFile>>,
     /// The reading of the log that all of the below is about.
     pub(super) epoch: u64,
