@@ -82,6 +82,57 @@ fn a_symlink_that_leads_nowhere_is_an_error() {
     assert_eq!(names(directory.path()), ["circle", "lost"]);
 }
 
+/// `/proc/PID/root` reads as `/`, and leads to the root of that process, with its mounts.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_path_through_the_root_of_another_process_is_that_of_its_store() {
+    let name = "a_path_through_the_root_of_another_process_is_that_of_its_store";
+    let Some(arguments) = arguments() else {
+        let directory = TempDir::new();
+        let path = directory.join("store");
+        store_with(&path, &[("key", "ours")]);
+        let unchanged = Unchanged::from_now_on(&path);
+        let Some(mut other) = Process::start_with_own_mounts(name, &[directory.path().to_str().unwrap()]) else {
+            return;
+        };
+        let said = other.hear().unwrap();
+        if said != "mounted" {
+            return println!("{name}: skipped, {said}");
+        }
+        let through = |name: &str| format!("/proc/{}/root{}/{name}", other.id(), directory.path().display());
+        for path in [through("store"), through("link")] {
+            let cask = Cask::open(&path).unwrap();
+            assert_eq!(cask.get("key").unwrap().value, b"theirs", "{path}");
+            cask.put("key", "changed").unwrap();
+            cask.compact().unwrap();
+            assert_eq!(cask.get("key").unwrap().value, b"changed");
+            cask.put("key", "theirs").unwrap();
+            cask.close().unwrap();
+        }
+        store_with(Path::new(&through("new")), &[("key", "new")]);
+        assert_eq!(other.ask("look"), "theirs new");
+        other.succeed();
+        unchanged.check();
+        assert_eq!(names(directory.path()), ["store"]);
+        return;
+    };
+    let directory = Path::new(&arguments[0]);
+    if !Command::new("mount").args(["-t", "tmpfs", "caskfile-test"]).arg(directory).status().unwrap().success() {
+        return process::say("mount is not allowed");
+    }
+    store_with(&directory.join("store"), &[("key", "theirs")]);
+    symlink("store", directory.join("link")).unwrap();
+    process::say("mounted");
+    if process::listen().is_none() {
+        return;
+    }
+    let value = |name: &str| {
+        let pair = Cask::open(directory.join(name)).unwrap().get("key").unwrap();
+        String::from_utf8(pair.value).unwrap()
+    };
+    process::say(format!("{} {}", value("store"), value("new")));
+}
+
 /// The first four names of a file in the making are known, and the fifth is random. Here it is not, and all are taken.
 #[test]
 fn a_symlink_planted_under_the_name_of_a_file_in_the_making_is_not_followed() {

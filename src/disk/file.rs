@@ -1,6 +1,6 @@
 //! The operating system behind the seam.
 
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
@@ -22,6 +22,12 @@ use super::{Access, Disk, DiskFile, FileAttributes, FileIdentity, FileStat, Map,
 /// How many dangling symlinks in a row [`RealDisk::resolve`] follows: as many as Linux follows in one path.
 const MAX_LINK_HOPS: usize = 40;
 
+/// Why a link is not followed whose text does not say where it leads, as those in `/proc/PID/fd`.
+const LEADS_ELSEWHERE: &str = "the link leads to a file that has another path, or none; name the file by its own path";
+
+/// What has a name may be replaced between two looks at it. Not each time, though.
+const LOOKS: usize = 10;
+
 /// What of a file's mode is permissions; the rest is its type.
 pub(super) const PERMISSION_BITS: u32 = 0o7777;
 
@@ -34,23 +40,19 @@ impl Disk for RealDisk {
         let mut path = path.to_path_buf();
         for _ in 0..MAX_LINK_HOPS {
             expect_file_name(&path)?;
-            let not_found = match fs::canonicalize(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => error,
-                resolved_or_failed => return resolved_or_failed,
-            };
-            // Nothing is there: the name is free, or it is a symlink to a name that is free.
-            let Some(name) = path.file_name() else { return Err(not_found) };
-            let directory = match path.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => fs::canonicalize(parent)?,
-                _ => fs::canonicalize(".")?,
-            };
+            let Some(name) = path.file_name() else { return fs::canonicalize(&path) };
+            let directory = resolve_directory(&path, name)?;
             let candidate = directory.join(name);
             match fs::read_link(&candidate) {
                 Ok(target) => path = directory.join(target),
+                // Nothing is there: the name is free.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(candidate),
-                // EINVAL: not a symlink, so somebody created the file meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => path = candidate,
+                // EINVAL: not a symlink.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(candidate),
                 Err(error) => return Err(error),
+            }
+            if !lead_to_the_same(|path| fs::metadata(path), &candidate, &path) {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, LEADS_ELSEWHERE));
             }
         }
         Err(io::Error::from_raw_os_error(libc::ELOOP))
@@ -175,6 +177,33 @@ fn holder_in(locks: &str, file: &FileIdentity) -> Option<u32> {
         let is_lock = ["FLOCK", "ADVISORY", "WRITE"].iter().all(|&field| fields.next() == Some(field));
         let process = fields.next()?.parse().ok().filter(|&process| process > 0)?;
         (is_lock && fields.next() == Some(wanted.as_str())).then_some(process)
+    })
+}
+
+/// The directory of a file of this name without symlinks, as far as a path can say where that is.
+///
+/// Some links of `/proc` lead where their text does not, `/proc/PID/root` for example: that process may have another root
+/// and other mounts. The path through such a link stays as it is, for the system to follow in every call.
+fn resolve_directory(path: &Path, name: &OsStr) -> io::Result<PathBuf> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let resolved = match fs::canonicalize(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound || fs::metadata(directory).is_err() => return Err(error),
+        resolved => resolved.unwrap_or_default(),
+    };
+    let same = lead_to_the_same(|path| fs::metadata(path), directory, &resolved)
+        && lead_to_the_same(|path| fs::symlink_metadata(path), &directory.join(name), &resolved.join(name));
+    if same { Ok(resolved) } else { std::path::absolute(directory) }
+}
+
+/// Whether two paths lead to the same file, or neither leads to one.
+fn lead_to_the_same(look: impl Fn(&Path) -> io::Result<Metadata>, one: &Path, other: &Path) -> bool {
+    (0..LOOKS).any(|_| match (look(one), look(other)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        (Err(one), Err(other)) => one.kind() == other.kind(),
+        _ => false,
     })
 }
 

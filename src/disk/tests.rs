@@ -1,12 +1,12 @@
 //! The same expectations of every disk, and what only the operating system can be asked.
 
 use std::ffi::{CStr, OsString};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -427,6 +427,25 @@ fn a_relative_path_with_dots_becomes_absolute() {
         assert_eq!(kind(disk.resolve(Path::new(""))), Some(io::ErrorKind::NotFound));
         assert_eq!(disk.resolve(Path::new("/")).unwrap(), Path::new("/"));
     });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_link_of_an_open_file_is_followed_only_while_its_text_says_where_it_leads() {
+    use std::os::fd::AsRawFd;
+
+    let scratch = Scratch::new();
+    let path = scratch.0.join("file");
+    let open = File::create(&path).unwrap();
+    let link = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+    assert_eq!(RealDisk.resolve(&link).unwrap(), path);
+    fs::remove_file(&path).unwrap();
+    let error = RealDisk.resolve(&link).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+    assert!(error.to_string().contains("name the file by its own path"), "{error}");
+    // Nor is it followed to what looks like its text.
+    File::create(scratch.0.join("file (deleted)")).unwrap();
+    assert_eq!(RealDisk.resolve(&link).unwrap_err().kind(), io::ErrorKind::InvalidInput);
 }
 
 #[test]
