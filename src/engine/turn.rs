@@ -112,6 +112,7 @@ impl<'e> Turn<'e> {
             let (epoch, stop) = engine.take_in(&ingest)?;
             let shown = engine.shown()?;
             let (same, moved) = (Arc::ptr_eq(&shown.reader.log, &self.log), shown.tail.moved);
+            let mapped = shown.reader.map.is_some();
             drop(shown);
             if !same {
                 // A reader of this process has found the log compacted into another file.
@@ -121,8 +122,9 @@ impl<'e> Turn<'e> {
             if epoch != self.writer.epoch {
                 self.writer.start_over(epoch);
             }
-            if stop.unit != self.writer.last_end {
-                // Others have written since, and may have cut the file when they closed it.
+            if stop.unit != self.writer.last_end || !mapped {
+                // Others have written since, and may have extended the file. A handle that closes makes it shorter only if
+                // no other maps it, so a handle without a map asks every time.
                 (self.writer.last_end, self.writer.covered) = (stop.unit, self.log.len()?);
             }
             if moved && engine.moved_away(&self.log)? {
@@ -320,6 +322,7 @@ mod tests {
     use super::super::batch::{Action, Request};
     use super::*;
     use crate::Config;
+    use crate::config::ReadMode;
     use crate::disk::sim::SimDisk;
     use crate::disk::{Access, Disk};
 
@@ -348,6 +351,34 @@ mod tests {
     fn damage(disk: &SimDisk, at: u64) {
         let file = disk.open(Path::new(PATH), Access::ReadWrite).unwrap();
         file.write_at(at + 40, &[1]).unwrap();
+    }
+
+    /// Otherwise each group makes the file longer, and its end mark may find no space.
+    #[test]
+    fn a_handle_notices_that_another_one_has_given_back_what_the_file_was_extended_by() {
+        for (reads, durability) in [ReadMode::Map, ReadMode::Pread]
+            .into_iter()
+            .flat_map(|reads| [(reads, Durability::Os), (reads, Durability::Sync)])
+        {
+            let disk = SimDisk::new();
+            let config = Config::new().durability(durability).reads(reads);
+            let open = || Engine::open(Arc::new(disk.process()), Path::new(PATH), &config).unwrap();
+            let engine = open();
+            put(&engine, "first", 100);
+            let len = file_len(&disk);
+            let end = || engine.current().unwrap().tail.end;
+            let other = open();
+            other.close().unwrap();
+            let given_back = file_len(&disk) as u64 == end() + END_MARK_LEN;
+            assert_eq!(
+                given_back,
+                reads == ReadMode::Pread,
+                "{reads:?}: it did not write, so the log's end is where it was"
+            );
+            put(&engine, "second", 100);
+            assert!(file_len(&disk) >= len, "{reads:?}, {durability:?}: {} bytes", file_len(&disk));
+            assert_eq!(lock(&engine.writer).covered, file_len(&disk) as u64);
+        }
     }
 
     /// On the simulated disk, touching a map beyond the end of the file is a panic.
