@@ -211,27 +211,42 @@ mod tests {
         expect_children_to_be_others(|| Process::numbered_by(&FALLBACK));
     }
 
+    /// In the child a thread of its own can have the stack, and so the handle, of one of the parent's threads: to join or
+    /// to detach that one would be to join or to detach the child's.
     #[test]
-    fn a_child_waits_for_no_thread_of_its_parent() {
+    fn a_child_neither_joins_nor_detaches_a_thread_of_its_parent() {
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let thread = || Background::new(std::thread::spawn(|| ()));
-        let waiting = Background::new(std::thread::spawn(move || stopped.recv().unwrap_or_default()));
-        let (joined, dropped) = (thread(), thread());
-        let mut handles = Some((waiting, joined, dropped));
-        assert!(in_a_child(How::Fork, || {
-            if let Some((waiting, joined, dropped)) = handles.take() {
-                // SAFETY: takes no pointer. It ends a child that hangs.
-                unsafe { libc::alarm(30) };
-                waiting.join();
-                joined.join();
-                drop(dropped);
+        let stopped = std::sync::Arc::new(std::sync::Mutex::new(stopped));
+        let threads = || {
+            let waiting = |_| {
+                let stopped = std::sync::Arc::clone(&stopped);
+                std::thread::spawn(move || stopped.lock().unwrap().recv().unwrap_or_default())
+            };
+            (0..32).map(waiting).collect::<Vec<_>>()
+        };
+        let mut of_parent: Vec<_> = threads().into_iter().map(Background::new).collect();
+        let end = |handles: Vec<Background>| {
+            for (n, handle) in handles.into_iter().enumerate() {
+                if n % 2 == 0 { handle.join() } else { drop(handle) }
             }
-            true
+        };
+        assert!(in_a_child(How::Fork, || {
+            // SAFETY: takes no pointer. It ends a child that hangs.
+            unsafe { libc::alarm(30) };
+            let (go_on, wait) = std::sync::mpsc::channel::<()>();
+            let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
+            let own = [(); 64].map(|()| {
+                let wait = std::sync::Arc::clone(&wait);
+                std::thread::spawn(move || wait.lock().unwrap().recv().is_err())
+            });
+            end(std::mem::take(&mut of_parent));
+            drop(go_on);
+            let joined = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                own.into_iter().all(|thread| thread.join().unwrap_or_default())
+            }));
+            joined.unwrap_or_default()
         }));
-        stop.send(()).unwrap();
-        let (waiting, joined, dropped) = handles.take().unwrap();
-        waiting.join();
-        joined.join();
-        drop(dropped);
+        drop(stop);
+        end(of_parent);
     }
 }
