@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::file::{OPEN_FLAGS, PERMISSION_BITS, RealFile, expect_regular, explain_lease, renameat2};
 use super::{Access, Disk, DiskFile, FileIdentity, FileStat, RealDisk};
@@ -45,7 +46,7 @@ impl AnchoredDisk {
         self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn anchor(&self) -> Option<Arc<Anchor>> {
+    fn held(&self) -> Option<Arc<Anchor>> {
         self.lock().clone()
     }
 
@@ -75,7 +76,7 @@ impl AnchoredDisk {
             Err(error) if self.is_out_of_reach(&error) => error,
             done_or_failed => return done_or_failed,
         };
-        match (self.anchor(), path.file_name()) {
+        match (self.held(), path.file_name()) {
             (Some(anchor), Some(name)) if path.parent() == Some(&self.path) => {
                 in_directory(anchor.directory.as_raw_fd(), &CString::new(name.as_bytes())?)
             }
@@ -146,6 +147,8 @@ fn remove_in(directory: libc::c_int, name: &CStr) -> io::Result<()> {
     checked(unsafe { libc::unlinkat(directory, name.as_ptr(), 0) })
 }
 
+// All of them: a default would be a disk that knows less than the system does.
+#[deny(clippy::missing_trait_methods)]
 impl Disk for AnchoredDisk {
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
         RealDisk.resolve(path)
@@ -203,7 +206,7 @@ impl Disk for AnchoredDisk {
 
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
         self.follow()?;
-        match self.anchor() {
+        match self.held() {
             // No other descriptor is needed, of which there may be none left.
             Some(anchor) if anchor.readable && directory == self.path => anchor.directory.sync_all(),
             _ => RealDisk.sync_dir(directory),
@@ -222,6 +225,11 @@ impl Disk for AnchoredDisk {
         RealDisk.room(directory)
     }
 
+    /// There is a hold already.
+    fn anchor(&self, _: &Path) -> io::Result<Option<Arc<dyn Disk>>> {
+        Ok(None)
+    }
+
     fn release(&self) {
         self.lock().take();
     }
@@ -230,8 +238,16 @@ impl Disk for AnchoredDisk {
         RealDisk.fill_random(bytes)
     }
 
+    fn lock_holder(&self, file: &FileIdentity) -> Option<u32> {
+        RealDisk.lock_holder(file)
+    }
+
     fn unix_time(&self) -> u64 {
         RealDisk.unix_time()
+    }
+
+    fn pause(&self, duration: Duration) {
+        RealDisk.pause(duration);
     }
 }
 
@@ -247,7 +263,7 @@ mod tests {
         let path = scratch.0.join("data");
         std::fs::create_dir(&path).unwrap();
         let disk = AnchoredDisk::new(&path).unwrap();
-        let held = || disk.anchor().unwrap().identity;
+        let held = || disk.held().unwrap().identity;
         let named = || RealDisk.stat(&path).unwrap().identity;
         disk.sync_dir(&path).unwrap();
         assert_eq!(held(), named());
