@@ -291,6 +291,33 @@ fn a_value_that_could_not_be_written_for_want_of_a_descriptor_is_8() {
     assert!(failed > 0, "the limit did not bite");
 }
 
+/// With escapes a value is up to four times as large. The whole line was in memory, and the process aborted.
+#[test]
+fn a_large_value_is_printed_with_memory_for_one_copy() {
+    const LEN: usize = 64 << 20;
+    let shell = Shell::new();
+    std::fs::write(shell.directory.path().join("zeros"), vec![0; LEN]).unwrap();
+    shell.ok(&["put", "s", "k", "--file", "zeros"]);
+    // The map has room for the file twice. Beside that and the value there are 40 MiB.
+    let limit = (3 * LEN + (40 << 20)) >> 10;
+    let (escaped, base64) = (4 * LEN, LEN.div_ceil(3) * 4);
+    for (line, len) in [
+        ("list s", escaped),
+        ("list s --json", base64),
+        ("get s k --json", base64),
+        ("export s", base64),
+        ("export s --format tsv", escaped),
+    ] {
+        let script = format!("ulimit -v {limit}; exec \"$0\" {line} > printed");
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_caskfile")]).current_dir(shell.directory.path());
+        let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+        let printed = std::fs::metadata(shell.directory.path().join("printed")).unwrap().len() as usize;
+        assert!((len..len + 100).contains(&printed), "{line}: {printed} bytes");
+    }
+}
+
 /// The standard library reads such a stdin as an empty one, and the key lost its value.
 #[test]
 fn a_stdin_that_cannot_be_read_is_8_and_no_empty_value() {

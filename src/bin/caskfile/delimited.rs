@@ -1,6 +1,7 @@
 //! Lines of fields with a separator between them: `--format tsv`, and the lines of `list`.
 
 use std::borrow::Cow;
+use std::io::{self, Write};
 
 use crate::escape::{escape_into, escaped, unescape_into};
 use crate::record::Record;
@@ -49,16 +50,12 @@ impl Delimited {
         Ok(Record { bucket, key: self.unescape(key)?, value })
     }
 
-    /// Appends a line with these fields.
-    pub fn write(&self, fields: &[&[u8]], out: &mut Vec<u8>) -> Result<(), String> {
+    /// Whether a line can have these fields.
+    pub fn check(&self, fields: &[&[u8]]) -> Result<(), String> {
+        if self.escapes {
+            return Ok(());
+        }
         for (at, field) in fields.iter().enumerate() {
-            if at > 0 {
-                out.push(self.separator);
-            }
-            if self.escapes {
-                escape_into(field, Some(self.separator), out);
-                continue;
-            }
             // Behind the last separator that is looked for, separators are the value's own.
             let last = at + 1 == fields.len();
             if memchr::memchr(b'\n', field).is_some() || (!last && memchr::memchr(self.separator, field).is_some()) {
@@ -67,10 +64,23 @@ impl Delimited {
                     "`{shown}` has a newline or a separator in it, and cannot be written without escapes"
                 ));
             }
-            out.extend_from_slice(field);
         }
-        out.push(b'\n');
         Ok(())
+    }
+
+    /// Writes a line with these fields, which were [checked](Delimited::check).
+    pub fn write(&self, fields: &[&[u8]], out: &mut impl Write) -> io::Result<()> {
+        for (at, field) in fields.iter().enumerate() {
+            if at > 0 {
+                out.write_all(&[self.separator])?;
+            }
+            if self.escapes {
+                escape_into(field, Some(self.separator), out)?;
+            } else {
+                out.write_all(field)?;
+            }
+        }
+        out.write_all(b"\n")
     }
 
     fn split<'a>(&self, line: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
@@ -131,9 +141,10 @@ mod tests {
         let raw = Delimited { escapes: false, ..Delimited::PLAIN };
         assert_eq!(parsed(raw, "C:\\new\tx\ty"), (None, "C:\\new".into(), "x\ty".into()));
         let mut line = Vec::new();
+        raw.check(&[b"C:\\new", b"x\ty"]).unwrap();
         raw.write(&[b"C:\\new", b"x\ty"], &mut line).unwrap();
         assert_eq!(line, b"C:\\new\tx\ty\n");
-        assert!(raw.write(&[b"a\tb", b"c"], &mut line).is_err());
-        assert!(raw.write(&[b"a", b"b\nc"], &mut line).is_err());
+        assert!(raw.check(&[b"a\tb", b"c"]).is_err());
+        assert!(raw.check(&[b"a", b"b\nc"]).is_err());
     }
 }

@@ -4,23 +4,28 @@
 //! byte order mark at the beginning of a file. So an escaped text is always
 //! valid UTF-8, fits on one line, and does nothing to a terminal; and any bytes come back from it.
 
+use std::io::{self, Write};
+
 /// What some programs begin a file of UTF-8 with: U+FEFF.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Appends the escaped bytes to `out`. `separator` is escaped, too.
-pub fn escape_into(bytes: &[u8], separator: Option<u8>, out: &mut Vec<u8>) {
+/// Writes the escaped bytes to `out`. `separator` is escaped, too.
+///
+/// A large value is four times as large with escapes, so it is written as it is escaped.
+pub fn escape_into(bytes: &[u8], separator: Option<u8>, out: &mut impl Write) -> io::Result<()> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return escape_text(text, separator, out);
     }
     for chunk in bytes.utf8_chunks() {
-        escape_text(chunk.valid(), separator, out);
+        escape_text(chunk.valid(), separator, out)?;
         for &byte in chunk.invalid() {
-            push_hex(byte, out);
+            write_hex(byte, out)?;
         }
     }
+    Ok(())
 }
 
-fn escape_text(text: &str, separator: Option<u8>, out: &mut Vec<u8>) {
+fn escape_text(text: &str, separator: Option<u8>, out: &mut impl Write) -> io::Result<()> {
     let bytes = text.as_bytes();
     let mut copied = 0;
     for (at, &byte) in bytes.iter().enumerate() {
@@ -30,37 +35,38 @@ fn escape_text(text: &str, separator: Option<u8>, out: &mut Vec<u8>) {
         if !control && !mark && byte != b'\\' && Some(byte) != separator {
             continue;
         }
-        out.extend_from_slice(&bytes[copied..at]);
+        out.write_all(&bytes[copied..at])?;
         copied = at + 1;
         match byte {
-            b'\\' => out.extend_from_slice(br"\\"),
-            b'\t' => out.extend_from_slice(br"\t"),
-            b'\n' => out.extend_from_slice(br"\n"),
-            b'\r' => out.extend_from_slice(br"\r"),
+            b'\\' => out.write_all(br"\\")?,
+            b'\t' => out.write_all(br"\t")?,
+            b'\n' => out.write_all(br"\n")?,
+            b'\r' => out.write_all(br"\r")?,
             0xc2 => {
-                push_hex(byte, out);
-                push_hex(bytes[at + 1], out);
+                write_hex(byte, out)?;
+                write_hex(bytes[at + 1], out)?;
                 copied = at + 2;
             }
             _ if mark => {
-                BYTE_ORDER_MARK.iter().for_each(|&byte| push_hex(byte, out));
+                BYTE_ORDER_MARK.iter().try_for_each(|&byte| write_hex(byte, out))?;
                 copied = at + BYTE_ORDER_MARK.len();
             }
-            _ => push_hex(byte, out),
+            _ => write_hex(byte, out)?,
         }
     }
-    out.extend_from_slice(&bytes[copied..]);
+    out.write_all(&bytes[copied..])
 }
 
-fn push_hex(byte: u8, out: &mut Vec<u8>) {
+fn write_hex(byte: u8, out: &mut impl Write) -> io::Result<()> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.extend_from_slice(&[b'\\', b'x', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    out.write_all(&[b'\\', b'x', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]])
 }
 
 /// The escaped bytes as a string, for messages.
 pub fn escaped(bytes: &[u8]) -> String {
     let mut out = Vec::new();
-    escape_into(bytes, None, &mut out);
+    // Writing to memory does not fail.
+    let _ = escape_into(bytes, None, &mut out);
     String::from_utf8_lossy(&out).into_owned()
 }
 
@@ -112,7 +118,7 @@ mod tests {
 
     fn there_and_back(bytes: &[u8], separator: Option<u8>) -> String {
         let mut text = Vec::new();
-        escape_into(bytes, separator, &mut text);
+        escape_into(bytes, separator, &mut text).unwrap();
         let mut back = Vec::new();
         unescape_into(&text, &mut back).unwrap();
         assert_eq!(back, bytes);

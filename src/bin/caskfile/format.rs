@@ -1,5 +1,7 @@
 //! [`Format`]: how pairs are written and read as text, and the options that choose it.
 
+use std::io::{self, Write};
+
 use caskfile::{Batch, MAX_BUCKET_LEN, MAX_VALUE_LEN, max_key_len};
 
 use crate::delimited::Delimited;
@@ -97,23 +99,34 @@ impl Format {
         }
     }
 
-    /// Appends one line. `bucket` is `None` where the line is not to name it; so is the default bucket in JSON.
+    /// Whether one line can hold this pair.
+    pub fn check(&self, bucket: Option<&[u8]>, key: &[u8], value: &[u8]) -> std::result::Result<(), String> {
+        match self {
+            Format::Ndjson => Ok(()),
+            Format::Tsv(delimited) if delimited.bucket_column => {
+                delimited.check(&[bucket.unwrap_or_default(), key, value])
+            }
+            Format::Tsv(delimited) => delimited.check(&[key, value]),
+        }
+    }
+
+    /// Writes one line, which was [checked](Format::check). `bucket` is `None` where the line is not to name it; so is the
+    /// default bucket in JSON.
     pub fn write(
         &self,
         bucket: Option<&[u8]>,
         key: &[u8],
         value: &[u8],
         last_index: u64,
-        out: &mut Vec<u8>,
-    ) -> std::result::Result<(), String> {
+        out: &mut impl Write,
+    ) -> io::Result<()> {
         match self {
             Format::Ndjson => {
                 let mut line = Line::begin(out);
                 if let Some(bucket) = bucket.filter(|name| !name.is_empty()) {
                     line = line.bytes("bucket", bucket);
                 }
-                line.bytes("key", key).bytes("value", value).number("last_index", last_index).end();
-                Ok(())
+                line.bytes("key", key).bytes("value", value).number("last_index", last_index).end()
             }
             Format::Tsv(delimited) if delimited.bucket_column => {
                 delimited.write(&[bucket.unwrap_or_default(), key, value], out)

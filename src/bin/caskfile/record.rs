@@ -4,9 +4,11 @@
 //! that any bytes survive.
 
 use std::borrow::Cow;
+use std::io::{self, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use base64::write::EncoderWriter;
 use serde::Deserialize;
 
 use crate::escape::as_text;
@@ -140,80 +142,93 @@ fn bytes<'a>(name: &str, text: Option<Text<'a>>, base64: Option<Text<'a>>) -> Re
     }
 }
 
-/// Builds one line.
-pub struct Line<'o> {
-    out: &'o mut Vec<u8>,
+/// Writes one line, field by field: a large value is not in memory a second time.
+pub struct Line<'o, W: Write> {
+    out: &'o mut W,
+    /// The first error, which [`Line::end`] returns.
+    written: io::Result<()>,
     empty: bool,
 }
 
-impl<'o> Line<'o> {
-    pub fn begin(out: &'o mut Vec<u8>) -> Line<'o> {
-        out.push(b'{');
-        Line { out, empty: true }
+impl<'o, W: Write> Line<'o, W> {
+    pub fn begin(out: &'o mut W) -> Line<'o, W> {
+        let written = out.write_all(b"{");
+        Line { out, written, empty: true }
     }
 
-    pub fn bytes(mut self, name: &str, bytes: &[u8]) -> Line<'o> {
+    pub fn bytes(mut self, name: &str, bytes: &[u8]) -> Line<'o, W> {
         self.name(name);
         match as_text(bytes) {
             Some(text) => {
-                self.out.extend_from_slice(b"\":");
+                self.put(b"\":");
                 return self.json(text);
             }
             None => {
-                self.out.extend_from_slice(b"_base64\":\"");
-                let start = self.out.len();
-                self.out.resize(start + bytes.len().div_ceil(3) * 4, 0);
-                let written = STANDARD.encode_slice(bytes, &mut self.out[start..]).unwrap_or_default();
-                self.out.truncate(start + written);
-                self.out.push(b'"');
+                self.put(b"_base64\":\"");
+                self.and_then(|out| {
+                    let mut encoder = EncoderWriter::new(out, &STANDARD);
+                    encoder.write_all(bytes)?;
+                    encoder.finish().map(drop)
+                });
+                self.put(b"\"");
             }
         }
         self
     }
 
-    pub fn number(mut self, name: &str, number: u64) -> Line<'o> {
+    pub fn number(mut self, name: &str, number: u64) -> Line<'o, W> {
         self.name(name);
-        self.out.extend_from_slice(b"\":");
-        self.out.extend_from_slice(number.to_string().as_bytes());
+        self.put(b"\":");
+        self.put(number.to_string().as_bytes());
         self
     }
 
-    pub fn text(mut self, name: &str, text: &str) -> Line<'o> {
+    pub fn text(mut self, name: &str, text: &str) -> Line<'o, W> {
         self.name(name);
-        self.out.extend_from_slice(b"\":");
+        self.put(b"\":");
         self.json(text)
     }
 
-    pub fn texts(mut self, name: &str, texts: &[String]) -> Line<'o> {
+    pub fn texts(mut self, name: &str, texts: &[String]) -> Line<'o, W> {
         self.name(name);
-        self.out.extend_from_slice(b"\":");
+        self.put(b"\":");
         self.json(texts)
     }
 
     /// `None` is null: nobody knows.
-    pub fn boolean(mut self, name: &str, boolean: Option<bool>) -> Line<'o> {
+    pub fn boolean(mut self, name: &str, boolean: Option<bool>) -> Line<'o, W> {
         self.name(name);
-        self.out.extend_from_slice(b"\":");
+        self.put(b"\":");
         self.json(&boolean)
     }
 
     /// A value that serde can always write.
-    fn json<T: serde::Serialize + ?Sized>(self, value: &T) -> Line<'o> {
-        // Writing to memory does not fail.
-        let _ = serde_json::to_writer(&mut *self.out, value);
+    fn json<T: serde::Serialize + ?Sized>(mut self, value: &T) -> Line<'o, W> {
+        self.and_then(|out| serde_json::to_writer(out, value).map_err(io::Error::from));
         self
     }
 
-    pub fn end(self) {
-        self.out.extend_from_slice(b"}\n");
+    pub fn end(mut self) -> io::Result<()> {
+        self.put(b"}\n");
+        self.written
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.and_then(|out| out.write_all(bytes));
+    }
+
+    fn and_then(&mut self, write: impl FnOnce(&mut W) -> io::Result<()>) {
+        if self.written.is_ok() {
+            self.written = write(self.out);
+        }
     }
 
     fn name(&mut self, name: &str) {
         if !std::mem::take(&mut self.empty) {
-            self.out.push(b',');
+            self.put(b",");
         }
-        self.out.push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
+        self.put(b"\"");
+        self.put(name.as_bytes());
     }
 }
 
@@ -227,7 +242,7 @@ mod tests {
         if let Some(bucket) = bucket {
             line = line.bytes("bucket", bucket);
         }
-        line.bytes("key", key).bytes("value", value).number("last_index", 7).end();
+        line.bytes("key", key).bytes("value", value).number("last_index", 7).end().unwrap();
         out
     }
 

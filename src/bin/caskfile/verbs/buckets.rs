@@ -4,7 +4,7 @@ use std::io::Write;
 
 use crate::delimited::Delimited;
 use crate::exit::Exit;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::open::ReadFrom;
 use crate::record::Line;
 use crate::session::{Session, stdout_failure};
@@ -25,16 +25,18 @@ impl Buckets {
             buckets.push((name, pairs.len() as u64));
         }
         buckets.sort_unstable();
-        let (mut output, mut lines) = (session.output()?, Vec::new());
+        let mut output = session.output()?;
         for (name, keys) in buckets {
             if session.json {
-                Line::begin(&mut lines).bytes("bucket", &name).number("keys", keys).end();
+                let line = Line::begin(&mut output).bytes("bucket", &name).number("keys", keys);
+                line.end().map_err(stdout_failure)?;
                 continue;
             }
             let name: &[u8] = if session.to_terminal && name.is_empty() { b"(default)" } else { &name };
-            Delimited::PLAIN.write(&[name, keys.to_string().as_bytes()], &mut lines).map_err(Failure::input)?;
+            let line = Delimited::PLAIN.write(&[name, keys.to_string().as_bytes()], &mut output);
+            line.map_err(stdout_failure)?;
         }
-        output.write_all(&lines).and_then(|()| output.flush()).map_err(stdout_failure)?;
+        output.flush().map_err(stdout_failure)?;
         Ok(Exit::Done)
     }
 }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use caskfile::inspect::{Change, Class, Inspection, Piece, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::escape::escape_into;
+use crate::escape::escaped;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
@@ -223,7 +223,8 @@ impl Printer {
         if let Some(damage) = piece.damage {
             line = line.text("damage", damage.name()).text("detail", &damage.to_string());
         }
-        line.end();
+        // Writing to memory does not fail.
+        let _ = line.end();
     }
 
     fn rows(&mut self, piece: &Piece, value: &[u8]) {
@@ -284,9 +285,7 @@ fn row(fields: [&str; 9]) -> String {
 
 /// Blanks at the end would be lost in a table.
 fn escaped_field(bytes: &[u8]) -> String {
-    let mut out = Vec::new();
-    escape_into(bytes, None, &mut out);
-    let mut text = String::from_utf8_lossy(&out).into_owned();
+    let mut text = escaped(bytes);
     if text.ends_with(' ') {
         text.truncate(text.len() - 1);
         text.push_str(r"\x20");

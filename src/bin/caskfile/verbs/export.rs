@@ -42,7 +42,7 @@ impl Export {
         }
         let mut pairs = cask.scan_by_index()?;
         let mut progress = Progress::new(session, "exporting", Unit::Keys, Some(pairs.len() as u64), true);
-        let (mut output, mut line) = (session.output()?, Vec::new());
+        let mut output = session.output()?;
         let (mut looked_at, mut written) = (0, 0);
         while let Some(next) = pairs.next_ref() {
             let (bucket, pair) = next?;
@@ -64,11 +64,11 @@ impl Export {
                     return Err(unnamed_bucket());
                 }
             };
-            line.clear();
             format
-                .write(named, pair.key, pair.value, pair.last_index, &mut line)
+                .check(named, pair.key, pair.value)
                 .map_err(|problem| Failure::input(problem).hint("leave --no-escapes away"))?;
-            output.write_all(&line).map_err(stdout_failure)?;
+            let line = format.write(named, pair.key, pair.value, pair.last_index, &mut output);
+            line.map_err(stdout_failure)?;
             written += 1;
         }
         output.flush().map_err(stdout_failure)?;

@@ -48,10 +48,8 @@ impl Get {
 
     fn write(&self, pair: &KvPair, session: &Session, mut output: Output) -> io::Result<Exit> {
         if session.json {
-            let mut line = Vec::new();
-            let pair_line = Line::begin(&mut line).bytes("key", &pair.key).bytes("value", &pair.value);
-            pair_line.number("last_index", pair.last_index).end();
-            output.write_all(&line)?;
+            let line = Line::begin(&mut output).bytes("key", &pair.key).bytes("value", &pair.value);
+            line.number("last_index", pair.last_index).end()?;
             output.flush()?;
             return Ok(Exit::Done);
         }
@@ -65,10 +63,8 @@ impl Get {
             let end = if text.ends_with('\n') { "" } else { "\n" };
             write!(output, "{text}{end}")?;
         } else {
-            let mut line = Vec::new();
-            escape_into(&pair.value, None, &mut line);
-            line.push(b'\n');
-            output.write_all(&line)?;
+            escape_into(&pair.value, None, &mut output)?;
+            output.write_all(b"\n")?;
             output.flush()?;
             let len = plural(pair.value.len() as u64, "byte");
             session.note(format!("({len}, shown with escapes; to a pipe or a file they go as they are)"));

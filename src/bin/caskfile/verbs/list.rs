@@ -1,17 +1,17 @@
 //! `list`.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::ops::Bound;
 
 use caskfile::{Cask, PairRef, Scan};
 
 use crate::delimited::Delimited;
 use crate::exit::Exit;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::open::{Bucket, ReadFrom};
 use crate::record::Line;
-use crate::session::{Session, stdout_failure};
+use crate::session::{Output, Session, stdout_failure};
 
 /// List keys and values in the order of the keys
 #[derive(clap::Args)]
@@ -49,14 +49,12 @@ impl List {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let cask = self.from.open(session)?.bucket(self.bucket.name(session)?)?;
         let mut pairs = self.pairs(&cask, session)?;
-        let (mut output, mut line) = (session.output()?, Vec::new());
+        let mut output = session.output()?;
         let mut left = self.limit.unwrap_or(u64::MAX);
         while left > 0 {
             let next = if self.reverse { pairs.next_back_ref() } else { pairs.next_ref() };
             let Some(pair) = next else { break };
-            line.clear();
-            self.write(pair?, session.json, &mut line)?;
-            output.write_all(&line).map_err(stdout_failure)?;
+            self.write(pair?, session.json, &mut output).map_err(stdout_failure)?;
             left -= 1;
         }
         output.flush().map_err(stdout_failure)?;
@@ -76,7 +74,7 @@ impl List {
         Ok(cask.range((start, end.map_or(Bound::Unbounded, Bound::Excluded)))?)
     }
 
-    fn write(&self, pair: PairRef<'_>, json: bool, out: &mut Vec<u8>) -> Result<()> {
+    fn write(&self, pair: PairRef<'_>, json: bool, out: &mut Output) -> io::Result<()> {
         if json {
             let mut line = Line::begin(out);
             if !self.values {
@@ -85,8 +83,7 @@ impl List {
             if !self.keys {
                 line = line.bytes("value", pair.value);
             }
-            line.number("last_index", pair.last_index).end();
-            return Ok(());
+            return line.number("last_index", pair.last_index).end();
         }
         let index = pair.last_index.to_string();
         let mut fields = Vec::with_capacity(3);
@@ -99,7 +96,7 @@ impl List {
         if !self.keys {
             fields.push(pair.value);
         }
-        Delimited::PLAIN.write(&fields, out).map_err(Failure::input)
+        Delimited::PLAIN.write(&fields, out)
     }
 }
 
