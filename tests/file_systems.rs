@@ -208,17 +208,38 @@ fn a_store_stays_in_use_after_privileges_are_given_up() {
     second.close().unwrap();
 }
 
+/// The new root may have the path of the directory, or even of the store: then they are others.
 #[test]
 fn a_store_stays_in_use_in_a_process_that_changes_its_root() {
     if !is_superuser() {
         return println!("skipped: needs the superuser");
     }
+    let inside = |directory: &Path| directory.join("jail").join(directory.strip_prefix("/").unwrap());
     let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        fs::create_dir(directory.join("jail")).unwrap();
-        let name = "a_store_stays_in_use_in_a_process_that_changes_its_root";
-        Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
-        assert_eq!(value(&Cask::open(directory.join("store")).unwrap()), b"after");
+        for has in ["nothing", "the directory", "another store"] {
+            let directory = TempDir::new();
+            let jail = inside(directory.path());
+            fs::create_dir_all(if has == "nothing" { directory.join("jail") } else { jail.clone() }).unwrap();
+            if has == "another store" {
+                Cask::open(jail.join("store")).unwrap().put("key", "in the new root").unwrap();
+            }
+            let name = "a_store_stays_in_use_in_a_process_that_changes_its_root";
+            Process::start(name, &[directory.path().to_str().unwrap(), has]).succeed();
+            assert_eq!(value(&Cask::open(directory.join("store")).unwrap()), b"after", "{has}");
+            let expected: &[&str] = match has {
+                "nothing" => continue,
+                "the directory" => &["copy"],
+                _ => &["copy", "store"],
+            };
+            let mut names: Vec<_> = fs::read_dir(&jail).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            assert_eq!(names, expected, "{has}");
+            // A copy goes where its path leads now.
+            assert_eq!(value(&Cask::open(jail.join("copy")).unwrap()), b"after");
+            if has == "another store" {
+                assert_eq!(value(&Cask::open(jail.join("store")).unwrap()), b"in the new root");
+            }
+        }
         return;
     };
     let directory = Path::new(&arguments[0]);
@@ -232,6 +253,9 @@ fn a_store_stays_in_use_in_a_process_that_changes_its_root() {
     assert_eq!(value(&first), b"after");
     first.reopen().unwrap();
     assert_eq!(value(&first), b"after");
+    if arguments[1] != "nothing" {
+        first.backup(directory.join("copy")).unwrap();
+    }
     first.close().unwrap();
     second.close().unwrap();
 }

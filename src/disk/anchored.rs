@@ -2,17 +2,29 @@
 //!
 //! A program opens its store, and then gives up its privileges (`setuid`) or gets another root directory (`chroot`). Open
 //! files go on working, and paths do not: the process may not search a directory on the way, or the path means another
-//! place. So an [`AnchoredDisk`] keeps a descriptor of the store's directory, and uses it where the path fails for one of
-//! these two reasons. Otherwise the path decides, as it does for all other processes: a store that was moved away together
-//! with its directory is not the one that the path names.
+//! place. So an [`AnchoredDisk`] keeps a descriptor of the store's directory.
+//!
+//! One operation must not be split over two directories: a compaction that makes its file in one of them and marks the
+//! store's file in the other loses what is written afterwards. So every call that changes a name is made through the
+//! descriptor, and only where that is the directory of the store's path:
+//!
+//! - In a process with another root it always is, from the first call that notices the root. Path names are of another
+//!   place there.
+//! - It is while the path leads to the directory that is held, and while the process may not follow the path.
+//! - Otherwise the directory was moved or replaced. New files are made in the directory that has the path now, which is
+//!   held from then on. Calls on the names of files that were made before are refused.
+//!
+//! What only looks at a name goes by the path as long as that can be followed, as in all other processes: a store that was
+//! moved away together with its directory is not the one that the path names.
 
 use std::ffi::{CStr, CString, OsString};
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +38,11 @@ pub(super) struct AnchoredDisk {
     directory: Mutex<Option<Arc<Anchor>>>,
     /// The root directory of the process when the directory was opened.
     root: FileIdentity,
+    /// The process was seen with another root. It stays so, whatever root it gets next.
+    root_has_changed: AtomicBool,
+    /// What the last look by a path has found. To find something else is a reason to look at the root: so a store that is
+    /// looked at again and again costs one system call each time.
+    found_last: Mutex<Option<FileIdentity>>,
 }
 
 struct Anchor {
@@ -37,9 +54,10 @@ struct Anchor {
 
 impl AnchoredDisk {
     pub(super) fn new(path: &Path) -> io::Result<AnchoredDisk> {
-        let root = RealDisk.stat(Path::new("/"))?.identity;
+        let root = identity_of(Path::new("/"))?;
         let directory = Mutex::new(Some(Arc::new(Anchor::open(path)?)));
-        Ok(AnchoredDisk { path: path.to_owned(), directory, root })
+        let (root_has_changed, found_last) = (AtomicBool::new(false), Mutex::new(None));
+        Ok(AnchoredDisk { path: path.to_owned(), directory, root, root_has_changed, found_last })
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Anchor>>> {
@@ -51,45 +69,84 @@ impl AnchoredDisk {
     }
 
     fn has_another_root(&self) -> bool {
-        RealDisk.stat(Path::new("/")).is_ok_and(|root| root.identity != self.root)
+        if !self.root_has_changed.load(Ordering::Relaxed) {
+            let changed = identity_of(Path::new("/")).is_ok_and(|root| root != self.root);
+            self.root_has_changed.fetch_or(changed, Ordering::Relaxed);
+        }
+        self.root_has_changed.load(Ordering::Relaxed)
     }
 
     /// Holds the directory that has the path now, if it is another one: a handle that was opened again has its file there.
     fn follow(&self) -> io::Result<()> {
         let mut anchor = self.lock();
         let Some(held) = &*anchor else { return Ok(()) };
-        let moved = RealDisk.stat(&self.path).is_ok_and(|now| now.identity != held.identity);
-        if moved && !self.has_another_root() {
-            *anchor = Some(Arc::new(Anchor::open(&self.path)?));
+        if identity_of(&self.path).is_ok_and(|now| now != held.identity) {
+            let now = Anchor::open(&self.path)?;
+            // Asked for last: what a changed root has at this path is not held.
+            if !self.has_another_root() {
+                *anchor = Some(Arc::new(now));
+            }
         }
         Ok(())
     }
 
-    /// What a call by the path has returned, or what the same call in the directory returns if the path cannot be followed.
-    fn or_in_directory<T>(
-        &self,
-        path: &Path,
-        by_path: io::Result<T>,
-        in_directory: impl FnOnce(libc::c_int, &CStr) -> io::Result<T>,
-    ) -> io::Result<T> {
-        let error = match by_path {
-            Err(error) if self.is_out_of_reach(&error) => error,
-            done_or_failed => return done_or_failed,
-        };
+    /// The directory that is held, and a name in it. `None` for a file that is elsewhere.
+    fn held_for(&self, path: &Path) -> io::Result<Option<(Arc<Anchor>, CString)>> {
         match (self.held(), path.file_name()) {
             (Some(anchor), Some(name)) if path.parent() == Some(&self.path) => {
-                in_directory(anchor.directory.as_raw_fd(), &CString::new(name.as_bytes())?)
+                Ok(Some((anchor, CString::new(name.as_bytes())?)))
             }
-            _ => Err(error),
+            _ => Ok(None),
         }
     }
 
-    fn is_out_of_reach(&self, error: &io::Error) -> bool {
-        match error.kind() {
-            io::ErrorKind::PermissionDenied => true,
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => self.has_another_root(),
-            _ => false,
+    /// Makes a call that looks at a name: by the path, or in the directory that is held if the path cannot be followed or
+    /// `is_elsewhere` says of what was found that it may be in another root.
+    fn look<T>(
+        &self,
+        path: &Path,
+        by_path: impl FnOnce() -> io::Result<T>,
+        is_elsewhere: impl FnOnce(&T) -> bool,
+        in_directory: impl FnOnce(libc::c_int, &CStr) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let Some((anchor, name)) = self.held_for(path)? else { return by_path() };
+        let in_directory = || in_directory(anchor.directory.as_raw_fd(), &name);
+        if self.root_has_changed.load(Ordering::Relaxed) {
+            return in_directory();
         }
+        let found = by_path();
+        let held_is_meant = match &found {
+            Ok(found) => is_elsewhere(found) && self.has_another_root(),
+            Err(error) => match error.kind() {
+                io::ErrorKind::PermissionDenied => true,
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => self.has_another_root(),
+                _ => false,
+            },
+        };
+        if held_is_meant { in_directory() } else { found }
+    }
+
+    /// Makes a call that changes a name: in the directory that is held, never by a path that may lead elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// An [`io::ErrorKind::NotFound`] if another directory has the path, or none.
+    fn change<T>(
+        &self,
+        path: &Path,
+        by_path: impl FnOnce() -> io::Result<T>,
+        in_directory: impl FnOnce(libc::c_int, &CStr) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let Some((anchor, name)) = self.held_for(path)? else { return by_path() };
+        if !self.has_another_root() {
+            match identity_of(&self.path) {
+                Ok(now) if now == anchor.identity => {}
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                Ok(_) => return Err(io::Error::new(io::ErrorKind::NotFound, "the directory was replaced")),
+                Err(error) => return Err(error),
+            }
+        }
+        in_directory(anchor.directory.as_raw_fd(), &name)
     }
 }
 
@@ -100,10 +157,18 @@ impl Anchor {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (open(libc::O_PATH)?, false),
             opened => (opened?, true),
         };
-        let metadata = directory.metadata()?;
-        let identity = FileIdentity { device: metadata.dev(), inode: metadata.ino() };
+        let identity = identity(&directory.metadata()?);
         Ok(Anchor { directory, identity, readable })
     }
+}
+
+/// Of a directory. The path of one may be a link, as `/proc/PID/root` is.
+fn identity_of(directory: &Path) -> io::Result<FileIdentity> {
+    fs::metadata(directory).map(|metadata| identity(&metadata))
+}
+
+fn identity(metadata: &Metadata) -> FileIdentity {
+    FileIdentity { device: metadata.dev(), inode: metadata.ino() }
 }
 
 /// The name of `to`, which is in the same directory as the name that a call is about.
@@ -155,73 +220,119 @@ impl Disk for AnchoredDisk {
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        self.or_in_directory(path, RealDisk.open(path, access), |directory, name| {
-            if !stat_in(directory, name)?.regular {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file"));
-            }
-            let access_flags = if access == Access::ReadWrite { libc::O_RDWR } else { libc::O_RDONLY };
-            let file = open_in(directory, name, access_flags | OPEN_FLAGS, 0).map_err(explain_lease)?;
-            expect_regular(&file.metadata()?)?;
-            Ok(Arc::new(RealFile::new(file, access)))
-        })
+        let by_path = || RealDisk.open(path, access);
+        self.look(
+            path,
+            by_path,
+            |_| true,
+            |directory, name| {
+                if !stat_in(directory, name)?.regular {
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file"));
+                }
+                let access_flags = if access == Access::ReadWrite { libc::O_RDWR } else { libc::O_RDONLY };
+                let file = open_in(directory, name, access_flags | OPEN_FLAGS, 0).map_err(explain_lease)?;
+                expect_regular(&file.metadata()?)?;
+                Ok(Arc::new(RealFile::new(file, access)))
+            },
+        )
     }
 
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>> {
-        self.or_in_directory(path, RealDisk.create_new(path, mode), |directory, name| {
-            let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
-            let file = open_in(directory, name, flags, mode & 0o600)?;
-            if let Err(error) = file.set_permissions(Permissions::from_mode(mode & PERMISSION_BITS)) {
-                let _ = remove_in(directory, name);
-                return Err(error);
-            }
-            Ok(Arc::new(RealFile::new(file, Access::ReadWrite)))
-        })
+        if path.parent() == Some(&self.path) {
+            self.follow()?;
+        }
+        self.change(
+            path,
+            || RealDisk.create_new(path, mode),
+            |directory, name| {
+                let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
+                let file = open_in(directory, name, flags, mode & 0o600)?;
+                if let Err(error) = file.set_permissions(Permissions::from_mode(mode & PERMISSION_BITS)) {
+                    let _ = remove_in(directory, name);
+                    return Err(error);
+                }
+                Ok(Arc::new(RealFile::new(file, Access::ReadWrite)))
+            },
+        )
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.or_in_directory(from, RealDisk.link(from, to), |directory, from| {
-            let to = second_name(to)?;
-            // SAFETY: both names end with a zero byte and outlive the call.
-            checked(unsafe { libc::linkat(directory, from.as_ptr(), directory, to.as_ptr(), 0) })
-        })
+        self.change(
+            from,
+            || RealDisk.link(from, to),
+            |directory, from| {
+                let to = second_name(to)?;
+                // SAFETY: both names end with a zero byte and outlive the call.
+                checked(unsafe { libc::linkat(directory, from.as_ptr(), directory, to.as_ptr(), 0) })
+            },
+        )
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.or_in_directory(from, RealDisk.rename(from, to), |directory, from| {
-            let to = second_name(to)?;
-            // SAFETY: both names end with a zero byte and outlive the call.
-            checked(unsafe { libc::renameat(directory, from.as_ptr(), directory, to.as_ptr()) })
-        })
+        self.change(
+            from,
+            || RealDisk.rename(from, to),
+            |directory, from| {
+                let to = second_name(to)?;
+                // SAFETY: both names end with a zero byte and outlive the call.
+                checked(unsafe { libc::renameat(directory, from.as_ptr(), directory, to.as_ptr()) })
+            },
+        )
     }
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.or_in_directory(from, RealDisk.rename_new(from, to), |directory, from| {
-            renameat2(directory, from, &second_name(to)?)
-        })
+        self.change(
+            from,
+            || RealDisk.rename_new(from, to),
+            |directory, from| renameat2(directory, from, &second_name(to)?),
+        )
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.or_in_directory(path, RealDisk.remove(path), remove_in)
+        self.change(path, || RealDisk.remove(path), remove_in)
     }
 
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        if directory != self.path {
+            return RealDisk.sync_dir(directory);
+        }
+        let before = self.held();
         self.follow()?;
-        match self.held() {
+        let held = self.held();
+        if let (Some(before), Some(held)) = (&before, &held)
+            && before.identity != held.identity
+            && before.readable
+        {
+            // What was renamed may be here.
+            before.directory.sync_all()?;
+        }
+        match held {
             // No other descriptor is needed, of which there may be none left.
-            Some(anchor) if anchor.readable && directory == self.path => anchor.directory.sync_all(),
+            Some(anchor) if anchor.readable => anchor.directory.sync_all(),
+            Some(_) if self.has_another_root() => Err(io::ErrorKind::PermissionDenied.into()),
             _ => RealDisk.sync_dir(directory),
         }
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        self.or_in_directory(path, RealDisk.stat(path), stat_in)
+        let is_new = |found: &FileStat| {
+            let mut last = self.found_last.lock().unwrap_or_else(PoisonError::into_inner);
+            last.replace(found.identity) != Some(found.identity)
+        };
+        self.look(path, || RealDisk.stat(path), is_new, stat_in)
     }
 
     fn list(&self, directory: &Path, prefix: &OsString) -> io::Result<Vec<OsString>> {
+        if directory == self.path && self.has_another_root() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         RealDisk.list(directory, prefix)
     }
 
     fn room(&self, directory: &Path) -> io::Result<Option<u64>> {
+        if directory == self.path && self.has_another_root() {
+            return Ok(None);
+        }
         RealDisk.room(directory)
     }
 
@@ -261,20 +372,60 @@ mod tests {
     fn the_directory_that_is_synced_is_the_one_that_has_the_path() {
         let scratch = Scratch::new();
         let path = scratch.0.join("data");
-        std::fs::create_dir(&path).unwrap();
+        fs::create_dir(&path).unwrap();
         let disk = AnchoredDisk::new(&path).unwrap();
         let held = || disk.held().unwrap().identity;
         let named = || RealDisk.stat(&path).unwrap().identity;
         disk.sync_dir(&path).unwrap();
         assert_eq!(held(), named());
 
-        std::fs::rename(&path, scratch.0.join("moved")).unwrap();
+        fs::rename(&path, scratch.0.join("moved")).unwrap();
         let moved = held();
         disk.sync_dir(&path).unwrap();
         assert_eq!(held(), moved, "nothing else has the path");
-        std::fs::create_dir(&path).unwrap();
+        fs::create_dir(&path).unwrap();
         disk.sync_dir(&path).unwrap();
         assert_eq!(held(), named());
         assert_ne!(held(), moved);
+    }
+
+    /// A link is what leads to the directory, as it is in paths through `/proc/PID/root`.
+    #[test]
+    fn a_file_is_not_renamed_in_another_directory_than_the_one_it_was_made_in() {
+        let scratch = Scratch::new();
+        let [path, moved, other] = ["data", "moved", "other"].map(|name| scratch.0.join(name));
+        for directory in [&moved, &other] {
+            fs::create_dir(directory).unwrap();
+        }
+        let lead_to = |directory: &Path| {
+            let _ = fs::remove_file(&path);
+            std::os::unix::fs::symlink(directory, &path).unwrap();
+        };
+        let [new, store] = ["new", "store"].map(|name| path.join(name));
+        lead_to(&moved);
+        let disk = AnchoredDisk::new(&path).unwrap();
+        disk.create_new(&new, 0o600).unwrap();
+        lead_to(&other);
+        for name in ["new", "store"] {
+            fs::write(other.join(name), "another").unwrap();
+        }
+        let refused = |done: io::Result<()>| assert_eq!(done.unwrap_err().kind(), io::ErrorKind::NotFound);
+        refused(disk.rename(&new, &store));
+        refused(disk.rename_new(&new, &path.join("free")));
+        refused(disk.link(&new, &path.join("free")));
+        refused(disk.remove(&new));
+        assert_eq!(disk.list(&path, &OsString::new()).unwrap().len(), 2);
+        assert_eq!(fs::read(&store).unwrap(), b"another");
+        lead_to(&moved);
+        disk.rename(&new, &store).unwrap();
+        assert_eq!(fs::read_dir(&moved).unwrap().count(), 1);
+        assert_eq!(fs::read(&store).unwrap(), b"");
+
+        lead_to(&other);
+        // A file that is made in the new directory is the beginning of something that goes on there.
+        let newer = path.join("newer");
+        disk.create_new(&newer, 0o600).unwrap();
+        disk.rename(&newer, &store).unwrap();
+        assert_eq!(fs::read(other.join("store")).unwrap(), b"");
     }
 }

@@ -249,7 +249,7 @@ impl RealFile {
         }
         let missing = like.extended.iter().filter(|&(name, value)| own.extended.get(name) != Some(value));
         let (acl, others): (Vec<_>, Vec<_>) = missing.partition(|(name, _)| name.as_c_str() == ACL);
-        // The ACL after the others: it may forbid its owner to write, who may then not set them.
+        // The ACL comes last: it may forbid the owner to write, and then the other attributes could not be set.
         for (name, value) in others.into_iter().chain(acl) {
             match attributes::set(&self.file, name, value) {
                 Err(_) if is_label(name) => {}

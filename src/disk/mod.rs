@@ -35,8 +35,9 @@ pub use map::{Map, MappedBytes};
 ///
 /// Paths are absolute after [`Disk::resolve`]; every other method gets resolved paths only.
 pub trait Disk: Send + Sync {
-    /// Makes `path` absolute and resolves every symlink in it, unless a link leads elsewhere than its text says. The last component need not exist, but its directory must.
-    /// A path that can only be a directory's, as it ends in a slash, is an [`io::ErrorKind::IsADirectory`].
+    /// Makes `path` absolute and resolves every symlink in it, unless a link leads elsewhere than its text says. The last
+    /// component need not exist, but its directory must. A path that can only be a directory's, as it ends in a slash, is an
+    /// [`io::ErrorKind::IsADirectory`].
     fn resolve(&self, path: &Path) -> io::Result<PathBuf>;
 
     /// Opens an existing regular file; anything else (directory, FIFO, device, socket) is an

@@ -53,9 +53,9 @@ impl Moment {
 impl Engine {
     pub(crate) fn backup(&self, to: &Path, watch: &mut Watch<'_>) -> Result<Backup> {
         let moment = self.moment()?;
-        let to = &self.disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
+        let to = &self.by_path.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
         let copying = Copying::new(to, moment.end, watch);
-        let backup = publish(&*self.disk, copying, &moment.reader.log, moment.base_index(), |next, copying| {
+        let backup = publish(&*self.by_path, copying, &moment.reader.log, moment.base_index(), |next, copying| {
             let mut offset = FILE_HEADER_LEN as u64;
             let bytes = copy_log(&moment, &next.header, |piece| {
                 next.write(offset, piece)?;
@@ -86,9 +86,9 @@ impl Engine {
         let positions_and_bytes = |view: &View| (view.index.positions().collect::<Vec<_>>(), view.live_bytes);
         let (moment, (mut positions, live_bytes)) = self.moment_with(positions_and_bytes)?;
         positions.sort_unstable();
-        let to = &self.disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
+        let to = &self.by_path.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
         let copying = Copying::new(to, live_bytes, watch);
-        let backup = publish(&*self.disk, copying, &moment.reader.log, moment.base_index(), |next, copying| {
+        let backup = publish(&*self.by_path, copying, &moment.reader.log, moment.base_index(), |next, copying| {
             write_live(next, &moment.reader, &positions, copying)?;
             Ok(moment.backup(next.file.len().map_err(|e| next.io("ask for the length", e))?))
         })?;

@@ -87,6 +87,8 @@ use writer::Writer;
 /// One open store.
 pub(crate) struct Engine {
     disk: Arc<dyn Disk>,
+    /// The disk without a hold on the store's directory, for copies: they go where their path leads now.
+    by_path: Arc<dyn Disk>,
     path: Arc<Path>,
     config: Config,
     /// The process that opened the store: a forked child shares its parent's lock, and what the parent's other threads
@@ -131,6 +133,7 @@ impl Engine {
         let opened = Instant::now();
         let path: Arc<Path> = disk.resolve(path).map_err(|e| Error::io("resolve", path, e))?.into();
         // Without a hold on the directory the path has to do.
+        let by_path = Arc::clone(&disk);
         let disk = disk.anchor(directory(&path)).ok().flatten().unwrap_or(disk);
         let syncs = Arc::<SyncState>::default();
         let interval = match config.get_durability() {
@@ -146,6 +149,7 @@ impl Engine {
         };
         let engine = Arc::new_cyclic(|me| Engine {
             disk,
+            by_path,
             path,
             config: config.clone(),
             process: Process::this(),

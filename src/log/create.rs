@@ -127,10 +127,11 @@ impl<'d> Unfinished<'d> {
             let _ = disk.remove(&path);
             Error::io("lock", &path, e)
         })?;
-        // From here on the name is ours to remove.
-        let unfinished = Unfinished { disk, path, file, header, identity, maker: Process::this(), done: false };
+        // From here on the name is ours to remove, unless another process has the lock.
+        let unfinished = Unfinished { disk, path, file, header, identity, maker: Process::this(), done: !locked };
         if !locked || !unfinished.has_its_name().map_err(|e| unfinished.io("stat", e))? {
-            // A process that cleans up took it for a leftover in the moment before; it is gone, or as good as gone.
+            // A process that cleans up took it for a leftover in the moment before; it removes the name, or has done so. A
+            // third process may have taken the name since.
             return Err(unfinished.io("lock", io::ErrorKind::WouldBlock.into()));
         }
         unfinished.write(0, &header.encode())?;
@@ -333,12 +334,12 @@ pub(crate) enum Named {
     Orphan,
 }
 
-/// A rename takes the last link of the file that it replaces a little before the path leads to the new one. So long it is
-/// waited for that.
+/// A rename takes the last link of the file that it replaces a little before the path leads to the new one. `named` waits up
+/// to this long for the path to lead to the new file.
 const RENAME_LOOKS: u32 = 100;
 const RENAME_PAUSE: Duration = Duration::from_millis(1);
 
-/// Says what `path` names at this moment, for whoever has the file of this identity open.
+/// Compares what `path` names now with an open file of this identity.
 pub(crate) fn named(disk: &dyn Disk, path: &Path, identity: FileIdentity) -> Result<Named> {
     for _ in 0..RENAME_LOOKS {
         match disk.stat(path) {

@@ -270,7 +270,7 @@ impl Keys for Reader {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&start.bytes[RecordHeader::AT_MEANING..]);
         hasher.update(&out[from..]);
-        // In pieces: nobody wants the value, and it may be longer than there is memory.
+        // In pieces: the value is not kept, and may not fit in memory.
         let (mut at, end) = (position + (RECORD_HEADER_LEN + out.len() - from) as u64, position + header.record_len());
         let mut piece = vec![0; PIECE.min((end - at) as usize)];
         while at < end {

@@ -61,8 +61,8 @@ pub(crate) fn decide(log: &LogFile, stop: &Stop) -> Result<Decision> {
 /// - Whole records follow a damaged one.
 /// - The closing mark of a copy is missing. A copy gets its name after it was synced, so no crash does that.
 /// - The file ends inside a batch of which whole records are there. A writer extends the file before it writes, so a
-///   killed one leaves zeros behind its batch. A power cut may take that length away again, which is rare; it is not told
-///   from a file that somebody else has cut, and costs one file that can be removed.
+///   killed one leaves zeros behind its batch. A power cut may take that length away again, which is rare. It looks
+///   the same as a file that another program has cut, and costs one file that can be removed.
 fn is_worth_keeping(log: &LogFile, stop: &Stop, beyond: &Beyond) -> Result<bool> {
     if beyond.whole_records || log.lacks_closing_mark(stop.previous_index) {
         return Ok(true);
