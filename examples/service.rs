@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("service: {error}");
+            eprintln!("service: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -120,7 +120,7 @@ fn work(path: &Path, name: &str) -> Result<(), Box<dyn StdError>> {
             // The file was exchanged under the handle, or the disk failed a sync. Nothing more can be written through
             // this handle; what is in the file can be had by opening it again.
             Err(error @ (Error::Replaced { .. } | Error::Poisoned { .. })) => {
-                println!("{name}: {error}");
+                println!("{name}: {error:#}");
                 std::thread::sleep(Duration::from_secs(1));
             }
             result => return Ok(result?),
@@ -190,7 +190,7 @@ fn lead(store: &Cask, name: &str, mut lease: KvPair) -> caskfile::Result<()> {
         match store.write(&batch) {
             Ok(index) => lease.last_index = index.unwrap_or(lease.last_index),
             Err(Error::BatchConflict { cause, .. }) => {
-                println!("{name}: no longer leads ({cause})");
+                println!("{name}: no longer leads ({cause:#})");
                 return Ok(());
             }
             // The same batch can be tried again: it either was refused, or it changes the lease that it expects.
@@ -208,7 +208,7 @@ fn is_passing(name: &str, error: &Error) -> bool {
     match error {
         Error::KeyExists | Error::KeyModified | Error::KeyNotFound => true,
         Error::LockTimeout { .. } => {
-            println!("{name}: {error}");
+            println!("{name}: {error:#}");
             true
         }
         _ => false,

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         // Whoever reads the report has seen enough of it.
         Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("unicode: {error}");
+            eprintln!("unicode: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -262,7 +262,8 @@ pub enum Error {
         source: Arc<io::Error>,
     },
 
-    /// An error of a foreign implementation of [`Store`](crate::Store).
+    /// An error of a foreign implementation of [`Store`](crate::Store), or a failure of this library itself, which the text
+    /// of `{}` describes.
     Other(Arc<dyn std::error::Error + Send + Sync>),
 }
 
@@ -289,7 +290,10 @@ impl Error {
             Error::BatchInvalid { op, cause } | Error::BatchConflict { op, cause } => {
                 write!(f, "operation {op} of the batch: {cause}")
             }
-            Error::Other(_) => f.write_str("the backend failed"),
+            Error::Other(error) => match error.downcast_ref::<Internal>() {
+                Some(Internal(message)) => f.write_str(message),
+                None => f.write_str("the backend failed"),
+            },
             Error::LockTimeout { path, waited, holder } => {
                 let by = named(*holder);
                 about(f, path, format_args!("still locked by another writer{by} after {waited:?}; nothing was written"))
@@ -362,12 +366,13 @@ impl fmt::Display for Error {
     }
 }
 
-// By hand: a derived one would return the `Arc`, of which nobody could have the error inside.
+// Written by hand: the derived `source` returns the `Arc`, which cannot be downcast to `io::Error`.
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Io { source, .. } => Some(&**source),
             Error::Poisoned { cause, .. } => Some(&**cause),
+            Error::Other(error) if error.is::<Internal>() => None,
             Error::Other(error) => Some(&**error),
             _ => None,
         }
@@ -460,6 +465,11 @@ impl Damage {
     }
 }
 
+/// A failure of this library itself, which has no other error as its cause.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Internal(String);
+
 fn named(holder: Option<u32>) -> String {
     holder.map_or_else(String::new, |process| format!(" (process {process})"))
 }
@@ -468,6 +478,10 @@ impl Error {
     /// Wraps an error of a foreign implementation of [`Store`](crate::Store).
     pub fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
         Error::Other(Arc::new(error))
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Error {
+        Error::other(Internal(message.into()))
     }
 
     pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Error {
@@ -495,6 +509,13 @@ mod tests {
             let outer = Error::io("look", Path::new("store"), io::Error::other(error.clone()));
             assert_eq!(format!("{outer:#}"), format!("store: cannot look: {error}: {text}"));
         }
+    }
+
+    #[test]
+    fn a_failure_of_the_library_says_what_has_failed_and_blames_no_backend() {
+        let error = Error::internal("the index is wrong");
+        assert_eq!([error.to_string(), format!("{error:#}")], ["the index is wrong", "the index is wrong"]);
+        assert!(error.source().is_none());
     }
 
     #[test]

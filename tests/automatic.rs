@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability};
+use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability, Error};
 
 mod common;
 #[path = "common/hooked.rs"]
@@ -255,10 +256,20 @@ fn of_several_handles_one_compacts_and_the_others_go_on_in_its_file() {
 /// Somebody else takes the lock when a compaction in the background is about to, and keeps it. Returns the store, and what
 /// has the lock until it is dropped.
 fn with_one_that_waits_for_its_turn(directory: &TempDir) -> (Cask, Arc<Mutex<Option<fs::File>>>) {
+    waiting(directory, Duration::ZERO, |_| ())
+}
+
+/// The same, with a timeout and a look at each call on the disk.
+fn waiting(
+    directory: &TempDir,
+    timeout: Duration,
+    look: impl Fn(&'static str) + Send + Sync + 'static,
+) -> (Cask, Arc<Mutex<Option<fs::File>>>) {
     let path = directory.join("store");
     let holder = Arc::new(Mutex::new(None));
     let (held, store, begun) = (Arc::clone(&holder), path.clone(), AtomicBool::new(false));
     let disk = HookedDisk::new(move |call| {
+        look(call);
         let compacting = thread::current().name() == Some("caskfile-compact");
         if compacting && call == "try_lock" && !begun.swap(true, Ordering::Relaxed) {
             let file = fs::File::open(&store)?;
@@ -267,7 +278,7 @@ fn with_one_that_waits_for_its_turn(directory: &TempDir) -> (Cask, Arc<Mutex<Opt
         }
         Ok(())
     });
-    let cask = Cask::open_on(Arc::new(disk), path, &early().connection_timeout(Duration::ZERO)).unwrap();
+    let cask = Cask::open_on(Arc::new(disk), path, &early().connection_timeout(timeout)).unwrap();
     while holder.lock().unwrap().is_none() {
         // It fails while the thread has its turn, or waits for it.
         let _ = cask.put("key", [0; 3000]);
@@ -400,5 +411,36 @@ fn closing_an_overdue_store_waits_no_longer_for_the_lock_than_any_call() {
         *holder.lock().unwrap() = None;
         assert_eq!(open_files(directory.path()), 0);
         check(&Cask::open(directory.join("store")).unwrap());
+    });
+}
+
+/// The thread that compacts waits for the lock first, then closing would compact by itself, and then tidy up. Each of them
+/// could wait for the whole timeout.
+#[test]
+fn closing_an_overdue_store_waits_for_the_lock_once() {
+    in_finite_time(|| {
+        for is_alone in [false, true] {
+            let directory = TempDir::new();
+            overdue(&directory);
+            let (closer, calls) = (thread::current().id(), Arc::new(Mutex::new(Vec::new())));
+            let seen = Arc::clone(&calls);
+            let (cask, holder) = waiting(&directory, Duration::from_millis(20), move |call| {
+                if thread::current().id() == closer && ["pause", "lock_holder"].contains(&call) {
+                    seen.lock().unwrap().push(call);
+                }
+            });
+            if is_alone {
+                let stopped = cask.compact_with(|_| ControlFlow::Break(()));
+                assert!(matches!(stopped, Err(Error::LockTimeout { .. })), "and the thread is stopped");
+            }
+            calls.lock().unwrap().clear();
+            cask.close().unwrap();
+            let calls = calls.lock().unwrap();
+            let [waits, timeouts] = ["pause", "lock_holder"].map(|name| calls.iter().rposition(|&call| call == name));
+            let first_timeout = calls.iter().position(|&call| call == "lock_holder");
+            assert!(timeouts.is_some() && waits.is_some() == is_alone, "{calls:?}");
+            assert!(waits < first_timeout, "after the timeout nothing is left to wait: {calls:?}");
+            *holder.lock().unwrap() = None;
+        }
     });
 }

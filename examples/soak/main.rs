@@ -83,7 +83,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("soak: {}: {error}", arguments.get(1).unwrap_or(&"main"));
+            eprintln!("soak: {}: {error:#}", arguments.get(1).unwrap_or(&"main"));
             ExitCode::FAILURE
         }
     }

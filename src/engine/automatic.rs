@@ -3,7 +3,8 @@
 //! Whoever has written looks whether the [policy](CompactionPolicy) says that it is time, and starts a thread that
 //! compacts and ends. So there is no thread while there is nothing to do, none keeps a process from ending, and what one
 //! leaves half done when the process ends the next writer removes. Closing the store, and a compaction that is asked
-//! for, stop the thread and wait until it has let the file go: for a sync at most, since it looks after each piece.
+//! for, stop the thread and wait until it has let the file go: it looks after each piece, but neither during a sync nor
+//! while it builds the sorted index.
 //!
 //! Where each process writes a little and closes the store, no copy would ever be finished. So there are two marks: the log
 //! is *due* when it has as many dead bytes as the policy asks for, and *overdue* when it has [twice](OVERDUE) as many. A
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::lock_wait::Patience;
 use super::pace::{Budget, Pace};
 use super::progress::Progress;
 use super::view::Current;
@@ -29,7 +31,7 @@ use crate::events::event;
 use crate::fork::Background;
 use crate::format::FILE_HEADER_LEN;
 use crate::sync::thread::Builder;
-use crate::sync::{AtomicBool, Mutex};
+use crate::sync::{AtomicBool, AtomicU64, Mutex};
 use crate::{Error, Result};
 
 /// How long to leave it alone after a failure: the first time, doubled each time after that, and at most.
@@ -39,7 +41,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(3600);
 /// And when somebody else is at it.
 const WHILE_OTHERS_COMPACT: Duration = Duration::from_secs(1);
 
-/// A log with so many times the dead bytes that the policy asks for is overdue.
+/// A log is overdue at this multiple of the dead bytes that the policy asks for.
 const OVERDUE: u64 = 2;
 
 #[derive(Default)]
@@ -49,6 +51,8 @@ pub(crate) struct Automatic {
     stop: AtomicBool,
     /// Closing waits for the thread to finish.
     awaited: AtomicBool,
+    /// For how long it has waited for the lock meanwhile, in nanoseconds.
+    kept_waiting: AtomicU64,
     pub(super) pace: Pace,
 }
 
@@ -91,6 +95,15 @@ impl Automatic {
 
     pub(super) fn is_awaited(&self) -> bool {
         self.awaited.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn kept_waiting(&self) -> Duration {
+        Duration::from_nanos(self.kept_waiting.load(Ordering::Relaxed))
+    }
+
+    /// The thread has waited for the lock while closing waited for the thread.
+    pub(super) fn keep_waiting(&self, waited: Duration) {
+        self.kept_waiting.fetch_add(waited.as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// As [`Automatic::pause`], but the thread finishes its work.
@@ -174,7 +187,7 @@ impl Engine {
         let (true, Some(engine)) = (self.automatic.may_begin(&state), self.me.upgrade()) else { return };
         let work = move || {
             // Made in here: were there no thread for it, it would be dropped under the lock that its end takes.
-            let panicked = Err(Error::other(std::io::Error::other("a panic")));
+            let panicked = Err(Error::internal("a panic"));
             let mut running = Running { engine, outcome: panicked };
             let engine = Arc::clone(&running.engine);
             let watch = &mut |progress: Progress| {
@@ -199,19 +212,25 @@ impl Engine {
 
     /// Compacts a log that is overdue, before the store is closed. Waits for a compaction that is under way already. What
     /// fails here is no error of closing: the store is as it was.
-    pub(super) fn compact_if_overdue(&self) {
+    ///
+    /// Waiting for the lock takes from the patience of closing, also if it is the thread that waits.
+    pub(super) fn compact_if_overdue(&self, patience: &Patience) {
         let written = self.counters.written.load(Ordering::Relaxed);
         if written == 0 || !self.is_overdue() || std::thread::panicking() || self.check_writable().is_err() {
             return;
         }
         let _alone = self.automatic.finish();
+        patience.spend(self.automatic.kept_waiting());
         let rested = lock(&self.automatic.state).is_rested();
         if !rested || !self.is_overdue() {
             return;
         }
-        match self.compact_at_close() {
+        match self.compact_at_close(patience) {
             Ok(_) | Err(Error::CompactionOvertaken { .. } | Error::LockTimeout { .. } | Error::Closed) => {}
-            Err(error) => event!(warn, "{}: compaction while closing: {error}", self.path.display()),
+            Err(error) => {
+                self.counters.failed_compactions.fetch_add(1, Ordering::Relaxed);
+                event!(warn, "{}: compaction while closing: {error:#}", self.path.display());
+            }
         }
     }
 
@@ -237,7 +256,7 @@ impl Engine {
         self.end_with(live, 1)
     }
 
-    /// Where a log ends that has so many times the dead bytes that the policy asks for.
+    /// Where a log ends that has this multiple of the dead bytes that the policy asks for.
     fn end_with(&self, live: u64, times: u64) -> Option<u64> {
         let dead = self.dead_asked(live)?.saturating_mul(times);
         Some(live.saturating_add(dead).saturating_add(FILE_HEADER_LEN as u64))

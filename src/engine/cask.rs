@@ -11,6 +11,7 @@ use super::commit::Failure;
 #[cfg(any(test, feature = "testing"))]
 use super::commit::Outcome;
 use super::compact::Compaction;
+use super::lock_wait::Patience;
 use super::{Backup, Batch, BucketScans, Engine, IndexScan, Mapped, PairRef, Progress, Report, Scan, Stats, lock};
 use crate::config::Config;
 use crate::disk::{Disk, RealDisk};
@@ -814,12 +815,13 @@ impl Engine {
         if self.shown().is_err() {
             return Ok(());
         }
-        self.compact_if_overdue();
+        let patience = Patience::new(self.config.get_connection_timeout());
+        self.compact_if_overdue(&patience);
         self.automatic.end();
         let tidied = if self.config.get_read_only() {
             Ok(())
         } else {
-            self.solo(self.deadline(), |turn| {
+            self.solo_with(&patience, |turn| {
                 // Nobody may queue up behind this.
                 self.closing.store(true, Ordering::Release);
                 turn.tidy()

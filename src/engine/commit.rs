@@ -30,7 +30,7 @@ pub(crate) type Outcome = std::result::Result<Written, Failure>;
 
 /// The outcome of work whose leader did not live to do it.
 pub(super) fn abandoned() -> Error {
-    Error::other(io::Error::other("the thread that was writing for this one panicked; the outcome is unknown"))
+    Error::internal("the thread that was writing for this one panicked; the outcome is unknown")
 }
 
 /// A request that was committed.

@@ -42,7 +42,7 @@ use std::time::Duration;
 use super::Engine;
 use super::copy::Copyist;
 use super::durability::Position;
-use super::lock_wait::Deadline;
+use super::lock_wait::{Deadline, Patience};
 use super::progress::{Progress, Watch};
 use super::turn::Turn;
 use super::view::{Current, View};
@@ -84,10 +84,12 @@ const SMALL_REST: u64 = 64 << 10;
 const ROUNDS: usize = 16;
 
 /// Who is waiting for it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Caller {
-    /// With the patience that the configuration says.
+#[derive(Clone, Copy)]
+enum Caller<'p> {
+    /// Each turn has the patience that the configuration says.
     User,
+    /// The end of the store, whose turns have one patience together.
+    Closing(&'p Patience),
     /// Nobody: only the end of the store must not be kept waiting.
     Background,
 }
@@ -108,12 +110,16 @@ impl Engine {
     }
 
     /// As [`Engine::compact`], for a caller that has made sure that nothing else compacts.
-    pub(super) fn compact_at_close(&self) -> Result<Compaction> {
-        self.compact_for(Caller::User, &mut |_| ControlFlow::Continue(()))
+    pub(super) fn compact_at_close(&self, patience: &Patience) -> Result<Compaction> {
+        self.compact_for(Caller::Closing(patience), &mut |_| ControlFlow::Continue(()))
     }
 
-    fn compact_for(&self, caller: Caller, watch: &mut Watch<'_>) -> Result<Compaction> {
-        let mut compactor = self.turn_for(caller, |turn| turn.begin_compaction())?;
+    fn compact_for(&self, caller: Caller<'_>, watch: &mut Watch<'_>) -> Result<Compaction> {
+        let deadline = || match caller {
+            Caller::Closing(patience) => patience.deadline(),
+            Caller::User | Caller::Background => self.deadline(),
+        };
+        let mut compactor = self.turn_for(caller, |turn| turn.begin_compaction(&deadline()))?;
         compactor.copy_live(watch)?;
         compactor.sort()?;
         compactor.catch_up(watch)?;
@@ -121,21 +127,31 @@ impl Engine {
         self.turn_for(caller, |turn| turn.finish_compaction(&mut compactor))
     }
 
-    fn turn_for<'e, T>(&'e self, caller: Caller, mut act: impl FnMut(&mut Turn<'e>) -> Result<T>) -> Result<T> {
-        if caller == Caller::User {
-            return self.solo(self.deadline(), act);
+    fn turn_for<'e, T>(&'e self, caller: Caller<'_>, mut act: impl FnMut(&mut Turn<'e>) -> Result<T>) -> Result<T> {
+        match caller {
+            Caller::User => return self.solo(self.deadline(), act),
+            Caller::Closing(patience) => return self.solo_with(patience, act),
+            Caller::Background => {}
         }
         let deadline = Deadline::after(Some(BACKGROUND_PATIENCE));
         // Closing has the patience of the configuration.
         let patience = self.config.get_connection_timeout();
-        let is_late = || self.automatic.is_awaited() && patience.is_some_and(|patience| deadline.waited() >= patience);
+        let is_late = || {
+            let automatic = &self.automatic;
+            automatic.is_awaited() && patience.is_some_and(|patience| automatic.kept_waiting() >= patience)
+        };
         loop {
-            match self.solo(Deadline::after(Some(LOOK)), &mut act) {
-                Err(Error::LockTimeout { .. }) if self.automatic.is_stopped() || is_late() => {
-                    return Err(cancelled(self));
-                }
-                Err(Error::LockTimeout { .. }) if !deadline.is_over() => {}
-                other => return other,
+            let awaited = self.automatic.is_awaited();
+            let outcome = self.solo(Deadline::after(Some(LOOK)), &mut act);
+            let Err(Error::LockTimeout { waited, .. }) = &outcome else { return outcome };
+            if awaited {
+                self.automatic.keep_waiting(*waited);
+            }
+            if self.automatic.is_stopped() || is_late() {
+                return Err(cancelled(self));
+            }
+            if deadline.is_over() {
+                return outcome;
             }
         }
     }
@@ -161,9 +177,9 @@ struct Compactor<'e> {
 }
 
 impl<'e> Turn<'e> {
-    fn begin_compaction(&mut self) -> Result<Compactor<'e>> {
+    fn begin_compaction(&mut self, deadline: &Deadline) -> Result<Compactor<'e>> {
         let engine = self.engine;
-        self.rewrite_ahead(&engine.deadline())?;
+        self.rewrite_ahead(deadline)?;
         // Under the store's lock, so of two that begin at the same time one sees the other. A second name of the store,
         // which its creator did not live to remove, goes as well.
         if create::remove_leftovers(&*engine.disk, &self.log, Look::Thorough) {
@@ -464,7 +480,7 @@ impl<'e> Compactor<'e> {
             "the compacted file {} is not what it should be: {what}; it is not used, the store is as it was. Please report this",
             self.next.path.display()
         );
-        Error::other(std::io::Error::other(message))
+        Error::internal(message)
     }
 }
 
@@ -485,7 +501,7 @@ mod tests {
         };
         put(b"\0first", 10_000);
         put(b"\0first", 100);
-        let mut compactor = engine.solo(engine.deadline(), |turn| turn.begin_compaction()).unwrap();
+        let mut compactor = engine.solo(engine.deadline(), |turn| turn.begin_compaction(&engine.deadline())).unwrap();
         put(b"\0second", 100);
         let watch: &mut Watch<'_> = &mut |_| ControlFlow::Continue(());
         compactor.copy_live(watch).unwrap();

@@ -58,6 +58,28 @@ impl Deadline {
     }
 }
 
+/// How long several turns of one call may wait, all together. What they do once they have the lock does not count.
+#[derive(Debug)]
+pub(super) struct Patience {
+    /// `None`: for ever.
+    left: Cell<Option<Duration>>,
+}
+
+impl Patience {
+    pub(super) fn new(timeout: Option<Duration>) -> Patience {
+        Patience { left: Cell::new(timeout) }
+    }
+
+    /// For the next turn: what is left.
+    pub(super) fn deadline(&self) -> Deadline {
+        Deadline::after(self.left.get())
+    }
+
+    pub(super) fn spend(&self, waited: Duration) {
+        self.left.set(self.left.get().map(|left| left.saturating_sub(waited)));
+    }
+}
+
 /// The one that is next looks this often whether the lock is free. Each place further back adds as much: no turn and the
 /// change to the next one take less.
 const NEXT_PAUSE: Duration = Duration::from_micros(20);

@@ -64,7 +64,7 @@ fn lend(reader: &Reader, position: u64, start: &Start, key: &[u8], verify: bool)
     let len = header.value_len as usize;
     let map = reader.map.as_ref().filter(|map| offset + len as u64 <= map.len());
     let lent = map.and_then(|map| {
-        // SAFETY: who called `Cask::mapped` has promised that nothing but this library changes the file, and
+        // SAFETY: the caller of `Cask::mapped` promises that nothing but this library changes the file, and
         // this library writes to the bytes of a whole record only to cut it off, after a change by somebody else.
         unsafe { map.slice(offset, len) }.map(|bytes| (map, bytes))
     });

@@ -36,7 +36,7 @@ pub(super) fn publish<T>(
     remove_leftovers_of(disk, to, None, Look::Quick);
     let next = Unfinished::new(disk, to, PRIVATE, base_index)?;
     next.expect_room(copying.total)?;
-    give_to_owner(&*next.file, &*source.file).map_err(|e| next.io("set the owner of", e))?;
+    give_to_owner(&*next.file, &*source.file).map_err(|e| next.io("set the owner", e))?;
     let filled = fill(&next, &mut copying)?;
     next.sync()?;
     copying.tell_all()?;

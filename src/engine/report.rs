@@ -25,7 +25,7 @@ pub struct Report {
     /// tail, which the next writer cuts off, or a group that another process is just writing.
     pub torn_bytes: u64,
     /// The file was made as a copy of a store (by a backup, salvage or compaction), and the mark that closes the copy is
-    /// missing: the file has lost its end, and is the store of an earlier moment. How much is missing, nothing tells.
+    /// missing: the file has lost its end, and is the store of an earlier moment. The file does not show how much is missing.
     pub cut_off: bool,
     /// What does not verify, in the order of the file.
     pub losses: Vec<Loss>,

@@ -19,8 +19,8 @@ use crate::{Error, Result};
 /// value, and one whose tombstone is lost comes back from the dead; of a batch that the damage cuts in two, the parts
 /// that verify are kept. A batch at the file's end that nothing proves to have been whole is left out, as it never
 /// happened; [`Report::unfinished_records`] says how many whole records it has, and [`salvage_unfinished`] copies them. If
-/// the file is a copy whose end is missing, the batch had been whole, and what is left of it is kept. The [`Report`] names every lost range of the file, the keys in it that can still be read and
-/// what became of them, and the batches.
+/// the file is a copy whose end is missing, the batch had been whole, and what is left of it is kept. The [`Report`] names
+/// every lost range of the file, the keys in it that can still be read and what became of them, and the batches.
 ///
 /// What the disk fails to read (`EIO`) is lost like what is damaged, and named in the report too: the rest is kept. If
 /// [`Report::unreadable`] names anything, another run, on a copy of the disk perhaps, may get more.

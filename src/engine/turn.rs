@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::commit::abandoned;
 use super::durability::Position;
-use super::lock_wait::{Deadline, REST};
+use super::lock_wait::{Deadline, Patience, REST};
 use super::queue::Entered;
 use super::view::{Current, Ingest};
 use super::writer::Writer;
@@ -49,6 +49,23 @@ impl Engine {
                 Ok(_) => unreachable!("a ticket without work is settled by nobody"),
             },
         }
+    }
+
+    /// As [`Engine::solo`], for a call of several turns.
+    pub(super) fn solo_with<'e, T>(
+        &'e self,
+        patience: &Patience,
+        act: impl FnOnce(&mut Turn<'e>) -> Result<T>,
+    ) -> Result<T> {
+        let began = Instant::now();
+        let outcome = self.solo(patience.deadline(), |turn| {
+            patience.spend(began.elapsed());
+            act(turn)
+        });
+        if let Err(Error::LockTimeout { waited, .. }) = &outcome {
+            patience.spend(*waited);
+        }
+        outcome
     }
 
     pub(super) fn in_turn<'e, T>(

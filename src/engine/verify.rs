@@ -23,7 +23,8 @@ use crate::{Error, Result};
 /// # Errors
 ///
 /// [`Error::Damaged`] with the [`Report`] if something is lost that had been on stable storage, or cannot be read from
-/// the disk, or if the end of a copy is missing ([`Report::cut_off`]). A torn tail is not an error: the next writer cuts it off. Else as [`salvage`](crate::salvage).
+/// the disk, or if the end of a copy is missing ([`Report::cut_off`]). A torn tail is not an error: the next writer cuts it
+/// off. Else as [`salvage`](crate::salvage).
 ///
 /// ```
 /// # let path = std::env::temp_dir().join(format!("caskfile-verify-{}", std::process::id()));
@@ -93,7 +94,7 @@ impl Engine {
 fn compare(fresh: &Survey, shown: &View) -> Result<()> {
     let disagree = |what: &str| {
         let message = format!("{}: {what}; please report this", fresh.reader.log.path.display());
-        Err(Error::other(std::io::Error::other(message)))
+        Err(Error::internal(message))
     };
     if (fresh.index.len(), fresh.live_bytes) != (shown.index.len(), shown.live_bytes) {
         return disagree("the index in memory has other keys than the log");

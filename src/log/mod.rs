@@ -32,7 +32,7 @@ use crate::{Error, Result};
 /// come in between before an index came twice. It takes one of 65,536 parts of all indexes.
 pub(crate) const COPY_INDEXES: u64 = 1 << 46;
 
-/// How many indexes may be used between a file and one that compactions made of it, for whoever has slept that long.
+/// The most indexes that may lie between a file and a successor made from it by compactions.
 const SUCCESSOR_INDEXES: u64 = COPY_INDEXES / 2;
 
 /// One open file whose header was read and found good.

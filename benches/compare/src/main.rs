@@ -149,7 +149,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("compare: {error}");
+            eprintln!("compare: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -12,7 +12,7 @@ pub fn run(setting: &Setting) -> Result<()> {
     let engine = match setting.open(Mode::Durable) {
         Ok(engine) => engine,
         Err(error) => {
-            let reason = error.to_string();
+            let reason = format!("{error:#}");
             for (_, row) in rows {
                 setting.row(row, Err(reason.clone().into()));
             }

@@ -91,7 +91,7 @@ impl Setting {
     fn row(&self, row: &str, figure: Result<f64>) {
         let line = match figure {
             Ok(figure) => serde_json::json!({ "row": row, "value": figure }),
-            Err(error) => serde_json::json!({ "row": row, "missing": error.to_string() }),
+            Err(error) => serde_json::json!({ "row": row, "missing": format!("{error:#}") }),
         };
         println!("{line}");
     }

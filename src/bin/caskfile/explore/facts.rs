@@ -82,7 +82,7 @@ fn verdict(path: &Path, inspection: &Inspection, table: &Table) -> (&'static str
 
 /// What an error says of the file. The page may be given to others, whom the file's place is no business of.
 fn without_path(path: &Path, error: &Error) -> String {
-    let text = error.to_string();
+    let text = format!("{error:#}");
     let places = [path.to_owned(), path.canonicalize().unwrap_or_default()];
     let stripped = places.iter().find_map(|place| text.strip_prefix(&format!("{}: ", place.display())));
     stripped.unwrap_or(&text).to_owned()

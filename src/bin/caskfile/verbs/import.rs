@@ -166,8 +166,9 @@ fn write(
 /// What the library says of one batch, that nothing was written, would be wrong of the import.
 fn refused(error: Error) -> Failure {
     match &error {
-        Error::LockTimeout { .. } => {
-            let message = error.to_string().replace("; nothing was written", "");
+        Error::LockTimeout { path, waited, holder } => {
+            let by = holder.map_or_else(String::new, |process| format!(" (process {process})"));
+            let message = format!("{}: still locked by another writer{by} after {waited:?}", path.display());
             Failure::from(error).say(message)
         }
         _ => error.into(),
