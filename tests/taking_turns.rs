@@ -333,6 +333,32 @@ fn what_another_handle_proves_between_two_turns_is_not_written_again() {
     assert!((2..=1 + 6).contains(&(disk.calls_of(Verb::BeginWriteBack) - before)));
 }
 
+/// A process that polls with a compare-and-swap wrote all that others had appended again, each time.
+#[test]
+fn a_call_that_writes_nothing_writes_nothing_again() {
+    for durability in [Durability::Sync, Durability::Os] {
+        let (disk, writer) = unproven();
+        let stale = writer.atomic_put("key", "", None).unwrap();
+        writer.put("key", "newer").unwrap();
+        let late = open(&disk.process(), &Config::new().durability(durability));
+        // What opening does is done.
+        assert!(matches!(late.atomic_put("key", "", Some(&stale)), Err(Error::KeyModified)));
+        let calls = || [Verb::WriteAt, Verb::SyncData, Verb::SyncAll, Verb::SyncDir].map(|verb| disk.calls_of(verb));
+        for _ in 0..3 {
+            write_much(&writer);
+            let before = calls();
+            assert!(matches!(late.atomic_put("key", "", Some(&stale)), Err(Error::KeyModified)));
+            assert!(matches!(late.atomic_put("key", "", None), Err(Error::KeyExists)));
+            if durability == Durability::Os {
+                late.delete("absent").unwrap();
+            }
+            assert_eq!(calls(), before, "{durability:?}");
+        }
+        late.put("late", "value").unwrap();
+        writer.verify().unwrap();
+    }
+}
+
 #[test]
 fn a_first_write_begins_again_when_the_log_is_cut_between_two_of_its_turns() {
     let (disk, writer) = unproven();

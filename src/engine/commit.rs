@@ -100,9 +100,13 @@ impl Engine {
         }
         // From here on this thread leads. If it cannot begin a turn, nobody else's work was touched.
         let outcomes = self.in_turn(&deadline, |turn| {
-            turn.rewrite_ahead(&deadline)?;
             let mut load = Load::default();
             let requests = baton.take_work(|request| load.takes(request));
+            if turn.must_rewrite(&requests) {
+                if let Err(error) = turn.rewrite_ahead(&deadline) {
+                    return Ok(vec![Err(error.into()); requests.len()]);
+                }
+            }
             Ok(turn.commit(&requests))
         })?;
         let own = baton.settle(outcomes).unwrap_or_else(|| Err(abandoned().into()));
@@ -170,11 +174,19 @@ impl<'r> Plan<'r> {
 }
 
 impl Turn<'_> {
-    /// Decides each request in the order of the queue, writes what is to be written, and syncs as configured.
-    pub(super) fn commit(&mut self, requests: &[Request]) -> Vec<Outcome> {
-        if let Ok(view) = self.view() {
-            view.prefetch_slots(requests.iter().flat_map(Request::ops).map(|(key, _)| key));
+    /// Whether a handle that has not written yet is to write again what no proof covers, before these requests are decided:
+    /// a request that writes needs that, and with `Durability::Sync` one that succeeds. A refusal needs nothing.
+    fn must_rewrite(&self, requests: &[Request]) -> bool {
+        if self.writer.vouched {
+            return false;
         }
+        let plan = self.plan(requests);
+        let is_sync = self.engine.config.get_durability() == Durability::Sync;
+        !plan.writes.is_empty() || is_sync && plan.verdicts.iter().any(|verdict| verdict.outcome.is_ok())
+    }
+
+    /// Decides each request in the order of the queue.
+    fn plan<'r>(&self, requests: &'r [Request]) -> Plan<'r> {
         let mut plan = Plan { verdicts: Vec::with_capacity(requests.len()), ..Plan::default() };
         for request in requests {
             let first = plan.writes.len();
@@ -183,6 +195,19 @@ impl Turn<'_> {
                 plan.withdraw(first);
             }
             plan.verdicts.push(Verdict { outcome, writes: plan.writes.len() - first, end: None });
+        }
+        plan
+    }
+
+    /// Decides each request, writes what is to be written, and syncs as configured.
+    pub(super) fn commit(&mut self, requests: &[Request]) -> Vec<Outcome> {
+        if let Ok(view) = self.view() {
+            view.prefetch_slots(requests.iter().flat_map(Request::ops).map(|(key, _)| key));
+        }
+        let mut plan = self.plan(requests);
+        if let Ok(view) = self.view() {
+            // They arrive while the records are laid out.
+            view.prefetch_replaced(plan.writes.iter().map(|&(key, _)| key));
         }
         self.write(requests, &mut plan);
         // A large value is not held until the next write.

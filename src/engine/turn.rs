@@ -95,6 +95,13 @@ impl Engine {
     }
 }
 
+/// What a look at the log before the lock is taken comes to.
+enum Approach {
+    /// Nothing is new, or the lock is held already.
+    Quiet,
+    CaughtUp,
+}
+
 impl<'e> Turn<'e> {
     /// Takes the lock, recognises the log, takes in what others have appended, and mends a torn tail.
     fn begin(engine: &'e Engine, deadline: &Deadline) -> Result<Turn<'e>> {
@@ -121,7 +128,9 @@ impl<'e> Turn<'e> {
         let engine = self.engine;
         loop {
             let approached = self.approach();
-            self.log = Arc::clone(&engine.shown()?.reader.log);
+            if !matches!(approached, Ok(Approach::Quiet)) {
+                self.log = Arc::clone(&engine.shown()?.reader.log);
+            }
             self.take_lock(deadline)?;
             // Whoever led before may have failed while this one waited.
             engine.syncs.check_poison()?;
@@ -130,12 +139,15 @@ impl<'e> Turn<'e> {
             let shown = engine.shown()?;
             let (same, moved) = (Arc::ptr_eq(&shown.reader.log, &self.log), shown.tail.moved);
             let mapped = shown.reader.map.is_some();
-            drop(shown);
             if !same {
                 // A reader of this process has found the log compacted into another file.
+                let log = Arc::clone(&shown.reader.log);
+                drop(shown);
                 self.release();
+                self.log = log;
                 continue;
             }
+            drop(shown);
             if epoch != self.writer.epoch {
                 self.writer.start_over(epoch);
             }
@@ -161,29 +173,34 @@ impl<'e> Turn<'e> {
     /// as long as that takes. Under the lock, only what comes after this is left to be read.
     ///
     /// An error says nothing about the log, which may be changing meanwhile. The turn decides under the lock.
-    fn approach(&mut self) -> Result<()> {
+    fn approach(&mut self) -> Result<Approach> {
         let engine = self.engine;
         if self.has_lock() {
-            return Ok(());
+            return Ok(Approach::Quiet);
         }
-        if engine.shown()?.reader.map.is_none() {
+        let shown = engine.shown()?;
+        if shown.reader.map.is_none() {
             // Each look is a system call then. In a short time others cannot have written much.
             let is_recent = |last: Instant| last.elapsed() < SHORT_ABSENCE;
             if self.writer.caught_up.replace(Instant::now()).is_some_and(is_recent) {
-                return Ok(());
+                return Ok(Approach::Quiet);
             }
         }
+        if !shown.tail.moved && shown.is_quiet()? {
+            return Ok(Approach::Quiet);
+        }
+        drop(shown);
         loop {
             engine.take_in_early()?;
             if !engine.shown()?.tail.moved {
-                return Ok(());
+                return Ok(Approach::CaughtUp);
             }
             let ingest = engine.ingest();
             let shown = engine.shown()?;
             let (log, moved) = (Arc::clone(&shown.reader.log), shown.tail.moved);
             drop(shown);
             if !moved || !engine.moved_away(&log)? {
-                return Ok(());
+                return Ok(Approach::CaughtUp);
             }
             engine.follow(&ingest)?;
         }

@@ -167,11 +167,32 @@ impl View {
         keys.take(RUN_LEN).for_each(|key| self.index.prefetch(key));
     }
 
-    /// Has fetched the records that these, or the first of them, are to replace: the system call that writes these takes
-    /// longer than that.
-    pub(super) fn prefetch_replaced(&self, run: &Run) {
-        let replaced = run.entries.iter().take(RUN_LEN).filter_map(|entry| self.index.guess(run.key(entry)));
+    /// Begins to fetch the records that writes of these keys, or of the first of them, are to replace.
+    pub(super) fn prefetch_replaced<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        let replaced = keys.take(RUN_LEN).filter_map(|key| self.index.guess(key));
         replaced.for_each(|position| self.reader.prefetch(position));
+    }
+
+    /// Makes sure that the records that a run is to replace can be replaced: their keys say which they are, and their headers
+    /// how many bytes die. After the write it would be too late: the run could not be taken in, and the file would be changed
+    /// although damage is in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`].
+    pub(super) fn prove_replaced(&self, run: &Run) -> Result<()> {
+        for entries in run.entries.chunks(RUN_LEN) {
+            if entries.len() > 1 {
+                self.prefetch_slots(entries.iter().map(|entry| run.key(entry)));
+                self.prefetch_replaced(entries.iter().map(|entry| run.key(entry)));
+            }
+            for entry in entries.iter().filter(|entry| !matches!(entry.header.kind, Kind::Ancillary(_))) {
+                if let Some(position) = self.find(run.key(entry))? {
+                    self.reader.header(position)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn index_entry(&mut self, entry: &Entry, key: &[u8]) -> Result<()> {
@@ -204,6 +225,11 @@ impl View {
         let file = &self.reader.log.file;
         let map = file.map(generous).or_else(|_| file.map(len)).unwrap_or(None);
         self.reader.map = map.map(Arc::<Map>::new);
+    }
+
+    /// Whether a look at the log's end finds nothing new.
+    pub(super) fn is_quiet(&self) -> Result<bool> {
+        Ok(matches!(self.peek()?, Peek::Quiet))
     }
 
     /// Compares eight bytes at the log's end and the landmark with what they were.
@@ -427,7 +453,7 @@ impl Engine {
     /// Takes in what others have appended, without the file's lock. What is incomplete, or looks damaged, is left to the
     /// turn that is about to take the lock.
     pub(crate) fn take_in_early(&self) -> Result<()> {
-        if matches!(self.shown()?.peek()?, Peek::Quiet) {
+        if self.shown()?.is_quiet()? {
             return Ok(());
         }
         let ingest = self.ingest();

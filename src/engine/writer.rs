@@ -337,7 +337,7 @@ impl Turn<'_> {
             let what = "its indexes cannot go on so far above the last one; reopen the store";
             return Err(Error::Full { path: engine.path.to_path_buf(), what });
         }
-        view.prefetch_replaced(&writer.group.run);
+        view.prove_replaced(&writer.group.run)?;
         drop(view);
         let start = writer.group.start();
         let first = writer.group.run.entries.first().map_or(end, |entry| entry.offset);
