@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
 
 use super::common::TempDir;
@@ -29,6 +30,17 @@ impl Shell {
         let mut command = Command::new(env!("CARGO_BIN_EXE_caskfile"));
         command.args(arguments).current_dir(self.directory.path()).stdin(Stdio::null());
         command.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE");
+        // The tests may have been started with signals ignored, as by `nohup` or in the background of a script. The command
+        // would ignore them too, and a test that stops it would wait for ever.
+        let reset = || {
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+                // SAFETY: it takes no pointer, and may be called between fork and exec.
+                unsafe { libc::signal(signal, libc::SIG_DFL) };
+            }
+            Ok(())
+        };
+        // SAFETY: the closure allocates nothing and takes no lock.
+        unsafe { command.pre_exec(reset) };
         command
     }
 
