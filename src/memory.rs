@@ -3,16 +3,19 @@
 
 use std::io;
 
-/// From here on a buffer does not double, which takes, and keeps, twice what is needed. It grows by an eighth at least.
+/// From this many bytes on a buffer does not double, which takes, and keeps, twice what is needed. It grows by an eighth at
+/// least.
 const LARGE: usize = 1 << 20;
 
-/// Makes room for `more` bytes behind what the buffer holds.
+/// Makes room for `more` elements after those that the buffer holds.
 ///
 /// # Errors
 ///
 /// [`io::ErrorKind::OutOfMemory`].
-pub(crate) fn make_room(buffer: &mut Vec<u8>, more: usize) -> io::Result<()> {
-    let made = if more < LARGE && buffer.len() < LARGE {
+#[inline]
+pub(crate) fn make_room<T>(buffer: &mut Vec<T>, more: usize) -> io::Result<()> {
+    let large = LARGE / size_of::<T>().max(1);
+    let made = if more < large && buffer.len() < large {
         buffer.try_reserve(more)
     } else if buffer.capacity() - buffer.len() < more {
         buffer.try_reserve_exact(more.max(buffer.len() / 8))

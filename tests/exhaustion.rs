@@ -502,6 +502,54 @@ fn a_value_that_cannot_be_written_for_want_of_memory_is_an_error_and_changes_not
     cask.close().unwrap();
 }
 
+/// The index is handed the keys of a batch as well, and whoever reads the batch or deletes them holds them at a time.
+#[test]
+fn a_batch_with_long_keys_that_there_is_no_memory_for_is_an_error_and_changes_nothing() {
+    const KEYS: usize = 1000;
+    const STEP: u64 = 13 << 20;
+    let Some(arguments) = arguments() else {
+        let directory = TempDir::new();
+        let name = "a_batch_with_long_keys_that_there_is_no_memory_for_is_an_error_and_changes_nothing";
+        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
+    };
+    let path = Path::new(&arguments[0]).join("store");
+    let config = Config::new().durability(Durability::Os);
+    let cask = Cask::open_with(&path, &config).unwrap();
+    cask.put("small", "value").unwrap();
+    let mut batch = Batch::new();
+    for number in 0..KEYS {
+        batch.put(format!("{number:060000}"), "value");
+    }
+    // From too little for one copy of the keys to enough for all.
+    let until_it_succeeds = |attempt: &dyn Fn() -> Result<()>| {
+        for steps in 1..40 {
+            limit(libc::RLIMIT_AS, address_space() + steps * STEP);
+            let outcome = attempt();
+            limit(libc::RLIMIT_AS, u64::MAX);
+            match outcome {
+                Ok(()) => return assert!(steps > 1, "there was always enough"),
+                Err(error) => {
+                    assert_eq!(io_kind(&error), ErrorKind::OutOfMemory);
+                    says(&error, &path, &["memory"]);
+                }
+            }
+        }
+        panic!("there was never enough");
+    };
+    until_it_succeeds(&|| {
+        assert_eq!(cask.stats().unwrap().keys, 1);
+        cask.write(&batch).map(drop)
+    });
+    until_it_succeeds(&|| Cask::open_with(&path, &Config::new().read_only(true)).map(drop));
+    until_it_succeeds(&|| {
+        assert_eq!(cask.stats().unwrap().keys, KEYS as u64 + 1);
+        cask.delete_prefix("0").map(|deleted| assert_eq!(deleted, KEYS as u64))
+    });
+    assert_eq!(cask.stats().unwrap().keys, 1);
+    cask.verify().unwrap();
+    cask.close().unwrap();
+}
+
 /// `CASKFILE_CYCLES=10000` opens and closes that often.
 #[test]
 fn no_descriptor_thread_or_map_is_left_of_thousands_of_openings() {

@@ -321,7 +321,7 @@ fn an_exclusive_handle_that_cannot_have_the_new_files_lock_keeps_the_one_that_it
     let had = try_for_the_lock(&disk, &ours, MOVED);
     for _ in 0..2 {
         let error = cask.reopen().unwrap_err();
-        assert!(matches!(error, Error::LockTimeout { .. }), "{error:?}");
+        assert!(matches!(error, Error::LockTimeout { holder: Some(3), .. }), "{error:?}");
         assert!(!had.load(Ordering::Relaxed), "another process had the lock");
         assert_eq!(value(&cask, "key").unwrap(), b"old", "everything is as it was");
         assert!(matches!(cask.put("key", "lost"), Err(Error::Replaced { .. })));

@@ -137,7 +137,7 @@ fn copy_log(moment: &Moment, header: &FileHeader, mut write: impl FnMut(&[u8]) -
                 copyist.stream(&mut write)?;
             }
         }
-        upto = unit.entries.last().map_or(*end, |entry| entry.offset + entry.header.padded_len());
+        upto = unit.end().unwrap_or(*end);
     }
     copyist.push_mark(header.base_index + 1);
     let len = copyist.end() + END_MARK_LEN;

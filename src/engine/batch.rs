@@ -135,7 +135,10 @@ impl Batch {
             range
         });
         let key = self.keep(key);
-        self.steps.push(Step { bucket, key, action });
+        match make_room(&mut self.steps, 1) {
+            Ok(()) => self.steps.push(Step { bucket, key, action }),
+            Err(_) => self.out_of_memory = true,
+        }
         self
     }
 
@@ -218,7 +221,7 @@ struct Op {
 }
 
 impl Request {
-    /// With room for so many operations, and so many bytes of keys and values, for the store at `path`.
+    /// Makes a request with room for `ops` operations and `bytes` bytes of keys and values. The store is at `path`.
     ///
     /// # Errors
     ///
@@ -229,6 +232,17 @@ impl Request {
         let ops = request.ops.try_reserve_exact(ops);
         let room = ops.and_then(|()| request.bytes.try_reserve_exact(bytes));
         room.map_err(|_| no_memory(path)).map(|()| request)
+    }
+
+    /// Makes room for more operations, and for more bytes of keys and values. It doubles, or grows by a part, so that it can
+    /// be called for each operation.
+    ///
+    /// # Errors
+    ///
+    /// As [`Request::with_capacity`].
+    pub(crate) fn make_room(&mut self, ops: usize, bytes: usize, path: &Path) -> Result<()> {
+        let room = make_room(&mut self.ops, ops).and_then(|()| make_room(&mut self.bytes, bytes));
+        room.map_err(|_| no_memory(path))
     }
 
     pub(crate) fn push(&mut self, full_key: &[u8], action: Action<&[u8]>) {

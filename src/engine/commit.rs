@@ -15,6 +15,7 @@ use super::writer::MAX_GROUP_RECORDS;
 use crate::config::Durability;
 use crate::format::{Flags, Kind};
 use crate::log::group::record_len;
+use crate::memory::make_room;
 use crate::{Error, Result};
 
 /// A group takes no further request once it has this many bytes, so that no caller waits for the bytes of too many
@@ -152,11 +153,12 @@ struct Verdict {
 
 impl<'r> Plan<'r> {
     /// Whether the group has put the key or deleted it, if it has done either.
-    fn change(&mut self, key: &[u8]) -> Option<bool> {
+    fn change(&mut self, key: &[u8]) -> io::Result<Option<bool>> {
         let new = self.writes.iter().skip(self.known);
+        self.changed.try_reserve(new.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
         self.changed.extend(new.map(|&(key, action)| (key, action != Action::Delete)));
         self.known = self.writes.len();
-        self.changed.get(key).copied()
+        Ok(self.changed.get(key).copied())
     }
 
     /// Forgets the last writes: nothing of their request is to be written.
@@ -245,7 +247,7 @@ impl Turn<'_> {
             }
         }
         let mut deleted = 0;
-        plan.writes.reserve(request.len());
+        make_room(&mut plan.writes, request.len()).map_err(|_| no_memory(&self.engine.path))?;
         for (key, action) in request.ops() {
             match action {
                 Action::Put(_) => {}
@@ -279,7 +281,7 @@ impl Turn<'_> {
 
     /// The index of a key that is there; `Some(None)` if it is this group's own, which nobody has seen yet.
     fn index_of(&self, key: &[u8], plan: &mut Plan<'_>) -> Result<Option<Option<u64>>> {
-        if let Some(present) = plan.change(key) {
+        if let Some(present) = plan.change(key).map_err(|_| no_memory(&self.engine.path))? {
             return Ok(present.then_some(None));
         }
         let view = self.view()?;
@@ -319,6 +321,8 @@ impl Turn<'_> {
         let first_index = self.reserve(plan.writes.len() as u64)?;
         let (mut flags, mut index) = self.begin_records(first_index)?;
         let room = self.writer.group.make_room(plan.writes.iter().map(|(key, action)| log_bytes(key, action)).sum());
+        let keys = plan.writes.iter().map(|(key, _)| key.len()).sum();
+        let room = room.and_then(|()| self.writer.group.run.make_room(plan.writes.len(), keys));
         room.map_err(|_| no_memory(&self.engine.path))?;
         let mut writes = plan.writes.iter();
         for verdict in plan.verdicts.iter_mut().filter(|verdict| verdict.writes > 0) {
@@ -354,6 +358,7 @@ impl Turn<'_> {
                 key.clear();
                 // Another key would be removed if this one were damaged.
                 view.index.key_at(position, &view.reader, &mut key)?;
+                request.make_room(1, key.len(), &self.engine.path)?;
                 request.push(&key, Action::Delete);
             }
             drop(view);

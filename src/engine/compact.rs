@@ -142,7 +142,7 @@ impl Engine {
         };
         loop {
             let awaited = self.automatic.is_awaited();
-            let outcome = self.solo(Deadline::after(Some(LOOK)), &mut act);
+            let outcome = self.solo(Deadline::of_a_try(LOOK), &mut act);
             let Err(Error::LockTimeout { waited, .. }) = &outcome else { return outcome };
             if awaited {
                 self.automatic.keep_waiting(*waited);
@@ -151,7 +151,7 @@ impl Engine {
                 return Err(cancelled(self));
             }
             if deadline.is_over() {
-                return outcome;
+                return Err(self.lock_timeout(&deadline));
             }
         }
     }

@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use crate::disk::{DiskFile, PLACES};
+use crate::disk::{DiskFile, FileIdentity, PLACES};
 use crate::log::LogFile;
 use crate::{Error, Result};
 
@@ -33,11 +33,23 @@ pub(crate) struct Deadline {
     began: Cell<Option<Instant>>,
     /// `None`: for ever.
     timeout: Option<Duration>,
+    /// Whether the error says which process has the lock: the system is asked for all locks then.
+    names_holder: bool,
 }
 
 impl Deadline {
     pub(crate) fn after(timeout: Option<Duration>) -> Deadline {
-        Deadline { began: Cell::new(None), timeout }
+        Deadline { began: Cell::new(None), timeout, names_holder: true }
+    }
+
+    /// The same for one of many tries, whose error no caller sees.
+    pub(crate) fn of_a_try(timeout: Duration) -> Deadline {
+        Deadline { names_holder: false, ..Deadline::after(Some(timeout)) }
+    }
+
+    /// The same patience from now on.
+    pub(crate) fn renewed(&self) -> Deadline {
+        Deadline { began: Cell::new(None), ..*self }
     }
 
     /// How long to wait yet: `None` for ever, zero if the time is over.
@@ -100,7 +112,7 @@ const PAUSE_WITHOUT_LINE: Duration = Duration::from_micros(160);
 /// How long a process waits for the one that is next, if that one does not take the lock: it may have been stopped.
 const COURTESY: Duration = Duration::from_millis(20);
 
-/// So often a process tries in one go to be the last in line, if each time another one was faster.
+/// Attempts to take the last place before the next pause.
 const ATTEMPTS: usize = 16;
 
 /// A handle that waits for long reads this often what others have written meanwhile: what is left to be read when it gets
@@ -116,17 +128,19 @@ impl Engine {
         Deadline::after(self.config.get_connection_timeout())
     }
 
+    /// The error of a call that has waited for a turn.
     pub(crate) fn lock_timeout(&self, deadline: &Deadline) -> Error {
-        Error::LockTimeout { path: self.path.to_path_buf(), waited: deadline.waited(), holder: self.lock_holder() }
+        let shown = self.shown().map(|view| view.reader.log.identity);
+        // Without a view the store is being opened.
+        let file = shown.ok().or_else(|| Some(self.disk.stat(&self.path).ok()?.identity));
+        self.lock_timeout_of(file, deadline)
     }
 
-    fn lock_holder(&self) -> Option<u32> {
-        let file = match self.shown() {
-            Ok(view) => view.reader.log.identity,
-            // The store is being opened.
-            Err(_) => self.disk.stat(&self.path).ok()?.identity,
-        };
-        self.disk.lock_holder(&file)
+    /// The error of a call that has waited for the lock of this file.
+    fn lock_timeout_of(&self, file: Option<FileIdentity>, deadline: &Deadline) -> Error {
+        let file = file.filter(|_| deadline.names_holder);
+        let holder = file.and_then(|file| self.disk.lock_holder(&file));
+        Error::LockTimeout { path: self.path.to_path_buf(), waited: deadline.waited(), holder }
     }
 
     /// Pauses before another try at a lock that somebody else has.
@@ -161,7 +175,7 @@ impl Engine {
                 }
             }
             if deadline.is_over() {
-                break Err(self.lock_timeout(deadline));
+                break Err(self.lock_timeout_of(Some(log.identity), deadline));
             }
             if read.elapsed() >= READ_PAUSE {
                 // Errors are left to the turn, as in `Turn::approach`.

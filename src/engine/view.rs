@@ -141,8 +141,8 @@ impl View {
 
     /// Takes in validated units that start at the log's end: all of them become visible at once.
     pub(crate) fn apply(&mut self, run: &Run) -> Result<()> {
-        let Some(last) = run.entries.last() else { return Ok(()) };
-        self.reader.end = last.offset + last.header.padded_len();
+        let Some(end) = run.end() else { return Ok(()) };
+        self.reader.end = end;
         if self.reader.map.as_ref().is_some_and(|map| self.reader.end + END_MARK_LEN > map.len()) {
             self.map(self.reader.end + END_MARK_LEN);
         }
@@ -257,10 +257,8 @@ impl View {
         }
     }
 
-    fn is_current(&self, engine: &Engine) -> Result<bool> {
-        if self.tail.moved && engine.moved_away(&self.reader.log)? {
-            return Ok(false);
-        }
+    /// Whether nothing was appended and nothing was cut.
+    fn is_at_end(&self) -> Result<bool> {
         Ok(match self.peek()? {
             Peek::Quiet => true,
             Peek::More => self.unfinished.as_ref().is_some_and(|seen| seen.is_unchanged(&self.reader.log)),
@@ -296,8 +294,8 @@ impl Current<'_> {
         self.index.sorted().expect("`Engine::sorted` has made this view")
     }
 
-    /// Reads of the record at a position. If that takes long, nobody who changes the view waits for it: the log only grows,
-    /// so the record stays where it is, and the reader keeps the file.
+    /// Reads the record at a position. A long record is read without the view's lock, so changes of the view do not wait for
+    /// it: the log only grows, so the record stays where it is, and the reader keeps the file.
     #[inline]
     pub(crate) fn read<T>(self, position: u64, read: impl FnOnce(&Reader, &Start) -> Result<T>) -> Result<T> {
         let start = self.reader.start(position)?;
@@ -327,13 +325,30 @@ impl Engine {
 
     /// The view, after taking in whatever was appended before this call.
     pub(crate) fn current(&self) -> Result<Current<'_>> {
-        let view = self.shown()?;
-        if view.is_current(self)? {
+        if let Some(view) = self.shown_if_current()? {
             return Ok(view);
         }
-        drop(view);
         self.refresh()?;
         self.shown()
+    }
+
+    /// The view, if it is current.
+    #[inline]
+    fn shown_if_current(&self) -> Result<Option<Current<'_>>> {
+        let mut view = self.shown()?;
+        if view.tail.moved {
+            // Without the view's lock: a look at the path can take long, and writers would wait for it.
+            let log = Arc::clone(&view.reader.log);
+            drop(view);
+            if self.moved_away(&log)? {
+                return Ok(None);
+            }
+            view = self.shown()?;
+            if !Arc::ptr_eq(&log, &view.reader.log) {
+                return Ok(None);
+            }
+        }
+        Ok(view.is_at_end()?.then_some(view))
     }
 
     /// The view as it is.
@@ -374,10 +389,10 @@ impl Engine {
     fn refresh(&self) -> Result<()> {
         let ingest = self.ingest();
         loop {
-            let view = self.shown()?;
-            if view.is_current(self)? {
+            if self.shown_if_current()?.is_some() {
                 return Ok(());
             }
+            let view = self.shown()?;
             let (log, moved) = (Arc::clone(&view.reader.log), view.tail.moved);
             drop(view);
             if moved && self.moved_away(&log)? {

@@ -118,8 +118,8 @@ impl Writer {
         self.begun = (0, 0);
     }
 
-    /// Forgets the indexes that this handle has used if they lie far above those of the file that it was opened anew with:
-    /// then that is another store, or a copy of one, and is gone on with as by a handle that is opened now.
+    /// Forgets the used indexes if they are far above those of the reopened file: it is another store or an old copy, and is
+    /// continued as a new handle would.
     pub(super) fn forget_far_indexes(&mut self, tail: &Tail) {
         if self.highest_used > tail.highest_index + MAX_CARRIED {
             self.highest_used = 0;
@@ -217,6 +217,8 @@ impl Turn<'_> {
     /// piece and for the sync: others would wait for all of a long log. What they append meanwhile comes after what is
     /// written again, and is written again itself. If they cut the log, that is another epoch, and this begins again.
     ///
+    /// The deadline's patience is for one wait: this handle has had a turn before each. There are as many as pieces at most.
+    ///
     /// For the beginning of a turn only: what was decided in a turn does not hold after the lock was given up.
     pub(super) fn rewrite_ahead(&mut self, deadline: &Deadline) -> Result<()> {
         if self.writer.vouched || self.engine.config.get_lock_mode() == LockMode::Exclusive {
@@ -240,7 +242,7 @@ impl Turn<'_> {
                 self.engine.syncs.sync(&log, Position { epoch, offset: 0 })?;
                 is_synced = true;
                 let checked = whole_up_to(&log, done.checked, done.checked_after, done.to)?;
-                self.catch_up(deadline)?;
+                self.catch_up(&deadline.renewed())?;
                 if self.writer.epoch == epoch {
                     (self.writer.rewritten.checked, self.writer.rewritten.checked_after) = checked;
                 }
@@ -253,7 +255,7 @@ impl Turn<'_> {
             self.release();
             let begun = log.file.begin_write_back(done.to..to);
             begun.map_err(|e| self.engine.syncs.poison(&log, "write-back", e))?;
-            self.catch_up(deadline)?;
+            self.catch_up(&deadline.renewed())?;
         }
     }
 

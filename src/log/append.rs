@@ -130,8 +130,9 @@ pub(crate) fn write_all(file: &dyn DiskFile, offset: u64, bytes: &[u8]) -> io::R
     Ok(())
 }
 
-/// What stands in the place of the end mark while a cut is under way. No record starts like this: its header would
-/// have to reach beyond the end of the file.
+/// What stands in the place of the end mark while a cut is under way. With the zeros that follow it, it is no header: no
+/// record has the index 0. Until those are there, the rest of the old header follows, and only the checksum refuses that.
+/// Zeros in the same write could need a block that a full disk does not have, and then the cut would fail.
 const CUT_MARK: [u8; END_MARK_LEN as usize] = [0xff; END_MARK_LEN as usize];
 
 /// Makes the log end at `end`: everything after that becomes zeros, and is synced before an end mark is put at `end`.

@@ -7,7 +7,7 @@ use crate::format::{Ancillary, END_MARK_LEN, FileSeed, Flags, Kind, RECORD_HEADE
 use crate::memory::make_room;
 
 /// A buffer larger than this is given back after use.
-const KEPT_CAPACITY: usize = 4 << 20;
+pub(super) const KEPT_CAPACITY: usize = 4 << 20;
 
 /// Records on their way to the file, laid out as they will lie there.
 #[derive(Debug)]
@@ -34,13 +34,13 @@ impl Group {
         (self.seed, self.start) = (seed, start);
     }
 
-    /// Makes room for records of so many bytes in all, and for the end mark behind them.
+    /// Makes room for records that are `bytes` long in all, and for the end mark after them.
     ///
     /// # Errors
     ///
     /// [`OutOfMemory`](std::io::ErrorKind::OutOfMemory).
-    pub(crate) fn make_room(&mut self, records: u64) -> io::Result<()> {
-        let more = usize::try_from(records + END_MARK_LEN).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    pub(crate) fn make_room(&mut self, bytes: u64) -> io::Result<()> {
+        let more = usize::try_from(bytes + END_MARK_LEN).map_err(|_| io::ErrorKind::OutOfMemory)?;
         make_room(&mut self.bytes, more)
     }
 

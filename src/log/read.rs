@@ -9,6 +9,7 @@ use crate::disk::Map;
 use crate::error::Damage;
 use crate::format::{RECORD_HEADER_LEN, RecordHeader};
 use crate::index::Keys;
+use crate::memory::make_room;
 use crate::{Error, Result};
 
 /// One file and, if there is one, its map.
@@ -162,8 +163,7 @@ impl Reader {
 
     /// Makes a buffer `len` bytes long, for which it is too short. What it held is not kept, and is given back first.
     ///
-    /// This is the one allocation that can be as large as somebody else wants it to be: a limit on memory must not end the
-    /// process.
+    /// It can be as large as another process wants it to be: a limit on memory must not end this one.
     fn grow(&self, buffer: &mut Vec<u8>, len: usize) -> Result<()> {
         if buffer.capacity() < len {
             *buffer = Vec::new();
@@ -177,7 +177,10 @@ impl Reader {
     /// Copies the full key of the record at `position`, whose header is `header`, behind what `out` holds.
     pub(crate) fn key_into(&self, position: u64, header: &RecordHeader, out: &mut Vec<u8>) -> Result<()> {
         let start = out.len();
-        out.resize(start + usize::from(header.key_len), 0);
+        let len = usize::from(header.key_len);
+        // All keys that begin alike are sorted at a time.
+        make_room(out, len).map_err(|e| self.log.io("get memory for keys", e))?;
+        out.resize(start + len, 0);
         self.read(position + RECORD_HEADER_LEN as u64, &mut out[start..])
     }
 

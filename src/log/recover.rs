@@ -161,7 +161,7 @@ pub(crate) fn whole_up_to(log: &LogFile, from: u64, previous_index: u64, to: u64
     let (mut reached, mut unit) = ((from, previous_index), Run::default());
     while reached.0 < to && matches!(scanner.step(&mut unit)?, Step::Unit) {
         let Some(last) = unit.entries.last() else { break };
-        let end = last.offset + last.header.padded_len();
+        let end = last.end();
         if end > to {
             break;
         }
@@ -174,7 +174,7 @@ pub(crate) fn whole_up_to(log: &LogFile, from: u64, previous_index: u64, to: u64
 fn walk_to(mut scanner: Scanner<'_>, to: u64) -> Result<std::result::Result<(), Stop>> {
     let mut reached = 0;
     let stop = scanner.walk(|unit| {
-        reached = unit.entries.last().map_or(reached, |entry| entry.offset + entry.header.padded_len());
+        reached = unit.end().unwrap_or(reached);
         Ok(())
     })?;
     Ok(if reached < to { Err(stop) } else { Ok(()) })

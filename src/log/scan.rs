@@ -3,9 +3,11 @@
 //! It reads with plain reads, never through the map: bytes that nobody has validated may lie beyond the file's end,
 //! and may change while another process writes them.
 
+use std::io;
 use std::ops::Range;
 
 use super::LogFile;
+use super::group::KEPT_CAPACITY;
 use crate::error::Damage;
 use crate::format::{
     Ancillary, END_MARK_LEN, FILE_HEADER_LEN, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, split_full_key,
@@ -29,6 +31,13 @@ pub(crate) struct Entry {
     key: Range<usize>,
 }
 
+impl Entry {
+    /// Where the next record starts.
+    pub(crate) fn end(&self) -> u64 {
+        self.offset + self.header.padded_len()
+    }
+}
+
 /// A walk hands out a run as soon as it has so many records, or keys of so many bytes: who takes it in can wait for the
 /// cache misses of all of them at a time.
 pub(crate) const RUN_LEN: usize = 64;
@@ -44,8 +53,22 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn clear(&mut self) {
+        if self.keys.capacity() > KEPT_CAPACITY {
+            *self = Run::default();
+        }
         self.entries.clear();
         self.keys.clear();
+    }
+
+    /// Makes room for more records, and for this many bytes of keys: a batch can have more of them than there is memory.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`](std::io::ErrorKind::OutOfMemory).
+    #[inline]
+    pub(crate) fn make_room(&mut self, records: usize, keys: usize) -> io::Result<()> {
+        make_room(&mut self.entries, records)?;
+        make_room(&mut self.keys, keys)
     }
 
     /// Forgets all but the first records.
@@ -66,10 +89,15 @@ impl Run {
         self.entries.push(Entry { offset, header, proof, key: start..self.keys.len() });
     }
 
+    /// Where the last record ends, if there is one.
+    pub(crate) fn end(&self) -> Option<u64> {
+        self.entries.last().map(Entry::end)
+    }
+
     /// Where its records end, for all records after which the log may end.
     pub(crate) fn ends(&self) -> impl Iterator<Item = u64> + '_ {
         let last = self.entries.iter().filter(|entry| !entry.header.flags.more);
-        last.map(|entry| entry.offset + entry.header.padded_len())
+        last.map(Entry::end)
     }
 
     /// The full key of one of this unit's records.
@@ -244,6 +272,7 @@ impl<'a> Scanner<'a> {
             Kind::Ancillary(Ancillary::SyncedTo) => stated,
             _ => None,
         };
+        unit.make_room(1, key_len).map_err(|e| self.log.io("get memory for keys", e))?;
         unit.push(offset, header, proof, key);
         let in_window = value.len() as u64;
         let computed = self.finish_body(hasher, offset + wanted as u64, u64::from(header.value_len) - in_window)?;
