@@ -305,7 +305,7 @@ fn dies_at_every_call(test: &str, name: &str) {
         };
         // A reader that was there before the process came and died, and after every other death a writer as well: it
         // would mend what the process is to find.
-        // A close makes the file shorter only if nobody else has it mapped.
+        // A close makes the file shorter only if no other handle has it mapped.
         let mode = if name.starts_with("close") { ReadMode::Pread } else { ReadMode::Map };
         let open = |config: Config| Cask::open_with(&path, &config.reads(mode)).unwrap();
         let reader = (!old.is_empty()).then(|| open(Config::new().read_only(true)));

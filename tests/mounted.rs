@@ -79,7 +79,7 @@ fn once_the_other_side_has_compacted_nothing_is_read_or_written_through_the_moun
                 expect_replaced(open(&disk, MOUNT, &Config::new().read_only(true)));
             }
             host.atomic_put("key", "one wins", Some(&pair)).unwrap();
-            // Whoever has mounted the new file goes on.
+            // A process that has mounted the new file goes on.
             disk.bind(HOST, MOUNT);
             writer.reopen().unwrap();
             assert_eq!(writer.get("key").unwrap().value, b"one wins");

@@ -31,7 +31,7 @@
 //! | directory synced | compacted |
 //!
 //! Memory: eight bytes a key for the positions, until they are copied, and the new index beside the old one. If the handle
-//! has listed, the new sorted index is built between copying and catching up, when nobody waits for it.
+//! has listed, the new sorted index is built between copying and catching up, when no writer waits for it.
 
 use std::io::ErrorKind;
 use std::ops::ControlFlow;

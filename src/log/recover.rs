@@ -106,7 +106,7 @@ pub(crate) fn keep_torn(disk: &dyn Disk, log: &LogFile, from: u64, to: u64) -> R
 /// Gives a copy that was created with [`PRIVATE`] the owner and mode of what it is a copy of.
 ///
 /// Where these cannot be had it stays private: the mode alone would speak of another group. So does the copy of a file with
-/// an ACL: what that allows was meant for the one file, and a copy may be where nobody expects it.
+/// an ACL: what that allows was meant for the one file, and a copy may be in a place that others can reach.
 pub(crate) fn give_to_owner(copy: &dyn DiskFile, source: &dyn DiskFile) -> io::Result<()> {
     // A default ACL of the directory allows nothing yet, but would as soon as somebody changes the mode.
     copy.set_attributes(&copy.attributes()?.without_extended())?;

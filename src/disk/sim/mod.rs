@@ -330,7 +330,7 @@ impl SimDisk {
         self.lock().world.settings.room = Some(bytes);
     }
 
-    /// From now on there is space for so many more pages of 4,096 bytes; `None`, as at first, for any number. A write takes
+    /// From now on there is space for this many more pages of 4,096 bytes; `None`, as at first, for any number. A write takes
     /// space for each page that had none, ends before the first for which there is none, and fails where it begins there:
     /// ENOSPC. So does a read through a map, as on tmpfs, and where there is no space it panics, as a signal would end a
     /// process. Shortening a file and punching holes give space back; removing a file does not.

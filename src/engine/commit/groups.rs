@@ -297,7 +297,7 @@ impl Case {
 /// Where a write of records of 40 bytes may break off: in a header, in a body, at a record's end and in an end mark.
 const SHORT: [usize; 14] = [1, 8, 24, 32, 39, 40, 41, 64, 72, 80, 96, 112, 120, 128];
 
-/// What is made to fail while a group is committed that makes so many calls, and so many of them writes, if nothing
+/// What is made to fail while a group is committed that makes this many calls, and this many of them writes, if nothing
 /// fails.
 fn all_faults(calls: u64, writes: u64) -> Vec<Faults> {
     let (eio, enospc) = (Fault::Os(libc::EIO), Fault::Os(libc::ENOSPC));
@@ -352,7 +352,7 @@ fn try_group(group: &[&[Op]], number: usize) -> usize {
     tried
 }
 
-/// The groups of so many requests, by their numbers.
+/// The groups of this many requests, by their numbers.
 fn group(len: usize, mut number: usize) -> Vec<&'static [Op]> {
     let mut group = Vec::new();
     for _ in 0..len {

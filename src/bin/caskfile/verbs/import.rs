@@ -128,7 +128,7 @@ impl Import {
     }
 }
 
-/// Writes what comes until there is no more, or until something stops it. `reached` is told what the store has. `open`
+/// Writes what comes until there is no more, or until something stops it. `reached` is called with what the store has. `open`
 /// makes the store if it is not there yet.
 fn write(
     cask: &mut Option<Cask>,

@@ -10,7 +10,7 @@ use crate::session::Session;
 
 /// Read the whole file and check every record
 ///
-/// It works beside whoever writes to the file, and shows what is damaged and which keys are lost. Damage ends with exit
+/// It works beside writers, and shows what is damaged and which keys are lost. Damage ends with exit
 /// code 5, and so does a copy whose end is missing; a torn tail, as a crash leaves it, is no damage.
 #[derive(clap::Args)]
 pub struct Verify {
