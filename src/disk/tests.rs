@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::attributes::ACL;
 use super::scratch::Scratch;
 use super::sim::SimDisk;
-use super::{Access, Disk, FileAttributes, RealDisk};
+use super::{Access, Disk, DiskFile, FileAttributes, RealDisk};
 
 /// Runs the same check over the operating system and over the simulated disk.
 fn on_every_disk(check: impl Fn(&dyn Disk, &Path)) {
@@ -295,9 +295,9 @@ fn with_extended(own: &FileAttributes, mode: u32, extended: &[(&CStr, Vec<u8>)])
 }
 
 /// Whether a file can have an ACL and attributes of users. Not every file system has both.
-fn takes_attributes(file: &dyn crate::disk::DiskFile) -> bool {
+fn takes_attributes(file: &dyn DiskFile) -> bool {
     let own = file.attributes().unwrap();
-    match file.set_attributes(&with_extended(&own, 0o600, &[(ACL, acl(6, 6, 0, 6)), (c"user.name", vec![1])])) {
+    match file.set_attributes(&with_extended(&own, 0o660, &[(ACL, acl(6, 6, 0, 6)), (c"user.name", vec![1])])) {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
             println!("skipped on this file system: {error}");
             false
