@@ -145,7 +145,12 @@ fn read_everything(cask: &Cask) -> Pairs {
 }
 
 fn verify(cask: &Cask) {
-    let (verified, stats) = (cask.verify().unwrap(), cask.stats().unwrap());
+    // A copy whose end is missing opens, and is not sound.
+    let verified = match cask.verify() {
+        Err(caskfile::Error::Damaged { report, .. }) if report.cut_off => (*report).clone(),
+        verified => verified.unwrap(),
+    };
+    let stats = cask.stats().unwrap();
     assert_eq!((verified.keys, verified.records, verified.log_end), (stats.keys, stats.records, stats.log_end));
 }
 

@@ -37,7 +37,11 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     disk.set_contents(STORE, file.clone());
     let config = Config::new().read_only(true).reads(if how & 8 == 0 { ReadMode::Map } else { ReadMode::Pread });
     if let Ok(cask) = Cask::open_on(Arc::new(disk.process()), STORE, &config) {
-        let verified = cask.verify().unwrap();
+        // A copy whose end is missing opens, and is not sound.
+        let verified = match cask.verify() {
+            Err(caskfile::Error::Damaged { report, .. }) if report.cut_off => (*report).clone(),
+            verified => verified.unwrap(),
+        };
         assert_eq!(verified.keys as usize, rescue::pairs(&cask).len());
     }
     rescue::salvage(&disk, &file);
