@@ -92,7 +92,7 @@ impl Reader {
     }
 
     /// What stands where a record starts that the index holds.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start(&self, position: u64) -> Result<Start> {
         let mut bytes = [0; RECORD_HEADER_LEN];
         self.read(position, &mut bytes)?;
@@ -109,7 +109,7 @@ impl Reader {
     }
 
     /// The header at a position that the index holds, given its bytes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn decode(&self, position: u64, bytes: &[u8; RECORD_HEADER_LEN]) -> Result<RecordHeader> {
         // It was a true header when it was taken in, but somebody may have changed it in the file since: lengths that lead
         // out of the log must neither be allocated nor followed into the map.
@@ -133,7 +133,7 @@ impl Reader {
     }
 
     /// The same, from its start on.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn record_from<'a>(&self, start: &Start, buffer: &'a mut Vec<u8>, verify: bool) -> Result<Record<'a>> {
         let header = start.header;
         let len = header.record_len() as usize;
@@ -148,7 +148,7 @@ impl Reader {
 
     /// Copies what the checksum covers of a record into its place in `record`, and checks it there: in one piece, since an
     /// update of a checksum has a price of its own.
-    #[inline]
+    #[inline(always)]
     fn copy(&self, start: &Start, record: &mut [u8], verify: bool) -> Result<()> {
         let covered = &mut record[RecordHeader::AT_MEANING..];
         self.read(start.position + RecordHeader::AT_MEANING as u64, covered)?;
