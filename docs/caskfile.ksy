@@ -29,7 +29,7 @@ types:
         size: 4
       - id: file_id
         size: 16
-      - id: base_index
+      - id: base_seq
         type: u8
         valid:
           max: '0x3fffffffffffffff'

@@ -26,7 +26,7 @@ pub struct Config {
     read_only: bool,
     create: bool,
     verify_on_read: bool,
-    reads: ReadMode,
+    read_mode: ReadMode,
     compaction: CompactionPolicy,
     file_mode: u32,
 }
@@ -108,8 +108,8 @@ pub enum LockMode {
 /// ```
 /// use caskfile::{Config, ReadMode};
 ///
-/// assert_eq!(Config::new().get_reads(), ReadMode::Map);
-/// assert_eq!(Config::new().reads(ReadMode::Pread).get_reads(), ReadMode::Pread);
+/// assert_eq!(Config::new().get_read_mode(), ReadMode::Map);
+/// assert_eq!(Config::new().read_mode(ReadMode::Pread).get_read_mode(), ReadMode::Pread);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -211,7 +211,7 @@ impl Config {
             read_only: false,
             create: true,
             verify_on_read: true,
-            reads: ReadMode::default(),
+            read_mode: ReadMode::default(),
             compaction: CompactionPolicy::default(),
             file_mode: Config::DEFAULT_FILE_MODE,
         }
@@ -337,10 +337,10 @@ impl Config {
     /// ```
     /// use caskfile::{Config, ReadMode};
     ///
-    /// assert_eq!(Config::new().reads(ReadMode::Pread).get_reads(), ReadMode::Pread);
+    /// assert_eq!(Config::new().read_mode(ReadMode::Pread).get_read_mode(), ReadMode::Pread);
     /// ```
-    pub fn reads(mut self, mode: ReadMode) -> Config {
-        self.reads = mode;
+    pub fn read_mode(mut self, mode: ReadMode) -> Config {
+        self.read_mode = mode;
         self
     }
 
@@ -412,9 +412,9 @@ impl Config {
         self.verify_on_read
     }
 
-    /// How values are read: see [`reads`](Config::reads).
-    pub fn get_reads(&self) -> ReadMode {
-        self.reads
+    /// How values are read: see [`read_mode`](Config::read_mode).
+    pub fn get_read_mode(&self) -> ReadMode {
+        self.read_mode
     }
 
     /// When the store is compacted without being asked: see [`compaction`](Config::compaction).
@@ -445,7 +445,7 @@ impl fmt::Debug for Config {
             .field("read_only", &self.read_only)
             .field("create", &self.create)
             .field("verify_on_read", &self.verify_on_read)
-            .field("reads", &self.reads)
+            .field("read_mode", &self.read_mode)
             .field("compaction", &self.compaction)
             .field("file_mode", &format_args!("{:#o}", self.file_mode))
             .finish()
@@ -461,7 +461,7 @@ mod tests {
         assert_eq!(
             format!("{:?}", Config::default()),
             "Config { connection_timeout: Some(10s), bucket: b\"\", durability: Sync, lock_mode: PerWrite, \
-             read_only: false, create: true, verify_on_read: true, reads: Map, \
+             read_only: false, create: true, verify_on_read: true, read_mode: Map, \
              compaction: Automatic { dead_percent: 100, min_dead_bytes: 33554432 }, file_mode: 0o600 }"
         );
     }
@@ -476,13 +476,13 @@ mod tests {
             .read_only(true)
             .create(false)
             .verify_on_read(false)
-            .reads(ReadMode::Pread)
+            .read_mode(ReadMode::Pread)
             .compaction(CompactionPolicy::Manual)
             .file_mode(0o640);
         assert_eq!(
             format!("{config:?}"),
             "Config { connection_timeout: None, bucket: b\"a\\xff\", durability: Interval(5ms), lock_mode: Exclusive, \
-             read_only: true, create: false, verify_on_read: false, reads: Pread, \
+             read_only: true, create: false, verify_on_read: false, read_mode: Pread, \
              compaction: Manual, file_mode: 0o640 }"
         );
     }

@@ -85,22 +85,26 @@ mod events;
 mod fork;
 mod format;
 mod index;
+pub mod inspect;
 mod log;
 mod memory;
 mod prefetch;
+mod progress;
+mod report;
 mod store;
 mod sync;
 
 pub use backend::{Backend, new_store};
 pub use config::{CompactionPolicy, Config, Durability, LockMode, ReadMode};
-pub use engine::inspect;
 pub use engine::{
-    Backup, Batch, BucketScans, Cask, Compaction, IndexScan, Loss, LostKey, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped,
-    PairRef, Progress, Report, Scan, Slice, Stats, salvage, salvage_on, salvage_unfinished, salvage_with, verify,
-    verify_on,
+    Backup, Batch, BucketScans, Cask, Compaction, IndexScan, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped, PairRef, Scan,
+    Slice, Stats,
 };
-pub use error::{Damage, Error, Result};
+pub use error::{Error, Result};
 #[cfg(any(test, feature = "testing"))]
 pub use format::decode;
-pub use format::{MAJOR_VERSION, MAX_BUCKET_LEN, MAX_VALUE_LEN, MINOR_VERSION, max_key_len};
+pub use format::{Damage, MAJOR_VERSION, MAX_BUCKET_LEN, MAX_VALUE_LEN, MINOR_VERSION, max_key_len};
+pub use inspect::{salvage, salvage_on, salvage_unfinished, salvage_with, verify, verify_on};
+pub use progress::Progress;
+pub use report::{Loss, LostKey, Report};
 pub use store::{KvPair, OptionalExt, Store};

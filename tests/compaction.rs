@@ -509,7 +509,7 @@ fn threads_that_write_and_read_while_their_own_handle_compacts_see_what_they_wro
             let directory = TempDir::new();
             let cask = filled(&directory, &unsynced());
             cask.close().unwrap();
-            let config = Config::new().durability(durability).lock_mode(mode).reads(reads);
+            let config = Config::new().durability(durability).lock_mode(mode).read_mode(reads);
             let cask = Cask::open_with(directory.join("store"), &config).unwrap();
             let (done, writes) = (AtomicBool::new(false), AtomicU64::new(0));
             thread::scope(|scope| {

@@ -102,7 +102,7 @@ fn caskfile_as_configured_by_default_keeps_the_contract() {
 
 #[test]
 fn caskfile_without_maps_and_syncs_under_an_exclusive_lock_keeps_the_contract() {
-    let config = Config::new().reads(ReadMode::Pread).durability(Durability::Os).lock_mode(LockMode::Exclusive);
+    let config = Config::new().read_mode(ReadMode::Pread).durability(Durability::Os).lock_mode(LockMode::Exclusive);
     conformance::run(|| InFile::new(&config));
 }
 

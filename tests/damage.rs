@@ -31,7 +31,7 @@ fn a_damaged_tail_is_cut_off_by_a_writer_and_left_alone_by_a_reader() {
         fs::write(&path, &bytes).unwrap();
         let unchanged = Unchanged::from_now_on(&path);
         for reads in [ReadMode::Map, ReadMode::Pread] {
-            let reader = Cask::open_with(&path, &Config::new().read_only(true).reads(reads)).unwrap();
+            let reader = Cask::open_with(&path, &Config::new().read_only(true).read_mode(reads)).unwrap();
             assert_eq!(reader.list("").unwrap().len(), 2, "{what}");
             let verification = reader.verify().unwrap();
             assert_eq!((verification.keys, verification.log_end), (2, end), "{what}");
@@ -131,7 +131,7 @@ fn what_is_damaged_under_a_live_handle_is_an_error_and_the_rest_can_still_be_rea
     for reads in [ReadMode::Map, ReadMode::Pread] {
         let directory = TempDir::new();
         let path = directory.join("store");
-        let cask = Cask::open_with(&path, &Config::new().reads(reads)).unwrap();
+        let cask = Cask::open_with(&path, &Config::new().read_mode(reads)).unwrap();
         for key in ["first", "second", "third"] {
             cask.put(key, "value of ".to_owned() + key).unwrap();
         }

@@ -152,7 +152,7 @@ fn a_record_that_is_cut_off_while_it_is_read_is_no_damage() {
         for moment in 1..20 {
             let disk = SimDisk::new();
             let process = disk.process();
-            let config = Config::default().reads(ReadMode::Pread);
+            let config = Config::default().read_mode(ReadMode::Pread);
             let cask = Cask::open_on(Arc::new(process.clone()), STORE, &config).unwrap();
             cask.put("first", "stays").unwrap();
             let earlier = disk.contents(STORE).unwrap();

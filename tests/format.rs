@@ -20,8 +20,8 @@ use bytes::{FileBytes, record};
 use caskfile::disk::sim::{Repeat, SimDisk, Verb, When};
 use caskfile::{Batch, Cask, Config, Durability, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_BUCKET_LEN, MAX_VALUE_LEN};
 use layout::{
-    DELETE, END_MARK_LEN, FILE_HEADER, FILE_HEADER_LEN, MARK, MAX_FILE_LEN, MAX_INDEX, MAX_INDEX_STEP, MORE, MOVED,
-    PUT, RECORD_HEADER, RECORD_HEADER_LEN, SYNCED, SYNCED_TO,
+    DELETE, END_MARK_LEN, FILE_HEADER, FILE_HEADER_LEN, MARK, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MORE, MOVED, PUT,
+    RECORD_HEADER, RECORD_HEADER_LEN, SYNCED, SYNCED_TO,
 };
 use library::PATH;
 use page::summary;
@@ -63,8 +63,8 @@ fn the_limits_of_the_page_are_those_of_reader_and_library() {
         caskfile::max_key_len(0) as u64,
         MAX_VALUE_LEN as u64,
         1,
-        MAX_INDEX,
-        MAX_INDEX_STEP,
+        MAX_SEQ,
+        MAX_SEQ_STEP,
         MAX_FILE_LEN,
         BLOCK,
         MAX_BATCH_OPS as u64,
@@ -226,8 +226,8 @@ fn records(file: &[u8]) -> Vec<Record<'_>> {
 
 /// What the page says of files that writers leave, beyond what a reader checks.
 fn expect_orderly(file: &[u8]) {
-    let base_index = layout::number(FILE_HEADER, "base_index", file);
-    let (mut block, mut batch) = (base_index / BLOCK, false);
+    let base_seq = layout::number(FILE_HEADER, "base_seq", file);
+    let (mut block, mut batch) = (base_seq / BLOCK, false);
     let records = records(file);
     for record in &records {
         let end = record.offset + RECORD_HEADER_LEN + record.key.len() + record.value.len();
@@ -335,11 +335,11 @@ fn compaction_goes_the_steps_of_the_page_and_leaves_the_file_of_the_page() {
 
     agree(&after, || "the compacted file".to_owned());
     expect_orderly(&after);
-    let base_index = layout::number(FILE_HEADER, "base_index", &after);
-    assert!(base_index >= moved.index);
+    let base_seq = layout::number(FILE_HEADER, "base_seq", &after);
+    assert!(base_seq >= moved.index);
     let new_records = records(&after);
     let (mark, carried) = new_records.split_last().unwrap();
-    assert_eq!((mark.kind, mark.flags, mark.index), (MARK, SYNCED, base_index + 1));
+    assert_eq!((mark.kind, mark.flags, mark.index), (MARK, SYNCED, base_seq + 1));
     assert_eq!(carried.len(), 7);
     let meaning = |file: &[u8], record: &Record<'_>| {
         let end = record.offset + RECORD_HEADER_LEN + record.key.len() + record.value.len();
@@ -355,6 +355,6 @@ fn compaction_goes_the_steps_of_the_page_and_leaves_the_file_of_the_page() {
 
     cask.put("key 3", "again").unwrap();
     let file = disk.contents(PATH).unwrap();
-    assert!(records(&file).last().unwrap().index > base_index + 1);
+    assert!(records(&file).last().unwrap().index > base_seq + 1);
     expect_orderly(&file);
 }

@@ -34,11 +34,11 @@ fn a_few_bytes_behind_the_last_record_do_not_keep_a_reader_busy_for_ever() {
         let path = dir.join(format!("store-{stray}"));
         std::fs::write(&path, [&bytes[..], &[0xff; 8][..stray]].concat()).unwrap();
         for reads in [ReadMode::Pread, ReadMode::Map] {
-            let cask = Cask::open_with(&path, &Config::new().reads(reads).read_only(true)).unwrap();
+            let cask = Cask::open_with(&path, &Config::new().read_mode(reads).read_only(true)).unwrap();
             assert_eq!(cask.list("").unwrap().len(), 1);
             assert_eq!(cask.get("key").unwrap().value, b"value");
         }
-        let cask = Cask::open_with(&path, &Config::new().reads(ReadMode::Pread)).unwrap();
+        let cask = Cask::open_with(&path, &Config::new().read_mode(ReadMode::Pread)).unwrap();
         assert_eq!(cask.stats().unwrap().torn_bytes, stray as u64);
         cask.put("other", "").unwrap();
         assert_eq!(cask.list("").unwrap().len(), 2);

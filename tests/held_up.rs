@@ -180,7 +180,7 @@ fn a_write_and_short_reads_do_not_wait_for_a_long_read() {
                 Ok(())
             });
             let dir = TempDir::new();
-            let config = Config::new().reads(ReadMode::Pread);
+            let config = Config::new().read_mode(ReadMode::Pread);
             let cask = Cask::open_on(Arc::new(disk), dir.join("store"), &config).unwrap();
             cask.put("short", "value").unwrap();
             cask.put("long", vec![7; LEN]).unwrap();

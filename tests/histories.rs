@@ -205,7 +205,7 @@ fn take_part(arguments: &[String]) {
     };
     let reads = if dice.one_in(3) { ReadMode::Pread } else { ReadMode::Map };
     let read_only = dice.one_in(6);
-    let config = patient().durability(durability).reads(reads).read_only(read_only);
+    let config = patient().durability(durability).read_mode(reads).read_only(read_only);
     let disk = Arc::new(deadly_disk(fate, |_| Ok(())));
     let cask = loop {
         match Cask::open_on(disk.clone(), store(directory), &config) {

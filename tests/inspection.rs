@@ -51,7 +51,7 @@ fn the_records_of_every_golden_file_are_those_that_are_written_beside_it() {
             .map(|record| {
                 serde_json::json!({
                     "offset": record.offset,
-                    "index": record.index,
+                    "index": record.seq,
                     "kind": record.kind_name().map_or(format!("{:#04x}", record.kind), str::to_owned),
                     "flags": record.flag_names().collect::<Vec<_>>(),
                     "key_len": record.key_len,
@@ -131,9 +131,9 @@ fn a_record_belongs_to_the_batch_that_it_goes_on_with_and_one_with_synced_to_non
 }
 
 /// The indexes of the records from a place on.
-fn indexes_from(inspection: &Inspection, start: u64) -> Vec<u64> {
+fn seqs_from(inspection: &Inspection, start: u64) -> Vec<u64> {
     let records = inspection.pieces_from(start).filter_map(|piece| piece.unwrap().record);
-    records.map(|record| record.index).collect()
+    records.map(|record| record.seq).collect()
 }
 
 #[test]
@@ -147,10 +147,10 @@ fn what_is_appended_is_taken_in_and_tells_what_it_replaces() {
     let end = inspection.log_end();
     let second = cask.atomic_put("k", "2", Some(&first)).unwrap();
     assert_eq!(inspection.catch_up().unwrap(), Change::Grown);
-    assert_eq!(indexes_from(&inspection, end), [second.last_index]);
+    assert_eq!(seqs_from(&inspection, end), [second.last_index]);
     let class_of = |inspection: &Inspection, index| {
         let all = pieces(inspection);
-        let found = all.into_iter().find(|piece| piece.record.as_ref().is_some_and(|record| record.index == index));
+        let found = all.into_iter().find(|piece| piece.record.as_ref().is_some_and(|record| record.seq == index));
         found.unwrap().class
     };
     assert_eq!(class_of(&inspection, first.last_index), Class::Dead);
@@ -161,7 +161,7 @@ fn what_is_appended_is_taken_in_and_tells_what_it_replaces() {
     let last = cask.write(&batch).unwrap().unwrap();
     assert_eq!(inspection.catch_up().unwrap(), Change::Grown);
     let members: Vec<_> = inspection.pieces_from(end).filter_map(|piece| piece.unwrap().record).collect();
-    assert_eq!(members.iter().map(|record| record.index).collect::<Vec<_>>(), [last - 2, last - 1, last]);
+    assert_eq!(members.iter().map(|record| record.seq).collect::<Vec<_>>(), [last - 2, last - 1, last]);
     assert!(members.iter().all(|record| record.batch == Some(members[0].offset)), "{members:?}");
     assert_eq!(class_of(&inspection, second.last_index), Class::Dead);
     cask.close().unwrap();

@@ -307,7 +307,7 @@ fn dies_at_every_call(test: &str, name: &str) {
         // would mend what the process is to find.
         // A close makes the file shorter only if no other handle has it mapped.
         let mode = if name.starts_with("close") { ReadMode::Pread } else { ReadMode::Map };
-        let open = |config: Config| Cask::open_with(&path, &config.reads(mode)).unwrap();
+        let open = |config: Config| Cask::open_with(&path, &config.read_mode(mode)).unwrap();
         let reader = (!old.is_empty()).then(|| open(Config::new().read_only(true)));
         let mends = name.starts_with("recovery");
         let beside = (!old.is_empty() && !mends).then(|| open(hasty()));

@@ -187,7 +187,7 @@ type Act = fn(&SimDisk);
 /// What is done with a file, and what it may cost. Whether it succeeds is for other tests to say.
 const ACTS: [(&str, Budget, Act); 6] = [
     ("opened for reading", OPENING, |disk| open(disk, &Config::new().read_only(true))),
-    ("opened without a map", OPENING, |disk| open(disk, &Config::new().read_only(true).reads(ReadMode::Pread))),
+    ("opened without a map", OPENING, |disk| open(disk, &Config::new().read_only(true).read_mode(ReadMode::Pread))),
     ("opened", OPENING, |disk| open(disk, &Config::new().durability(Durability::Os).create(false))),
     ("verified", SURVEY, |disk| drop(verify_on(disk, Path::new(STORE)))),
     ("salvaged", SURVEY, |disk| drop(salvage_on(disk, Path::new(STORE), Path::new("/rescued")))),

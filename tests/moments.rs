@@ -32,7 +32,7 @@ fn no_listing_ever_sees_half_a_batch() {
         cask.write(&batch).unwrap();
         let elsewhere = [
             Cask::open_with(&path, &config.clone().read_only(true)).unwrap(),
-            Cask::open_with(&path, &config.clone().read_only(true).reads(ReadMode::Pread)).unwrap(),
+            Cask::open_with(&path, &config.clone().read_only(true).read_mode(ReadMode::Pread)).unwrap(),
             Cask::open_with(&path, &config).unwrap(),
         ];
         let transfer = |cask: &Cask| loop {
@@ -119,7 +119,7 @@ fn a_scan_shows_its_moment_whatever_is_written_compacted_closed_or_removed_meanw
     for reads in [ReadMode::Map, ReadMode::Pread] {
         let directory = TempDir::new();
         let path = directory.join("store");
-        let config = Config::new().durability(Durability::Os).reads(reads);
+        let config = Config::new().durability(Durability::Os).read_mode(reads);
         let cask = Cask::open_with(&path, &config).unwrap();
         let mut expected = hundred_pairs(&cask, "first");
         let mut first = cask.scan("").unwrap();
@@ -192,7 +192,7 @@ fn the_scans_of_all_buckets_show_one_moment_together() {
 fn a_scan_by_index_shows_its_moment_in_the_order_in_which_pairs_were_set() {
     for reads in [ReadMode::Map, ReadMode::Pread] {
         let directory = TempDir::new();
-        let config = Config::new().durability(Durability::Os).reads(reads);
+        let config = Config::new().durability(Durability::Os).read_mode(reads);
         let cask = Cask::open_with(directory.join("store"), &config).unwrap();
         let mut expected = Vec::new();
         // Values of many lengths, so that records end before, at and behind the pieces in which the file is read.

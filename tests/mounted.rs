@@ -207,7 +207,7 @@ fn on_a_real_mount_of_one_file_it_is_as_on_the_simulated_one() {
     }
     let writer = Cask::open_with(&mount, &Config::new().lock_mode(LockMode::PerWrite)).unwrap();
     let readers = [ReadMode::Map, ReadMode::Pread]
-        .map(|mode| Cask::open_with(&mount, &Config::new().read_only(true).reads(mode)).unwrap());
+        .map(|mode| Cask::open_with(&mount, &Config::new().read_only(true).read_mode(mode)).unwrap());
     let lazy = Cask::open_with(&mount, &Config::new().durability(Durability::Os)).unwrap();
     writer.put("key", "through the mount").unwrap();
     lazy.put("other", "through the mount").unwrap();

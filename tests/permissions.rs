@@ -143,7 +143,7 @@ fn on_a_read_only_file_system_a_store_can_be_read() {
         says(&error, &path, &[]);
     }
     for reads in [ReadMode::Map, ReadMode::Pread] {
-        let cask = Cask::open_with(&path, &Config::new().read_only(true).reads(reads)).unwrap();
+        let cask = Cask::open_with(&path, &Config::new().read_only(true).read_mode(reads)).unwrap();
         assert_eq!(cask.get("key").unwrap().value, b"value");
         cask.verify().unwrap();
         cask.close().unwrap();

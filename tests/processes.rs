@@ -149,7 +149,7 @@ fn compact(cask: &Cask) -> bool {
 fn watch(directory: &Path, how: &str) {
     let config = match how {
         "a map" => patient().read_only(true),
-        "pread" => patient().read_only(true).reads(ReadMode::Pread),
+        "pread" => patient().read_only(true).read_mode(ReadMode::Pread),
         _ => patient(),
     };
     let board = Board::open(directory);

@@ -26,7 +26,9 @@ use process::{Process, arguments, listen, say, was_killed};
 fn a_reader_that_slept_through_a_compaction_sees_what_was_written_after_it() {
     let directory = TempDir::new();
     let writer = Cask::open(directory.join("store")).unwrap();
-    for config in [Config::new(), Config::new().read_only(true), Config::new().read_only(true).reads(ReadMode::Pread)] {
+    for config in
+        [Config::new(), Config::new().read_only(true), Config::new().read_only(true).read_mode(ReadMode::Pread)]
+    {
         writer.put("key", "before").unwrap();
         let reader = Cask::open_with(directory.join("store"), &config).unwrap();
         assert_eq!(reader.get("key").unwrap().value, b"before");
@@ -60,7 +62,7 @@ fn what_one_process_has_put_all_others_see_as_soon_as_the_put_has_returned() {
     let writing = Cask::open_with(&path, &Config::new().durability(Durability::Os)).unwrap();
     writing.put("key", "").unwrap();
     let mapped = Cask::open_with(&path, &Config::new().read_only(true)).unwrap();
-    let plain = Cask::open_with(&path, &Config::new().read_only(true).reads(ReadMode::Pread)).unwrap();
+    let plain = Cask::open_with(&path, &Config::new().read_only(true).read_mode(ReadMode::Pread)).unwrap();
     let name = "what_one_process_has_put_all_others_see_as_soon_as_the_put_has_returned";
     let mut other = Process::start(name, &[path.to_str().unwrap()]);
     for round in 0..300 {
@@ -92,7 +94,7 @@ fn a_reader_that_looked_in_the_middle_of_a_write_sees_it_once_it_is_done() {
         let directory = TempDir::new();
         let path = directory.join("store");
         drop(Cask::open(&path).unwrap());
-        let reader = Cask::open_with(&path, &Config::new().read_only(true).reads(reads)).unwrap();
+        let reader = Cask::open_with(&path, &Config::new().read_only(true).read_mode(reads)).unwrap();
         let looking = reader.clone();
         let mut disk = HookedDisk::new(move |call| match call {
             "set_len" if !extended_ahead => Err(std::io::ErrorKind::FileTooLarge.into()),

@@ -19,7 +19,7 @@ fn open(disk: &SimDisk, config: &Config) -> Cask {
 fn what_a_close_has_cut_off_behind_the_log_is_there_again_with_the_next_write_of_another_handle() {
     let disk = SimDisk::new();
     // Without a map, which would keep the other handle from making the file shorter.
-    let ours = open(&disk, &Config::new().reads(ReadMode::Pread));
+    let ours = open(&disk, &Config::new().read_mode(ReadMode::Pread));
     ours.put("ours", "1").unwrap();
     let extended = disk.contents(STORE).unwrap().len();
     let theirs = open(&disk.process(), &Config::new());

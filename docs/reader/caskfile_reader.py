@@ -75,10 +75,10 @@ class Store:
                 ("H3: magic", magic == bytes.fromhex("ca 53 4b 46 0d 0a 1a 0a"), "NotCaskfile", None),
                 ("H4: crc", crc == zlib.crc32(raw[:60]), "Corrupt", 0),
                 ("H5: version %d.%d" % (major, minor), major == 1, "UnsupportedVersion", None),
-                ("H6: base_index", base <= INDEX_MAX, "Corrupt", 0)):
+                ("H6: base_seq", base <= INDEX_MAX, "Corrupt", 0)):
             if not holds:
                 raise Refused(error, check, at, [] if at is None else [[0, 64]])
-        return dict(major=major, minor=minor, reserved=(z1 + z2).hex(), base_index=base, created=created), file_id
+        return dict(major=major, minor=minor, reserved=(z1 + z2).hex(), base_seq=base, created=created), file_id
 
     # ---- The walk
     def check_header(self, raw, o, previous):
@@ -87,7 +87,7 @@ class Store:
             return None, "W2: fewer than 24 bytes"
         r = Record(o, raw)
         crc = zlib.crc32(self.file_id + struct.pack("<Q", o) + raw[4:]) or 1
-        highest = min(max(previous, self.header["base_index"]) + INDEX_STEP, INDEX_MAX)
+        highest = min(max(previous, self.header["base_seq"]) + INDEX_STEP, INDEX_MAX)
         checks = (("W3: header_crc", r.header_crc == crc),
                   ("W4: value_len", r.value_len <= VALUE_MAX),
                   ("W5: end of the record", r.end <= min(os.fstat(self.fd).st_size, OFFSET_MAX)),
@@ -171,13 +171,13 @@ class Store:
         while True:
             self.walk()
             self.end = verdict["end"] = self.e
-            verdict.update(highest_index=max(self.before, self.header["base_index"]))
+            verdict.update(highest_seq=max(self.before, self.header["base_seq"]))
             if self.is_whole():
                 return verdict.update(verdict="whole" + ", but for its end mark" * (self.stopped == NO_MARK))
             data_end, proven = self.data_end(), self.proof()
             if proven <= self.e:
                 kept = (any(self.body_is_right(r) for r in self.witnesses(self.at + 8))        # S4
-                        or self.before < self.header["base_index"] or self.ends_inside_a_batch())
+                        or self.before < self.header["base_seq"] or self.ends_inside_a_batch())
                 return verdict.update(verdict="torn", torn_bytes=data_end - self.e, kept=kept, at=self.at, reason=self.stopped)
             if stop == (stop := (self.e, self.at, self.stopped)):  # "Beside a live writer": twice the same
                 raise Refused("Corrupt", self.stopped, self.at, self.damage(proven, data_end))

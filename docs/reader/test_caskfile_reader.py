@@ -16,9 +16,9 @@ BLOCK = 1 << 20
 END = bytes(8)
 
 
-def file_header(base_index=0):
+def file_header(base_seq=0):
     head = bytes.fromhex("ca534b460d0a1a0a") + struct.pack("<HH", 1, 0) + bytes(4) + FILE_ID
-    head += struct.pack("<QQ", base_index, 1_800_000_000) + bytes(12)
+    head += struct.pack("<QQ", base_seq, 1_800_000_000) + bytes(12)
     return head + struct.pack("<I", zlib.crc32(head))
 
 
@@ -36,8 +36,8 @@ def record(offset, kind, index, key=b"", value=b"", flags=0):
 class Builder:
     """A file that grows record by record; indexes count up from the first of block 1."""
 
-    def __init__(self, base_index=0):
-        self.data, self.index, self.at = file_header(base_index), BLOCK - 1, []
+    def __init__(self, base_seq=0):
+        self.data, self.index, self.at = file_header(base_seq), BLOCK - 1, []
 
     def add(self, kind, key=b"", value=b"", flags=0, index=None):
         self.index = self.index + 1 if index is None else index
@@ -104,7 +104,7 @@ class Case(unittest.TestCase):
 class WorkedExample(Case):
     def test_the_page_s_dump(self):
         answer = self.read(example(), records=True)
-        self.assertEqual((answer["verdict"], answer["end"], answer["highest_index"]), ("whole", 240, 1048581))
+        self.assertEqual((answer["verdict"], answer["end"], answer["highest_seq"]), ("whole", 240, 1048581))
         self.assertEqual(answer["pairs"], [
             {"bucket": "", "key": "b", "value": "22", "last_index": 1048579},
             {"bucket": "x", "key": "c", "value": "333", "last_index": 1048580}])

@@ -22,8 +22,8 @@ struct Input<'a> {
     offset: u64,
     /// Beyond the offset.
     file_len: u64,
-    previous_index: u64,
-    base_index: u64,
+    previous_seq: u64,
+    base_seq: u64,
     /// Lengths that fit into the file, and an index that follows, unless they are to be what they are.
     fitting: Option<(u8, u8, u8)>,
     full_key: &'a [u8],
@@ -48,8 +48,8 @@ fn file_header(input: &Input) {
         FileHeaderIs::Foreign => assert!(bytes[..8] != layout::MAGIC),
         FileHeaderIs::Damaged => assert!(bytes[..8] == layout::MAGIC && !is_right),
         FileHeaderIs::Unsupported => assert!(is_right && field("major") != layout::MAJOR),
-        FileHeaderIs::Right { base_index, encoded } => {
-            assert!(is_right && field("major") == layout::MAJOR && field("base_index") == base_index);
+        FileHeaderIs::Right { base_seq, encoded } => {
+            assert!(is_right && field("major") == layout::MAJOR && field("base_seq") == base_seq);
             let known = [0..12, 16..48];
             assert!(known.into_iter().all(|range| encoded[range.clone()] == bytes[range]));
         }
@@ -61,14 +61,14 @@ fn record_header(input: &Input) {
         file_id: input.file_id,
         offset: input.offset >> 1,
         file_len: (input.offset >> 1) + (input.file_len >> 1),
-        previous_index: input.previous_index & layout::MAX_INDEX,
-        base_index: input.base_index & layout::MAX_INDEX,
+        previous_seq: input.previous_seq & layout::MAX_SEQ,
+        base_seq: input.base_seq & layout::MAX_SEQ,
     };
     let mut bytes = input.record_header;
     if let Some((key_len, value_len, step)) = input.fitting {
         bytes[10..12].copy_from_slice(&u16::from(key_len).to_le_bytes());
         bytes[12..16].copy_from_slice(&u32::from(value_len).to_le_bytes());
-        bytes[16..].copy_from_slice(&(place.previous_index + u64::from(step)).to_le_bytes());
+        bytes[16..].copy_from_slice(&(place.previous_seq + u64::from(step)).to_le_bytes());
     }
     let covered = |bytes: &[u8]| [&place.file_id[..], &place.offset.to_le_bytes(), &bytes[4..]].concat();
     if input.seal {
@@ -78,14 +78,14 @@ fn record_header(input: &Input) {
     // In the order of the page: W1 to W7.
     let field = |name| layout::number(RECORD_HEADER, name, &bytes);
     let end = u128::from(place.offset) + 24 + u128::from(field("key_len")) + u128::from(field("value_len"));
-    let (index, highest) = (field("index"), place.previous_index.max(place.base_index));
+    let (index, highest) = (field("index"), place.previous_seq.max(place.base_seq));
     let expected = if bytes[..8] == [0; 8] {
         RecordHeaderIs::End
     } else if field("header_crc") != u64::from(crc32fast::hash(&covered(&bytes)).max(1))
         || field("value_len") > layout::MAX_VALUE_LEN
         || end > u128::from(place.file_len.min(layout::MAX_FILE_LEN))
-        || index <= place.previous_index
-        || index > (highest + layout::MAX_INDEX_STEP).min(layout::MAX_INDEX)
+        || index <= place.previous_seq
+        || index > (highest + layout::MAX_SEQ_STEP).min(layout::MAX_SEQ)
     {
         RecordHeaderIs::False
     } else if field("flags") > 3 || !matches!(field("kind"), 1 | 2 | 0x80..) {

@@ -121,7 +121,7 @@ enum Field {
     BucketLen,
     /// What a `SYNCED_TO` states; the record becomes one.
     Stated,
-    BaseIndex,
+    BaseSeq,
     Major,
     Minor,
 }
@@ -259,7 +259,7 @@ impl Edit<'_> {
                         piece.set_value(&number(now).to_le_bytes());
                         return;
                     }
-                    Field::BaseIndex => ("base_index", true),
+                    Field::BaseSeq => ("base_seq", true),
                     Field::Major => ("major", true),
                     Field::Minor => ("minor", true),
                 };

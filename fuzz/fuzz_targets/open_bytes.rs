@@ -40,7 +40,7 @@ impl Plan {
 
     fn config(&self) -> Config {
         let reads = if self.0 & 8 == 0 { ReadMode::Map } else { ReadMode::Pread };
-        Config::new().reads(reads).durability(if self.0 & 4 == 0 { Durability::Sync } else { Durability::Os })
+        Config::new().read_mode(reads).durability(if self.0 & 4 == 0 { Durability::Sync } else { Durability::Os })
     }
 }
 

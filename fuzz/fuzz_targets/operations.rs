@@ -67,7 +67,7 @@ enum What {
 enum Op {
     Put(Key, Value),
     Delete(Key),
-    ExpectIndex(Key, Previous),
+    ExpectSeq(Key, Previous),
     ExpectAbsent(Key),
     Bucket(u8),
 }
@@ -476,7 +476,7 @@ impl Bench {
                     let found = self.verdict(bucket, *key, None);
                     verdict = verdict.and_then(|()| found.map_err(|cause| conflict(&batch, cause)));
                 }
-                Op::ExpectIndex(key, previous) => {
+                Op::ExpectSeq(key, previous) => {
                     let pair = self.previous(bucket, *key, *previous).unwrap_or_else(|| KvPair::new("", "", n as u64));
                     batch.expect_index(key.bytes(), pair.last_index);
                     let found = self.verdict(bucket, *key, Some(&pair));
@@ -652,7 +652,7 @@ impl Opening {
             .connection_timeout(Duration::ZERO)
             .durability(if self.durability { Durability::Sync } else { Durability::Os })
             .lock_mode(if self.exclusive { LockMode::Exclusive } else { LockMode::PerWrite })
-            .reads(if self.pread { ReadMode::Pread } else { ReadMode::Map })
+            .read_mode(if self.pread { ReadMode::Pread } else { ReadMode::Map })
     }
 }
 

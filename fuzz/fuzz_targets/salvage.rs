@@ -35,7 +35,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     let disk = SimDisk::new();
     disk.set_holes(how & 4 == 0);
     disk.set_contents(STORE, file.clone());
-    let config = Config::new().read_only(true).reads(if how & 8 == 0 { ReadMode::Map } else { ReadMode::Pread });
+    let config = Config::new().read_only(true).read_mode(if how & 8 == 0 { ReadMode::Map } else { ReadMode::Pread });
     if let Ok(cask) = Cask::open_on(Arc::new(disk.process()), STORE, &config) {
         // A copy whose end is missing opens, and is not sound.
         let verified = match cask.verify() {

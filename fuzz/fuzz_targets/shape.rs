@@ -31,7 +31,7 @@ pub fn file(how: u8, rest: &[u8]) -> arbitrary::Result<Vec<u8>> {
 /// A file as a list of records.
 #[derive(Debug, Arbitrary)]
 struct Building<'a> {
-    base_index: u32,
+    base_seq: u32,
     records: Vec<Record<'a>>,
     tail: &'a [u8],
 }
@@ -70,8 +70,8 @@ enum Then {
 
 impl Building<'_> {
     fn build(self) -> Vec<u8> {
-        let mut file = seal::file_header(self.base_index.into());
-        let mut index = u64::from(self.base_index);
+        let mut file = seal::file_header(self.base_seq.into());
+        let mut index = u64::from(self.base_seq);
         for record in self.records {
             index = index.wrapping_add(u64::from(record.step) + 1);
             if let Then::Leap(far) = record.then {

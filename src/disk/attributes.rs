@@ -40,7 +40,7 @@ impl FileAttributes {
     }
 
     /// What a file must have that is to be as usable as one with these, by the same users.
-    pub(super) fn required(&self) -> FileAttributes {
+    pub(crate) fn required(&self) -> FileAttributes {
         let mut required = self.clone();
         required.extended.retain(|name, _| !is_label(name));
         required
@@ -49,7 +49,7 @@ impl FileAttributes {
 
 /// Whether the system's policy gives every file this attribute, SELinux for example. A process may not be allowed to set
 /// another one, so this is tried, and a failure is passed over.
-pub(super) fn is_label(name: &CStr) -> bool {
+pub(crate) fn is_label(name: &CStr) -> bool {
     name.to_bytes().starts_with(b"security.")
 }
 
@@ -60,7 +60,7 @@ fn is_of_one_file(name: &CStr) -> bool {
 }
 
 #[cfg(target_os = "linux")]
-pub(super) fn extended(file: &File) -> io::Result<Extended> {
+pub(crate) fn extended(file: &File) -> io::Result<Extended> {
     // SAFETY: the descriptor is open while `file` is borrowed, and the system writes no more than the buffer's length.
     let listed = sized(|buffer, len| unsafe { libc::flistxattr(file.as_raw_fd(), buffer.cast(), len) });
     let listed = match listed {
@@ -87,14 +87,14 @@ pub(super) fn extended(file: &File) -> io::Result<Extended> {
 }
 
 #[cfg(target_os = "linux")]
-pub(super) fn set(file: &File, name: &CStr, value: &[u8]) -> io::Result<()> {
+pub(crate) fn set(file: &File, name: &CStr, value: &[u8]) -> io::Result<()> {
     // SAFETY: the descriptor is open while `file` is borrowed; `name` ends with a zero byte, `value` has the length given.
     let set = unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     if set == 0 { Ok(()) } else { Err(about(name, "set", io::Error::last_os_error())) }
 }
 
 #[cfg(target_os = "linux")]
-pub(super) fn remove(file: &File, name: &CStr) -> io::Result<()> {
+pub(crate) fn remove(file: &File, name: &CStr) -> io::Result<()> {
     // SAFETY: the descriptor is open while `file` is borrowed, and `name` ends with a zero byte.
     if unsafe { libc::fremovexattr(file.as_raw_fd(), name.as_ptr()) } == 0 {
         return Ok(());
@@ -137,16 +137,16 @@ fn about(name: &CStr, what: &str, error: io::Error) -> io::Error {
 // Elsewhere files have no attributes that this knows.
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn extended(_: &std::fs::File) -> io::Result<Extended> {
+pub(crate) fn extended(_: &std::fs::File) -> io::Result<Extended> {
     Ok(Extended::new())
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn set(_: &std::fs::File, _: &CStr, _: &[u8]) -> io::Result<()> {
+pub(crate) fn set(_: &std::fs::File, _: &CStr, _: &[u8]) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn remove(_: &std::fs::File, _: &CStr) -> io::Result<()> {
+pub(crate) fn remove(_: &std::fs::File, _: &CStr) -> io::Result<()> {
     Ok(())
 }

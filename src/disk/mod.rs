@@ -13,12 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(target_os = "linux")]
-mod anchored;
 mod attributes;
 mod bad_blocks;
-mod file;
 mod map;
+mod os;
 #[cfg(test)]
 pub(crate) mod scratch;
 #[cfg(any(test, feature = "testing"))]
@@ -28,8 +26,8 @@ mod tests;
 
 pub use attributes::{Extended, FileAttributes};
 pub(crate) use bad_blocks::AroundBadBlocks;
-pub use file::RealDisk;
 pub use map::{Map, MappedBytes};
+pub use os::RealDisk;
 
 /// What is asked of directories, of randomness and of time.
 ///

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use super::writer::MAX_GROUP_RECORDS;
+use crate::engine::write::numbering::MAX_GROUP_RECORDS;
 use crate::format::{FullKey, MAX_VALUE_LEN, prefix_of_bucket};
 use crate::log::group::record_len;
 use crate::memory::make_room;
@@ -68,7 +68,7 @@ pub(crate) struct Step {
 pub(crate) enum Action<V> {
     Put(V),
     Delete,
-    ExpectIndex(u64),
+    ExpectSeq(u64),
     ExpectAbsent,
 }
 
@@ -110,7 +110,7 @@ impl Batch {
 
     /// The batch is applied only if the key is there with this `last_index`.
     pub fn expect_index(&mut self, key: impl AsRef<[u8]>, last_index: u64) -> &mut Batch {
-        self.step(key.as_ref(), Action::ExpectIndex(last_index))
+        self.step(key.as_ref(), Action::ExpectSeq(last_index))
     }
 
     /// The batch is applied only if the key is not there.
@@ -180,7 +180,7 @@ impl Batch {
                 match action {
                     Action::Put(value) => Action::Put(&self.bytes[value.clone()]),
                     Action::Delete => Action::Delete,
-                    Action::ExpectIndex(index) => Action::ExpectIndex(*index),
+                    Action::ExpectSeq(index) => Action::ExpectSeq(*index),
                     Action::ExpectAbsent => Action::ExpectAbsent,
                 },
             );
@@ -198,7 +198,7 @@ impl Batch {
 
 /// What is said where a value or a batch cannot be held. Nothing was written.
 #[cold]
-pub(super) fn no_memory(path: &Path) -> Error {
+pub(crate) fn no_memory(path: &Path) -> Error {
     Error::io("get memory for a value", path, std::io::ErrorKind::OutOfMemory.into())
 }
 
@@ -258,7 +258,7 @@ impl Request {
                 self.log_bytes += record_len(full_key.len(), 0);
                 Action::Delete
             }
-            Action::ExpectIndex(index) => Action::ExpectIndex(index),
+            Action::ExpectSeq(index) => Action::ExpectSeq(index),
             Action::ExpectAbsent => Action::ExpectAbsent,
         };
         self.ops.push(Op { key_end, value_end: self.bytes.len(), action });
@@ -278,7 +278,7 @@ impl Request {
             let action = match op.action {
                 Action::Put(()) => Action::Put(value),
                 Action::Delete => Action::Delete,
-                Action::ExpectIndex(index) => Action::ExpectIndex(index),
+                Action::ExpectSeq(index) => Action::ExpectSeq(index),
                 Action::ExpectAbsent => Action::ExpectAbsent,
             };
             (key, action)

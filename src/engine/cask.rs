@@ -6,18 +6,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::batch::{Action, Request, no_memory};
-use super::commit::Failure;
-#[cfg(any(test, feature = "testing"))]
-use super::commit::Outcome;
-use super::compact::Compaction;
-use super::lock_wait::Patience;
-use super::{Backup, Batch, BucketScans, Engine, IndexScan, Mapped, PairRef, Progress, Report, Scan, Stats, lock};
+use super::{Backup, Batch, BucketScans, Engine, IndexScan, Mapped, PairRef, Scan, Stats, lock};
 use crate::config::Config;
 use crate::disk::{Disk, RealDisk};
+use crate::engine::batch::{Action, Request, no_memory};
+use crate::engine::maintain::compact::Compaction;
+use crate::engine::write::commit::Failure;
+#[cfg(any(test, feature = "testing"))]
+use crate::engine::write::commit::Outcome;
+use crate::engine::write::file_lock::Patience;
 use crate::events::event;
 use crate::format::{FullKey, MAX_VALUE_LEN, prefix_of_bucket};
 use crate::memory::copied;
+use crate::progress::Progress;
+use crate::report::Report;
 use crate::store::{KvPair, Store};
 use crate::{Error, Result};
 
@@ -74,7 +76,7 @@ impl std::ops::Deref for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // Nobody is left to be told. What was acknowledged is as durable as was promised without this.
+        // Nobody is left to be notified. What was acknowledged is as durable as was promised without this.
         if let Err(error) = self.0.close() {
             event!(warn, "{}: closing: {error:#}", self.0.path.display());
         }
@@ -175,7 +177,7 @@ impl Cask {
     /// read everything, for a copy in another form.
     ///
     /// Needs no sorted index: eight bytes a key while it lives, and reads the file once, from its beginning to its end,
-    /// in pieces of bounded size whatever [`Config::reads`] says. While the positions are gathered, some ten milliseconds
+    /// in pieces of bounded size whatever [`Config::read_mode`] says. While the positions are gathered, some ten milliseconds
     /// for a million keys, no write becomes visible.
     ///
     /// # Errors
@@ -336,7 +338,7 @@ impl Cask {
 
     /// As [`Cask::atomic_put`], with a value that the new pair can have.
     fn swap(&self, key: &[u8], value: Vec<u8>, previous: Option<&KvPair>) -> Result<KvPair> {
-        let condition = previous.map_or(Action::ExpectAbsent, |pair| Action::ExpectIndex(pair.last_index));
+        let condition = previous.map_or(Action::ExpectAbsent, |pair| Action::ExpectSeq(pair.last_index));
         let last_index = self.commit_one(key, put(&value)?, Some(condition))?.unwrap_or_default();
         Ok(KvPair { key: key.to_vec(), value, last_index })
     }
@@ -351,7 +353,7 @@ impl Cask {
         self.check_open()?;
         let key = FullKey::new(&self.bucket, key.as_ref())?;
         let previous = previous.ok_or(Error::PreviousNotSpecified)?;
-        self.commit(&key, Action::Delete, Some(Action::ExpectIndex(previous.last_index))).map(drop)
+        self.commit(&key, Action::Delete, Some(Action::ExpectSeq(previous.last_index))).map(drop)
     }
 
     /// Replaces a key's value by what `f` makes of it, and tries again as long as others change the key meanwhile.
@@ -577,7 +579,7 @@ impl Cask {
     /// As [`Cask::backup`], and tells a closure how much is written, about once a megabyte. If that breaks, the backup is
     /// over, and nothing is left behind.
     ///
-    /// It is told for the first time when nothing is made yet, and for the last time when only the name is missing. The
+    /// It is notified for the first time when nothing is made yet, and for the last time when only the name is missing. The
     /// closure may call this store: no lock is held meanwhile.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 #[cfg(loom)]
 mod queue;
 #[cfg(shuttle)]
-mod spread;
+mod sharded;
 #[cfg(shuttle)]
 mod threads;
 

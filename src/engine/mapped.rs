@@ -74,7 +74,7 @@ fn lend(reader: &Reader, position: u64, start: &Start, key: &[u8], verify: bool)
                 reader.verify_value(position, header, key, bytes)?;
             }
             let bytes = Bytes::Mapped { map: Arc::clone(map), offset, len };
-            Ok(Slice { bytes, last_index: header.index })
+            Ok(Slice { bytes, last_index: header.seq })
         }
         None => {
             let mut value = Vec::new();

@@ -17,55 +17,29 @@
 //! 5. `view`, one value behind several locks ([`spread`]): held for reading during a look-up, for writing while a unit is
 //!    taken in; never during a write or a sync of the file.
 
-mod automatic;
-mod backup;
 pub(crate) mod batch;
-mod buckets;
-mod by_index;
 mod cask;
-mod commit;
-mod compact;
-mod copy;
-mod durability;
-pub mod inspect;
 #[cfg(all(test, any(loom, shuttle)))]
 mod interleaved;
-mod iter;
-mod lock_wait;
+mod maintain;
 mod mapped;
-mod pace;
-mod progress;
-mod publish;
-mod queue;
+mod read;
 mod reopen;
-mod report;
-mod salvage;
-mod spread;
 mod stats;
-mod survey;
-mod turn;
-mod unfinished;
-mod verify;
-mod view;
-mod writer;
+mod write;
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Instant;
 
-pub use backup::Backup;
 pub use batch::{Batch, MAX_BATCH_BYTES, MAX_BATCH_OPS};
-pub use by_index::IndexScan;
 pub use cask::Cask;
-pub use compact::Compaction;
-pub use iter::{BucketScans, PairRef, Scan};
+pub use maintain::{Backup, Compaction};
 pub use mapped::{Mapped, Slice};
-pub use progress::Progress;
-pub use report::{Loss, LostKey, Report};
-pub use salvage::{salvage, salvage_on, salvage_unfinished, salvage_with};
+pub use read::by_index::IndexScan;
+pub use read::scan::{BucketScans, PairRef, Scan};
 pub use stats::Stats;
-pub use verify::{verify, verify_on};
 
 use crate::config::{Config, Durability};
 use crate::disk::{Access, Disk};
@@ -76,13 +50,13 @@ use crate::log::recover::directory;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::{Error, Result};
 
-use automatic::Automatic;
-use commit::{Outcome, Request};
-use durability::{IntervalSync, SyncState};
-use queue::Queue;
-use spread::Spread;
-use view::View;
-use writer::Writer;
+use maintain::automatic::Automatic;
+use read::sharded::ShardedLock;
+use read::view::View;
+use write::commit::{Outcome, Request};
+use write::numbering::Writer;
+use write::queue::Queue;
+use write::sync::{IntervalSync, SyncState};
 
 /// One open store.
 pub(crate) struct Engine {
@@ -99,7 +73,7 @@ pub(crate) struct Engine {
     writer: Mutex<Writer>,
     ingest: Mutex<()>,
     /// `None` once the store is closed.
-    view: Spread<Option<View>>,
+    view: ShardedLock<Option<View>>,
     syncs: Arc<SyncState>,
     interval: Mutex<Option<IntervalSync>>,
     /// Set when closing begins, so that nobody queues up behind it.
@@ -157,7 +131,7 @@ impl Engine {
             queue,
             writer: Mutex::default(),
             ingest: Mutex::default(),
-            view: Spread::new(None),
+            view: ShardedLock::new(None),
             syncs,
             interval: Mutex::new(interval),
             closing: AtomicBool::new(false),

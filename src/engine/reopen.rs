@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::commit::abandoned;
-use super::lock_wait::Deadline;
-use super::queue::Entered;
 use super::{Engine, lock};
+use crate::engine::write::commit::abandoned;
+use crate::engine::write::file_lock::Deadline;
+use crate::engine::write::queue::Entered;
 use crate::events::event;
 use crate::{Error, Result};
 
@@ -20,7 +20,7 @@ impl Engine {
         self.check_process()?;
         let (began, deadline) = (Instant::now(), self.deadline());
         match self.queue.enter(None, &deadline, || Err(abandoned().into())) {
-            Entered::Baton(_baton) => {
+            Entered::Leader(_leader) => {
                 self.begin_anew(&deadline)?;
                 self.opened_anew(began)?;
                 event!(info, "{}: reopened", self.path.display());
@@ -31,14 +31,14 @@ impl Engine {
         }
     }
 
-    /// The caller has the baton.
+    /// The caller has the leader.
     fn begin_anew(&self, deadline: &Deadline) -> Result<()> {
         let epoch = {
             let mut writer = lock(&self.writer);
             if self.closing.load(Ordering::Acquire) {
                 return Err(Error::Closed);
             }
-            // A description of its own: the system has told the old one of an error, and will not do so again.
+            // A description of its own: the system has notified the old one of an error, and will not do so again.
             let log = self.open_path()?;
             let exclusive = writer.locked.as_ref().filter(|locked| locked.identity != log.identity);
             if exclusive.is_some() {
@@ -57,7 +57,7 @@ impl Engine {
             }
             let view = self.shown()?;
             writer.start_over(view.epoch);
-            writer.forget_far_indexes(&view.tail);
+            writer.forget_far_seqs(&view.tail);
             view.epoch
         };
         if self.config.get_read_only() {

@@ -67,7 +67,7 @@ impl Engine {
             log_end: view.tail.end,
             live_bytes: view.live_bytes,
             dead_bytes: log_len - view.live_bytes,
-            last_index: view.tail.highest_index,
+            last_index: view.tail.highest_seq,
             proven: view.tail.proven,
             index_bytes: view.index.memory() as u64,
             torn_bytes: self.counters.torn_bytes.load(Relaxed),

@@ -3,7 +3,7 @@
 //! Each takes bytes apart and puts them together again, which must give the same bytes: no bit that means anything is
 //! passed over.
 
-use super::record::{IndexBound, Place, RECORD_HEADER_LEN, RecordHeader, Verdict};
+use super::record::{Place, RECORD_HEADER_LEN, RecordHeader, SeqBound, Verdict};
 use super::{FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, split_full_key};
 
 /// What 64 bytes are in the place of a file header.
@@ -11,8 +11,8 @@ use super::{FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, split_full_key};
 pub enum FileHeaderIs {
     /// Something that this version can read.
     Right {
-        /// The highest index that had been assigned when the file was made.
-        base_index: u64,
+        /// The highest sequence number that had been assigned when the file was made.
+        base_seq: u64,
         /// What this version would write instead: zeros in reserved bytes.
         encoded: [u8; FILE_HEADER_LEN],
     },
@@ -27,7 +27,7 @@ pub enum FileHeaderIs {
 /// Takes a file header apart.
 pub fn file_header(bytes: &[u8; FILE_HEADER_LEN]) -> FileHeaderIs {
     match FileHeader::decode(bytes) {
-        Ok(header) => FileHeaderIs::Right { base_index: header.base_index, encoded: header.encode() },
+        Ok(header) => FileHeaderIs::Right { base_seq: header.base_seq, encoded: header.encode() },
         Err(HeaderFault::Magic) => FileHeaderIs::Foreign,
         Err(HeaderFault::Checksum { .. }) => FileHeaderIs::Damaged,
         Err(HeaderFault::Version { .. }) => FileHeaderIs::Unsupported,
@@ -59,15 +59,15 @@ pub struct PlaceInFile {
     pub offset: u64,
     /// How long the file is.
     pub file_len: u64,
-    /// The index of the record before; 0 if there is none. At most 2^62 - 1.
-    pub previous_index: u64,
+    /// The sequence number of the record before; 0 if there is none. At most 2^62 - 1.
+    pub previous_seq: u64,
     /// The file header's. At most 2^62 - 1.
-    pub base_index: u64,
+    pub base_seq: u64,
 }
 
 /// Takes a record header apart.
 pub fn record_header(bytes: &[u8; RECORD_HEADER_LEN], place: PlaceInFile) -> RecordHeaderIs {
-    let after = IndexBound { previous: place.previous_index, base: place.base_index };
+    let after = SeqBound { previous: place.previous_seq, base: place.base_seq };
     let (offset, file_len) = (place.offset, place.file_len);
     let place = Place { seed: FileSeed::new(&place.file_id), offset, file_len, after };
     match RecordHeader::judge(bytes, place) {
@@ -90,9 +90,9 @@ mod tests {
 
     #[test]
     fn file_headers_are_right_foreign_damaged_or_of_another_version() {
-        let header = FileHeader { major: 1, minor: 0, file_id: [7; 16], base_index: 5, created: 6 };
+        let header = FileHeader { major: 1, minor: 0, file_id: [7; 16], base_seq: 5, created: 6 };
         let right = header.encode();
-        assert_eq!(file_header(&right), FileHeaderIs::Right { base_index: 5, encoded: right });
+        assert_eq!(file_header(&right), FileHeaderIs::Right { base_seq: 5, encoded: right });
         let (mut foreign, mut damaged) = (right, right);
         foreign[0] ^= 1;
         damaged[40] ^= 1;
@@ -103,12 +103,12 @@ mod tests {
 
     #[test]
     fn record_headers_are_true_in_their_place_only() {
-        let place = PlaceInFile { file_id: [7; 16], offset: 64, file_len: 1000, previous_index: 8, base_index: 0 };
+        let place = PlaceInFile { file_id: [7; 16], offset: 64, file_len: 1000, previous_seq: 8, base_seq: 0 };
         let seed = FileSeed::new(&place.file_id);
         let encoded = RecordHeader::new(seed, 64, Flags::NONE, Kind::Put, 9, b"\0key", b"value").encode();
         assert_eq!(record_header(&encoded, place), RecordHeaderIs::True { encoded });
         assert_eq!(record_header(&encoded, PlaceInFile { offset: 72, ..place }), RecordHeaderIs::False);
-        assert_eq!(record_header(&encoded, PlaceInFile { previous_index: 9, ..place }), RecordHeaderIs::False);
+        assert_eq!(record_header(&encoded, PlaceInFile { previous_seq: 9, ..place }), RecordHeaderIs::False);
         assert_eq!(record_header(&encoded, PlaceInFile { file_len: 90, ..place }), RecordHeaderIs::False);
         assert_eq!(record_header(&[0; RECORD_HEADER_LEN], place), RecordHeaderIs::End);
         let mut later = encoded;

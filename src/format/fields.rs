@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use byteorder::{ByteOrder, LittleEndian};
 
-use super::header::{AT_BASE_INDEX, AT_CRC, AT_CREATED, AT_FILE_ID, AT_MAGIC, AT_MAJOR, AT_MINOR, AT_ZERO, AT_ZERO_2};
+use super::header::{AT_BASE_SEQ, AT_CRC, AT_CREATED, AT_FILE_ID, AT_MAGIC, AT_MAJOR, AT_MINOR, AT_ZERO, AT_ZERO_2};
 use super::record::{
-    AT_BODY_CRC, AT_FLAGS, AT_HEADER_CRC, AT_INDEX, AT_KEY_LEN, AT_KIND, AT_VALUE_LEN, FLAG_MORE, FLAG_SYNCED,
+    AT_BODY_CRC, AT_FLAGS, AT_HEADER_CRC, AT_KEY_LEN, AT_KIND, AT_SEQ, AT_VALUE_LEN, FLAG_MORE, FLAG_SYNCED,
     KIND_DELETE, KIND_MARK, KIND_MOVED, KIND_PUT, KIND_SYNCED_TO, RECORD_HEADER_LEN,
 };
 
@@ -21,7 +21,7 @@ pub(crate) const FILE_HEADER_FIELDS: [Named; 9] = [
     ("minor", AT_MINOR),
     ("reserved", AT_ZERO),
     ("file_id", AT_FILE_ID),
-    ("base_index", AT_BASE_INDEX),
+    ("base_seq", AT_BASE_SEQ),
     ("created", AT_CREATED),
     ("reserved", AT_ZERO_2),
     ("crc", AT_CRC),
@@ -35,7 +35,7 @@ pub(crate) const RECORD_HEADER_FIELDS: [Named; 7] = [
     ("kind", AT_KIND..AT_KIND + 1),
     ("key_len", AT_KEY_LEN),
     ("value_len", AT_VALUE_LEN),
-    ("index", AT_INDEX),
+    ("seq", AT_SEQ),
 ];
 
 /// The numbers in a record header, before anybody asks whether they are true.
@@ -47,7 +47,7 @@ pub(crate) struct RawRecordHeader {
     pub(crate) kind: u8,
     pub(crate) key_len: u16,
     pub(crate) value_len: u32,
-    pub(crate) index: u64,
+    pub(crate) seq: u64,
 }
 
 impl RawRecordHeader {
@@ -60,7 +60,7 @@ impl RawRecordHeader {
             kind: bytes[AT_KIND],
             key_len: LittleEndian::read_u16(&bytes[AT_KEY_LEN]),
             value_len: LittleEndian::read_u32(&bytes[AT_VALUE_LEN]),
-            index: LittleEndian::read_u64(&bytes[AT_INDEX]),
+            seq: LittleEndian::read_u64(&bytes[AT_SEQ]),
         }
     }
 

@@ -22,8 +22,8 @@ pub(super) const AT_MAJOR: Range<usize> = AT_MAGIC.end..AT_MAGIC.end + 2;
 pub(super) const AT_MINOR: Range<usize> = AT_MAJOR.end..AT_MAJOR.end + 2;
 pub(super) const AT_ZERO: Range<usize> = AT_MINOR.end..AT_MINOR.end + 4;
 pub(super) const AT_FILE_ID: Range<usize> = AT_ZERO.end..AT_ZERO.end + 16;
-pub(super) const AT_BASE_INDEX: Range<usize> = AT_FILE_ID.end..AT_FILE_ID.end + 8;
-pub(super) const AT_CREATED: Range<usize> = AT_BASE_INDEX.end..AT_BASE_INDEX.end + 8;
+pub(super) const AT_BASE_SEQ: Range<usize> = AT_FILE_ID.end..AT_FILE_ID.end + 8;
+pub(super) const AT_CREATED: Range<usize> = AT_BASE_SEQ.end..AT_BASE_SEQ.end + 8;
 pub(super) const AT_ZERO_2: Range<usize> = AT_CREATED.end..AT_CREATED.end + 12;
 pub(super) const AT_CRC: Range<usize> = AT_ZERO_2.end..AT_ZERO_2.end + 4;
 
@@ -38,9 +38,9 @@ pub(crate) struct FileHeader {
     /// Random, and new for every file, those that compaction makes included. Secret: who knows it can forge record
     /// headers inside values, so no tool prints it.
     pub(crate) file_id: [u8; 16],
-    /// The highest index that had been assigned when this file was made: the next one is above it, and above those of
+    /// The highest sequence number that had been assigned when this file was made: the next one is above it, and above those of
     /// all records. (Records that compaction carried over have their old, lower ones.)
-    pub(crate) base_index: u64,
+    pub(crate) base_seq: u64,
     /// Seconds since the Unix epoch.
     pub(crate) created: u64,
 }
@@ -71,7 +71,7 @@ impl FileHeader {
         LittleEndian::write_u16(&mut bytes[AT_MAJOR], self.major);
         LittleEndian::write_u16(&mut bytes[AT_MINOR], self.minor);
         bytes[AT_FILE_ID].copy_from_slice(&self.file_id);
-        LittleEndian::write_u64(&mut bytes[AT_BASE_INDEX], self.base_index);
+        LittleEndian::write_u64(&mut bytes[AT_BASE_SEQ], self.base_seq);
         LittleEndian::write_u64(&mut bytes[AT_CREATED], self.created);
         let crc = crc32fast::hash(&bytes[..AT_CRC.start]);
         LittleEndian::write_u32(&mut bytes[AT_CRC], crc);
@@ -101,7 +101,7 @@ impl FileHeader {
             major,
             minor,
             file_id,
-            base_index: LittleEndian::read_u64(&bytes[AT_BASE_INDEX]),
+            base_seq: LittleEndian::read_u64(&bytes[AT_BASE_SEQ]),
             created: LittleEndian::read_u64(&bytes[AT_CREATED]),
         })
     }
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     fn header() -> FileHeader {
-        FileHeader { major: MAJOR_VERSION, minor: 0, file_id: [9; 16], base_index: 1 << 40, created: 1_700_000_000 }
+        FileHeader { major: MAJOR_VERSION, minor: 0, file_id: [9; 16], base_seq: 1 << 40, created: 1_700_000_000 }
     }
 
     #[test]

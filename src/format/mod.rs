@@ -5,6 +5,7 @@
 //! What all of it is called is in [`fields`]. Everything is little-endian.
 
 mod checksum;
+mod damage;
 #[cfg(any(test, feature = "testing"))]
 pub mod decode;
 mod fields;
@@ -13,6 +14,7 @@ mod key;
 mod record;
 
 pub(crate) use checksum::FileSeed;
+pub use damage::Damage;
 pub(crate) use fields::{FILE_HEADER_FIELDS, FLAG_NAMES, Named, RECORD_HEADER_FIELDS, RawRecordHeader, kind_name};
 pub(crate) use header::{FILE_HEADER_LEN, FileHeader, HeaderFault};
 pub use header::{MAJOR_VERSION, MINOR_VERSION};
@@ -20,8 +22,8 @@ pub(crate) use key::{FullKey, prefix_of_bucket, split_full_key};
 pub use key::{MAX_BUCKET_LEN, max_key_len};
 pub use record::MAX_VALUE_LEN;
 pub(crate) use record::{
-    Ancillary, BLOCK_LEN, Flags, IndexBound, Kind, MAX_FILE_LEN, MAX_INDEX, MAX_INDEX_STEP, Place, RECORD_HEADER_LEN,
-    RecordHeader, Verdict, block_of, block_start, padded,
+    Ancillary, BLOCK_LEN, Flags, Kind, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, Place, RECORD_HEADER_LEN, RecordHeader,
+    SeqBound, Verdict, block_of, block_start, padded,
 };
 
 /// Every record starts at a multiple of this many bytes.

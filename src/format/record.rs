@@ -7,7 +7,7 @@ use byteorder::{ByteOrder, LittleEndian};
 use super::checksum::{FileSeed, body_crc};
 use super::fields::RawRecordHeader;
 use super::{ALIGNMENT, END_MARK_LEN};
-use crate::error::Damage;
+use crate::format::Damage;
 
 pub(super) const AT_HEADER_CRC: Range<usize> = 0..4;
 pub(super) const AT_BODY_CRC: Range<usize> = AT_HEADER_CRC.end..AT_HEADER_CRC.end + 4;
@@ -15,10 +15,10 @@ pub(super) const AT_FLAGS: usize = AT_BODY_CRC.end;
 pub(super) const AT_KIND: usize = AT_FLAGS + 1;
 pub(super) const AT_KEY_LEN: Range<usize> = AT_KIND + 1..AT_KIND + 3;
 pub(super) const AT_VALUE_LEN: Range<usize> = AT_KEY_LEN.end..AT_KEY_LEN.end + 4;
-pub(super) const AT_INDEX: Range<usize> = AT_VALUE_LEN.end..AT_VALUE_LEN.end + 8;
+pub(super) const AT_SEQ: Range<usize> = AT_VALUE_LEN.end..AT_VALUE_LEN.end + 8;
 
 /// The length of a record's header.
-pub(crate) const RECORD_HEADER_LEN: usize = AT_INDEX.end;
+pub(crate) const RECORD_HEADER_LEN: usize = AT_SEQ.end;
 
 /// The longest full key: what its length field can say.
 pub(crate) const MAX_FULL_KEY_LEN: usize = u16::MAX as usize;
@@ -33,20 +33,20 @@ pub(crate) const MAX_FILE_LEN: u64 = 1 << 43;
 /// Indexes are handed out from blocks of this many.
 pub(crate) const BLOCK_LEN: u64 = 1 << 20;
 
-/// How far an index may be above the one before it. A handle whose writes keep failing moves on by a block each
+/// How far a sequence number may be above the one before it. A handle whose writes keep failing moves on by a block each
 /// time, so the bound leaves room for 2^28 failures in a row; beyond it only damage could lead, or a forger who
-/// wants to use the indexes up.
-pub(crate) const MAX_INDEX_STEP: u64 = 1 << 48;
+/// wants to use the sequence numbers up.
+pub(crate) const MAX_SEQ_STEP: u64 = 1 << 48;
 
-/// No index is above this, so that arithmetic on indexes and blocks cannot overflow.
-pub(crate) const MAX_INDEX: u64 = (1 << 62) - 1;
+/// No sequence number is above this, so that arithmetic on sequence numbers and blocks cannot overflow.
+pub(crate) const MAX_SEQ: u64 = (1 << 62) - 1;
 
-/// The block that an index belongs to.
-pub(crate) const fn block_of(index: u64) -> u64 {
-    index / BLOCK_LEN
+/// The block that a sequence number belongs to.
+pub(crate) const fn block_of(seq: u64) -> u64 {
+    seq / BLOCK_LEN
 }
 
-/// The first index of a block.
+/// The first sequence number of a block.
 pub(crate) const fn block_start(block: u64) -> u64 {
     block * BLOCK_LEN
 }
@@ -70,7 +70,7 @@ pub(crate) enum Kind {
 /// Records that a reader who only wants keys and values may skip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ancillary {
-    /// Carries an index (a new block's first one) or the flag `SYNCED`, and no body.
+    /// Carries a sequence number (a new block's first one) or the flag `SYNCED`, and no body.
     Mark,
     /// Its value is an offset (8 bytes): everything before it was on stable storage when this was written.
     SyncedTo,
@@ -155,7 +155,7 @@ pub(crate) struct RecordHeader {
     pub(crate) kind: Kind,
     pub(crate) key_len: u16,
     pub(crate) value_len: u32,
-    pub(crate) index: u64,
+    pub(crate) seq: u64,
 }
 
 /// Where a header stands, which decides with the header's own bytes whether it is true.
@@ -164,24 +164,24 @@ pub(crate) struct Place {
     pub(crate) seed: FileSeed,
     pub(crate) offset: u64,
     pub(crate) file_len: u64,
-    pub(crate) after: IndexBound,
+    pub(crate) after: SeqBound,
 }
 
-/// What bounds the index of a record: it is above the one before it in the file, and not too far above the highest
+/// What bounds the sequence number of a record: it is above the one before it in the file, and not too far above the highest
 /// that had been assigned by then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct IndexBound {
-    /// The index of the last record before; 0 if there is none.
+pub(crate) struct SeqBound {
+    /// The sequence number of the last record before; 0 if there is none.
     pub(crate) previous: u64,
-    /// The file's `base_index`.
+    /// The file's `base_seq`.
     pub(crate) base: u64,
 }
 
-impl IndexBound {
+impl SeqBound {
     #[inline]
-    pub(crate) fn admits(self, index: u64) -> bool {
+    pub(crate) fn admits(self, seq: u64) -> bool {
         let highest = self.previous.max(self.base);
-        index > self.previous && index <= MAX_INDEX && index <= highest + MAX_INDEX_STEP
+        seq > self.previous && seq <= MAX_SEQ && seq <= highest + MAX_SEQ_STEP
     }
 }
 
@@ -209,7 +209,7 @@ impl RecordHeader {
         offset: u64,
         flags: Flags,
         kind: Kind,
-        index: u64,
+        seq: u64,
         key: &[u8],
         value: &[u8],
     ) -> RecordHeader {
@@ -220,7 +220,7 @@ impl RecordHeader {
             kind,
             key_len: key.len() as u16,
             value_len: value.len() as u32,
-            index,
+            seq,
         };
         header.body_crc = body_crc(&header.encode()[AT_KIND..], key, value);
         header.header_crc = header.computed_header_crc(seed, offset);
@@ -247,7 +247,7 @@ impl RecordHeader {
         bytes[AT_KIND] = self.kind.encode();
         LittleEndian::write_u16(&mut bytes[AT_KEY_LEN], self.key_len);
         LittleEndian::write_u32(&mut bytes[AT_VALUE_LEN], self.value_len);
-        LittleEndian::write_u64(&mut bytes[AT_INDEX], self.index);
+        LittleEndian::write_u64(&mut bytes[AT_SEQ], self.seq);
         bytes
     }
 
@@ -263,14 +263,14 @@ impl RecordHeader {
             kind: Kind::decode(raw.kind)?,
             key_len: raw.key_len,
             value_len: raw.value_len,
-            index: raw.index,
+            seq: raw.seq,
         })
     }
 
     /// Judges the bytes in the place of a header.
     ///
     /// The checksum comes first: what fails it means nothing. Then the lengths, before anybody allocates by them,
-    /// and the index. Kind and flags come last, because only a true header can speak of a later version: a torn
+    /// and the sequence number. Kind and flags come last, because only a true header can speak of a later version: a torn
     /// tail must not pass for one.
     #[inline]
     pub(crate) fn judge(bytes: &[u8; RECORD_HEADER_LEN], place: Place) -> Verdict {
@@ -291,9 +291,9 @@ impl RecordHeader {
         if end > place.file_len.min(MAX_FILE_LEN) {
             return Verdict::False(Damage::BeyondFile { end, file_len: place.file_len });
         }
-        let index = LittleEndian::read_u64(&bytes[AT_INDEX]);
-        if !place.after.admits(index) {
-            return Verdict::False(Damage::Index { found: index, previous: place.after.previous });
+        let seq = LittleEndian::read_u64(&bytes[AT_SEQ]);
+        if !place.after.admits(seq) {
+            return Verdict::False(Damage::Sequence { found: seq, previous: place.after.previous });
         }
         match RecordHeader::decode(bytes) {
             Some(header) => Verdict::True(header),
@@ -303,11 +303,11 @@ impl RecordHeader {
 
     /// Whether bytes could be a true header of a kind that this version knows, somewhere behind a place: can be
     /// said without a checksum, to make a search over many places quick.
-    pub(crate) fn plausible(bytes: &[u8; RECORD_HEADER_LEN], after: IndexBound) -> bool {
+    pub(crate) fn plausible(bytes: &[u8; RECORD_HEADER_LEN], after: SeqBound) -> bool {
         Kind::decode(bytes[AT_KIND]).is_some_and(Kind::is_known)
             && Flags::decode(bytes[AT_FLAGS]).is_some()
             && LittleEndian::read_u32(&bytes[AT_VALUE_LEN]) as usize <= MAX_VALUE_LEN
-            && after.admits(LittleEndian::read_u64(&bytes[AT_INDEX]))
+            && after.admits(LittleEndian::read_u64(&bytes[AT_SEQ]))
     }
 
     /// The seed of the file in which this header is true at this place.
@@ -364,7 +364,7 @@ mod tests {
     }
 
     fn place() -> Place {
-        Place { seed: seed(), offset: OFFSET, file_len: 1 << 20, after: IndexBound { previous: 41, base: 7 } }
+        Place { seed: seed(), offset: OFFSET, file_len: 1 << 20, after: SeqBound { previous: 41, base: 7 } }
     }
 
     fn sample() -> RecordHeader {
@@ -420,17 +420,17 @@ mod tests {
 
     #[test]
     fn an_index_follows_the_one_before_it_within_the_bound() {
-        for (index, follows) in [(0, false), (41, false), (42, true), (41 + MAX_INDEX_STEP, true)] {
-            let bytes = resealed(RecordHeader { index, ..sample() }.encode());
-            assert_eq!(matches!(RecordHeader::judge(&bytes, place()), Verdict::True(_)), follows, "{index}");
+        for (seq, follows) in [(0, false), (41, false), (42, true), (41 + MAX_SEQ_STEP, true)] {
+            let bytes = resealed(RecordHeader { seq, ..sample() }.encode());
+            assert_eq!(matches!(RecordHeader::judge(&bytes, place()), Verdict::True(_)), follows, "{seq}");
         }
-        let bytes = resealed(RecordHeader { index: 42 + MAX_INDEX_STEP, ..sample() }.encode());
-        assert!(matches!(RecordHeader::judge(&bytes, place()), Verdict::False(Damage::Index { .. })));
-        let last = IndexBound { previous: MAX_INDEX - 1, base: 0 };
-        assert!(last.admits(MAX_INDEX) && !last.admits(MAX_INDEX + 1));
+        let bytes = resealed(RecordHeader { seq: 42 + MAX_SEQ_STEP, ..sample() }.encode());
+        assert!(matches!(RecordHeader::judge(&bytes, place()), Verdict::False(Damage::Sequence { .. })));
+        let last = SeqBound { previous: MAX_SEQ - 1, base: 0 };
+        assert!(last.admits(MAX_SEQ) && !last.admits(MAX_SEQ + 1));
         // What compaction carried over is below the base, and what comes after it may be that much above it.
-        let compacted = IndexBound { previous: 41, base: 1 << 50 };
-        assert!(compacted.admits(42) && compacted.admits((1 << 50) + MAX_INDEX_STEP) && !compacted.admits(41));
+        let compacted = SeqBound { previous: 41, base: 1 << 50 };
+        assert!(compacted.admits(42) && compacted.admits((1 << 50) + MAX_SEQ_STEP) && !compacted.admits(41));
     }
 
     #[test]
@@ -469,7 +469,7 @@ mod tests {
         assert_eq!(sum(sample(), b"\0key", b"value"), right);
         assert_ne!(sum(sample(), b"\0kez", b"value"), right);
         assert_ne!(sum(sample(), b"\0key", b"valuf"), right);
-        assert_ne!(sum(RecordHeader { index: 43, ..sample() }, b"\0key", b"value"), right);
+        assert_ne!(sum(RecordHeader { seq: 43, ..sample() }, b"\0key", b"value"), right);
         assert_ne!(sum(RecordHeader { kind: Kind::Delete, ..sample() }, b"\0key", b"value"), right);
         assert_eq!(sum(RecordHeader { flags: Flags::NONE, ..sample() }, b"\0key", b"value"), right);
     }

@@ -18,6 +18,7 @@
 use std::cmp::Ordering;
 use std::convert::Infallible;
 
+pub(crate) mod buckets;
 mod entry;
 mod hash;
 mod packed;

@@ -85,15 +85,15 @@ pub(crate) fn open(
 }
 
 /// The header of a new file, with an identity of its own.
-pub(crate) fn new_header(disk: &dyn Disk, base_index: u64) -> io::Result<FileHeader> {
+pub(crate) fn new_header(disk: &dyn Disk, base_seq: u64) -> io::Result<FileHeader> {
     let mut file_id = [0; 16];
     disk.fill_random(&mut file_id)?;
-    Ok(FileHeader { major: MAJOR_VERSION, minor: MINOR_VERSION, file_id, base_index, created: disk.unix_time() })
+    Ok(FileHeader { major: MAJOR_VERSION, minor: MINOR_VERSION, file_id, base_seq, created: disk.unix_time() })
 }
 
 /// A new file under a temporary name beside `path`, locked by its maker from the start, with a header and nothing
 /// else.
-pub(crate) struct Unfinished<'d> {
+pub(crate) struct TempFile<'d> {
     disk: &'d dyn Disk,
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn DiskFile>,
@@ -104,15 +104,15 @@ pub(crate) struct Unfinished<'d> {
     done: bool,
 }
 
-impl<'d> Unfinished<'d> {
-    pub(crate) fn new(disk: &'d dyn Disk, store: &Path, mode: u32, base_index: u64) -> Result<Unfinished<'d>> {
-        let header = new_header(disk, base_index).map_err(|e| Error::io("create", store, e))?;
+impl<'d> TempFile<'d> {
+    pub(crate) fn new(disk: &'d dyn Disk, store: &Path, mode: u32, base_seq: u64) -> Result<TempFile<'d>> {
+        let header = new_header(disk, base_seq).map_err(|e| Error::io("create", store, e))?;
         let mut taken = Error::io("create", store, io::ErrorKind::AlreadyExists.into());
         let random = std::iter::once_with(|| sibling(disk, store, TEMPORARY));
         for path in first_siblings(store, TEMPORARY).map(Ok).chain(random) {
             let path = path?;
             match disk.create_new(&path, mode) {
-                Ok(file) => return Unfinished::begin(disk, path, file, header),
+                Ok(file) => return TempFile::begin(disk, path, file, header),
                 // Left by a killed process, or in use by a living one. The process that removes leftovers finds that out.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => taken = Error::io("create", &path, e),
                 Err(e) => return Err(Error::io("create", &path, e)),
@@ -121,21 +121,21 @@ impl<'d> Unfinished<'d> {
         Err(taken)
     }
 
-    fn begin(disk: &'d dyn Disk, path: PathBuf, file: Arc<dyn DiskFile>, header: FileHeader) -> Result<Unfinished<'d>> {
+    fn begin(disk: &'d dyn Disk, path: PathBuf, file: Arc<dyn DiskFile>, header: FileHeader) -> Result<TempFile<'d>> {
         let locked = file.try_lock().and_then(|locked| Ok((locked, file.stat()?.identity)));
         let (locked, identity) = locked.map_err(|e| {
             let _ = disk.remove(&path);
             Error::io("lock", &path, e)
         })?;
         // From here on the name is ours to remove, unless another process has the lock.
-        let unfinished = Unfinished { disk, path, file, header, identity, maker: Process::this(), done: !locked };
-        if !locked || !unfinished.has_its_name().map_err(|e| unfinished.io("stat", e))? {
+        let temp = TempFile { disk, path, file, header, identity, maker: Process::this(), done: !locked };
+        if !locked || !temp.has_its_name().map_err(|e| temp.io("stat", e))? {
             // A process that cleans up took it for a leftover in the moment before; it removes the name, or has done so. A
             // third process may have taken the name since.
-            return Err(unfinished.io("lock", io::ErrorKind::WouldBlock.into()));
+            return Err(temp.io("lock", io::ErrorKind::WouldBlock.into()));
         }
-        unfinished.write(0, &header.encode())?;
-        Ok(unfinished)
+        temp.write(0, &header.encode())?;
+        Ok(temp)
     }
 
     /// Makes sure that there is room for so many bytes, as far as the file system says: a copy that fills the disk before
@@ -157,10 +157,10 @@ impl<'d> Unfinished<'d> {
         }
     }
 
-    /// Writes the file header anew, with another `base_index`: what the highest index is, compaction knows only at its
+    /// Writes the file header anew, with another `base_seq`: what the highest index is, compaction knows only at its
     /// end.
-    pub(crate) fn set_base_index(&mut self, base_index: u64) -> Result<()> {
-        self.header.base_index = base_index;
+    pub(crate) fn set_base_seq(&mut self, base_seq: u64) -> Result<()> {
+        self.header.base_seq = base_seq;
         self.write(0, &self.header.encode())
     }
 
@@ -242,7 +242,7 @@ pub(crate) fn cannot_link(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|number| ANSWERS.contains(&number))
 }
 
-impl Drop for Unfinished<'_> {
+impl Drop for TempFile<'_> {
     fn drop(&mut self) {
         if !self.done && self.maker.is_this() {
             if !matches!(self.has_its_name(), Ok(false)) {
@@ -259,13 +259,13 @@ impl Drop for Unfinished<'_> {
 
 /// Makes the store, or finds that somebody else has just made it.
 fn create(disk: &dyn Disk, path: &Path, mode: u32) -> Result<()> {
-    let unfinished = match Unfinished::new(disk, path, mode, 0) {
+    let temp = match TempFile::new(disk, path, mode, 0) {
         Err(Error::Io { operation: "lock", source, .. }) if source.kind() == io::ErrorKind::WouldBlock => return Ok(()),
         other => other?,
     };
-    unfinished.finish_empty()?;
-    let file = Arc::clone(&unfinished.file);
-    match unfinished.link_to(path) {
+    temp.finish_empty()?;
+    let file = Arc::clone(&temp.file);
+    match temp.link_to(path) {
         // Taken: the winner's file is there to be opened. Gone: somebody took ours for a leftover.
         Err(e) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => Ok(()),
         // An empty file takes the name, which decides between several creators. Then it is filled as any empty file.
@@ -294,16 +294,16 @@ fn fill_empty(disk: &dyn Disk, path: &Path, empty: &dyn DiskFile) -> Result<()> 
         return Err(mounted());
     }
     let attributes = empty.attributes().map_err(error("read the attributes"))?;
-    let mut unfinished = Unfinished::new(disk, path, PRIVATE, 0)?;
-    unfinished.file.set_attributes(&attributes).map_err(error("keep owner, permissions and attributes"))?;
-    unfinished.finish_empty()?;
-    unfinished.rename_to(path).map_err(|e| match e.kind() {
+    let mut temp = TempFile::new(disk, path, PRIVATE, 0)?;
+    temp.file.set_attributes(&attributes).map_err(error("keep owner, permissions and attributes"))?;
+    temp.finish_empty()?;
+    temp.rename_to(path).map_err(|e| match e.kind() {
         io::ErrorKind::ResourceBusy => mounted(),
         _ => error("create")(e),
     })?;
-    // As in `Unfinished::drop`.
-    unfinished.file.unlock().map_err(error("unlock"))?;
-    sync_name(disk, path, &*unfinished.file).map_err(error("sync the directory"))
+    // As in `TempFile::drop`.
+    temp.file.unlock().map_err(error("unlock"))?;
+    sync_name(disk, path, &*temp.file).map_err(error("sync the directory"))
 }
 
 /// Brings the name of a file to stable storage.

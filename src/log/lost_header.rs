@@ -11,8 +11,8 @@ use super::LogFile;
 use super::search::body_holds;
 use crate::disk::{DiskFile, FileStat};
 use crate::format::{
-    ALIGNMENT, FILE_HEADER_LEN, FileHeader, FileSeed, IndexBound, Kind, MAJOR_VERSION, MAX_INDEX, MINOR_VERSION,
-    RECORD_HEADER_LEN, RecordHeader,
+    ALIGNMENT, FILE_HEADER_LEN, FileHeader, FileSeed, Kind, MAJOR_VERSION, MAX_SEQ, MINOR_VERSION, RECORD_HEADER_LEN,
+    RecordHeader, SeqBound,
 };
 use crate::{Error, Result};
 
@@ -40,7 +40,7 @@ pub(crate) fn without_header(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Resul
         minor: MINOR_VERSION,
         file_id: [0; 16],
         // Nobody knows it, so it must not rule any index out.
-        base_index: MAX_INDEX,
+        base_seq: MAX_SEQ,
         created: 0,
     };
     Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity, links })
@@ -94,7 +94,7 @@ pub(crate) fn find_seed(log: &LogFile) -> Result<Option<FileSeed>> {
 
 /// The header that these bytes spell, if a writer could have written it, in whatever file.
 fn candidate(bytes: &[u8; RECORD_HEADER_LEN], offset: u64, file_len: u64) -> Option<RecordHeader> {
-    if !RecordHeader::plausible(bytes, IndexBound { previous: 0, base: MAX_INDEX }) {
+    if !RecordHeader::plausible(bytes, SeqBound { previous: 0, base: MAX_SEQ }) {
         return None;
     }
     let header = RecordHeader::decode(bytes)?;

@@ -7,8 +7,10 @@
 //! which nobody knows any more which it is.
 
 pub(crate) mod append;
+pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod group;
+pub(crate) mod install;
 pub(crate) mod lost_header;
 pub(crate) mod read;
 pub(crate) mod recover;
@@ -23,17 +25,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::disk::{DiskFile, FileIdentity, FileStat};
-use crate::error::Damage;
-use crate::format::{FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, IndexBound, MAX_INDEX};
+use crate::format::Damage;
+use crate::format::{FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, MAX_SEQ, SeqBound};
 use crate::{Error, Result};
 
 /// How far the indexes of a copy start above those of its source: the source may go on after the copy was made, or may
 /// have lost indexes that somebody has seen. More than sixty million openings, or as many million writes, would have to
 /// come in between before an index came twice. It takes one of 65,536 parts of all indexes.
-pub(crate) const COPY_INDEXES: u64 = 1 << 46;
+pub(crate) const COPY_SEQS: u64 = 1 << 46;
 
 /// The most indexes that may lie between a file and a successor made from it by compactions.
-const SUCCESSOR_INDEXES: u64 = COPY_INDEXES / 2;
+const SUCCESSOR_SEQS: u64 = COPY_SEQS / 2;
 
 /// One open file whose header was read and found good.
 pub(crate) struct LogFile {
@@ -67,8 +69,8 @@ impl LogFile {
                 Error::UnsupportedVersion { path: path.to_path_buf(), major, minor }
             }
         })?;
-        if header.base_index > MAX_INDEX {
-            return Err(corrupt(Damage::Index { found: header.base_index, previous: 0 }));
+        if header.base_seq > MAX_SEQ {
+            return Err(corrupt(Damage::Sequence { found: header.base_seq, previous: 0 }));
         }
         let FileStat { identity, links, .. } = file.stat().map_err(|e| Error::io("stat", path, e))?;
         Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity, links })
@@ -85,9 +87,9 @@ impl LogFile {
     }
 
     /// Whether a log whose last record has this index, 0 if there is none, has lost its end for certain: compaction, backup
-    /// and salvage close what they make with a mark above `base_index`, and what is written later has higher indexes.
+    /// and salvage close what they make with a mark above `base_seq`, and what is written later has higher indexes.
     pub(crate) fn lacks_closing_mark(&self, last_index: u64) -> bool {
-        self.header.base_index > last_index
+        self.header.base_seq > last_index
     }
 
     pub(crate) fn len(&self) -> Result<u64> {
@@ -111,14 +113,14 @@ impl LogFile {
     /// index `moved`, or one that was made of that file later.
     ///
     /// Compaction states the highest index of the old file, or one that it has reserved beside it. A new store states
-    /// none; a backup and a salvaged copy begin [`COPY_INDEXES`] above their original, which may have gone on since.
+    /// none; a backup and a salvaged copy begin [`COPY_SEQS`] above their original, which may have gone on since.
     pub(crate) fn may_succeed(&self, moved: u64) -> bool {
-        (moved..moved + SUCCESSOR_INDEXES).contains(&self.header.base_index)
+        (moved..moved + SUCCESSOR_SEQS).contains(&self.header.base_seq)
     }
 
     /// The bound of the index of a record that follows one with this index.
-    pub(crate) fn index_bound(&self, previous: u64) -> IndexBound {
-        IndexBound { previous, base: self.header.base_index }
+    pub(crate) fn seq_bound(&self, previous: u64) -> SeqBound {
+        SeqBound { previous, base: self.header.base_seq }
     }
 
     pub(crate) fn io(&self, operation: &'static str, source: io::Error) -> Error {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::LogFile;
 use crate::disk::Map;
-use crate::error::Damage;
+use crate::format::Damage;
 use crate::format::{RECORD_HEADER_LEN, RecordHeader};
 use crate::index::Keys;
 use crate::memory::make_room;
@@ -199,7 +199,7 @@ impl Reader {
             if verify {
                 self.verify_value(start.position, header, key, out)?;
             }
-            return Ok(header.index);
+            return Ok(header.seq);
         }
         let mut record = [0; SHORT_RECORD];
         let record = &mut record[..len];
@@ -209,7 +209,7 @@ impl Reader {
             self.verify_value(start.position, header, key, value)?;
         }
         out.extend_from_slice(value);
-        Ok(header.index)
+        Ok(header.seq)
     }
 
     /// Checks the checksum of a record over a copy of its key and its value.
@@ -303,7 +303,7 @@ mod tests {
         reader.key_into(position, &header, &mut found).unwrap();
         assert_eq!(found, [b"before", key].concat());
         let start = reader.start(position).unwrap();
-        assert_eq!(reader.value_into(&start, key, &mut value, true).unwrap(), header.index);
+        assert_eq!(reader.value_into(&start, key, &mut value, true).unwrap(), header.seq);
         assert_eq!(value, b"value");
         // Longer than the record: what was there before must not show.
         let mut buffer = vec![b'x'; 200];
@@ -363,7 +363,7 @@ mod tests {
         };
         let mut buffer = Vec::new();
         assert_eq!(over(header).record(position, &mut buffer, true).unwrap().header, header);
-        let other = RecordHeader { index: header.index + 1, ..header };
+        let other = RecordHeader { seq: header.seq + 1, ..header };
         let error = over(other).record(position, &mut buffer, true).err();
         assert!(matches!(error, Some(Error::Corrupt { offset, damage: Damage::Header { found, computed }, .. })
                 if offset == position && found != computed));

@@ -10,7 +10,7 @@ use super::scan::{Reason, Run, Scanner, Step, Stop};
 use super::search::{Beyond, search};
 use super::{LogFile, append, create};
 use crate::disk::{Disk, DiskFile};
-use crate::error::Damage;
+use crate::format::Damage;
 use crate::format::{END_MARK_LEN, RECORD_HEADER_LEN};
 use crate::{Error, Result};
 
@@ -64,7 +64,7 @@ pub(crate) fn decide(log: &LogFile, stop: &Stop) -> Result<Decision> {
 ///   killed one leaves zeros behind its batch. A power cut may take that length away again, which is rare. It looks
 ///   the same as a file that another program has cut, and costs one file that can be removed.
 fn is_worth_keeping(log: &LogFile, stop: &Stop, beyond: &Beyond) -> Result<bool> {
-    if beyond.whole_records || log.lacks_closing_mark(stop.previous_index) {
+    if beyond.whole_records || log.lacks_closing_mark(stop.previous_seq) {
         return Ok(true);
     }
     let has_less_than = |len: u64| Ok(log.len()? < stop.at + len);
@@ -85,7 +85,7 @@ const PIECE: usize = 1 << 20;
 /// # Errors
 ///
 /// Any failure: then nothing may be cut.
-pub(crate) fn keep_torn(disk: &dyn Disk, log: &LogFile, from: u64, to: u64) -> Result<PathBuf> {
+pub(crate) fn keep_torn_tail(disk: &dyn Disk, log: &LogFile, from: u64, to: u64) -> Result<PathBuf> {
     let path = sibling(disk, &log.path, TORN)?;
     let error = |e| Error::io("keep the torn tail", &path, e);
     let copy = disk.create_new(&path, PRIVATE).map_err(error)?;
@@ -141,8 +141,8 @@ pub(crate) fn write_again(log: &LogFile, from: u64, to: u64) -> Result<()> {
 }
 
 /// Makes sure that what was written again still is what was taken in. A record starts at `from`.
-pub(crate) fn check_again(log: &LogFile, from: u64, previous_index: u64, to: u64) -> Result<()> {
-    let mut walked = walk_to(Scanner::resume(log, from, previous_index)?, to)?;
+pub(crate) fn check_again(log: &LogFile, from: u64, previous_seq: u64, to: u64) -> Result<()> {
+    let mut walked = walk_to(Scanner::resume(log, from, previous_seq)?, to)?;
     if walked.is_err() {
         // No writer states that the file is synced up to the middle of a record. Where somebody else has, the walk
         // did not begin at a record.
@@ -156,16 +156,16 @@ pub(crate) fn check_again(log: &LogFile, from: u64, previous_index: u64, to: u64
 
 /// How far whole units reach, from a place where a record starts and up to `to` at most, and the index of the last record
 /// of them. Without the lock: what stops the walk is judged by [`check_again`], with the lock.
-pub(crate) fn whole_up_to(log: &LogFile, from: u64, previous_index: u64, to: u64) -> Result<(u64, u64)> {
-    let mut scanner = Scanner::resume(log, from, previous_index)?;
-    let (mut reached, mut unit) = ((from, previous_index), Run::default());
+pub(crate) fn whole_up_to(log: &LogFile, from: u64, previous_seq: u64, to: u64) -> Result<(u64, u64)> {
+    let mut scanner = Scanner::resume(log, from, previous_seq)?;
+    let (mut reached, mut unit) = ((from, previous_seq), Run::default());
     while reached.0 < to && matches!(scanner.step(&mut unit)?, Step::Unit) {
         let Some(last) = unit.entries.last() else { break };
         let end = last.end();
         if end > to {
             break;
         }
-        reached = (end, last.header.index);
+        reached = (end, last.header.seq);
     }
     Ok(reached)
 }
@@ -268,9 +268,9 @@ mod tests {
     use super::*;
     use crate::format::{Ancillary, FileHeader, Kind};
 
-    fn rewrite(log: &LogFile, from: u64, previous_index: u64, to: u64) -> Result<()> {
+    fn rewrite(log: &LogFile, from: u64, previous_seq: u64, to: u64) -> Result<()> {
         write_again(log, from, to)?;
-        check_again(log, from, previous_index, to)
+        check_again(log, from, previous_seq, to)
     }
 
     fn decide_on(bytes: Vec<u8>) -> Result<Decision> {
@@ -461,13 +461,13 @@ mod tests {
         draft.put(PLAIN, "a");
         let torn = draft.put(PLAIN, "b");
         // The record before the torn one has the index 1.
-        for (base_index, kept) in [(0, false), (1, false), (2, true)] {
+        for (base_seq, kept) in [(0, false), (1, false), (2, true)] {
             let mut bytes = draft.bytes[..torn as usize + 30].to_vec();
-            bytes[..64].copy_from_slice(&FileHeader { base_index, ..header() }.encode());
+            bytes[..64].copy_from_slice(&FileHeader { base_seq, ..header() }.encode());
             assert!(matches!(decide_on(bytes).unwrap(), Decision::Cut { at, keep, .. } if (at, keep) == (torn, kept)));
         }
         let mut bytes = draft.bytes[..torn as usize].to_vec();
-        bytes[..64].copy_from_slice(&FileHeader { base_index: 1000, ..header() }.encode());
+        bytes[..64].copy_from_slice(&FileHeader { base_seq: 1000, ..header() }.encode());
         assert!(matches!(decide_on(bytes).unwrap(), Decision::Cut { keep: false, .. }), "nothing is there to be kept");
     }
 
@@ -553,7 +553,7 @@ mod tests {
         let file = disk.open(Path::new(PATH), Access::ReadWrite).unwrap();
         let log = LogFile::open(file, &Path::new(PATH).into()).unwrap();
         let reads = disk.calls_of(Verb::ReadAt);
-        let kept = keep_torn(&disk, &log, torn, end).unwrap();
+        let kept = keep_torn_tail(&disk, &log, torn, end).unwrap();
         assert_eq!(disk.calls_of(Verb::ReadAt) - reads, 3, "pieces");
         // Durably: it is there after a power cut that keeps nothing that was not synced.
         let after = disk.reboot(&mut crate::disk::sim::Choices::keep_nothing());

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::LogFile;
 use super::group::KEPT_CAPACITY;
-use crate::error::Damage;
+use crate::format::Damage;
 use crate::format::{
     Ancillary, END_MARK_LEN, FILE_HEADER_LEN, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, split_full_key,
 };
@@ -114,7 +114,7 @@ pub(crate) struct Stop {
     /// Where in it the walk got stuck; beyond `unit` only inside a batch.
     pub(crate) at: u64,
     /// The index of the record before `unit`; 0 if there is none.
-    pub(crate) previous_index: u64,
+    pub(crate) previous_seq: u64,
     pub(crate) reason: Reason,
 }
 
@@ -139,7 +139,7 @@ pub(crate) enum Step {
 pub(crate) struct Scanner<'a> {
     log: &'a LogFile,
     offset: u64,
-    previous_index: u64,
+    previous_seq: u64,
     file_len: u64,
     window: Window,
 }
@@ -150,10 +150,10 @@ impl<'a> Scanner<'a> {
         Scanner::resume(log, FILE_HEADER_LEN as u64, 0)
     }
 
-    /// A walk from a place where a record starts or the log ends; `previous_index` is the index of the
+    /// A walk from a place where a record starts or the log ends; `previous_seq` is the index of the
     /// record before it, 0 if there is none.
-    pub(crate) fn resume(log: &'a LogFile, offset: u64, previous_index: u64) -> Result<Scanner<'a>> {
-        Ok(Scanner { log, offset, previous_index, file_len: log.len()?, window: Window::new() })
+    pub(crate) fn resume(log: &'a LogFile, offset: u64, previous_seq: u64) -> Result<Scanner<'a>> {
+        Ok(Scanner { log, offset, previous_seq, file_len: log.len()?, window: Window::new() })
     }
 
     /// Walks to the end, or to where the log cannot be read further, and hands everything to `take`, some whole units at
@@ -194,7 +194,7 @@ impl<'a> Scanner<'a> {
 
     /// The same, behind what `run` holds.
     fn step_on(&mut self, run: &mut Run) -> Result<Step> {
-        let (start, start_index, first) = (self.offset, self.previous_index, run.entries.len());
+        let (start, start_seq, first) = (self.offset, self.previous_seq, run.entries.len());
         loop {
             let Some(reason) = self.read_record(run, first)? else {
                 if run.entries.last().is_some_and(|entry| entry.header.flags.more) {
@@ -204,7 +204,7 @@ impl<'a> Scanner<'a> {
                 if unit.len() == 1 || self.is_unchanged(&unit[0])? {
                     return Ok(Step::Unit);
                 }
-                self.back_to(start, start_index);
+                self.back_to(start, start_seq);
                 run.truncate(first);
                 continue;
             };
@@ -213,8 +213,8 @@ impl<'a> Scanner<'a> {
                 Reason::EndMark | Reason::EndOfFile if in_batch => Reason::Damaged(Damage::BrokenBatch),
                 reason => reason,
             };
-            let stop = Stop { unit: start, at: self.offset, previous_index: start_index, reason };
-            self.back_to(start, start_index);
+            let stop = Stop { unit: start, at: self.offset, previous_seq: start_seq, reason };
+            self.back_to(start, start_seq);
             return Ok(Step::Stopped(stop));
         }
     }
@@ -232,9 +232,9 @@ impl<'a> Scanner<'a> {
         Ok(bytes[..len] == first.header.encode())
     }
 
-    fn back_to(&mut self, offset: u64, previous_index: u64) {
+    fn back_to(&mut self, offset: u64, previous_seq: u64) {
         self.window.forget();
-        (self.offset, self.previous_index) = (offset, previous_index);
+        (self.offset, self.previous_seq) = (offset, previous_seq);
     }
 
     /// Reads the record at `self.offset` and moves on, or says why there is none. `first` is where the unit's records begin
@@ -282,7 +282,7 @@ impl<'a> Scanner<'a> {
             Some(_) if !form_holds => Damage::Form,
             Some(_) => {
                 self.offset = offset + header.padded_len();
-                self.previous_index = header.index;
+                self.previous_seq = header.seq;
                 return Ok(None);
             }
         };
@@ -324,7 +324,7 @@ impl<'a> Scanner<'a> {
             seed: self.log.seed,
             offset: self.offset,
             file_len: self.file_len,
-            after: self.log.index_bound(self.previous_index),
+            after: self.log.seq_bound(self.previous_seq),
         }
     }
 
@@ -423,7 +423,7 @@ mod tests {
     fn an_empty_log_ends_behind_its_header() {
         let (units, stop) = walk(&Draft::new().finish());
         assert!(units.is_empty());
-        assert_eq!(stop, Stop { unit: 64, at: 64, previous_index: 0, reason: Reason::EndMark });
+        assert_eq!(stop, Stop { unit: 64, at: 64, previous_seq: 0, reason: Reason::EndMark });
     }
 
     #[test]
@@ -436,7 +436,7 @@ mod tests {
         let (units, stop) = walk(&draft.finish());
         assert_eq!(units, [vec![single], batch.to_vec()]);
         let reason = Reason::Damaged(Damage::BrokenBatch);
-        assert_eq!(stop, Stop { unit: torn, at: end, previous_index: 4, reason });
+        assert_eq!(stop, Stop { unit: torn, at: end, previous_seq: 4, reason });
     }
 
     #[test]

@@ -68,7 +68,7 @@ fn headers<'b>(
     bytes: &'b [u8],
     file_len: u64,
 ) -> impl Iterator<Item = (u64, RecordHeader)> + 'b {
-    let after = log.index_bound(stop.previous_index);
+    let after = log.seq_bound(stop.previous_seq);
     // No header starts there or behind it: its kind, which does not stand first, is not zero.
     let last = last_data(bytes).unwrap_or(0);
     (0..CHUNK.min(last)).step_by(ALIGNMENT as usize).filter_map(move |start| {
@@ -150,7 +150,7 @@ pub(crate) fn body_crc(log: &LogFile, offset: u64, header: &RecordHeader) -> Res
 }
 
 /// The first true header at or after `from`, by which a survey finds its way beyond damage.
-pub(crate) fn next_header(log: &LogFile, from: u64, previous_index: u64) -> Result<Option<u64>> {
+pub(crate) fn next_header(log: &LogFile, from: u64, previous_seq: u64) -> Result<Option<u64>> {
     let file_len = log.len()?;
     // Most damage is small, and of many places each is searched from.
     let mut chunk = SMALLEST_CHUNK;
@@ -158,7 +158,7 @@ pub(crate) fn next_header(log: &LogFile, from: u64, previous_index: u64) -> Resu
     let from = padded(from);
     // The search's own rules, told to count from one place before `from`.
     let reason = super::scan::Reason::EndMark;
-    let stop = Stop { unit: from.saturating_sub(1), at: from, previous_index, reason };
+    let stop = Stop { unit: from.saturating_sub(1), at: from, previous_seq, reason };
     let mut at = from;
     while let Some(data) = log.file.next_data(at).map_err(|e| log.io("look for data", e))? {
         at = at.max(data / ALIGNMENT * ALIGNMENT);

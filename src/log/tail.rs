@@ -8,14 +8,14 @@ pub(crate) struct Tail {
     /// Where the next record will start; the end mark stands here.
     pub(crate) end: u64,
     /// The last record's index; 0 if there is none.
-    pub(crate) previous_index: u64,
-    /// The highest index that is known to have been assigned: the last record's, or `base_index`.
-    pub(crate) highest_index: u64,
+    pub(crate) previous_seq: u64,
+    /// The highest index that is known to have been assigned: the last record's, or `base_seq`.
+    pub(crate) highest_seq: u64,
     /// Everything before this offset is proven, by a record in the file, to be on stable storage.
     pub(crate) proven: u64,
     /// An index that is below those of all records from `proven` on.
     pub(crate) proven_after: u64,
-    /// Where the first record of `highest_index`'s block starts (0 if that is the block of `base_index`, which the file
+    /// Where the first record of `highest_seq`'s block starts (0 if that is the block of `base_seq`, which the file
     /// header holds).
     block_first: u64,
     /// Eight bytes by which the log is recognised, and where they lie: the checksums of the last record, or a part
@@ -42,8 +42,8 @@ impl Tail {
         let (offset, word) = header.fingerprint();
         Tail {
             end: FILE_HEADER_LEN as u64,
-            previous_index: 0,
-            highest_index: header.base_index,
+            previous_seq: 0,
+            highest_seq: header.base_seq,
             proven: FILE_HEADER_LEN as u64,
             proven_after: 0,
             block_first: 0,
@@ -57,16 +57,16 @@ impl Tail {
     /// Takes in the next record: complete, and the last of its batch if it belongs to one, or followed by it.
     pub(crate) fn observe(&mut self, offset: u64, header: &RecordHeader, proof: Option<u64>) {
         debug_assert_eq!(offset, self.end);
-        if block_of(header.index) > block_of(self.highest_index) {
+        if block_of(header.seq) > block_of(self.highest_seq) {
             self.block_first = offset;
         }
         if let Some(proof) = proof.filter(|&proof| proof > self.proven) {
             self.proven = proof;
             // A statement about an earlier place leaves the old bound, which holds all the more.
-            self.proven_after = if proof == offset { self.previous_index } else { self.proven_after };
+            self.proven_after = if proof == offset { self.previous_seq } else { self.proven_after };
         }
-        self.previous_index = header.index;
-        self.highest_index = self.highest_index.max(header.index);
+        self.previous_seq = header.seq;
+        self.highest_seq = self.highest_seq.max(header.seq);
         self.landmark = Landmark { offset, word: header.fingerprint() };
         let mark = header.kind == Kind::Ancillary(Ancillary::Mark) && header.flags.synced;
         // Only the exact form that a close writes is rewritten by the next group.
@@ -87,7 +87,7 @@ impl Tail {
     /// Only then may an index of the block be handed out: after a power cut that loses the record with it, the block
     /// is still found in the file, and the next writer starts above it.
     pub(crate) fn is_block_stable(&self, block: u64, synced: u64) -> bool {
-        block == block_of(self.highest_index) && self.proven.max(synced) > self.block_first
+        block == block_of(self.highest_seq) && self.proven.max(synced) > self.block_first
     }
 }
 
@@ -141,7 +141,7 @@ mod tests {
         draft.put(PLAIN, "a");
         draft.put(SYNCED, "in the next block");
         let tail = tail_of(draft);
-        assert_eq!(tail.highest_index, BLOCK_LEN);
+        assert_eq!(tail.highest_seq, BLOCK_LEN);
         assert!(!tail.is_block_stable(1, 0));
     }
 

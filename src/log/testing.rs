@@ -82,7 +82,7 @@ impl Draft {
 }
 
 pub(crate) fn header() -> FileHeader {
-    FileHeader { major: MAJOR_VERSION, minor: MINOR_VERSION, file_id: [5; 16], base_index: 0, created: 0 }
+    FileHeader { major: MAJOR_VERSION, minor: MINOR_VERSION, file_id: [5; 16], base_seq: 0, created: 0 }
 }
 
 pub(crate) fn seed() -> FileSeed {

@@ -55,7 +55,7 @@ pub enum Call {
 pub enum BatchPart {
     Put(Key, Bytes),
     Delete(Key),
-    ExpectIndex(Key, u64),
+    ExpectSeq(Key, u64),
     ExpectAbsent(Key),
 }
 
@@ -131,7 +131,7 @@ pub fn predict(call: &Call, state: &State) -> Prediction {
         Call::Write(parts) => {
             for (op, part) in parts.iter().enumerate() {
                 let kept = match part {
-                    BatchPart::ExpectIndex(key, index) => expect(key, Some(*index)),
+                    BatchPart::ExpectSeq(key, index) => expect(key, Some(*index)),
                     BatchPart::ExpectAbsent(key) => expect(key, None),
                     BatchPart::Put(..) | BatchPart::Delete(_) => Ok(()),
                 };
@@ -147,7 +147,7 @@ pub fn predict(call: &Call, state: &State) -> Prediction {
                             changes.push((key.clone(), None));
                         }
                     }
-                    BatchPart::ExpectIndex(..) | BatchPart::ExpectAbsent(_) => {}
+                    BatchPart::ExpectSeq(..) | BatchPart::ExpectAbsent(_) => {}
                 }
             }
             Ok(changes)
@@ -293,7 +293,7 @@ impl History {
             Part::Put(place, value) => BatchPart::Put(key(place), self.value(value, log)),
             Part::Delete(place) => BatchPart::Delete(key(place)),
             Part::Expect(place, previous) => match self.previous(&key(place), *previous) {
-                Some(index) => BatchPart::ExpectIndex(key(place), index),
+                Some(index) => BatchPart::ExpectSeq(key(place), index),
                 None => BatchPart::ExpectAbsent(key(place)),
             },
         };

@@ -151,7 +151,7 @@ impl Setup {
                 Kept::Os => Durability::Os,
             })
             .lock_mode(if self.exclusive { LockMode::Exclusive } else { LockMode::PerWrite })
-            .reads(if self.pread { ReadMode::Pread } else { ReadMode::Map })
+            .read_mode(if self.pread { ReadMode::Pread } else { ReadMode::Map })
             .read_only(self.read_only)
     }
 }

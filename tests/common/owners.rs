@@ -126,7 +126,7 @@ fn has_the_stores_pairs(story: &str, disk: &Arc<SimDisk>, pieces: &[Piece]) {
     let live = pieces.iter().filter(|piece| piece.class == Class::Live).map(|piece| {
         let record = piece.record.as_ref().unwrap();
         let (bucket, key) = record.bucket_and_key().unwrap();
-        (bucket.to_vec(), key.to_vec(), record.index)
+        (bucket.to_vec(), key.to_vec(), record.seq)
     });
     assert_eq!(live.collect::<BTreeSet<_>>(), held, "{story}");
 }

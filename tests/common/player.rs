@@ -240,13 +240,13 @@ fn batch(parts: &[BatchPart]) -> Batch {
     for part in parts {
         let (BatchPart::Put(key, _)
         | BatchPart::Delete(key)
-        | BatchPart::ExpectIndex(key, _)
+        | BatchPart::ExpectSeq(key, _)
         | BatchPart::ExpectAbsent(key)) = part;
         let batch = batch.bucket(BUCKETS[key.0]);
         match part {
             BatchPart::Put(key, value) => batch.put(&key.1, value),
             BatchPart::Delete(key) => batch.delete(&key.1),
-            BatchPart::ExpectIndex(key, index) => batch.expect_index(&key.1, *index),
+            BatchPart::ExpectSeq(key, index) => batch.expect_index(&key.1, *index),
             BatchPart::ExpectAbsent(key) => batch.expect_absent(&key.1),
         };
     }

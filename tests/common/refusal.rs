@@ -17,7 +17,7 @@ pub fn every_config() -> [Config; 5] {
         Config::new(),
         Config::new().create(false),
         Config::new().read_only(true),
-        Config::new().read_only(true).reads(ReadMode::Pread),
+        Config::new().read_only(true).read_mode(ReadMode::Pread),
         Config::new().lock_mode(LockMode::Exclusive).durability(Durability::Os),
     ]
 }

@@ -33,7 +33,7 @@ const WAYS: [Way; 4] = [
 ];
 
 fn open(disk: &SimDisk, reads: ReadMode) -> Cask {
-    Cask::open_on(Arc::new(disk.process()), STORE, &Config::new().reads(reads)).unwrap()
+    Cask::open_on(Arc::new(disk.process()), STORE, &Config::new().read_mode(reads)).unwrap()
 }
 
 fn long(end: &str) -> String {

@@ -42,8 +42,8 @@ impl Fields<'_> {
 pub struct FileBytes(pub Vec<u8>);
 
 impl FileBytes {
-    pub fn new(base_index: u64) -> FileBytes {
-        FileBytes::with_header(|header| header[32..40].copy_from_slice(&base_index.to_le_bytes()))
+    pub fn new(base_seq: u64) -> FileBytes {
+        FileBytes::with_header(|header| header[32..40].copy_from_slice(&base_seq.to_le_bytes()))
     }
 
     /// A header that `change` has changed before its checksum was made.

@@ -2,8 +2,8 @@
 
 use crate::bytes::{Fields, FileBytes, record};
 use crate::layout::{
-    DELETE, FILE_HEADER_LEN, MARK, MAX_INDEX, MAX_INDEX_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, RECORD_HEADER_LEN,
-    SYNCED, SYNCED_TO,
+    DELETE, FILE_HEADER_LEN, MARK, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, RECORD_HEADER_LEN, SYNCED,
+    SYNCED_TO,
 };
 
 /// A file, its story, and the verdict in the words of `summary`.
@@ -74,8 +74,8 @@ fn file_headers() -> Vec<Case> {
         case("a newer minor version", patched(10, &[9, 0]), "empty"),
         case("reserved bytes that are not zero", patched(12, &[1, 2, 3, 4]), "empty"),
         case("more reserved bytes that are not zero", patched(48, &[1; 12]), "empty"),
-        case("the highest base index", FileBytes::new(MAX_INDEX).end(), "empty"),
-        case("a base index beyond the limit", FileBytes::new(MAX_INDEX + 1).end(), corrupt(0)),
+        case("the highest base index", FileBytes::new(MAX_SEQ).end(), "empty"),
+        case("a base index beyond the limit", FileBytes::new(MAX_SEQ + 1).end(), corrupt(0)),
     ]
 }
 
@@ -102,7 +102,7 @@ fn records() -> Vec<Case> {
     assert_eq!(with(ZERO)[AT..AT + 4], [1, 0, 0, 0]);
     let mut padding = log().0;
     padding[AT - 1] = 0xff;
-    let far = MAX_INDEX_STEP + 1;
+    let far = MAX_SEQ_STEP + 1;
     vec![
         case("a checksum of 0, stored as 1", with(ZERO), format!("{K} l=2@{}", ZERO.index)),
         case("a value that replaces another", with(record(0, PUT, 2, b"\0k", b"")), "k=@2"),
@@ -122,8 +122,8 @@ fn records() -> Vec<Case> {
         case("the highest index that may follow", with(record(0, PUT, far, b"\0k", b"")), format!("k=@{far}")),
         case(
             "records below the base index, and one far above it",
-            FileBytes::new(1 << 50).push(PUT_2).push(record(0, PUT, (1 << 50) + MAX_INDEX_STEP, b"\0k", b"1")).end(),
-            format!("k=1@{} l=2@2", (1u64 << 50) + MAX_INDEX_STEP),
+            FileBytes::new(1 << 50).push(PUT_2).push(record(0, PUT, (1 << 50) + MAX_SEQ_STEP, b"\0k", b"1")).end(),
+            format!("k=1@{} l=2@2", (1u64 << 50) + MAX_SEQ_STEP),
         ),
         case("kind 0", with(record(0, 0, 2, b"\0k", b"")), unsupported(AT)),
         case("kind 3", with(record(0, 3, 2, b"\0k", b"")), unsupported(AT)),
@@ -146,7 +146,7 @@ fn damage() -> Vec<Case> {
         ("a value beyond the file", log().push(Fields { value_len: Some(1000), ..PUT_2 })),
         ("index 0", log().push(record(0, PUT, 0, b"\0l", b"2"))),
         ("the index of the record before", log().push(record(0, PUT, 1, b"\0l", b"2"))),
-        ("an index too far above", log().push(record(0, PUT, MAX_INDEX_STEP + 2, b"\0l", b"2"))),
+        ("an index too far above", log().push(record(0, PUT, MAX_SEQ_STEP + 2, b"\0l", b"2"))),
         ("a body without a right checksum", log().push(BROKEN)),
         ("an unknown ancillary body without a right checksum", log().push(Fields { kind: 0x90, ..BROKEN })),
         ("no full key", log().push(record(0, PUT, 2, b"", b"2"))),
@@ -163,11 +163,11 @@ fn damage() -> Vec<Case> {
         let data = file.0.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1) - AT;
         [case(name, file.clone().end(), torn(data)), case(name, file.push(PROOF).end(), corrupt(AT))]
     });
-    let limit = FileBytes::new(MAX_INDEX - 1);
-    let last = record(0, PUT, MAX_INDEX, b"\0k", b"1");
-    let beyond = record(0, PUT, MAX_INDEX + 1, b"\0k", b"1");
+    let limit = FileBytes::new(MAX_SEQ - 1);
+    let last = record(0, PUT, MAX_SEQ, b"\0k", b"1");
+    let beyond = record(0, PUT, MAX_SEQ + 1, b"\0k", b"1");
     both.chain([
-        case("the highest index", limit.clone().push(last).end(), format!("k=1@{MAX_INDEX}")),
+        case("the highest index", limit.clone().push(last).end(), format!("k=1@{MAX_SEQ}")),
         case("an index beyond the limit", limit.push(beyond).end(), "empty, torn 27 kept"),
     ])
     .collect()

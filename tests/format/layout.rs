@@ -9,7 +9,7 @@ pub const FILE_HEADER: &[Field] = &[
     ("minor", 10, 2),
     ("reserved", 12, 4),
     ("file_id", 16, 16),
-    ("base_index", 32, 8),
+    ("base_seq", 32, 8),
     ("created", 40, 8),
     ("reserved", 48, 12),
     ("crc", 60, 4),
@@ -33,8 +33,8 @@ pub const END_MARK_LEN: usize = 8;
 pub const ALIGNMENT: usize = 8;
 pub const MAX_VALUE_LEN: u64 = 1 << 30;
 pub const MAX_FILE_LEN: u64 = 1 << 43;
-pub const MAX_INDEX: u64 = (1 << 62) - 1;
-pub const MAX_INDEX_STEP: u64 = 1 << 48;
+pub const MAX_SEQ: u64 = (1 << 62) - 1;
+pub const MAX_SEQ_STEP: u64 = 1 << 48;
 
 pub const SYNCED: u64 = 1;
 pub const MORE: u64 = 2;

@@ -5,9 +5,8 @@
 use std::collections::BTreeMap;
 
 use crate::layout::{
-    ALIGNMENT, ANCILLARY, DELETE, END_MARK_LEN, FILE_HEADER, FILE_HEADER_LEN, MAGIC, MAJOR, MAX_FILE_LEN, MAX_INDEX,
-    MAX_INDEX_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, RECORD_HEADER, RECORD_HEADER_LEN, SYNCED, SYNCED_TO, crc32,
-    number,
+    ALIGNMENT, ANCILLARY, DELETE, END_MARK_LEN, FILE_HEADER, FILE_HEADER_LEN, MAGIC, MAJOR, MAX_FILE_LEN, MAX_SEQ,
+    MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, RECORD_HEADER, RECORD_HEADER_LEN, SYNCED, SYNCED_TO, crc32, number,
 };
 
 /// A bucket and a key in it.
@@ -62,13 +61,13 @@ pub enum Untrue {
 
 pub struct Reader<'f> {
     file: &'f [u8],
-    base_index: u64,
+    base_seq: u64,
 }
 
 impl<'f> Reader<'f> {
     /// Of a file whose header holds.
     pub fn new(file: &'f [u8]) -> Reader<'f> {
-        Reader { file, base_index: number(FILE_HEADER, "base_index", file) }
+        Reader { file, base_seq: number(FILE_HEADER, "base_seq", file) }
     }
 
     /// W2 to W7: the record at `o`, after one with the index `previous`.
@@ -81,11 +80,11 @@ impl<'f> Reader<'f> {
         }
         let end = (o + RECORD_HEADER_LEN) as u64 + field("key_len") + field("value_len");
         let index = field("index");
-        let highest = previous.max(self.base_index) + MAX_INDEX_STEP;
+        let highest = previous.max(self.base_seq) + MAX_SEQ_STEP;
         if end > MAX_FILE_LEN.min(self.file.len() as u64) {
             return Err(Untrue::BeyondFile);
         }
-        if index <= previous || index > highest.min(MAX_INDEX) {
+        if index <= previous || index > highest.min(MAX_SEQ) {
             return Err(Untrue::Damaged);
         }
         let (flags, kind) = (field("flags"), field("kind"));
@@ -159,7 +158,7 @@ pub fn read(file: &[u8]) -> Verdict {
     if field("major") != MAJOR {
         return Verdict::UnsupportedVersion;
     }
-    if field("base_index") > MAX_INDEX {
+    if field("base_seq") > MAX_SEQ {
         return Verdict::Corrupt { offset: 0 };
     }
     walk(&Reader::new(file))
@@ -169,7 +168,7 @@ fn walk(reader: &Reader<'_>) -> Verdict {
     let file = reader.file;
     let (mut o, mut previous) = (FILE_HEADER_LEN, 0);
     let first = FILE_HEADER_LEN as u64;
-    let mut contents = Contents { last_index: reader.base_index, proven: first, end: first, ..Contents::default() };
+    let mut contents = Contents { last_index: reader.base_seq, proven: first, end: first, ..Contents::default() };
     let mut before = 0;
     let mut unit: Vec<Record<'_>> = Vec::new();
     let (stopped_at_zeros, file_ends) = loop {
@@ -207,7 +206,7 @@ fn walk(reader: &Reader<'_>) -> Verdict {
     if proof > e as u64 {
         return Verdict::Corrupt { offset: o as u64 };
     }
-    let kept = whole || before < reader.base_index || (o > e && file_ends);
+    let kept = whole || before < reader.base_seq || (o > e && file_ends);
     (contents.torn, contents.kept) = ((data_end - e) as u64, kept);
     Verdict::Store(Box::new(contents))
 }

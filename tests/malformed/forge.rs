@@ -2,7 +2,7 @@
 
 use crate::anatomy::Record;
 use crate::dice::Dice;
-use crate::layout::{self, MAX_INDEX, MAX_INDEX_STEP, MAX_VALUE_LEN, RECORD_HEADER, RECORD_HEADER_LEN};
+use crate::layout::{self, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, RECORD_HEADER, RECORD_HEADER_LEN};
 use crate::oracle::Original;
 use crate::seal::{seal_header, seal_record};
 
@@ -64,7 +64,7 @@ pub fn boundaries(original: &Original, record: &Record, field: Field) -> Vec<u64
         "kind" => vec![3, 0x7f, 0x80, 0x81, 0x82, 0x83],
         "key_len" => vec![rest, rest.saturating_sub(value_len), key_len + value_len],
         "value_len" => vec![rest, rest - key_len, MAX_VALUE_LEN, 1 << 31],
-        "index" => vec![previous, previous + MAX_INDEX_STEP, MAX_INDEX, 1 << 63],
+        "index" => vec![previous, previous + MAX_SEQ_STEP, MAX_SEQ, 1 << 63],
         "bucket length" => vec![key_len],
         _ => vec![record.at as u64, record.end as u64, original.bytes.len() as u64, 64, 1 << 63],
     };

@@ -6,11 +6,11 @@ pub const RECORD_HEADER: usize = 24;
 const MAGIC: [u8; 8] = [0xca, b'S', b'K', b'F', b'\r', b'\n', 0x1a, b'\n'];
 
 /// A file without records.
-pub fn file_header(base_index: u64) -> Vec<u8> {
+pub fn file_header(base_seq: u64) -> Vec<u8> {
     let mut file = vec![0; FILE_HEADER];
     file[8] = 1;
     file[16..32].copy_from_slice(b"an identity here");
-    file[32..40].copy_from_slice(&base_index.to_le_bytes());
+    file[32..40].copy_from_slice(&base_seq.to_le_bytes());
     seal_file_header(&mut file);
     file
 }

@@ -8,7 +8,7 @@ use caskfile::{Batch, Cask, Config, Durability, MAX_BUCKET_LEN, max_key_len};
 
 use crate::bytes::{Fields, FileBytes, record};
 use crate::layout::{
-    DELETE, FILE_HEADER_LEN, MARK, MAX_INDEX, MAX_INDEX_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, SYNCED, SYNCED_TO,
+    DELETE, FILE_HEADER_LEN, MARK, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, SYNCED, SYNCED_TO,
 };
 use crate::library::{PATH, SameEveryTime};
 use crate::{golden, page};
@@ -169,7 +169,7 @@ fn sound() -> Vec<Golden> {
         file(
             "highest-index",
             "The highest index, and the farthest step to it.",
-            FileBytes::new(MAX_INDEX - MAX_INDEX_STEP).push(record(0, PUT, MAX_INDEX, b"\0k", b"last")).end(),
+            FileBytes::new(MAX_SEQ - MAX_SEQ_STEP).push(record(0, PUT, MAX_SEQ, b"\0k", b"last")).end(),
         ),
         file("checksum-of-zero", "A header whose checksum is 0, which is stored as 1.", {
             let log = FileBytes::new(0).push(PUT_FIRST).push(record(0, PUT, 2_031_696_485, b"\0l", b"2"));
@@ -286,7 +286,7 @@ fn damaged() -> Vec<Golden> {
                 .push(BROKEN)
                 .push(Fields { flags: SYNCED, index: BLOCK + 100, ..FOURTH })
                 .push(Fields { index: BLOCK + 101, ..BROKEN })
-                .push(Fields { index: BLOCK + 100 + MAX_INDEX_STEP, ..PROOF })
+                .push(Fields { index: BLOCK + 100 + MAX_SEQ_STEP, ..PROOF })
                 .end(),
         ),
         file(
@@ -388,7 +388,7 @@ fn others() -> Vec<Golden> {
             FileBytes::with_header(|header| header[8] = 2).push(PUT_FIRST).end(),
         ),
         file("header-damaged", "A flipped bit of the version: the checksum speaks first.", patched(8, 2)),
-        file("base-index-beyond", "A base_index above the limit.", FileBytes::new(MAX_INDEX + 1).end()),
+        file("base-index-beyond", "A base_seq above the limit.", FileBytes::new(MAX_SEQ + 1).end()),
         file("foreign", "Another program's file.", b"SQLite format 3\0".repeat(8)),
         file("short", "63 bytes of a file header.", two().0[..63].to_vec()),
         file("nothing", "An empty file.", Vec::new()),

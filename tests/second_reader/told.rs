@@ -37,7 +37,7 @@ fn store(file: &[u8], contents: &Contents) -> Value {
         "verdict": verdict,
         "readable": true,
         "end": contents.end,
-        "highest_index": contents.last_index,
+        "highest_seq": contents.last_index,
         "pairs": pairs.into_iter().map(pair).collect::<Vec<_>>(),
     });
     if contents.torn > 0 {
@@ -86,12 +86,12 @@ fn corrupt(file: &[u8], offset: u64) -> Value {
 fn failed(offset: u64, damage: Damage) -> &'static [&'static str] {
     match damage {
         Damage::FileHeader { .. } => &["H4"],
-        Damage::Index { .. } if offset == 0 => &["H6"],
+        Damage::Sequence { .. } if offset == 0 => &["H6"],
         Damage::Zeros => &["W1"],
         Damage::Header { .. } => &["W2", "W3"],
         Damage::Lengths { .. } => &["W4"],
         Damage::BeyondFile { .. } => &["W5"],
-        Damage::Index { .. } => &["W6"],
+        Damage::Sequence { .. } => &["W6"],
         Damage::BrokenBatch => &["W1", "W8"],
         Damage::Body { .. } => &["W9"],
         Damage::Form => &["W10"],

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::in_every_order;
 use crate::engine::lock_wait::Deadline;
-use crate::engine::queue::{Baton, Entered, Queue};
+use crate::engine::queue::{Entered, Leader, Queue};
 use crate::sync::{AtomicBool, Mutex, thread};
 
-/// What was written, by nobody but the holder of the baton.
+/// What was written, by nobody but the holder of the leader.
 #[derive(Default)]
 struct Log {
     written: Mutex<Vec<u32>>,
@@ -27,14 +27,14 @@ struct Shared {
 
 impl Log {
     fn alone<T>(&self, act: impl FnOnce() -> T) -> T {
-        assert!(!self.busy.swap(true, Ordering::SeqCst), "two have the baton");
+        assert!(!self.busy.swap(true, Ordering::SeqCst), "two have the leader");
         let done = act();
         self.busy.store(false, Ordering::SeqCst);
         done
     }
 }
 
-/// What a writer was told.
+/// What a writer was notified.
 #[derive(Debug, PartialEq, Eq)]
 enum Told {
     Written(usize),
@@ -49,7 +49,7 @@ impl Shared {
 
     fn write(&self, number: u32, patience: Option<Duration>) -> Told {
         match self.enter(Some(number), patience) {
-            Entered::Baton(baton) => Told::Written(self.lead(baton)),
+            Entered::Leader(leader) => Told::Written(self.lead(leader)),
             Entered::Done(Some(place)) => Told::Written(place),
             Entered::Done(None) => Told::Abandoned,
             Entered::TimedOut => Told::TimedOut,
@@ -57,22 +57,22 @@ impl Shared {
     }
 
     /// Writes for all who wait, and returns the place of one's own.
-    fn lead(&self, mut baton: Baton<'_, u32, Option<usize>>) -> usize {
+    fn lead(&self, mut leader: Leader<'_, u32, Option<usize>>) -> usize {
         let (first, count) = self.log.alone(|| {
-            let work = baton.take_work(|_| true);
+            let work = leader.take_work(|_| true);
             let mut written = self.log.written.lock().unwrap();
             let first = written.len();
             written.extend(&work);
             (first, work.len())
         });
-        baton.settle((first..first + count).map(Some)).flatten().unwrap()
+        leader.settle((first..first + count).map(Some)).flatten().unwrap()
     }
 
-    /// The work is in the log once, and nowhere but where its writer was told.
-    fn check(&self, number: u32, told: &Told) {
+    /// The work is in the log once, and nowhere but where its writer was notified.
+    fn check(&self, number: u32, notified: &Told) {
         let written = self.log.written.lock().unwrap();
         let places: Vec<usize> = (0..written.len()).filter(|&place| written[place] == number).collect();
-        match told {
+        match notified {
             Told::Written(place) => assert_eq!(places, [*place]),
             Told::Abandoned | Told::TimedOut => assert!(places.is_empty(), "{number} was written all the same"),
         }
@@ -99,8 +99,8 @@ fn whoever_writes_for_whom_each_is_told_the_place_of_its_own() {
             move || shared.write(number, None)
         };
         let (one, two) = beside(writer(1), writer(2), || {
-            let told = shared.write(3, None);
-            shared.check(3, &told);
+            let notified = shared.write(3, None);
+            shared.check(3, &notified);
         });
         shared.check(1, &one);
         shared.check(2, &two);
@@ -114,9 +114,9 @@ fn who_watches_before_it_sleeps_is_told_the_place_of_its_own() {
         let shared = Arc::new(Shared { queue: Queue::of_short_turns(), log: Log::default() });
         let other = Arc::clone(&shared);
         let other = thread::spawn(move || [1, 2].map(|number| (number, other.write(number, None))));
-        let told = [3, 4].map(|number| (number, shared.write(number, None)));
-        for (number, told) in told.into_iter().chain(other.join().unwrap()) {
-            shared.check(number, &told);
+        let notified = [3, 4].map(|number| (number, shared.write(number, None)));
+        for (number, notified) in notified.into_iter().chain(other.join().unwrap()) {
+            shared.check(number, &notified);
         }
         assert_eq!(shared.log.written.lock().unwrap().len(), 4);
     });
@@ -131,7 +131,7 @@ fn who_wants_to_be_alone_is_alone_and_holds_nobody_up_for_ever() {
             move || shared.write(number, None)
         };
         let (one, two) = beside(writer(1), writer(2), || match shared.enter(None, None) {
-            Entered::Baton(_baton) => shared.log.alone(|| ()),
+            Entered::Leader(_leader) => shared.log.alone(|| ()),
             _ => panic!("nobody does nothing for another"),
         });
         shared.check(1, &one);
@@ -149,8 +149,8 @@ fn who_has_no_time_leaves_and_the_others_go_on() {
             move || shared.write(number, None)
         };
         let (one, two) = beside(writer(1), writer(2), || {
-            let told = shared.write(3, Some(Duration::ZERO));
-            shared.check(3, &told);
+            let notified = shared.write(3, Some(Duration::ZERO));
+            shared.check(3, &notified);
         });
         assert!(matches!((&one, &two), (Told::Written(_), Told::Written(_))));
         shared.check(1, &one);
@@ -167,9 +167,9 @@ fn a_leader_that_dies_with_the_work_of_others_leaves_nobody_waiting() {
             move || shared.write(number, None)
         };
         let (one, two) = beside(writer(1), writer(2), || {
-            if let Entered::Baton(mut baton) = shared.enter(Some(3), None) {
-                // As a panic does: the baton is dropped with the work that was taken.
-                baton.take_work(|_| true);
+            if let Entered::Leader(mut leader) = shared.enter(Some(3), None) {
+                // As a panic does: the leader is dropped with the work that was taken.
+                leader.take_work(|_| true);
             }
         });
         shared.check(1, &one);

@@ -60,7 +60,7 @@ function addFileHeader(fields, holds) {
     fields.add("minor", 2, "meta", (_, number) => number().toString());
     fields.add("reserved", 4, "zero", "zeros");
     fields.add("file_id", 16, "check", "random, and not in this page: who knows it can forge records inside values");
-    fields.add("base_index", 8, "index", (_, number) => grouped(number()));
+    fields.add("base_seq", 8, "index", (_, number) => grouped(number()));
     fields.add("created", 8, "meta", (_, number) => dateText(number()));
     fields.add("reserved", 12, "zero", "zeros");
     fields.add("crc", 4, "check", crcText(holds));

@@ -30,7 +30,7 @@ pub struct Dump {
     from_offset: u64,
     /// Only from the first record on whose index is this or higher
     #[arg(long, value_name = "INDEX", default_value_t = 0, hide_default_value = true)]
-    from_index: u64,
+    from_seq: u64,
     /// Go on with the records that are appended, as they come, also when the store is compacted; Ctrl-C ends it
     #[arg(short, long)]
     follow: bool,
@@ -70,7 +70,7 @@ impl Dump {
             value_bytes: self.value_bytes.unwrap_or(if session.json { u64::MAX } else { SHORT_VALUE }),
         };
         printer.head()?;
-        let mut shown = Shown { from_offset: self.from_offset, begun: self.from_index == 0, last_index: 0 };
+        let mut shown = Shown { from_offset: self.from_offset, begun: self.from_seq == 0, last_index: 0 };
         self.show(&inspection, 0, &mut shown, &mut printer)?;
         match interrupt {
             Some(interrupt) => self.go_on(inspection, shown, &mut printer, session, &interrupt),
@@ -88,12 +88,12 @@ impl Dump {
                 continue;
             }
             if let Some(record) = piece.record.as_ref().filter(|_| !broken) {
-                if record.index <= shown.last_index {
+                if record.seq <= shown.last_index {
                     // Shown before the compaction that brought it here.
                     continue;
                 }
-                shown.last_index = record.index;
-                shown.begun |= record.index >= self.from_index;
+                shown.last_index = record.seq;
+                shown.begun |= record.seq >= self.from_seq;
             }
             if shown.begun && (broken || piece.record.is_some()) {
                 printer.piece(inspection, &piece)?;
@@ -201,7 +201,7 @@ impl Printer {
         let mut line = Line::begin(&mut self.line);
         line = line.number("offset", piece.start).number("end", piece.end).text("class", piece.class.name());
         if let Some(record) = &piece.record {
-            line = line.number("index", record.index).text("kind", &kind(record)).texts("flags", &flags(record));
+            line = line.number("index", record.seq).text("kind", &kind(record)).texts("flags", &flags(record));
             if let Some(batch) = record.batch {
                 line = line.number("batch", batch);
             }
@@ -234,7 +234,7 @@ impl Printer {
                 let (bucket, key) = record.bucket_and_key().unwrap_or((b"", &record.full_key));
                 row([
                     &piece.start.to_string(),
-                    &record.index.to_string(),
+                    &record.seq.to_string(),
                     &kind(record),
                     &flags(record).join(" "),
                     &record.batch.map_or(String::new(), |batch| batch.to_string()),

@@ -207,7 +207,7 @@ fn title(piece: &Piece) -> String {
                 None => String::new(),
             };
             let (header, body) = (verdict(Some(record.header_holds)), verdict(record.body_holds));
-            let (class, kind, index) = (class.name(), kind(record), record.index);
+            let (class, kind, index) = (class.name(), kind(record), record.seq);
             format!(
                 "{start}: {class} {kind}{flags}, index {index}{batch}; header checksum {header}, body checksum {body}"
             )
@@ -236,9 +236,7 @@ fn says(piece: &Piece, field: &Field, row: &[u8]) -> String {
         ("crc", _) => header_checksum(piece).to_owned(),
         ("created", _) => format!("{} seconds since 1970", number()),
         ("file_id", _) => "not shown".to_owned(),
-        ("major" | "minor" | "base_index" | "key_len" | "value_len" | "index" | "bucket_len", _) => {
-            number().to_string()
-        }
+        ("major" | "minor" | "base_seq" | "key_len" | "value_len" | "index" | "bucket_len", _) => number().to_string(),
         ("value", Some(record)) => stated(record.kind_name(), row, field),
         _ => String::new(),
     }
@@ -256,7 +254,7 @@ fn verdict(holds: Option<bool>) -> &'static str {
 /// What that of the file header says.
 fn header_checksum(piece: &Piece) -> &'static str {
     verdict(match piece.damage {
-        None | Some(Damage::Index { .. }) => Some(true),
+        None | Some(Damage::Sequence { .. }) => Some(true),
         Some(Damage::FileHeader { .. }) => Some(false),
         Some(_) => None,
     })
@@ -289,7 +287,7 @@ fn field_style(piece: &Piece, field: &Field) -> Style {
         "header_crc" | "body_crc" | "crc" | "magic" => AnsiColor::Cyan,
         "flags" | "kind" | "major" | "minor" => AnsiColor::Yellow,
         "key_len" | "value_len" | "bucket_len" => AnsiColor::Magenta,
-        "index" | "base_index" | "created" => AnsiColor::Green,
+        "index" | "base_seq" | "created" => AnsiColor::Green,
         "bucket" | "key" | "full_key" => AnsiColor::Blue,
         "padding" | "reserved" | "file_id" => return Style::new().dimmed(),
         "value" => return Style::new(),

@@ -1,0 +1,146 @@
+//! Backups: the store of one moment, in a file or a stream of its own.
+//!
+//! A copy has an identity and indexes of its own, so it is written record by record and not byte by byte: a stale block
+//! of the one file must not pass for a record of the other, and no compare-and-swap may succeed with a pair that was
+//! read from the original after the copy was made.
+
+use std::io;
+use std::path::Path;
+
+use crate::engine::Engine;
+use crate::engine::read::view::View;
+use crate::events::event;
+use crate::format::Damage;
+use crate::format::{END_MARK_LEN, FILE_HEADER_LEN, FileHeader, Kind};
+use crate::log::copy::{Copyist, write_live};
+use crate::log::create::new_header;
+use crate::log::install::{above_all_seqs, install};
+use crate::log::read::Reader;
+use crate::log::scan::{Entry, Reason, Run, Scanner, Step};
+use crate::progress::{Copying, Watch};
+use crate::{Error, Result};
+
+/// What [`Cask::backup`](crate::Cask::backup) has copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Backup {
+    /// Keys in all buckets.
+    pub keys: u64,
+    /// The copy's length in bytes.
+    pub bytes: u64,
+    /// The highest index of the original at the moment of which the copy is.
+    pub last_index: u64,
+}
+
+/// A store as it was at one moment: its log only grows, so this stays there to be read.
+struct Moment {
+    reader: Reader,
+    end: u64,
+    keys: u64,
+    last_index: u64,
+}
+
+impl Moment {
+    fn backup(&self, bytes: u64) -> Backup {
+        Backup { keys: self.keys, bytes, last_index: self.last_index }
+    }
+
+    fn base_seq(&self) -> u64 {
+        above_all_seqs(self.last_index)
+    }
+}
+
+impl Engine {
+    pub(crate) fn backup(&self, to: &Path, watch: &mut Watch<'_>) -> Result<Backup> {
+        let moment = self.moment()?;
+        let to = &self.by_path.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
+        let copying = Copying::new(to, moment.end, watch);
+        let backup = install(&*self.by_path, copying, &moment.reader.log, moment.base_seq(), |next, copying| {
+            let mut offset = FILE_HEADER_LEN as u64;
+            let bytes = copy_log(&moment, &next.header, |piece| {
+                next.write(offset, piece)?;
+                offset += piece.len() as u64;
+                copying.tell(offset)
+            })?;
+            Ok(moment.backup(bytes))
+        })?;
+        self.told(&backup, to);
+        Ok(backup)
+    }
+
+    fn told(&self, backup: &Backup, to: &Path) {
+        event!(info, "{}: {} keys were copied to {}", self.path.display(), backup.keys, to.display());
+    }
+
+    pub(crate) fn backup_to(&self, to: &mut dyn io::Write) -> Result<Backup> {
+        let moment = self.moment()?;
+        let error = |e| Error::io("write the backup", &self.path, e);
+        let header = new_header(&*self.disk, moment.base_seq()).map_err(error)?;
+        to.write_all(&header.encode()).map_err(error)?;
+        let bytes = copy_log(&moment, &header, |piece| to.write_all(piece).map_err(error))?;
+        to.flush().map_err(error)?;
+        Ok(moment.backup(bytes))
+    }
+
+    pub(crate) fn compact_to(&self, to: &Path, watch: &mut Watch<'_>) -> Result<Backup> {
+        let positions_and_bytes = |view: &View| (view.index.positions().collect::<Vec<_>>(), view.live_bytes);
+        let (moment, (mut positions, live_bytes)) = self.moment_with(positions_and_bytes)?;
+        positions.sort_unstable();
+        let to = &self.by_path.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
+        let copying = Copying::new(to, live_bytes, watch);
+        let backup = install(&*self.by_path, copying, &moment.reader.log, moment.base_seq(), |next, copying| {
+            write_live(next, &moment.reader, &positions, copying)?;
+            Ok(moment.backup(next.file.len().map_err(|e| next.io("ask for the length", e))?))
+        })?;
+        self.told(&backup, to);
+        Ok(backup)
+    }
+
+    fn moment(&self) -> Result<Moment> {
+        self.moment_with(|_| ()).map(|(moment, ())| moment)
+    }
+
+    fn moment_with<T>(&self, look: impl FnOnce(&View) -> T) -> Result<(Moment, T)> {
+        let view = self.current()?;
+        let moment = Moment {
+            reader: view.reader.clone(),
+            end: view.tail.end,
+            keys: view.index.len() as u64,
+            last_index: view.tail.highest_seq,
+        };
+        Ok((moment, look(&view)))
+    }
+}
+
+/// Writes the log of a moment behind the file header that it is to have: every put and every tombstone, each verified on
+/// the copy that is written. Returns the length of the whole file.
+///
+/// `MORE` is taken over, so that a stream that breaks off is the beginning
+/// of the history, and not half a batch.
+fn copy_log(moment: &Moment, header: &FileHeader, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
+    let Moment { reader, end, .. } = moment;
+    let log = &reader.log;
+    let mut copyist = Copyist::new(header);
+    let mut scanner = Scanner::from_start(log)?;
+    let (mut unit, mut upto) = (Run::default(), FILE_HEADER_LEN as u64);
+    while upto < *end {
+        if let Step::Stopped(stop) = scanner.step(&mut unit)? {
+            // It was there when it was taken in.
+            let damage = if let Reason::Damaged(damage) = stop.reason { damage } else { Damage::Zeros };
+            return Err(log.corrupt(stop.at, damage));
+        }
+        let says_something = |entry: &&Entry| !matches!(entry.header.kind, Kind::Ancillary(_));
+        let mut entries = unit.entries.iter().filter(says_something).peekable();
+        while let Some(entry) = entries.next() {
+            copyist.push_again(reader, entry, entries.peek().is_some())?;
+            if copyist.has_a_piece() {
+                copyist.stream(&mut write)?;
+            }
+        }
+        upto = unit.end().unwrap_or(*end);
+    }
+    copyist.push_mark(header.base_seq + 1);
+    let len = copyist.end() + END_MARK_LEN;
+    copyist.finish(write)?;
+    Ok(len)
+}

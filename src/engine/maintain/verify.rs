@@ -1,0 +1,55 @@
+//! Verification of an open store: the file is read again and compared with the index in memory.
+
+use std::sync::Arc;
+
+use crate::engine::Engine;
+use crate::engine::read::view::View;
+use crate::inspect::survey::{Scope, Source, Survey};
+use crate::inspect::verify::judged;
+use crate::report::Report;
+use crate::{Error, Result};
+
+impl Engine {
+    pub(crate) fn verify(&self) -> Result<Report> {
+        let log = Arc::clone(&self.current()?.reader.log);
+        // Nobody waits for this: a writer of this process would wait with the file's lock.
+        let mut fresh = Survey::of(&Source::sound(Arc::clone(&log)), Scope::Log)?;
+        let report = judged(&log, fresh.report.clone())?;
+
+        // Now nobody in this process takes in anything, so the two can be brought to the same place.
+        let ingest = self.ingest();
+        self.take_in(&ingest)?;
+        fresh.go_on()?;
+        let shown = self.shown()?;
+        if Arc::ptr_eq(&shown.reader.log, &log) && shown.tail.end == fresh.reader.end {
+            compare(&fresh, &shown)?;
+        }
+        Ok(report)
+    }
+}
+
+/// Whether the index in memory and the one that was made anew point to the same records.
+fn compare(fresh: &Survey, shown: &View) -> Result<()> {
+    let disagree = |what: &str| {
+        let message = format!("{}: {what}; please report this", fresh.reader.log.path.display());
+        Err(Error::internal(message))
+    };
+    if (fresh.index.len(), fresh.live_bytes) != (shown.index.len(), shown.live_bytes) {
+        return disagree("the index in memory has other keys than the log");
+    }
+    let mut key = Vec::new();
+    for position in fresh.index.positions() {
+        key.clear();
+        fresh.index.key_at(position, &fresh.reader, &mut key)?;
+        if shown.find(&key)? != Some(position) {
+            return disagree("the index in memory points elsewhere than the log");
+        }
+    }
+    if let Some(sorted) = shown.index.sorted() {
+        let rebuilt = fresh.index.build_sorted(&fresh.reader)?;
+        if !rebuilt.holds_the_same_as(sorted) {
+            return disagree("the sorted index in memory has another order than the log's keys");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! [`IndexScan`]: the pairs of one moment in the order in which they were set.
+
+use std::sync::Arc;
+
+use crate::Result;
+use crate::engine::{Engine, PairRef};
+use crate::format::Damage;
+use crate::format::{RECORD_HEADER_LEN, split_full_key};
+use crate::log::read::Reader;
+use crate::log::scan::Window;
+use crate::memory::copied;
+use crate::store::KvPair;
+
+/// All pairs of all buckets of one moment, in the order in which they were set, which is that of their indexes and of
+/// the file; see [`Cask::scan_by_index`](crate::Cask::scan_by_index).
+///
+/// It owns its snapshot as a [`Scan`](crate::Scan) does. [`IndexScan::next_ref`] lends pairs without allocating for each.
+pub struct IndexScan {
+    reader: Reader,
+    positions: std::vec::IntoIter<u64>,
+    window: Window,
+    verify: bool,
+}
+
+impl IndexScan {
+    /// The next pair and the name of its bucket, lent until the next call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if the record no longer verifies; the scan goes on behind it.
+    pub fn next_ref(&mut self) -> Option<Result<(&[u8], PairRef<'_>)>> {
+        let position = self.positions.next()?;
+        Some(self.lend(position))
+    }
+
+    fn lend(&mut self, position: u64) -> Result<(&[u8], PairRef<'_>)> {
+        let IndexScan { reader, window, verify, .. } = self;
+        let log = &reader.log;
+        let short = |end: u64| match log.len() {
+            Ok(file_len) => log.corrupt(position, Damage::BeyondFile { end, file_len }),
+            Err(error) => error,
+        };
+        let header = match window.get(log, position, RECORD_HEADER_LEN)?.first_chunk() {
+            Some(bytes) => reader.decode(position, bytes)?,
+            None => return Err(short(position + RECORD_HEADER_LEN as u64)),
+        };
+        let len = header.record_len() as usize;
+        let record = window.get(log, position, len)?;
+        if record.len() < len {
+            return Err(short(position + len as u64));
+        }
+        let (full_key, value) = record[RECORD_HEADER_LEN..].split_at(header.key_len.into());
+        if *verify {
+            reader.verify_value(position, &header, full_key, value)?;
+        }
+        // A key without a bucket cannot pass verification; without that it is at least no reason to panic.
+        let (bucket, key) = split_full_key(full_key).unwrap_or_default();
+        Ok((bucket, PairRef { key, value, last_index: header.seq }))
+    }
+}
+
+impl Iterator for IndexScan {
+    type Item = Result<(Vec<u8>, KvPair)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let position = self.positions.next()?;
+        let log = Arc::clone(&self.reader.log);
+        Some(self.lend(position).and_then(|(bucket, pair)| {
+            let value = copied(pair.value).map_err(|e| log.io("get memory for a value", e))?;
+            Ok((bucket.to_vec(), KvPair { key: pair.key.to_vec(), value, last_index: pair.last_index }))
+        }))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.positions.size_hint()
+    }
+}
+
+impl ExactSizeIterator for IndexScan {}
+
+impl std::fmt::Debug for IndexScan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IndexScan").field("left", &self.positions.len()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    pub(crate) fn scan_by_index(&self) -> Result<IndexScan> {
+        let (reader, mut positions) = {
+            let view = self.current()?;
+            // Growing would take up to twice as much, and keep it.
+            let mut positions = Vec::with_capacity(view.index.len());
+            positions.extend(view.index.positions());
+            (view.reader.clone(), positions)
+        };
+        positions.sort_unstable();
+        let verify = self.config.get_verify_on_read();
+        Ok(IndexScan { reader, positions: positions.into_iter(), window: Window::new(), verify })
+    }
+}

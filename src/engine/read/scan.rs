@@ -1,0 +1,297 @@
+//! [`Scan`]: pairs in key order, of one moment.
+
+use std::collections::VecDeque;
+use std::ops::{Bound, ControlFlow, RangeBounds};
+
+use crate::Result;
+use crate::engine::Engine;
+use crate::engine::read::view::Current;
+use crate::format::FullKey;
+use crate::index::{Entry, Hashed, Keys, Positions, SortedIndex, Sought, prefix_successor};
+use crate::log::read::{Reader, Start};
+use crate::store::KvPair;
+
+/// An iterator over the pairs of one moment, in key order, from both ends.
+///
+/// It owns a snapshot: later writes, deletes and compactions do not change what it returns, and it does not hold
+/// anybody up. The snapshot costs nothing to make, and keeps the file generation it belongs to open and mapped until
+/// it is dropped. Every pair is read when it is asked for, and its checksum verified.
+///
+/// [`Scan::next_ref`] lends pairs without allocating for each.
+///
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("caskfile-scan-{}", std::process::id()));
+/// # std::fs::create_dir_all(&dir)?;
+/// # let cask = caskfile::Cask::open(dir.join("store"))?;
+/// for name in ["ant", "bee", "cat"] {
+///     cask.put(name, "")?;
+/// }
+/// let mut scan = cask.range("b"..)?;
+/// cask.delete("cat")?;
+/// assert_eq!(scan.next_back().unwrap()?.key, b"cat");
+/// assert_eq!(scan.next().unwrap()?.key, b"bee");
+/// assert!(scan.next().is_none());
+/// # cask.close()?;
+/// # std::fs::remove_dir_all(&dir)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Scan {
+    reader: Reader,
+    positions: Positions,
+    /// Taken from the front of `positions` already, and being fetched.
+    ahead: VecDeque<u64>,
+    bucket_len: usize,
+    verify: bool,
+    buffer: Vec<u8>,
+}
+
+/// A pair lent by [`Scan::next_ref`] or [`Cask::visit`](crate::Cask::visit).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PairRef<'a> {
+    /// The key, without its bucket.
+    pub key: &'a [u8],
+    /// The value.
+    pub value: &'a [u8],
+    /// The index of the record that set the value.
+    pub last_index: u64,
+}
+
+impl PairRef<'_> {
+    /// An owned copy.
+    pub fn to_pair(&self) -> KvPair {
+        KvPair { key: self.key.to_vec(), value: self.value.to_vec(), last_index: self.last_index }
+    }
+}
+
+/// Neighbours in the order of keys lie anywhere in the log. So that the processor need not wait for each, this many are
+/// fetched while the ones before them are read.
+const AHEAD: usize = 12;
+
+impl Scan {
+    fn new(reader: Reader, positions: Positions, bucket_len: usize, verify: bool) -> Scan {
+        let ahead = VecDeque::with_capacity(AHEAD);
+        Scan { reader, positions, ahead, bucket_len, verify, buffer: Vec::new() }
+    }
+
+    /// The next pair, lent until the next call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if the record no longer verifies; the scan goes on behind it.
+    pub fn next_ref(&mut self) -> Option<Result<PairRef<'_>>> {
+        let position = self.next_position()?;
+        Some(self.lend(position))
+    }
+
+    /// The next pair from the other end, lent until the next call.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scan::next_ref`].
+    pub fn next_back_ref(&mut self) -> Option<Result<PairRef<'_>>> {
+        let position = self.next_position_back()?;
+        Some(self.lend(position))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.left() == 0
+    }
+
+    fn left(&self) -> usize {
+        self.ahead.len() + self.positions.len()
+    }
+
+    pub(crate) fn next_position(&mut self) -> Option<u64> {
+        let missing = AHEAD - self.ahead.len();
+        self.ahead.extend(self.positions.by_ref().take(missing).inspect(|&position| self.reader.prefetch(position)));
+        self.ahead.pop_front()
+    }
+
+    fn next_position_back(&mut self) -> Option<u64> {
+        self.positions.next_back().or_else(|| self.ahead.pop_back())
+    }
+
+    fn lend(&mut self, position: u64) -> Result<PairRef<'_>> {
+        let start = self.reader.start(position)?;
+        self.lend_from(&start)
+    }
+
+    fn lend_from(&mut self, start: &Start) -> Result<PairRef<'_>> {
+        let record = self.reader.record_from(start, &mut self.buffer, self.verify)?;
+        // A key too short for its bucket cannot pass verification; without that it is at least no reason to panic.
+        let key = record.key.get(self.bucket_len..).unwrap_or_default();
+        Ok(PairRef { key, value: record.value, last_index: record.header.seq })
+    }
+
+    /// A pair of one's own. A long value is read to where it stays: it would take up memory twice.
+    fn pair(&mut self, position: u64) -> Result<KvPair> {
+        let start = self.reader.start(position)?;
+        if !start.is_long() {
+            return self.lend_from(&start).map(|pair| pair.to_pair());
+        }
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        self.reader.key_into(position, &start.header, &mut key)?;
+        let last_index = self.reader.value_into(&start, &key, &mut value, self.verify)?;
+        key.drain(..self.bucket_len.min(key.len()));
+        Ok(KvPair { key, value, last_index })
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Result<KvPair>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let position = self.next_position()?;
+        Some(self.pair(position))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left(), Some(self.left()))
+    }
+}
+
+impl DoubleEndedIterator for Scan {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        let position = self.next_position_back()?;
+        Some(self.pair(position))
+    }
+}
+
+impl ExactSizeIterator for Scan {}
+
+impl std::fmt::Debug for Scan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scan").field("left", &self.left()).finish_non_exhaustive()
+    }
+}
+
+/// All buckets of one moment, each with the scan of its pairs; see [`Cask::scan_buckets`](crate::Cask::scan_buckets).
+///
+/// It owns its snapshot as a [`Scan`] does.
+pub struct BucketScans {
+    reader: Reader,
+    sorted: SortedIndex,
+    /// Of the first key of the next bucket.
+    rank: usize,
+    verify: bool,
+}
+
+impl Iterator for BucketScans {
+    type Item = Result<(Vec<u8>, Scan)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let first = *self.sorted.entry(self.rank)?;
+        let next = self.bucket_of(&first);
+        if next.is_err() {
+            // Where the next bucket begins is not known.
+            self.rank = self.sorted.len();
+        }
+        Some(next)
+    }
+}
+
+impl BucketScans {
+    fn bucket_of(&mut self, first: &Entry) -> Result<(Vec<u8>, Scan)> {
+        let held = first.first_bytes();
+        let bucket_len = 1 + usize::from(held[0]);
+        // Most names are in the index. A longer one is in the log, and is verified: the place of the next bucket is
+        // looked for by it.
+        let mut key = held.to_vec();
+        if bucket_len > key.len() {
+            key.clear();
+            self.reader.read_verified(first.position(), &mut key)?;
+        }
+        let bucket = &key[..bucket_len];
+        let end = end_of_prefix(&self.sorted, bucket, &self.reader, None)?;
+        debug_assert!(end > self.rank, "the first key of a bucket is before the end of the bucket");
+        let positions = self.sorted.range(self.rank..end);
+        self.rank = end;
+        Ok((bucket[1..].to_vec(), Scan::new(self.reader.clone(), positions, bucket_len, self.verify)))
+    }
+}
+
+impl std::fmt::Debug for BucketScans {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BucketScans").field("keys_left", &(self.sorted.len() - self.rank)).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// All pairs of a bucket whose key starts with `prefix`.
+    pub(crate) fn scan(&self, bucket: &[u8], prefix: &[u8]) -> Result<Scan> {
+        let prefix = FullKey::prefix(bucket, prefix);
+        self.answer(|view| self.scan_of(view, bucket, &prefix))
+    }
+
+    /// The same pairs at once.
+    pub(crate) fn list(&self, bucket: &[u8], prefix: &[u8]) -> Result<Vec<KvPair>> {
+        let prefix = FullKey::prefix(bucket, prefix);
+        self.answer(|view| self.scan_of(view, bucket, &prefix)?.collect())
+    }
+
+    fn scan_of(&self, view: Current<'_>, bucket: &[u8], prefix: &[u8]) -> Result<Scan> {
+        let view = self.sorted(view)?;
+        let sorted = view.sorted();
+        let start = sorted.lower_rank(&view.index.sought(prefix, &view.reader))?;
+        let end = end_of_prefix(sorted, prefix, &view.reader, Some(view.index.hashed()))?;
+        Ok(self.over(view.reader.clone(), sorted.range(start..end), bucket))
+    }
+
+    /// All pairs of a bucket whose keys lie in a range. A range that ends before it begins is empty.
+    pub(crate) fn range<K: AsRef<[u8]>>(&self, bucket: &[u8], range: &impl RangeBounds<K>) -> Result<Scan> {
+        // Before the view is taken: to make bytes of a key is the caller's code, which may call this store.
+        let full_key = |key: &K| FullKey::prefix(bucket, key.as_ref());
+        let (start, end) = (range.start_bound().map(full_key), range.end_bound().map(full_key));
+        self.answer(|view| {
+            let view = self.sorted(view)?;
+            let sorted = view.sorted();
+            let lower = |key: &[u8]| sorted.lower_rank(&view.index.sought(key, &view.reader));
+            let upper = |key: &[u8]| sorted.upper_rank(&view.index.sought(key, &view.reader));
+            let start = match &start {
+                Bound::Included(key) => lower(key)?,
+                Bound::Excluded(key) => upper(key)?,
+                Bound::Unbounded => lower(bucket)?,
+            };
+            let end = match &end {
+                Bound::Included(key) => upper(key)?,
+                Bound::Excluded(key) => lower(key)?,
+                Bound::Unbounded => end_of_prefix(sorted, bucket, &view.reader, Some(view.index.hashed()))?,
+            };
+            Ok(self.over(view.reader.clone(), sorted.range(start..end), bucket))
+        })
+    }
+
+    fn over(&self, reader: Reader, positions: Positions, bucket: &[u8]) -> Scan {
+        Scan::new(reader, positions, bucket.len(), self.config.get_verify_on_read())
+    }
+
+    pub(crate) fn visit<F>(&self, bucket: &[u8], prefix: &[u8], mut visit: F) -> Result<()>
+    where
+        F: FnMut(PairRef<'_>) -> ControlFlow<()>,
+    {
+        let mut scan = self.scan(bucket, prefix)?;
+        while let Some(pair) = scan.next_ref() {
+            if visit(pair?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// All buckets that have a key. Costs one search for each, however many keys they have.
+    pub(crate) fn scan_buckets(&self) -> Result<BucketScans> {
+        self.answer(|view| {
+            let view = self.sorted(view)?;
+            let (reader, sorted) = (view.reader.clone(), view.sorted().snapshot());
+            Ok(BucketScans { reader, sorted, rank: 0, verify: self.config.get_verify_on_read() })
+        })
+    }
+}
+
+/// The rank behind the last key that starts with `prefix`.
+fn end_of_prefix(sorted: &SortedIndex, prefix: &[u8], reader: &Reader, hashed: Option<Hashed<'_>>) -> Result<usize> {
+    match prefix_successor(prefix) {
+        Some(next) => sorted.lower_rank(&Sought { key: &next, keys: reader, known: None, hashed }),
+        None => Ok(sorted.len()),
+    }
+}

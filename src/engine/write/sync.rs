@@ -1,0 +1,281 @@
+//! What is known to be on stable storage, and what a failed sync leaves behind.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::engine::lock;
+use crate::events::event;
+use crate::fork::Background;
+use crate::log::LogFile;
+use crate::sync::thread::Builder;
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard};
+use crate::{Error, Result};
+
+/// A position in one reading of the log. A log that was read anew (after a cut, or in another file) is another
+/// epoch, in which what was known of the one before counts for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) epoch: u64,
+    pub(crate) offset: u64,
+}
+
+/// Syncs of one handle: one at a time, counted, and none after one that failed.
+#[derive(Default)]
+pub(crate) struct SyncState {
+    /// Held during a sync. The kernel reports a write-back error once per open file description, so of two syncs at
+    /// a time one would be told of success.
+    one_at_a_time: Mutex<()>,
+    /// Everything before this is on stable storage, by this handle's own successful syncs.
+    synced: Mutex<Option<Position>>,
+    /// Whether writes are refused. What with is in `failure`.
+    poisoned: AtomicBool,
+    failure: Mutex<Failure>,
+    pub(crate) syncs: AtomicU64,
+}
+
+/// What has poisoned a handle.
+#[derive(Default)]
+struct Failure {
+    error: Option<Error>,
+    /// The handle was opened again with this epoch: the error still goes to everybody whose writes are of an earlier
+    /// one.
+    over_since: u64,
+}
+
+impl SyncState {
+    /// The handle's synced position in this epoch; 0 if it knows of none.
+    pub(crate) fn synced(&self, epoch: u64) -> u64 {
+        lock(&self.synced).filter(|synced| synced.epoch == epoch).map_or(0, |synced| synced.offset)
+    }
+
+    /// Syncs the file; afterwards everything before `sampled`, which was validated before this call, is known to be
+    /// on stable storage.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`] if this sync or any before it failed: a sync that succeeds after a failed one proves
+    /// nothing.
+    pub(crate) fn sync(&self, log: &LogFile, sampled: Position) -> Result<()> {
+        let _turn = lock(&self.one_at_a_time);
+        self.check_poison()?;
+        self.check_past(sampled.epoch)?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        if let Err(e) = log.file.sync_data() {
+            return Err(self.poison(log, "sync", e));
+        }
+        self.set_synced(sampled);
+        Ok(())
+    }
+
+    /// Records what a sync outside of [`SyncState::sync`] has proven.
+    pub(crate) fn set_synced(&self, sampled: Position) {
+        let mut synced = lock(&self.synced);
+        // A background sync may finish after the log was read anew: it speaks of an epoch that is over.
+        let newer = synced.is_none_or(|old| (old.epoch, old.offset) < (sampled.epoch, sampled.offset));
+        if newer {
+            *synced = Some(sampled);
+        }
+    }
+
+    /// Forgets the synced position: the log is about to be cut, or was read anew.
+    ///
+    /// Waits for a sync that is under way, whose result would otherwise be recorded after this. No other begins while
+    /// the guard that this returns lives: a cut syncs as well.
+    pub(crate) fn forget(&self) -> MutexGuard<'_, ()> {
+        let turn = lock(&self.one_at_a_time);
+        *lock(&self.synced) = None;
+        turn
+    }
+
+    /// Refuses all further writes, and gives the error to refuse them with.
+    pub(crate) fn poison(&self, log: &LogFile, operation: &'static str, cause: io::Error) -> Error {
+        let error = Error::Poisoned { path: log.path.to_path_buf(), operation, cause: Arc::new(cause) };
+        let mut failure = lock(&self.failure);
+        if self.poisoned.load(Ordering::Relaxed) {
+            // The first error is the one to tell.
+            return failure.error.clone().unwrap_or(error);
+        }
+        failure.error = Some(error.clone());
+        self.poisoned.store(true, Ordering::Release);
+        drop(failure);
+        event!(error, "{error:#}");
+        error
+    }
+
+    pub(crate) fn check_poison(&self) -> Result<()> {
+        if !self.poisoned.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        lock(&self.failure).error.clone().map_or(Ok(()), Err)
+    }
+
+    /// Whoever waits for a sync of what was written before the handle was poisoned is told so, though it was opened
+    /// again since: a sync of the old description that succeeds now would prove nothing.
+    fn check_past(&self, epoch: u64) -> Result<()> {
+        let failure = lock(&self.failure);
+        failure.error.clone().filter(|_| epoch < failure.over_since).map_or(Ok(()), Err)
+    }
+
+    /// Allows writes again, from this epoch on: the file was opened once more, and nothing is claimed of what was
+    /// written before.
+    pub(crate) fn revive(&self, epoch: u64) {
+        let _no_sync_under_way = self.forget();
+        lock(&self.failure).over_since = epoch;
+        self.poisoned.store(false, Ordering::Release);
+    }
+
+    /// Refuses writes again, with the error that refused them before.
+    pub(crate) fn refuse_again(&self) {
+        self.poisoned.store(true, Ordering::Release);
+    }
+}
+
+/// The background thread of [`Durability::Interval`](crate::Durability::Interval).
+///
+/// It holds the file only while there is something to sync in it, and is joined when the store is closed, after it has
+/// synced what is left. A process that ends does not wait for it.
+pub(crate) struct IntervalSync {
+    shared: Arc<Shared>,
+    thread: Option<Background>,
+}
+
+struct Shared {
+    syncs: Arc<SyncState>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    dirty: Option<Dirty>,
+    stop: bool,
+}
+
+/// What is written and not yet synced.
+struct Dirty {
+    log: Arc<LogFile>,
+    upto: Position,
+    since: Instant,
+}
+
+impl IntervalSync {
+    pub(crate) fn start(interval: Duration, syncs: Arc<SyncState>) -> io::Result<IntervalSync> {
+        let shared = Arc::new(Shared { syncs, state: Mutex::default(), changed: Condvar::new() });
+        let theirs = Arc::clone(&shared);
+        let thread = Builder::new().name("caskfile-sync".to_owned()).spawn(move || theirs.run(interval))?;
+        Ok(IntervalSync { shared, thread: Some(Background::new(thread)) })
+    }
+
+    /// A write up to `upto` was published and not synced.
+    pub(crate) fn written(&self, log: &Arc<LogFile>, upto: Position) {
+        let mut state = lock(&self.shared.state);
+        let since = state.dirty.as_ref().map_or_else(Instant::now, |dirty| dirty.since);
+        state.dirty = Some(Dirty { log: Arc::clone(log), upto, since });
+        drop(state);
+        self.shared.changed.notify_one();
+    }
+}
+
+impl Drop for IntervalSync {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take_if(|thread| thread.is_here()) else { return };
+        lock(&self.shared.state).stop = true;
+        self.shared.changed.notify_one();
+        thread.join();
+    }
+}
+
+impl Shared {
+    fn run(&self, interval: Duration) {
+        let mut state = lock(&self.state);
+        while !(state.stop && state.dirty.is_none()) {
+            let Some(dirty) = &state.dirty else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            // Half of the interval to gather writes, the other half for the sync itself. An interval can be too long
+            // for its end to be a moment: then only the close is left.
+            let left = match dirty.since.checked_add(interval / 2) {
+                _ if state.stop => Duration::ZERO,
+                Some(due) => due.saturating_duration_since(Instant::now()),
+                None => Duration::MAX,
+            };
+            if !left.is_zero() {
+                state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            if let Some(dirty) = state.dirty.take() {
+                drop(state);
+                if self.syncs.synced(dirty.upto.epoch) < dirty.upto.offset {
+                    // A failure poisons the handle: the next write is told.
+                    let _ = self.syncs.sync(&dirty.log, dirty.upto);
+                }
+                drop(dirty);
+                state = lock(&self.state);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
+    use crate::log::testing::{Draft, open_on};
+
+    /// The thread in the background may have begun with it before the handle was opened again.
+    #[test]
+    fn what_was_written_before_a_failure_is_not_synced_any_more_once_the_handle_goes_on() {
+        let disk = SimDisk::new();
+        let log = open_on(&disk, Draft::new().bytes);
+        let syncs = SyncState::default();
+        let (before, after) = (Position { epoch: 1, offset: 64 }, Position { epoch: 2, offset: 64 });
+        disk.fail(When::next().of(Verb::SyncData), Fault::Os(libc::EIO), Repeat::Once);
+        assert!(matches!(syncs.sync(&log, before), Err(Error::Poisoned { .. })));
+        syncs.revive(after.epoch);
+        let calls = disk.calls_of(Verb::SyncData);
+        assert!(matches!(syncs.sync(&log, before), Err(Error::Poisoned { .. })));
+        assert_eq!(disk.calls_of(Verb::SyncData), calls, "of an error that is left in it the handle knows nothing");
+        syncs.check_poison().unwrap();
+        syncs.sync(&log, after).unwrap();
+        assert_eq!(syncs.synced(after.epoch), after.offset);
+    }
+
+    #[test]
+    fn nothing_is_synced_before_half_of_an_interval_is_over_and_all_of_it_at_the_end() {
+        let start = |interval: Duration| {
+            let disk = SimDisk::new();
+            let log = Arc::new(open_on(&disk, Draft::new().bytes));
+            let thread = IntervalSync::start(interval, Arc::default()).unwrap();
+            (disk, log, thread)
+        };
+        let (slow_disk, slow_log, slow) = start(Duration::from_secs(3600));
+        let (quick_disk, quick_log, quick) = start(Duration::ZERO);
+        // The one with an hour has had its chance when the other has taken it so often.
+        for offset in 1..100 {
+            slow.written(&slow_log, Position { epoch: 1, offset });
+            quick.written(&quick_log, Position { epoch: 1, offset });
+            while quick_disk.calls_of(Verb::SyncData) < offset {
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!(slow_disk.calls_of(Verb::SyncData), 0);
+        drop(slow);
+        assert_eq!(slow_disk.calls_of(Verb::SyncData), 1);
+    }
+
+    #[test]
+    fn what_is_synced_already_is_not_synced_again_at_the_end_of_an_interval() {
+        let disk = SimDisk::new();
+        let log = Arc::new(open_on(&disk, Draft::new().bytes));
+        let syncs = Arc::new(SyncState::default());
+        let thread = IntervalSync::start(Duration::from_secs(3600), Arc::clone(&syncs)).unwrap();
+        let upto = Position { epoch: 1, offset: 64 };
+        thread.written(&log, upto);
+        syncs.sync(&log, upto).unwrap();
+        drop(thread);
+        assert_eq!(disk.calls_of(Verb::SyncData), 1);
+    }
+}

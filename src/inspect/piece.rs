@@ -1,0 +1,233 @@
+//! [`Piece`]: a part of a file, and what it is.
+
+use std::ops::Range;
+
+use crate::format::Damage;
+use crate::format::{
+    FILE_HEADER_FIELDS, FLAG_NAMES, Named, RECORD_HEADER_FIELDS, RECORD_HEADER_LEN, RawRecordHeader, kind_name, padded,
+    split_full_key,
+};
+
+/// What the bytes of a piece are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Class {
+    /// The file's header, whether it holds or not.
+    FileHeader,
+    /// A put that its key's value comes from.
+    Live,
+    /// A put that was replaced, or whose key was deleted.
+    Dead,
+    /// A delete.
+    Tombstone,
+    /// A record that speaks of the log, not of a key: a mark, `SYNCED_TO`, `MOVED`, or an ancillary kind of a later
+    /// version.
+    Statement,
+    /// What fills the place behind a record up to the next multiple of 8.
+    Padding,
+    /// The end mark, or what the file has of it.
+    EndMark,
+    /// Behind the log's end: the next writer cuts it off. What a crash has left of a write, or a write under way.
+    Torn,
+    /// Damaged after it had been on stable storage.
+    Corrupt,
+    /// What this version cannot read: the file, or a record before this one or here, is of a later version; or the file
+    /// header is lost and the records do not tell which file this is.
+    Unread,
+    /// Zeros behind all of that, by which a writer has extended the file.
+    Zeros,
+}
+
+impl Class {
+    /// All classes.
+    pub const ALL: [Class; 11] = [
+        Class::FileHeader,
+        Class::Live,
+        Class::Dead,
+        Class::Tombstone,
+        Class::Statement,
+        Class::Padding,
+        Class::EndMark,
+        Class::Torn,
+        Class::Corrupt,
+        Class::Unread,
+        Class::Zeros,
+    ];
+
+    /// The class in one word, for programs: `"file_header"`, `"live"`, `"dead"`, `"tombstone"`, `"statement"`,
+    /// `"padding"`, `"end_mark"`, `"torn"`, `"corrupt"`, `"unread"` or `"zeros"`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::FileHeader => "file_header",
+            Class::Live => "live",
+            Class::Dead => "dead",
+            Class::Tombstone => "tombstone",
+            Class::Statement => "statement",
+            Class::Padding => "padding",
+            Class::EndMark => "end_mark",
+            Class::Torn => "torn",
+            Class::Corrupt => "corrupt",
+            Class::Unread => "unread",
+            Class::Zeros => "zeros",
+        }
+    }
+}
+
+/// A part of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Piece {
+    /// Where it starts, in bytes from the start of the file.
+    pub start: u64,
+    /// Where it ends: where the next piece starts. The same as `start` where damage has left no bytes: before a record
+    /// that cannot be the next one of its batch.
+    pub end: u64,
+    /// What its bytes are.
+    pub class: Class,
+    /// The record that it is, padding excluded. In a torn, corrupt or unread part of the file, what still has the form of
+    /// one, padding included; it does not count then.
+    pub record: Option<Record>,
+    /// What does not hold at its start.
+    pub damage: Option<Damage>,
+}
+
+/// A record as it stands in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Record {
+    /// Where it starts, in bytes from the start of the file.
+    pub offset: u64,
+    /// The checksum of the header, as stored.
+    pub header_crc: u32,
+    /// The checksum of the body, as stored.
+    pub body_crc: u32,
+    /// The flags: see [`Record::flag_names`].
+    pub flags: u8,
+    /// The kind: see [`Record::kind_name`].
+    pub kind: u8,
+    /// The length of the full key (bucket and key), in bytes.
+    pub key_len: u16,
+    /// The length of the value, in bytes.
+    pub value_len: u32,
+    /// The record's sequence number.
+    pub seq: u64,
+    /// Whether the header's checksum holds.
+    pub header_holds: bool,
+    /// Whether the body's checksum holds; `None` if that cannot be said, since the record is of a later version, or its
+    /// lengths do not hold.
+    pub body_holds: Option<bool>,
+    /// The full key, as long as the file has it: the length of the bucket's name, the name, the key.
+    pub full_key: Vec<u8>,
+    /// Where the first record of its batch starts, if it belongs to one.
+    pub batch: Option<u64>,
+}
+
+impl Record {
+    pub(crate) fn new(offset: u64, raw: RawRecordHeader, body_holds: Option<bool>) -> Record {
+        Record {
+            offset,
+            header_crc: raw.header_crc,
+            body_crc: raw.body_crc,
+            flags: raw.flags,
+            kind: raw.kind,
+            key_len: raw.key_len,
+            value_len: raw.value_len,
+            seq: raw.seq,
+            header_holds: true,
+            body_holds,
+            full_key: Vec::new(),
+            batch: None,
+        }
+    }
+
+    /// What `docs/FORMAT.md` calls the kind: `"put"`, `"delete"`, `"mark"`, `"SYNCED_TO"` or `"MOVED"`; `None` for
+    /// kinds that this version does not know.
+    pub fn kind_name(&self) -> Option<&'static str> {
+        kind_name(self.kind)
+    }
+
+    /// The names of the flags that are set, of those that this version knows: `"SYNCED"`, `"MORE"`.
+    pub fn flag_names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let flags = self.flags;
+        FLAG_NAMES.into_iter().filter(move |(flag, _)| flags & flag != 0).map(|(_, name)| name)
+    }
+
+    /// The flags that this version does not know.
+    pub fn unknown_flags(&self) -> u8 {
+        FLAG_NAMES.into_iter().fold(self.flags, |left, (flag, _)| left & !flag)
+    }
+
+    /// The bucket's name and the key; `None` if the full key does not have that form, as it need not in records of
+    /// other kinds than put and delete.
+    pub fn bucket_and_key(&self) -> Option<(&[u8], &[u8])> {
+        split_full_key(&self.full_key)
+    }
+
+    /// Where in the file the value lies, or would lie.
+    pub fn value(&self) -> Range<u64> {
+        let start = self.offset + RECORD_HEADER_LEN as u64 + u64::from(self.key_len);
+        start..start + u64::from(self.value_len)
+    }
+}
+
+/// A field: bytes that have a name in `docs/FORMAT.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Field {
+    /// The name of a header's field as in the tables of `docs/FORMAT.md`; behind a record's header `"bucket_len"`,
+    /// `"bucket"` and `"key"`, or `"full_key"` if it has another form, then `"value"` and `"padding"`; of other pieces
+    /// the name of their class.
+    pub name: &'static str,
+    /// Where it starts, in bytes from the start of the file.
+    pub start: u64,
+    /// Where it ends.
+    pub end: u64,
+}
+
+impl Piece {
+    /// What every byte of the piece is called: fields that follow one another from its start to its end. Fields without
+    /// bytes are left out.
+    pub fn fields(&self) -> Vec<Field> {
+        let mut fields = Fields { piece: self, at: self.start, fields: Vec::new() };
+        match &self.record {
+            Some(record) => {
+                fields.push_all(&RECORD_HEADER_FIELDS);
+                match record.bucket_and_key() {
+                    Some((bucket, key)) if record.full_key.len() == usize::from(record.key_len) => {
+                        fields.push("bucket_len", 1);
+                        fields.push("bucket", bucket.len() as u64);
+                        fields.push("key", key.len() as u64);
+                    }
+                    _ => fields.push("full_key", record.key_len.into()),
+                }
+                fields.push("value", record.value_len.into());
+                fields.push("padding", padded(fields.at) - fields.at);
+            }
+            None if self.class == Class::FileHeader => fields.push_all(&FILE_HEADER_FIELDS),
+            None => {}
+        }
+        fields.push(self.class.name(), u64::MAX);
+        fields.fields
+    }
+}
+
+struct Fields<'p> {
+    piece: &'p Piece,
+    at: u64,
+    fields: Vec<Field>,
+}
+
+impl Fields<'_> {
+    /// The next `len` bytes, as many of them as the piece has.
+    fn push(&mut self, name: &'static str, len: u64) {
+        let end = self.at.saturating_add(len).min(self.piece.end);
+        if end > self.at {
+            self.fields.push(Field { name, start: self.at, end });
+            self.at = end;
+        }
+    }
+
+    fn push_all(&mut self, table: &[Named]) {
+        table.iter().for_each(|(name, at)| self.push(name, at.len() as u64));
+    }
+}

@@ -1,0 +1,217 @@
+//! [`Pieces`]: a file gone through from piece to piece.
+
+use std::iter::FusedIterator;
+
+use super::{Class, Inspection, Is, Piece, Record, Region};
+use crate::Result;
+use crate::format::Damage;
+use crate::format::{
+    ALIGNMENT, Ancillary, Kind, Place, RECORD_HEADER_LEN, RawRecordHeader, RecordHeader, Verdict, padded,
+};
+use crate::log::LogFile;
+use crate::log::scan::{Window, has_form};
+use crate::log::search::{body_crc, next_header};
+
+/// The pieces of a file, in its order.
+///
+/// An item is an error if the file cannot be read, or is no longer what it was when it was looked at; it is the last one.
+pub struct Pieces<'i> {
+    inspection: &'i Inspection,
+    /// Those that are not done.
+    regions: &'i [Region],
+    at: u64,
+    window: Window,
+    /// The index of the record before.
+    previous_seq: u64,
+    /// Where the batch starts that the next record belongs to.
+    batch: Option<u64>,
+    /// Where the padding ends that stands at `at`.
+    padding_end: Option<u64>,
+}
+
+impl<'i> Pieces<'i> {
+    pub(crate) fn from(inspection: &'i Inspection, start: u64) -> Pieces<'i> {
+        let done = inspection.regions.partition_point(|region| region.end <= start && start > 0);
+        Pieces {
+            inspection,
+            regions: &inspection.regions[done..],
+            at: start,
+            window: Window::new(),
+            previous_seq: 0,
+            batch: None,
+            padding_end: None,
+        }
+    }
+
+    fn piece(&mut self) -> Result<Option<Piece>> {
+        let Some((&region, rest)) = self.regions.split_first() else { return Ok(None) };
+        let padding_end = self.padding_end.take();
+        let piece = match region.is {
+            Is::Plain(class) => {
+                let damage = self.inspection.header_damage.filter(|_| class == Class::FileHeader);
+                self.plain(class, region.end, damage)
+            }
+            Is::Sound => match padding_end {
+                Some(end) => self.plain(Class::Padding, end, None),
+                None => self.sound(region.end)?,
+            },
+            Is::Broken { class, damage } if region.start == region.end => self.plain(class, region.end, damage),
+            Is::Broken { class, damage } => {
+                let piece = self.broken(class, region.end)?;
+                // What stopped the walk here is known better than what the bytes look like by themselves.
+                let known = damage.filter(|_| piece.start == region.start && piece.damage.is_some());
+                Piece { damage: known.or(piece.damage), ..piece }
+            }
+        };
+        self.at = piece.end;
+        if self.at >= region.end && self.padding_end.is_none() {
+            self.regions = rest;
+            if region.is != Is::Sound {
+                self.batch = None;
+            }
+        }
+        Ok(Some(piece))
+    }
+
+    fn plain(&self, class: Class, end: u64, damage: Option<Damage>) -> Piece {
+        Piece { start: self.at, end, class, record: None, damage }
+    }
+
+    /// A record that was verified when the file was looked at.
+    fn sound(&mut self, region_end: u64) -> Result<Piece> {
+        let (inspection, start) = (self.inspection, self.at);
+        let mut bytes = [0; RECORD_HEADER_LEN];
+        let got = self.window.get(inspection.log(), start, RECORD_HEADER_LEN)?;
+        bytes[..got.len()].copy_from_slice(got);
+        let header = inspection.survey.reader.decode(start, &bytes)?;
+        let log = inspection.log();
+        let (found, computed) = (header.header_crc, log.seed.header_crc(start, &bytes));
+        if found != computed {
+            // Another process has cut the log since.
+            return Err(log.corrupt(start, Damage::Header { found, computed }));
+        }
+        let record = self.record(RawRecordHeader::read(&bytes), Some(true))?;
+        let class = match header.kind {
+            Kind::Put if inspection.survey.index.points_to(&record.full_key, start) => Class::Live,
+            Kind::Put => Class::Dead,
+            Kind::Delete => Class::Tombstone,
+            Kind::Ancillary(_) => Class::Statement,
+        };
+        self.previous_seq = header.seq;
+        let end = (start + header.record_len()).min(region_end);
+        self.padding_end = Some(padded(end).min(region_end)).filter(|&padded| padded > end);
+        Ok(Piece { start, end, class, record: Some(record), damage: None })
+    }
+
+    /// What stands at a place where nothing counts.
+    fn broken(&mut self, class: Class, region_end: u64) -> Result<Piece> {
+        let (log, start, file_len) = (self.inspection.log(), self.at, self.inspection.file_len());
+        let bytes = self.window.get(log, start, RECORD_HEADER_LEN)?;
+        let Ok(bytes) = <[u8; RECORD_HEADER_LEN]>::try_from(bytes) else {
+            let damage = Damage::BeyondFile { end: start + RECORD_HEADER_LEN as u64, file_len };
+            return Ok(self.plain(class, region_end, Some(damage)));
+        };
+        if class != Class::Corrupt {
+            self.previous_seq = self.previous_seq.max(self.inspection.survey.last_index);
+        }
+        let after = log.seq_bound(self.previous_seq);
+        let verdict = RecordHeader::judge(&bytes, Place { seed: log.seed, offset: start, file_len, after });
+        let mut record = self.record(RawRecordHeader::read(&bytes), None)?;
+        let whole_end = padded(record.value().end);
+        let spelt = RecordHeader::decode(&bytes);
+        let (damage, end) = match verdict {
+            Verdict::True(header) => {
+                self.previous_seq = header.seq;
+                (self.check_body(&header, &mut record)?, whole_end)
+            }
+            // Its lengths are true, whatever else is.
+            Verdict::Unsupported { .. } => (None, whole_end),
+            Verdict::False(damage @ Damage::Sequence { .. }) => {
+                spelt.map(|header| self.check_body(&header, &mut record)).transpose()?;
+                (Some(damage), whole_end)
+            }
+            Verdict::False(damage @ (Damage::Lengths { .. } | Damage::BeyondFile { .. })) => {
+                (Some(damage), self.next_header(start + RECORD_HEADER_LEN as u64, region_end)?)
+            }
+            Verdict::False(damage) => {
+                let next = self.next_header(start + ALIGNMENT, region_end)?;
+                record.header_holds = false;
+                // Its lengths lead to the next one, so it is most likely a record with some bits wrong.
+                match spelt.filter(|_| whole_end == next && RecordHeader::plausible(&bytes, after)) {
+                    Some(header) => drop(self.check_body(&header, &mut record)?),
+                    None => return Ok(self.bytes(class, next, damage)),
+                }
+                (Some(damage), next)
+            }
+            Verdict::End => {
+                let next = self.next_header(start + ALIGNMENT, region_end)?;
+                return Ok(self.bytes(class, next, Damage::Zeros));
+            }
+        };
+        Ok(Piece { start, end: end.min(region_end), class, record: Some(record), damage })
+    }
+
+    /// Bytes that are nothing at all, and end whatever batch there was.
+    fn bytes(&mut self, class: Class, end: u64, damage: Damage) -> Piece {
+        self.batch = None;
+        self.plain(class, end, Some(damage))
+    }
+
+    fn next_header(&self, from: u64, region_end: u64) -> Result<u64> {
+        if from >= region_end {
+            return Ok(region_end);
+        }
+        let next = next_header(self.inspection.log(), from, self.previous_seq)?;
+        Ok(next.map_or(region_end, |next| next.min(region_end)))
+    }
+
+    /// The record that a header at `self.at` begins.
+    fn record(&mut self, raw: RawRecordHeader, body_holds: Option<bool>) -> Result<Record> {
+        let (start, len) = (self.at, RECORD_HEADER_LEN + usize::from(raw.key_len));
+        let bytes = self.window.get(self.inspection.log(), start, len)?;
+        let full_key = bytes.get(RECORD_HEADER_LEN..).unwrap_or_default().to_vec();
+        if raw.is_synced() {
+            self.batch = None;
+        }
+        let batch = self.batch.or(raw.has_more().then_some(start));
+        self.batch = batch.filter(|_| raw.has_more());
+        Ok(Record { full_key, batch, ..Record::new(start, raw, body_holds) })
+    }
+
+    /// Notes whether a body holds, and returns what does not.
+    fn check_body(&self, header: &RecordHeader, record: &mut Record) -> Result<Option<Damage>> {
+        let log = self.inspection.log();
+        let computed = body_crc(log, record.offset, header)?;
+        record.body_holds = computed.map(|computed| computed == header.body_crc);
+        Ok(match computed {
+            None => Some(Damage::BeyondFile { end: record.value().end, file_len: self.inspection.file_len() }),
+            Some(computed) if computed != header.body_crc => Some(Damage::Body { found: header.body_crc, computed }),
+            Some(_) if !has_form(header, &record.full_key, stated(log, header, record)?) => Some(Damage::Form),
+            Some(_) => None,
+        })
+    }
+}
+
+/// The offset that a `SYNCED_TO` states, if it is one that it may.
+fn stated(log: &LogFile, header: &RecordHeader, record: &Record) -> Result<Option<u64>> {
+    let mut stated = [0; 8];
+    if header.kind != Kind::Ancillary(Ancillary::SyncedTo) || header.value_len as usize != stated.len() {
+        return Ok(None);
+    }
+    log.read_exact(record.value().start, &mut stated)?;
+    Ok(Some(u64::from_le_bytes(stated)).filter(|&stated| stated <= record.offset))
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = Result<Piece>;
+
+    fn next(&mut self) -> Option<Result<Piece>> {
+        let next = self.piece().transpose();
+        if matches!(next, Some(Err(_))) {
+            self.regions = &[];
+        }
+        next
+    }
+}
+
+impl FusedIterator for Pieces<'_> {}
