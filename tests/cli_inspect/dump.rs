@@ -40,7 +40,7 @@ fn the_records_of_every_golden_file_are_those_that_are_written_beside_it() {
         let records: Vec<Value> = counted
             .map(|line| {
                 let mut record = serde_json::Map::new();
-                for name in ["offset", "index", "kind", "flags", "value_len"] {
+                for name in ["offset", "seq", "kind", "flags", "value_len"] {
                     record.insert(name.to_owned(), line[name].clone());
                 }
                 record.into()
@@ -48,13 +48,18 @@ fn the_records_of_every_golden_file_are_those_that_are_written_beside_it() {
             .collect();
         let Some(written) = file.told["records"].as_array().filter(|_| end.is_some()) else { continue };
         let mut written = written.clone();
-        written.iter_mut().for_each(|record| drop(record.as_object_mut().unwrap().remove("key_len")));
+        for record in written.iter_mut().map(|record| record.as_object_mut().unwrap()) {
+            record.remove("key_len");
+            if let Some(seq) = record.remove("index") {
+                record.insert("seq".to_owned(), seq);
+            }
+        }
         assert_eq!(records, written, "{}", file.name);
         compared += records.len();
     }
     assert!(compared > 100, "{compared}");
     // Every field is on the page.
-    let table = PAGE.split_once("`dump --json` is one object").unwrap().1.split_once("All from `index`").unwrap().0;
+    let table = PAGE.split_once("`dump --json` is one object").unwrap().1.split_once("All from `seq`").unwrap().0;
     for field in &fields {
         assert!(table.contains(&format!("`{field}`")), "docs/CLI.md lacks the field {field}");
     }
@@ -74,7 +79,7 @@ fn damage_stands_in_its_place_with_what_does_not_hold() {
         ("damaged-hole", "corrupt", "zeros"),
         ("torn-value", "torn", "body"),
         ("header-damaged", "file_header", "file_header"),
-        ("torn-index", "torn", "index"),
+        ("torn-index", "torn", "sequence"),
         ("torn-value-len", "torn", "lengths"),
     ] {
         let shown = objects(&golden::named(name).shown(&shell, &["dump", "--json"]).unwrap());
@@ -108,8 +113,8 @@ fn it_begins_where_it_is_told_to() {
     // In the middle of a record, which ends behind this.
     assert_eq!(offsets(&["--from-offset", "0x80"]), all[2..]);
     assert_eq!(offsets(&["--from-offset", "99999"]), [0; 0]);
-    assert_eq!(offsets(&["--from-index", "1048579"]), all[3..]);
-    assert_eq!(offsets(&["--from-index", "9000000"]), [0; 0]);
+    assert_eq!(offsets(&["--from-seq", "1048579"]), all[3..]);
+    assert_eq!(offsets(&["--from-seq", "9000000"]), [0; 0]);
     shell.fails(2, &["dump", path, "--from-offset", "12k"]);
 }
 

@@ -28,12 +28,12 @@ impl Following {
         serde_json::from_str(&line).unwrap()
     }
 
-    /// The next record that is about a key: its kind, key and index.
+    /// The next record that is about a key: its kind, key and sequence number.
     fn next_keyed(&mut self) -> (String, String, u64) {
         loop {
             let line = self.next();
             if let Some(key) = line["key"].as_str() {
-                return (line["kind"].as_str().unwrap().into(), key.into(), line["index"].as_u64().unwrap());
+                return (line["kind"].as_str().unwrap().into(), key.into(), line["seq"].as_u64().unwrap());
             }
         }
     }
@@ -117,7 +117,7 @@ fn beside_a_writer_that_compacts_on_and_on_every_key_comes_once_and_in_its_order
             });
             // Keys that are never replaced are in every file.
             for number in 0..1500 {
-                let (_, key, index) = loop {
+                let (_, key, seq) = loop {
                     let next = following.next_keyed();
                     assert!(next.2 > last_index, "{next:?} behind {last_index}");
                     last_index = next.2;
@@ -125,7 +125,7 @@ fn beside_a_writer_that_compacts_on_and_on_every_key_comes_once_and_in_its_order
                         break next;
                     }
                 };
-                assert_eq!((key, index), (number.to_string(), cask.get(format!("{number}")).unwrap().last_index));
+                assert_eq!((key, seq), (number.to_string(), cask.get(format!("{number}")).unwrap().last_index));
             }
         });
         assert_eq!(following.stopped_by("INT").code, Some(130));
@@ -146,8 +146,8 @@ fn it_ends_when_its_reader_does_or_the_store_is_taken_away() {
         drop(lines);
         assert_eq!(Ran::from(child.wait_with_output().unwrap()).code, Some(0));
 
-        let mut following = Following::start(&shell, &["--from-index", &first.2.to_string()]);
-        assert_eq!(following.next()["index"], first.2);
+        let mut following = Following::start(&shell, &["--from-seq", &first.2.to_string()]);
+        assert_eq!(following.next()["seq"], first.2);
         cask.close().unwrap();
         std::fs::rename(shell.directory.join("s"), shell.directory.join("t")).unwrap();
         let ended = Ran::from(following.child.wait_with_output().unwrap());

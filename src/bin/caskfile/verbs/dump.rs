@@ -18,9 +18,9 @@ use crate::session::{Output, Session, stdout_failure};
 
 /// Show the log record by record, with what is damaged in its place
 ///
-/// Each record with its offset, index, kind and flags, where its batch starts, and what it is: live, dead (replaced or
-/// deleted), tombstone, statement (about the log, not a key), torn, corrupt, or unread (of a later version). A line
-/// with !! says what does not hold. Damage ends with exit code 5, a later version with 6, when all there is was shown.
+/// Each record has a row: its offset, sequence number, kind and flags, where its batch starts, and its class: live, dead
+/// (replaced or deleted), tombstone, statement (about the log, not a key), torn, corrupt, or unread (of a later version).
+/// A line with !! says what does not hold. After the last row, damage ends with exit code 5, a later version with 6.
 #[derive(clap::Args)]
 pub struct Dump {
     #[command(flatten)]
@@ -28,8 +28,8 @@ pub struct Dump {
     /// Only what ends behind this place in the file, in bytes (0x for hexadecimal)
     #[arg(long, value_name = "N", value_parser = parse_offset, default_value_t = 0, hide_default_value = true)]
     from_offset: u64,
-    /// Only from the first record on whose index is this or higher
-    #[arg(long, value_name = "INDEX", default_value_t = 0, hide_default_value = true)]
+    /// Only from the first record whose sequence number is this or higher
+    #[arg(long, value_name = "SEQ", default_value_t = 0, hide_default_value = true)]
     from_seq: u64,
     /// Go on with the records that are appended, as they come, also when the store is compacted; Ctrl-C ends it
     #[arg(short, long)]
@@ -70,7 +70,7 @@ impl Dump {
             value_bytes: self.value_bytes.unwrap_or(if session.json { u64::MAX } else { SHORT_VALUE }),
         };
         printer.head()?;
-        let mut shown = Shown { from_offset: self.from_offset, begun: self.from_seq == 0, last_index: 0 };
+        let mut shown = Shown { from_offset: self.from_offset, begun: self.from_seq == 0, last_seq: 0 };
         self.show(&inspection, 0, &mut shown, &mut printer)?;
         match interrupt {
             Some(interrupt) => self.go_on(inspection, shown, &mut printer, session, &interrupt),
@@ -88,11 +88,11 @@ impl Dump {
                 continue;
             }
             if let Some(record) = piece.record.as_ref().filter(|_| !broken) {
-                if record.seq <= shown.last_index {
+                if record.seq <= shown.last_seq {
                     // Shown before the compaction that brought it here.
                     continue;
                 }
-                shown.last_index = record.seq;
+                shown.last_seq = record.seq;
                 shown.begun |= record.seq >= self.from_seq;
             }
             if shown.begun && (broken || piece.record.is_some()) {
@@ -149,7 +149,7 @@ struct Shown {
     from_offset: u64,
     /// Whether the record to begin with has come.
     begun: bool,
-    last_index: u64,
+    last_seq: u64,
 }
 
 struct Printer {
@@ -166,7 +166,7 @@ impl Printer {
         if self.json {
             return Ok(());
         }
-        let head = row(["offset", "index", "kind", "flags", "batch", "class", "bucket", "key", "value"]);
+        let head = row(["offset", "seq", "kind", "flags", "batch", "class", "bucket", "key", "value"]);
         writeln!(self.output, "{head}").map_err(stdout_failure)
     }
 
@@ -201,7 +201,7 @@ impl Printer {
         let mut line = Line::begin(&mut self.line);
         line = line.number("offset", piece.start).number("end", piece.end).text("class", piece.class.name());
         if let Some(record) = &piece.record {
-            line = line.number("index", record.seq).text("kind", &kind(record)).texts("flags", &flags(record));
+            line = line.number("seq", record.seq).text("kind", &kind(record)).texts("flags", &flags(record));
             if let Some(batch) = record.batch {
                 line = line.number("batch", batch);
             }
@@ -276,9 +276,9 @@ impl Printer {
 
 /// Fields in columns: those before the bucket have a width that all there is fits into, mostly.
 fn row(fields: [&str; 9]) -> String {
-    let [offset, index, kind, flags, batch, class, bucket, key, value] = fields;
+    let [offset, seq, kind, flags, batch, class, bucket, key, value] = fields;
     let text = format!(
-        "{offset:>10}  {index:>10}  {kind:<9}  {flags:<11}  {batch:>10}  {class:<9}  {bucket:<8}  {key:<16}  {value}"
+        "{offset:>10}  {seq:>10}  {kind:<9}  {flags:<11}  {batch:>10}  {class:<9}  {bucket:<8}  {key:<16}  {value}"
     );
     text.trim_end().to_owned()
 }

@@ -207,10 +207,8 @@ fn title(piece: &Piece) -> String {
                 None => String::new(),
             };
             let (header, body) = (verdict(Some(record.header_holds)), verdict(record.body_holds));
-            let (class, kind, index) = (class.name(), kind(record), record.seq);
-            format!(
-                "{start}: {class} {kind}{flags}, index {index}{batch}; header checksum {header}, body checksum {body}"
-            )
+            let (class, kind, seq) = (class.name(), kind(record), record.seq);
+            format!("{start}: {class} {kind}{flags}, seq {seq}{batch}; header checksum {header}, body checksum {body}")
         }
         (None, Class::FileHeader) => {
             format!("{start}: file header; checksum {}", header_checksum(piece))
@@ -236,7 +234,7 @@ fn says(piece: &Piece, field: &Field, row: &[u8]) -> String {
         ("crc", _) => header_checksum(piece).to_owned(),
         ("created", _) => format!("{} seconds since 1970", number()),
         ("file_id", _) => "not shown".to_owned(),
-        ("major" | "minor" | "base_seq" | "key_len" | "value_len" | "index" | "bucket_len", _) => number().to_string(),
+        ("major" | "minor" | "base_seq" | "key_len" | "value_len" | "seq" | "bucket_len", _) => number().to_string(),
         ("value", Some(record)) => stated(record.kind_name(), row, field),
         _ => String::new(),
     }
@@ -287,7 +285,7 @@ fn field_style(piece: &Piece, field: &Field) -> Style {
         "header_crc" | "body_crc" | "crc" | "magic" => AnsiColor::Cyan,
         "flags" | "kind" | "major" | "minor" => AnsiColor::Yellow,
         "key_len" | "value_len" | "bucket_len" => AnsiColor::Magenta,
-        "index" | "base_seq" | "created" => AnsiColor::Green,
+        "seq" | "base_seq" | "created" => AnsiColor::Green,
         "bucket" | "key" | "full_key" => AnsiColor::Blue,
         "padding" | "reserved" | "file_id" => return Style::new().dimmed(),
         "value" => return Style::new(),
