@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::format::Damage;
+use crate::format::{Damage, KeyFault};
 use crate::report::Report;
 
 /// What every fallible call of this crate returns.
@@ -351,6 +351,15 @@ const UNCHANGED: &str = "the file is unchanged, salvage copies what still verifi
 
 fn about(f: &mut fmt::Formatter<'_>, path: &Path, what: fmt::Arguments<'_>) -> fmt::Result {
     write!(f, "{}: {what}", path.display())
+}
+
+impl From<KeyFault> for Error {
+    fn from(fault: KeyFault) -> Error {
+        match fault {
+            KeyFault::BucketTooLong { len, max } => Error::BucketTooLong { len, max },
+            KeyFault::KeyLength { len, max } => Error::KeyLength { len, max },
+        }
+    }
 }
 
 impl fmt::Display for Error {

@@ -90,6 +90,7 @@ mod log;
 mod memory;
 mod prefetch;
 mod progress;
+mod replay;
 mod report;
 mod store;
 mod sync;

@@ -83,7 +83,7 @@ impl Batch {
     pub fn bucket(&mut self, name: impl AsRef<[u8]>) -> &mut Batch {
         match prefix_of_bucket(name.as_ref()) {
             Ok(prefix) => self.bucket = Some(prefix),
-            Err(mistake) => self.mistaken(mistake),
+            Err(mistake) => self.mistaken(mistake.into()),
         }
         self
     }
@@ -174,7 +174,7 @@ impl Batch {
         let before_mistake = self.mistake.as_ref().map_or(self.len(), |(op, _)| *op);
         for (op, Step { bucket, key, action }) in self.steps[..before_mistake].iter().enumerate() {
             let bucket = bucket.as_ref().map_or(default_bucket, |range| &self.bytes[range.clone()]);
-            let key = FullKey::new(bucket, &self.bytes[key.clone()]).map_err(|cause| invalid(op, cause))?;
+            let key = FullKey::new(bucket, &self.bytes[key.clone()]).map_err(|fault| invalid(op, fault.into()))?;
             request.push(
                 &key,
                 match action {

@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn flags_are_told_apart() {
-        use crate::format::{FileSeed, Flags, Kind, RecordHeader};
+        use super::super::{FileSeed, Flags, Kind, RecordHeader};
 
         for (synced, more) in [(false, false), (true, false), (false, true), (true, true)] {
             let flags = Flags { synced, more };

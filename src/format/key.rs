@@ -4,7 +4,6 @@
 //! string as it is, so all keys of a bucket are neighbours and in key order.
 
 use super::record::MAX_FULL_KEY_LEN;
-use crate::{Error, Result};
 
 /// The longest name of a bucket, in bytes.
 pub const MAX_BUCKET_LEN: usize = u8::MAX as usize;
@@ -14,10 +13,17 @@ pub const fn max_key_len(bucket_len: usize) -> usize {
     MAX_FULL_KEY_LEN - 1 - bucket_len
 }
 
-/// What every full key of this bucket starts with, and no full key of another bucket does.
-pub(crate) fn prefix_of_bucket(bucket: &[u8]) -> Result<Vec<u8>> {
-    let len =
-        u8::try_from(bucket.len()).map_err(|_| Error::BucketTooLong { len: bucket.len(), max: MAX_BUCKET_LEN })?;
+/// Why a bucket's name or a key cannot be part of a full key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyFault {
+    BucketTooLong { len: usize, max: usize },
+    KeyLength { len: usize, max: usize },
+}
+
+/// The bytes that every full key of this bucket starts with, and no full key of another bucket.
+pub(crate) fn prefix_of_bucket(bucket: &[u8]) -> Result<Vec<u8>, KeyFault> {
+    let too_long = |_| KeyFault::BucketTooLong { len: bucket.len(), max: MAX_BUCKET_LEN };
+    let len = u8::try_from(bucket.len()).map_err(too_long)?;
     let mut prefix = Vec::with_capacity(1 + bucket.len());
     prefix.push(len);
     prefix.extend_from_slice(bucket);
@@ -42,7 +48,7 @@ pub(crate) enum FullKey {
 
 impl FullKey {
     /// Puts a bucket's prefix and a key together, after checking the key's length.
-    pub(crate) fn new(bucket_prefix: &[u8], key: &[u8]) -> Result<FullKey> {
+    pub(crate) fn new(bucket_prefix: &[u8], key: &[u8]) -> Result<FullKey, KeyFault> {
         check_key_len(bucket_prefix, key)?;
         Ok(FullKey::prefix(bucket_prefix, key))
     }
@@ -72,10 +78,10 @@ impl std::ops::Deref for FullKey {
     }
 }
 
-fn check_key_len(bucket_prefix: &[u8], key: &[u8]) -> Result<()> {
+fn check_key_len(bucket_prefix: &[u8], key: &[u8]) -> Result<(), KeyFault> {
     let max = MAX_FULL_KEY_LEN - bucket_prefix.len();
     if key.is_empty() || key.len() > max {
-        return Err(Error::KeyLength { len: key.len(), max });
+        return Err(KeyFault::KeyLength { len: key.len(), max });
     }
     Ok(())
 }
@@ -99,9 +105,11 @@ mod tests {
     fn keys_and_buckets_beyond_the_limits_are_refused_with_the_limit() {
         let prefix = prefix_of_bucket(b"bucket").unwrap();
         let max = max_key_len(6);
-        assert!(matches!(FullKey::new(&prefix, b""), Err(Error::KeyLength { len: 0, max: m }) if m == max));
-        assert!(matches!(FullKey::new(&prefix, &vec![1; max + 1]), Err(Error::KeyLength { max: m, .. }) if m == max));
-        assert!(matches!(prefix_of_bucket(&[0; 256]), Err(Error::BucketTooLong { len: 256, max: 255 })));
+        assert!(matches!(FullKey::new(&prefix, b""), Err(KeyFault::KeyLength { len: 0, max: m }) if m == max));
+        assert!(
+            matches!(FullKey::new(&prefix, &vec![1; max + 1]), Err(KeyFault::KeyLength { max: m, .. }) if m == max)
+        );
+        assert!(matches!(prefix_of_bucket(&[0; 256]), Err(KeyFault::BucketTooLong { len: 256, max: 255 })));
     }
 
     #[test]

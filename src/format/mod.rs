@@ -18,7 +18,7 @@ pub use damage::Damage;
 pub(crate) use fields::{FILE_HEADER_FIELDS, FLAG_NAMES, Named, RECORD_HEADER_FIELDS, RawRecordHeader, kind_name};
 pub(crate) use header::{FILE_HEADER_LEN, FileHeader, HeaderFault};
 pub use header::{MAJOR_VERSION, MINOR_VERSION};
-pub(crate) use key::{FullKey, prefix_of_bucket, split_full_key};
+pub(crate) use key::{FullKey, KeyFault, prefix_of_bucket, split_full_key};
 pub use key::{MAX_BUCKET_LEN, max_key_len};
 pub use record::MAX_VALUE_LEN;
 pub(crate) use record::{

@@ -6,8 +6,7 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use super::checksum::{FileSeed, body_crc};
 use super::fields::RawRecordHeader;
-use super::{ALIGNMENT, END_MARK_LEN};
-use crate::format::Damage;
+use super::{ALIGNMENT, Damage, END_MARK_LEN};
 
 pub(super) const AT_HEADER_CRC: Range<usize> = 0..4;
 pub(super) const AT_BODY_CRC: Range<usize> = AT_HEADER_CRC.end..AT_HEADER_CRC.end + 4;

@@ -1,6 +1,5 @@
 //! Reading single records that were validated before: from the map where the disk has one, else with plain reads.
 
-use std::cmp::Ordering;
 use std::io;
 use std::sync::Arc;
 
@@ -8,7 +7,6 @@ use super::LogFile;
 use crate::disk::Map;
 use crate::format::Damage;
 use crate::format::{RECORD_HEADER_LEN, RecordHeader};
-use crate::index::Keys;
 use crate::memory::make_room;
 use crate::{Error, Result};
 
@@ -28,7 +26,7 @@ pub(crate) struct Reader {
 /// relied on before the record's checksum was looked at.
 pub(crate) struct Start {
     position: u64,
-    bytes: [u8; RECORD_HEADER_LEN],
+    pub(crate) bytes: [u8; RECORD_HEADER_LEN],
     pub(crate) header: RecordHeader,
 }
 
@@ -53,8 +51,6 @@ const CACHE_LINE: usize = 64;
 const SHORT_RECORD: usize = 192;
 /// A longer record takes more than some microseconds to copy and to check.
 const LONG_RECORD: u64 = 64 << 10;
-/// Records that are read to be verified, and not to be kept, are read in pieces of this many bytes.
-const PIECE: usize = 64 << 10;
 
 impl Reader {
     /// Copies bytes out of the file.
@@ -218,71 +214,9 @@ impl Reader {
     }
 
     #[inline]
-    fn expect_body(&self, position: u64, header: &RecordHeader, computed: u32) -> Result<()> {
+    pub(crate) fn expect_body(&self, position: u64, header: &RecordHeader, computed: u32) -> Result<()> {
         let found = header.body_crc;
         if computed == found { Ok(()) } else { Err(self.log.corrupt(position, Damage::Body { found, computed })) }
-    }
-}
-
-impl Keys for Reader {
-    type Error = Error;
-
-    fn compare(&self, position: u64, key: &[u8]) -> Result<Ordering> {
-        let header = self.start(position)?.header;
-        let (at, len) = (position + RECORD_HEADER_LEN as u64, usize::from(header.key_len));
-        if let Some(map) = &self.map {
-            if at + len as u64 <= map.len() {
-                return Ok(map.compare(at, len, key));
-            }
-        }
-        let mut stored = Vec::new();
-        self.key_into(position, &header, &mut stored)?;
-        Ok(stored.as_slice().cmp(key))
-    }
-
-    #[inline]
-    fn is_key(&self, position: u64, key: &[u8]) -> Result<bool> {
-        let header = self.start(position)?.header;
-        let at = position + RECORD_HEADER_LEN as u64;
-        let same = usize::from(header.key_len) == key.len()
-            && match &self.map {
-                Some(map) if at + key.len() as u64 <= map.len() => map.equals(at, key),
-                _ => {
-                    let mut stored = Vec::new();
-                    self.key_into(position, &header, &mut stored)?;
-                    stored == key
-                }
-            };
-        if !same {
-            // The index's tags agree by chance once in 2^24 times, so this costs nothing.
-            self.read_verified(position, &mut Vec::new())?;
-        }
-        Ok(same)
-    }
-
-    fn read(&self, position: u64, out: &mut Vec<u8>) -> Result<()> {
-        let header = self.start(position)?.header;
-        self.key_into(position, &header, out)
-    }
-
-    #[cold]
-    fn read_verified(&self, position: u64, out: &mut Vec<u8>) -> Result<()> {
-        let start = self.start(position)?;
-        let (from, header) = (out.len(), &start.header);
-        self.key_into(position, header, out)?;
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&start.bytes[RecordHeader::AT_MEANING..]);
-        hasher.update(&out[from..]);
-        // In pieces: the value is not kept, and may not fit in memory.
-        let (mut at, end) = (position + (RECORD_HEADER_LEN + out.len() - from) as u64, position + header.record_len());
-        let mut piece = vec![0; PIECE.min((end - at) as usize)];
-        while at < end {
-            let piece = &mut piece[..PIECE.min((end - at) as usize)];
-            self.read(at, piece)?;
-            hasher.update(piece);
-            at += piece.len() as u64;
-        }
-        self.expect_body(position, header, hasher.finalize())
     }
 }
 
@@ -309,9 +243,6 @@ mod tests {
         let mut buffer = vec![b'x'; 200];
         let record = reader.record(position, &mut buffer, true).unwrap();
         assert_eq!((record.header, record.key, record.value), (header, key, &b"value"[..]));
-        assert_eq!(reader.compare(position, key).unwrap(), Ordering::Equal);
-        assert_eq!(reader.compare(position, b"\0z").unwrap(), Ordering::Less);
-        assert!(reader.is_key(position, key).unwrap() && !reader.is_key(position, b"\0z").unwrap());
         disk.calls_of(Verb::ReadAt) - calls
     }
 

@@ -1,0 +1,110 @@
+//! Records of the log in the index.
+//!
+//! [`crate::log`] reads records and knows no index; [`crate::index`] holds keys and positions and knows no file. This
+//! module joins them: it answers the index's questions about keys by reading the log.
+
+use std::cmp::Ordering;
+
+use crate::format::{MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader};
+use crate::index::{Keys, POSITION_LIMIT};
+use crate::log::read::Reader;
+use crate::{Error, Result};
+
+/// The index must be able to hold every offset at which a record may start.
+const _: () = assert!(MAX_FILE_LEN <= POSITION_LIMIT);
+
+/// A record that is verified without being kept is read in pieces of this many bytes.
+const PIECE: usize = 64 << 10;
+
+impl Keys for Reader {
+    type Error = Error;
+
+    fn compare(&self, position: u64, key: &[u8]) -> Result<Ordering> {
+        let header = self.start(position)?.header;
+        let (at, len) = (position + RECORD_HEADER_LEN as u64, usize::from(header.key_len));
+        if let Some(map) = &self.map {
+            if at + len as u64 <= map.len() {
+                return Ok(map.compare(at, len, key));
+            }
+        }
+        let mut stored = Vec::new();
+        self.key_into(position, &header, &mut stored)?;
+        Ok(stored.as_slice().cmp(key))
+    }
+
+    #[inline]
+    fn is_key(&self, position: u64, key: &[u8]) -> Result<bool> {
+        let header = self.start(position)?.header;
+        let at = position + RECORD_HEADER_LEN as u64;
+        let same = usize::from(header.key_len) == key.len()
+            && match &self.map {
+                Some(map) if at + key.len() as u64 <= map.len() => map.equals(at, key),
+                _ => {
+                    let mut stored = Vec::new();
+                    self.key_into(position, &header, &mut stored)?;
+                    stored == key
+                }
+            };
+        if !same {
+            // The index's tags agree by chance once in 2^24 times, so this costs nothing.
+            self.read_verified(position, &mut Vec::new())?;
+        }
+        Ok(same)
+    }
+
+    fn read(&self, position: u64, out: &mut Vec<u8>) -> Result<()> {
+        let header = self.start(position)?.header;
+        self.key_into(position, &header, out)
+    }
+
+    #[cold]
+    fn read_verified(&self, position: u64, out: &mut Vec<u8>) -> Result<()> {
+        let start = self.start(position)?;
+        let (from, header) = (out.len(), &start.header);
+        self.key_into(position, header, out)?;
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&start.bytes[RecordHeader::AT_MEANING..]);
+        hasher.update(&out[from..]);
+        // In pieces: the value is not kept, and may not fit in memory.
+        let (mut at, end) = (position + (RECORD_HEADER_LEN + out.len() - from) as u64, position + header.record_len());
+        let mut piece = vec![0; PIECE.min((end - at) as usize)];
+        while at < end {
+            let piece = &mut piece[..PIECE.min((end - at) as usize)];
+            self.read(at, piece)?;
+            hasher.update(piece);
+            at += piece.len() as u64;
+        }
+        self.expect_body(position, header, hasher.finalize())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::disk::sim::{SimDisk, Verb};
+    use crate::log::testing::{Draft, PLAIN, open_on};
+
+    #[test]
+    fn keys_are_answered_from_the_map_and_from_the_file() {
+        let mut draft = Draft::new();
+        let position = draft.put(PLAIN, "a");
+        let (end, disk) = (draft.end(), SimDisk::new());
+        let log = Arc::new(open_on(&disk, draft.bytes));
+        for mapped in [None, Some(position), Some(end)] {
+            let map = mapped.map(|len| Arc::new(log.file.map(len).unwrap().unwrap()));
+            let reader = Reader { log: Arc::clone(&log), map, end };
+            let calls = disk.calls_of(Verb::ReadAt);
+            assert_eq!(reader.compare(position, b"\0a").unwrap(), Ordering::Equal);
+            assert_eq!(reader.compare(position, b"\0z").unwrap(), Ordering::Less);
+            assert!(reader.is_key(position, b"\0a").unwrap() && !reader.is_key(position, b"\0z").unwrap());
+            for read in [Keys::read, Keys::read_verified] {
+                let mut key = b"before".to_vec();
+                read(&reader, position, &mut key).unwrap();
+                assert_eq!(key, b"before\0a");
+            }
+            assert_eq!(disk.calls_of(Verb::ReadAt) > calls, mapped != Some(end), "{mapped:?}");
+        }
+    }
+}
