@@ -92,7 +92,7 @@ types:
         type: u4
         valid:
           max: 0x40000000
-      - id: index
+      - id: seq
         type: u8
   flags:
     meta:

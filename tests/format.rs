@@ -27,7 +27,7 @@ use library::PATH;
 use page::summary;
 use reader::{Reader, Record, Verdict, read};
 
-/// How many indexes a block has.
+/// How many sequence numbers a block has.
 const BLOCK: u64 = 1 << 20;
 
 #[test]
@@ -80,7 +80,7 @@ fn the_checks_of_the_page_have_the_numbers_of_its_other_tables() {
     let limits = page::table("Limits", "| limit |");
     let limit = |name| limits.iter().find(|row| row[0] == name).map(|row| row[1].as_str()).expect("a row of the table");
     let (value, end) = (limit("value"), limit("end of a record, at most at"));
-    let (step, highest) = (limit("index above what it follows, at most"), limit("index, highest"));
+    let (step, highest) = (limit("sequence number above what it follows, at most"), limit("sequence number, highest"));
     let heading = "What a reader checks, in this order";
     let checks = [page::table(heading, "| | check |"), page::table(heading, "| | check, in this order |")].concat();
     for (check, number) in [
@@ -218,7 +218,7 @@ fn records(file: &[u8]) -> Vec<Record<'_>> {
     let (reader, mut records, mut at, mut previous) = (Reader::new(file), Vec::new(), FILE_HEADER_LEN, 0);
     while (at as u64) < contents.end {
         let Ok(record) = reader.record(at, previous) else { panic!("the reader has read it before") };
-        (at, previous) = (record.next, record.index);
+        (at, previous) = (record.next, record.seq);
         records.push(record);
     }
     records
@@ -244,9 +244,9 @@ fn expect_orderly(file: &[u8]) {
             let boundary = records.iter().any(|other| other.offset == stated || other.next == stated);
             assert!(boundary && stated <= record.offset, "a place that no sync can have ended at: {stated}");
         }
-        if record.index / BLOCK > block {
+        if record.seq / BLOCK > block {
             assert_eq!(record.kind, MARK, "a block begins with a mark that was synced");
-            block = record.index / BLOCK;
+            block = record.seq / BLOCK;
         }
     }
     assert!(file[records.last().map_or(FILE_HEADER_LEN, |last| last.next)..].iter().all(|&byte| byte == 0));
@@ -336,10 +336,10 @@ fn compaction_goes_the_steps_of_the_page_and_leaves_the_file_of_the_page() {
     agree(&after, || "the compacted file".to_owned());
     expect_orderly(&after);
     let base_seq = layout::number(FILE_HEADER, "base_seq", &after);
-    assert!(base_seq >= moved.index);
+    assert!(base_seq >= moved.seq);
     let new_records = records(&after);
     let (mark, carried) = new_records.split_last().unwrap();
-    assert_eq!((mark.kind, mark.flags, mark.index), (MARK, SYNCED, base_seq + 1));
+    assert_eq!((mark.kind, mark.flags, mark.seq), (MARK, SYNCED, base_seq + 1));
     assert_eq!(carried.len(), 7);
     let meaning = |file: &[u8], record: &Record<'_>| {
         let end = record.offset + RECORD_HEADER_LEN + record.key.len() + record.value.len();
@@ -347,7 +347,7 @@ fn compaction_goes_the_steps_of_the_page_and_leaves_the_file_of_the_page() {
     };
     for record in carried {
         assert_eq!((record.kind, record.flags), (PUT, 0));
-        let origin = old_records.iter().find(|old| old.index == record.index).expect("carried over from the old file");
+        let origin = old_records.iter().find(|old| old.seq == record.seq).expect("carried over from the old file");
         assert_eq!(meaning(&after, record), meaning(old, origin), "all but flags and place is unchanged");
     }
     let (Verdict::Store(then), Verdict::Store(now)) = (read(old), read(&after)) else { panic!("both are sound") };
@@ -355,6 +355,6 @@ fn compaction_goes_the_steps_of_the_page_and_leaves_the_file_of_the_page() {
 
     cask.put("key 3", "again").unwrap();
     let file = disk.contents(PATH).unwrap();
-    assert!(records(&file).last().unwrap().index > base_seq + 1);
+    assert!(records(&file).last().unwrap().seq > base_seq + 1);
     expect_orderly(&file);
 }

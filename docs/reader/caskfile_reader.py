@@ -15,13 +15,13 @@ PUT, DELETE, MARK, SYNCED_TO, MOVED = 0x01, 0x02, 0x80, 0x81, 0x82
 KINDS = {PUT: "put", DELETE: "delete", MARK: "mark", SYNCED_TO: "SYNCED_TO", MOVED: "MOVED"}
 MARKED, NO_MARK, UNFINISHED = "W1: 8 zero bytes", "W1: fewer than 8 bytes", "W1: the end of the log, inside a batch"
 IN_BATCH = "W8: SYNCED inside a batch"
-INDEX_MAX, INDEX_STEP, VALUE_MAX, OFFSET_MAX = 2**62 - 1, 2**48, 2**30, 2**43
+SEQ_MAX, SEQ_STEP, VALUE_MAX, OFFSET_MAX = 2**62 - 1, 2**48, 2**30, 2**43
 
 class Record:
-    __slots__ = "header_crc body_crc flags kind key_len value_len index offset raw value_at end next".split()
+    __slots__ = "header_crc body_crc flags kind key_len value_len seq offset raw value_at end next".split()
     def __init__(self, offset, raw):
         (self.header_crc, self.body_crc, self.flags, self.kind,
-         self.key_len, self.value_len, self.index) = struct.unpack("<IIBBHIQ", raw)
+         self.key_len, self.value_len, self.seq) = struct.unpack("<IIBBHIQ", raw)
         self.offset, self.raw = offset, raw
         self.value_at = offset + 24 + self.key_len
         self.end = self.value_at + self.value_len
@@ -75,7 +75,7 @@ class Store:
                 ("H3: magic", magic == bytes.fromhex("ca 53 4b 46 0d 0a 1a 0a"), "NotCaskfile", None),
                 ("H4: crc", crc == zlib.crc32(raw[:60]), "Corrupt", 0),
                 ("H5: version %d.%d" % (major, minor), major == 1, "UnsupportedVersion", None),
-                ("H6: base_seq", base <= INDEX_MAX, "Corrupt", 0)):
+                ("H6: base_seq", base <= SEQ_MAX, "Corrupt", 0)):
             if not holds:
                 raise Refused(error, check, at, [] if at is None else [[0, 64]])
         return dict(major=major, minor=minor, reserved=(z1 + z2).hex(), base_seq=base, created=created), file_id
@@ -87,11 +87,11 @@ class Store:
             return None, "W2: fewer than 24 bytes"
         r = Record(o, raw)
         crc = zlib.crc32(self.file_id + struct.pack("<Q", o) + raw[4:]) or 1
-        highest = min(max(previous, self.header["base_seq"]) + INDEX_STEP, INDEX_MAX)
+        highest = min(max(previous, self.header["base_seq"]) + SEQ_STEP, SEQ_MAX)
         checks = (("W3: header_crc", r.header_crc == crc),
                   ("W4: value_len", r.value_len <= VALUE_MAX),
                   ("W5: end of the record", r.end <= min(os.fstat(self.fd).st_size, OFFSET_MAX)),
-                  ("W6: index", previous < r.index <= highest),
+                  ("W6: seq", previous < r.seq <= highest),
                   ("W7: flags or kind", r.flags <= SYNCED | MORE and (r.kind in KINDS or r.kind >= 0x80)))
         return r, next((check for check, holds in checks if not holds), None)
 
@@ -122,7 +122,7 @@ class Store:
             if self.stopped:
                 return
             self.unit.append(r)
-            o, previous = r.next, r.index
+            o, previous = r.next, r.seq
             if r.flags & MORE:                                     # "When a batch counts": not yet
                 continue
             if len(self.unit) > 1 and any(self.read(r.offset, 24) != r.raw for r in self.unit):
@@ -185,7 +185,7 @@ class Store:
     def damage(self, proven, data_end):                            # "Beyond damage"
         ranges = []
         while not self.is_whole() and (proven > self.e or (proven := self.proof()) > self.e):
-            begin, self.before = self.at, self.unit[-1].index if self.unit else self.before
+            begin, self.before = self.at, self.unit[-1].seq if self.unit else self.before
             r, failed = self.check_header(self.read(begin, 24), begin, self.before)
             is_witness = not failed and r.kind in KINDS and self.stopped != IN_BATCH
             found = next(self.witnesses(r.next if is_witness else max(begin, self.e + 8)), None)
@@ -210,12 +210,12 @@ def pairs(store):                                                  # in the orde
     for full_key, r in sorted(store.pairs.items()):
         bucket, key = split(full_key)
         yield {**field("bucket", bucket), **field("key", key),
-               **field("value", store.read(r.value_at, r.value_len)), "last_index": r.index}
+               **field("value", store.read(r.value_at, r.value_len)), "last_index": r.seq}
 
 def records(store):
     for r in (Record(o, store.read(o, 24)) for o in [*store.offsets, *(r.offset for r in store.unit)]):
         bucket, key = split(store.full_key(r)) if r.kind < 0x80 else (None, None)
-        yield {"offset": r.offset, "index": r.index, "kind": KINDS.get(r.kind, "0x%02x" % r.kind),
+        yield {"offset": r.offset, "seq": r.seq, "kind": KINDS.get(r.kind, "0x%02x" % r.kind),
                "flags": [name for name, flag in (("SYNCED", SYNCED), ("MORE", MORE)) if r.flags & flag],
                **field("bucket", bucket), **field("key", key),
                "key_len": r.key_len, "value_len": r.value_len, "counts": r.offset < store.end}

@@ -26,23 +26,23 @@ def full_key(key, bucket=b""):
     return bytes([len(bucket)]) + bucket + key
 
 
-def record(offset, kind, index, key=b"", value=b"", flags=0):
-    tail = struct.pack("<BHIQ", kind, len(key), len(value), index)
+def record(offset, kind, seq, key=b"", value=b"", flags=0):
+    tail = struct.pack("<BHIQ", kind, len(key), len(value), seq)
     rest = struct.pack("<IB", zlib.crc32(tail + key + value), flags) + tail
     head = struct.pack("<I", zlib.crc32(FILE_ID + struct.pack("<Q", offset) + rest) or 1) + rest
     return head + key + value + bytes(-(len(head) + len(key) + len(value)) % 8)
 
 
 class Builder:
-    """A file that grows record by record; indexes count up from the first of block 1."""
+    """A file that grows record by record; sequence numbers count up from the first of block 1."""
 
     def __init__(self, base_seq=0):
-        self.data, self.index, self.at = file_header(base_seq), BLOCK - 1, []
+        self.data, self.seq, self.at = file_header(base_seq), BLOCK - 1, []
 
-    def add(self, kind, key=b"", value=b"", flags=0, index=None):
-        self.index = self.index + 1 if index is None else index
+    def add(self, kind, key=b"", value=b"", flags=0, seq=None):
+        self.seq = self.seq + 1 if seq is None else seq
         self.at.append(len(self.data))
-        return self.raw(record(len(self.data), kind, self.index, key, value, flags))
+        return self.raw(record(len(self.data), kind, self.seq, key, value, flags))
 
     def put(self, key, value, flags=0, bucket=b""):
         return self.add(PUT, full_key(key, bucket), value, flags)
@@ -178,7 +178,7 @@ class LargeFiles(Case):
             b = Builder().put(b"a", b"1").raw(b"damage!!")
             length = 96 + caskfile_reader.CHUNK + 8 + shift
             b.raw(bytes([0x81, 3] * 4) * ((length - len(b.data)) // 8))
-            b.add(MARK, flags=SYNCED, index=BLOCK + 1).raw(END)
+            b.add(MARK, flags=SYNCED, seq=BLOCK + 1).raw(END)
             answer = self.read(b.data)
             self.assertEqual((answer["verdict"], answer["damage"]), ("Corrupt", [[96, length]]))
 

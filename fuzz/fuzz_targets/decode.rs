@@ -78,14 +78,14 @@ fn record_header(input: &Input) {
     // In the order of the page: W1 to W7.
     let field = |name| layout::number(RECORD_HEADER, name, &bytes);
     let end = u128::from(place.offset) + 24 + u128::from(field("key_len")) + u128::from(field("value_len"));
-    let (index, highest) = (field("index"), place.previous_seq.max(place.base_seq));
+    let (seq, highest) = (field("seq"), place.previous_seq.max(place.base_seq));
     let expected = if bytes[..8] == [0; 8] {
         RecordHeaderIs::End
     } else if field("header_crc") != u64::from(crc32fast::hash(&covered(&bytes)).max(1))
         || field("value_len") > layout::MAX_VALUE_LEN
         || end > u128::from(place.file_len.min(layout::MAX_FILE_LEN))
-        || index <= place.previous_seq
-        || index > (highest + layout::MAX_SEQ_STEP).min(layout::MAX_SEQ)
+        || seq <= place.previous_seq
+        || seq > (highest + layout::MAX_SEQ_STEP).min(layout::MAX_SEQ)
     {
         RecordHeaderIs::False
     } else if field("flags") > 3 || !matches!(field("kind"), 1 | 2 | 0x80..) {

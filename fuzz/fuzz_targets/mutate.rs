@@ -117,7 +117,7 @@ enum Field {
     Kind,
     KeyLen,
     ValueLen,
-    Index,
+    Seq,
     BucketLen,
     /// What a `SYNCED_TO` states; the record becomes one.
     Stated,
@@ -246,7 +246,7 @@ impl Edit<'_> {
                     Field::Kind => ("kind", false),
                     Field::KeyLen => ("key_len", false),
                     Field::ValueLen => ("value_len", false),
-                    Field::Index => ("index", false),
+                    Field::Seq => ("seq", false),
                     Field::BucketLen => {
                         if let Some(first) = piece.key.first_mut() {
                             *first = number((*first).into()) as u8;
@@ -291,9 +291,9 @@ impl Edit<'_> {
             }
             Edit::Gap { before, words } => pieces[place(before)].gap = 8 * usize::from(words % 16),
             Edit::Renumber { from, start } => {
-                let first = start.of(pieces[place(from)].field("index"), 0, starts, file_len);
+                let first = start.of(pieces[place(from)].field("seq"), 0, starts, file_len);
                 for (n, piece) in pieces.iter_mut().skip(place(from)).enumerate() {
-                    piece.set("index", first.wrapping_add(n as u64));
+                    piece.set("seq", first.wrapping_add(n as u64));
                 }
             }
             Edit::WrongHeaderCrc { record } => pieces[place(record)].wrong_header_crc = true,

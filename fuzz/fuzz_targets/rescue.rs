@@ -106,9 +106,9 @@ impl Readings {
         if field("body_crc") == u64::from(crc32fast::hash(covered)) {
             let name = (bucket.to_vec(), key.to_vec());
             let newest = self.newest.entry(name.clone()).or_default();
-            *newest = field("index").max(*newest);
+            *newest = field("seq").max(*newest);
             if field("kind") == layout::PUT {
-                self.puts.entry(name).or_default().push((value.to_vec(), field("index")));
+                self.puts.entry(name).or_default().push((value.to_vec(), field("seq")));
             }
         }
         Some(())

@@ -79,7 +79,7 @@ fn damage_stands_in_its_place_with_what_does_not_hold() {
         ("damaged-hole", "corrupt", "zeros"),
         ("torn-value", "torn", "body"),
         ("header-damaged", "file_header", "file_header"),
-        ("torn-index", "torn", "sequence"),
+        ("torn-seq", "torn", "sequence"),
         ("torn-value-len", "torn", "lengths"),
     ] {
         let shown = objects(&golden::named(name).shown(&shell, &["dump", "--json"]).unwrap());

@@ -100,7 +100,7 @@ class View {
                         key: cell("key"),
                         value: cell("value"),
                         what: cell("what"),
-                        index: cell("index"),
+                        seq: cell("seq"),
                         place: cell("place"),
                         fate: cell("fate"),
                     };
@@ -126,11 +126,11 @@ class View {
     // The key space as the page shows it, in the form of the golden files' pairs.
     async keySpace() {
         const rows = await this.rows("keys");
-        return rows.map(({ bucket, key, value, index }) => ({
+        return rows.map(({ bucket, key, value, seq }) => ({
             bucket: bucket ?? "",
             key,
             value,
-            last_index: index.replace("last_index ", ""),
+            last_index: seq.replace("last_index ", ""),
         }));
     }
 

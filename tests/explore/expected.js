@@ -60,9 +60,9 @@ function read(file) {
     return parse(spawn("python3", ["-B", READER, "--records", file]));
 }
 
-// JSON with the indexes as strings: they go beyond what a number of JavaScript tells apart.
+// JSON with the sequence numbers as strings: they go beyond what a number of JavaScript tells apart.
 function parse(text) {
-    return JSON.parse(text.replace(/("(?:last_)?index": )(\d+)/g, '$1"$2"'));
+    return JSON.parse(text.replace(/("(?:seq|last_index)": )(\d+)/g, '$1"$2"'));
 }
 
 // The reader ends with 1 for a file that is refused, and says what it has to say all the same.
@@ -74,7 +74,7 @@ function spawn(command, words) {
     }
 }
 
-// The key space after each record of a store that the Python reader can read: the indexes of the puts that count.
+// The key space after each record of a store that the Python reader can read: the sequence numbers of the puts that count.
 function moments(file) {
     const now = new Map();
     const found = [[]];
@@ -90,10 +90,10 @@ function moments(file) {
     return found;
 }
 
-function apply(now, { kind, bucket, bucket_hex, key, key_hex, index }) {
+function apply(now, { kind, bucket, bucket_hex, key, key_hex, seq }) {
     const name = JSON.stringify([bucket, bucket_hex, key, key_hex]);
     if (kind === "put") {
-        now.set(name, index);
+        now.set(name, seq);
     } else if (kind === "delete") {
         now.delete(name);
     }

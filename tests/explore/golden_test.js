@@ -19,8 +19,8 @@ test("every readable golden file ends with the pairs that are written beside it,
             ({ fate }) => fate !== null && !["torn", "unread"].includes(fate),
         );
         assert.deepEqual(
-            records.map(({ place, index }) => [Number(place), index]),
-            told.records.map(({ offset, index }) => [offset, "index " + index]),
+            records.map(({ place, seq }) => [Number(place), seq]),
+            told.records.map(({ offset, seq }) => [offset, "seq " + seq]),
             name,
         );
         assert.deepEqual(view.told, [], name);
@@ -31,7 +31,7 @@ test("every readable golden file ends with the pairs that are written beside it,
 test("of every damaged golden file the last moment has what salvage copies, and a button leads to each damaged place", async (t) => {
     const made = directory(t);
     const damaged = goldenFiles().filter(
-        ({ told, name }) => told.verdict === "Corrupt" && name !== "base-index-beyond.cask",
+        ({ told, name }) => told.verdict === "Corrupt" && name !== "base-seq-beyond.cask",
     );
     assert.ok(damaged.length > 8);
     for (const { name, file, told } of damaged) {
@@ -78,14 +78,14 @@ test("step by step, forwards and backwards, the keys are those that the second r
         const { file } = goldenFile(name);
         const expected = moments(file);
         const view = await browser.open(file);
-        const indexes = async () => (await view.keySpace()).map(({ last_index }) => last_index).sort();
+        const lastIndexes = async () => (await view.keySpace()).map(({ last_index }) => last_index).sort();
         await view.tab.click("#first");
         for (let moment = 0; moment < expected.length; moment++) {
-            assert.deepEqual(await indexes(), expected[moment], `${name}, after record ${moment}`);
+            assert.deepEqual(await lastIndexes(), expected[moment], `${name}, after record ${moment}`);
             await view.tab.click("#forward");
         }
         for (let moment = expected.length - 1; moment >= 0; moment--) {
-            assert.deepEqual(await indexes(), expected[moment], `${name}, back to record ${moment}`);
+            assert.deepEqual(await lastIndexes(), expected[moment], `${name}, back to record ${moment}`);
             await view.tab.click("#back");
         }
         assert.deepEqual(view.told, [], name);

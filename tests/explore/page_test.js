@@ -33,7 +33,7 @@ test("a record that is clicked is shown in the hex pane, in the table of fields 
     assert.deepEqual(await view.hex(), { chosen: 0x98, marked: range(0x98, 0xb8) });
     assert.equal(await view.text("#detail-title"), "Record 4: put b");
     const fields = await view.fields();
-    assert.deepEqual([fields.key, fields.value, fields.index, fields.flags], ["b", "22", "1,048,579", "SYNCED MORE"]);
+    assert.deepEqual([fields.key, fields.value, fields.seq, fields.flags], ["b", "22", "1,048,579", "SYNCED MORE"]);
     assert.deepEqual([fields.header_crc, fields.body_crc], ["✓ holds", "✓ holds"]);
     assert.deepEqual(
         (await view.rows("keys")).map(({ key, isChosen }) => [key, isChosen]),
@@ -58,7 +58,7 @@ test("a byte or a field that is clicked is chosen in both panes, and its record 
     assert.match(await view.text("#byte"), /^0x72 31 · value of put a$/);
     assert.equal(await view.chosenRecord(), 2);
     const field = await view.tab.evaluateHandle(() =>
-        [...document.querySelectorAll("#detail .link")].find((link) => link.textContent === "index"),
+        [...document.querySelectorAll("#detail .link")].find((link) => link.textContent === "seq"),
     );
     await field.click();
     assert.equal((await view.hex()).chosen, 0x68);

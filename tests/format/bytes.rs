@@ -10,7 +10,7 @@ pub const CREATED: u64 = 1_800_000_000;
 pub struct Fields<'a> {
     pub flags: u64,
     pub kind: u64,
-    pub index: u64,
+    pub seq: u64,
     pub key: &'a [u8],
     pub value: &'a [u8],
     pub value_len: Option<u32>,
@@ -18,8 +18,8 @@ pub struct Fields<'a> {
     pub body_crc_xor: u32,
 }
 
-pub const fn record<'a>(flags: u64, kind: u64, index: u64, key: &'a [u8], value: &'a [u8]) -> Fields<'a> {
-    Fields { flags, kind, index, key, value, value_len: None, body_crc_xor: 0 }
+pub const fn record<'a>(flags: u64, kind: u64, seq: u64, key: &'a [u8], value: &'a [u8]) -> Fields<'a> {
+    Fields { flags, kind, seq, key, value, value_len: None, body_crc_xor: 0 }
 }
 
 impl Fields<'_> {
@@ -27,7 +27,7 @@ impl Fields<'_> {
         let mut meaning = vec![self.kind as u8];
         meaning.extend((self.key.len() as u16).to_le_bytes());
         meaning.extend(self.value_len.unwrap_or(self.value.len() as u32).to_le_bytes());
-        meaning.extend(self.index.to_le_bytes());
+        meaning.extend(self.seq.to_le_bytes());
         let body = [self.key, self.value].concat();
         let body_crc = crc32(&[&meaning[..], &body].concat()) ^ self.body_crc_xor;
         let covered = [&body_crc.to_le_bytes()[..], &[self.flags as u8], &meaning].concat();

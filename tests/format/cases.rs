@@ -17,7 +17,7 @@ fn case(name: &'static str, file: Vec<u8>, verdict: impl Into<String>) -> Case {
     Case { name, file, verdict: verdict.into() }
 }
 
-/// A log of one record, `k` = `1` with index 1, which ends at `AT`.
+/// A log of one record, `k` = `1` with the sequence number 1, which ends at `AT`.
 fn log() -> FileBytes {
     FileBytes::new(0).push(record(0, PUT, 1, b"\0k", b"1"))
 }
@@ -74,8 +74,8 @@ fn file_headers() -> Vec<Case> {
         case("a newer minor version", patched(10, &[9, 0]), "empty"),
         case("reserved bytes that are not zero", patched(12, &[1, 2, 3, 4]), "empty"),
         case("more reserved bytes that are not zero", patched(48, &[1; 12]), "empty"),
-        case("the highest base index", FileBytes::new(MAX_SEQ).end(), "empty"),
-        case("a base index beyond the limit", FileBytes::new(MAX_SEQ + 1).end(), corrupt(0)),
+        case("the highest base_seq", FileBytes::new(MAX_SEQ).end(), "empty"),
+        case("a base_seq beyond the limit", FileBytes::new(MAX_SEQ + 1).end(), corrupt(0)),
     ]
 }
 
@@ -104,7 +104,7 @@ fn records() -> Vec<Case> {
     padding[AT - 1] = 0xff;
     let far = MAX_SEQ_STEP + 1;
     vec![
-        case("a checksum of 0, stored as 1", with(ZERO), format!("{K} l=2@{}", ZERO.index)),
+        case("a checksum of 0, stored as 1", with(ZERO), format!("{K} l=2@{}", ZERO.seq)),
         case("a value that replaces another", with(record(0, PUT, 2, b"\0k", b"")), "k=@2"),
         case("a key of another bucket", with(record(0, PUT, 2, b"\x02bbk", b"2")), format!("{K} bb/k=2@2")),
         case("a tombstone", with(record(0, DELETE, 2, b"\0k", b"")), "empty"),
@@ -119,9 +119,13 @@ fn records() -> Vec<Case> {
         case("an ancillary kind that nobody knows", with(record(SYNCED, 0xff, 2, b"\x09", b"value")), K),
         case("a statement with the flag", with(record(SYNCED, SYNCED_TO, 2, b"", &[0; 8])), K),
         case("a statement of its own place", with(record(0, SYNCED_TO, 2, b"", &(AT as u64).to_le_bytes())), K),
-        case("the highest index that may follow", with(record(0, PUT, far, b"\0k", b"")), format!("k=@{far}")),
         case(
-            "records below the base index, and one far above it",
+            "the highest sequence number that may follow",
+            with(record(0, PUT, far, b"\0k", b"")),
+            format!("k=@{far}"),
+        ),
+        case(
+            "records below base_seq, and one far above it",
             FileBytes::new(1 << 50).push(PUT_2).push(record(0, PUT, (1 << 50) + MAX_SEQ_STEP, b"\0k", b"1")).end(),
             format!("k=1@{} l=2@2", (1u64 << 50) + MAX_SEQ_STEP),
         ),
@@ -144,9 +148,9 @@ fn damage() -> Vec<Case> {
         ("a right header in another place", log().raw(&log().push(PUT_2).push(PUT_2).0[AT + 32..])),
         ("a value beyond the limit", log().push(Fields { value_len: Some(MAX_VALUE_LEN as u32 + 1), ..PUT_2 })),
         ("a value beyond the file", log().push(Fields { value_len: Some(1000), ..PUT_2 })),
-        ("index 0", log().push(record(0, PUT, 0, b"\0l", b"2"))),
-        ("the index of the record before", log().push(record(0, PUT, 1, b"\0l", b"2"))),
-        ("an index too far above", log().push(record(0, PUT, MAX_SEQ_STEP + 2, b"\0l", b"2"))),
+        ("sequence number 0", log().push(record(0, PUT, 0, b"\0l", b"2"))),
+        ("the sequence number of the record before", log().push(record(0, PUT, 1, b"\0l", b"2"))),
+        ("a sequence number too far above", log().push(record(0, PUT, MAX_SEQ_STEP + 2, b"\0l", b"2"))),
         ("a body without a right checksum", log().push(BROKEN)),
         ("an unknown ancillary body without a right checksum", log().push(Fields { kind: 0x90, ..BROKEN })),
         ("no full key", log().push(record(0, PUT, 2, b"", b"2"))),
@@ -167,8 +171,8 @@ fn damage() -> Vec<Case> {
     let last = record(0, PUT, MAX_SEQ, b"\0k", b"1");
     let beyond = record(0, PUT, MAX_SEQ + 1, b"\0k", b"1");
     both.chain([
-        case("the highest index", limit.clone().push(last).end(), format!("k=1@{MAX_SEQ}")),
-        case("an index beyond the limit", limit.push(beyond).end(), "empty, torn 27 kept"),
+        case("the highest sequence number", limit.clone().push(last).end(), format!("k=1@{MAX_SEQ}")),
+        case("a sequence number beyond the limit", limit.push(beyond).end(), "empty, torn 27 kept"),
     ])
     .collect()
 }
@@ -246,16 +250,16 @@ fn proofs() -> Vec<Case> {
     let carrier = record(0, PUT, 2, b"\x05bucketk", &inner);
     vec![
         case("a whole record", then(record(0, PUT, 3, b"\0m", b"3")), kept(59)),
-        case("a broken record", then(Fields { index: 3, ..BROKEN }), torn(59)),
+        case("a broken record", then(Fields { seq: 3, ..BROKEN }), torn(59)),
         case("a record of a wrong form", then(record(0, PUT, 3, b"", b"3")), kept(57)),
         case("a synced record", then(record(SYNCED, PUT, 3, b"\0m", b"3")), corrupt(AT)),
-        case("a synced record that is broken", then(Fields { flags: SYNCED, index: 3, ..BROKEN }), corrupt(AT)),
+        case("a synced record that is broken", then(Fields { flags: SYNCED, seq: 3, ..BROKEN }), corrupt(AT)),
         case("a synced record far away", broken().raw(&[0; 4096]).push(PROOF).end(), corrupt(AT)),
         case("a synced record behind zeros", log().raw(&[0; 8]).push(PROOF).end(), corrupt(AT)),
         case("a whole record behind zeros", log().raw(&[0; 8]).push(PUT_2).end(), kept(35)),
         case("a synced record off the alignment", broken().raw(&[7; 4]).raw(&after(PROOF)).end(), torn(36 + 17)),
         case("a synced record made for another place", broken().raw(&[7; 8]).raw(&after(PROOF)).end(), torn(40 + 17)),
-        case("a synced record with an old index", then(Fields { index: 1, ..PROOF }), torn(header - 7)),
+        case("a synced record with an old sequence number", then(Fields { seq: 1, ..PROOF }), torn(header - 7)),
         case("a synced record beyond the file", then(Fields { value_len: Some(9), ..PROOF }), torn(header - 7)),
         case("a synced record of an unknown kind", then(Fields { kind: 0x90, ..PROOF }), torn(header - 7)),
         case("a synced record of a kind that must not be skipped", then(Fields { kind: 3, ..PROOF }), torn(header - 7)),

@@ -22,7 +22,7 @@ pub const RECORD_HEADER: &[Field] = &[
     ("kind", 9, 1),
     ("key_len", 10, 2),
     ("value_len", 12, 4),
-    ("index", 16, 8),
+    ("seq", 16, 8),
 ];
 
 pub const MAGIC: [u8; 8] = [0xca, 0x53, 0x4b, 0x46, 0x0d, 0x0a, 0x1a, 0x0a];

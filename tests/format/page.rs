@@ -60,8 +60,8 @@ pub fn parse_dump(text: &str) -> (Vec<u8>, Vec<(usize, &str)>) {
 /// What the page says that the dump holds.
 pub fn dump_holds() -> Vec<(Name, Setting)> {
     let row = |row: Vec<String>| {
-        let [bucket, key, value, index] = row.try_into().expect("four columns");
-        ((bucket.into_bytes(), key.into_bytes()), (value.into_bytes(), number(&index)))
+        let [bucket, key, value, last_index] = row.try_into().expect("four columns");
+        ((bucket.into_bytes(), key.into_bytes()), (value.into_bytes(), number(&last_index)))
     };
     table("A worked example", "| bucket | key |").into_iter().map(row).collect()
 }
@@ -84,10 +84,10 @@ fn pairs(contents: &Contents) -> String {
     if contents.pairs.is_empty() {
         return "empty".to_owned();
     }
-    let pairs = contents.pairs.iter().map(|((bucket, key), (value, index))| {
+    let pairs = contents.pairs.iter().map(|((bucket, key), (value, last_index))| {
         let slash = if bucket.is_empty() { "" } else { "/" };
         let (bucket, key, value) = (bucket.escape_ascii(), key.escape_ascii(), value.escape_ascii());
-        format!("{bucket}{slash}{key}={value}@{index}")
+        format!("{bucket}{slash}{key}={value}@{last_index}")
     });
     pairs.collect::<Vec<_>>().join(" ")
 }

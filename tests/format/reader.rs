@@ -12,7 +12,7 @@ use crate::layout::{
 /// A bucket and a key in it.
 pub type Name = (Vec<u8>, Vec<u8>);
 
-/// A value and its index.
+/// A value and its `last_index`.
 pub type Setting = (Vec<u8>, u64);
 
 /// What the page says a file is.
@@ -46,7 +46,7 @@ pub struct Record<'f> {
     pub kind: u64,
     pub key: &'f [u8],
     pub value: &'f [u8],
-    pub index: u64,
+    pub seq: u64,
     pub body_holds: bool,
     pub next: usize,
 }
@@ -70,7 +70,7 @@ impl<'f> Reader<'f> {
         Reader { file, base_seq: number(FILE_HEADER, "base_seq", file) }
     }
 
-    /// W2 to W7: the record at `o`, after one with the index `previous`.
+    /// W2 to W7: the record at `o`, after one with the sequence number `previous`.
     pub fn record(&self, o: usize, previous: u64) -> Result<Record<'f>, Untrue> {
         let header = self.file.get(o..o + RECORD_HEADER_LEN).ok_or(Untrue::BeyondFile)?;
         let field = |name| number(RECORD_HEADER, name, header);
@@ -79,12 +79,12 @@ impl<'f> Reader<'f> {
             return Err(Untrue::Damaged);
         }
         let end = (o + RECORD_HEADER_LEN) as u64 + field("key_len") + field("value_len");
-        let index = field("index");
+        let seq = field("seq");
         let highest = previous.max(self.base_seq) + MAX_SEQ_STEP;
         if end > MAX_FILE_LEN.min(self.file.len() as u64) {
             return Err(Untrue::BeyondFile);
         }
-        if index <= previous || index > highest.min(MAX_SEQ) {
+        if seq <= previous || seq > highest.min(MAX_SEQ) {
             return Err(Untrue::Damaged);
         }
         let (flags, kind) = (field("flags"), field("kind"));
@@ -95,10 +95,10 @@ impl<'f> Reader<'f> {
         let body_holds = field("body_crc") == u64::from(crc32(&[&header[9..], body].concat()));
         let (key, value) = body.split_at(field("key_len") as usize);
         let next = (end as usize).next_multiple_of(ALIGNMENT);
-        Ok(Record { offset: o, flags, kind, key, value, index, body_holds, next })
+        Ok(Record { offset: o, flags, kind, key, value, seq, body_holds, next })
     }
 
-    /// S1 to S4: what lies behind `e`, where the walk stopped at `at` and `before` is the index of the record before `e`.
+    /// S1 to S4: what lies behind `e`, where the walk stopped at `at` and `before` is the sequence number of the record before `e`.
     fn search(&self, e: usize, at: usize, before: u64) -> (u64, bool) {
         let (mut proof, mut whole) = (0, false);
         for x in (e..self.file.len()).step_by(ALIGNMENT).skip(1) {
@@ -185,7 +185,7 @@ fn walk(reader: &Reader<'_>) -> Verdict {
                 if !record.body_holds || !record.has_form() {
                     break (false, false);
                 }
-                (o, previous) = (record.next, record.index);
+                (o, previous) = (record.next, record.seq);
                 let ends = record.flags & MORE == 0;
                 unit.push(record);
                 if ends {
@@ -218,12 +218,12 @@ impl Contents {
             if let (PUT | DELETE, Some((bucket, key))) = (record.kind, record.split()) {
                 let name = (bucket.to_vec(), key.to_vec());
                 match record.kind {
-                    PUT => drop(self.pairs.insert(name, (record.value.to_vec(), record.index))),
+                    PUT => drop(self.pairs.insert(name, (record.value.to_vec(), record.seq))),
                     _ => drop(self.pairs.remove(&name)),
                 }
             }
             self.records += 1;
-            self.last_index = self.last_index.max(record.index);
+            self.last_index = self.last_index.max(record.seq);
             self.proven = self.proven.max(record.proves());
             self.end = record.next as u64;
         }

@@ -41,7 +41,7 @@ pub fn fields(record: &Record) -> Vec<Field> {
         let &(name, at, len) = RECORD_HEADER.iter().find(|field| field.0 == name).expect("a field of the page's table");
         Field { name, at: record.at + at, len }
     };
-    let mut fields = ["body_crc", "flags", "kind", "key_len", "value_len", "index"].map(in_header).to_vec();
+    let mut fields = ["body_crc", "flags", "kind", "key_len", "value_len", "seq"].map(in_header).to_vec();
     let body = record.at + RECORD_HEADER_LEN;
     if !record.key.is_empty() {
         fields.push(Field { name: "bucket length", at: body, len: 1 });
@@ -64,7 +64,7 @@ pub fn boundaries(original: &Original, record: &Record, field: Field) -> Vec<u64
         "kind" => vec![3, 0x7f, 0x80, 0x81, 0x82, 0x83],
         "key_len" => vec![rest, rest.saturating_sub(value_len), key_len + value_len],
         "value_len" => vec![rest, rest - key_len, MAX_VALUE_LEN, 1 << 31],
-        "index" => vec![previous, previous + MAX_SEQ_STEP, MAX_SEQ, 1 << 63],
+        "seq" => vec![previous, previous + MAX_SEQ_STEP, MAX_SEQ, 1 << 63],
         "bucket length" => vec![key_len],
         _ => vec![record.at as u64, record.end as u64, original.bytes.len() as u64, 64, 1 << 63],
     };

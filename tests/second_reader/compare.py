@@ -7,7 +7,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "docs/reader"))
 sys.dont_write_bytecode = True
 import caskfile_reader
 
-RECORD = "offset index kind flags key_len value_len".split()
+RECORD = "offset seq kind flags key_len value_len".split()
 
 
 def answer(path, with_records=False):

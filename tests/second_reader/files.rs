@@ -28,7 +28,7 @@ pub fn all() -> Vec<Golden> {
     [by_the_library(), sound(), torn(), damaged(), batches(), others(), older()].into_iter().flatten().collect()
 }
 
-/// The first index that a writer hands out in a new store.
+/// The first sequence number that a writer hands out in a new store.
 const BLOCK: u64 = 1 << 20;
 
 /// `a` = `1` and `b` = `2`, each synced, as one handle leaves them that was killed.
@@ -167,8 +167,8 @@ fn sound() -> Vec<Golden> {
             two().push(record(0, MOVED, BLOCK + 3, b"", b"")).end(),
         ),
         file(
-            "highest-index",
-            "The highest index, and the farthest step to it.",
+            "highest-seq",
+            "The highest sequence number, and the farthest step to it.",
             FileBytes::new(MAX_SEQ - MAX_SEQ_STEP).push(record(0, PUT, MAX_SEQ, b"\0k", b"last")).end(),
         ),
         file("checksum-of-zero", "A header whose checksum is 0, which is stored as 1.", {
@@ -220,9 +220,9 @@ fn torn() -> Vec<Golden> {
             two().push(Fields { kind: 0x83, ..BROKEN }).end(),
         ),
         file(
-            "torn-index",
-            "A record that is right, but for its index, which is that of the record before.",
-            two().push(Fields { index: BLOCK + 2, ..THIRD }).end(),
+            "torn-seq",
+            "A record that is right, but for its sequence number, which is that of the record before.",
+            two().push(Fields { seq: BLOCK + 2, ..THIRD }).end(),
         ),
         file(
             "torn-value-len",
@@ -281,12 +281,12 @@ fn damaged() -> Vec<Golden> {
         ),
         file(
             "damaged-beyond-the-first-proof",
-            "Proof of the second damage is found only behind the first: its index is too far above what stands before that.",
+            "Proof of the second damage is found only behind the first: its sequence number is too far above what stands before that.",
             two()
                 .push(BROKEN)
-                .push(Fields { flags: SYNCED, index: BLOCK + 100, ..FOURTH })
-                .push(Fields { index: BLOCK + 101, ..BROKEN })
-                .push(Fields { index: BLOCK + 100 + MAX_SEQ_STEP, ..PROOF })
+                .push(Fields { flags: SYNCED, seq: BLOCK + 100, ..FOURTH })
+                .push(Fields { seq: BLOCK + 101, ..BROKEN })
+                .push(Fields { seq: BLOCK + 100 + MAX_SEQ_STEP, ..PROOF })
                 .end(),
         ),
         file(
@@ -307,7 +307,7 @@ fn damaged() -> Vec<Golden> {
         file(
             "damaged-before-broken-synced-to",
             "SYNCED on a SYNCED_TO proves its own offset, though its body is broken.",
-            two().push(BROKEN).push(Fields { flags: SYNCED, index: BLOCK + 4, kind: SYNCED_TO, ..BROKEN }).end(),
+            two().push(BROKEN).push(Fields { flags: SYNCED, seq: BLOCK + 4, kind: SYNCED_TO, ..BROKEN }).end(),
         ),
         file(
             "forged-value",
@@ -388,7 +388,7 @@ fn others() -> Vec<Golden> {
             FileBytes::with_header(|header| header[8] = 2).push(PUT_FIRST).end(),
         ),
         file("header-damaged", "A flipped bit of the version: the checksum speaks first.", patched(8, 2)),
-        file("base-index-beyond", "A base_seq above the limit.", FileBytes::new(MAX_SEQ + 1).end()),
+        file("base-seq-beyond", "A base_seq above the limit.", FileBytes::new(MAX_SEQ + 1).end()),
         file("foreign", "Another program's file.", b"SQLite format 3\0".repeat(8)),
         file("short", "63 bytes of a file header.", two().0[..63].to_vec()),
         file("nothing", "An empty file.", Vec::new()),

@@ -22,7 +22,7 @@ def parse(path):
 def described(offset, record):
     header = record.header
     kind = header.kind
-    return {"offset": offset, "index": header.index, "key_len": header.key_len, "value_len": header.value_len,
+    return {"offset": offset, "seq": header.seq, "key_len": header.key_len, "value_len": header.value_len,
             "kind": KIND.get(kind) or getattr(kind, "name", None) or "0x%02x" % kind,
             "flags": [name for name in ("SYNCED", "MORE") if getattr(header.flags, name.lower())]}
 
@@ -44,7 +44,7 @@ def main(golden):
             found.append(described(offset, record))
             offset += (24 + record.header.key_len + record.header.value_len + 7) // 8 * 8
             if record.header.kind == Caskfile.Kind.put:
-                store[record.full_key.bucket, record.full_key.key] = record.value, record.header.index
+                store[record.full_key.bucket, record.full_key.key] = record.value, record.header.seq
             elif record.header.kind == Caskfile.Kind.delete:
                 store.pop((record.full_key.bucket, record.full_key.key), None)
         wanted = {(text(pair, "bucket"), text(pair, "key")): (text(pair, "value"), pair["last_index"])

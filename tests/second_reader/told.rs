@@ -46,8 +46,8 @@ fn store(file: &[u8], contents: &Contents) -> Value {
     told
 }
 
-fn pair(((bucket, key), (value, index)): (&Name, &Setting)) -> Value {
-    let mut pair = json!({"last_index": index});
+fn pair(((bucket, key), (value, last_index)): (&Name, &Setting)) -> Value {
+    let mut pair = json!({"last_index": last_index});
     for (name, bytes) in [("bucket", bucket), ("key", key), ("value", value)] {
         match std::str::from_utf8(bytes) {
             Ok(text) => pair[name] = text.into(),
@@ -104,7 +104,7 @@ pub fn records(file: &[u8], end: u64) -> Vec<Value> {
     let (reader, mut records, mut at, mut previous) = (Reader::new(file), Vec::new(), FILE_HEADER_LEN, 0);
     while (at as u64) < end {
         let Ok(record) = reader.record(at, previous) else { panic!("the library has read it") };
-        (at, previous) = (record.next, record.index);
+        (at, previous) = (record.next, record.seq);
         records.push(described(&record));
     }
     records
@@ -122,7 +122,7 @@ fn described(record: &Record<'_>) -> Value {
     let flags = [(SYNCED, "SYNCED"), (MORE, "MORE")].into_iter().filter(|(flag, _)| record.flags & flag != 0);
     json!({
         "offset": record.offset,
-        "index": record.index,
+        "seq": record.seq,
         "kind": kind,
         "flags": flags.map(|(_, name)| name).collect::<Vec<_>>(),
         "key_len": record.key.len(),

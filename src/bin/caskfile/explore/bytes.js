@@ -57,7 +57,7 @@ class FileBytes {
         return this.data.subarray(position, position + Math.min(length, window.end - offset));
     }
 
-    // A little-endian number of `length` bytes, as a BigInt, since indexes go up to 2^62.
+    // A little-endian number of `length` bytes, as a BigInt, since sequence numbers go up to 2^62.
     number(offset, length) {
         return this.slice(offset, length).reduceRight((number, byte) => (number << 8n) | BigInt(byte), 0n);
     }

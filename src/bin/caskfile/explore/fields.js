@@ -60,7 +60,7 @@ function addFileHeader(fields, holds) {
     fields.add("minor", 2, "meta", (_, number) => number().toString());
     fields.add("reserved", 4, "zero", "zeros");
     fields.add("file_id", 16, "check", "random, and not in this page: who knows it can forge records inside values");
-    fields.add("base_seq", 8, "index", (_, number) => grouped(number()));
+    fields.add("base_seq", 8, "seq", (_, number) => grouped(number()));
     fields.add("created", 8, "meta", (_, number) => dateText(number()));
     fields.add("reserved", 12, "zero", "zeros");
     fields.add("crc", 4, "check", crcText(holds));
@@ -85,7 +85,7 @@ function addRecord(fields, pieces, n, record) {
     fields.add("kind", 1, "meta", kindText(record.kind));
     fields.add("key_len", 2, "length", grouped(record.keyLength));
     fields.add("value_len", 4, "length", grouped(record.valueLength));
-    fields.add("index", 8, "index", grouped(record.index));
+    fields.add("seq", 8, "seq", grouped(record.seq));
     addKey(fields, pieces, record);
     fields.add("value", record.valueLength, "value", (bytes, number) => valueText(record, bytes, number));
     fields.addRest("padding", "zero", "up to a multiple of 8");

@@ -29,7 +29,7 @@ class PieceList {
             first.firstChild.textContent = titleOf(pieces, n);
         }
         const second = element("div", "line small", element("span", "place", offsetText(pieces.offset(n))));
-        second.append(element("span", "index", record ? "index " + record.index : sizeText(pieces.length(n))));
+        second.append(element("span", "seq", record ? "seq " + record.seq : sizeText(pieces.length(n))));
         if (record) {
             first.append(element("span", "fate", FATES.includes(pieces.className(n)) ? pieces.label(n) : ""));
             second.append(element("span", "flags", flagsText(record.flags)));
@@ -100,7 +100,7 @@ class KeyList {
         const second = element("div", "line small");
         second.append(
             element("span", "place", offsetText(record.offset)),
-            element("span", "index", "last_index " + record.index),
+            element("span", "seq", "last_index " + record.seq),
         );
         row.append(first, second);
     }

@@ -144,7 +144,7 @@ class Pieces {
             kind: view.getUint8(at + 9),
             keyLength: view.getUint16(at + 10, true),
             valueLength: view.getUint32(at + 12, true),
-            index: view.getBigUint64(at + 16, true),
+            seq: view.getBigUint64(at + 16, true),
         };
     }
 
