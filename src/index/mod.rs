@@ -228,15 +228,20 @@ impl Index {
 
     /// Builds the sorted index from the hash index and the keys in the log.
     ///
-    /// This takes long, a tenth of a second per million keys at best, and only reads; [`install_sorted`] is what needs
-    /// exclusive access.
+    /// This takes a tenth of a second per million keys at best, and only reads; [`install_sorted`] needs exclusive access.
+    /// `check` is called for every [`FETCHED`] keys that are read, and between reading, sorting and building. An error of
+    /// it ends the work.
     ///
     /// [`install_sorted`]: Self::install_sorted
     ///
     /// # Errors
     ///
-    /// The first error of `keys`.
-    pub(crate) fn build_sorted<K: Keys>(&self, keys: &K) -> Result<Built, K::Error> {
+    /// The first error of `keys` or `check`.
+    pub(crate) fn build_sorted<K: Keys>(
+        &self,
+        keys: &K,
+        mut check: impl FnMut() -> Result<(), K::Error>,
+    ) -> Result<Built, K::Error> {
         let mut positions: Vec<u64> = self.hash.positions().collect();
         // Reading in the order of the log costs less than this sort even when the log is in memory; when it is not,
         // it is the difference between reading ahead and a disk access per key.
@@ -244,6 +249,7 @@ impl Index {
         let mut entries = Vec::with_capacity(positions.len());
         let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(FETCHED));
         for positions in positions.chunks(FETCHED) {
+            check()?;
             bytes.clear();
             ends.clear();
             // What the hash index says of these keys is fetched before the first of them is compared with it.
@@ -267,7 +273,16 @@ impl Index {
                 start = end;
             }
         }
-        sort_entries(&mut entries, |position, out| self.key_at(position, keys, out))?;
+        check()?;
+        let mut read = 0;
+        sort_entries(&mut entries, |position, out| {
+            read += 1;
+            if read % FETCHED == 0 {
+                check()?;
+            }
+            self.key_at(position, keys, out)
+        })?;
+        check()?;
         Ok(Built { sorted: SortedIndex::from_sorted(&entries), changes: self.changes })
     }
 
@@ -289,8 +304,12 @@ mod tests {
     use quickcheck::quickcheck;
     use std::collections::BTreeMap;
 
+    fn go_on() -> Result<(), Failed> {
+        Ok(())
+    }
+
     fn install(index: &mut Index, log: &Log) {
-        let built = index.build_sorted(log).unwrap();
+        let built = index.build_sorted(log, go_on).unwrap();
         assert!(index.install_sorted(built));
     }
 
@@ -321,12 +340,12 @@ mod tests {
     #[test]
     fn a_sorted_index_built_before_a_put_or_a_delete_is_refused_after_it() {
         let (mut index, mut log) = (Index::new(), Log::default());
-        let before_put = index.build_sorted(&log).unwrap();
+        let before_put = index.build_sorted(&log, go_on).unwrap();
         let position = log.append(b"k");
         index.apply_put(b"k", position, &log).unwrap();
         assert!(!index.install_sorted(before_put));
 
-        let before_delete = index.build_sorted(&log).unwrap();
+        let before_delete = index.build_sorted(&log, go_on).unwrap();
         index.apply_delete(b"k", &log).unwrap();
         assert!(!index.install_sorted(before_delete));
         assert!(index.sorted().is_none());
@@ -335,7 +354,7 @@ mod tests {
     #[test]
     fn a_second_installation_keeps_the_sorted_index_that_is_there() {
         let (mut index, mut log) = (Index::new(), Log::default());
-        let late = index.build_sorted(&log).unwrap();
+        let late = index.build_sorted(&log, go_on).unwrap();
         install(&mut index, &log);
         let position = log.append(b"k");
         index.apply_put(b"k", position, &log).unwrap();
@@ -354,6 +373,40 @@ mod tests {
         assert_eq!(index.apply_put(&key, second, &log), Ok(Some(first)));
         log.fail_after(1);
         assert_eq!(index.apply_delete(&key, &log), Ok(Some(second)));
+    }
+
+    #[test]
+    fn building_the_sorted_index_stops_when_its_check_fails() {
+        let (mut index, mut log) = (Index::new(), Log::default());
+        let keys = 10 * FETCHED;
+        for number in 0..keys {
+            // Alike in their first bytes, so that sorting has to read them once more.
+            let key = format!("the same beginning for all of them: {number}");
+            let position = log.append(key.as_bytes());
+            index.apply_put(key.as_bytes(), position, &log).unwrap();
+        }
+        let mut checks = 0;
+        let count = || {
+            checks += 1;
+            Ok(())
+        };
+        index.build_sorted(&log, count).unwrap();
+        assert_eq!(
+            checks,
+            2 * (keys / FETCHED) + 2,
+            "per chunk, while reading and while sorting, and between the parts"
+        );
+        for fails_at in 1..=checks {
+            let (mut calls, before) = (0, log.asked_so_far());
+            let fail = || {
+                calls += 1;
+                if calls == fails_at { Err(Failed) } else { Ok(()) }
+            };
+            assert!(matches!(index.build_sorted(&log, fail), Err(Failed)));
+            assert_eq!(calls, fails_at);
+            let most = (fails_at - 1) * FETCHED;
+            assert!(log.asked_so_far() - before <= most as u64, "no key is read after the check has failed");
+        }
     }
 
     quickcheck! {
@@ -408,7 +461,7 @@ mod tests {
                 index.apply_put(key, position, &log).unwrap();
             }
             log.fail_after(u64::from(answers) % (index.len() as u64 + 1));
-            match index.build_sorted(&log) {
+            match index.build_sorted(&log, go_on) {
                 Ok(built) => assert_eq!(built.sorted.len(), index.len()),
                 Err(Failed) => assert!(!keys.is_empty()),
             }

@@ -58,6 +58,11 @@ impl Log {
         self.answers_left.set(answers);
     }
 
+    /// How many questions were answered since the last [`Log::heal`].
+    pub(super) fn asked_so_far(&self) -> u64 {
+        u64::MAX - self.answers_left.get()
+    }
+
     /// Ends failing.
     pub(super) fn heal(&self) {
         self.fail_after(u64::MAX);

@@ -121,7 +121,7 @@ impl Engine {
         };
         let mut compactor = self.turn_for(caller, |turn| turn.begin_compaction(&deadline()))?;
         compactor.copy_live(watch)?;
-        compactor.sort()?;
+        compactor.sort(watch)?;
         compactor.catch_up(watch)?;
         // What the compactor holds afterwards, the old view or the new file, is given back here, without the lock.
         self.turn_for(caller, |turn| turn.finish_compaction(&mut compactor))
@@ -370,9 +370,10 @@ impl<'e> Compactor<'e> {
 
     /// Sorts the keys of the copy if this handle has its keys sorted: else the next listing would do it while writers wait.
     /// What is carried over from here on goes into both indexes.
-    fn sort(&mut self) -> Result<()> {
+    fn sort(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         if self.old()?.index.sorted().is_some() {
-            let built = self.view.index.build_sorted(&self.view.reader)?;
+            let (engine, progress) = (self.engine, self.progress);
+            let built = self.view.index.build_sorted(&self.view.reader, || report(engine, progress, watch))?;
             let installed = self.view.index.install_sorted(built);
             debug_assert!(installed, "only this thread changes the copy's index");
         }
@@ -449,16 +450,8 @@ impl<'e> Compactor<'e> {
 
     /// Says how far it is, and looks whether to go on.
     fn report(&mut self, watch: &mut Watch<'_>) -> Result<()> {
-        let engine = self.engine;
-        engine.check_writable()?;
         self.progress.total = self.progress.total.max(self.progress.done);
-        let flow = watch(self.progress);
-        // It may have forked, and this may be the child.
-        engine.check_process()?;
-        match flow {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(cancelled(engine)),
-        }
+        report(self.engine, self.progress, watch)
     }
 
     /// Makes the new file what it is to be when others see it. The old log does not grow any more.
@@ -481,6 +474,17 @@ impl<'e> Compactor<'e> {
             self.next.path.display()
         );
         Error::internal(message)
+    }
+}
+
+fn report(engine: &Engine, progress: Progress, watch: &mut Watch<'_>) -> Result<()> {
+    engine.check_writable()?;
+    let flow = watch(progress);
+    // It may have forked, and this may be the child.
+    engine.check_process()?;
+    match flow {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(cancelled(engine)),
     }
 }
 
@@ -512,6 +516,26 @@ mod tests {
         let view = engine.current().unwrap();
         assert!(view.find(b"\0first").unwrap().is_some() && view.find(b"\0second").unwrap().is_some());
         assert!(view.index.sorted().is_none(), "nothing was listed");
+    }
+
+    #[test]
+    fn a_compaction_that_is_stopped_while_it_sorts_ends_there() {
+        let engine = Engine::open(Arc::new(SimDisk::new()), "/store".as_ref(), &Config::new()).unwrap();
+        for number in 0..200 {
+            let mut request = Request::default();
+            request.push(format!("\0{number}").as_bytes(), Action::Put(b"value"));
+            engine.commit(request).unwrap();
+        }
+        drop(engine.scan(b"\0", b"").unwrap());
+        let mut compactor = engine.solo(engine.deadline(), |turn| turn.begin_compaction(&engine.deadline())).unwrap();
+        compactor.copy_live(&mut |_| ControlFlow::Continue(())).unwrap();
+        let mut calls = 0;
+        let stopped = compactor.sort(&mut |_| {
+            calls += 1;
+            if calls < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        assert!(matches!(stopped, Err(Error::CompactionCancelled { .. })), "{stopped:?}");
+        assert!(compactor.view.index.sorted().is_none());
     }
 
     #[test]

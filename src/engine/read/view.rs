@@ -540,7 +540,7 @@ impl Engine {
             let shown = self.shown()?;
             if shown.index.sorted().is_none() {
                 // Others may read meanwhile. Nobody may write: what they would change is being sorted.
-                let built = shown.index.build_sorted(&shown.reader)?;
+                let built = shown.index.build_sorted(&shown.reader, || Ok(()))?;
                 drop(shown);
                 let installed = self.change(&ingest, |view| Ok(view.index.install_sorted(built)))?;
                 debug_assert!(installed, "nobody changes the index while `ingest` is held");
