@@ -1,0 +1,183 @@
+# Single tasks, for people and for CI: `.ci/run` is a list of them.
+#
+#   just                 lists the tasks
+#   just check           before a commit: formatting, clippy, documentation, tests
+#   just test --lib      words after a task's name go to its command
+#
+# `cargo install --locked just` installs the program. Every task also works without it: copy its lines.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+set positional-arguments
+
+# Lists the tasks.
+default:
+    @just --list --unsorted
+
+# The quick checks before a commit.
+check: format-check clippy doc test
+
+# Installs the tools that the other tasks need, where they are missing, and prints their versions.
+[group('source')]
+tools:
+    command -v cargo-deny > /dev/null || cargo install --locked --quiet cargo-deny
+    command -v cargo-fuzz > /dev/null || cargo install --locked --quiet cargo-fuzz
+    cargo --version
+    cargo deny --version
+    cargo fuzz --version
+    rustup run nightly rustc --version || { echo "fuzzing needs a nightly toolchain: rustup toolchain install nightly" >&2; exit 1; }
+
+# Formats everything.
+[group('source')]
+format:
+    cargo fmt
+    cargo fmt --manifest-path fuzz/Cargo.toml
+    cargo fmt --manifest-path benches/compare/Cargo.toml
+
+# Fails if something is not formatted.
+[group('source')]
+format-check:
+    cargo fmt --check
+    cargo fmt --check --manifest-path fuzz/Cargo.toml
+    cargo fmt --check --manifest-path benches/compare/Cargo.toml
+
+# Clippy with every combination of features.
+[group('source')]
+clippy:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    # The library is checked alone as well: the tests depend on the crate with the feature `testing`.
+    for features in "" "--no-default-features" "--features testing" "--all-features"; do
+        echo "--- lib $features"
+        # shellcheck disable=SC2086  # nothing, or several words
+        cargo clippy --quiet --lib $features -- -D warnings
+        echo "--- all targets $features"
+        # shellcheck disable=SC2086
+        cargo clippy --quiet --all-targets $features -- -D warnings
+    done
+
+# Clippy for the comparison with other stores, without the engines that need a C compiler.
+[group('source')]
+clippy-compare:
+    cargo clippy --quiet --manifest-path benches/compare/Cargo.toml --no-default-features --all-targets -- -D warnings
+
+# Builds the documentation, of public and of private items; warnings are errors.
+[group('source')]
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features
+    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features --document-private-items
+
+# Checks that the crate and its dependencies work with the oldest supported compiler.
+[group('source')]
+msrv:
+    .ci/msrv
+
+# Compares the list in docs/DEPENDENCIES.md with the crates that cargo builds.
+[group('source')]
+dependencies:
+    .ci/dependencies
+
+# Checks licences, versions, sources and banned crates; advisories where their database can be reached.
+[group('source')]
+deny:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo deny --all-features check licenses bans sources
+    # The advisories are in a repository that cannot be reached from everywhere.
+    if timeout 120 cargo deny fetch db > target/advisories.log 2>&1; then
+        cargo deny --all-features check advisories
+    else
+        tail -1 target/advisories.log
+        echo "the advisory database cannot be reached from here: advisories were NOT checked"
+    fi
+
+# All tests with the default features; with words, those tests: just test --test crash
+[group('tests')]
+test *args:
+    cargo test "$@"
+
+# Power cuts: every small world of up to two operations, and a sample of the others.
+[group('tests')]
+worlds:
+    CASKFILE_WORLDS=0..6528 CASKFILE_THREADS=2 cargo test --test worlds every_small -- --nocapture
+    CASKFILE_WORLDS=1/1499 CASKFILE_THREADS=2 cargo test --test worlds every_small -- --nocapture
+
+# The tests that need the features `log` and `cli`, and the first session of README.
+[group('tests')]
+cli:
+    cargo test --features log --test events
+    cargo test --features cli --bin caskfile --test cli --test cli_inspect
+    cargo test --release --features cli --test cli_million
+    sh examples/first-session.sh
+
+# The page of `caskfile explore` in a headless Chromium.
+[group('tests')]
+explore:
+    tests/explore/run
+
+# docs/FORMAT.md: the reader that was written from it, Kaitai Struct, the pictures.
+[group('tests')]
+format-page:
+    .ci/format-page
+
+# The queue of writers in every order of threads (loom), a whole store in many (shuttle).
+[group('tests')]
+threads:
+    RUSTFLAGS="--cfg loom" cargo test --quiet --lib --target-dir target/loom interleaved
+    RUSTFLAGS="--cfg shuttle" cargo test --quiet --lib --target-dir target/shuttle interleaved
+
+# Seeded bugs: each must be found by its test; with words, those bugs: just seeded no-sync
+[group('tests')]
+seeded *words:
+    tests/seeded/run "$@"
+
+# The examples.
+[group('tests')]
+examples:
+    cargo run --quiet --release --example unicode
+    cargo run --quiet --release --example service
+
+# Seven processes at one store, killed again and again for SECONDS.
+[group('tests')]
+soak seconds="60":
+    cargo run --quiet --release --example soak -- "$1"
+
+# Fuzzing: each target for SECONDS; with a name, one target: just fuzz 600 salvage
+[group('tests')]
+fuzz seconds="20" *targets:
+    fuzz/run "$@"
+
+# The crash lab for SECONDS in all, with counts as docs/TESTING.md has them: just full 2400
+[group('tests')]
+full +args:
+    tests/full "$@"
+
+# Which lines the tests run; fails below 95 %.
+[group('tests')]
+coverage *args:
+    .ci/coverage "$@"
+
+# The benchmarks compile and run: a short run, whose figures mean nothing.
+[group('measuring')]
+bench-check:
+    cargo bench --quiet --bench basic -- --keys 20000 --rounds 1
+
+# A benchmark: basic, fairness, group_commit or pause, with its options: just bench basic --keys 1000000
+[group('measuring')]
+bench name="basic" *args:
+    cargo bench --bench "$1" -- "${@:2}"
+
+# caskfile beside other stores: just compare run --keys 20000 --rounds 1
+[group('measuring')]
+compare *args:
+    cd benches/compare && cargo run --release -- "$@"
+
+# Counts words that make comments and pages hard to read; with a commit, in its files.
+[group('measuring')]
+words *args:
+    tests/words "$@"
+
+# Builds the package as the registry would get it, and lists its files. Publishes nothing.
+[group('release')]
+package:
+    cargo package --all-features --list
+    cargo package --all-features
