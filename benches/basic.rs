@@ -1,4 +1,4 @@
-//! What the calls cost, each beside a floor that is measured in the same run.
+//! Measures what each call costs, beside a floor in the same run.
 //!
 //! ```text
 //! cargo bench --bench basic                          # a million keys, three rounds
@@ -6,9 +6,9 @@
 //! ```
 //!
 //! A floor is the least that any program must do for the same purpose: a `HashMap` behind an `RwLock` for look-ups, a
-//! bare `pwrite` of as many bytes for a put, with an `fdatasync` for a durable one, reading the file with a checksum
-//! over it for opening. Floor and store take turns, and what is shown is the median of the rounds. The files lie in the
-//! system's temporary directory (`TMPDIR`), which should not be in memory.
+//! bare `pwrite` of as many bytes for a put, with an `fdatasync` for a durable put, reading the file with a checksum
+//! over it for opening. Floor and store take turns, and the table shows the median of the rounds. The files are in the
+//! system's temporary directory (`TMPDIR`), which should be on a disk.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -26,13 +26,13 @@ mod common;
 
 use common::{Directory, RECORD_LEN, VALUE, numbers, random, spread_key};
 
-/// How many pairs a listing returns.
+/// The number of pairs that a listing returns.
 const LISTED: usize = 10_000;
 const LOOKUPS: usize = 200_000;
 const PUTS: usize = 50_000;
 const DURABLE_PUTS: usize = 500;
 const THREADS: usize = 8;
-/// Puts and their floor take turns this often in each round, since the speed of a disk changes by the second.
+/// How often puts and their floor take turns in each round. The speed of a disk changes by the second.
 const SLICES: usize = 5;
 
 fn main() {
@@ -69,7 +69,7 @@ fn sum(bytes: &[u8]) -> u64 {
     bytes.iter().map(|&byte| u64::from(byte)).sum()
 }
 
-/// Most keys are spread over the whole range; those that will be listed are neighbours.
+/// Most keys are spread over the whole range; the keys that will be listed are neighbours.
 fn key(number: usize) -> [u8; 16] {
     match number {
         0..LISTED => format!("list/{number:011}").as_bytes().try_into().unwrap(),
@@ -89,7 +89,7 @@ fn shuffled(below: usize, count: usize) -> impl Iterator<Item = usize> {
 }
 
 fn unsynced() -> Config {
-    // Compaction has a row of its own, and is to disturb no other.
+    // Compaction has its own row and must not disturb the others.
     Config::new().durability(Durability::Os).compaction(CompactionPolicy::Manual)
 }
 
@@ -285,7 +285,7 @@ fn puts(options: &Options, directory: &Path) {
     grouped.print();
 }
 
-/// With the file in the page cache.
+/// Opens with the file in the page cache.
 fn opening(options: &Options, path: &Path) {
     let len = std::fs::metadata(path).unwrap().len();
     let mut row = Row::new(&format!("open, {} keys", options.keys), "keys", "read + CRC of the file");
@@ -313,7 +313,7 @@ fn opening(options: &Options, path: &Path) {
     println!("{:<36}{:>12.1} ms  {:.2} GB/s", "that is", seconds * 1e3, len as f64 / seconds / 1e9);
 }
 
-/// Of a store in which every key was overwritten once.
+/// Compacts a store in which every key was overwritten once.
 fn compaction(options: &Options, directory: &Path, path: &Path) {
     let mut row = Row::new("compact, half of it dead", "keys", "live bytes copied and synced");
     let copy = directory.join("to-be-compacted");
@@ -405,10 +405,10 @@ fn fresh(directory: &Path, config: &Config) -> (Cask, Floor) {
     let path = directory.join("fresh");
     let _ = std::fs::remove_file(&path);
     let cask = Cask::open_with(&path, config).unwrap();
-    // The first write of a handle has a sync of its own.
+    // The first write of a handle makes a sync of its own.
     cask.put("first", "").unwrap();
     let file = File::create(directory.join("floor")).unwrap();
-    // A sync of bytes that the file covers already is quicker: what the store knows, the floor may know, too.
+    // A sync of bytes that the file already covers is quicker. The store uses that, so the floor uses it too.
     file.set_len((PUTS * RECORD_LEN) as u64).unwrap();
     (cask, Floor(file))
 }

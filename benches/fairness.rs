@@ -1,12 +1,12 @@
-//! Several processes that write durably to one store: how long each put waits, and what that costs.
+//! Several processes write durably to one store: measures how long each put waits and how many puts are made.
 //!
 //! ```text
 //! cargo bench --bench fairness                     # three seconds a row
 //! ```
 //!
-//! Each process puts as fast as it can. A group time is what one put of a process alone takes, at the median. The floor
-//! is as many processes that take turns by a blocking `flock`, append one record each time, and sync. The files lie in
-//! the system's temporary directory (`TMPDIR`).
+//! Each process puts as fast as it can. The unit of waits is the median put of a process that
+//! writes alone. The floor is the same number of processes that take turns by a blocking `flock`, append one record each
+//! time, and sync. The files are in the system's temporary directory (`TMPDIR`).
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -50,10 +50,10 @@ fn main() {
     }
 }
 
-/// Writes until it is over, and says how long each write took, in nanoseconds.
+/// Writes until the time is over, and prints how long each write took, in nanoseconds.
 fn write(seconds: &str, mut put: impl FnMut(u64)) {
     let seconds: f64 = seconds.parse().unwrap();
-    // The others are starting as well.
+    // Waits while the other processes start.
     std::thread::sleep(Duration::from_millis(300));
     let (began, mut waits) = (Instant::now(), Vec::new());
     while began.elapsed().as_secs_f64() < seconds {
@@ -115,7 +115,7 @@ fn run(what: &str, path: &Path, processes: usize, seconds: &str) -> Vec<Vec<Dura
             command.stdout(Stdio::piped()).spawn().unwrap()
         })
         .collect();
-    // Each says nothing before its end, so one after the other can be listened to.
+    // Each process prints only at its end, so their outputs can be read in turn.
     let readers: Vec<_> = children
         .into_iter()
         .map(|mut child| {

@@ -1,14 +1,14 @@
-//! Durable puts of many threads, each its own call, beside a bare append and sync of one record.
+//! Measures durable puts of many threads, each its own call, beside a bare append and sync of one record.
 //!
 //! ```text
 //! cargo bench --bench group_commit                     # two seconds a row, three rounds
 //! cargo bench --bench group_commit -- --seconds 5 --rounds 1
 //! ```
 //!
-//! Floor and rows take turns in each round, since the speed of a disk changes by the second; shown is the median round.
-//! The floor's waits are shown as well: what one thread waits for at worst, alone with its disk, no store can mend.
-//! `groups` says how many puts one write and one sync have served. The files lie in the system's temporary directory
-//! (`TMPDIR`).
+//! Floor and rows take turns in each round, because the speed of a disk changes by the second; the table shows the median
+//! round. It also shows the waits of the floor: no store can avoid the longest wait of one thread that is alone with its
+//! disk. `groups` is the number of puts that one write and one sync served. The files are in the system's temporary
+//! directory (`TMPDIR`).
 
 use std::fmt::Display;
 use std::fs::File;
@@ -73,7 +73,7 @@ fn median_round(rounds: &mut [Figures]) -> Figures {
 }
 
 impl Figures {
-    /// Of the waits of each thread, of which all together were served in so many groups.
+    /// Makes a row from the waits of each thread, and from the number of groups that served all of them.
     fn new(threads: &[Vec<Duration>], groups: u64, elapsed: f64) -> Figures {
         let poorest = threads.iter().map(Vec::len).min().unwrap_or(0) as f64;
         let mut all = threads.concat();
@@ -104,7 +104,7 @@ impl Figures {
     }
 }
 
-/// Appends to a file that reaches ahead, as the store's does.
+/// Appends to a file that was extended ahead, as the store does.
 fn floor(path: &Path, seconds: f64) -> Figures {
     let file = File::create(path).unwrap();
     file.set_len(64 << 20).unwrap();

@@ -1,17 +1,17 @@
-//! How long a put or a get waits while the store is compacted, beside the same load without compaction.
+//! Measures how long a put or a get waits while the store is compacted, beside the same load without compaction.
 //!
 //! ```text
 //! cargo bench --bench pause                              # a million keys, ten seconds for each row
 //! cargo bench --bench pause -- --keys 100000 --seconds 3
 //! ```
 //!
-//! One thread puts and one gets, each as fast as it can, keys chosen at random, and every call is timed. Half of the file
-//! is dead when it begins. In the second half of the rows the store is compacted again and again meanwhile.
+//! One thread puts and one gets, each as fast as it can, with random keys, and every call is timed. At the start half of the
+//! file is dead. In the second half of the rows the store is compacted again and again meanwhile.
 //!
-//! The machine itself makes calls wait, and a sync of the disk may take long for reasons of its own: what counts is the
-//! difference between two rows. A compaction ends with giving the old file's blocks back, which the file system does
-//! when it likes to; so the last rows show how long a bare append and sync waits while nothing happens but that a file
-//! of that size is removed. The files lie in the system's temporary directory (`TMPDIR`).
+//! The machine itself makes calls wait, and a sync of the disk can take long without a compaction: only the difference
+//! between two rows counts. A compaction ends with freeing the old file's blocks, which the file system does at a time of
+//! its choice. So the last rows show how long a bare append and sync waits while only a file of that size is removed. The
+//! files are in the system's temporary directory (`TMPDIR`).
 
 use std::fs::File;
 use std::io::Write;
@@ -118,7 +118,7 @@ fn load(cask: &Cask, options: &Options, compact: bool) -> Outcome {
     Outcome { waits, compactions, elapsed: began.elapsed() }
 }
 
-/// Calls with keys at random until it is over, and returns how long each call took.
+/// Calls with random keys until the time is over, and returns how long each call took.
 fn timed(keys: u64, done: &AtomicBool, seed: u64, call: impl Fn([u8; 16])) -> Vec<u32> {
     let mut numbers = random(seed, keys);
     let mut waits = Vec::with_capacity(1 << 22);
@@ -150,11 +150,11 @@ fn row(name: &str, waits: &[u32], elapsed: Duration) {
     println!("{name:<34}{rate:>9.0}{:>10}{:>10}{:>10}{:>10}{:>10}", shown[0], shown[1], shown[2], shown[3], shown[4]);
 }
 
-/// How many files are removed, and the time that each has.
+/// The number of files that are removed, and the time between two of them.
 const REMOVED: u32 = 5;
 const EACH: Duration = Duration::from_millis(400);
 
-/// How long each append of a record's length waits for its sync while files of so many bytes are removed, or are not.
+/// Returns how long each append of a record's length waits for its sync, while files of `bytes` bytes are removed or not.
 fn bare(directory: &Path, bytes: u64, remove: bool) -> (Vec<u32>, Duration) {
     let piece = [1; 1 << 20];
     let files: Vec<_> = (0..REMOVED).map(|nth| directory.join(format!("file-{nth}"))).collect();

@@ -1,18 +1,18 @@
-//! What the benchmarks share.
+//! Shared by the benchmarks: options, temporary directories, keys.
 
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Of every pair.
+/// The value of every pair.
 pub const VALUE: [u8; 100] = [b'v'; 100];
 
-/// What a record with a key of 16 bytes and that value takes up: header, bucket length, key, value, padding.
+/// The length of a record with a key of 16 bytes and that value: header, bucket length, key, value, padding.
 pub const RECORD_LEN: usize = (24 + 1 + 16 + VALUE.len()).next_multiple_of(8);
 
-/// The numbers that stand behind these options on the command line, or else the ones given here. Whatever else stands
-/// there ends the program with the words by which it is used.
+/// Returns the numbers after these options on the command line, or the given ones for absent options. Any other argument
+/// prints the usage and ends the program.
 pub fn numbers<T: FromStr, const N: usize>(bench: &str, options: [(&str, T); N]) -> [T; N] {
     let (names, mut numbers): (Vec<_>, Vec<_>) = options.into_iter().unzip();
     // Cargo adds `--bench`.
@@ -31,7 +31,7 @@ pub fn numbers<T: FromStr, const N: usize>(bench: &str, options: [(&str, T); N])
     numbers.try_into().unwrap_or_else(|_| unreachable!("there are as many as there were"))
 }
 
-/// A directory in the system's temporary one, which goes away with all that is in it.
+/// A directory in the system's temporary directory. Dropping it removes it with its contents.
 pub struct Directory(PathBuf);
 
 impl Directory {
@@ -52,13 +52,13 @@ impl Drop for Directory {
     }
 }
 
-/// A key of its own for each number. Those of numbers in a row are spread over the whole range.
+/// Returns a different key for each number. Keys of successive numbers are spread over the whole range.
 pub fn spread_key(number: u64) -> [u8; 16] {
     let text = format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     text.as_bytes().try_into().unwrap()
 }
 
-/// Numbers below `below`, in no order, without end. The same `seed`, which is not 0, gives the same numbers.
+/// An endless iterator of random numbers below `below`. The same `seed`, which is not 0, gives the same numbers.
 pub fn random(seed: u64, below: u64) -> impl Iterator<Item = u64> {
     let mut state = seed.wrapping_mul(0x2545_f491_4f6c_dd1d);
     std::iter::repeat_with(move || {
