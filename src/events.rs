@@ -1,16 +1,16 @@
-//! What is told through the crate `log`, if the feature `log` is on.
+//! Events for the crate `log`, with the feature `log`.
 //!
-//! Told is what nobody is told otherwise: an error that a call returns is left to its caller. The target is `caskfile`,
-//! every message begins with the path, and none has a key or a value in it.
+//! Only what no caller learns otherwise is an event: an error that a call returns is not one. The target is `caskfile`.
+//! Every message begins with the path, and none contains a key or a value.
 //!
 //! | level | event |
 //! | --- | --- |
-//! | error | a handle is poisoned: a sync or a cut has failed |
+//! | error | a sync or a cut has failed, which poisons the handle |
 //! | warn | a torn tail was cut off, and where it was kept; closing or a compaction in the background has failed |
 //! | info | compacted; backed up; salvaged; reopened; another process has cut the log; a leftover was removed |
 //! | debug | opened; closed; another process has compacted the store |
 
-/// `event!(warn, "…", …)`: as the macros of `log`; without the feature, nothing, but the same things are in use.
+/// `event!(warn, "…", …)` calls the macro of `log`. Without the feature it does nothing, but its arguments count as used.
 macro_rules! event {
     ($level:ident, $($message:tt)+) => {{
         #[cfg(feature = "log")]

@@ -204,7 +204,7 @@ fn a_compaction_is_another_log_and_a_file_that_somebody_else_has_put_there_is_an
     assert_eq!(inspection.catch_up().unwrap(), Change::Grown, "the old file's last records come first");
     let kinds = inspection.pieces().filter_map(|piece| piece.unwrap().record?.kind_name());
     assert_eq!(kinds.last(), Some("MOVED"));
-    assert_eq!(inspection.catch_up().unwrap(), Change::Anew);
+    assert_eq!(inspection.catch_up().unwrap(), Change::NewLog);
     let mut inspection = Inspection::open(&path).unwrap();
     assert_eq!(inspection.catch_up().unwrap(), Change::Nothing);
     cask.close().unwrap();

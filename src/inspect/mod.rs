@@ -1,11 +1,11 @@
-//! Looking at the bytes of a file: what each of them is. For people who debug or study a store, and for the tools that
-//! show it to them.
+//! What each byte of a file is, for people who debug or study a store, and for tools that show it.
 //!
-//! [`Inspection::open`] reads a file of any state, whole, torn, corrupt, of a later version, without its header, or
-//! written to at this moment, and [`Inspection::pieces`] goes through it from the first byte to the last: each byte
-//! belongs to one [`Piece`], and each piece to one [`Class`]. Nothing is changed and no lock is taken.
+//! [`Inspection::open`] reads a file in any state: whole, torn, corrupt, of a later version, without its header, or while
+//! another process writes to it. [`Inspection::pieces`] goes through it from the first byte to the last: each byte belongs
+//! to one [`Piece`], and each piece to one [`Class`]. Nothing is changed and no lock is taken.
 //!
-//! It tells what [`verify`](crate::verify) tells, piece by piece. Both are made of the same walk.
+//! Records and headers have the field names of `docs/FORMAT.md`: a record's `seq` is the `last_index` of a pair.
+//! [`verify`](crate::verify) uses the same walk, so both find the same damage.
 //!
 //! ```
 //! # let path = std::env::temp_dir().join(format!("caskfile-inspect-{}", std::process::id()));
@@ -29,9 +29,11 @@
 //! # Ok::<(), caskfile::Error>(())
 //! ```
 
+mod layout;
 mod piece;
 mod pieces;
 mod salvage;
+pub(crate) mod source;
 pub(crate) mod survey;
 pub(crate) mod verify;
 
@@ -47,7 +49,9 @@ use crate::log::scan::{Reason, Stop};
 use crate::log::search::search;
 use crate::report::Report;
 use crate::{Error, Result};
-use survey::{Scope, Source, Survey};
+use layout::{Is, Layout, Region};
+use source::Source;
+use survey::{Scope, Survey};
 use verify::damaged;
 
 pub use piece::{Class, Field, Piece, Record};
@@ -55,37 +59,30 @@ pub use pieces::Pieces;
 pub use salvage::{salvage, salvage_on, salvage_unfinished, salvage_with};
 pub use verify::{verify, verify_on};
 
-/// A file that is being looked at.
+/// A file whose bytes are shown piece by piece.
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-inspection-{}", std::process::id()));
+/// # caskfile::Cask::open(&path)?.put("key", "value")?;
+/// use caskfile::inspect::Inspection;
+///
+/// let inspection = Inspection::open(&path)?;
+/// let bytes: u64 = inspection.pieces().map(|piece| piece.map(|piece| piece.end - piece.start)).sum::<Result<_, _>>()?;
+/// assert_eq!(bytes, inspection.file_len());
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 pub struct Inspection {
     disk: Arc<dyn Disk>,
     survey: Survey,
     header_damage: Option<Damage>,
-    /// Why what lies behind the survey's end is not read.
+    /// Why the bytes after the survey's end are not read.
     refusal: Option<Error>,
-    /// The parts of the file that are gone through in the same way, one behind the other.
     regions: Vec<Region>,
     stuck: Option<Stuck>,
 }
 
-/// A part of the file: every byte belongs to one, and to no other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Region {
-    start: u64,
-    end: u64,
-    is: Is,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Is {
-    /// Records, all of which were read and verified.
-    Sound,
-    /// What may have the form of records, but does not count.
-    Broken { class: Class, damage: Option<Damage> },
-    /// One piece of this class.
-    Plain(Class),
-}
-
-/// What the file header says.
+/// The fields of a file header, by the names of `docs/FORMAT.md`: see [`Inspection::header`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileHeader {
@@ -93,27 +90,27 @@ pub struct FileHeader {
     pub major: u16,
     /// The format's minor version.
     pub minor: u16,
-    /// The highest index that had been assigned when the file was made.
+    /// The highest sequence number that had been assigned when the file was made.
     pub base_seq: u64,
-    /// When it was made, in seconds since 1970-01-01 00:00 UTC.
+    /// When the file was made, in seconds since 1970-01-01 00:00 UTC.
     pub created: u64,
 }
 
-/// What became of a file since it was last looked at.
+/// What [`Inspection::catch_up`] has found in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// Nothing that counts.
+    /// No new record.
     Nothing,
-    /// Records were appended, or were found behind damage.
+    /// New records: appended ones, or records after damage.
     Grown,
-    /// The log is another one: it was compacted into another file, which the path names now, or it was cut and written
-    /// anew. Whoever wants to go on opens it again.
-    Anew,
+    /// Another log: it was compacted into a file that has the path now, or it was cut and then written to. Open the path
+    /// again to see it.
+    NewLog,
 }
 
 impl Inspection {
-    /// Reads a file of any state.
+    /// Reads a file in any state. Damage and a later version are no errors here: [`Inspection::check`] returns them.
     ///
     /// # Cost
     ///
@@ -121,17 +118,40 @@ impl Inspection {
     ///
     /// # Errors
     ///
-    /// [`Error::NotCaskfile`] if this is no file of ours; I/O errors. Damage is none, nor is a later version:
-    /// [`Inspection::check`] tells of both.
+    /// - [`Error::NotCaskfile`] if the file is not a caskfile.
+    /// - [`Error::Io`].
+    ///
+    /// ```
+    /// use caskfile::Error;
+    /// use caskfile::inspect::Inspection;
+    ///
+    /// # let path = std::env::temp_dir().join(format!("caskfile-inspect-open-{}", std::process::id()));
+    /// # std::fs::write(&path, "a letter, not a store").unwrap();
+    /// assert!(matches!(Inspection::open(&path), Err(Error::NotCaskfile { .. })));
+    /// # std::fs::remove_file(path).unwrap();
+    /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<Inspection> {
         Inspection::open_on(Arc::new(RealDisk), path)
     }
 
-    /// As [`Inspection::open`], on a disk of your own making.
+    /// Reads a file as [`Inspection::open`] does, on another [`Disk`], such as a simulated one.
     ///
     /// # Errors
     ///
-    /// As [`Inspection::open`], and whatever the disk returns.
+    /// Those of [`Inspection::open`], and those of the disk.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-inspect-open-on-{}", std::process::id()));
+    /// # caskfile::Cask::open(&path)?.put("key", "value")?;
+    /// use std::sync::Arc;
+    ///
+    /// use caskfile::disk::RealDisk;
+    /// use caskfile::inspect::Inspection;
+    ///
+    /// assert_eq!(Inspection::open_on(Arc::new(RealDisk), &path)?.check()?.keys, 1);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn open_on(disk: Arc<dyn Disk>, path: impl AsRef<Path>) -> Result<Inspection> {
         let (source, refusal) = Source::open_or_say_why(&*disk, path.as_ref())?;
         match refusal {
@@ -159,9 +179,9 @@ impl Inspection {
             Some(_) => self.data_end(end)?,
             None => end + report.torn_bytes,
         };
-        // Others may have written since, and a file may end before its last record's padding does.
+        // Other processes may have written since; and a file may end before the padding of its last record.
         let file_len = if broken_end > report.file_len { self.log().len()? } else { report.file_len };
-        let mut layout = Layout { regions: Vec::new(), at: 0, file_len };
+        let mut layout = Layout::new(file_len);
         layout.push(FILE_HEADER_LEN as u64, Is::Plain(Class::FileHeader));
         for loss in report.losses.iter().filter(|loss| !loss.torn && loss.start >= FILE_HEADER_LEN as u64) {
             layout.push(loss.start, Is::Sound);
@@ -170,7 +190,7 @@ impl Inspection {
         layout.push(end, Is::Sound);
         if let Some(refusal) = &self.refusal {
             let class = Class::Unread;
-            // Of a whole file of a later version nobody knows what its records look like.
+            // If all of the file is of a later version, the form of its records is unknown.
             let records = matches!(refusal, Error::UnsupportedRecord { .. });
             layout.push(broken_end, if records { Is::Broken { class, damage: None } } else { Is::Plain(class) });
         } else if report.torn_bytes > 0 {
@@ -183,38 +203,87 @@ impl Inspection {
         Ok(layout.regions)
     }
 
-    /// Where the last byte at or behind `from` ends that is not zero.
+    /// The end of the last byte at or after `from` that is not zero.
     fn data_end(&self, from: u64) -> Result<u64> {
-        let stop = Stop { unit: from, at: from, previous_seq: self.survey.last_index, reason: Reason::EndMark };
+        let stop = Stop { unit: from, at: from, previous_seq: self.survey.last_seq, reason: Reason::EndMark };
         Ok(search(self.log(), &stop)?.data_end)
     }
 
-    /// The file from its first byte to its last.
+    /// Returns the pieces of the file, from its first byte to its last.
     ///
-    /// Costs reading the headers and keys of all records once more; a piece's record has its key in memory, and no value.
+    /// # Cost
+    ///
+    /// The headers and keys of all records are read once more. The record of a piece has its key in memory, and no value.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-inspect-pieces-{}", std::process::id()));
+    /// # caskfile::Cask::open(&path)?.put("key", "value")?;
+    /// use caskfile::inspect::{Class, Inspection};
+    ///
+    /// let inspection = Inspection::open(&path)?;
+    /// let first = inspection.pieces().next().unwrap()?;
+    /// assert_eq!((first.start, first.end, first.class), (0, 64, Class::FileHeader));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn pieces(&self) -> Pieces<'_> {
         Pieces::from(self, 0)
     }
 
-    /// The pieces from a place on at which one starts: after [`Inspection::catch_up`], where [`Inspection::log_end`]
-    /// was before it.
+    /// Returns the pieces from `start` on, which must be the start of a piece: after [`Inspection::catch_up`], for example,
+    /// the [`Inspection::log_end`] from before it.
+    ///
+    /// See [`Inspection::catch_up`] for an example.
     pub fn pieces_from(&self, start: u64) -> Pieces<'_> {
         Pieces::from(self, start)
     }
 
-    /// The length of the file in bytes, when it was looked at.
+    /// Returns the length of the file in bytes, as it was when the file was read.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-inspect-file-len-{}", std::process::id()));
+    /// # caskfile::Cask::open(&path)?.put("key", "value")?;
+    /// use caskfile::inspect::Inspection;
+    ///
+    /// assert_eq!(Inspection::open(&path)?.file_len(), std::fs::metadata(&path).unwrap().len());
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn file_len(&self) -> u64 {
         self.regions.last().map_or(0, |last| last.end)
     }
 
-    /// Where the last record ends that counts, in bytes from the start of the file, padding included. (A file that lacks
-    /// this padding ends up to 7 bytes before it.)
+    /// Returns where the log ends: the end of its last record, padding included, in bytes from the start of the file. (A
+    /// file that lacks this padding ends up to 7 bytes before it.)
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-inspect-log-end-{}", std::process::id()));
+    /// # caskfile::Cask::open(&path)?.put("key", "value")?;
+    /// use caskfile::inspect::{Class, Inspection};
+    ///
+    /// let inspection = Inspection::open(&path)?;
+    /// let next = inspection.pieces_from(inspection.log_end()).next().unwrap()?;
+    /// assert_eq!(next.class, Class::EndMark);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn log_end(&self) -> u64 {
         let Survey { report, reader, .. } = &self.survey;
         if report.torn_bytes > 0 { report.log_end } else { reader.end }
     }
 
-    /// What the file header says, if it holds and is of this version.
+    /// Returns the file header; `None` if its checksum does not hold, or if it is of a later version.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-inspect-header-{}", std::process::id()));
+    /// # caskfile::Cask::open(&path)?;
+    /// use caskfile::inspect::Inspection;
+    ///
+    /// let header = Inspection::open(&path)?.header().unwrap();
+    /// assert_eq!((header.major, header.base_seq), (caskfile::MAJOR_VERSION, 0));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn header(&self) -> Option<FileHeader> {
         let crate::format::FileHeader { major, minor, base_seq, created, .. } = self.log().header;
         let of_later_version = matches!(self.refusal, Some(Error::UnsupportedVersion { .. }));
@@ -222,14 +291,32 @@ impl Inspection {
         holds.then_some(FileHeader { major, minor, base_seq, created })
     }
 
-    /// What [`verify`](crate::verify) says of the file up to the log's end. The missing end of a copy
-    /// ([`Report::cut_off`]) is no error here: all that is there can be shown.
+    /// Returns the report of [`verify`](crate::verify) on the file up to the log's end. A copy whose end is missing
+    /// ([`Report::cut_off`]) is no error here, since all that the file has can be shown.
     ///
     /// # Errors
     ///
-    /// [`Error::Damaged`] if something is lost that had been on stable storage; [`Error::UnsupportedVersion`],
-    /// [`Error::UnsupportedRecord`] and, if neither the file header nor the records tell which file this is,
-    /// [`Error::Corrupt`] where a part of the file is not read because of that.
+    /// - [`Error::Damaged`] if bytes that had been on stable storage do not verify.
+    /// - [`Error::UnsupportedVersion`] or [`Error::UnsupportedRecord`] if a part of the file is of a later version and was
+    ///   not read.
+    /// - [`Error::Corrupt`] if the file header is lost and the records do not show the file's identity.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-inspect-check-{}", std::process::id()));
+    /// # caskfile::Cask::open(&path)?.put("key", "value")?;
+    /// use caskfile::Error;
+    /// use caskfile::inspect::Inspection;
+    ///
+    /// assert_eq!(Inspection::open(&path)?.check()?.keys, 1);
+    /// # let mut bytes = std::fs::read(&path).unwrap();
+    /// # let at = bytes.windows(5).position(|w| w == b"value").unwrap();
+    /// # bytes[at] = b'V';
+    /// # std::fs::write(&path, bytes).unwrap();
+    /// // After a bit of the value has changed:
+    /// assert!(matches!(Inspection::open(&path)?.check(), Err(Error::Damaged { .. })));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn check(&self) -> Result<&Report> {
         if let Some(refusal) = &self.refusal {
             return Err(refusal.clone());
@@ -241,32 +328,63 @@ impl Inspection {
         Ok(report)
     }
 
-    /// Reads bytes of the file, as many as there are, at most the buffer's length; returns how many.
+    /// Reads bytes of the file into `buffer`, and returns how many: fewer than its length only where the file ends.
     ///
     /// # Errors
     ///
-    /// I/O errors.
+    /// [`Error::Io`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-inspect-read-{}", std::process::id()));
+    /// # caskfile::Cask::open(&path)?;
+    /// use caskfile::inspect::Inspection;
+    ///
+    /// let mut magic = [0; 8];
+    /// assert_eq!(Inspection::open(&path)?.read(0, &mut magic)?, 8);
+    /// assert_eq!(&magic, b"\xcaSKF\r\n\x1a\n");
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         self.log().read_up_to(offset, buffer)
     }
 
-    /// Takes in what was appended since the file was last looked at. Costs two small reads if that is nothing.
+    /// Reads the records that were appended since the file was last read. Costs two small reads if there are none.
     ///
     /// # Errors
     ///
-    /// [`Error::Replaced`] if the path names another file, or none, and that is not because of a compaction;
-    /// [`Error::UnsupportedRecord`]; I/O errors.
+    /// - [`Error::Replaced`] if the path names another file, or none, and no compaction has done that.
+    /// - [`Error::UnsupportedRecord`] for a record of a later version.
+    /// - [`Error::Io`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-inspect-catch-up-{}", std::process::id()));
+    /// use caskfile::Cask;
+    /// use caskfile::inspect::{Change, Inspection};
+    ///
+    /// let cask = Cask::open(&path)?;
+    /// let mut inspection = Inspection::open(&path)?;
+    /// assert_eq!(inspection.catch_up()?, Change::Nothing);
+    ///
+    /// let end = inspection.log_end();
+    /// cask.put("key", "value")?;
+    /// assert_eq!(inspection.catch_up()?, Change::Grown);
+    /// let records = inspection.pieces_from(end).filter_map(|piece| piece.unwrap().record);
+    /// assert_eq!(records.last().unwrap().seq, cask.get("key")?.last_index);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn catch_up(&mut self) -> Result<Change> {
         if self.refusal.is_some() {
             return Ok(Change::Nothing);
         }
-        // First: a compaction says in the log that it has moved it, before it gives the path to another file.
+        // Before the log is read: a compaction writes `MOVED` into the log before it gives the path to another file.
         let named = self.disk.stat(&self.log().path);
         if !self.survey.is_still_there()? {
-            return Ok(Change::Anew);
+            return Ok(Change::NewLog);
         }
         let end = self.survey.reader.end;
-        let stop = self.survey.go_on()?;
+        let stop = self.survey.catch_up()?;
         if self.survey.reader.end > end {
             self.regions = self.lay_out()?;
             return Ok(Change::Grown);
@@ -274,30 +392,31 @@ impl Inspection {
         let moved = self.survey.moved;
         match named {
             Ok(stat) if stat.identity == self.log().identity => {}
-            Ok(_) if moved => return Ok(Change::Anew),
+            Ok(_) if moved => return Ok(Change::NewLog),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.log().io("stat", error)),
-            // What a compaction that died has left.
+            // A compaction that was killed has left this file.
             Err(_) if moved => {}
             _ => return Err(Error::Replaced { path: self.log().path.to_path_buf() }),
         }
         if !matches!(stop.reason, Reason::Damaged(_)) {
             return Ok(Change::Nothing);
         }
-        // A write under way, mostly. If it stays: a torn tail, or damage. Only a look at all that lies behind it can tell.
+        // Usually a write under way. If it stays, it is a torn tail or damage, and only reading the rest of the file tells
+        // which.
         match &mut self.stuck {
             Some(stuck) if stuck.at == stop => {
-                if stuck.read_anew {
+                if stuck.reread {
                     return Ok(Change::Nothing);
                 }
             }
             stuck => {
-                *stuck = Some(Stuck { at: stop, read_anew: false });
+                *stuck = Some(Stuck { at: stop, reread: false });
                 return Ok(Change::Nothing);
             }
         }
         let source = Source::of_log(Arc::clone(&self.survey.reader.log), self.header_damage);
         *self = Inspection::of(Arc::clone(&self.disk), source, None)?;
-        self.stuck = Some(Stuck { at: stop, read_anew: true });
+        self.stuck = Some(Stuck { at: stop, reread: true });
         Ok(if self.survey.reader.end > end { Change::Grown } else { Change::Nothing })
     }
 
@@ -306,31 +425,9 @@ impl Inspection {
     }
 }
 
-/// A place where the walk does not come further.
+/// The place where the walk stops.
 struct Stuck {
     at: Stop,
-    /// Whether the file has been read anew because of it.
-    read_anew: bool,
-}
-
-/// Regions as they are laid one behind the other.
-struct Layout {
-    regions: Vec<Region>,
-    at: u64,
-    file_len: u64,
-}
-
-impl Layout {
-    /// The next region, up to `end`, unless there is nothing left of it.
-    fn push(&mut self, end: u64, is: Is) {
-        if end.min(self.file_len) > self.at {
-            self.push_even_empty(end, is);
-        }
-    }
-
-    fn push_even_empty(&mut self, end: u64, is: Is) {
-        let end = end.min(self.file_len);
-        self.regions.push(Region { start: self.at, end, is });
-        self.at = end;
-    }
+    /// Whether the whole file has been read again because of it.
+    reread: bool,
 }

@@ -1,4 +1,4 @@
-//! [`Piece`]: a part of a file, and what it is.
+//! [`Piece`]: a part of a file, with its class and its fields.
 
 use std::ops::Range;
 
@@ -8,38 +8,43 @@ use crate::format::{
     split_full_key,
 };
 
-/// What the bytes of a piece are.
+/// What the bytes of a piece are. [`Inspection`](super::Inspection) has an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Class {
     /// The file's header, whether it holds or not.
     FileHeader,
-    /// A put that its key's value comes from.
+    /// A put that holds its key's current value.
     Live,
     /// A put that was replaced, or whose key was deleted.
     Dead,
     /// A delete.
     Tombstone,
-    /// A record that speaks of the log, not of a key: a mark, `SYNCED_TO`, `MOVED`, or an ancillary kind of a later
-    /// version.
+    /// A record about the log, not about a key: a mark, `SYNCED_TO`, `MOVED`, or an ancillary kind of a later version.
     Statement,
-    /// What fills the place behind a record up to the next multiple of 8.
+    /// The zeros after a record, up to the next multiple of 8.
     Padding,
-    /// The end mark, or what the file has of it.
+    /// The end mark, or the part of it that the file has.
     EndMark,
-    /// Behind the log's end: the next writer cuts it off. What a crash has left of a write, or a write under way.
+    /// Bytes after the log's end that a crash has left of a write, or a write under way. The next writer cuts them off.
     Torn,
     /// Damaged after it had been on stable storage.
     Corrupt,
-    /// What this version cannot read: the file, or a record before this one or here, is of a later version; or the file
-    /// header is lost and the records do not tell which file this is.
+    /// Bytes that this version cannot read: the file, or a record here or before, is of a later version; or the file header
+    /// is lost and the records do not show the file's identity.
     Unread,
-    /// Zeros behind all of that, by which a writer has extended the file.
+    /// Zeros after all of that, by which a writer has extended the file.
     Zeros,
 }
 
 impl Class {
     /// All classes.
+    ///
+    /// ```
+    /// use caskfile::inspect::Class;
+    ///
+    /// assert!(Class::ALL.map(Class::name).contains(&"tombstone"));
+    /// ```
     pub const ALL: [Class; 11] = [
         Class::FileHeader,
         Class::Live,
@@ -54,8 +59,12 @@ impl Class {
         Class::Zeros,
     ];
 
-    /// The class in one word, for programs: `"file_header"`, `"live"`, `"dead"`, `"tombstone"`, `"statement"`,
+    /// Returns the class in one word, for programs: `"file_header"`, `"live"`, `"dead"`, `"tombstone"`, `"statement"`,
     /// `"padding"`, `"end_mark"`, `"torn"`, `"corrupt"`, `"unread"` or `"zeros"`.
+    ///
+    /// ```
+    /// assert_eq!(caskfile::inspect::Class::EndMark.name(), "end_mark");
+    /// ```
     pub fn name(self) -> &'static str {
         match self {
             Class::FileHeader => "file_header",
@@ -73,25 +82,59 @@ impl Class {
     }
 }
 
-/// A part of a file.
+/// A part of a file whose bytes belong together: a header, a record, padding, or a range without any.
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-piece-{}", std::process::id()));
+/// # caskfile::Cask::open(&path)?.put("key", "value")?;
+/// use caskfile::inspect::{Class, Inspection};
+///
+/// let inspection = Inspection::open(&path)?;
+/// let live = inspection.pieces().map(Result::unwrap).find(|piece| piece.class == Class::Live).unwrap();
+/// assert_eq!(live.end - live.start, 24 + 1 + 3 + 5);
+/// assert!(live.damage.is_none());
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Piece {
     /// Where it starts, in bytes from the start of the file.
     pub start: u64,
-    /// Where it ends: where the next piece starts. The same as `start` where damage has left no bytes: before a record
-    /// that cannot be the next one of its batch.
+    /// Where it ends, which is where the next piece starts. Equal to `start` where a batch breaks off right before a whole
+    /// record, so that the damage has no bytes.
     pub end: u64,
     /// What its bytes are.
     pub class: Class,
-    /// The record that it is, padding excluded. In a torn, corrupt or unread part of the file, what still has the form of
-    /// one, padding included; it does not count then.
+    /// The piece's record, without padding. In a torn, corrupt or unread part of the file: bytes that still have the form
+    /// of a record, with padding; such a record does not count.
     pub record: Option<Record>,
-    /// What does not hold at its start.
+    /// What does not hold at its start; `None` if all does.
     pub damage: Option<Damage>,
 }
 
-/// A record as it stands in the file.
+/// A record as the file has it.
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-record-{}", std::process::id()));
+/// use caskfile::Cask;
+/// use caskfile::inspect::Inspection;
+///
+/// let cask = Cask::open(&path)?;
+/// cask.put("key", "value")?;
+/// let inspection = Inspection::open(&path)?;
+/// let record = inspection.pieces().filter_map(|piece| piece.unwrap().record).last().unwrap();
+/// assert_eq!(record.seq, cask.get("key")?.last_index);
+/// assert_eq!((record.kind_name(), record.value_len, record.batch), (Some("put"), 5, None));
+/// assert!(record.flag_names().eq(["SYNCED"]) && record.unknown_flags() == 0);
+/// assert_eq!(record.bucket_and_key(), Some((&b""[..], &b"key"[..])));
+///
+/// let mut value = [0; 5];
+/// inspection.read(record.value().start, &mut value)?;
+/// assert_eq!(&value, b"value");
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
@@ -113,10 +156,10 @@ pub struct Record {
     pub seq: u64,
     /// Whether the header's checksum holds.
     pub header_holds: bool,
-    /// Whether the body's checksum holds; `None` if that cannot be said, since the record is of a later version, or its
-    /// lengths do not hold.
+    /// Whether the body's checksum holds; `None` if it cannot be checked, because the record is of a later version or its
+    /// lengths are wrong.
     pub body_holds: Option<bool>,
-    /// The full key, as long as the file has it: the length of the bucket's name, the name, the key.
+    /// The full key: the length of the bucket's name, the name, the key. Shorter where the file ends in it.
     pub full_key: Vec<u8>,
     /// Where the first record of its batch starts, if it belongs to one.
     pub batch: Option<u64>,
@@ -140,43 +183,45 @@ impl Record {
         }
     }
 
-    /// What `docs/FORMAT.md` calls the kind: `"put"`, `"delete"`, `"mark"`, `"SYNCED_TO"` or `"MOVED"`; `None` for
+    /// Returns the name that `docs/FORMAT.md` gives the kind: `"put"`, `"delete"`, `"mark"`, `"SYNCED_TO"` or `"MOVED"`; `None` for
     /// kinds that this version does not know.
     pub fn kind_name(&self) -> Option<&'static str> {
         kind_name(self.kind)
     }
 
-    /// The names of the flags that are set, of those that this version knows: `"SYNCED"`, `"MORE"`.
+    /// Returns the names of the flags that are set and that this version knows: `"SYNCED"`, `"MORE"`.
     pub fn flag_names(&self) -> impl Iterator<Item = &'static str> + use<> {
         let flags = self.flags;
         FLAG_NAMES.into_iter().filter(move |(flag, _)| flags & flag != 0).map(|(_, name)| name)
     }
 
-    /// The flags that this version does not know.
+    /// Returns the flags that are set and that this version does not know.
     pub fn unknown_flags(&self) -> u8 {
         FLAG_NAMES.into_iter().fold(self.flags, |left, (flag, _)| left & !flag)
     }
 
-    /// The bucket's name and the key; `None` if the full key does not have that form, as it need not in records of
-    /// other kinds than put and delete.
+    /// Returns the bucket's name and the key; `None` if the full key does not have that form. Only those of puts and
+    /// deletes must have it.
     pub fn bucket_and_key(&self) -> Option<(&[u8], &[u8])> {
         split_full_key(&self.full_key)
     }
 
-    /// Where in the file the value lies, or would lie.
+    /// Returns where in the file the value lies, or would lie.
     pub fn value(&self) -> Range<u64> {
         let start = self.offset + RECORD_HEADER_LEN as u64 + u64::from(self.key_len);
         start..start + u64::from(self.value_len)
     }
 }
 
-/// A field: bytes that have a name in `docs/FORMAT.md`.
+/// A part of a piece that has a name in `docs/FORMAT.md`.
+///
+/// See [`Piece::fields`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Field {
-    /// The name of a header's field as in the tables of `docs/FORMAT.md`; behind a record's header `"bucket_len"`,
-    /// `"bucket"` and `"key"`, or `"full_key"` if it has another form, then `"value"` and `"padding"`; of other pieces
-    /// the name of their class.
+    /// The name. In headers, that of the tables in `docs/FORMAT.md`; after a record's header `"bucket_len"`, `"bucket"`
+    /// and `"key"`, or `"full_key"` if it has another form, then `"value"` and `"padding"`; in other pieces the name of
+    /// their class.
     pub name: &'static str,
     /// Where it starts, in bytes from the start of the file.
     pub start: u64,
@@ -185,8 +230,22 @@ pub struct Field {
 }
 
 impl Piece {
-    /// What every byte of the piece is called: fields that follow one another from its start to its end. Fields without
-    /// bytes are left out.
+    /// Returns the fields of the piece, which follow one another from its start to its end. Fields without bytes are left
+    /// out.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-fields-{}", std::process::id()));
+    /// # caskfile::Cask::open(&path)?.put("key", "value")?;
+    /// use caskfile::inspect::{Class, Inspection};
+    ///
+    /// let inspection = Inspection::open(&path)?;
+    /// let live = inspection.pieces().map(Result::unwrap).find(|piece| piece.class == Class::Live).unwrap();
+    /// let names: Vec<&str> = live.fields().iter().map(|field| field.name).collect();
+    /// assert_eq!(names[..6], ["header_crc", "body_crc", "flags", "kind", "key_len", "value_len"]);
+    /// assert_eq!(names[6..], ["seq", "bucket_len", "key", "value"]);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn fields(&self) -> Vec<Field> {
         let mut fields = Fields { piece: self, at: self.start, fields: Vec::new() };
         match &self.record {

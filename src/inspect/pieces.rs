@@ -1,8 +1,9 @@
-//! [`Pieces`]: a file gone through from piece to piece.
+//! [`Pieces`]: an iterator over the pieces of a file.
 
 use std::iter::FusedIterator;
 
-use super::{Class, Inspection, Is, Piece, Record, Region};
+use super::layout::{Is, Region};
+use super::{Class, Inspection, Piece, Record};
 use crate::Result;
 use crate::format::Damage;
 use crate::format::{
@@ -12,20 +13,36 @@ use crate::log::LogFile;
 use crate::log::scan::{Window, has_form};
 use crate::log::search::{body_crc, next_header};
 
-/// The pieces of a file, in its order.
+/// An iterator over the pieces of a file, in their order: see [`Inspection::pieces`].
 ///
-/// An item is an error if the file cannot be read, or is no longer what it was when it was looked at; it is the last one.
+/// An item is an error if the file cannot be read, or has changed since the inspection read it. It is the last item then.
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-pieces-{}", std::process::id()));
+/// # caskfile::Cask::open(&path)?.put("key", "value")?;
+/// use caskfile::inspect::Inspection;
+///
+/// let inspection = Inspection::open(&path)?;
+/// let mut end = 0;
+/// for piece in inspection.pieces() {
+///     let piece = piece?;
+///     assert_eq!(piece.start, end);
+///     end = piece.end;
+/// }
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 pub struct Pieces<'i> {
     inspection: &'i Inspection,
-    /// Those that are not done.
+    /// The regions that are not done.
     regions: &'i [Region],
     at: u64,
     window: Window,
-    /// The index of the record before.
+    /// The sequence number of the record before.
     previous_seq: u64,
     /// Where the batch starts that the next record belongs to.
     batch: Option<u64>,
-    /// Where the padding ends that stands at `at`.
+    /// The end of the padding that starts at `at`.
     padding_end: Option<u64>,
 }
 
@@ -58,7 +75,7 @@ impl<'i> Pieces<'i> {
             Is::Broken { class, damage } if region.start == region.end => self.plain(class, region.end, damage),
             Is::Broken { class, damage } => {
                 let piece = self.broken(class, region.end)?;
-                // What stopped the walk here is known better than what the bytes look like by themselves.
+                // The walk knew more than the bytes show by themselves.
                 let known = damage.filter(|_| piece.start == region.start && piece.damage.is_some());
                 Piece { damage: known.or(piece.damage), ..piece }
             }
@@ -77,7 +94,7 @@ impl<'i> Pieces<'i> {
         Piece { start: self.at, end, class, record: None, damage }
     }
 
-    /// A record that was verified when the file was looked at.
+    /// A record that the survey has verified.
     fn sound(&mut self, region_end: u64) -> Result<Piece> {
         let (inspection, start) = (self.inspection, self.at);
         let mut bytes = [0; RECORD_HEADER_LEN];
@@ -87,7 +104,7 @@ impl<'i> Pieces<'i> {
         let log = inspection.log();
         let (found, computed) = (header.header_crc, log.seed.header_crc(start, &bytes));
         if found != computed {
-            // Another process has cut the log since.
+            // Another process has cut the log since the survey.
             return Err(log.corrupt(start, Damage::Header { found, computed }));
         }
         let record = self.record(RawRecordHeader::read(&bytes), Some(true))?;
@@ -103,7 +120,7 @@ impl<'i> Pieces<'i> {
         Ok(Piece { start, end, class, record: Some(record), damage: None })
     }
 
-    /// What stands at a place where nothing counts.
+    /// The piece at a place where nothing counts.
     fn broken(&mut self, class: Class, region_end: u64) -> Result<Piece> {
         let (log, start, file_len) = (self.inspection.log(), self.at, self.inspection.file_len());
         let bytes = self.window.get(log, start, RECORD_HEADER_LEN)?;
@@ -112,7 +129,7 @@ impl<'i> Pieces<'i> {
             return Ok(self.plain(class, region_end, Some(damage)));
         };
         if class != Class::Corrupt {
-            self.previous_seq = self.previous_seq.max(self.inspection.survey.last_index);
+            self.previous_seq = self.previous_seq.max(self.inspection.survey.last_seq);
         }
         let after = log.seq_bound(self.previous_seq);
         let verdict = RecordHeader::judge(&bytes, Place { seed: log.seed, offset: start, file_len, after });
@@ -124,7 +141,7 @@ impl<'i> Pieces<'i> {
                 self.previous_seq = header.seq;
                 (self.check_body(&header, &mut record)?, whole_end)
             }
-            // Its lengths are true, whatever else is.
+            // Its header is true, so its lengths are.
             Verdict::Unsupported { .. } => (None, whole_end),
             Verdict::False(damage @ Damage::Sequence { .. }) => {
                 spelt.map(|header| self.check_body(&header, &mut record)).transpose()?;
@@ -136,7 +153,7 @@ impl<'i> Pieces<'i> {
             Verdict::False(damage) => {
                 let next = self.next_header(start + ALIGNMENT, region_end)?;
                 record.header_holds = false;
-                // Its lengths lead to the next one, so it is most likely a record with some bits wrong.
+                // Its lengths lead to the next header, so it is most likely a record with a few wrong bits.
                 match spelt.filter(|_| whole_end == next && RecordHeader::plausible(&bytes, after)) {
                     Some(header) => drop(self.check_body(&header, &mut record)?),
                     None => return Ok(self.bytes(class, next, damage)),
@@ -151,7 +168,7 @@ impl<'i> Pieces<'i> {
         Ok(Piece { start, end: end.min(region_end), class, record: Some(record), damage })
     }
 
-    /// Bytes that are nothing at all, and end whatever batch there was.
+    /// Bytes without the form of a record. A batch ends at them.
     fn bytes(&mut self, class: Class, end: u64, damage: Damage) -> Piece {
         self.batch = None;
         self.plain(class, end, Some(damage))
@@ -165,7 +182,7 @@ impl<'i> Pieces<'i> {
         Ok(next.map_or(region_end, |next| next.min(region_end)))
     }
 
-    /// The record that a header at `self.at` begins.
+    /// The record whose header is at `self.at`.
     fn record(&mut self, raw: RawRecordHeader, body_holds: Option<bool>) -> Result<Record> {
         let (start, len) = (self.at, RECORD_HEADER_LEN + usize::from(raw.key_len));
         let bytes = self.window.get(self.inspection.log(), start, len)?;
@@ -178,7 +195,7 @@ impl<'i> Pieces<'i> {
         Ok(Record { full_key, batch, ..Record::new(start, raw, body_holds) })
     }
 
-    /// Notes whether a body holds, and returns what does not.
+    /// Sets whether the record's body holds, and returns the damage if it does not.
     fn check_body(&self, header: &RecordHeader, record: &mut Record) -> Result<Option<Damage>> {
         let log = self.inspection.log();
         let computed = body_crc(log, record.offset, header)?;
@@ -192,7 +209,7 @@ impl<'i> Pieces<'i> {
     }
 }
 
-/// The offset that a `SYNCED_TO` states, if it is one that it may.
+/// The offset that a `SYNCED_TO` states; `None` for other records, and if it is after the record itself.
 fn stated(log: &LogFile, header: &RecordHeader, record: &Record) -> Result<Option<u64>> {
     let mut stated = [0; 8];
     if header.kind != Kind::Ancillary(Ancillary::SyncedTo) || header.value_len as usize != stated.len() {

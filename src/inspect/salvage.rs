@@ -1,9 +1,10 @@
-//! [`salvage`]: what can still be read of a damaged file, copied to a new one.
+//! [`salvage`]: copies what can still be read of a damaged file to a new one.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::survey::{Scope, Source, Survey};
+use super::source::Source;
+use super::survey::{Scope, Survey};
 use crate::disk::{Disk, RealDisk};
 use crate::events::event;
 use crate::log::copy::write_live;
@@ -12,37 +13,39 @@ use crate::progress::{Copying, Progress, Watch};
 use crate::report::Report;
 use crate::{Error, Result};
 
-/// Copies every pair that can still be read and verified from a damaged store to a new one. The source is opened
-/// read-only, without a lock, and never changed; the new file appears, complete and synced, only at the end.
+/// Copies every pair that can still be read and verified from a damaged store to a new one, and returns a [`Report`].
 ///
-/// Of each key the newest value that verifies is kept. So a key whose newest record is lost comes back with an older
-/// value, and one whose tombstone is lost comes back from the dead; of a batch that the damage cuts in two, the parts
-/// that verify are kept. A batch at the file's end that nothing proves to have been whole is left out, as it never
-/// happened; [`Report::unfinished_records`] says how many whole records it has, and [`salvage_unfinished`] copies them. If
-/// the file is a copy whose end is missing, the batch had been whole, and what is left of it is kept. The [`Report`] names
-/// every lost range of the file, the keys in it that can still be read and what became of them, and the batches.
+/// The source is opened read-only, without a lock, and never changed. The new file appears at the end, complete and
+/// synced. The report names every lost range of the file, the keys in it that can still be read, and the batches.
 ///
-/// What the disk fails to read (`EIO`) is lost like what is damaged, and named in the report too: the rest is kept. If
-/// [`Report::unreadable`] names anything, another run, on a copy of the disk perhaps, may get more.
+/// - Of each key, the newest value that verifies is kept. So a key whose newest record is lost goes back to an older
+///   value, and a key whose tombstone is lost comes back.
+/// - Of a batch that damage cuts in two, the parts that verify are kept.
+/// - A batch at the file's end that nothing proves to have been whole is left out.
+///   [`Report::unfinished_records`] is the number of its whole records, and [`salvage_unfinished`] copies them. If the
+///   file is a copy whose end is missing, the batch had been whole, and the rest of it is kept.
+/// - Whole records after a torn tail, which opening would cut off, are copied.
+/// - Bytes that the disk cannot read (`EIO`) are lost, and [`Report::unreadable`] names them. Another run, perhaps on a
+///   copy of the disk, may get more.
+/// - The file header may be lost, if two records are whole: they show the file's identity.
 ///
-/// The file header may be lost as well: the records tell which file they belong to, if two of them are whole. Whole
-/// records behind a torn tail, which opening would cut off, are copied too.
-///
-/// Indexes are kept, and the new file's next one is above all of them, those of the lost records included. So a
-/// compare-and-swap with a pair that was read before the damage is refused as it should be.
+/// Pairs keep their `last_index`. The new file assigns only higher ones, higher than those of the lost records too. So a
+/// compare-and-swap with a pair that was read before the damage is refused, as it should be.
 ///
 /// # Cost
 ///
-/// Reads the source once and the live records once more, and writes those. Memory for the index of its keys, 10 to 15
+/// The source is read once, and its live records once more; those are written. Memory for the index of the keys, 10 to 15
 /// bytes a key, and for the report.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] with [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) if `to` exists, which is never replaced, or with
-/// [`StorageFull`](std::io::ErrorKind::StorageFull) if the file system has no room for it, which is asked for first;
-/// [`Error::NotCaskfile`] or [`Error::Corrupt`] at offset 0 if neither the file header nor the records tell which file
-/// this is; [`Error::UnsupportedVersion`] and [`Error::UnsupportedRecord`] for a file of a later version, and I/O
-/// errors.
+/// - [`Error::Io`] of the kind [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) if `to` exists: no file is replaced.
+/// - [`Error::Io`] of the kind [`StorageFull`](std::io::ErrorKind::StorageFull) if the file system has no room for the
+///   new file. This is checked first.
+/// - [`Error::NotCaskfile`], or [`Error::Corrupt`] at offset 0, if neither the file header nor the records show the
+///   file's identity.
+/// - [`Error::UnsupportedVersion`] or [`Error::UnsupportedRecord`] for a file of a later version.
+/// - [`Error::Io`] otherwise.
 ///
 /// ```
 /// # let dir = std::env::temp_dir().join(format!("caskfile-salvage-{}", std::process::id()));
@@ -70,15 +73,16 @@ pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Report> {
     salvage_with(from, to, |_| ControlFlow::Continue(()))
 }
 
-/// As [`salvage`], and tells a closure how much of the new file is written, about once a megabyte. If that breaks, it is
-/// over, and nothing is left behind.
+/// Copies what can still be read to a new store as [`salvage`] does, and calls `progress` about once a megabyte. If that
+/// breaks, the copy is cancelled and removed.
 ///
-/// It is told for the first time when the source was read and nothing is made yet; and from the beginning once more if
-/// somebody has recovered the source meanwhile, or the disk has failed to read what it had read before.
+/// The first call comes after the source was read and before anything is made. The copy, and with it the progress,
+/// starts again if another process has recovered the source meanwhile, or if the disk fails to read what it had read
+/// before.
 ///
 /// # Errors
 ///
-/// [`Error::CopyCancelled`] if the closure breaks; else as [`salvage`].
+/// Those of [`salvage`], and [`Error::CopyCancelled`] if `progress` breaks.
 ///
 /// ```
 /// # let dir = std::env::temp_dir().join(format!("caskfile-salvage-with-{}", std::process::id()));
@@ -103,15 +107,15 @@ pub fn salvage_with(
     salvage_watched(&RealDisk, from.as_ref(), to.as_ref(), Scope::File, &mut progress)
 }
 
-/// As [`salvage_with`], and copies the whole records of a batch that has no end, each as if it stood alone.
+/// Copies what can still be read to a new store as [`salvage_with`] does, and also the whole records of a batch that has
+/// no end, each as if it stood alone.
 ///
-/// A file that somebody has cut, or a copy of it that ran out of space, may end inside a batch. A crash in the middle of
-/// a batch looks the same, and then the batch was never acknowledged: the caller has to know which it was, or to look at
-/// what comes back.
+/// A file that was cut, or a copy of it that ran out of space, may end inside a batch. A crash during a write leaves the
+/// same bytes, and then the batch was never acknowledged. The file does not show which it was, so look at what comes back.
 ///
 /// # Errors
 ///
-/// As [`salvage_with`].
+/// Those of [`salvage_with`].
 ///
 /// ```
 /// # let dir = std::env::temp_dir().join(format!("caskfile-salvage-unfinished-{}", std::process::id()));
@@ -141,25 +145,37 @@ pub fn salvage_unfinished(
     salvage_watched(&RealDisk, from.as_ref(), to.as_ref(), Scope::Unfinished, &mut progress)
 }
 
-/// As [`salvage`], on a disk of your own making: how this crate's tests cut power and fail calls.
+/// Copies what can still be read to a new store as [`salvage`] does, on another [`Disk`], such as a simulated one.
 ///
 /// # Errors
 ///
-/// As [`salvage`], and whatever the disk returns.
+/// Those of [`salvage`], and those of the disk.
+///
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("caskfile-salvage-on-{}", std::process::id()));
+/// # std::fs::create_dir_all(&dir)?;
+/// # let (damaged, rescued) = (dir.join("damaged"), dir.join("rescued"));
+/// # caskfile::Cask::open(&damaged)?.put("key", "value")?;
+/// use caskfile::disk::RealDisk;
+///
+/// assert!(caskfile::salvage_on(&RealDisk, &damaged, &rescued)?.is_sound());
+/// # std::fs::remove_dir_all(&dir)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn salvage_on(disk: &dyn Disk, from: &Path, to: &Path) -> Result<Report> {
     salvage_watched(disk, from, to, Scope::File, &mut |_| ControlFlow::Continue(()))
 }
 
 fn salvage_watched(disk: &dyn Disk, from: &Path, to: &Path, scope: Scope, watch: &mut Watch<'_>) -> Result<Report> {
-    // Before the source is read: a name that cannot be is told at once.
+    // Before the source is read, so that an error in the name comes at once.
     let to = disk.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
     let source = Source::open(disk, from)?;
     loop {
         let unreadable = source.unreadable();
         let mut survey = Survey::of(&source, scope)?;
         match write_to(disk, &survey, &to, watch) {
-            // Somebody has recovered the source since, and cut something off that was copied here; or the disk has failed
-            // to read what it had read before.
+            // Another process has recovered the source and cut off records that were copied here; or the disk has failed to
+            // read what it had read before.
             Err(Error::Corrupt { .. }) if !survey.is_still_there()? || source.unreadable() != unreadable => {}
             Err(error) => return Err(error),
             Ok(()) => {
@@ -176,7 +192,7 @@ fn salvage_watched(disk: &dyn Disk, from: &Path, to: &Path, scope: Scope, watch:
 fn write_to(disk: &dyn Disk, survey: &Survey, to: &Path, watch: &mut Watch<'_>) -> Result<()> {
     let mut positions: Vec<u64> = survey.index.positions().collect();
     positions.sort_unstable();
-    let base_seq = above_all_seqs(survey.last_index.max(survey.base_seq));
+    let base_seq = above_all_seqs(survey.last_seq.max(survey.base_seq));
     let copying = Copying::new(to, survey.live_bytes, watch);
     install(disk, copying, &survey.reader.log, base_seq, |next, copying| {
         write_live(next, &survey.reader, &positions, copying)

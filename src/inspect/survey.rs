@@ -1,25 +1,22 @@
-//! The survey: one walk over all of a file, beyond damage too, that finds what verifies and what is lost. Salvage,
-//! verification and inspection are made of it.
+//! [`Survey`]: one walk over a whole file, beyond damage too, that finds what verifies and what is lost. Salvage,
+//! verification and inspection use it.
 //!
-//! It takes no lock and changes nothing, and others may be writing meanwhile: what looks lost is looked at once more
-//! after the proof that it had been written was seen, and if the log was cut while it was read, all of it is read again.
+//! A survey takes no lock and changes nothing, while other processes may write. So it reads a damaged place a second
+//! time after it has seen the proof that the place was written; and if the log was cut meanwhile, it starts again.
 
-use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::disk::{Access, AroundBadBlocks, Disk, DiskFile};
+use super::source::Source;
 use crate::format::Damage;
 use crate::format::{
     ALIGNMENT, Ancillary, FILE_HEADER_LEN, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, split_full_key,
 };
 use crate::index::Index;
+use crate::log::LogFile;
 use crate::log::read::Reader;
 use crate::log::scan::{Reason, Run, Scanner, Step, Stop};
 use crate::log::search::{Beyond, next_header, search};
 use crate::log::tail::Landmark;
-use crate::log::{LogFile, lost_header};
 use crate::report::{Loss, LostKey, Report};
 use crate::{Error, Result};
 
@@ -28,123 +25,36 @@ use crate::{Error, Result};
 pub(crate) enum Scope {
     /// To the log's end, as every reader sees it.
     Log,
-    /// To the last byte: what is whole behind a torn record may be worth something to somebody.
+    /// To the last byte: whole records after a torn one may be worth having.
     File,
-    /// The same, and whole records of a batch at the log's end count, although nothing proves that it was ever whole.
+    /// As `File`; and whole records of a batch at the log's end count, although nothing proves that the batch was whole.
     Unfinished,
 }
 
-/// The names of lost keys may take up this much memory; the rest is counted.
+/// The memory that the names of lost keys may take; further ones are counted only.
 const LISTED_KEY_BYTES: usize = 1 << 20;
 
-/// A file whose header may be lost.
-pub(crate) struct Source {
-    pub(crate) log: Arc<LogFile>,
-    pub(crate) header_damage: Option<Damage>,
-    /// Through which it is read, if a disk that fails in some places is no reason to give up.
-    around: Option<Arc<AroundBadBlocks>>,
-}
-
-impl Source {
-    /// Opens a file for reading, whatever state it is in. What the disk cannot read of it is taken for zeros.
-    ///
-    /// # Errors
-    ///
-    /// As [`LogFile::open`], if the records do not tell what file this is; the disk's, if it could not read them.
-    pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Source> {
-        let (path, file) = open(disk, path)?;
-        let around = Arc::new(AroundBadBlocks::new(file));
-        let (source, refusal) = Source::of_file(around.clone(), &path)?;
-        match refusal {
-            None => Ok(Source { around: Some(around), ..source }),
-            Some(refusal) if around.unreadable().is_empty() => Err(refusal),
-            Some(_) => Err(Error::io("read", &path, std::io::Error::from_raw_os_error(libc::EIO))),
-        }
-    }
-
-    /// Opens a file, also one whose records cannot be read, with the error that says why not: one of a later version, or
-    /// one without a header that holds and too few records to do without.
-    pub(crate) fn open_or_say_why(disk: &dyn Disk, path: &Path) -> Result<(Source, Option<Error>)> {
-        let (path, file) = open(disk, path)?;
-        Source::of_file(file, &path)
-    }
-
-    fn of_file(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Result<(Source, Option<Error>)> {
-        let error = match LogFile::open(Arc::clone(&file), path) {
-            Ok(log) => return Ok((Source::sound(Arc::new(log)), None)),
-            Err(error) => error,
-        };
-        let header_damage = match error {
-            Error::Corrupt { damage, .. } => Some(damage),
-            Error::NotCaskfile { .. } => Some(Damage::Magic),
-            // Not even the records of a later version can be relied on to be what they seem.
-            Error::UnsupportedVersion { .. } => None,
-            other => return Err(other),
-        };
-        let nameless = lost_header::without_header(file, path)?;
-        let seed = if header_damage.is_some() { lost_header::find_seed(&nameless)? } else { None };
-        let refusal = if seed.is_some() { None } else { Some(error) };
-        let log = LogFile { seed: seed.unwrap_or(nameless.seed), ..nameless };
-        Ok((Source::of_log(Arc::new(log), header_damage), refusal))
-    }
-
-    /// A log whose header was read and found good.
-    pub(crate) fn sound(log: Arc<LogFile>) -> Source {
-        Source::of_log(log, None)
-    }
-
-    /// A log that was opened before, whose header may have been lost.
-    pub(crate) fn of_log(log: Arc<LogFile>, header_damage: Option<Damage>) -> Source {
-        Source { log, header_damage, around: None }
-    }
-
-    /// What the disk could not read up to now.
-    pub(crate) fn unreadable(&self) -> Vec<Range<u64>> {
-        self.around.as_ref().map_or_else(Vec::new, |around| around.unreadable())
-    }
-}
-
-/// How often, and how long in between, it is tried to open a file on which another process has a lease. In all a little
-/// longer than the 45 seconds after which Linux ends a lease that is not given up.
-const LEASE_TRIES: u32 = 10_000;
-const LEASE_PAUSE: Duration = Duration::from_millis(5);
-
-fn open(disk: &dyn Disk, path: &Path) -> Result<(Arc<Path>, Arc<dyn DiskFile>)> {
-    let path: Arc<Path> = disk.resolve(path).map_err(|e| Error::io("resolve", path, e))?.into();
-    let mut tries = 0;
-    loop {
-        match disk.open(&path, Access::Read) {
-            // A lease, which the system ends before long.
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && tries < LEASE_TRIES => {
-                tries += 1;
-                disk.pause(LEASE_PAUSE);
-            }
-            opened => return Ok((Arc::clone(&path), opened.map_err(|e| Error::io("open", &path, e))?)),
-        }
-    }
-}
-
-/// What was found.
+/// What a walk over a file has found.
 pub(crate) struct Survey {
     scope: Scope,
-    /// Its end is that of the last record that was taken in.
+    /// Ends where the last replayed record ends.
     pub(crate) reader: Reader,
     /// The newest record of each key.
     pub(crate) index: Index,
     /// Bytes of the records that the index points to.
     pub(crate) live_bytes: u64,
-    /// The index of the last record; 0 if there is none.
-    pub(crate) last_index: u64,
-    /// The file header's; 0 if that is lost.
+    /// The last record's sequence number; 0 if there is none.
+    pub(crate) last_seq: u64,
+    /// That of the file header; 0 if the header is lost.
     pub(crate) base_seq: u64,
     pub(crate) report: Report,
-    /// The last record that was taken in says that the log was compacted into another file.
+    /// The last replayed record says that the log was compacted into another file.
     pub(crate) moved: bool,
-    /// The last record that was taken in.
+    /// The last replayed record.
     landmark: Option<Landmark>,
-    /// The last one before each loss. By these the log is recognised.
+    /// The last record before each loss. If one is gone, the log was cut.
     landmarks: Vec<Landmark>,
-    /// What the last search has found.
+    /// The result of the last search.
     beyond: Option<Beyond>,
     listed_key_bytes: usize,
 }
@@ -154,20 +64,20 @@ impl Survey {
     ///
     /// # Errors
     ///
-    /// I/O errors, and [`Error::UnsupportedRecord`] for a true header of a later version. Damage is none.
+    /// I/O errors, and [`Error::UnsupportedRecord`] for a true header of a later version. Damage is no error.
     pub(crate) fn of(source: &Source, scope: Scope) -> Result<Survey> {
         let (survey, refusal) = Survey::up_to_refusal(source, scope)?;
         refusal.map_or(Ok(survey), Err)
     }
 
-    /// The same, but a true header of a later version only ends the survey: it is told beside what lies before it.
+    /// Surveys a file up to a true header of a later version, and returns the error about that beside the survey.
     pub(crate) fn up_to_refusal(source: &Source, scope: Scope) -> Result<(Survey, Option<Error>)> {
         loop {
             let unreadable = source.unreadable();
             let mut survey = Survey::begin(source, scope)?;
             let walked = survey.walk().and_then(|()| survey.look_up_lost_keys());
-            // Only another process's recovery cuts a log, and never what it found whole; and what the disk failed to read
-            // once is not read again: this ends.
+            // This ends: a log is cut by recovery only, which keeps whole records, and what the disk has failed to read is
+            // not read again.
             let failed_meanwhile = matches!(walked, Err(Error::Corrupt { .. })) && source.unreadable() != unreadable;
             if survey.is_still_there()? && !failed_meanwhile {
                 return match walked {
@@ -179,7 +89,7 @@ impl Survey {
         }
     }
 
-    /// A survey that has seen nothing yet.
+    /// A survey that has read no record yet.
     pub(crate) fn begin(source: &Source, scope: Scope) -> Result<Survey> {
         let log = Arc::clone(&source.log);
         let mut report = Report { file_len: log.len()?, log_end: FILE_HEADER_LEN as u64, ..Report::default() };
@@ -197,7 +107,7 @@ impl Survey {
             reader: Reader { log, map: None, end: FILE_HEADER_LEN as u64 },
             index: Index::new(),
             live_bytes: 0,
-            last_index: 0,
+            last_seq: 0,
             base_seq: if source.header_damage.is_none() { source.log.header.base_seq } else { 0 },
             report,
             moved: false,
@@ -208,7 +118,7 @@ impl Survey {
         })
     }
 
-    /// Whether what was taken in is still in the file.
+    /// Whether the replayed records are still in the file.
     pub(crate) fn is_still_there(&self) -> Result<bool> {
         for landmark in self.landmarks.iter().chain(&self.landmark) {
             let mut word = [0; 8];
@@ -223,12 +133,12 @@ impl Survey {
     fn walk(&mut self) -> Result<()> {
         let log = Arc::clone(&self.reader.log);
         let mut scanner = Scanner::from_start(&log)?;
-        // What is appended from now on is none of this survey's business: a writer could be the faster one.
+        // Records that are appended from now on are left out: a writer could be faster than this walk.
         let goal = self.report.file_len;
         let mut unit = Run::default();
         while self.reader.end < goal {
             match scanner.step(&mut unit)? {
-                Step::Unit => self.take(&unit)?,
+                Step::Unit => self.replay(&unit)?,
                 Step::Stopped(stop) => match self.go_beyond(&log, &stop, &mut unit)? {
                     Some(next) => scanner = next,
                     None => break,
@@ -243,10 +153,10 @@ impl Survey {
         Ok(())
     }
 
-    /// Takes in what was appended since, up to where the walk stops. If that is anything, it is what was torn before.
-    pub(crate) fn go_on(&mut self) -> Result<Stop> {
+    /// Replays what was appended since, up to where the walk stops. New records replace what looked torn before.
+    pub(crate) fn catch_up(&mut self) -> Result<Stop> {
         let (log, end) = (Arc::clone(&self.reader.log), self.reader.end);
-        let stop = Scanner::resume(&log, end, self.last_index)?.walk(|unit| self.take(unit))?;
+        let stop = Scanner::resume(&log, end, self.last_seq)?.walk(|unit| self.replay(unit))?;
         if self.reader.end > end {
             self.report.losses.retain(|loss| !loss.torn);
             self.report.torn_bytes = 0;
@@ -256,11 +166,11 @@ impl Survey {
         Ok(stop)
     }
 
-    fn take(&mut self, unit: &Run) -> Result<()> {
+    fn replay(&mut self, unit: &Run) -> Result<()> {
         for entry in &unit.entries {
             let (offset, len) = (entry.offset, entry.header.padded_len());
             self.reader.end = offset + len;
-            self.last_index = entry.header.seq;
+            self.last_seq = entry.header.seq;
             self.landmark = Some(Landmark { offset, word: entry.header.fingerprint() });
             self.moved = entry.header.kind == Kind::Ancillary(Ancillary::Moved);
             self.report.records += 1;
@@ -279,7 +189,7 @@ impl Survey {
         Ok(())
     }
 
-    /// Decides what it means that the walk stopped, and returns from where it goes on, if it does.
+    /// Decides why the walk stopped, and returns the scanner that goes on after the damage, if one can.
     fn go_beyond<'l>(&mut self, log: &'l LogFile, stop: &Stop, unit: &mut Run) -> Result<Option<Scanner<'l>>> {
         let beyond = self.beyond(log, stop)?;
         let damage = match stop.reason {
@@ -291,28 +201,28 @@ impl Survey {
             Reason::EndMark | Reason::EndOfFile => return Ok(None),
         };
         let proven = beyond.proof.is_some_and(|proof| proof > stop.unit);
-        // Whatever lies beyond was written after what stands here. So if this was only in the making when it was read,
-        // it is different now.
+        // The bytes beyond were written after this place. So if a write was under way when this place was read, it reads
+        // differently now.
         let mut again = Scanner::resume(log, stop.unit, stop.previous_seq)?;
         match again.step(unit)? {
             Step::Stopped(same) if same == *stop => {}
             Step::Stopped(_) if proven => return Scanner::resume(log, stop.unit, stop.previous_seq).map(Some),
             Step::Stopped(_) => {
-                // Somebody is at work on it, and nobody was told of it yet.
+                // A write is under way that is not acknowledged yet.
                 self.torn_from(stop.unit, beyond.data_end);
                 return Ok(None);
             }
             Step::Unit => {
-                self.take(unit)?;
+                self.replay(unit)?;
                 return Ok(Some(again));
             }
         }
 
-        // What stands before the damage in a batch is sound, and counts if the batch had been written as a whole.
+        // The records of a batch before the damage verify. They count if the batch had been written completely.
         let counts = proven
             || match self.scope {
                 Scope::Log => false,
-                // All of a copy was on stable storage before it got its name, so no crash has torn this batch.
+                // A copy gets its name only after a sync of all of it, so no crash has torn this batch.
                 Scope::File => self.lacks_closing_mark(),
                 Scope::Unfinished => true,
             };
@@ -322,18 +232,18 @@ impl Survey {
         }
         let whole_records = if counts { 0 } else { unit.entries.len() as u64 };
         if counts {
-            self.take(unit)?;
+            self.replay(unit)?;
         }
         let record = self.record_at(log, stop.at)?;
         let from = match record {
-            // A record that begins a group, where a batch should go on: sound, but for where it stands.
+            // The record verifies, but begins a group where a batch should go on.
             Some((_, true)) if damage == Damage::BrokenBatch => stop.at,
-            // Its header is true, so what lies behind that is its body and no place to look for others.
+            // The header is true, so the bytes after it are its body: other headers are searched for after that.
             Some((header, true)) => stop.at + header.padded_len(),
             _ => stop.at.max(stop.unit + ALIGNMENT),
         };
         let next = if proven || (beyond.whole_records && self.scope != Scope::Log) {
-            next_header(log, from, self.last_index)?
+            next_header(log, from, self.last_seq)?
         } else {
             None
         };
@@ -349,15 +259,15 @@ impl Survey {
         };
         self.lose(lost);
         if let Some((header, _)) = record
-            .filter(|(header, vouched)| *vouched || next == Some(stop.at + header.padded_len()))
+            .filter(|(header, is_true)| *is_true || next == Some(stop.at + header.padded_len()))
             .filter(|_| damage != Damage::BrokenBatch)
         {
             self.lose_key(log, stop.at, &header)?;
         }
-        next.map(|next| Scanner::resume(log, next, self.last_index)).transpose()
+        next.map(|next| Scanner::resume(log, next, self.last_seq)).transpose()
     }
 
-    /// What lies beyond a stop: the result of the last search, if that has been where this one would go.
+    /// What lies beyond a stop: the result of the last search, if it covers this place, else of a new one.
     fn beyond(&mut self, log: &LogFile, stop: &Stop) -> Result<Beyond> {
         let torn = self.is_torn();
         let known = self
@@ -369,8 +279,8 @@ impl Survey {
     }
 
     fn lacks_closing_mark(&self) -> bool {
-        // Of a lost header nothing is known; it reads as 0 then.
-        self.base_seq > self.last_index
+        // 0 if the header is lost.
+        self.base_seq > self.last_seq
     }
 
     fn is_torn(&self) -> bool {
@@ -395,11 +305,11 @@ impl Survey {
         }
     }
 
-    /// The header that stands where the walk got stuck, if anything like one does, and whether it is true.
+    /// The header where the walk has stopped, if the bytes look like one, and whether it is true.
     fn record_at(&self, log: &LogFile, at: u64) -> Result<Option<(RecordHeader, bool)>> {
         let mut bytes = [0; RECORD_HEADER_LEN];
         let got = log.read_up_to(at, &mut bytes)?;
-        let after = log.seq_bound(self.last_index);
+        let after = log.seq_bound(self.last_seq);
         if got < bytes.len() || !RecordHeader::plausible(&bytes, after) {
             return Ok(None);
         }
@@ -435,7 +345,7 @@ impl Survey {
         Ok(())
     }
 
-    /// Finds out what became of the keys of lost records.
+    /// Sets for each key of a lost record which value the key has now.
     fn look_up_lost_keys(&mut self) -> Result<()> {
         for key in self.report.losses.iter_mut().flat_map(|loss| &mut loss.keys) {
             let mut full_key = crate::format::prefix_of_bucket(&key.bucket)?;

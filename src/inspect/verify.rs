@@ -1,28 +1,34 @@
-//! Verification of a file: all of it is read, and every damaged range is reported.
+//! [`verify`]: reads a whole file and reports every damaged range.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::survey::{Scope, Source, Survey};
+use super::source::Source;
+use super::survey::{Scope, Survey};
 use crate::disk::{Disk, RealDisk};
 use crate::log::LogFile;
 use crate::report::Report;
 use crate::{Error, Result};
 
-/// Reads a whole file, verifies every record, and reports what [`salvage`](crate::salvage) would find and miss: also of
-/// a file that is too damaged to be opened. Changes nothing, takes no lock, and works beside others that write to the
-/// file.
+/// Returns a [`Report`] on a file: reads all of it, and verifies every record.
 ///
-/// A file that can be opened is better asked with [`Cask::verify`](crate::Cask::verify), which compares the index in
-/// memory as well.
+/// Works on a file that is too damaged to be opened, too. Changes nothing, takes no lock, and works while other processes
+/// write to the file. A torn tail is no error, since the next writer cuts it off.
 ///
-/// Costs one pass over the file, and memory for the index of its keys.
+/// For a store that is open, [`Cask::verify`](crate::Cask::verify) also compares the index in memory with the file.
+///
+/// # Cost
+///
+/// One pass over the file, and memory for the index of its keys, 10 to 15 bytes a key.
 ///
 /// # Errors
 ///
-/// [`Error::Damaged`] with the [`Report`] if something is lost that had been on stable storage, or cannot be read from
-/// the disk, or if the end of a copy is missing ([`Report::cut_off`]). A torn tail is not an error: the next writer cuts it
-/// off. Else as [`salvage`](crate::salvage).
+/// - [`Error::Damaged`] with the [`Report`] if bytes that had been on stable storage do not verify, if the disk cannot
+///   read a part of the file, or if the end of a copy is missing ([`Report::cut_off`]).
+/// - [`Error::NotCaskfile`], or [`Error::Corrupt`] at offset 0, if neither the file header nor the records show the
+///   file's identity.
+/// - [`Error::UnsupportedVersion`] or [`Error::UnsupportedRecord`] for a file of a later version.
+/// - [`Error::Io`].
 ///
 /// ```
 /// # let path = std::env::temp_dir().join(format!("caskfile-verify-{}", std::process::id()));
@@ -36,7 +42,7 @@ use crate::{Error, Result};
 /// # let at = bytes.windows(5).position(|w| w == b"value").unwrap();
 /// # bytes[at] = b'V';
 /// # std::fs::write(&path, bytes).unwrap();
-/// // Somebody else writes to the file.
+/// // After a bit of the value has changed:
 /// match caskfile::verify(&path) {
 ///     Err(Error::Damaged { report, .. }) => assert_eq!(report.losses[0].keys[0].key, b"key"),
 ///     other => panic!("{other:?}"),
@@ -48,11 +54,21 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Report> {
     verify_on(&RealDisk, path.as_ref())
 }
 
-/// As [`verify`], on a disk of your own making: how this crate's tests cut power and fail calls.
+/// Returns a [`Report`] on a file as [`verify`] does, on another [`Disk`], such as a simulated one.
 ///
 /// # Errors
 ///
-/// As [`verify`], and whatever the disk returns.
+/// Those of [`verify`], and those of the disk.
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-verify-on-{}", std::process::id()));
+/// # caskfile::Cask::open(&path)?.put("key", "value")?;
+/// use caskfile::disk::RealDisk;
+///
+/// assert_eq!(caskfile::verify_on(&RealDisk, &path)?.keys, 1);
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 pub fn verify_on(disk: &dyn Disk, path: &Path) -> Result<Report> {
     let source = Source::open(disk, path)?;
     let mut survey = Survey::of(&source, Scope::File)?;
@@ -60,7 +76,7 @@ pub fn verify_on(disk: &dyn Disk, path: &Path) -> Result<Report> {
     judged(&source.log, survey.report)
 }
 
-/// The report, if it is no error.
+/// The report if the file is sound, else [`Error::Damaged`] with it.
 pub(crate) fn judged(log: &LogFile, report: Report) -> Result<Report> {
     if report.is_sound() { Ok(report) } else { Err(damaged(log, report)) }
 }

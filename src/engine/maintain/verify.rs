@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::engine::read::view::View;
-use crate::inspect::survey::{Scope, Source, Survey};
+use crate::inspect::source::Source;
+use crate::inspect::survey::{Scope, Survey};
 use crate::inspect::verify::judged;
 use crate::report::Report;
 use crate::{Error, Result};
@@ -19,7 +20,7 @@ impl Engine {
         // Now nobody in this process takes in anything, so the two can be brought to the same place.
         let ingest = self.ingest();
         self.take_in(&ingest)?;
-        fresh.go_on()?;
+        fresh.catch_up()?;
         let shown = self.shown()?;
         if Arc::ptr_eq(&shown.reader.log, &log) && shown.tail.end == fresh.reader.end {
             compare(&fresh, &shown)?;

@@ -118,7 +118,7 @@ impl Dump {
             }
             let from = match inspection.catch_up()? {
                 Change::Grown => end,
-                Change::Anew => {
+                Change::NewLog => {
                     inspection = self.look.open(session)?;
                     session.note("the log is another one now: the store was compacted");
                     shown.from_offset = 0;

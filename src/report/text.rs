@@ -1,0 +1,67 @@
+//! A [`Report`] as text, for people.
+
+use std::fmt::{self, Display, Formatter};
+use std::ops::Range;
+
+use super::{Loss, LostKey, Report};
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Report { file_len, log_end, keys, records, .. } = self;
+        write!(f, "{records} records verify and give {keys} keys; the log ends at {log_end} of {file_len} bytes")?;
+        if self.torn_bytes > 0 {
+            write!(f, ", followed by {} bytes of a torn tail", self.torn_bytes)?;
+        }
+        if self.cut_off {
+            write!(f, "\nit is a copy whose end is missing")?;
+        }
+        for Range { start, end } in &self.unreadable {
+            write!(f, "\nbytes {start} to {end} cannot be read from the disk")?;
+        }
+        if self.losses.is_empty() {
+            let else_ = if self.unreadable.is_empty() { "" } else { " else" };
+            let known = if self.cut_off { " known to be" } else { "" };
+            return write!(f, "\nnothing{else_} is{known} lost");
+        }
+        let (bytes, ranges) = (self.lost_bytes(), self.losses.len());
+        write!(f, "\n{bytes} bytes are lost, in {ranges} {}:", if ranges == 1 { "range" } else { "ranges" })?;
+        self.losses.iter().try_for_each(|loss| write!(f, "\n{loss}"))?;
+        match self.unlisted_keys {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more keys of lost records can be read"),
+        }
+    }
+}
+
+impl Display for Loss {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "  bytes {} to {}: {}", self.start, self.end, self.damage)?;
+        if self.torn {
+            write!(f, " (a torn tail: there is no proof that it was ever whole)")?;
+        }
+        if let Some(start) = self.batch {
+            write!(f, "\n    cuts the batch that starts at {start} in two")?;
+        }
+        if self.whole_records > 0 {
+            let s = if self.whole_records == 1 { "" } else { "s" };
+            write!(f, "\n    has {} whole record{s} of a batch that has no end", self.whole_records)?;
+        }
+        self.keys.iter().try_for_each(|key| write!(f, "\n    {key}"))
+    }
+}
+
+impl Display for LostKey {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let what = if self.deleted { "deletion of" } else { "value of" };
+        write!(f, "{what} the key \"{}\"", self.key.escape_ascii())?;
+        if !self.bucket.is_empty() {
+            write!(f, " in the bucket \"{}\"", self.bucket.escape_ascii())?;
+        }
+        write!(f, " (unverified), last_index {}: ", self.last_index)?;
+        match self.kept {
+            Some(kept) if kept > self.last_index => write!(f, "replaced later, by last_index {kept}"),
+            Some(kept) => write!(f, "the older value of last_index {kept} is there"),
+            None => write!(f, "the key has no value now"),
+        }
+    }
+}
