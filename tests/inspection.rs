@@ -51,7 +51,7 @@ fn the_records_of_every_golden_file_are_those_that_are_written_beside_it() {
             .map(|record| {
                 serde_json::json!({
                     "offset": record.offset,
-                    "index": record.seq,
+                    "seq": record.seq,
                     "kind": record.kind_name().map_or(format!("{:#04x}", record.kind), str::to_owned),
                     "flags": record.flag_names().collect::<Vec<_>>(),
                     "key_len": record.key_len,

@@ -48,12 +48,7 @@ fn the_records_of_every_golden_file_are_those_that_are_written_beside_it() {
             .collect();
         let Some(written) = file.told["records"].as_array().filter(|_| end.is_some()) else { continue };
         let mut written = written.clone();
-        for record in written.iter_mut().map(|record| record.as_object_mut().unwrap()) {
-            record.remove("key_len");
-            if let Some(seq) = record.remove("index") {
-                record.insert("seq".to_owned(), seq);
-            }
-        }
+        written.iter_mut().for_each(|record| drop(record.as_object_mut().unwrap().remove("key_len")));
         assert_eq!(records, written, "{}", file.name);
         compared += records.len();
     }
