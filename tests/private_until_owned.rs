@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
-use caskfile::disk::{Access, Disk, Extended, FileAttributes};
+use caskfile::disk::{Access, Disk, Extended, FileAttributes, SyncScope};
 use caskfile::{Cask, Config, Durability, Error, salvage_on};
 
 const STORE: &str = "/store";
@@ -42,7 +42,7 @@ fn attributes(disk: &SimDisk, path: impl AsRef<Path>) -> FileAttributes {
 fn set_attributes(disk: &SimDisk, attributes: &FileAttributes) {
     let file = disk.open(STORE.as_ref(), Access::ReadWrite).unwrap();
     file.set_attributes(attributes).unwrap();
-    file.sync_all().unwrap();
+    file.sync(SyncScope::File).unwrap();
 }
 
 /// What every file beside the store was like, at every call.

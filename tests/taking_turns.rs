@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
-use caskfile::disk::{Access, Disk};
+use caskfile::disk::{Access, Disk, SyncScope};
 use caskfile::{Cask, Config, Durability, Error, LockMode, ReadMode};
 
 const STORE: &str = "/store";
@@ -296,7 +296,7 @@ fn a_first_write_writes_a_long_tail_again_in_short_turns_and_others_write_in_bet
         let (disk, writer) = unproven();
         // What was written back in vain looks clean, and is not on the disk.
         disk.fail_writeback(STORE);
-        disk.open(STORE.as_ref(), Access::Read).unwrap().sync_data().unwrap_err();
+        disk.open(STORE.as_ref(), Access::Read).unwrap().sync(SyncScope::Data).unwrap_err();
         let process = disk.process();
         let late = open(&process, &Config::new().durability(durability));
         let longest = longest_turn(&disk, &process);

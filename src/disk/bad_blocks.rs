@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{DiskFile, FileAttributes, FileStat, Map};
+use super::{DiskFile, FileAttributes, FileStat, SyncScope};
 
 /// A system reads so many bytes at once, and fails in all of them if it does in one.
 const BLOCK: u64 = 4096;
@@ -109,10 +109,6 @@ impl DiskFile for AroundBadBlocks {
 
     // Nothing is read through a map, where a bad block would be a signal, and nothing is written or locked.
 
-    fn map(&self, _len: u64) -> io::Result<Option<Map>> {
-        Ok(None)
-    }
-
     fn write_at(&self, _offset: u64, _bytes: &[u8]) -> io::Result<usize> {
         Err(only_for_reading())
     }
@@ -121,19 +117,7 @@ impl DiskFile for AroundBadBlocks {
         Err(only_for_reading())
     }
 
-    fn sync_data(&self) -> io::Result<()> {
-        Err(only_for_reading())
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        Err(only_for_reading())
-    }
-
-    fn begin_write_back(&self, _range: Range<u64>) -> io::Result<()> {
-        Err(only_for_reading())
-    }
-
-    fn write_back(&self, _range: Range<u64>) -> io::Result<()> {
+    fn sync(&self, _scope: SyncScope) -> io::Result<()> {
         Err(only_for_reading())
     }
 
@@ -142,10 +126,6 @@ impl DiskFile for AroundBadBlocks {
     }
 
     fn unlock(&self) -> io::Result<()> {
-        Err(only_for_reading())
-    }
-
-    fn set_attributes(&self, _like: &FileAttributes) -> io::Result<()> {
         Err(only_for_reading())
     }
 }

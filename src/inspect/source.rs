@@ -90,7 +90,7 @@ fn open(disk: &dyn Disk, path: &Path) -> Result<(Arc<Path>, Arc<dyn DiskFile>)> 
         match disk.open(&path, Access::Read) {
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && tries < LEASE_TRIES => {
                 tries += 1;
-                disk.pause(LEASE_PAUSE);
+                disk.system().pause(LEASE_PAUSE);
             }
             opened => return Ok((Arc::clone(&path), opened.map_err(|e| Error::io("open", &path, e))?)),
         }

@@ -4,7 +4,7 @@ use std::io;
 
 use super::LogFile;
 use super::search::last_data;
-use crate::disk::DiskFile;
+use crate::disk::SyncScope;
 use crate::format::END_MARK_LEN;
 
 /// The smallest and the largest piece by which a file is extended ahead of its log.
@@ -60,7 +60,7 @@ pub(crate) fn append(
         take_blocks_ahead(log, log_end, end, *covered);
     }
     take_last_blocks(log, *covered, offset, bytes, unit_ends)?;
-    write_all(&*log.file, offset, bytes)?;
+    log.file.write_all(offset, bytes)?;
     *covered = end.max(*covered);
     Ok(())
 }
@@ -87,8 +87,8 @@ fn take_last_blocks(
         }
         let data_end = offset + last_data(&bytes[..len]).map_or(0, |last| last as u64 + 1);
         let zeros = data_end.next_multiple_of(SMALLEST_BLOCK).min(unit_end);
-        write_all(&*log.file, zeros, &bytes[(zeros - offset) as usize..len])?;
-        write_all(&*log.file, unit_end, &[0; END_MARK_LEN as usize])?;
+        log.file.write_all(zeros, &bytes[(zeros - offset) as usize..len])?;
+        log.file.write_all(unit_end, &[0; END_MARK_LEN as usize])?;
     }
     Ok(())
 }
@@ -115,19 +115,8 @@ fn take_blocks_ahead(log: &LogFile, log_end: u64, end: u64, covered: u64) {
     let ahead = end.next_multiple_of(ZEROS_AHEAD).min(covered);
     if end - log_end < ZEROS_AHEAD && end / ZEROS_AHEAD > log_end / ZEROS_AHEAD && ahead > end {
         // Not from the group's end: on a full disk, what the zeros have taken is where the group goes.
-        let _ = write_all(&*log.file, log_end, &vec![0; (ahead - log_end) as usize]);
+        let _ = log.file.write_all(log_end, &vec![0; (ahead - log_end) as usize]);
     }
-}
-
-pub(crate) fn write_all(file: &dyn DiskFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
-    let mut written = 0;
-    while written < bytes.len() {
-        match file.write_at(offset + written as u64, &bytes[written..])? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            n => written += n,
-        }
-    }
-    Ok(())
 }
 
 /// What stands in the place of the end mark while a cut is under way. With the zeros that follow it, it is no header: no
@@ -144,11 +133,11 @@ const CUT_MARK: [u8; END_MARK_LEN as usize] = [0xff; END_MARK_LEN as usize];
 /// The file keeps its length. Another process may show a longer log until it looks again, and touching a map beyond the
 /// end of the file would kill it. It reads zeros instead.
 pub(crate) fn cut(log: &LogFile, end: u64) -> io::Result<()> {
-    write_all(&*log.file, end, &CUT_MARK)?;
+    log.file.write_all(end, &CUT_MARK)?;
     clear(log, end + END_MARK_LEN)?;
-    log.file.sync_all()?;
-    write_all(&*log.file, end, &[0; END_MARK_LEN as usize])?;
-    log.file.sync_data()
+    log.file.sync(SyncScope::File)?;
+    log.file.write_all(end, &[0; END_MARK_LEN as usize])?;
+    log.file.sync(SyncScope::Data)
 }
 
 /// Makes everything from `from` to the end of the file zeros.
@@ -162,7 +151,7 @@ fn clear(log: &LogFile, from: u64) -> io::Result<()> {
     while let Some(data) = log.file.next_data(at)? {
         at = at.max(data);
         let piece_end = (at + 1).next_multiple_of(CLEARED_AT_ONCE as u64).min(len);
-        write_all(&*log.file, at, &[0; CLEARED_AT_ONCE][..(piece_end - at) as usize])?;
+        log.file.write_all(at, &[0; CLEARED_AT_ONCE][..(piece_end - at) as usize])?;
         at = piece_end;
     }
     Ok(())
@@ -175,7 +164,7 @@ const CLEARED_AT_ONCE: usize = 4 << 10;
 /// Gives back what the file was extended by after the end mark at `end`: zeros. Only for a file that no other handle maps.
 pub(crate) fn trim(log: &LogFile, end: u64) -> io::Result<()> {
     log.file.set_len(end + END_MARK_LEN)?;
-    log.file.sync_all()
+    log.file.sync(SyncScope::File)
 }
 
 #[cfg(test)]

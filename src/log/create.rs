@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::LogFile;
 use super::recover::{PRIVATE, TEMPORARY, directory, first_siblings, is_sibling_suffix, sibling, sibling_prefix};
-use crate::disk::{Access, Disk, DiskFile, FileIdentity};
+use crate::disk::{Access, Disk, DiskFile, FileIdentity, SyncScope, cannot_link};
 use crate::events::event;
 use crate::fork::Process;
 use crate::format::{END_MARK_LEN, FileHeader, MAJOR_VERSION, MINOR_VERSION};
@@ -87,8 +87,8 @@ pub(crate) fn open(
 /// The header of a new file, with an identity of its own.
 pub(crate) fn new_header(disk: &dyn Disk, base_seq: u64) -> io::Result<FileHeader> {
     let mut file_id = [0; 16];
-    disk.fill_random(&mut file_id)?;
-    Ok(FileHeader { major: MAJOR_VERSION, minor: MINOR_VERSION, file_id, base_seq, created: disk.unix_time() })
+    disk.system().fill_random(&mut file_id)?;
+    Ok(FileHeader { major: MAJOR_VERSION, minor: MINOR_VERSION, file_id, base_seq, created: disk.system().unix_time() })
 }
 
 /// A new file under a temporary name beside `path`, locked by its maker from the start, with a header and nothing
@@ -164,23 +164,17 @@ impl<'d> TempFile<'d> {
         self.write(0, &self.header.encode())
     }
 
-    pub(crate) fn write(&self, mut offset: u64, mut bytes: &[u8]) -> Result<()> {
-        while !bytes.is_empty() {
-            match self.file.write_at(offset, bytes).map_err(|e| self.io("write", e))? {
-                0 => return Err(self.io("write", io::ErrorKind::WriteZero.into())),
-                n => (offset, bytes) = (offset + n as u64, &bytes[n..]),
-            }
-        }
-        Ok(())
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(offset, bytes).map_err(|e| self.io("write", e))
     }
 
     /// Has the disk at work on what was written at a place, so that the sync at the end has less to do.
     pub(crate) fn write_back(&self, range: Range<u64>) -> Result<()> {
-        self.file.write_back(range).map_err(|e| self.io("write back", e))
+        self.file.write_back(range.clone(), range.start).map_err(|e| self.io("write back", e))
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
-        self.file.sync_all().map_err(|e| self.io("sync", e))
+        self.file.sync(SyncScope::File).map_err(|e| self.io("sync", e))
     }
 
     /// Whether the temporary name still names this file. While the file is locked only a foreign program changes that;
@@ -204,26 +198,15 @@ impl<'d> TempFile<'d> {
         Ok(())
     }
 
-    /// Gives the finished file the name `path`, and gives up its lock; [`io::ErrorKind::AlreadyExists`] if the name is taken.
+    /// Gives the finished file the name `path`, removes the temporary one, and gives up the lock.
     ///
-    /// By a link, and where there are none (FAT, exFAT) by a rename that replaces nothing. Where there is neither, the error
-    /// is one of those that [`cannot_link`] knows.
-    pub(crate) fn link_to(mut self, path: &Path) -> io::Result<()> {
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::AlreadyExists`] if the name is taken. An error that [`cannot_link`] knows if the disk can give a name
+    /// only by replacing what has it.
+    pub(crate) fn link_to(self, path: &Path) -> io::Result<()> {
         self.expect_its_name()?;
-        let linked = self.disk.link(&self.path, path);
-        let Err(error) = linked else { return Ok(()) };
-        if !cannot_link(&error) {
-            return Err(error);
-        }
-        match self.disk.rename_new(&self.path, path) {
-            Ok(()) => {
-                self.done = true;
-                // As in `drop`.
-                self.file.unlock()
-            }
-            Err(e) if e.kind() == io::ErrorKind::Unsupported => Err(error),
-            Err(e) => Err(e),
-        }
+        self.disk.link(&self.path, path)
     }
 
     pub(crate) fn io(&self, operation: &'static str, source: io::Error) -> Error {
@@ -234,12 +217,6 @@ impl<'d> TempFile<'d> {
         self.write(crate::format::FILE_HEADER_LEN as u64, &[0; END_MARK_LEN as usize])?;
         self.sync()
     }
-}
-
-/// Whether this is what a file system without hard links answers, or a system that does not allow any (Android).
-pub(crate) fn cannot_link(error: &io::Error) -> bool {
-    const ANSWERS: [i32; 4] = [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EOPNOTSUPP];
-    error.raw_os_error().is_some_and(|number| ANSWERS.contains(&number))
 }
 
 impl Drop for TempFile<'_> {
@@ -312,7 +289,7 @@ fn fill_empty(disk: &dyn Disk, path: &Path, empty: &dyn DiskFile) -> Result<()> 
 /// takes longer and keeps the same promise.
 pub(crate) fn sync_name(disk: &dyn Disk, path: &Path, file: &dyn DiskFile) -> io::Result<()> {
     match disk.sync_dir(directory(path)) {
-        Err(refused) if refused.kind() == io::ErrorKind::PermissionDenied => match file.sync_file_system() {
+        Err(refused) if refused.kind() == io::ErrorKind::PermissionDenied => match file.sync(SyncScope::FileSystem) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Err(refused),
             synced_or_failed => synced_or_failed,
         },
@@ -346,7 +323,7 @@ pub(crate) fn named(disk: &dyn Disk, path: &Path, identity: FileIdentity) -> Res
             Ok(now) if now.identity != identity => return Ok(Named::Another),
             Ok(now) if now.links > 0 => return Ok(Named::This),
             Ok(now) if now.mount_point => return Ok(Named::Orphan),
-            Ok(_) => disk.pause(RENAME_PAUSE),
+            Ok(_) => disk.system().pause(RENAME_PAUSE),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Named::Nothing),
             Err(e) => return Err(Error::io("stat", path, e)),
         }

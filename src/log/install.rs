@@ -3,9 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, cannot_link};
 use crate::format::{BLOCK_LEN, MAX_SEQ};
-use crate::log::create::{Look, TempFile, cannot_link, remove_leftovers_of, sync_name};
+use crate::log::create::{Look, TempFile, remove_leftovers_of, sync_name};
 use crate::log::recover::{PRIVATE, give_to_owner};
 use crate::log::{COPY_SEQS, LogFile};
 use crate::progress::Copying;

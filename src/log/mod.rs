@@ -53,7 +53,7 @@ impl LogFile {
     /// Reads and checks the file header. Changes nothing.
     pub(crate) fn open(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Result<LogFile> {
         let mut bytes = [0; FILE_HEADER_LEN];
-        let got = read_up_to(&*file, 0, &mut bytes).map_err(|e| Error::io("read the file header", path, e))?;
+        let got = file.read_up_to(0, &mut bytes).map_err(|e| Error::io("read the file header", path, e))?;
         let not_ours = |reason| Error::NotCaskfile { path: path.to_path_buf(), reason };
         if got == 0 {
             return Err(not_ours("it is empty"));
@@ -98,7 +98,7 @@ impl LogFile {
 
     /// Reads as many bytes as the file has, at most the buffer's length, and returns how many.
     pub(crate) fn read_up_to(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        read_up_to(&*self.file, offset, buffer).map_err(|e| self.io("read", e))
+        self.file.read_up_to(offset, buffer).map_err(|e| self.io("read", e))
     }
 
     /// Fills the buffer; a file that ends before it is full was cut behind our back.
@@ -130,17 +130,6 @@ impl LogFile {
     pub(crate) fn corrupt(&self, offset: u64, damage: Damage) -> Error {
         Error::Corrupt { path: self.path.to_path_buf(), offset, damage }
     }
-}
-
-fn read_up_to(file: &dyn DiskFile, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(offset + filled as u64, &mut buffer[filled..])? {
-            0 => break,
-            n => filled += n,
-        }
-    }
-    Ok(filled)
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::scan::{Reason, Run, Scanner, Step, Stop};
 use super::search::{Beyond, search};
-use super::{LogFile, append, create};
-use crate::disk::{Disk, DiskFile};
+use super::{LogFile, create};
+use crate::disk::{Disk, DiskFile, SyncScope};
 use crate::format::Damage;
 use crate::format::{END_MARK_LEN, RECORD_HEADER_LEN};
 use crate::{Error, Result};
@@ -91,10 +91,8 @@ pub(crate) fn keep_torn_tail(disk: &dyn Disk, log: &LogFile, from: u64, to: u64)
     let copy = disk.create_new(&path, PRIVATE).map_err(error)?;
     let kept = give_to_owner(&*copy, &*log.file).map_err(error);
     let kept = kept
-        .and_then(|()| {
-            each_piece(log, from, to, |at, piece| append::write_all(&*copy, at - from, piece).map_err(error))
-        })
-        .and_then(|()| copy.sync_all().and_then(|()| create::sync_name(disk, &path, &*copy)).map_err(error));
+        .and_then(|()| each_piece(log, from, to, |at, piece| copy.write_all(at - from, piece).map_err(error)))
+        .and_then(|()| copy.sync(SyncScope::File).and_then(|()| create::sync_name(disk, &path, &*copy)).map_err(error));
     if let Err(error) = kept {
         // A part of a tail is no help, and every try to open would leave another one.
         let _ = disk.remove(&path);
@@ -135,9 +133,7 @@ fn each_piece(log: &LogFile, from: u64, to: u64, mut take: impl FnMut(u64, &[u8]
 /// After a failed sync, before this handle was opened, the kernel may hold pages that look clean and read back well
 /// but never reached the disk. Written again they are dirty, and the next sync brings them there.
 pub(crate) fn write_again(log: &LogFile, from: u64, to: u64) -> Result<()> {
-    each_piece(log, from, to, |at, piece| {
-        append::write_all(&*log.file, at, piece).map_err(|e| log.io("rewrite the tail", e))
-    })
+    each_piece(log, from, to, |at, piece| log.file.write_all(at, piece).map_err(|e| log.io("rewrite the tail", e)))
 }
 
 /// Makes sure that what was written again still is what was taken in. A record starts at `from`.
@@ -204,7 +200,7 @@ pub(crate) const PRIVATE: u32 = 0o600;
 /// A new name beside the store: `NAME.KIND-` and 16 random hexadecimal digits.
 pub(crate) fn sibling(disk: &dyn Disk, path: &Path, kind: &str) -> Result<PathBuf> {
     let mut random = [0; 8];
-    disk.fill_random(&mut random).map_err(|e| Error::io("get random bytes", path, e))?;
+    disk.system().fill_random(&mut random).map_err(|e| Error::io("get random bytes", path, e))?;
     Ok(sibling_with(path, kind, u64::from_le_bytes(random)))
 }
 

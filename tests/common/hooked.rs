@@ -11,12 +11,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use caskfile::disk::{Access, Disk, DiskFile, FileAttributes, FileIdentity, FileStat, Map, RealDisk};
+use caskfile::disk::{
+    Access, Disk, DiskFile, FileAttributes, FileIdentity, FileStat, Map, RealDisk, RealSystem, SyncScope, System,
+};
 
 /// A call that is about to be made.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'c> {
-    /// As the traits name it.
+    /// As the traits name it. A sync has the name of the system's call, and a write-back that does not wait is
+    /// `begin_write_back`.
     pub name: &'static str,
     /// What it is about: a file by the name under which it was opened, or made; of two names the new one.
     pub path: &'c Path,
@@ -116,11 +119,6 @@ impl Disk for HookedDisk {
         RealDisk.rename(from, to)
     }
 
-    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        (self.hook)(&Call::on("rename_new", to))?;
-        RealDisk.rename_new(from, to)
-    }
-
     fn remove(&self, path: &Path) -> io::Result<()> {
         (self.hook)(&Call::on("remove", path))?;
         RealDisk.remove(path)
@@ -141,28 +139,34 @@ impl Disk for HookedDisk {
         RealDisk.list(directory, prefix)
     }
 
+    fn system(&self) -> &dyn System {
+        self
+    }
+}
+
+impl System for HookedDisk {
     fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
         (self.hook)(&Call::on("fill_random", Path::new("")))?;
         match self.random {
             Some(byte) => bytes.fill(byte),
-            None => RealDisk.fill_random(bytes)?,
+            None => RealSystem.fill_random(bytes)?,
         }
         Ok(())
     }
 
     fn lock_holder(&self, file: &FileIdentity) -> Option<u32> {
         (self.hook)(&Call::on("lock_holder", Path::new(""))).ok()?;
-        RealDisk.lock_holder(file)
+        RealSystem.lock_holder(file)
     }
 
     fn unix_time(&self) -> u64 {
-        RealDisk.unix_time()
+        RealSystem.unix_time()
     }
 
     /// The hook may make it longer; it has no way to fail.
     fn pause(&self, duration: Duration) {
         let _ = (self.hook)(&Call::on("pause", Path::new("")));
-        RealDisk.pause(duration);
+        RealSystem.pause(duration);
     }
 }
 
@@ -201,29 +205,18 @@ impl DiskFile for HookedFile {
         self.file.punch(range)
     }
 
-    fn sync_data(&self) -> io::Result<()> {
-        self.before("sync_data")?;
-        self.file.sync_data()
+    fn sync(&self, scope: SyncScope) -> io::Result<()> {
+        self.before(match scope {
+            SyncScope::Data => "sync_data",
+            SyncScope::File => "sync_all",
+            SyncScope::FileSystem => "sync_file_system",
+        })?;
+        self.file.sync(scope)
     }
 
-    fn sync_all(&self) -> io::Result<()> {
-        self.before("sync_all")?;
-        self.file.sync_all()
-    }
-
-    fn sync_file_system(&self) -> io::Result<()> {
-        self.before("sync_file_system")?;
-        self.file.sync_file_system()
-    }
-
-    fn begin_write_back(&self, range: Range<u64>) -> io::Result<()> {
-        self.before("begin_write_back")?;
-        self.file.begin_write_back(range)
-    }
-
-    fn write_back(&self, range: Range<u64>) -> io::Result<()> {
-        self.before("write_back")?;
-        self.file.write_back(range)
+    fn write_back(&self, range: Range<u64>, wait_before: u64) -> io::Result<()> {
+        self.before(if wait_before == 0 { "begin_write_back" } else { "write_back" })?;
+        self.file.write_back(range, wait_before)
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use caskfile::disk::sim::SimDisk;
-use caskfile::disk::{Access, Disk, DiskFile, FileStat};
+use caskfile::disk::{Access, Disk, DiskFile, FileStat, System};
 use caskfile::{Cask, Config, Error};
 
 use crate::bytes::{CREATED, FILE_ID};
@@ -78,19 +78,6 @@ pub fn contents(cask: &Cask) -> Contents {
 pub struct SameEveryTime(pub SimDisk);
 
 impl Disk for SameEveryTime {
-    fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
-        // Names are random as well, and shorter.
-        match bytes.len() {
-            16 => bytes.copy_from_slice(&FILE_ID),
-            _ => self.0.fill_random(bytes)?,
-        }
-        Ok(())
-    }
-
-    fn unix_time(&self) -> u64 {
-        CREATED
-    }
-
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
         self.0.resolve(path)
     }
@@ -125,5 +112,24 @@ impl Disk for SameEveryTime {
 
     fn list(&self, directory: &Path, prefix: &OsString) -> io::Result<Vec<OsString>> {
         self.0.list(directory, prefix)
+    }
+
+    fn system(&self) -> &dyn System {
+        self
+    }
+}
+
+impl System for SameEveryTime {
+    fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        // Names are random as well, and shorter.
+        match bytes.len() {
+            16 => bytes.copy_from_slice(&FILE_ID),
+            _ => self.0.system().fill_random(bytes)?,
+        }
+        Ok(())
+    }
+
+    fn unix_time(&self) -> u64 {
+        CREATED
     }
 }

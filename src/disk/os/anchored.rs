@@ -18,18 +18,19 @@
 //! moved away together with its directory is not the one that the path names.
 
 use std::ffi::{CStr, CString, OsString};
-use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use super::file::{OPEN_FLAGS, PERMISSION_BITS, RealFile, expect_regular, explain_lease, renameat2};
-use crate::disk::{Access, Disk, DiskFile, FileIdentity, FileStat, RealDisk};
+use super::file::RealFile;
+use super::names::{OPEN_FLAGS, explain_lease, or_rename, rename_new};
+use super::stat::{PERMISSION_BITS, expect_regular, identity};
+use crate::disk::{Access, Disk, DiskFile, FileIdentity, FileStat, RealDisk, RealSystem, System};
 
 /// The operating system's files, of which those in one directory are reached without its path if need be.
 pub(super) struct AnchoredDisk {
@@ -167,10 +168,6 @@ fn identity_of(directory: &Path) -> io::Result<FileIdentity> {
     fs::metadata(directory).map(|metadata| identity(&metadata))
 }
 
-fn identity(metadata: &Metadata) -> FileIdentity {
-    FileIdentity { device: metadata.dev(), inode: metadata.ino() }
-}
-
 /// The name of `to`, which is in the same directory as the name that a call is about.
 fn second_name(to: &Path) -> io::Result<CString> {
     Ok(CString::new(to.file_name().unwrap_or_default().as_bytes())?)
@@ -190,21 +187,16 @@ fn open_in(directory: libc::c_int, name: &CStr, flags: libc::c_int, mode: libc::
     Ok(unsafe { File::from_raw_fd(opened) })
 }
 
+/// Also returns whether it is a regular file.
 #[allow(clippy::useless_conversion, reason = "the types of some fields differ between systems")]
-fn stat_in(directory: libc::c_int, name: &CStr) -> io::Result<FileStat> {
+fn stat_in(directory: libc::c_int, name: &CStr) -> io::Result<(FileStat, bool)> {
     // SAFETY: all fields are numbers, of which zero is one.
     let mut found: libc::stat64 = unsafe { std::mem::zeroed() };
     // SAFETY: `name` ends with a zero byte and `found` is ours to be written to; both outlive the call.
     checked(unsafe { libc::fstatat64(directory, name.as_ptr(), &mut found, libc::AT_SYMLINK_NOFOLLOW) })?;
-    Ok(FileStat {
-        identity: FileIdentity { device: found.st_dev, inode: found.st_ino },
-        regular: found.st_mode & libc::S_IFMT == libc::S_IFREG,
-        links: found.st_nlink.into(),
-        mode: found.st_mode & PERMISSION_BITS,
-        uid: found.st_uid,
-        gid: found.st_gid,
-        mount_point: false,
-    })
+    let identity = FileIdentity { device: found.st_dev, inode: found.st_ino };
+    let stat = FileStat { identity, links: found.st_nlink.into(), mount_point: false };
+    Ok((stat, found.st_mode & libc::S_IFMT == libc::S_IFREG))
 }
 
 fn remove_in(directory: libc::c_int, name: &CStr) -> io::Result<()> {
@@ -226,7 +218,7 @@ impl Disk for AnchoredDisk {
             by_path,
             |_| true,
             |directory, name| {
-                if !stat_in(directory, name)?.regular {
+                if !stat_in(directory, name)?.1 {
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file"));
                 }
                 let access_flags = if access == Access::ReadWrite { libc::O_RDWR } else { libc::O_RDONLY };
@@ -263,7 +255,8 @@ impl Disk for AnchoredDisk {
             |directory, from| {
                 let to = second_name(to)?;
                 // SAFETY: both names end with a zero byte and outlive the call.
-                checked(unsafe { libc::linkat(directory, from.as_ptr(), directory, to.as_ptr(), 0) })
+                let linked = checked(unsafe { libc::linkat(directory, from.as_ptr(), directory, to.as_ptr(), 0) });
+                or_rename(linked, || rename_new(directory, from, &to))
             },
         )
     }
@@ -277,14 +270,6 @@ impl Disk for AnchoredDisk {
                 // SAFETY: both names end with a zero byte and outlive the call.
                 checked(unsafe { libc::renameat(directory, from.as_ptr(), directory, to.as_ptr()) })
             },
-        )
-    }
-
-    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.change(
-            from,
-            || RealDisk.rename_new(from, to),
-            |directory, from| renameat2(directory, from, &second_name(to)?),
         )
     }
 
@@ -319,7 +304,7 @@ impl Disk for AnchoredDisk {
             let mut last = self.found_last.lock().unwrap_or_else(PoisonError::into_inner);
             last.replace(found.identity) != Some(found.identity)
         };
-        self.look(path, || RealDisk.stat(path), is_new, stat_in)
+        self.look(path, || RealDisk.stat(path), is_new, |directory, name| Ok(stat_in(directory, name)?.0))
     }
 
     fn list(&self, directory: &Path, prefix: &OsString) -> io::Result<Vec<OsString>> {
@@ -345,20 +330,8 @@ impl Disk for AnchoredDisk {
         self.lock().take();
     }
 
-    fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
-        RealDisk.fill_random(bytes)
-    }
-
-    fn lock_holder(&self, file: &FileIdentity) -> Option<u32> {
-        RealDisk.lock_holder(file)
-    }
-
-    fn unix_time(&self) -> u64 {
-        RealDisk.unix_time()
-    }
-
-    fn pause(&self, duration: Duration) {
-        RealDisk.pause(duration);
+    fn system(&self) -> &dyn System {
+        &RealSystem
     }
 }
 
@@ -411,7 +384,6 @@ mod tests {
         }
         let refused = |done: io::Result<()>| assert_eq!(done.unwrap_err().kind(), io::ErrorKind::NotFound);
         refused(disk.rename(&new, &store));
-        refused(disk.rename_new(&new, &path.join("free")));
         refused(disk.link(&new, &path.join("free")));
         refused(disk.remove(&new));
         assert_eq!(disk.list(&path, &OsString::new()).unwrap().len(), 2);

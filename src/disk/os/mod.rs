@@ -1,7 +1,26 @@
-//! The operating system behind the seam.
+//! The operating system under the seam.
+
+use std::io;
 
 #[cfg(target_os = "linux")]
 mod anchored;
+mod attributes;
 mod file;
+#[cfg(target_os = "linux")]
+mod locks;
+mod names;
+mod stat;
+mod system;
 
-pub use file::RealDisk;
+pub use names::RealDisk;
+pub use system::RealSystem;
+
+/// Makes a call again if a signal interrupted it before it did anything.
+fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}

@@ -12,7 +12,7 @@ use super::file::SimFile;
 use super::inode::Inode;
 use super::{Description, Fault, Machine, SimDisk, Verb, World};
 use crate::disk::attributes::ACL;
-use crate::disk::{Access, Disk, DiskFile, Extended, FileAttributes, FileIdentity, FileStat, expect_file_name};
+use crate::disk::{Access, Disk, DiskFile, Extended, FileAttributes, FileIdentity, FileStat, System, expect_file_name};
 
 /// A call that has begun: it was counted, and nobody else's can come in between.
 pub(super) struct Turn<'a> {
@@ -103,10 +103,8 @@ impl World {
     }
 
     pub(super) fn stat(&self, number: u64) -> FileStat {
-        let &FileAttributes { mode, uid, gid, .. } = self.inodes[&number].attributes();
         let identity = FileIdentity { device: 1, inode: number };
-        let links = self.directory.links(number);
-        FileStat { identity, regular: true, links, mode, uid, gid, mount_point: false }
+        FileStat { identity, links: self.directory.links(number), mount_point: false }
     }
 
     /// As Linux has it of a path at which a single file is mounted.
@@ -189,7 +187,11 @@ impl Disk for SimDisk {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
             expect_short_name(to)?;
-            machine.world.directory.add(to.to_path_buf(), inode);
+            if machine.world.settings.links {
+                machine.world.directory.add(to.to_path_buf(), inode);
+            } else {
+                machine.world.directory.rename(from.to_path_buf(), to.to_path_buf(), inode);
+            }
             Ok(())
         })
     }
@@ -202,18 +204,6 @@ impl Disk for SimDisk {
             }
             machine.world.expect_no_mount(from)?;
             machine.world.expect_no_mount(to)?;
-            expect_short_name(to)?;
-            machine.world.directory.rename(from.to_path_buf(), to.to_path_buf(), inode);
-            Ok(())
-        })
-    }
-
-    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.call(Verb::RenameNew, |machine| {
-            let inode = machine.world.named(from)?;
-            if machine.world.directory.get(to).is_some() || machine.world.is_directory(to) {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
             expect_short_name(to)?;
             machine.world.directory.rename(from.to_path_buf(), to.to_path_buf(), inode);
             Ok(())
@@ -244,8 +234,7 @@ impl Disk for SimDisk {
         self.call(Verb::Stat, |machine| {
             if machine.world.is_directory(path) {
                 let identity = FileIdentity { device: 1, inode: 0 };
-                let (mode, mount_point) = (0o755, false);
-                return Ok(FileStat { identity, regular: false, links: 2, mode, uid: 0, gid: 0, mount_point });
+                return Ok(FileStat { identity, links: 2, mount_point: false });
             }
             let mount_point = machine.world.settings.mount_points && machine.world.directory.is_mount_point(path);
             machine.world.named(path).map(|inode| FileStat { mount_point, ..machine.world.stat(inode) })
@@ -260,6 +249,12 @@ impl Disk for SimDisk {
         })
     }
 
+    fn system(&self) -> &dyn System {
+        self
+    }
+}
+
+impl System for SimDisk {
     fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
         self.call(Verb::FillRandom, |machine| {
             machine.world.random.fill(bytes);
@@ -274,7 +269,7 @@ impl Disk for SimDisk {
         machine.descriptions.get(&owner).and_then(|owner| u32::try_from(owner.process).ok())
     }
 
-    /// The time on the disk's own clock, which only [`Disk::pause`] moves.
+    /// The time on the disk's own clock, which only [`System::pause`] moves.
     fn unix_time(&self) -> u64 {
         // Without power there is nobody to look at the clock.
         self.call(Verb::UnixTime, |machine| Ok(machine.world.clock.as_secs())).unwrap_or_default()

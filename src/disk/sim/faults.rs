@@ -4,16 +4,18 @@ use std::io;
 
 use super::SimDisk;
 
-/// The calls of the seam, by the methods of `Disk` and `DiskFile`.
+/// The calls of the seam, by the methods of `Disk`, `DiskFile` and `System`.
+///
+/// A sync is [`Verb::SyncData`], [`Verb::SyncAll`] or [`Verb::SyncFileSystem`], by its scope. A write-back that waits is
+/// [`Verb::WriteBack`], and one that does not is [`Verb::BeginWriteBack`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "each is named after its method")]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Verb {
     Resolve,
     Open,
     CreateNew,
     Link,
     Rename,
-    RenameNew,
     Remove,
     SyncDir,
     Stat,
@@ -46,11 +48,10 @@ impl Verb {
     pub(super) const COUNT: usize = Verb::IsMappedElsewhere as usize + 1;
 
     /// The calls that change what a power cut may leave.
-    pub const CHANGING: [Verb; 13] = [
+    pub const CHANGING: [Verb; 12] = [
         Verb::CreateNew,
         Verb::Link,
         Verb::Rename,
-        Verb::RenameNew,
         Verb::Remove,
         Verb::SyncDir,
         Verb::WriteAt,

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::inode::PAGE;
 use super::{Fault, Machine, SimDisk, Verb};
-use crate::disk::{DiskFile, FileAttributes, FileStat, Map, MappedBytes};
+use crate::disk::{DiskFile, FileAttributes, FileStat, Map, MappedBytes, SyncScope};
 
 /// No simulated file gets longer: contents are kept in memory, holes and all.
 const MAX_LEN: u64 = 1 << 32;
@@ -21,8 +21,8 @@ impl SimFile {
         SimFile { disk, description }
     }
 
-    /// A sync of either kind.
-    fn sync(&self, verb: Verb) -> io::Result<()> {
+    /// A sync of the file, of either kind.
+    fn sync_file(&self, verb: Verb) -> io::Result<()> {
         let mut turn = self.disk.turn(verb)?;
         let machine = &mut *turn.machine;
         let crash = machine.world.settings.crash;
@@ -41,6 +41,18 @@ impl SimFile {
         }
         if !turn.fault.is_some_and(Fault::ends_the_caller) {
             inode.sync(verb == Verb::SyncAll);
+        }
+        turn.end(Ok(()))
+    }
+
+    /// Brings all names to the disk, and nothing of any file: the engine must not depend on that.
+    fn sync_names(&self) -> io::Result<()> {
+        let mut turn = self.disk.turn(Verb::SyncFileSystem)?;
+        if let Some(error) = turn.fault.and_then(Fault::error) {
+            return Err(error);
+        }
+        if !turn.fault.is_some_and(Fault::ends_the_caller) {
+            turn.machine.world.directory.sync_all();
         }
         turn.end(Ok(()))
     }
@@ -141,35 +153,22 @@ impl DiskFile for SimFile {
         })
     }
 
-    fn sync_data(&self) -> io::Result<()> {
-        self.sync(Verb::SyncData)
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.sync(Verb::SyncAll)
-    }
-
-    /// Brings the names to the disk, and of the files no more than they are asked for by their own syncs.
-    fn sync_file_system(&self) -> io::Result<()> {
-        let mut turn = self.disk.turn(Verb::SyncFileSystem)?;
-        if let Some(error) = turn.fault.and_then(Fault::error) {
-            return Err(error);
+    fn sync(&self, scope: SyncScope) -> io::Result<()> {
+        match scope {
+            SyncScope::Data => self.sync_file(Verb::SyncData),
+            SyncScope::File => self.sync_file(Verb::SyncAll),
+            SyncScope::FileSystem => self.sync_names(),
         }
-        if !turn.fault.is_some_and(Fault::ends_the_caller) {
-            turn.machine.world.directory.sync_all();
+    }
+
+    fn write_back(&self, _range: Range<u64>, wait_before: u64) -> io::Result<()> {
+        if wait_before == 0 {
+            return self.disk.call(Verb::BeginWriteBack, |_| Ok(()));
         }
-        turn.end(Ok(()))
-    }
-
-    fn begin_write_back(&self, _range: Range<u64>) -> io::Result<()> {
-        self.disk.call(Verb::BeginWriteBack, |_| Ok(()))
-    }
-
-    fn write_back(&self, _range: Range<u64>) -> io::Result<()> {
         self.disk.call(Verb::WriteBack, |machine| {
             let description = machine.descriptions.get_mut(&self.description).expect(OPEN);
             let inode = machine.world.inodes.get_mut(&description.inode).expect(OPEN);
-            // Who waits hears of what has failed, and the next sync says nothing of it any more.
+            // This reports what has failed, and the next sync does not report it again.
             let failed = inode.tell_errors(&mut description.heard_errors);
             if failed { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
         })

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! ```
-//! use caskfile::disk::Disk;
+//! use caskfile::disk::{Disk, SyncScope};
 //! use caskfile::disk::sim::{Choices, SimDisk};
 //!
 //! let disk = SimDisk::new();
@@ -25,7 +25,7 @@
 //! file.write_at(0, b"hello")?;
 //! assert_eq!(disk.reboot(&mut Choices::keep_nothing()).contents("/file").unwrap(), b"");
 //! assert_eq!(disk.reboot(&mut Choices::keep_all()).contents("/file").unwrap(), b"hello");
-//! file.sync_data()?;
+//! file.sync(SyncScope::Data)?;
 //! assert_eq!(disk.reboot(&mut Choices::keep_nothing()).contents("/file").unwrap(), b"hello");
 //! # Ok::<(), std::io::Error>(())
 //! ```
@@ -106,6 +106,7 @@ struct World {
 struct Settings {
     crash: Crash,
     maps: bool,
+    links: bool,
     overlay: bool,
     mount_points: bool,
     holes: bool,
@@ -150,6 +151,7 @@ impl SimDisk {
             settings: Settings {
                 crash: Crash { sector: SECTOR, garbage: false },
                 maps: true,
+                links: true,
                 overlay: false,
                 mount_points: true,
                 holes: true,
@@ -295,6 +297,11 @@ impl SimDisk {
     /// Says whether files can be mapped; without, `map` returns `None`.
     pub fn set_maps(&self, maps: bool) {
         self.lock().world.settings.maps = maps;
+    }
+
+    /// Says whether files can have several names; without, `link` moves the file to its new name, as on FAT.
+    pub fn set_links(&self, links: bool) {
+        self.lock().world.settings.links = links;
     }
 
     /// Says whether the system tells which paths are mount points, as Linux does since 5.8.

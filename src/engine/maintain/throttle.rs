@@ -93,7 +93,7 @@ impl Engine {
         if matches!(outcome, Ok(Written { last_index: Some(_), .. })) {
             let mut looks = LOOKS + log_bytes / PORTION * LOOKS;
             while looks > 0 && self.is_held_back() {
-                self.disk.pause(LOOK);
+                self.disk.system().pause(LOOK);
                 looks -= 1;
             }
         }

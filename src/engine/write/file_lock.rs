@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::disk::{DiskFile, FileIdentity, PLACES};
+use crate::disk::{DiskFile, FileIdentity, PLACES, WaitingLine};
 use crate::engine::Engine;
 use crate::log::LogFile;
 use crate::{Error, Result};
@@ -139,7 +139,7 @@ impl Engine {
     /// The error of a call that has waited for the lock of this file.
     fn lock_timeout_of(&self, file: Option<FileIdentity>, deadline: &Deadline) -> Error {
         let file = file.filter(|_| deadline.names_holder);
-        let holder = file.and_then(|file| self.disk.lock_holder(&file));
+        let holder = file.and_then(|file| self.disk.system().lock_holder(&file));
         Error::LockTimeout { path: self.path.to_path_buf(), waited: deadline.waited(), holder }
     }
 
@@ -149,7 +149,7 @@ impl Engine {
             return Err(self.lock_timeout(deadline));
         }
         let pause = (deadline.waited() / PART_OF_STANDSTILL).clamp(PAUSE_WITHOUT_LINE, LONGEST_PAUSE);
-        self.disk.pause(deadline.left().map_or(pause, |left| left.min(pause)));
+        self.disk.system().pause(deadline.left().map_or(pause, |left| left.min(pause)));
         Ok(())
     }
 
@@ -160,7 +160,8 @@ impl Engine {
     pub(crate) fn wait_for_lock(&self, log: &LogFile, deadline: &Deadline) -> Result<bool> {
         let file = &*log.file;
         let try_lock = || file.try_lock().map_err(|e| log.io("lock", e));
-        if (file.place_of_another(0..PLACES).is_none() || deadline.is_over()) && try_lock()? {
+        let others_wait = || file.waiting_line().and_then(|line| line.place_of_another(0..PLACES)).is_some();
+        if (!others_wait() || deadline.is_over()) && try_lock()? {
             return Ok(false);
         }
         let (mut line, began) = (Line::new(file), Instant::now());
@@ -183,7 +184,7 @@ impl Engine {
                 read = Instant::now();
             }
             let pause = line.pause();
-            self.disk.pause(deadline.left().map_or(pause, |left| left.min(pause)));
+            self.disk.system().pause(deadline.left().map_or(pause, |left| left.min(pause)));
         };
         drop(line);
         let nanoseconds = began.elapsed().as_nanos() as u64;
@@ -195,7 +196,8 @@ impl Engine {
 
 /// A place in the line for a file's lock. Given up when dropped.
 struct Line<'f> {
-    file: &'f dyn DiskFile,
+    /// `None` if the disk has no waiting line: then every process is next.
+    places: Option<&'f dyn WaitingLine>,
     /// `None` if none could be taken.
     place: Option<u64>,
     /// The lowest place ahead that another description has. `None`: this one is next.
@@ -208,7 +210,7 @@ struct Line<'f> {
 
 impl Line<'_> {
     fn new(file: &dyn DiskFile) -> Line<'_> {
-        Line { file, place: None, ahead: None, since: Instant::now(), turn: Duration::ZERO }
+        Line { places: file.waiting_line(), place: None, ahead: None, since: Instant::now(), turn: Duration::ZERO }
     }
 
     /// Takes a place, if this has none yet, and looks how far the line is.
@@ -217,7 +219,8 @@ impl Line<'_> {
             self.place = self.join();
         }
         let end = self.place.unwrap_or(PLACES);
-        let taken = |among| self.file.place_of_another(among);
+        let places = self.places;
+        let taken = |among| places?.place_of_another(among);
         // As long as the lowest is there, it stays the lowest.
         let unmoved = self.ahead.filter(|&ahead| taken(0..ahead + 1).is_some());
         let ahead = unmoved.or_else(|| lowest_before(end, taken));
@@ -231,11 +234,11 @@ impl Line<'_> {
     }
 
     fn join(&self) -> Option<u64> {
-        let mut first = 0;
+        let (places, mut first) = (self.places?, 0);
         for _ in 0..ATTEMPTS {
-            let place = end_of_line(first, |among| self.file.place_of_another(among));
+            let place = end_of_line(first, |among| places.place_of_another(among));
             // Where the system refuses such locks, every process is next.
-            if place >= PLACES || self.file.try_place(place).unwrap_or(true) {
+            if place >= PLACES || places.try_place(place).unwrap_or(true) {
                 return (place < PLACES).then_some(place);
             }
             first = place + 1;
@@ -261,8 +264,8 @@ impl Line<'_> {
 
 impl Drop for Line<'_> {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            self.file.leave_place(place);
+        if let (Some(places), Some(place)) = (self.places, self.place) {
+            places.leave_place(place);
         }
     }
 }
@@ -337,7 +340,7 @@ mod tests {
         late.look();
         assert_eq!((late.place, late.ahead), (Some(4), None));
         drop(late);
-        assert_eq!(files[0].place_of_another(0..PLACES), None);
+        assert_eq!(files[0].waiting_line().unwrap().place_of_another(0..PLACES), None);
         assert_eq!(places(&mut stand(&files[..1])), [(Some(0), None)]);
     }
 
@@ -398,7 +401,7 @@ mod tests {
         let files = descriptions(&scratch, 1);
         let at = |place, ahead, still: Duration, turn| {
             let since = Instant::now().checked_sub(still).unwrap();
-            Line { file: &*files[0], place: Some(place), ahead, since, turn }.pause()
+            Line { places: files[0].waiting_line(), place: Some(place), ahead, since, turn }.pause()
         };
         let (soon, turn) = (Duration::ZERO, Duration::from_micros(200));
         assert!(at(0, None, soon, Duration::ZERO) < 2 * NEXT_PAUSE);
@@ -422,7 +425,7 @@ mod tests {
         lock.l_type = libc::F_WRLCK as libc::c_short;
         // SAFETY: the descriptor is open, and `lock` is ours.
         assert_eq!(unsafe { libc::fcntl(foreign.as_raw_fd(), libc::F_OFD_SETLK, &lock) }, 0);
-        assert_eq!(files[0].place_of_another(0..PLACES), None);
+        assert_eq!(files[0].waiting_line().unwrap().place_of_another(0..PLACES), None);
         assert_eq!(places(&mut stand(&files)), [(None, None)]);
         drop(foreign);
         assert_eq!(places(&mut stand(&files)), [(Some(0), None)]);

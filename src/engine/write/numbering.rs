@@ -253,7 +253,7 @@ impl Turn<'_> {
             self.writer.rewritten = Rewritten { to, ..done };
             (*budget, is_synced) = (*budget - REWRITTEN_AT_ONCE, false);
             self.release();
-            let begun = log.file.begin_write_back(done.to..to);
+            let begun = log.file.write_back(done.to..to, 0);
             begun.map_err(|e| self.engine.syncs.poison(&log, "write-back", e))?;
             self.catch_up(&deadline.renewed())?;
         }
@@ -401,7 +401,7 @@ impl Turn<'_> {
     /// Has the disk begin with what was written, if that is much, and does not wait for it: all others would wait as well.
     fn begin_write_back(&mut self) -> Result<()> {
         let Some(range) = self.writer.due_write_back() else { return Ok(()) };
-        let begun = self.log.file.begin_write_back(range);
+        let begun = self.log.file.write_back(range, 0);
         begun.map_err(|e| self.engine.syncs.poison(&self.log, "write-back", e))
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::disk::SyncScope;
 use crate::engine::lock;
 use crate::events::event;
 use crate::fork::Background;
@@ -62,7 +63,7 @@ impl SyncState {
         self.check_poison()?;
         self.check_past(sampled.epoch)?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
-        if let Err(e) = log.file.sync_data() {
+        if let Err(e) = log.file.sync(SyncScope::Data) {
             return Err(self.poison(log, "sync", e));
         }
         self.set_synced(sampled);

@@ -111,7 +111,7 @@ impl<'e> Turn<'e> {
             let rest = until.saturating_duration_since(Instant::now());
             let rest = deadline.left().map_or(rest, |left| left.min(rest));
             if !rest.is_zero() {
-                engine.disk.pause(rest);
+                engine.disk.system().pause(rest);
             }
         }
         let log = Arc::clone(&engine.shown()?.reader.log);

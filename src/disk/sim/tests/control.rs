@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{STORE, contents_after_cut, disk_with, open};
 use crate::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
-use crate::disk::{Access, Disk, DiskFile};
+use crate::disk::{Access, Disk, DiskFile, SyncScope};
 
 fn os_error<T>(result: io::Result<T>) -> Option<i32> {
     result.err().and_then(|error| error.raw_os_error())
@@ -21,11 +21,11 @@ fn each_description_hears_of_a_failed_sync_once() {
     let (other, process) = (open(&disk), disk.process());
     let (third, bystander) = (open(&process), disk.create_new(Path::new("/other"), 0o600).unwrap());
     disk.fail(When::next(), Fault::Os(libc::EIO), Repeat::Once);
-    file.sync_data().unwrap_err();
-    assert_eq!(os_error(other.sync_all()), Some(libc::EIO));
-    assert_eq!(os_error(third.sync_data()), Some(libc::EIO));
+    file.sync(SyncScope::Data).unwrap_err();
+    assert_eq!(os_error(other.sync(SyncScope::File)), Some(libc::EIO));
+    assert_eq!(os_error(third.sync(SyncScope::Data)), Some(libc::EIO));
     for file in [file, other, third, bystander, open(&disk)] {
-        file.sync_data().unwrap();
+        file.sync(SyncScope::Data).unwrap();
     }
 }
 
@@ -37,13 +37,13 @@ fn what_the_kernel_fails_to_write_back_is_lost_and_told_to_all_who_have_the_file
     file.write_at(0, b"new!").unwrap();
     disk.fail_writeback(STORE);
     let late = open(&disk);
-    assert_eq!(os_error(late.sync_data()), Some(libc::EIO), "nobody had been told when it was opened");
+    assert_eq!(os_error(late.sync(SyncScope::Data)), Some(libc::EIO), "nobody had been told when it was opened");
     let later = open(&disk);
     for file in [&file, &other] {
-        assert_eq!(os_error(file.sync_data()), Some(libc::EIO));
+        assert_eq!(os_error(file.sync(SyncScope::Data)), Some(libc::EIO));
     }
     for file in [&file, &other, &late, &later] {
-        file.sync_data().unwrap();
+        file.sync(SyncScope::Data).unwrap();
     }
     assert_eq!(contents_after_cut(&disk), ["old."], "the length is no data");
     assert_eq!(disk.contents(STORE).unwrap(), b"new!");
@@ -53,8 +53,8 @@ fn what_the_kernel_fails_to_write_back_is_lost_and_told_to_all_who_have_the_file
     file.write_at(0, b"new!").unwrap();
     disk.fail_writeback(STORE);
     disk.drop_caches();
-    open(&disk).sync_data().unwrap();
-    assert_eq!(os_error(file.sync_data()), Some(libc::EIO));
+    open(&disk).sync(SyncScope::Data).unwrap();
+    assert_eq!(os_error(file.sync(SyncScope::Data)), Some(libc::EIO));
     assert_eq!(disk.contents(STORE).unwrap(), b"old\0");
 }
 
@@ -68,22 +68,21 @@ fn calls() -> Vec<(Verb, Call)> {
         (Verb::CreateNew, |disk, _| disk.create_new(Path::new("/new"), 0o600).map(drop)),
         (Verb::Link, |disk, _| disk.link(Path::new(STORE), Path::new("/second"))),
         (Verb::Rename, |disk, _| disk.rename(Path::new("/second"), Path::new("/third"))),
-        (Verb::RenameNew, |disk, _| disk.rename_new(Path::new("/second"), Path::new("/fourth"))),
         (Verb::Remove, |disk, _| disk.remove(Path::new("/third"))),
         (Verb::SyncDir, |disk, _| disk.sync_dir(Path::new("/"))),
         (Verb::Stat, |disk, _| disk.stat(Path::new(STORE)).map(drop)),
         (Verb::List, |disk, _| disk.list(Path::new("/"), &"".into()).map(drop)),
-        (Verb::FillRandom, |disk, _| disk.fill_random(&mut [0; 8])),
+        (Verb::FillRandom, |disk, _| disk.system().fill_random(&mut [0; 8])),
         (Verb::ReadAt, |_, file| file.read_at(0, &mut [0; 2]).map(drop)),
         (Verb::WriteAt, |_, file| file.write_at(0, b"new").map(drop)),
         (Verb::Len, |_, file| file.len().map(drop)),
         (Verb::SetLen, |_, file| file.set_len(2)),
         (Verb::Punch, |_, file| file.punch(1..2)),
-        (Verb::SyncData, |_, file| file.sync_data()),
-        (Verb::SyncAll, |_, file| file.sync_all()),
-        (Verb::SyncFileSystem, |_, file| file.sync_file_system()),
-        (Verb::BeginWriteBack, |_, file| file.begin_write_back(0..3)),
-        (Verb::WriteBack, |_, file| file.write_back(0..3)),
+        (Verb::SyncData, |_, file| file.sync(SyncScope::Data)),
+        (Verb::SyncAll, |_, file| file.sync(SyncScope::File)),
+        (Verb::SyncFileSystem, |_, file| file.sync(SyncScope::FileSystem)),
+        (Verb::BeginWriteBack, |_, file| file.write_back(0..3, 0)),
+        (Verb::WriteBack, |_, file| file.write_back(1..3, 1)),
         (Verb::NextData, |_, file| file.next_data(0).map(drop)),
         (Verb::TryLock, |_, file| file.try_lock().map(drop)),
         (Verb::Unlock, |_, file| file.unlock()),
@@ -140,7 +139,7 @@ fn two_disks_have_the_same_number_if_and_only_if_nothing_tells_them_apart() {
         disk.fingerprint()
     };
     let write = |disk: &SimDisk| assert_eq!(open(disk).write_at(0, b"new").unwrap(), 3);
-    let sync = |disk: &SimDisk| open(disk).sync_all().unwrap();
+    let sync = |disk: &SimDisk| open(disk).sync(SyncScope::File).unwrap();
     let create = |disk: &SimDisk, name: &str| drop(disk.create_new(Path::new(name), 0o600).unwrap());
     let different = [
         number(&|_| {}),
@@ -180,7 +179,7 @@ fn two_disks_have_the_same_number_if_and_only_if_nothing_tells_them_apart() {
         file.set_len(5000).unwrap();
         file.set_len(3).unwrap();
         file.write_at(0, b"old").unwrap();
-        file.sync_all().unwrap();
+        file.sync(SyncScope::File).unwrap();
     });
     assert_eq!(detour, different[0], "whatever it took to get there");
     let synced = number(&|disk| disk.set_contents(STORE, b"new".to_vec()));
@@ -231,7 +230,7 @@ fn the_call_at_which_the_power_goes_may_be_done_and_no_other_is() {
     let run = |cut| {
         let (disk, file) = disk_with(b"old");
         disk.cut_at(cut);
-        let done = [file.write_at(0, b"new").is_ok(), file.sync_data().is_ok(), file.set_len(1).is_ok()];
+        let done = [file.write_at(0, b"new").is_ok(), file.sync(SyncScope::Data).is_ok(), file.set_len(1).is_ok()];
         assert_eq!(done, [cut > 1, cut > 2, cut > 3]);
         assert_eq!(disk.power_is_on(), cut > 3);
         contents_after_cut(&disk)
@@ -258,7 +257,7 @@ fn without_power_every_process_gets_errors() {
     disk.cut();
     assert_eq!(file.len().unwrap_err().to_string(), "power is off");
     assert_eq!(process.open(Path::new(STORE), Access::Read).err().unwrap().kind(), io::ErrorKind::Other);
-    assert!(file.sync_data().is_err());
+    assert!(file.sync(SyncScope::Data).is_err());
     let again = disk.reboot(&mut Choices::keep_all());
     assert!(open(&again).try_lock().unwrap());
 }
@@ -275,7 +274,7 @@ fn faults_hit_the_calls_that_are_meant() {
     }
     disk.clear_faults();
     disk.fail(When::next(), Fault::Short(0), Repeat::Once);
-    file.sync_data().unwrap();
+    file.sync(SyncScope::Data).unwrap();
     assert_eq!(contents_after_cut(&disk), ["abc"], "a sync cannot be short");
     assert_eq!(file.write_at(3, b"def").unwrap(), 3);
     assert_eq!((disk.calls(), disk.calls_of(Verb::WriteAt), disk.calls_of(Verb::Len)), (8, 5, 1));
@@ -309,7 +308,7 @@ fn a_hook_at_every_call_sees_the_power_cuts_of_a_whole_run() {
         assert_eq!(contents_after_cut(disk), expected);
     });
     file.write_at(0, b"new").unwrap();
-    file.sync_data().unwrap();
+    file.sync(SyncScope::Data).unwrap();
     file.len().unwrap();
     assert_eq!(runs.load(Ordering::Relaxed), 3);
     disk.clear_hooks();
@@ -328,7 +327,7 @@ fn a_fork_is_a_disk_of_its_own_with_nothing_open_or_locked_but_the_same_doubts()
     assert!(its_file.try_lock().unwrap());
     assert_eq!(contents_after_cut(&fork), ["new", "old"]);
     its_file.write_at(0, b"own").unwrap();
-    its_file.sync_data().unwrap();
+    its_file.sync(SyncScope::Data).unwrap();
     assert_eq!((fork.contents(STORE).unwrap(), disk.contents(STORE).unwrap()), (b"own".to_vec(), b"new".to_vec()));
     assert!(fork.power_is_on());
 }
@@ -364,9 +363,9 @@ fn pages_of_zeros_are_holes_unless_the_file_system_knows_none() {
 #[test]
 fn time_passes_only_in_pauses_and_nobody_waits() {
     let disk = SimDisk::new();
-    let start = disk.unix_time();
-    disk.pause(Duration::from_secs(1_000_000));
-    assert_eq!(disk.unix_time(), start + 1_000_000);
+    let start = disk.system().unix_time();
+    disk.system().pause(Duration::from_secs(1_000_000));
+    assert_eq!(disk.system().unix_time(), start + 1_000_000);
     assert_eq!(disk.calls_of(Verb::Pause), 1);
 }
 

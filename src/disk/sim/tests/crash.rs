@@ -7,7 +7,7 @@ use quickcheck::{Arbitrary, Gen, quickcheck};
 
 use super::{STORE, contents_after_cut, disk_with, names_after_cut, open, outcomes};
 use crate::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
-use crate::disk::{Disk, FileAttributes};
+use crate::disk::{Access, Disk, FileAttributes, SyncScope};
 
 #[test]
 fn what_was_not_synced_is_lost_when_nothing_is_kept_and_there_when_all_is() {
@@ -22,10 +22,10 @@ fn what_was_not_synced_is_lost_when_nothing_is_kept_and_there_when_all_is() {
 fn what_was_synced_is_always_kept() {
     let (disk, file) = disk_with(b"old");
     file.write_at(3, b" and new").unwrap();
-    file.sync_data().unwrap();
+    file.sync(SyncScope::Data).unwrap();
     assert_eq!(contents_after_cut(&disk), ["old and new"]);
     file.write_at(0, b"OLD").unwrap();
-    file.sync_all().unwrap();
+    file.sync(SyncScope::File).unwrap();
     assert_eq!(contents_after_cut(&disk), ["OLD and new"]);
 }
 
@@ -33,7 +33,7 @@ fn what_was_synced_is_always_kept() {
 fn a_sync_through_one_description_covers_what_another_wrote() {
     let (disk, file) = disk_with(b"old");
     open(&disk.process()).write_at(0, b"new").unwrap();
-    file.sync_data().unwrap();
+    file.sync(SyncScope::Data).unwrap();
     assert_eq!(contents_after_cut(&disk), ["new"]);
 }
 
@@ -137,7 +137,7 @@ fn what_was_cut_off_may_come_back_behind_what_was_written_since() {
     file.set_len(2).unwrap();
     file.write_at(2, b"XX").unwrap();
     assert!(contents_after_cut(&disk).contains(&"aaXXcc".to_string()));
-    file.sync_data().unwrap();
+    file.sync(SyncScope::Data).unwrap();
     assert_eq!(contents_after_cut(&disk), ["aaXX"]);
 }
 
@@ -150,7 +150,7 @@ fn a_punched_hole_reads_as_zeros_and_its_sectors_may_come_back_by_themselves_unt
     let found = contents_after_cut(&disk);
     assert_eq!(found.len(), 8, "{found:?}");
     assert!(found.contains(&"aa..ccdd".to_string()) && found.contains(&"a.bb..dd".to_string()), "{found:?}");
-    file.sync_data().unwrap();
+    file.sync(SyncScope::Data).unwrap();
     assert_eq!(contents_after_cut(&disk), ["a.....dd"]);
     file.punch(6..100).unwrap();
     assert_eq!(disk.contents(STORE).unwrap().len(), 8);
@@ -188,7 +188,7 @@ fn a_name_is_lost_without_a_sync_of_its_directory() {
     let disk = SimDisk::new();
     let file = disk.create_new(Path::new(STORE), 0o600).unwrap();
     file.write_at(0, b"new").unwrap();
-    file.sync_all().unwrap();
+    file.sync(SyncScope::File).unwrap();
     assert_eq!(contents_after_cut(&disk), ["(no file)", "new"]);
     disk.sync_dir(Path::new("/elsewhere")).unwrap();
     assert_eq!(contents_after_cut(&disk), ["(no file)", "new"]);
@@ -230,12 +230,13 @@ fn unsynced_names_survive_in_any_combination() {
 #[test]
 fn an_owner_and_mode_need_sync_all() {
     let (disk, file) = disk_with(b"");
-    let modes = || outcomes(&disk, |disk| disk.stat(Path::new(STORE)).unwrap().mode);
+    let modes =
+        || outcomes(&disk, |disk| disk.open(Path::new(STORE), Access::Read).unwrap().attributes().unwrap().mode);
     let own = file.attributes().unwrap();
     file.set_attributes(&FileAttributes { mode: 0o644, ..own }).unwrap();
-    file.sync_data().unwrap();
+    file.sync(SyncScope::Data).unwrap();
     assert_eq!(modes(), [0o600, 0o644]);
-    file.sync_all().unwrap();
+    file.sync(SyncScope::File).unwrap();
     assert_eq!(modes(), [0o644]);
 }
 
@@ -244,14 +245,14 @@ fn after_a_failed_sync_a_sync_that_succeeds_proves_nothing() {
     let (disk, file) = disk_with(b"old");
     file.write_at(0, b"new!").unwrap();
     disk.fail(When::next().of(Verb::SyncData), Fault::Os(libc::EIO), Repeat::Once);
-    assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(libc::EIO));
-    file.sync_data().unwrap();
+    assert_eq!(file.sync(SyncScope::Data).unwrap_err().raw_os_error(), Some(libc::EIO));
+    file.sync(SyncScope::Data).unwrap();
     assert_eq!(disk.contents(STORE).unwrap(), b"new!", "it reads back well");
     assert_eq!(contents_after_cut(&disk), ["old."], "but only the length is on the disk");
     disk.drop_caches();
     assert_eq!(disk.contents(STORE).unwrap(), b"old\0");
     file.write_at(0, b"new!").unwrap();
-    file.sync_data().unwrap();
+    file.sync(SyncScope::Data).unwrap();
     assert_eq!(contents_after_cut(&disk), ["new!"], "written again, it is");
 }
 
@@ -261,7 +262,7 @@ fn a_failed_sync_can_have_written_some_of_it() {
     disk.set_failed_syncs(Choices::keep_all());
     file.write_at(0, b"new").unwrap();
     disk.fail(When::next(), Fault::Error(io::ErrorKind::Other), Repeat::Once);
-    file.sync_all().unwrap_err();
+    file.sync(SyncScope::File).unwrap_err();
     assert_eq!(contents_after_cut(&disk), ["new"]);
 }
 
@@ -270,7 +271,7 @@ fn the_same_seed_gives_the_same_disk_and_the_same_crash() {
     let run = |seed| {
         let disk = SimDisk::from_seed(seed);
         let mut bytes = vec![0; 5000];
-        disk.fill_random(&mut bytes).unwrap();
+        disk.system().fill_random(&mut bytes).unwrap();
         disk.set_contents(STORE, Vec::new());
         open(&disk).write_at(0, &bytes).unwrap();
         (0..20).map(|seed| disk.reboot(&mut Choices::from_seed(seed)).contents(STORE)).collect::<Vec<_>>()
@@ -344,10 +345,10 @@ quickcheck! {
             match step {
                 Step::Write(at, bytes) => assert_eq!(file.write_at(u64::from(*at), bytes).unwrap(), bytes.len()),
                 Step::SetLen(len) => file.set_len(u64::from(*len)).unwrap(),
-                Step::Sync => file.sync_data().unwrap(),
+                Step::Sync => file.sync(SyncScope::Data).unwrap(),
                 Step::FailSync => {
                     disk.fail(When::next(), Fault::Os(libc::EIO), Repeat::Once);
-                    file.sync_data().unwrap_err();
+                    file.sync(SyncScope::Data).unwrap_err();
                     failed = true;
                 }
             }
