@@ -1,5 +1,5 @@
-//! Keys and values that can be told from one another: a key follows from its number, a value from the number and a
-//! version, so that every value that is read is known to be the right one.
+//! Keys and values that differ from one another: a key follows from its number, and a value from the number and a version, so
+//! every value that is read can be checked.
 
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
@@ -16,7 +16,7 @@ pub const FEW: usize = 10;
 #[derive(Clone)]
 pub struct Keys {
     bytes: Vec<u8>,
-    /// How many bytes at the beginning all keys have in common.
+    /// The number of bytes at the beginning that all keys share.
     common: usize,
 }
 
@@ -40,7 +40,7 @@ impl Keys {
         &self.bytes
     }
 
-    /// Among the others in order, but never one of them.
+    /// Returns an absent key, between the others in order.
     pub fn absent(&mut self, number: usize) -> &[u8] {
         self.key(number);
         let last = self.bytes.len() - 4;
@@ -48,7 +48,7 @@ impl Keys {
         &self.bytes
     }
 
-    /// What the keys have in common that are in a group with this one.
+    /// Returns the prefix that the keys of this group share.
     pub fn prefix(&mut self, number: usize, group: usize) -> &[u8] {
         let len = match group {
             WIDE => 4,
@@ -106,7 +106,7 @@ pub fn check(number: usize, versions: std::ops::RangeInclusive<u64>, len: usize,
     assert!(is_right, "key {number}: the value of version {version} is damaged");
 }
 
-/// What is looked at of a large value: every byte, but quicker than by [`check`], so that it costs less than reading.
+/// Sums up every byte of a large value. This is quicker than [`check`], so it costs less than reading.
 pub fn sum(value: &[u8]) -> u64 {
     let (words, rest) = value.as_chunks::<8>();
     let words = words.iter().fold(0, |sum: u64, word| sum.wrapping_add(u64::from_le_bytes(*word)));
@@ -147,8 +147,8 @@ pub fn uniform(count: usize, draws: usize, seed: u64) -> Vec<u32> {
     (0..draws).map(|_| random.random_range(0..count as u32)).collect()
 }
 
-/// `draws` numbers below `count`, few of them often, with YCSB's exponent. Which are frequent has nothing to do with the
-/// order of the keys.
+/// `draws` numbers below `count`, few of them often, with YCSB's exponent. The frequent ones are spread over
+/// the order of the keys.
 pub fn zipf(count: usize, draws: usize, seed: u64) -> Vec<u32> {
     let mut random = SmallRng::seed_from_u64(seed);
     let ranks = rand_distr::Zipf::new(count as f64, 0.99).expect("a valid distribution");

@@ -1,10 +1,10 @@
-//! What every engine is measured through.
+//! The trait through which every engine is measured.
 
 use std::path::Path;
 
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// What a write that has returned survives.
+/// What a returned write survives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Mode {
     /// The death of the process, as far as the engine offers that without a sync.
@@ -13,13 +13,13 @@ pub enum Mode {
     Durable,
 }
 
-/// An open store. What an engine does not have, or has only under other promises, it leaves out, and the row says so.
+/// An open store. An engine leaves out what it does not have, or has only with other promises, and the row says so.
 pub trait Engine: Send + Sync {
     fn put(&self, _key: &[u8], _value: &[u8]) -> Result<()> {
         lacks("put")
     }
 
-    /// Shows the value to `seen`, in whichever way is the engine's quickest: lent, or read into `buffer`.
+    /// Shows the value to `seen` in the engine's quickest way: lent, or read into `buffer`.
     fn get(&self, _key: &[u8], _buffer: &mut Vec<u8>, _seen: &mut dyn FnMut(&[u8])) -> Result<bool> {
         lacks("get")
     }
@@ -32,7 +32,7 @@ pub trait Engine: Send + Sync {
         lacks("delete")
     }
 
-    /// Sets the value if it is `old`, so that nobody can change it in between.
+    /// Sets the value if it is `old`. No other write can come in between.
     fn swap(&self, _key: &[u8], _old: &[u8], _new: &[u8]) -> Result<bool> {
         lacks("compare-and-swap")
     }
@@ -45,8 +45,7 @@ pub trait Engine: Send + Sync {
         lacks("listing in key order")
     }
 
-    /// Gives back the space of what was overwritten and deleted, and closes. The store has so many keys, which a floor
-    /// cannot know.
+    /// Frees the space of overwritten and deleted pairs, and closes. Floors need the number of keys in the store.
     fn compact(self: Box<Self>, _keys: usize) -> Result<()> {
         lacks("compaction on demand")
     }
@@ -93,7 +92,7 @@ pub struct Kind {
     pub role: Role,
     /// Opens, or creates, what is in the directory.
     pub open: fn(&Path, Mode) -> Result<Box<dyn Engine>>,
-    /// What the two modes are called where the engine comes from.
+    /// The names of the two modes in the engine's own words.
     pub unsynced: &'static str,
     pub durable: &'static str,
 }

@@ -1,4 +1,4 @@
-//! Ratios: to the best peer, to the floor, to what was aimed at.
+//! Ratios: to the best peer, to the floor, to the aim.
 
 use crate::engine::{Kind, Role};
 use crate::engines;
@@ -77,7 +77,7 @@ pub fn standings(results: &Results, row: &Row) -> Vec<Standing> {
     .collect()
 }
 
-/// The special ways to open caskfile are shown only where something is said of them.
+/// The special ways to open caskfile are shown only in rows that have an aim for them.
 pub fn is_shown(row: &Row, kind: &Kind) -> bool {
     let is_special = ["caskfile-mapped", "caskfile-unverified", "caskfile-automatic"].contains(&kind.name);
     !is_special || row.aims.iter().any(|aim| aim.of == kind.name)
@@ -114,7 +114,7 @@ fn judge(results: &Results, row: &Row, aim: &Aim, figure: f64) -> Judged {
     Judged { text: format!("{bound} {factor}{name}"), reached }
 }
 
-/// As people write it: two digits that mean something.
+/// Writes a figure with two significant digits.
 pub fn show_ratio(ratio: Option<f64>) -> String {
     match ratio {
         None => "-".to_owned(),

@@ -106,7 +106,7 @@ struct ChildArguments {
     prepare: Option<String>,
 }
 
-/// As it is to be repeated: where files lie is another machine's business.
+/// The command that repeats the run, without the places of files on this machine.
 impl std::fmt::Display for RunArguments {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "run --keys {} --rounds {} --seconds {}", self.keys, self.rounds, self.seconds)?;

@@ -21,7 +21,7 @@ struct Bar {
     figure: f64,
 }
 
-/// `None` if nobody has a figure in any row.
+/// Returns `None` if no engine has a figure in any row.
 pub fn group(results: &Results, group: &Group) -> Option<String> {
     let panels: Vec<_> =
         group.rows.iter().map(|row| (row, bars(results, row))).filter(|(_, bars)| !bars.is_empty()).collect();

@@ -1,4 +1,4 @@
-//! What the operating system knows of this process and its disk.
+//! Figures of the operating system about this process and its disk.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -11,9 +11,9 @@ use crate::engine::Result;
 pub struct Memory {
     /// All pages, those of mapped files included.
     pub resident: u64,
-    /// Those that no file is behind: what the process has allocated.
+    /// Pages without a file: memory that the process has allocated.
     pub anonymous: u64,
-    /// The most that ever was resident.
+    /// The largest resident size up to now.
     pub peak: u64,
 }
 
@@ -23,10 +23,10 @@ pub fn memory() -> Result<Memory> {
     Ok(Memory { resident: kib("VmRSS:")?, anonymous: kib("RssAnon:")?, peak: kib("VmHWM:")? })
 }
 
-/// How many bytes the disk under a directory has been told to write since the machine was started, by anybody.
+/// Returns how many bytes the kernel has sent to the disk under a directory since the machine was started, for all processes.
 ///
-/// `/proc/self/io` would leave the others out, but it counts whole folios of the page cache when one block of them is
-/// changed: twenty times as much as is written for small appends to a mapped file.
+/// `/proc/self/io` counts one process, but whole folios of the page cache for one changed block: twenty times the written
+/// bytes for small appends to a mapped file.
 pub fn written_bytes(directory: &Path) -> Result<u64> {
     sync(directory)?;
     let device = std::fs::metadata(directory)?.dev();
@@ -36,7 +36,7 @@ pub fn written_bytes(directory: &Path) -> Result<u64> {
     Ok(sectors * 512)
 }
 
-/// Syncs the whole file system that a directory lies in.
+/// Syncs the whole file system of a directory.
 pub fn sync(directory: &Path) -> Result<()> {
     let directory = File::open(directory)?;
     // SAFETY: the descriptor is open.

@@ -1,4 +1,4 @@
-//! docs/BENCHMARKS.md and its plots. What is said there of rows that are lost is in `reasons.txt`.
+//! Writes docs/BENCHMARKS.md and its plots. The reasons for lost rows are in `reasons.txt`.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -53,15 +53,15 @@ fn introduction(text: &mut String, results: &Results) -> Result<()> {
         text,
         "# Benchmarks\n\n\
          caskfile beside other embedded stores, and beside floors: the least that any program must do for the same\n\
-         purpose. This page is written by `benches/compare`, whose README says how each row is measured and what cannot\n\
-         be compared.\n\n\
-         - {} keys of 16 bytes with values of 100, unless a row says otherwise; medians of {} rounds, in which the\n  \
-           engines took turns, each in a process of its own; every value that was read was checked.\n\
+         purpose. `benches/compare` writes this page; its README says how each row is measured and what cannot be\n\
+         compared.\n\n\
+         - {} keys of 16 bytes with values of 100, unless a row says otherwise; medians of {} rounds. The engines took\n  \
+           turns, each in a process of its own, and every value that was read was checked.\n\
          - Machine: {}.\n\
          - Versions: caskfile {}, {}.\n\
          - Date: {}.\n\
          - To repeat it: `cd benches/compare && cargo run --release -- {}`, then `cargo run --release -- report\n  results.jsonl`.\n\n\
-         Ratios are figures divided by figures: above 1 is good for rates, below 1 for times and bytes.\n",
+         A ratio divides the figure of caskfile by the other one: above 1 is good for rates, below 1 for times and bytes.\n",
         run.keys,
         run.rounds,
         list(&run.machine),
@@ -127,7 +127,7 @@ fn growth(text: &mut String, smaller: &Results, larger: &Results) -> Result<()> 
     Ok(())
 }
 
-/// Where an aim was missed, or a peer is ahead.
+/// The rows in which an aim was missed, or a peer is ahead.
 fn lost(text: &mut String, results: &Results) -> Result<()> {
     writeln!(text, "## Rows that are lost\n\n| row | by how much | why |\n|---|---|---|")?;
     for row in GROUPS.iter().flat_map(|group| group.rows) {
@@ -138,8 +138,8 @@ fn lost(text: &mut String, results: &Results) -> Result<()> {
                 .filter(|aim| aim.reached == Some(false))
                 .map(|aim| format!("aim: {}", aim.text))
                 .collect();
-            let is_behind = |ratio: &f64| if row.unit.more_is_better() { *ratio < 1.0 } else { *ratio > 1.0 };
-            if let (Some(ratio), Some((peer, _))) = (standing.to_peer().filter(is_behind), standing.peer) {
+            let is_worse = |ratio: &f64| if row.unit.more_is_better() { *ratio < 1.0 } else { *ratio > 1.0 };
+            if let (Some(ratio), Some((peer, _))) = (standing.to_peer().filter(is_worse), standing.peer) {
                 misses.insert(0, format!("{} × {peer}", show_ratio(Some(ratio))));
             }
             if !misses.is_empty() {

@@ -23,7 +23,7 @@ pub struct Run {
     pub command: String,
     pub keys: usize,
     pub rounds: usize,
-    /// What a reader of the figures should know besides.
+    /// Other facts that a reader of the figures should know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     pub machine: BTreeMap<String, String>,
@@ -36,7 +36,7 @@ pub struct Run {
 /// Follows the name of a family in the name of a row that says that an engine failed in it.
 pub const FAILED: &str = "-failed";
 
-/// Either a value, or why there is none.
+/// A value, or the reason for its absence.
 #[derive(Serialize, Deserialize, Debug)]
 pub struct Figure {
     pub round: usize,
@@ -93,7 +93,7 @@ impl Results {
         self.missing.get(&(row.to_owned(), engine.to_owned())).map(String::as_str)
     }
 
-    /// Families that an engine did not live through: the family, the engine, what became of it.
+    /// Families in which an engine failed: the family, the engine, the reason.
     pub fn failures(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.missing
             .iter()

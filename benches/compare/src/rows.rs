@@ -1,4 +1,4 @@
-//! What there is to show: each row with its unit, its floor, and what caskfile aims at.
+//! The rows, each with its unit, its floor, and caskfile's aim.
 
 pub struct Row {
     pub id: &'static str,
@@ -234,7 +234,7 @@ pub const GROUPS: &[Group] = &[
                 BytesPerKey,
                 None,
                 &[
-                    // Of the 144 bytes of a live record; what a compaction writes beside it is left out.
+                    // In relation to the 144 bytes of a live record, without the file that a compaction writes.
                     aim(AUTOMATIC, 2.2 * 144.0, Nothing),
                 ],
             ),

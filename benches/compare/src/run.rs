@@ -25,7 +25,7 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
     let started = Instant::now();
     for round in 0..arguments.rounds {
         for family in &families {
-            // Whoever comes first in one round comes later in the next.
+            // The engine that comes first in one round comes later in the next.
             let mut kinds: Vec<_> = kinds.iter().copied().filter(|kind| (family.wants)(kind)).collect();
             let count = kinds.len().max(1);
             kinds.rotate_left(round * count / arguments.rounds % count);
@@ -114,7 +114,7 @@ fn limited(command: &mut Command, limit: Duration) -> Result<Output> {
     Ok(waiter.join().map_err(|_| "the thread that waits has panicked")??)
 }
 
-/// What a reader must know to judge the figures.
+/// Facts that a reader needs to judge the figures.
 fn about(arguments: &RunArguments, kinds: &[&Kind], directory: &Path) -> Result<Run> {
     let text = |program: &str, arguments: &[&str]| -> Option<String> {
         let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success())?;

@@ -6,7 +6,7 @@ use crate::judge::standings;
 use crate::results::Results;
 use crate::rows::{GROUPS, Row};
 
-/// Every row in which caskfile took part: with the best peer, the floor, both ratios, and what was aimed at.
+/// Every row in which caskfile took part: with the best peer, the floor, both ratios, and the aim.
 pub fn print(results: &Results, all_engines: bool) -> Result<()> {
     let run = &results.run;
     println!("{} keys, median of {} rounds, {}, {}", run.keys, run.rounds, run.date, run.commit);
@@ -67,7 +67,7 @@ fn is_measured(results: &Results, row: &Row) -> bool {
     engines::all().iter().any(|kind| results.median(row.id, kind.name).is_some())
 }
 
-/// The figures of everybody, or why there are none, and how far apart the rounds were.
+/// The figures of all engines, or the reason for an absent one, and how far apart the rounds were.
 fn others(results: &Results, row: &Row) {
     for engine in results.engines(engines::all().iter().map(|kind| kind.name)) {
         let figure = results.median(row.id, engine).map(|figure| row.unit.show(figure));

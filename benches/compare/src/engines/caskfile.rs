@@ -20,7 +20,7 @@ const fn kind(name: &'static str, open: fn(&Path, Mode) -> Result<Box<dyn Engine
     Kind { name, role: Role::Ours, open, unsynced: "Durability::Os", durable: "Durability::Sync" }
 }
 
-/// Compaction has rows of its own, and is to disturb no other.
+/// Compaction has its own rows and must not disturb the others.
 fn manual() -> Config {
     Config::new().compaction(CompactionPolicy::Manual)
 }
@@ -39,7 +39,7 @@ fn open(path: &Path, mode: Mode, config: &Config) -> Result<Box<dyn Engine>> {
 
 fn lending(path: &Path, mode: Mode, config: &Config) -> Result<Box<dyn Engine>> {
     let cask = cask(path, mode, config)?;
-    // SAFETY: nobody but this process knows of the directory.
+    // SAFETY: only this process knows the directory.
     let mapped = unsafe { cask.mapped() };
     Ok(Box::new(Lending { cask, mapped }))
 }

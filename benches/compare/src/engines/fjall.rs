@@ -1,5 +1,5 @@
-//! fjall, its plain keyspaces. Those have no compare-and-swap, so that one is made of a lock that writers share and a swap
-//! has for itself, which is cheaper than its transactions.
+//! fjall with plain keyspaces. They have no compare-and-swap, so here a lock is shared by writers and held exclusively by a
+//! swap, which is cheaper than its transactions.
 
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};

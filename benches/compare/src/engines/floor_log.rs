@@ -35,7 +35,7 @@ struct Appender {
     end: AtomicU64,
 }
 
-/// What a record of such a pair takes up in caskfile: header, bucket length, key, value, padding.
+/// The length of a record with such a pair in caskfile: header, bucket length, key, value, padding.
 fn record_len(key: &[u8], value: &[u8]) -> usize {
     (24 + 1 + key.len() + value.len()).next_multiple_of(8)
 }
@@ -78,7 +78,7 @@ impl Appender {
     }
 }
 
-/// Of the whole file, whose length it returns.
+/// Computes the checksum of the whole file, and returns its length.
 fn checksum(file: &mut File) -> Result<u64> {
     let mut buffer = vec![0; 1 << 20];
     let mut hasher = crc32fast::Hasher::new();
@@ -129,7 +129,7 @@ impl Engine for Log {
         self.log.load(pairs)
     }
 
-    /// What `cp` does, and a sync, for the newest records of so many keys of the usual shape.
+    /// Copies the newest records of that many keys of the usual shape as `cp` does, and syncs.
     fn compact(self: Box<Self>, keys: usize) -> Result<()> {
         let Appender { path, mut file, end } = self.log;
         let live = (keys * record_len(&[0; 16], &[0; 100])) as u64;

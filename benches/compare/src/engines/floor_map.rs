@@ -1,4 +1,4 @@
-//! Floors for what happens in memory: a hash table for look-ups, a tree for listing, each behind a lock. Values are lent.
+//! Floors for what happens in memory: a hash table for look-ups, a tree for listing, each in a lock. Values are lent.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;

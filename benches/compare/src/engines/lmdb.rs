@@ -38,7 +38,7 @@ fn open(path: &Path, mode: Mode, flags: EnvFlags) -> Result<Box<dyn Engine>> {
         Mode::Unsynced => flags | EnvFlags::NO_SYNC,
         Mode::Durable => flags,
     };
-    // SAFETY: nobody but this process knows of the directory, and the machine is not expected to lose its power.
+    // SAFETY: only this process knows the directory, and the machine is not expected to lose its power.
     let env = unsafe { EnvOpenOptions::new().map_size(MAP_BYTES).flags(flags).open(path)? };
     let mut transaction = env.write_txn()?;
     let pairs = env.create_database(&mut transaction, None)?;

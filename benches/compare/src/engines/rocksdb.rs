@@ -104,7 +104,7 @@ fn checked<T>(call: impl FnOnce(*mut *mut c_char) -> T) -> Result<T> {
 
 fn open(path: &Path, mode: Mode) -> Result<Box<dyn Engine>> {
     let path = CString::new(path.join("store").as_os_str().as_bytes())?;
-    // SAFETY: each handle is what the call before has returned. The options are never freed: they live as long as the
+    // SAFETY: the call before returned each handle. The options are never freed: they live as long as the
     // process, which opens one store.
     unsafe {
         let table = rocksdb_block_based_options_create();
@@ -133,7 +133,7 @@ impl Rocksdb {
 
 impl Drop for Rocksdb {
     fn drop(&mut self) {
-        // SAFETY: nobody else has the handle any more.
+        // SAFETY: no other thread has the handle any more.
         unsafe { rocksdb_close(self.db) }
     }
 }

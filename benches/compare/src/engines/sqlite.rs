@@ -21,7 +21,7 @@ const GET: &str = "SELECT value FROM pairs WHERE key = ?1";
 const PUT: &str = "INSERT OR REPLACE INTO pairs VALUES (?1, ?2)";
 const SWAP: &str = "UPDATE pairs SET value = ?3 WHERE key = ?1 AND value = ?2";
 const DELETE: &str = "DELETE FROM pairs WHERE key = ?1";
-// Two, since it searches for an end only where there is nothing else that the end could be.
+// Two statements, because SQLite searches for an upper bound only if the bound is always there.
 const LIST: &str = "SELECT key, value FROM pairs WHERE key >= ?1 AND key < ?2 ORDER BY key";
 const LIST_TO_THE_END: &str = "SELECT key, value FROM pairs WHERE key >= ?1 ORDER BY key";
 

@@ -1,4 +1,4 @@
-//! What is measured, one file a family. A family runs in a process of its own for each engine.
+//! The measurements, one file a family. A family runs in a process of its own for each engine.
 
 mod durable;
 mod grow;
@@ -26,7 +26,7 @@ use crate::process;
 pub struct Family {
     pub name: &'static str,
     pub run: fn(&Setting) -> Result<()>,
-    /// Which engines have anything to show here.
+    /// The engines that have figures here.
     pub wants: fn(&Kind) -> bool,
 }
 
@@ -96,12 +96,12 @@ impl Setting {
         println!("{line}");
     }
 
-    /// Draws for a row of single calls: enough to last, not so many that slow engines take minutes.
+    /// The number of draws for a row of single calls: enough to measure, few enough for slow engines.
     fn draws(&self) -> usize {
         self.keys.clamp(100_000, 500_000)
     }
 
-    /// Bytes that were written to the disk for each of so many calls since another reading.
+    /// Returns the bytes that were written to the disk for each of `calls` calls since an earlier reading.
     fn written_since(&self, before: Result<u64>, calls: usize) -> Result<f64> {
         Ok((process::written_bytes(&self.directory)? - before?) as f64 / calls as f64)
     }
@@ -141,7 +141,7 @@ fn load(engine: &dyn Engine, keys: &mut Keys, count: usize, version: u64, seed: 
     load_watched(engine, keys, count, version, seed, &mut |_| Ok(()))
 }
 
-/// The same, and says before each batch how many there were.
+/// The same, and passes to a closure before each batch how many there were.
 fn load_watched(
     engine: &dyn Engine,
     keys: &mut Keys,
@@ -223,8 +223,8 @@ impl Together {
     }
 }
 
-/// Runs that many threads at once, each of which returns how many calls it made. Their time is from the moment when the
-/// first of them began to the one when the last ended; who waits for them may be scheduled much later than either.
+/// Runs that many threads at once, each of which returns how many calls it made. Their time runs from
+/// the start of the first one to the end of the last one, because the waiting thread may be scheduled much later than both.
 fn together(threads: usize, run: impl Fn(usize) -> Result<usize> + Sync) -> Result<Together> {
     let barrier = Barrier::new(threads);
     let timed = &|thread| {

@@ -16,12 +16,12 @@ use crate::engine::{Engine, Mode, Result, Role};
 const OPENINGS: usize = 5;
 const COLD_OPENINGS: usize = 3;
 
-/// What the process is told that makes the store.
+/// The argument for the process that makes the store.
 const PREPARE: &str = "--prepare";
 
 pub fn run(setting: &Setting) -> Result<()> {
     let warm = prepared(setting, false).and_then(|()| median(setting, OPENINGS, |_| Ok(())));
-    // Where there is no store to be opened, one reason is enough.
+    // If there is no store to open, one reason is enough.
     let cold = warm.is_ok().then(|| median(setting, COLD_OPENINGS, forget));
     setting.row("open-closed", warm);
     if let Some(cold) = cold {
@@ -49,7 +49,7 @@ fn prepared(setting: &Setting, killed: bool) -> Result<()> {
     Err(format!("{} could not be prepared: {} {reason}", setting.kind.name, output.status).into())
 }
 
-/// What the other process does. What is to survive the kill was written durably.
+/// Runs in the other process. Everything that must survive the kill is written durably.
 pub fn prepare(setting: &Setting, killed: bool) -> Result<()> {
     let engine = setting.open(if killed { Mode::Durable } else { Mode::Unsynced })?;
     load(&*engine, &mut Keys::short(), setting.keys, 1, setting.seed)?;

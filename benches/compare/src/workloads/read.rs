@@ -8,7 +8,7 @@ pub fn run(setting: &Setting) -> Result<()> {
     let mut keys = Keys::short();
     let engine = loaded(setting, &mut keys)?;
     let engine = &*engine;
-    // Warms up, and has looked at every value before anything is timed.
+    // Warms up and checks every value before anything is timed.
     let mut buffer = Vec::new();
     rate(&shuffled(setting.keys, setting.seed), |number| read(engine, &mut keys, &mut buffer, number, 1..=1))?;
 
@@ -21,7 +21,7 @@ pub fn run(setting: &Setting) -> Result<()> {
         ("zipf", &skewed, |engine, keys, buffer, number| read(engine, keys, buffer, number, 1..=1)),
         ("miss", &even, |engine, keys, buffer, number| {
             let is_there = engine.get(keys.absent(number), buffer, &mut |_| ())?;
-            (!is_there).then_some(()).ok_or_else(|| "a key is there that nobody has put".into())
+            (!is_there).then_some(()).ok_or_else(|| "a key is there that was never put".into())
         }),
         ("exists", &even, |engine, keys, _, number| {
             engine.exists(keys.key(number))?.then_some(()).ok_or_else(|| format!("key {number} is lost").into())

@@ -8,7 +8,7 @@ use crate::engine::{Mode, Result};
 
 const OVERWRITES: u64 = 3;
 
-/// The store's length is looked at once for so many batches.
+/// The store's length is measured once in this many batches.
 const LOOK: usize = 100;
 
 pub fn run(setting: &Setting) -> Result<()> {
