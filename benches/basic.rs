@@ -5,7 +5,7 @@
 //! cargo bench --bench basic -- --keys 100000 --rounds 5
 //! ```
 //!
-//! A floor is the least that any program must do for the same purpose: a `HashMap` behind an `RwLock` for look-ups, a
+//! A floor is the least that any program must do for the same purpose: a `HashMap` in an `RwLock` for look-ups, a
 //! bare `pwrite` of as many bytes for a put, with an `fdatasync` for a durable put, reading the file with a checksum
 //! over it for opening. Floor and store take turns, and the table shows the median of the rounds. The files are in the
 //! system's temporary directory (`TMPDIR`), which should be on a disk.
