@@ -98,15 +98,15 @@ test *args:
 # Power cuts: every small world of up to two operations, and a sample of the others.
 [group('tests')]
 worlds:
-    CASKFILE_WORLDS=0..6528 CASKFILE_THREADS=2 cargo test --test worlds every_small -- --nocapture
-    CASKFILE_WORLDS=1/1499 CASKFILE_THREADS=2 cargo test --test worlds every_small -- --nocapture
+    CASKFILE_WORLDS=0..6528 CASKFILE_THREADS=2 cargo test --test crash every_small -- --nocapture
+    CASKFILE_WORLDS=1/1499 CASKFILE_THREADS=2 cargo test --test crash every_small -- --nocapture
 
 # The tests that need the features `log` and `cli`, and the first session of README.
 [group('tests')]
 cli:
-    cargo test --features log --test events
-    cargo test --features cli --bin caskfile --test cli --test cli_inspect
-    cargo test --release --features cli --test cli_million
+    cargo test --features log --test contract events
+    cargo test --features cli --bin caskfile --test command -- --skip million::
+    cargo test --release --features cli --test command million::
     sh examples/first-session.sh
 
 # The page of `caskfile explore` in a headless Chromium.

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Tests of caskfile_reader.py, with files that are built by FORMAT.md's tables. What the reader says of a file that lies
-still is compared with the library elsewhere (tests/second_reader.rs); here is what becomes of files that change while
+still is compared with the library elsewhere (tests/format/second_reader.rs); here is what becomes of files that change while
 they are read, of large ones, and of paths that name no file; and the page's example."""
 import io, json, os, struct, subprocess, sys, tempfile, unittest, warnings, zlib
 

@@ -17,6 +17,7 @@
 
 mod check;
 #[path = "../../tests/common/dice.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod dice;
 mod plan;
 mod tally;

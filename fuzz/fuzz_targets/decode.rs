@@ -3,7 +3,7 @@
 
 #![no_main]
 
-#[path = "../../tests/format/layout.rs"]
+#[path = "../../tests/common/files/layout.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod layout;
 

@@ -7,25 +7,27 @@
 
 #![no_main]
 
-#[path = "../../tests/common/anatomy.rs"]
+#[path = "../../tests/common/files/anatomy.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod anatomy;
-#[path = "../../tests/format/bytes.rs"]
+#[path = "../../tests/common/files/bytes.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod bytes;
-#[path = "../../tests/format/layout.rs"]
+#[path = "../../tests/common/files/layout.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod layout;
-#[path = "../../tests/format/library.rs"]
+#[path = "../../tests/common/files/library.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod library;
-#[path = "../../tests/malformed/life.rs"]
+#[path = "../../tests/common/files/life.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod life;
-#[path = "../../tests/format/reader.rs"]
+#[path = "../../tests/common/files/reader.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod reader;
 mod rescue;
-#[path = "../../tests/malformed/seal.rs"]
-#[allow(dead_code, reason = "other targets make whole files with it")]
+#[path = "../../tests/common/files/seal.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod seal;
 
 use std::sync::LazyLock;

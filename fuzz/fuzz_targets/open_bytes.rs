@@ -6,7 +6,8 @@
 
 #![no_main]
 
-#[path = "../../tests/malformed/seal.rs"]
+#[path = "../../tests/common/files/seal.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod seal;
 mod shape;
 

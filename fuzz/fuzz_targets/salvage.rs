@@ -8,16 +8,18 @@
 
 #![no_main]
 
-#[path = "../../tests/format/layout.rs"]
+#[path = "../../tests/common/files/layout.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod layout;
-#[path = "../../tests/common/owners.rs"]
+#[path = "../../tests/common/files/owners.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod owners;
-#[path = "../../tests/format/reader.rs"]
+#[path = "../../tests/common/files/reader.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod reader;
 mod rescue;
-#[path = "../../tests/malformed/seal.rs"]
+#[path = "../../tests/common/files/seal.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod seal;
 mod shape;
 

@@ -1,12 +1,9 @@
-//! An allocator that counts. A test program that has this module has it for everything that it allocates.
+//! An allocator that counts, for the test programs whose `main.rs` installs it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-struct Counting;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+pub struct Counting;
 
 thread_local! {
     /// What this thread has allocated and not given back, less what it has given back of others', and the most that
@@ -52,7 +49,6 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// How many bytes `act` leaves allocated: of this thread's.
-#[allow(dead_code)]
 pub fn kept_by(act: impl FnOnce()) -> isize {
     let before = HELD.with(|held| held.get().0);
     act();

@@ -1,7 +1,5 @@
 //! Random numbers from a seed, the same on every machine.
 
-#![allow(dead_code)]
-
 /// The generator SplitMix64.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);

@@ -1,14 +1,12 @@
 //! What a store must hold: the reference that tests compare with, and what a power cut may leave of it.
 
-#![allow(dead_code)]
-
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use caskfile::Error;
 
-use super::ops::{BUCKETS, Copying, Filler, KEYS, Op, PREFIXES, Part, Place, Previous, Value, Whole};
+use crate::common::ops::{BUCKETS, Copying, Filler, KEYS, Op, PREFIXES, Part, Place, Previous, Value, Whole};
 
 /// A bucket, by its place in [`BUCKETS`], and a key in it.
 pub type Key = (usize, Vec<u8>);

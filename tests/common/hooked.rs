@@ -1,8 +1,5 @@
 //! [`HookedDisk`]: the real disk, with something of the test's own before every call.
 
-// Every test program compiles its own copy and uses a part of it.
-#![allow(dead_code)]
-
 use std::ffi::OsString;
 use std::io;
 use std::ops::Range;

@@ -1,7 +1,19 @@
 //! What several test programs need.
 
-// Every test program compiles its own copy and uses a part of it.
-#![allow(dead_code)]
+// Each test program compiles its own copy and uses a part of it.
+#![allow(dead_code, unused_imports, unused_macros)]
+
+pub mod counted_memory;
+pub mod dice;
+pub mod files;
+pub mod history;
+pub mod hooked;
+pub mod ops;
+pub mod patience;
+pub mod player;
+pub mod process;
+pub mod refusal;
+pub mod small_history;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

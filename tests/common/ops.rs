@@ -1,7 +1,5 @@
 //! Operations on a store as tests draw them: small, so that they collide, and apt to shrink.
 
-#![allow(dead_code)]
-
 use caskfile::{Config, Durability, LockMode, ReadMode};
 use quickcheck::{Arbitrary, Gen};
 use std::time::Duration;

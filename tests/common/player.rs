@@ -1,7 +1,5 @@
 //! Makes a test's calls on a real handle and brings the answers into a form that can be compared.
 
-#![allow(dead_code)]
-
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -11,8 +9,8 @@ use caskfile::disk::Disk;
 use caskfile::disk::sim::SimDisk;
 use caskfile::{Batch, Cask, Error, KvPair, Scan, salvage_on};
 
-use super::history::{BatchPart, Bytes, Call, Key, Pair, Refusal, State, listed, predict, ranged};
-use super::ops::{BUCKETS, Copying, Setup, Whole};
+use crate::common::history::{BatchPart, Bytes, Call, Key, Pair, Refusal, State, listed, predict, ranged};
+use crate::common::ops::{BUCKETS, Copying, Setup, Whole};
 
 /// What a read says.
 #[derive(Debug, Clone, PartialEq)]

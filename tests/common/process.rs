@@ -4,9 +4,6 @@
 //! [`arguments`] returns what was passed, and the test plays the other role. The two talk in lines: [`Process::tell`]
 //! is heard by [`listen`], [`say`] by [`Process::hear`].
 
-// Every test program compiles its own copy and uses a part of it.
-#![allow(dead_code)]
-
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -51,6 +48,22 @@ pub fn listen() -> Option<String> {
     let mut line = String::new();
     let got = std::io::stdin().read_line(&mut line).unwrap();
     (got > 0).then(|| line.trim_end_matches('\n').to_owned())
+}
+
+/// The full name of the test in which this stands, as the harness knows it.
+macro_rules! this_test {
+    () => {{
+        fn here() {}
+        $crate::common::process::name_of_test(std::any::type_name_of_val(&here))
+    }};
+}
+pub(crate) use this_test;
+
+/// The name of the test around the function with the type name `here`.
+pub fn name_of_test(here: &'static str) -> &'static str {
+    let (_, path) = here.split_once("::").expect("a path begins with its crate");
+    let end = path.find("::{{closure}}").or(path.rfind("::here"));
+    &path[..end.expect("the function is called `here`")]
 }
 
 /// A running process, killed when dropped.

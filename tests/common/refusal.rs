@@ -1,8 +1,5 @@
 //! What the tests of bad input look at: that an error says what it must, and that a file is as it was.
 
-// Every test program compiles its own copy and uses a part of it.
-#![allow(dead_code)]
-
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;

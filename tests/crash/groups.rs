@@ -3,7 +3,7 @@
 
 use caskfile::Error;
 
-use crate::history::{BatchPart, Call, Change, Refusal, State, apply, is_found, predict};
+use crate::common::history::{BatchPart, Call, Change, Refusal, State, apply, is_found, predict};
 
 /// What a batch of a group was answered.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,14 +13,14 @@ use caskfile::disk::Disk;
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use caskfile::{Cask, Error};
 
-use crate::dice::Dice;
-use crate::groups::{Answered, explain};
-use crate::history::{BatchPart, Call, History, Key, Refusal, State, difference, predict};
-use crate::ops::{Copying, Filler, Kept, Op, Part, Place, Previous, Setup, Value};
-use crate::plan::{Act, Calls, Failure, HANDLES, Move, Step};
-use crate::player::{
+use crate::common::dice::Dice;
+use crate::common::history::{BatchPart, Call, History, Key, Refusal, State, difference, predict};
+use crate::common::ops::{Copying, Filler, Kept, Op, Part, Place, Previous, Setup, Value};
+use crate::common::player::{
     Answer, Receipt, answer, ask, check_receipt, copy, index_of, look_at_copy, read_all, refusal, tell, together,
 };
+use crate::groups::{Answered, explain};
+use crate::plan::{Act, Calls, Failure, HANDLES, Move, Step};
 
 pub const STORE: &str = "/store";
 

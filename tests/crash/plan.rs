@@ -2,7 +2,7 @@
 
 use quickcheck::{Arbitrary, Gen};
 
-use crate::ops::{Filler, Kept, Op, Part, Place, Setup, Value, below, one_in};
+use crate::common::ops::{Filler, Kept, Op, Part, Place, Setup, Value, below, one_in};
 
 /// How many processes there are, each with one handle.
 pub const HANDLES: usize = 3;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use caskfile::{Cask, Config, Durability, Error};
 
+use crate::common::ops::{Copying, Filler, Kept, Op, Place, Value};
 use crate::life::{STORE, Weather};
-use crate::ops::{Copying, Filler, Kept, Op, Place, Value};
 use crate::plan::{Calls, Failure, Step, batch, call, close, open, put};
 use crate::storm::check;
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use caskfile::disk::sim::SimDisk;
 use quickcheck::Arbitrary;
 
-use crate::dice::Dice;
+use crate::common::dice::Dice;
 use crate::life::{CUTS, Life, Outcome, Weather};
 use crate::plan::{Kind, Step, plan};
 

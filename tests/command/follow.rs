@@ -1,0 +1,168 @@
+//! `dump --follow`: records as they come.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Stdio};
+
+use caskfile::{Batch, Cask, Config, Durability};
+use serde_json::Value;
+
+use super::run::{Ran, Shell, signal};
+use crate::common::patience::in_finite_time;
+
+struct Following {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Following {
+    fn start(shell: &Shell, options: &[&str]) -> Following {
+        let line = [&["dump", "--json", "--follow", "s"], options].concat();
+        let mut child = shell.command(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Following { child, lines }
+    }
+
+    fn next(&mut self) -> Value {
+        let mut line = String::new();
+        assert!(self.lines.read_line(&mut line).unwrap() > 0, "it has ended");
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// The next record that is about a key: its kind, key and sequence number.
+    fn next_keyed(&mut self) -> (String, String, u64) {
+        loop {
+            let line = self.next();
+            if let Some(key) = line["key"].as_str() {
+                return (line["kind"].as_str().unwrap().into(), key.into(), line["seq"].as_u64().unwrap());
+            }
+        }
+    }
+
+    /// Sends a signal, and returns what it says when it has ended.
+    fn stopped_by(self, name: &str) -> Ran {
+        signal(&self.child, name);
+        Ran::from(self.child.wait_with_output().unwrap())
+    }
+}
+
+fn put(cask: &Cask, key: &str) -> (String, String, u64) {
+    cask.put(key, "value").unwrap();
+    ("put".into(), key.into(), cask.get(key).unwrap().last_index)
+}
+
+#[test]
+fn records_come_as_they_are_written_and_a_signal_ends_it_with_its_code() {
+    in_finite_time(|| {
+        for (name, code) in [("INT", 130), ("TERM", 143)] {
+            let shell = Shell::new();
+            let cask = Cask::open(shell.directory.join("s")).unwrap();
+            let before = put(&cask, "before");
+            let mut following = Following::start(&shell, &[]);
+            assert_eq!(following.next_keyed(), before);
+            for key in ["a", "b", "a"] {
+                let written = put(&cask, key);
+                assert_eq!(following.next_keyed(), written);
+            }
+            let mut batch = Batch::new();
+            batch.delete("a").put("c", "d");
+            let last = cask.write(&batch).unwrap().unwrap();
+            assert_eq!(following.next_keyed(), ("delete".into(), "a".into(), last - 1));
+            assert_eq!(following.next_keyed(), ("put".into(), "c".into(), last));
+            let ended = following.stopped_by(name);
+            assert_eq!((ended.code, ended.stderr.as_str()), (Some(code), ""));
+            cask.close().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_compaction_is_followed_to_the_new_file_and_no_record_is_shown_twice() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let cask = Cask::open(shell.directory.join("s")).unwrap();
+        let mut written: Vec<_> = ["a", "b", "a"].map(|key| put(&cask, key)).into();
+        let mut following = Following::start(&shell, &[]);
+        let mut shown: Vec<_> = (0..written.len()).map(|_| following.next_keyed()).collect();
+        for round in 0..3 {
+            written.push(put(&cask, &format!("before {round}")));
+            cask.compact().unwrap();
+            written.push(put(&cask, &format!("behind {round}")));
+            shown.extend([following.next_keyed(), following.next_keyed()]);
+        }
+        assert_eq!(shown, written);
+        let ended = following.stopped_by("INT");
+        assert_eq!(ended.code, Some(130));
+        assert!(ended.stderr.contains("compacted"), "{}", ended.stderr);
+        cask.close().unwrap();
+    });
+}
+
+#[test]
+fn beside_a_writer_that_compacts_on_and_on_every_key_comes_once_and_in_its_order() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let config = Config::new().durability(Durability::Os);
+        let cask = Cask::open_with(shell.directory.join("s"), &config).unwrap();
+        let mut following = Following::start(&shell, &[]);
+        let mut last_index = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0..1500 {
+                    cask.put(format!("{number}"), "value").unwrap();
+                    cask.put("again and again", "value").unwrap();
+                    if number % 200 == 99 {
+                        cask.compact().unwrap();
+                    }
+                }
+            });
+            // Keys that are never replaced are in every file.
+            for number in 0..1500 {
+                let (_, key, seq) = loop {
+                    let next = following.next_keyed();
+                    assert!(next.2 > last_index, "{next:?} behind {last_index}");
+                    last_index = next.2;
+                    if next.1 != "again and again" {
+                        break next;
+                    }
+                };
+                assert_eq!((key, seq), (number.to_string(), cask.get(format!("{number}")).unwrap().last_index));
+            }
+        });
+        assert_eq!(following.stopped_by("INT").code, Some(130));
+        cask.close().unwrap();
+    });
+}
+
+#[test]
+fn it_ends_when_its_reader_does_or_the_store_is_taken_away() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let cask = Cask::open(shell.directory.join("s")).unwrap();
+        let first = put(&cask, "k");
+        let mut following = Following::start(&shell, &[]);
+        assert_eq!(following.next_keyed(), first);
+        // Nothing is written meanwhile, and still it notices.
+        let Following { child, lines } = following;
+        drop(lines);
+        assert_eq!(Ran::from(child.wait_with_output().unwrap()).code, Some(0));
+
+        let mut following = Following::start(&shell, &["--from-seq", &first.2.to_string()]);
+        assert_eq!(following.next()["seq"], first.2);
+        cask.close().unwrap();
+        std::fs::rename(shell.directory.join("s"), shell.directory.join("t")).unwrap();
+        let ended = Ran::from(following.child.wait_with_output().unwrap());
+        assert_eq!(ended.code, Some(9), "{}", ended.stderr);
+        assert!(ended.stderr.contains("moved, removed or replaced"), "{}", ended.stderr);
+    });
+}
+
+#[test]
+fn damage_ends_it_when_it_was_shown() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        std::fs::copy(super::golden::named("damaged").path, shell.directory.join("s")).unwrap();
+        let ran = shell.run(&["dump", "--follow", "s"]);
+        assert_eq!(ran.code, Some(5), "{}", ran.stderr);
+        assert!(String::from_utf8(ran.stdout).unwrap().contains("corrupt"));
+    });
+}

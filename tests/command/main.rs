@@ -1,0 +1,20 @@
+//! The command `caskfile`, as a shell sees it: `cargo test --features cli --test command`.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod dump;
+mod exits;
+mod explore;
+mod follow;
+mod golden;
+mod hex;
+mod importing;
+mod map;
+mod million;
+mod pty;
+mod read_only;
+mod run;
+mod streams;
+mod terminal;
+mod verbs;

@@ -1,0 +1,298 @@
+//! One small file for each sentence of docs/FORMAT.md that a reader could get wrong, and what the page says of it.
+
+use super::bytes::{Fields, FileBytes, record};
+use super::layout::{
+    DELETE, FILE_HEADER_LEN, MARK, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, RECORD_HEADER_LEN, SYNCED,
+    SYNCED_TO,
+};
+
+/// A file, its story, and the verdict in the words of `summary`.
+pub struct Case {
+    pub name: &'static str,
+    pub file: Vec<u8>,
+    pub verdict: String,
+}
+
+fn case(name: &'static str, file: Vec<u8>, verdict: impl Into<String>) -> Case {
+    Case { name, file, verdict: verdict.into() }
+}
+
+/// A log of one record, `k` = `1` with the sequence number 1, which ends at `AT`.
+fn log() -> FileBytes {
+    FileBytes::new(0).push(record(0, PUT, 1, b"\0k", b"1"))
+}
+
+const AT: usize = FILE_HEADER_LEN + 32;
+
+/// What `log` holds.
+const K: &str = "k=1@1";
+
+fn torn(bytes: usize) -> String {
+    format!("{K}, torn {bytes}")
+}
+
+fn kept(bytes: usize) -> String {
+    format!("{K}, torn {bytes} kept")
+}
+
+fn corrupt(offset: usize) -> String {
+    format!("corrupt at {offset}")
+}
+
+fn unsupported(offset: usize) -> String {
+    format!("unsupported record at {offset}")
+}
+
+/// A record that proves that everything before it had been on stable storage.
+const PROOF: Fields<'static> = record(SYNCED, MARK, 99, b"", b"");
+
+const PUT_2: Fields<'static> = record(0, PUT, 2, b"\0l", b"2");
+
+/// It has a true header, and a body that does not hold.
+const BROKEN: Fields<'static> = Fields { body_crc_xor: 1, ..PUT_2 };
+
+pub fn all() -> Vec<Case> {
+    [file_headers(), log_ends(), records(), damage(), batches(), proofs()].into_iter().flatten().collect()
+}
+
+fn file_headers() -> Vec<Case> {
+    let patched = |at: usize, bytes: &'static [u8]| {
+        FileBytes::with_header(|header| header[at..at + bytes.len()].copy_from_slice(bytes)).end()
+    };
+    let mut wrong_crc = FileBytes::new(0).end();
+    wrong_crc[60] ^= 1;
+    let mut other_version_and_wrong_crc = patched(8, &[2, 0]);
+    other_version_and_wrong_crc[60] ^= 1;
+    vec![
+        case("an empty file", Vec::new(), "not a caskfile"),
+        case("63 bytes of a file header", FileBytes::new(0).end()[..63].to_vec(), "not a caskfile"),
+        case("another magic", patched(0, b"\xcaSKF\n"), "not a caskfile"),
+        case("a wrong checksum", wrong_crc, corrupt(0)),
+        case("a wrong checksum comes before a version", other_version_and_wrong_crc, corrupt(0)),
+        case("a newer major version", patched(8, &[2, 0]), "unsupported version"),
+        case("no major version", patched(8, &[0, 0]), "unsupported version"),
+        case("a newer minor version", patched(10, &[9, 0]), "empty"),
+        case("reserved bytes that are not zero", patched(12, &[1, 2, 3, 4]), "empty"),
+        case("more reserved bytes that are not zero", patched(48, &[1; 12]), "empty"),
+        case("the highest base_seq", FileBytes::new(MAX_SEQ).end(), "empty"),
+        case("a base_seq beyond the limit", FileBytes::new(MAX_SEQ + 1).end(), corrupt(0)),
+    ]
+}
+
+fn log_ends() -> Vec<Case> {
+    let unpadded = |log: FileBytes| log.0[..AT - 5].to_vec();
+    vec![
+        case("nothing but a file header", FileBytes::new(0).0, "empty"),
+        case("an end mark and nothing else", FileBytes::new(0).end(), "empty"),
+        case("no end mark", log().0, K),
+        case("7 bytes of an end mark", log().raw(&[0; 7]).0, K),
+        case("space ahead of the log", log().raw(&[0; 5000]).0, K),
+        case("the last record's padding is missing", unpadded(log()), K),
+        case("a few bytes that are not zero", log().raw(&[0, 0, 7]).0, torn(3)),
+        case("a byte behind the end mark", log().raw(&[0; 20]).raw(&[7]).0, torn(21)),
+        case("zeros behind a torn record", log().raw(&[7; 9]).raw(&[0; 50]).0, torn(9)),
+    ]
+}
+
+/// Behind `log`, the header of this record has the checksum 0, which is stored as 1.
+const ZERO: Fields<'static> = record(0, PUT, 2_031_696_485, b"\0l", b"2");
+
+fn records() -> Vec<Case> {
+    let with = |fields| log().push(fields).end();
+    assert_eq!(with(ZERO)[AT..AT + 4], [1, 0, 0, 0]);
+    let mut padding = log().0;
+    padding[AT - 1] = 0xff;
+    let far = MAX_SEQ_STEP + 1;
+    vec![
+        case("a checksum of 0, stored as 1", with(ZERO), format!("{K} l=2@{}", ZERO.seq)),
+        case("a value that replaces another", with(record(0, PUT, 2, b"\0k", b"")), "k=@2"),
+        case("a key of another bucket", with(record(0, PUT, 2, b"\x02bbk", b"2")), format!("{K} bb/k=2@2")),
+        case("a tombstone", with(record(0, DELETE, 2, b"\0k", b"")), "empty"),
+        case("a tombstone of a key that is not there", with(record(0, DELETE, 2, b"\0l", b"")), K),
+        case("padding that is not zero", FileBytes(padding).end(), K),
+        case("a mark with a body", with(record(0, MARK, 2, b"key", b"value")), K),
+        case(
+            "a log that has moved, and goes on",
+            log().push(record(0, MOVED, 2, b"", b"")).push(BROKEN).end(),
+            torn(27),
+        ),
+        case("an ancillary kind that nobody knows", with(record(SYNCED, 0xff, 2, b"\x09", b"value")), K),
+        case("a statement with the flag", with(record(SYNCED, SYNCED_TO, 2, b"", &[0; 8])), K),
+        case("a statement of its own place", with(record(0, SYNCED_TO, 2, b"", &(AT as u64).to_le_bytes())), K),
+        case(
+            "the highest sequence number that may follow",
+            with(record(0, PUT, far, b"\0k", b"")),
+            format!("k=@{far}"),
+        ),
+        case(
+            "records below base_seq, and one far above it",
+            FileBytes::new(1 << 50).push(PUT_2).push(record(0, PUT, (1 << 50) + MAX_SEQ_STEP, b"\0k", b"1")).end(),
+            format!("k=1@{} l=2@2", (1u64 << 50) + MAX_SEQ_STEP),
+        ),
+        case("kind 0", with(record(0, 0, 2, b"\0k", b"")), unsupported(AT)),
+        case("kind 3", with(record(0, 3, 2, b"\0k", b"")), unsupported(AT)),
+        case("kind 0x7f, whose body is damaged", with(Fields { kind: 0x7f, ..BROKEN }), unsupported(AT)),
+        case("a flag that nobody knows", with(record(4, PUT, 2, b"\0k", b"")), unsupported(AT)),
+        case("a flag that nobody knows on an ancillary kind", with(record(0x80, 0xf0, 2, b"", b"")), unsupported(AT)),
+    ]
+}
+
+/// Each thing that can be wrong with a record, once at the log's end and once with proof behind it.
+fn damage() -> Vec<Case> {
+    let beyond_place = (AT as u64 + 1).to_le_bytes();
+    let mut zero_as_it_is = log().push(ZERO).0;
+    zero_as_it_is[AT] = 0;
+    let damages = [
+        ("a header without a right checksum", log().raw(&[7; 24])),
+        ("a checksum of 0, stored as it is", FileBytes(zero_as_it_is)),
+        ("a right header in another place", log().raw(&log().push(PUT_2).push(PUT_2).0[AT + 32..])),
+        ("a value beyond the limit", log().push(Fields { value_len: Some(MAX_VALUE_LEN as u32 + 1), ..PUT_2 })),
+        ("a value beyond the file", log().push(Fields { value_len: Some(1000), ..PUT_2 })),
+        ("sequence number 0", log().push(record(0, PUT, 0, b"\0l", b"2"))),
+        ("the sequence number of the record before", log().push(record(0, PUT, 1, b"\0l", b"2"))),
+        ("a sequence number too far above", log().push(record(0, PUT, MAX_SEQ_STEP + 2, b"\0l", b"2"))),
+        ("a body without a right checksum", log().push(BROKEN)),
+        ("an unknown ancillary body without a right checksum", log().push(Fields { kind: 0x90, ..BROKEN })),
+        ("no full key", log().push(record(0, PUT, 2, b"", b"2"))),
+        ("no key in a full key", log().push(record(0, PUT, 2, b"\x01b", b"2"))),
+        ("a bucket longer than its full key", log().push(record(0, PUT, 2, b"\x03ab", b"2"))),
+        ("a tombstone without a key", log().push(record(0, DELETE, 2, b"\0", b""))),
+        ("a tombstone with a value", log().push(record(0, DELETE, 2, b"\0k", b"2"))),
+        ("a statement of 7 bytes", log().push(record(0, SYNCED_TO, 2, b"", &[0; 7]))),
+        ("a statement with a key", log().push(record(0, SYNCED_TO, 2, b"k", &[0; 8]))),
+        ("a statement of a place behind it", log().push(record(0, SYNCED_TO, 2, b"", &beyond_place))),
+    ];
+    let both = damages.into_iter().flat_map(|(name, file)| {
+        // The padding's zeros, and those of a statement's value, are no data.
+        let data = file.0.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1) - AT;
+        [case(name, file.clone().end(), torn(data)), case(name, file.push(PROOF).end(), corrupt(AT))]
+    });
+    let limit = FileBytes::new(MAX_SEQ - 1);
+    let last = record(0, PUT, MAX_SEQ, b"\0k", b"1");
+    let beyond = record(0, PUT, MAX_SEQ + 1, b"\0k", b"1");
+    both.chain([
+        case("the highest sequence number", limit.clone().push(last).end(), format!("k=1@{MAX_SEQ}")),
+        case("a sequence number beyond the limit", limit.push(beyond).end(), "empty, torn 27 kept"),
+    ])
+    .collect()
+}
+
+fn batches() -> Vec<Case> {
+    let first = record(MORE, PUT, 2, b"\0l", b"2");
+    let second = record(0, PUT, 3, b"\0m", b"3");
+    let begun = || log().push(first);
+    let whole = format!("{K} l=2@2 m=3@3");
+    vec![
+        case("a batch", begun().push(second).end(), &whole[..]),
+        case(
+            "a batch that begins with a flag",
+            log().push(Fields { flags: SYNCED | MORE, ..first }).push(second).end(),
+            &whole[..],
+        ),
+        case("a batch that ends with a mark", begun().push(record(0, MARK, 3, b"", b"")).end(), format!("{K} l=2@2")),
+        case("a batch that ends with the log", begun().end(), torn(27)),
+        case("a batch that ends with the file", begun().0, kept(27)),
+        case("a batch that ends with the file, unpadded", begun().0[..AT + 27].to_vec(), kept(27)),
+        case("a batch that breaks off", begun().push(Fields { body_crc_xor: 1, ..second }).end(), torn(59)),
+        case(
+            "a batch that breaks off before a whole record",
+            begun().push(Fields { body_crc_xor: 1, ..second }).push(record(0, PUT, 4, b"\0n", b"4")).end(),
+            kept(91),
+        ),
+        case(
+            "a batch that breaks off before proof",
+            begun().push(Fields { body_crc_xor: 1, ..second }).push(PROOF).end(),
+            corrupt(AT + 32),
+        ),
+        case(
+            "a batch with another group in it",
+            begun().push(Fields { flags: SYNCED, ..second }).end(),
+            corrupt(AT + 32),
+        ),
+        case(
+            "a batch with another group in it, of a kind that nobody knows",
+            begun().push(record(SYNCED, 0x90, 3, b"", b"")).end(),
+            torn(32 + 17),
+        ),
+        case("a batch with zeros in it", begun().raw(&[0; 8]).push(PROOF).end(), corrupt(AT + 32)),
+        case("a batch with an unknown kind in it", begun().push(record(0, 3, 3, b"", b"")).end(), unsupported(AT + 32)),
+        case(
+            "a batch that has begun proves nothing of itself",
+            log().push(Fields { flags: SYNCED | MORE, ..first }).end(),
+            torn(27),
+        ),
+        case(
+            "an unfinished batch that states what was synced before it began",
+            begun().push(record(MORE, SYNCED_TO, 3, b"", &(AT as u64).to_le_bytes())).end(),
+            torn(57),
+        ),
+        case(
+            "an unfinished batch that states that its own beginning was synced",
+            begun().push(record(MORE, SYNCED_TO, 3, b"", &(AT as u64 + 8).to_le_bytes())).end(),
+            corrupt(AT + 64),
+        ),
+    ]
+}
+
+/// What counts as proof, and what is kept, behind a broken record.
+fn proofs() -> Vec<Case> {
+    fn broken() -> FileBytes {
+        log().push(BROKEN)
+    }
+    fn then(fields: Fields<'_>) -> Vec<u8> {
+        broken().push(fields).end()
+    }
+    let states = |to: usize| then(record(0, SYNCED_TO, 3, b"", &(to as u64).to_le_bytes()));
+    let after = |fields: Fields<'_>| broken().push(fields).0[AT + 32..].to_vec();
+    let header = 32 + RECORD_HEADER_LEN;
+    // A true header for the place behind the record that the value belongs to, and its own header and key.
+    let inner = log().raw(&[7; 32]).push(PROOF).0[AT + 32..].to_vec();
+    let carrier = record(0, PUT, 2, b"\x05bucketk", &inner);
+    vec![
+        case("a whole record", then(record(0, PUT, 3, b"\0m", b"3")), kept(59)),
+        case("a broken record", then(Fields { seq: 3, ..BROKEN }), torn(59)),
+        case("a record of a wrong form", then(record(0, PUT, 3, b"", b"3")), kept(57)),
+        case("a synced record", then(record(SYNCED, PUT, 3, b"\0m", b"3")), corrupt(AT)),
+        case("a synced record that is broken", then(Fields { flags: SYNCED, seq: 3, ..BROKEN }), corrupt(AT)),
+        case("a synced record far away", broken().raw(&[0; 4096]).push(PROOF).end(), corrupt(AT)),
+        case("a synced record behind zeros", log().raw(&[0; 8]).push(PROOF).end(), corrupt(AT)),
+        case("a whole record behind zeros", log().raw(&[0; 8]).push(PUT_2).end(), kept(35)),
+        case("a synced record off the alignment", broken().raw(&[7; 4]).raw(&after(PROOF)).end(), torn(36 + 17)),
+        case("a synced record made for another place", broken().raw(&[7; 8]).raw(&after(PROOF)).end(), torn(40 + 17)),
+        case("a synced record with an old sequence number", then(Fields { seq: 1, ..PROOF }), torn(header - 7)),
+        case("a synced record beyond the file", then(Fields { value_len: Some(9), ..PROOF }), torn(header - 7)),
+        case("a synced record of an unknown kind", then(Fields { kind: 0x90, ..PROOF }), torn(header - 7)),
+        case("a synced record of a kind that must not be skipped", then(Fields { kind: 3, ..PROOF }), torn(header - 7)),
+        case("a synced record with an unknown flag", then(Fields { flags: 5, ..PROOF }), torn(header - 7)),
+        case("a synced record whose header is cut short", broken().raw(&after(PROOF)[..23]).0, torn(header - 7)),
+        case("a statement of the place", states(AT), kept(header + 1)),
+        case("a statement of a place behind", states(AT + 1), corrupt(AT)),
+        case("a statement of its own place", states(AT + 32), corrupt(AT)),
+        case("a statement of a place behind itself", states(AT + 33), kept(header + 1)),
+        case(
+            "a statement that is broken",
+            then(Fields { body_crc_xor: 1, ..record(0, SYNCED_TO, 3, b"", &(AT as u64 + 8).to_le_bytes()) }),
+            torn(header + 1),
+        ),
+        case(
+            "a statement with the flag that states nothing",
+            then(record(SYNCED, SYNCED_TO, 3, b"", &[0; 8])),
+            corrupt(AT),
+        ),
+        case(
+            "a statement with the flag that is broken",
+            then(Fields { body_crc_xor: 1, ..record(SYNCED, SYNCED_TO, 3, b"", &[0; 8]) }),
+            corrupt(AT),
+        ),
+        case(
+            "a statement with a key in its value's place",
+            then(record(0, SYNCED_TO, 3, &(AT as u64 + 8).to_le_bytes(), b"")),
+            kept(header + 1),
+        ),
+        case(
+            "a value that knows the file's secret",
+            log().push(Fields { body_crc_xor: 1, ..carrier }).end(),
+            corrupt(AT),
+        ),
+    ]
+}

@@ -1,0 +1,231 @@
+//! A reader made from docs/FORMAT.md alone: it uses nothing of the crate, so that the two can be compared.
+//!
+//! The names of rules (W1, S2 and so on) are the page's.
+
+use std::collections::BTreeMap;
+
+use super::layout::{
+    ALIGNMENT, ANCILLARY, DELETE, END_MARK_LEN, FILE_HEADER, FILE_HEADER_LEN, MAGIC, MAJOR, MAX_FILE_LEN, MAX_SEQ,
+    MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, RECORD_HEADER, RECORD_HEADER_LEN, SYNCED, SYNCED_TO, crc32, number,
+};
+
+/// A bucket and a key in it.
+pub type Name = (Vec<u8>, Vec<u8>);
+
+/// A value and its `last_index`.
+pub type Setting = (Vec<u8>, u64);
+
+/// What the page says a file is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Store(Box<Contents>),
+    NotCaskfile,
+    UnsupportedVersion,
+    UnsupportedRecord { offset: u64 },
+    Corrupt { offset: u64 },
+}
+
+/// What a store holds, and what a writer would do about its end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contents {
+    pub pairs: BTreeMap<Name, Setting>,
+    pub records: u64,
+    pub last_index: u64,
+    pub proven: u64,
+    /// Where the log ends: where a writer cuts, if there is anything to cut.
+    pub end: u64,
+    /// How many bytes of a torn tail are cut off, and whether they are kept beside the store first.
+    pub torn: u64,
+    pub kept: bool,
+}
+
+/// A record with a true header.
+pub struct Record<'f> {
+    pub offset: usize,
+    pub flags: u64,
+    pub kind: u64,
+    pub key: &'f [u8],
+    pub value: &'f [u8],
+    pub seq: u64,
+    pub body_holds: bool,
+    pub next: usize,
+}
+
+/// Why there is no true header at a place.
+pub enum Untrue {
+    Damaged,
+    /// W2 or W5: the file ends before it does.
+    BeyondFile,
+    Unsupported,
+}
+
+pub struct Reader<'f> {
+    file: &'f [u8],
+    base_seq: u64,
+}
+
+impl<'f> Reader<'f> {
+    /// Of a file whose header holds.
+    pub fn new(file: &'f [u8]) -> Reader<'f> {
+        Reader { file, base_seq: number(FILE_HEADER, "base_seq", file) }
+    }
+
+    /// W2 to W7: the record at `o`, after one with the sequence number `previous`.
+    pub fn record(&self, o: usize, previous: u64) -> Result<Record<'f>, Untrue> {
+        let header = self.file.get(o..o + RECORD_HEADER_LEN).ok_or(Untrue::BeyondFile)?;
+        let field = |name| number(RECORD_HEADER, name, header);
+        let covered = [&self.file[16..32], &(o as u64).to_le_bytes(), &header[4..]].concat();
+        if field("header_crc") != u64::from(crc32(&covered).max(1)) || field("value_len") > MAX_VALUE_LEN {
+            return Err(Untrue::Damaged);
+        }
+        let end = (o + RECORD_HEADER_LEN) as u64 + field("key_len") + field("value_len");
+        let seq = field("seq");
+        let highest = previous.max(self.base_seq) + MAX_SEQ_STEP;
+        if end > MAX_FILE_LEN.min(self.file.len() as u64) {
+            return Err(Untrue::BeyondFile);
+        }
+        if seq <= previous || seq > highest.min(MAX_SEQ) {
+            return Err(Untrue::Damaged);
+        }
+        let (flags, kind) = (field("flags"), field("kind"));
+        if flags > SYNCED | MORE || !(kind == PUT || kind == DELETE || kind >= ANCILLARY) {
+            return Err(Untrue::Unsupported);
+        }
+        let body = &self.file[o + RECORD_HEADER_LEN..end as usize];
+        let body_holds = field("body_crc") == u64::from(crc32(&[&header[9..], body].concat()));
+        let (key, value) = body.split_at(field("key_len") as usize);
+        let next = (end as usize).next_multiple_of(ALIGNMENT);
+        Ok(Record { offset: o, flags, kind, key, value, seq, body_holds, next })
+    }
+
+    /// S1 to S4: what lies behind `e`, where the walk stopped at `at` and `before` is the sequence number of the record before `e`.
+    fn search(&self, e: usize, at: usize, before: u64) -> (u64, bool) {
+        let (mut proof, mut whole) = (0, false);
+        for x in (e..self.file.len()).step_by(ALIGNMENT).skip(1) {
+            let Ok(record) = self.record(x, before) else { continue };
+            if record.kind > MOVED {
+                continue;
+            }
+            if record.flags & SYNCED != 0 {
+                proof = proof.max(x as u64);
+            }
+            if let (true, Some(stated)) = (record.body_holds, record.stated()) {
+                proof = proof.max(stated);
+            }
+            whole |= x > at && record.body_holds;
+        }
+        (proof, whole)
+    }
+}
+
+impl Record<'_> {
+    /// The offset that a `SYNCED_TO` states.
+    fn stated(&self) -> Option<u64> {
+        let stated = u64::from_le_bytes(self.value.try_into().ok()?);
+        (self.kind == SYNCED_TO && self.key.is_empty() && stated <= self.offset as u64).then_some(stated)
+    }
+
+    /// Bucket and key.
+    pub fn split(&self) -> Option<(&[u8], &[u8])> {
+        let (&len, rest) = self.key.split_first()?;
+        rest.split_at_checked(usize::from(len)).filter(|(_, key)| !key.is_empty())
+    }
+
+    /// W10.
+    fn has_form(&self) -> bool {
+        match self.kind {
+            PUT => self.split().is_some(),
+            DELETE => self.split().is_some() && self.value.is_empty(),
+            SYNCED_TO => self.stated().is_some(),
+            _ => true,
+        }
+    }
+
+    fn proves(&self) -> u64 {
+        if self.flags & SYNCED != 0 { self.offset as u64 } else { self.stated().unwrap_or(0) }
+    }
+}
+
+/// Reads a whole file.
+pub fn read(file: &[u8]) -> Verdict {
+    if file.len() < FILE_HEADER_LEN || file[..8] != MAGIC {
+        return Verdict::NotCaskfile;
+    }
+    let field = |name| number(FILE_HEADER, name, file);
+    if field("crc") != u64::from(crc32(&file[..60])) {
+        return Verdict::Corrupt { offset: 0 };
+    }
+    if field("major") != MAJOR {
+        return Verdict::UnsupportedVersion;
+    }
+    if field("base_seq") > MAX_SEQ {
+        return Verdict::Corrupt { offset: 0 };
+    }
+    walk(&Reader::new(file))
+}
+
+fn walk(reader: &Reader<'_>) -> Verdict {
+    let file = reader.file;
+    let (mut o, mut previous) = (FILE_HEADER_LEN, 0);
+    let first = FILE_HEADER_LEN as u64;
+    let mut contents = Contents { last_index: reader.base_seq, proven: first, end: first, ..Contents::default() };
+    let mut before = 0;
+    let mut unit: Vec<Record<'_>> = Vec::new();
+    let (stopped_at_zeros, file_ends) = loop {
+        let left = file.get(o..).unwrap_or_default();
+        // W1
+        if left.iter().take(END_MARK_LEN).all(|&byte| byte == 0) {
+            break (unit.is_empty(), left.len() < END_MARK_LEN);
+        }
+        match reader.record(o, previous) {
+            Err(Untrue::Unsupported) => return Verdict::UnsupportedRecord { offset: o as u64 },
+            Err(Untrue::BeyondFile) => break (false, true),
+            // W8 to W10
+            Ok(record) if unit.is_empty() || record.flags & SYNCED == 0 => {
+                if !record.body_holds || !record.has_form() {
+                    break (false, false);
+                }
+                (o, previous) = (record.next, record.seq);
+                let ends = record.flags & MORE == 0;
+                unit.push(record);
+                if ends {
+                    contents.take(std::mem::take(&mut unit));
+                    before = previous;
+                }
+            }
+            _ => break (false, false),
+        }
+    };
+    let e = contents.end as usize;
+    let data_end = file.iter().rposition(|&byte| byte != 0).map_or(e, |last| e.max(last + 1));
+    let no_end_mark = stopped_at_zeros && file.len() < o + END_MARK_LEN;
+    if no_end_mark || (stopped_at_zeros && data_end == e) {
+        return Verdict::Store(Box::new(contents));
+    }
+    let (proof, whole) = reader.search(e, o, before);
+    if proof > e as u64 {
+        return Verdict::Corrupt { offset: o as u64 };
+    }
+    let kept = whole || before < reader.base_seq || (o > e && file_ends);
+    (contents.torn, contents.kept) = ((data_end - e) as u64, kept);
+    Verdict::Store(Box::new(contents))
+}
+
+impl Contents {
+    /// Takes in a complete record or batch.
+    fn take(&mut self, unit: Vec<Record<'_>>) {
+        for record in unit {
+            if let (PUT | DELETE, Some((bucket, key))) = (record.kind, record.split()) {
+                let name = (bucket.to_vec(), key.to_vec());
+                match record.kind {
+                    PUT => drop(self.pairs.insert(name, (record.value.to_vec(), record.seq))),
+                    _ => drop(self.pairs.remove(&name)),
+                }
+            }
+            self.records += 1;
+            self.last_index = self.last_index.max(record.seq);
+            self.proven = self.proven.max(record.proves());
+            self.end = record.next as u64;
+        }
+    }
+}

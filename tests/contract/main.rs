@@ -1,0 +1,21 @@
+//! What the library promises to a program on a disk that works: the calls, their answers and errors, compaction, copies,
+//! closing, memory.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod automatic;
+mod backup;
+mod bad_input;
+mod closing;
+mod compaction;
+mod conformance;
+#[cfg(feature = "log")]
+mod events;
+mod large_values;
+mod memory_of_reads;
+mod model;
+mod stats;
+
+#[global_allocator]
+static ALLOCATOR: common::counted_memory::Counting = common::counted_memory::Counting;

@@ -1,0 +1,357 @@
+//! Random sequences of all calls, through several handles that know nothing of each other, agree with a model.
+//!
+//! Every handle is opened by itself, as another process would, with settings of its own. A sequence that fails is
+//! shrunk and printed. The sequences are the same in every run; `CASKFILE_MODEL_SEED` draws others, and
+//! `CASKFILE_MODEL_TESTS` says how many.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use caskfile::disk::sim::SimDisk;
+use caskfile::disk::{Disk, RealDisk};
+use caskfile::{Cask, Error, KvPair, Scan, Slice};
+use quickcheck::{Arbitrary, Gen, QuickCheck, TestResult};
+
+use crate::common::TempDir;
+use crate::common::history::{self, Call, History, Refusal, listed, predict};
+use crate::common::ops::{self, Op, PREFIXES, Place, Setup, below};
+use crate::common::player::{
+    answer, ask, check_receipt, copy, in_bucket, index_of, look_at_copy, read_all, refusal, tell,
+};
+
+const HANDLES: usize = 3;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Closes what the handle had open.
+    Open(usize, Setup),
+    Close(usize),
+    Drop(usize),
+    Call(usize, Op),
+    /// Begins a scan that goes on by a pair with every later call of the handle, whatever that does.
+    Scan(usize, usize),
+    /// Keeps a value without copying it.
+    Lend(usize, Place),
+}
+
+impl Arbitrary for Step {
+    fn arbitrary(g: &mut Gen) -> Step {
+        let handle = below(g, HANDLES);
+        match below(g, 24) {
+            0 => Step::Open(handle, Setup::arbitrary(g)),
+            1 => Step::Close(handle),
+            2 if bool::arbitrary(g) => Step::Drop(handle),
+            3 => Step::Scan(handle, below(g, PREFIXES.len())),
+            4 => Step::Lend(handle, Place::arbitrary(g)),
+            _ => Step::Call(handle, Op::arbitrary(g)),
+        }
+    }
+
+    fn shrink(&self) -> Box<dyn Iterator<Item = Step>> {
+        match self.clone() {
+            Step::Open(handle, setup) => Box::new(setup.shrink().map(move |setup| Step::Open(handle, setup))),
+            Step::Drop(handle) => Box::new(std::iter::once(Step::Close(handle))),
+            Step::Call(handle, op) => {
+                let first = (handle > 0).then(|| Step::Call(0, op.clone()));
+                Box::new(first.into_iter().chain(op.shrink().map(move |op| Step::Call(handle, op))))
+            }
+            _ => quickcheck::empty_shrinker(),
+        }
+    }
+}
+
+/// Where the store lies.
+enum Ground {
+    Real(TempDir),
+    Simulated(SimDisk),
+}
+
+impl Ground {
+    /// As another process would see it.
+    fn disk(&self) -> Arc<dyn Disk> {
+        match self {
+            Ground::Real(_) => Arc::new(RealDisk),
+            Ground::Simulated(disk) => Arc::new(disk.process()),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        match self {
+            Ground::Real(directory) => directory.join("store"),
+            Ground::Simulated(_) => PathBuf::from("/store"),
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        match self {
+            Ground::Real(_) => std::fs::read(self.path()).unwrap_or_default(),
+            Ground::Simulated(disk) => disk.contents(self.path()).unwrap_or_default(),
+        }
+    }
+
+    fn names(&self) -> Vec<PathBuf> {
+        match self {
+            Ground::Real(directory) => {
+                directory.path().read_dir().unwrap().map(|entry| entry.unwrap().path()).collect()
+            }
+            Ground::Simulated(disk) => disk.paths(),
+        }
+    }
+}
+
+struct Handle {
+    cask: Cask,
+    setup: Setup,
+    scans: Vec<(Scan, Vec<KvPair>)>,
+    slices: Vec<(Slice, Vec<u8>)>,
+}
+
+struct World {
+    ground: Ground,
+    handles: [Option<Handle>; HANDLES],
+    history: History,
+    /// Slices that outlive their handles.
+    orphans: Vec<(Slice, Vec<u8>)>,
+}
+
+impl World {
+    fn new(ground: Ground) -> World {
+        World { ground, handles: [const { None }; HANDLES], history: History::default(), orphans: Vec::new() }
+    }
+
+    /// Whether another handle keeps the file's lock.
+    fn locked_out(&self, handle: usize) -> bool {
+        let others = self.handles.iter().enumerate().filter(|(at, _)| *at != handle);
+        others.filter_map(|(_, other)| other.as_ref()).any(|other| other.setup.exclusive && !other.setup.read_only)
+    }
+
+    fn open(&mut self, at: usize, setup: Setup) -> Result<(), String> {
+        self.close(at)?;
+        match Cask::open_on(self.ground.disk(), self.ground.path(), &setup.config()) {
+            Ok(cask) => {
+                self.handles[at] = Some(Handle { cask, setup, scans: Vec::new(), slices: Vec::new() });
+                Ok(())
+            }
+            Err(Error::LockTimeout { .. }) if !setup.read_only && self.locked_out(at) => Ok(()),
+            Err(Error::Io { source, .. })
+                if setup.read_only && source.kind() == std::io::ErrorKind::NotFound && self.history.len() == 0 =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(format!("open: {error}")),
+        }
+    }
+
+    fn close(&mut self, at: usize) -> Result<(), String> {
+        let Some(handle) = self.handles[at].take() else { return Ok(()) };
+        handle.cask.close().map_err(|error| format!("close: {error}"))?;
+        match handle.cask.get("a") {
+            Err(Error::Closed) => {}
+            other => return Err(format!("a closed handle said {other:?}")),
+        }
+        handle.cask.close().map_err(|error| format!("a second close: {error}"))?;
+        for (scan, expected) in handle.scans {
+            // A snapshot outlives its handle.
+            let rest: Result<Vec<_>, _> = scan.collect();
+            same(&rest.map_err(|error| format!("scan: {error}"))?, &expected, "what was left of a scan")?;
+        }
+        self.orphans.extend(handle.slices);
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), String> {
+        let at = match *step {
+            Step::Open(at, setup) => return self.open(at, setup),
+            Step::Close(at) => return self.close(at),
+            Step::Drop(at) => {
+                if let Some(handle) = self.handles[at].take() {
+                    self.orphans.extend(handle.slices);
+                }
+                return Ok(());
+            }
+            Step::Call(at, _) | Step::Scan(at, _) | Step::Lend(at, _) => at,
+        };
+        if self.handles[at].is_none() {
+            self.open(at, Setup::DEFAULT)?;
+        }
+        match step {
+            Step::Call(_, op) => self.call(at, op)?,
+            Step::Scan(_, prefix) => self.scan(at, PREFIXES[*prefix])?,
+            Step::Lend(_, place) => self.lend(at, *place)?,
+            Step::Open(..) | Step::Close(_) | Step::Drop(_) => {}
+        }
+        self.go_on(at)
+    }
+
+    fn call(&mut self, at: usize, op: &Op) -> Result<(), String> {
+        let locked_out = self.locked_out(at);
+        let Some(handle) = &self.handles[at] else { return Ok(()) };
+        let call = self.history.call(op, || self.ground.bytes());
+        let state = Arc::clone(self.history.last());
+        if let Call::Copy(copying) = call {
+            let (disk, store) = (self.ground.disk(), self.ground.path());
+            let to = store.with_file_name("copy");
+            let made = copy(&handle.cask, copying, &*disk, &store, &to);
+            let made = made.map_err(|error| format!("{call:?}: {error}"))?;
+            let found = look_at_copy(Arc::clone(&disk), &to, self.history.highest_seen)?;
+            same(&found, &*state, "the copy")?;
+            made.check(&found)?;
+            same(&made.of_one_moment, &true, "what is said of the copy")?;
+            return disk.remove(&to).map_err(|error| error.to_string());
+        }
+        if call.is_read() {
+            let said = ask(&handle.cask, &call).map_err(|error| format!("{call:?}: {error}"))?;
+            return same(&said, &answer(&call, &state), "the answer");
+        }
+        let refused = refusal(&call, &state, handle.setup.read_only);
+        let early = matches!(refused, Some(Refusal::ReadOnly | Refusal::PreviousNotSpecified));
+        let early = early || call == Call::Reopen && handle.setup.read_only;
+        match (tell(&handle.cask, &call), &refused) {
+            (Err(Error::LockTimeout { .. }), _) if locked_out && !early => Ok(()),
+            (_, _) if locked_out && !early => Err(String::from("it wrote while another handle had the lock")),
+            (Err(error), Some(refused)) => same(&Refusal::of(&error).as_ref(), &Some(refused), "the refusal"),
+            (Err(error), None) => Err(format!("{call:?}: {error}")),
+            (Ok(receipt), Some(refused)) => Err(format!("{receipt:?} instead of {refused:?}")),
+            (Ok(receipt), None) => {
+                let changes = predict(&call, &state).map_err(|refusal| format!("{refusal:?}"))?;
+                let before = self.history.highest_seen;
+                let look = |key: &history::Key| index_of(&handle.cask, key).map_err(|error| error.to_string());
+                let last_put = match changes.last() {
+                    Some((key, Some(_))) => look(key)?,
+                    _ => None,
+                };
+                check_receipt(&receipt, changes.len(), last_put, before)?;
+                if !changes.is_empty() {
+                    self.history.commit(&changes, look)?;
+                }
+                self.history.highest_seen = self.history.highest_seen.max(receipt.index.unwrap_or(0));
+                Ok(())
+            }
+        }
+    }
+
+    fn scan(&mut self, at: usize, prefix: &[u8]) -> Result<(), String> {
+        let Some(handle) = &mut self.handles[at] else { return Ok(()) };
+        let scan = handle.cask.scan(prefix).map_err(|error| format!("scan: {error}"))?;
+        let expected = listed(self.history.last(), 0, prefix);
+        let expected = expected.map(|((_, key), pair)| KvPair::new(key.clone(), pair.value.to_vec(), pair.index));
+        handle.scans.push((scan, expected.collect()));
+        Ok(())
+    }
+
+    fn lend(&mut self, at: usize, place: Place) -> Result<(), String> {
+        let Some(handle) = &mut self.handles[at] else { return Ok(()) };
+        let key = (place.bucket, ops::KEYS[place.key].to_vec());
+        let cask = in_bucket(&handle.cask, place.bucket).map_err(|error| error.to_string())?;
+        // SAFETY: only this library writes to the store of this test.
+        match (unsafe { cask.mapped() }.get(&key.1), self.history.last().get(&key)) {
+            (Ok(slice), Some(pair)) => {
+                handle.slices.push((slice, pair.value.to_vec()));
+                Ok(())
+            }
+            (Err(Error::KeyNotFound), None) => Ok(()),
+            (found, expected) => Err(format!("lent {found:?}, expected {expected:?}")),
+        }
+    }
+
+    /// Takes a pair from every scan, from alternating ends.
+    fn go_on(&mut self, at: usize) -> Result<(), String> {
+        let Some(handle) = &mut self.handles[at] else { return Ok(()) };
+        for (scan, expected) in &mut handle.scans {
+            let backward = expected.len() % 2 == 0;
+            let (found, wanted) = if expected.is_empty() {
+                (scan.next(), None)
+            } else if backward {
+                (scan.next_back(), expected.pop())
+            } else {
+                (scan.next(), Some(expected.remove(0)))
+            };
+            let found = found.transpose().map_err(|error| format!("scan: {error}"))?;
+            same(&found, &wanted, "a scan's next pair")?;
+        }
+        Ok(())
+    }
+
+    /// Whatever happened: all handles agree, the file is whole, and nothing is left beside it.
+    fn finish(mut self) -> Result<(), String> {
+        let expected = Arc::clone(self.history.last());
+        for handle in self.handles.iter().flatten() {
+            same(
+                &read_all(&handle.cask).map_err(|error| error.to_string())?,
+                &*expected,
+                "a handle's view at the end",
+            )?;
+            handle.cask.verify().map_err(|error| format!("verify: {error}"))?;
+        }
+        for at in 0..HANDLES {
+            self.close(at)?;
+        }
+        for (slice, expected) in &self.orphans {
+            same(&slice.to_vec(), expected, "a lent value")?;
+        }
+        if self.history.len() == 0 {
+            return Ok(());
+        }
+        let again = Cask::open_on(self.ground.disk(), self.ground.path(), &Setup::READER.config());
+        let again = again.map_err(|error| format!("reopen: {error}"))?;
+        same(&read_all(&again).map_err(|error| error.to_string())?, &*expected, "what a new handle sees")?;
+        let verified = again.verify().map_err(|error| format!("verify: {error}"))?;
+        same(&(verified.keys, verified.torn_bytes), &(expected.len() as u64, 0), "what verify says")?;
+        same(&self.ground.names(), &vec![self.ground.path()], "the names beside the store")
+    }
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T, what: &str) -> Result<(), String> {
+    if found == expected { Ok(()) } else { Err(format!("{what}: found {found:?}, expected {expected:?}")) }
+}
+
+fn run(ground: Ground, steps: &[Step]) -> TestResult {
+    let mut world = World::new(ground);
+    for (at, step) in steps.iter().enumerate() {
+        if let Err(error) = world.step(step) {
+            return TestResult::error(format!("step {at}, {step:?}: {error}"));
+        }
+    }
+    match world.finish() {
+        Ok(()) => TestResult::passed(),
+        Err(error) => TestResult::error(format!("at the end: {error}")),
+    }
+}
+
+/// As many tests as `CASKFILE_MODEL_TESTS` says, from the seed `CASKFILE_MODEL_SEED`.
+fn check(tests: u64, property: fn(Vec<Step>) -> TestResult) {
+    let setting = |name| std::env::var(name).ok().map(|text: String| text.parse().expect("a number"));
+    let seed = setting("CASKFILE_MODEL_SEED").unwrap_or(0);
+    let tests = setting("CASKFILE_MODEL_TESTS").unwrap_or(tests);
+    QuickCheck::new().rng(Gen::from_size_and_seed(80, seed)).tests(tests).quickcheck(property);
+}
+
+#[test]
+fn random_calls_on_the_simulated_disk_agree_with_the_model() {
+    check(60, |steps| run(Ground::Simulated(SimDisk::new()), &steps));
+}
+
+#[test]
+fn random_calls_on_a_simulated_disk_without_maps_and_holes_agree_with_the_model() {
+    check(20, |steps| {
+        let disk = SimDisk::new();
+        disk.set_maps(false);
+        disk.set_holes(false);
+        run(Ground::Simulated(disk), &steps)
+    });
+}
+
+#[test]
+fn random_calls_on_real_files_agree_with_the_model() {
+    check(25, |steps| run(Ground::Real(TempDir::new()), &steps));
+}
+
+#[test]
+fn a_store_that_does_not_exist_is_no_store_of_the_model() {
+    // The model lets a reader fail to open what nobody has made, and nothing else.
+    let mut world = World::new(Ground::Simulated(SimDisk::new()));
+    world.open(0, Setup::READER).unwrap();
+    assert!(world.handles[0].is_none());
+    assert!(world.ground.names().is_empty());
+    assert_eq!(world.ground.path(), Path::new("/store"));
+}

@@ -1,0 +1,627 @@
+//! The first call of an operation to the disk fails, then the second, and so on until the operation is over before its
+//! turn comes: with each error, or short, once or from then on. Then everything goes on, or the power is cut.
+//!
+//! One round in so many is tried, and each loop's end is always found, unless `CASKFILE_FAULT_LOOPS=all` is set: all
+//! rounds take a minute on the simulated disk and some minutes on real files, where syncs take their time.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use caskfile::disk::Disk;
+use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, When};
+use caskfile::{Batch, Cask, Config, Durability, Error, OptionalExt, salvage_on, verify_on};
+
+use crate::common::TempDir;
+use crate::common::hooked::HookedDisk;
+use crate::common::small_history::{Change, History, KEYS, State, read_all};
+
+/// What fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Op {
+    /// Opening, where nothing is.
+    Create,
+    /// Opening, where an empty file is.
+    Fill,
+    /// Opening what was closed.
+    Open,
+    /// Opening what a killed process has left in the middle of a batch.
+    Recover,
+    /// The same, with whole records behind the damage.
+    RecoverAndKeep,
+    OpenToRead,
+    Put,
+    PutLarge,
+    Batch,
+    Swap,
+    Update,
+    Delete,
+    DeletePrefix,
+    Read,
+    Sync,
+    Compact,
+    Reopen,
+    Verify,
+    VerifyFile,
+    Salvage,
+    Backup,
+    CompactTo,
+    CompactUntilCancelled,
+    Close,
+}
+
+const OPS: [Op; 24] = [
+    Op::Create,
+    Op::Fill,
+    Op::Open,
+    Op::Recover,
+    Op::RecoverAndKeep,
+    Op::OpenToRead,
+    Op::Put,
+    Op::PutLarge,
+    Op::Batch,
+    Op::Swap,
+    Op::Update,
+    Op::Delete,
+    Op::DeletePrefix,
+    Op::Read,
+    Op::Sync,
+    Op::Compact,
+    Op::Reopen,
+    Op::Verify,
+    Op::VerifyFile,
+    Op::Salvage,
+    Op::Backup,
+    Op::CompactTo,
+    Op::CompactUntilCancelled,
+    Op::Close,
+];
+
+/// What the store is when the operation begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    Nothing,
+    EmptyFile,
+    Closed,
+    Torn,
+    TornAndMore,
+    /// Two processes have it open and have written in turn.
+    Busy,
+}
+
+impl Op {
+    fn start(self) -> Start {
+        match self {
+            Op::Create => Start::Nothing,
+            Op::Fill => Start::EmptyFile,
+            Op::Open | Op::OpenToRead => Start::Closed,
+            Op::Recover => Start::Torn,
+            Op::RecoverAndKeep | Op::VerifyFile | Op::Salvage => Start::TornAndMore,
+            _ => Start::Busy,
+        }
+    }
+}
+
+/// Where a store can be, and calls can fail.
+trait Ground {
+    fn new() -> Self;
+    fn path(&self) -> PathBuf;
+    fn lay_out(&self, bytes: &[u8]);
+    fn process(&self) -> Process;
+    /// The names of all files but the store and torn tails that were kept.
+    fn strays(&self) -> Vec<PathBuf>;
+    /// Disks as a power cut now may leave them, if this ground knows power cuts.
+    fn cuts(&self, seed: u64) -> Vec<SimDisk>;
+}
+
+/// A process that the test can disturb.
+struct Process {
+    disk: Arc<dyn Disk>,
+    /// Plans that this one of its calls from now on fails, and the later ones, too, if that is said.
+    fail: Box<dyn Fn(u64, Fault, Repeat)>,
+    heal: Box<dyn Fn()>,
+    calls: Box<dyn Fn() -> u64>,
+}
+
+impl Ground for SimDisk {
+    fn new() -> SimDisk {
+        SimDisk::new()
+    }
+
+    fn path(&self) -> PathBuf {
+        "/store".into()
+    }
+
+    fn lay_out(&self, bytes: &[u8]) {
+        self.set_contents(Ground::path(self), bytes.to_vec());
+    }
+
+    fn process(&self) -> Process {
+        let disk = SimDisk::process(self);
+        let (one, other, third) = (disk.clone(), disk.clone(), disk.clone());
+        Process {
+            disk: Arc::new(disk),
+            fail: Box::new(move |nth, fault, repeat| one.fail(When::nth(nth).by(&one), fault, repeat)),
+            heal: Box::new(move || other.clear_faults()),
+            calls: Box::new(move || third.calls()),
+        }
+    }
+
+    fn strays(&self) -> Vec<PathBuf> {
+        self.paths().into_iter().filter(|path| is_stray(path, &Ground::path(self))).collect()
+    }
+
+    fn cuts(&self, seed: u64) -> Vec<SimDisk> {
+        let mut cuts = vec![self.reboot(&mut Choices::keep_nothing()), self.reboot(&mut Choices::keep_all())];
+        for sector in [8, 512] {
+            self.set_sector(sector);
+            cuts.push(self.reboot(&mut Choices::from_seed(seed)));
+        }
+        // Nobody's power was cut, but what no sync has brought to the disk is not in the cache any more.
+        cuts.push(self.fork());
+        cuts[4].drop_caches();
+        cuts
+    }
+}
+
+impl Ground for TempDir {
+    fn new() -> TempDir {
+        TempDir::new()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.join("store")
+    }
+
+    fn lay_out(&self, bytes: &[u8]) {
+        std::fs::write(Ground::path(self), bytes).unwrap();
+    }
+
+    fn process(&self) -> Process {
+        #[derive(Default)]
+        struct Plan {
+            calls: AtomicU64,
+            /// The call that fails first, and the one after the last; 0 and 0 if none does.
+            from: AtomicU64,
+            to: AtomicU64,
+            errno: AtomicU64,
+            short: AtomicUsize,
+        }
+        let plan = Arc::<Plan>::default();
+        let most = Arc::new(AtomicUsize::new(usize::MAX));
+        let (ours, limit) = (Arc::clone(&plan), Arc::clone(&most));
+        let mut disk = HookedDisk::new(move |_| {
+            let number = ours.calls.fetch_add(1, Ordering::SeqCst) + 1;
+            let fails = (ours.from.load(Ordering::SeqCst)..ours.to.load(Ordering::SeqCst)).contains(&number);
+            let short = ours.short.load(Ordering::SeqCst);
+            limit.store(if fails && short > 0 { short } else { usize::MAX }, Ordering::SeqCst);
+            match ours.errno.load(Ordering::SeqCst) {
+                errno if fails && errno > 0 => Err(std::io::Error::from_raw_os_error(errno as i32)),
+                _ => Ok(()),
+            }
+        });
+        disk.most = most;
+        let (one, other) = (Arc::clone(&plan), Arc::clone(&plan));
+        Process {
+            disk: Arc::new(disk),
+            fail: Box::new(move |nth, fault, repeat| {
+                let (errno, short) = match fault {
+                    Fault::Os(errno) => (errno as u64, 0),
+                    Fault::Short(bytes) => (0, bytes),
+                    other => panic!("{other:?} cannot happen to a real file"),
+                };
+                one.errno.store(errno, Ordering::SeqCst);
+                one.short.store(short, Ordering::SeqCst);
+                let from = one.calls.load(Ordering::SeqCst) + nth;
+                one.from.store(from, Ordering::SeqCst);
+                one.to.store(if repeat == Repeat::Once { from + 1 } else { u64::MAX }, Ordering::SeqCst);
+            }),
+            heal: Box::new(move || other.to.store(0, Ordering::SeqCst)),
+            calls: Box::new(move || plan.calls.load(Ordering::SeqCst)),
+        }
+    }
+
+    fn strays(&self) -> Vec<PathBuf> {
+        let paths = TempDir::path(self).read_dir().unwrap().map(|entry| entry.unwrap().path());
+        paths.filter(|path| is_stray(path, &Ground::path(self))).collect()
+    }
+
+    fn cuts(&self, _: u64) -> Vec<SimDisk> {
+        Vec::new()
+    }
+}
+
+/// What nobody will remove: the next writer removes what is left of the store, not of a copy that was not finished.
+fn is_stray(path: &Path, store: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path != store && !name.contains(".torn-") && !name.starts_with("rescued") && !name.starts_with("copy")
+}
+
+/// A handle of a process.
+struct Player {
+    process: Process,
+    cask: Option<Cask>,
+}
+
+fn open(disk: &Arc<dyn Disk>, path: &Path, config: &Config) -> Result<Cask, Error> {
+    Cask::open_on(Arc::clone(disk), path, &config.clone().connection_timeout(Duration::ZERO))
+}
+
+/// The bytes that stores begin with, made once: closed, torn, and torn with more behind; and what they hold.
+struct Specimens {
+    closed: Vec<u8>,
+    torn: Vec<u8>,
+    torn_and_more: Vec<u8>,
+    state: State,
+}
+
+impl Specimens {
+    fn new() -> Specimens {
+        let disk = SimDisk::new();
+        let path = Ground::path(&disk);
+        let process = || Arc::new(disk.process()) as Arc<dyn Disk>;
+        let cask = open(&process(), &path, &Config::new()).unwrap();
+        for (value, key) in KEYS.iter().enumerate() {
+            cask.put(key, (value as u64 + 1).to_le_bytes()).unwrap();
+        }
+        let state = read_all(&cask).unwrap();
+        cask.close().unwrap();
+        let closed = disk.contents(&path).unwrap();
+        // Two batches that nothing proves to have been on stable storage: the first with a damaged end.
+        let cask = open(&process(), &path, &Config::new().durability(Durability::Os)).unwrap();
+        let mut batch = Batch::new();
+        batch.put(KEYS[0], [0xee; 8]).put("x", [0xee; 8]);
+        cask.sync().unwrap();
+        cask.write(&batch).unwrap();
+        let first_end = cask.stats().unwrap().log_end as usize;
+        cask.put("y", [0xee; 8]).unwrap();
+        let mut torn_and_more = disk.contents(&path).unwrap();
+        torn_and_more[first_end - 9] ^= 1;
+        let mut torn = torn_and_more.clone();
+        torn[first_end - 16..].fill(0);
+        Specimens { closed, torn, torn_and_more, state }
+    }
+}
+
+/// One store, with one process to be disturbed and another one.
+struct Case<G> {
+    ground: G,
+    history: History,
+    players: [Player; 2],
+}
+
+impl<G: Ground> Case<G> {
+    fn new(start: Start, specimens: &Specimens) -> Case<G> {
+        let ground = G::new();
+        let players = [0, 1].map(|_| Player { process: ground.process(), cask: None });
+        let mut case = Case { ground, history: History::new(), players };
+        match start {
+            Start::Nothing | Start::Busy => {}
+            Start::EmptyFile => case.ground.lay_out(b""),
+            Start::Closed => case.ground.lay_out(&specimens.closed),
+            Start::Torn => case.ground.lay_out(&specimens.torn),
+            Start::TornAndMore => case.ground.lay_out(&specimens.torn_and_more),
+        }
+        match start {
+            Start::Nothing | Start::EmptyFile => {}
+            Start::Closed | Start::Torn | Start::TornAndMore => {
+                case.history.serial = KEYS.len() as u64;
+                case.history = case.history.after(specimens.state, true);
+            }
+            Start::Busy => {
+                for (who, durability) in [(0, Durability::Sync), (1, Durability::Os), (0, Durability::Sync)] {
+                    case.open(who, &Config::new().durability(durability)).unwrap();
+                    let value = case.history.fresh();
+                    case.told(who, vec![(who, Some(value))], |cask| cask.put(KEYS[who], value.to_le_bytes())).unwrap();
+                }
+                // So that the first one does not know what the other one has written, and that is not synced.
+                let value = case.history.fresh();
+                case.told(1, vec![(2, Some(value))], |cask| cask.put(KEYS[2], value.to_le_bytes())).unwrap();
+            }
+        }
+        case
+    }
+
+    fn open(&mut self, who: usize, config: &Config) -> Result<(), Error> {
+        if self.players[who].cask.is_none() {
+            let cask = open(&self.players[who].process.disk, &self.ground.path(), config)?;
+            self.players[who].cask = Some(cask);
+            self.history.created = true;
+        }
+        Ok(())
+    }
+
+    /// Makes a call that writes. After an error that leaves its outcome open, it stays pending.
+    fn told(&mut self, who: usize, change: Change, call: impl FnOnce(&Cask) -> Result<(), Error>) -> Result<(), Error> {
+        let Some(cask) = self.players[who].cask.clone() else { return Ok(()) };
+        self.history.pending = Some(change);
+        match call(&cask) {
+            Ok(()) => {
+                self.settle();
+                if who == 0 {
+                    self.history.acknowledge(self.history.position());
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if !matches!(error, Error::Poisoned { .. }) {
+                    self.history.pending = None;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// What others read: takes it into the history.
+    fn settle(&mut self) {
+        let disk = self.ground.process().disk;
+        if !self.history.created && disk.stat(&self.ground.path()).is_err() {
+            return;
+        }
+        match open(&disk, &self.ground.path(), &Config::new().read_only(true)) {
+            Ok(cask) => {
+                let found = read_all(&cask).unwrap();
+                if found == *self.history.last() {
+                    self.history.pending = None;
+                } else {
+                    self.history.commit(&found).unwrap();
+                }
+            }
+            // An empty file that was to become a store is not one yet.
+            Err(error) => assert!(!self.history.created, "an observer was told: {error}"),
+        }
+    }
+
+    /// Does what is to be disturbed.
+    fn act(&mut self, op: Op) -> Result<(), Error> {
+        let path = self.ground.path();
+        let value = self.history.fresh();
+        let (bytes, last) = (value.to_le_bytes(), *self.history.last());
+        match op {
+            Op::Create | Op::Fill | Op::Open | Op::Recover | Op::RecoverAndKeep => self.open(0, &Config::new()),
+            Op::OpenToRead => {
+                let cask = open(&self.players[0].process.disk, &path, &Config::new().read_only(true))?;
+                check_list(&cask, &last)
+            }
+            Op::Put => self.told(0, vec![(0, Some(value))], |cask| cask.put(KEYS[0], bytes)),
+            Op::PutLarge => {
+                // Removed again, since the history knows short values only: what matters is what is written.
+                self.told(0, vec![(0, None)], |cask| {
+                    let mut batch = Batch::new();
+                    batch.put(KEYS[0], vec![0xab; 70_000]).delete(KEYS[0]);
+                    cask.write(&batch).map(drop)
+                })
+            }
+            Op::Batch => {
+                let other = self.history.fresh();
+                let mut batch = Batch::new();
+                batch.put(KEYS[1], bytes).put(KEYS[2], other.to_le_bytes()).delete(KEYS[0]);
+                let change = vec![(1, Some(value)), (2, Some(other)), (0, None)];
+                self.told(0, change, |cask| cask.write(&batch).map(drop))
+            }
+            Op::Swap => self.told(0, vec![(0, Some(value))], |cask| {
+                let previous = cask.get(KEYS[0]).optional()?;
+                cask.atomic_put(KEYS[0], bytes, previous.as_ref()).map(drop)
+            }),
+            Op::Update => {
+                self.told(0, vec![(0, Some(value))], |cask| cask.update(KEYS[0], |_| bytes.to_vec()).map(drop))
+            }
+            Op::Delete => self.told(0, vec![(0, None)], |cask| cask.delete(KEYS[0])),
+            Op::DeletePrefix => {
+                let change = (0..KEYS.len()).map(|key| (key, None)).collect();
+                self.told(0, change, |cask| cask.delete_prefix("").map(drop))
+            }
+            Op::Sync => self.told(0, Vec::new(), Cask::sync),
+            Op::Compact => self.told(0, Vec::new(), |cask| cask.compact().map(drop)),
+            Op::Reopen => self.players[0].cask.as_ref().map_or(Ok(()), Cask::reopen),
+            Op::Read | Op::Verify => {
+                let Some(cask) = self.players[0].cask.clone() else { return Ok(()) };
+                if op == Op::Read { check_list(&cask, &last) } else { cask.verify().map(drop) }
+            }
+            Op::VerifyFile => verify_on(&*self.players[0].process.disk, &path).map(drop),
+            Op::Salvage => {
+                let to = path.with_file_name("rescued");
+                let report = salvage_on(&*self.players[0].process.disk, &path, &to)?;
+                assert!(report.keys >= KEYS.len() as u64 || !report.unreadable.is_empty(), "{report:?}");
+                Ok(())
+            }
+            Op::Backup | Op::CompactTo => {
+                let Some(cask) = self.players[0].cask.clone() else { return Ok(()) };
+                let to = path.with_file_name("copy");
+                let copied = if op == Op::Backup { cask.backup(&to) } else { cask.compact_to(&to) };
+                // Looked at by somebody whom nothing disturbs.
+                let observer = self.ground.process().disk;
+                if copied.is_ok() || observer.stat(&to).is_ok() {
+                    let copy = open(&observer, &to, &Config::new().read_only(true)).unwrap();
+                    check_list(&copy, &last).unwrap();
+                    assert!(!copy.verify().unwrap().cut_off);
+                }
+                copied.map(drop)
+            }
+            Op::CompactUntilCancelled => {
+                let Some(cask) = self.players[0].cask.clone() else { return Ok(()) };
+                match cask.compact_with(|_| ControlFlow::Break(())) {
+                    Err(Error::CompactionCancelled { .. }) => Ok(()),
+                    other => other.map(|compaction| panic!("nobody has cancelled it: {compaction:?}")),
+                }
+            }
+            Op::Close => match self.players[0].cask.take() {
+                Some(cask) => cask.close(),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+fn check_list(cask: &Cask, expected: &State) -> Result<(), Error> {
+    for pair in cask.list("")? {
+        let key = KEYS.iter().position(|key| key.as_bytes() == pair.key).expect("a key that somebody wrote");
+        let value = u64::from_le_bytes(pair.value[..8].try_into().unwrap());
+        assert_eq!(Some((value, pair.last_index)), expected[key], "a read that succeeds is right");
+    }
+    Ok(())
+}
+
+/// One run: this call of the operation fails. Returns whether there was such a call.
+fn run<G: Ground>(op: Op, nth: u64, fault: Fault, repeat: Repeat, specimens: &Specimens) -> bool {
+    let mut case = Case::<G>::new(op.start(), specimens);
+    let before = (case.players[0].process.calls)();
+    (case.players[0].process.fail)(nth, fault, repeat);
+    let told = case.act(op);
+    let made = (case.players[0].process.calls)() - before;
+    (case.players[0].process.heal)();
+    let may_fail = made >= nth;
+    if let Err(error) = &told {
+        assert!(may_fail, "nothing was disturbed: {error}");
+        let fits = match error {
+            Error::Io { .. } | Error::Poisoned { .. } => true,
+            Error::CompactionRefused { .. } => matches!(op, Op::Compact | Op::CompactUntilCancelled),
+            // What cannot be read may be taken for what it is not, but never for something that may be cut off.
+            Error::Corrupt { .. } | Error::NotCaskfile { .. } => matches!(fault, Fault::Short(_)),
+            Error::Damaged { report, .. } => !report.unreadable.is_empty(),
+            Error::Other(_) => true,
+            _ => false,
+        };
+        assert!(fits, "{error}");
+    }
+    // As it is at this moment, and then as it is when everything has gone on.
+    let found = case.ground.cuts(nth);
+    for disk in found {
+        after_cut(&disk, &case.history);
+    }
+    case.settle();
+    go_on(&mut case);
+    may_fail
+}
+
+/// Everybody goes on: the one whose call has failed, the other one, and then a third.
+fn go_on<G: Ground>(case: &mut Case<G>) {
+    for who in [0, 1] {
+        let value = case.history.fresh();
+        let put = |cask: &Cask| cask.put(KEYS[who], value.to_le_bytes());
+        match case.told(who, vec![(who, Some(value))], put) {
+            Ok(()) => {}
+            // A failed sync is reported to everybody who has the file open, once.
+            Err(Error::Poisoned { .. }) => {
+                case.settle();
+                if let Some(cask) = case.players[who].cask.clone() {
+                    cask.reopen().unwrap_or_else(|error| panic!("{who} opens again: {error}"));
+                    let told = case.told(who, vec![(who, Some(value))], put);
+                    told.unwrap_or_else(|error| panic!("{who} goes on after opening again: {error}"));
+                }
+            }
+            Err(error) => panic!("{who} goes on: {error}"),
+        }
+        if let Some(cask) = case.players[who].cask.take() {
+            assert_eq!(read_all(&cask).unwrap(), *case.history.last());
+            // A lock that could not be given up goes with the handle. Who does not sync hears only now of another's
+            // sync that has failed.
+            match cask.close() {
+                Err(Error::Poisoned { .. }) if who == 1 => {}
+                told => told.unwrap_or_else(|error| panic!("{who} closes: {error}")),
+            }
+        }
+    }
+    for disk in case.ground.cuts(7) {
+        after_cut(&disk, &case.history);
+    }
+    let disk = case.ground.process().disk;
+    use_it(&disk, &case.ground.path(), &mut case.history, false);
+    assert_eq!(case.ground.strays(), Vec::<PathBuf>::new());
+}
+
+fn after_cut(disk: &SimDisk, history: &History) {
+    let (mut history, path) = (history.clone(), Ground::path(disk));
+    if disk.contents(&path).is_none() {
+        assert!(!history.created, "the store is gone");
+    }
+    use_it(&(Arc::new(disk.process()) as Arc<dyn Disk>), &path, &mut history, true);
+}
+
+/// A process that was not there before opens the store, writes and closes it.
+fn use_it(disk: &Arc<dyn Disk>, path: &Path, history: &mut History, after_cut: bool) {
+    let cask = open(disk, path, &Config::new()).unwrap();
+    let found = read_all(&cask).unwrap();
+    if after_cut {
+        history.allows(&found).unwrap();
+        *history = history.after(found, true);
+    }
+    assert_eq!(found, *history.last());
+    let value = history.fresh();
+    cask.put(KEYS[2], value.to_le_bytes()).unwrap();
+    history.pending = Some(vec![(2, Some(value))]);
+    history.commit(&read_all(&cask).unwrap()).unwrap();
+    assert_eq!(cask.verify().unwrap().torn_bytes, 0);
+    cask.close().unwrap();
+    let cask = open(disk, path, &Config::new().read_only(true)).unwrap();
+    assert_eq!(read_all(&cask).unwrap(), *history.last());
+}
+
+const FAULTS: [Fault; 6] = [
+    Fault::Os(libc::EIO),
+    Fault::Os(libc::ENOSPC),
+    Fault::Os(libc::EINTR),
+    Fault::Short(1),
+    Fault::Short(24),
+    Fault::Short(60),
+];
+
+/// Runs all loops, or every so many-th of their rounds.
+fn run_all<G: Ground>(name: &str, one_in: u64) {
+    let specimens = Specimens::new();
+    let (mut runs, mut number) = (0, 0);
+    for op in OPS {
+        let mut most = 0;
+        for fault in FAULTS {
+            for repeat in [Repeat::Once, Repeat::Forever] {
+                for nth in 1.. {
+                    number += 1;
+                    // The last round of a loop finds its end, so it has to be found without.
+                    if number % one_in != 0 && nth <= most {
+                        continue;
+                    }
+                    let what = format!("{op:?}, call {nth}, {fault:?} {repeat:?}");
+                    let round = || run::<G>(op, nth, fault, repeat, &specimens);
+                    let reached = std::panic::catch_unwind(std::panic::AssertUnwindSafe(round));
+                    let reached = reached.unwrap_or_else(|panic| {
+                        let text = panic.downcast_ref::<String>().cloned();
+                        panic!("{what}: {}", text.unwrap_or_default());
+                    });
+                    runs += 1;
+                    if !reached {
+                        break;
+                    }
+                    most = nth.max(most);
+                }
+            }
+        }
+        assert!(most > 0, "{op:?} makes no call");
+    }
+    println!("{name}: {runs} runs in which a call fails");
+}
+
+/// One round in so many, or all if that was asked for.
+fn one_in(some: u64) -> u64 {
+    if std::env::var_os("CASKFILE_FAULT_LOOPS").is_some_and(|text| text == "all") { 1 } else { some }
+}
+
+#[test]
+fn whichever_call_fails_nothing_acknowledged_is_lost_and_everything_goes_on() {
+    run_all::<SimDisk>("simulated disk", one_in(7));
+}
+
+#[test]
+fn the_same_on_real_files() {
+    run_all::<TempDir>("real files", one_in(41));
+}
+
+/// So that the list of calls above means something.
+#[test]
+fn an_operation_that_nothing_disturbs_succeeds() {
+    let specimens = Specimens::new();
+    for op in OPS {
+        assert!(!run::<SimDisk>(op, u64::MAX, Fault::Os(libc::EIO), Repeat::Once, &specimens), "{op:?}");
+    }
+}

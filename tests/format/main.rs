@@ -1,0 +1,8 @@
+//! The pages against the code: docs/FORMAT.md, the reader that was written from it, and docs/INTERNALS.md.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod internals;
+mod rules;
+mod second_reader;

@@ -1,0 +1,348 @@
+//! docs/FORMAT.md against the library: the page's tables, its worked example and its rules, through a reader of the
+//! test's own that was made from the page and uses nothing of the crate.
+
+use std::sync::{Arc, Mutex};
+
+use crate::common::files::bytes::{FileBytes, record};
+use crate::common::files::cases;
+use crate::common::files::layout::{
+    self, DELETE, END_MARK_LEN, FILE_HEADER, FILE_HEADER_LEN, MARK, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MORE, MOVED,
+    PUT, RECORD_HEADER, RECORD_HEADER_LEN, SYNCED, SYNCED_TO,
+};
+use crate::common::files::library::{self, PATH};
+use crate::common::files::page::{self, summary};
+use crate::common::files::reader::{Reader, Record, Verdict, read};
+use caskfile::disk::sim::{Repeat, SimDisk, Verb, When};
+use caskfile::{Batch, Cask, Config, Durability, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_BUCKET_LEN, MAX_VALUE_LEN};
+
+/// How many sequence numbers a block has.
+const BLOCK: u64 = 1 << 20;
+
+#[test]
+fn the_tables_of_the_page_are_what_the_reader_goes_by() {
+    for (heading, layout, len) in
+        [("The file header", FILE_HEADER, FILE_HEADER_LEN), ("Records", RECORD_HEADER, RECORD_HEADER_LEN)]
+    {
+        let rows = page::table(heading, "| at | size |");
+        let fields = layout.iter().map(|&(name, at, size)| vec![at.to_string(), size.to_string(), name.to_owned()]);
+        let stated = rows.into_iter().map(|row| row[..3].to_vec());
+        assert_eq!(stated.collect::<Vec<_>>(), fields.collect::<Vec<_>>(), "{heading}");
+        let ends = layout.iter().fold(0, |end, &(name, at, size)| {
+            assert_eq!(at, end, "a gap before {name}");
+            at + size
+        });
+        assert_eq!(ends, len, "{heading}");
+    }
+    let named =
+        |head: &str| page::table("Records", head).into_iter().map(|row| (page::number(&row[0]), row[1].clone()));
+    let flags = [(SYNCED, "SYNCED"), (MORE, "MORE")].map(|(flag, name)| (flag, name.to_owned()));
+    assert_eq!(named("| flag |").collect::<Vec<_>>(), flags);
+    let kinds = [(PUT, "put"), (DELETE, "delete"), (MARK, "mark"), (SYNCED_TO, "SYNCED_TO"), (MOVED, "MOVED")];
+    assert_eq!(named("| kind |").collect::<Vec<_>>(), kinds.map(|(kind, name)| (kind, name.to_owned())));
+    assert_eq!(layout::crc32(b"123456789"), 0xcbf4_3926);
+}
+
+#[test]
+fn the_limits_of_the_page_are_those_of_reader_and_library() {
+    let stated: Vec<u64> = page::table("Limits", "| limit |").into_iter().map(|row| page::number(&row[1])).collect();
+    let limits = [
+        MAX_BUCKET_LEN as u64,
+        u64::from(u16::MAX),
+        caskfile::max_key_len(0) as u64,
+        MAX_VALUE_LEN as u64,
+        1,
+        MAX_SEQ,
+        MAX_SEQ_STEP,
+        MAX_FILE_LEN,
+        BLOCK,
+        MAX_BATCH_OPS as u64,
+        MAX_BATCH_BYTES,
+    ];
+    assert_eq!(stated, limits);
+    assert_eq!(layout::MAX_VALUE_LEN, MAX_VALUE_LEN as u64);
+    assert_eq!((layout::MAJOR, 0), (u64::from(caskfile::MAJOR_VERSION), caskfile::MINOR_VERSION));
+}
+
+#[test]
+fn the_checks_of_the_page_have_the_numbers_of_its_other_tables() {
+    let limits = page::table("Limits", "| limit |");
+    let limit = |name| limits.iter().find(|row| row[0] == name).map(|row| row[1].as_str()).expect("a row of the table");
+    let (value, end) = (limit("value"), limit("end of a record, at most at"));
+    let (step, highest) = (limit("sequence number above what it follows, at most"), limit("sequence number, highest"));
+    let heading = "What a reader checks, in this order";
+    let checks = [page::table(heading, "| | check |"), page::table(heading, "| | check, in this order |")].concat();
+    for (check, number) in [
+        ("H2", FILE_HEADER_LEN.to_string().as_str()),
+        ("H5", caskfile::MAJOR_VERSION.to_string().as_str()),
+        ("H6", highest),
+        ("W2", RECORD_HEADER_LEN.to_string().as_str()),
+        ("W4", value),
+        ("W5", end),
+        ("W5", format!("*o* + {RECORD_HEADER_LEN}").as_str()),
+        ("W6", step),
+        ("W6", highest),
+        ("W7", format!("{PUT}, {DELETE}, or {MARK:#x} and up").as_str()),
+    ] {
+        let row = checks.iter().find(|row| row[0] == check).unwrap_or_else(|| panic!("the page has no {check}"));
+        assert!(row[1].contains(number), "{check} does not say {number}: {}", row[1]);
+    }
+    assert!(page::says(&format!("({:#x} is the next)", MOVED + 1)));
+    assert!(page::says(&format!("Read records from offset {FILE_HEADER_LEN} on")));
+    assert!(page::says(&format!("The log ends where {END_MARK_LEN} zero bytes stand")));
+}
+
+#[test]
+fn the_worked_example_holds_what_the_page_says() {
+    let (file, lines) = page::dump();
+    assert!(page::says(&format!("These {} bytes are", file.len())));
+    let ours = read(&file);
+    assert_eq!(ours, library::verdict(&file));
+    let Verdict::Store(contents) = ours else { panic!("{ours:?}") };
+    assert_eq!(contents.pairs.into_iter().collect::<Vec<_>>(), page::dump_holds());
+    assert_eq!((contents.end as usize + END_MARK_LEN, contents.torn), (file.len(), 0));
+    // Where a comment begins with the name of a field, this field stands there.
+    let mut named = 0;
+    for (at, comment) in lines {
+        let name = comment.split([' ', ',']).next().unwrap_or_default().trim_end_matches(':');
+        let (layout, base) = if at < FILE_HEADER_LEN { (FILE_HEADER, 0) } else { (RECORD_HEADER, FILE_HEADER_LEN) };
+        let places = layout.iter().filter(|field| field.0 == name).map(|field| field.1);
+        let places: Vec<usize> = places.collect();
+        if at < FILE_HEADER_LEN + RECORD_HEADER_LEN && !places.is_empty() {
+            assert!(places.contains(&(at - base)), "{at:#x} {comment}");
+            named += 1;
+        }
+    }
+    assert!(named >= 13, "only {named} fields are named");
+}
+
+#[test]
+fn the_worked_example_follows_from_the_numbers_of_the_page() {
+    let first = record(0, MARK, BLOCK, b"", b"");
+    let file = FileBytes::new(0)
+        .push(first)
+        .push(record(SYNCED, PUT, BLOCK + 1, b"\0a", b"1"))
+        .push(record(SYNCED, DELETE, BLOCK + 2, b"\0a", b""))
+        .push(record(SYNCED | MORE, PUT, BLOCK + 3, b"\0b", b"22"))
+        .push(record(0, PUT, BLOCK + 4, b"\x01xc", b"333"))
+        .push(record(SYNCED, MARK, BLOCK + 5, b"", b""))
+        .end();
+    assert_eq!(file, page::dump().0);
+}
+
+#[test]
+fn the_library_writes_the_worked_example_byte_for_byte() {
+    let disk = SimDisk::new();
+    let cask = Cask::open_on(Arc::new(library::SameEveryTime(disk.clone())), PATH, &Config::new()).unwrap();
+    cask.put("a", "1").unwrap();
+    cask.delete("a").unwrap();
+    cask.write(Batch::new().put("b", "22").bucket("x").put("c", "333")).unwrap();
+    cask.close().unwrap();
+    assert_eq!(disk.contents(PATH).unwrap(), page::dump().0);
+}
+
+#[test]
+fn every_rule_of_the_page_has_an_example_on_which_reader_and_library_agree() {
+    let mut wrong = String::new();
+    for case in cases::all() {
+        let (ours, theirs) = (read(&case.file), library::verdict(&case.file));
+        if summary(&ours) != case.verdict || ours != theirs {
+            wrong += &format!("{}:\n  page {}\n  reader {ours:?}\n  library {theirs:?}\n", case.name, case.verdict);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// Small files with every kind of record: as a close leaves one, and as a crash does.
+fn specimens() -> [Vec<u8>; 2] {
+    let log = FileBytes::new(4)
+        .push(record(0, PUT, 2, b"\0older", b"than the file"))
+        .push(record(SYNCED, MARK, 5, b"", b""))
+        .push(record(SYNCED | MORE, PUT, 6, b"\x01bk", b"1"))
+        .push(record(MORE, 0xc5, 7, b"later", b"kind"))
+        .push(record(0, DELETE, 8, b"\0older", b""))
+        .push(record(SYNCED, PUT, 9, b"\0k", b"22"))
+        .push(record(0, MOVED, 10, b"", b""));
+    let stated = log.len() as u64 - 8;
+    let log = log.push(record(0, SYNCED_TO, 11, b"", &stated.to_le_bytes())).push(record(0, PUT, 12, b"\0l", b""));
+    let torn = log.clone().push(record(MORE, PUT, 13, b"\0m", b"3")).push(record(0, PUT, 14, b"\0n", b"4"));
+    [log.push(record(SYNCED, MARK, 13, b"", b"")).end(), torn.raw(&[0; 30]).0]
+}
+
+fn agree(file: &[u8], story: impl FnOnce() -> String) -> Verdict {
+    let ours = read(file);
+    let theirs = library::verdict(file);
+    assert_eq!(ours, theirs, "{}: the page's reader (left) and the library (right)", story());
+    ours
+}
+
+#[test]
+fn reader_and_library_agree_on_every_truncation() {
+    for (n, file) in specimens().iter().enumerate() {
+        for len in 0..=file.len() {
+            let verdict = agree(&file[..len], || format!("specimen {n} cut to {len} bytes"));
+            assert_eq!(matches!(verdict, Verdict::Store(_)), len >= FILE_HEADER_LEN, "a cut is no proven damage");
+        }
+    }
+}
+
+#[test]
+fn reader_and_library_agree_on_every_flipped_bit() {
+    for (n, file) in specimens().iter().enumerate() {
+        let Verdict::Store(whole) = read(file) else { panic!("specimen {n} is sound") };
+        for bit in 0..file.len() * 8 {
+            let mut damaged = file.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let verdict = agree(&damaged, || format!("specimen {n}, bit {} of byte {}", bit % 8, bit / 8));
+            if let Verdict::Store(contents) = verdict {
+                assert!(contents.end >= whole.proven, "bit {bit}: damage to what was proven was taken for a torn tail");
+            }
+        }
+    }
+}
+
+/// The records of a sound file.
+fn records(file: &[u8]) -> Vec<Record<'_>> {
+    let Verdict::Store(contents) = read(file) else { panic!("the file is sound") };
+    let (reader, mut records, mut at, mut previous) = (Reader::new(file), Vec::new(), FILE_HEADER_LEN, 0);
+    while (at as u64) < contents.end {
+        let Ok(record) = reader.record(at, previous) else { panic!("the reader has read it before") };
+        (at, previous) = (record.next, record.seq);
+        records.push(record);
+    }
+    records
+}
+
+/// What the page says of files that writers leave, beyond what a reader checks.
+fn expect_orderly(file: &[u8]) {
+    let base_seq = layout::number(FILE_HEADER, "base_seq", file);
+    let (mut block, mut batch) = (base_seq / BLOCK, false);
+    let records = records(file);
+    for record in &records {
+        let end = record.offset + RECORD_HEADER_LEN + record.key.len() + record.value.len();
+        assert!(file[end..record.next].iter().all(|&byte| byte == 0), "padding at {end}");
+        assert!(!(batch && record.flags & SYNCED != 0), "SYNCED in a batch at {}", record.offset);
+        batch = record.flags & MORE != 0;
+        if record.kind >= MARK {
+            assert!(record.key.is_empty(), "ancillary records have no key");
+            assert!(record.value.len() == if record.kind == SYNCED_TO { 8 } else { 0 }, "at {}", record.offset);
+        }
+        if record.kind == SYNCED_TO {
+            assert_eq!(record.flags, 0);
+            let stated = u64::from_le_bytes(record.value.try_into().unwrap()) as usize;
+            let boundary = records.iter().any(|other| other.offset == stated || other.next == stated);
+            assert!(boundary && stated <= record.offset, "a place that no sync can have ended at: {stated}");
+        }
+        if record.seq / BLOCK > block {
+            assert_eq!(record.kind, MARK, "a block begins with a mark that was synced");
+            block = record.seq / BLOCK;
+        }
+    }
+    assert!(file[records.last().map_or(FILE_HEADER_LEN, |last| last.next)..].iter().all(|&byte| byte == 0));
+    assert!(!batch);
+}
+
+fn open(disk: &SimDisk, durability: Durability) -> Cask {
+    Cask::open_on(Arc::new(disk.process()), PATH, &Config::new().durability(durability)).unwrap()
+}
+
+#[test]
+fn what_alternating_writers_leave_is_read_alike_at_every_moment() {
+    let disk = SimDisk::new();
+    let writers = [Durability::Sync, Durability::Sync, Durability::Os].map(|durability| open(&disk, durability));
+    for n in 0..60usize {
+        let cask = writers[n * 7 % 3].bucket(["", "bucket"][n % 2]).unwrap();
+        let (key, value) = (format!("key {}", n % 13), vec![n as u8; n * 5 % 70]);
+        match n % 5 {
+            3 => cask.delete(&key).unwrap(),
+            4 => {
+                let mut batch = Batch::new();
+                batch.put(&key, &value).bucket("other").put(&key, "x").delete("key 1");
+                assert!(cask.write(&batch).unwrap().is_some());
+            }
+            _ => cask.put(&key, &value).unwrap(),
+        }
+        let file = disk.contents(PATH).unwrap();
+        let Verdict::Store(ours) = read(&file) else { panic!("{:?}", read(&file)) };
+        assert_eq!(*ours, library::contents(&cask), "after step {n}");
+        assert!(file.len() > ours.end as usize + END_MARK_LEN, "the file reaches ahead of its log");
+        expect_orderly(&file);
+    }
+    let file = disk.contents(PATH).unwrap();
+    agree(&file, || "the file as it lies".to_owned());
+    assert!(records(&file).iter().any(|record| record.kind == SYNCED_TO), "alternating writers state what they synced");
+    assert!(writers.iter().all(|cask| cask.close().is_ok()));
+    let file = disk.contents(PATH).unwrap();
+    agree(&file, || "the file when all have closed it".to_owned());
+    expect_orderly(&file);
+    let records = records(&file);
+    let last = records.last().unwrap();
+    assert_eq!((last.kind, last.flags, last.next + END_MARK_LEN), (MARK, SYNCED, file.len()));
+}
+
+#[test]
+fn compaction_goes_the_steps_of_the_page_and_leaves_the_file_of_the_page() {
+    let disk = SimDisk::new();
+    let cask = open(&disk, Durability::Sync);
+    for n in 0..20 {
+        cask.put(format!("key {}", n % 7), format!("value {n}")).unwrap();
+    }
+    cask.bucket("b").unwrap().put("key", "in a bucket").unwrap();
+    cask.delete("key 3").unwrap();
+
+    // At each call that matters to the page: its name, and what the path names then.
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    for (verb, name) in [
+        (Verb::CreateNew, "create"),
+        (Verb::SyncAll, "fsync"),
+        (Verb::WriteAt, "write"),
+        (Verb::Rename, "rename"),
+        (Verb::SyncDir, "sync the directory"),
+        (Verb::Unlock, "unlock"),
+    ] {
+        let steps = Arc::clone(&steps);
+        disk.before(When::nth(1).of(verb), Repeat::Forever, move |disk| {
+            steps.lock().unwrap().push((name, disk.contents(PATH).unwrap()));
+        });
+    }
+    let before = disk.contents(PATH).unwrap();
+    cask.compact().unwrap();
+    disk.clear_hooks();
+    let mut steps = std::mem::take(&mut *steps.lock().unwrap());
+    let after = disk.contents(PATH).unwrap();
+    steps.dedup_by_key(|(name, _)| *name);
+    let names: Vec<_> = steps.iter().map(|(name, _)| *name).collect();
+    let beside = ["create", "write", "unlock", "write", "fsync"];
+    let in_its_place = ["write", "fsync", "write", "rename", "sync the directory", "unlock"];
+    assert_eq!(names, [&beside[..], &in_its_place[..]].concat());
+
+    let old = &steps.iter().find(|(name, _)| *name == "rename").unwrap().1;
+    let old_records = records(old);
+    let moved = old_records.last().unwrap();
+    assert_eq!((moved.kind, moved.body_holds), (MOVED, true));
+    assert_eq!(old[..moved.offset], before[..moved.offset], "the old file's records are as they were");
+
+    agree(&after, || "the compacted file".to_owned());
+    expect_orderly(&after);
+    let base_seq = layout::number(FILE_HEADER, "base_seq", &after);
+    assert!(base_seq >= moved.seq);
+    let new_records = records(&after);
+    let (mark, carried) = new_records.split_last().unwrap();
+    assert_eq!((mark.kind, mark.flags, mark.seq), (MARK, SYNCED, base_seq + 1));
+    assert_eq!(carried.len(), 7);
+    let meaning = |file: &[u8], record: &Record<'_>| {
+        let end = record.offset + RECORD_HEADER_LEN + record.key.len() + record.value.len();
+        (file[record.offset + 4..record.offset + 8].to_vec(), file[record.offset + 9..end].to_vec())
+    };
+    for record in carried {
+        assert_eq!((record.kind, record.flags), (PUT, 0));
+        let origin = old_records.iter().find(|old| old.seq == record.seq).expect("carried over from the old file");
+        assert_eq!(meaning(&after, record), meaning(old, origin), "all but flags and place is unchanged");
+    }
+    let (Verdict::Store(then), Verdict::Store(now)) = (read(old), read(&after)) else { panic!("both are sound") };
+    assert_eq!(then.pairs, now.pairs);
+
+    cask.put("key 3", "again").unwrap();
+    let file = disk.contents(PATH).unwrap();
+    assert!(records(&file).last().unwrap().seq > base_seq + 1);
+    expect_orderly(&file);
+}

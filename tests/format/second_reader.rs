@@ -1,0 +1,36 @@
+//! The library and docs/reader/caskfile_reader.py, which was written from docs/FORMAT.md alone and shares no line with
+//! it, agree on every file: on those in tests/golden, and on some thousand that were generated and damaged.
+//! `CASKFILE_FORMAT_ROUNDS=100000` makes so many of these instead of two thousand.
+
+mod corpus;
+mod files;
+mod golden;
+mod told;
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::common::TempDir;
+use corpus::Corpus;
+
+#[test]
+fn the_library_and_the_reader_in_docs_agree_on_every_file() {
+    let python = "python3";
+    if std::env::var_os("CI").is_none() && Command::new(python).arg("--version").output().is_err() {
+        println!("no {python} here: nothing was compared");
+        return;
+    }
+    let rounds = std::env::var("CASKFILE_FORMAT_ROUNDS").map_or(2_000, |rounds| rounds.parse().expect("a number"));
+    let directory = TempDir::new();
+    let corpus = Corpus::write(directory.path(), rounds);
+    println!("{} files, the library says: {:?}", corpus.files, corpus.verdicts);
+    for verdict in ["whole", "whole, but for its end mark", "torn", "Corrupt", "UnsupportedRecord", "NotCaskfile"] {
+        // None of them so seldom that it might as well not be tried.
+        assert!(corpus.verdicts.get(verdict).is_some_and(|&n| n >= 50), "{verdict}: {:?}", corpus.verdicts);
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/format/second_reader/compare.py");
+    let compared = Command::new(python).arg(script).args([&golden::directory(), directory.path()]).output();
+    let compared = compared.expect("python3 is there");
+    print!("{}", String::from_utf8_lossy(&compared.stdout));
+    assert!(compared.status.success(), "they disagree:\n{}", String::from_utf8_lossy(&compared.stderr));
+}

@@ -1,0 +1,131 @@
+//! The library's verdict on a file, in the words of docs/reader/caskfile_reader.py.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use caskfile::disk::sim::SimDisk;
+use caskfile::{Cask, Config, Damage, Error, verify_on};
+use serde_json::{Value, json};
+
+use crate::common::files::layout::{DELETE, END_MARK_LEN, FILE_HEADER_LEN, MARK, MORE, MOVED, PUT, SYNCED, SYNCED_TO};
+use crate::common::files::library::{self, PATH};
+use crate::common::files::reader::{Contents, Name, Reader, Record, Setting, Verdict};
+
+/// What is to be said of a file.
+pub fn told(file: &[u8]) -> Value {
+    match library::verdict(file) {
+        Verdict::NotCaskfile => json!({"verdict": "NotCaskfile", "readable": false}),
+        Verdict::UnsupportedVersion => json!({"verdict": "UnsupportedVersion", "readable": false}),
+        Verdict::UnsupportedRecord { offset } => {
+            json!({"verdict": "UnsupportedRecord", "readable": false, "at": offset, "fails": ["W7"]})
+        }
+        Verdict::Corrupt { offset } => corrupt(file, offset),
+        Verdict::Store(contents) => store(file, &contents),
+    }
+}
+
+fn store(file: &[u8], contents: &Contents) -> Value {
+    let verdict = match contents.torn {
+        0 if file.len() < contents.end as usize + END_MARK_LEN => "whole, but for its end mark",
+        0 => "whole",
+        _ => "torn",
+    };
+    let mut pairs: Vec<_> = contents.pairs.iter().collect();
+    // In the order of the full keys, which start with the length of the bucket's name.
+    pairs.sort_by_key(|((bucket, key), _)| (bucket.len(), bucket, key));
+    let mut told = json!({
+        "verdict": verdict,
+        "readable": true,
+        "end": contents.end,
+        "highest_seq": contents.last_index,
+        "pairs": pairs.into_iter().map(pair).collect::<Vec<_>>(),
+    });
+    if contents.torn > 0 {
+        (told["torn_bytes"], told["kept"]) = (contents.torn.into(), contents.kept.into());
+    }
+    told
+}
+
+fn pair(((bucket, key), (value, last_index)): (&Name, &Setting)) -> Value {
+    let mut pair = json!({"last_index": last_index});
+    for (name, bytes) in [("bucket", bucket), ("key", key), ("value", value)] {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => pair[name] = text.into(),
+            Err(_) => {
+                let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                pair[format!("{name}_hex")] = digits.into();
+            }
+        }
+    }
+    pair
+}
+
+/// Which check has failed, and what is lost, if the file header is right.
+fn corrupt(file: &[u8], offset: u64) -> Value {
+    let disk = Arc::new(SimDisk::new());
+    disk.set_contents(PATH, file.to_vec());
+    let opened = Cask::open_on(disk.clone(), PATH, &Config::new().read_only(true));
+    let Err(Error::Corrupt { damage, .. }) = opened else { panic!("it is corrupt: {:?}", opened.err()) };
+    let mut told = json!({"verdict": "Corrupt", "readable": false, "at": offset, "fails": failed(offset, damage)});
+    if offset == 0 {
+        return told;
+    }
+    match verify_on(&*disk, Path::new(PATH)) {
+        Err(Error::Damaged { report, .. }) => {
+            let lost = report.losses.iter().filter(|loss| !loss.torn);
+            told["damage"] = lost.map(|loss| json!([loss.start, loss.end])).collect();
+        }
+        // What follows the damage is of a later version.
+        Err(Error::UnsupportedRecord { .. }) => {}
+        other => panic!("it is corrupt: {other:?}"),
+    }
+    told
+}
+
+/// The page's checks that this damage may have failed.
+fn failed(offset: u64, damage: Damage) -> &'static [&'static str] {
+    match damage {
+        Damage::FileHeader { .. } => &["H4"],
+        Damage::Sequence { .. } if offset == 0 => &["H6"],
+        Damage::Zeros => &["W1"],
+        Damage::Header { .. } => &["W2", "W3"],
+        Damage::Lengths { .. } => &["W4"],
+        Damage::BeyondFile { .. } => &["W5"],
+        Damage::Sequence { .. } => &["W6"],
+        Damage::BrokenBatch => &["W1", "W8"],
+        Damage::Body { .. } => &["W9"],
+        Damage::Form => &["W10"],
+        other => panic!("the page knows no such damage: {other}"),
+    }
+}
+
+/// The records before `end`, which the library has read.
+pub fn records(file: &[u8], end: u64) -> Vec<Value> {
+    let (reader, mut records, mut at, mut previous) = (Reader::new(file), Vec::new(), FILE_HEADER_LEN, 0);
+    while (at as u64) < end {
+        let Ok(record) = reader.record(at, previous) else { panic!("the library has read it") };
+        (at, previous) = (record.next, record.seq);
+        records.push(described(&record));
+    }
+    records
+}
+
+fn described(record: &Record<'_>) -> Value {
+    let kind = match record.kind {
+        PUT => "put".to_owned(),
+        DELETE => "delete".to_owned(),
+        MARK => "mark".to_owned(),
+        SYNCED_TO => "SYNCED_TO".to_owned(),
+        MOVED => "MOVED".to_owned(),
+        other => format!("{other:#04x}"),
+    };
+    let flags = [(SYNCED, "SYNCED"), (MORE, "MORE")].into_iter().filter(|(flag, _)| record.flags & flag != 0);
+    json!({
+        "offset": record.offset,
+        "seq": record.seq,
+        "kind": kind,
+        "flags": flags.map(|(_, name)| name).collect::<Vec<_>>(),
+        "key_len": record.key.len(),
+        "value_len": record.value.len(),
+    })
+}

@@ -1,0 +1,18 @@
+//! Several processes or handles on one store, some of which are killed or forked.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod beside_a_writer;
+mod counters;
+mod creators;
+// Looks into /proc and sets limits that other systems name differently.
+#[cfg(target_os = "linux")]
+mod forks;
+mod histories;
+mod killed;
+mod points;
+mod side_by_side;
+mod successors;
+mod taken_away;
+mod taking_turns;
