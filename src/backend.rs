@@ -1,4 +1,4 @@
-//! [`Backend`] and [`new_store`]: from a name to a store.
+//! [`Backend`] and [`new_store`]: opening a store by the name of its backend.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -26,7 +26,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Every backend of this build.
+    /// All backends of this build.
     ///
     /// ```
     /// let names: Vec<String> = caskfile::Backend::ALL.iter().map(|backend| backend.to_string()).collect();
@@ -34,7 +34,7 @@ impl Backend {
     /// ```
     pub const ALL: &'static [Backend] = &[Backend::Caskfile];
 
-    /// The names of [`Backend::ALL`], as the error about an unknown name shows them.
+    /// The names of [`Backend::ALL`], as [`Error::BackendNotSupported`] has them.
     const SUPPORTED: &'static str = "caskfile";
 }
 
@@ -52,7 +52,7 @@ impl fmt::Display for Backend {
     }
 }
 
-/// The name is taken as it is: no case folding, no trimming.
+/// The name must be exact: case counts, and blanks are not trimmed.
 impl FromStr for Backend {
     type Err = Error;
 
@@ -65,17 +65,17 @@ impl FromStr for Backend {
     }
 }
 
-/// Opens the store at `address` with the backend of this name, given as text or as a [`Backend`].
+/// Opens the store at `address` with the backend that has this name, and returns it. The name is text or a [`Backend`].
 ///
-/// What an address is, and what happens when nothing is there, is the backend's to say; for `"caskfile"` it is a path,
-/// and the file is created unless [`Config::create`] is off.
+/// The backend defines what an address is, and what happens if there is nothing at it. For `"caskfile"` it is a path, and
+/// the file is created unless [`Config::create`] is off.
 ///
-/// Cost: that of the backend's opening.
+/// Cost: that of opening, here [`Cask::open_with`].
 ///
 /// # Errors
 ///
-/// [`Error::BackendNotSupported`] for a name that is none of [`Backend::ALL`], before the address is looked at;
-/// otherwise what the backend's own opening gives, here [`Cask::open_with`].
+/// - [`Error::BackendNotSupported`] if no backend of [`Backend::ALL`] has this name. The address is not looked at.
+/// - Those of opening, here [`Cask::open_with`].
 ///
 /// # Example
 ///
@@ -108,20 +108,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_backend_is_found_by_the_name_it_displays() {
+    fn every_backend_is_found_by_its_name() {
         for backend in Backend::ALL {
             assert_eq!(backend.to_string().parse::<Backend>().unwrap(), *backend);
         }
     }
 
     #[test]
-    fn an_unknown_name_is_refused_with_the_names_that_would_have_worked() {
+    fn an_unknown_name_is_refused_with_the_known_names() {
         let names: Vec<&str> = Backend::ALL.iter().map(AsRef::as_ref).collect();
         for wrong in ["boltdb", "", "Caskfile", " caskfile", "caskfile\0"] {
             match wrong.parse::<Backend>() {
                 Err(Error::BackendNotSupported { name, supported }) => {
                     assert_eq!(name, wrong);
-                    assert_eq!(supported, names.join(", "), "SUPPORTED has to follow ALL");
+                    assert_eq!(supported, names.join(", "), "SUPPORTED must have the names of ALL");
                 }
                 other => panic!("{wrong:?} gave {other:?}"),
             }
@@ -129,15 +129,15 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_backend_is_refused_before_the_address_is_touched() {
+    fn an_unknown_backend_touches_no_file() {
         let path = std::env::temp_dir().join(format!("caskfile-no-such-backend-{}", std::process::id()));
         assert!(matches!(new_store("nothing", &path, &Config::new()), Err(Error::BackendNotSupported { .. })));
         assert!(!path.exists());
     }
 
     #[test]
-    fn a_name_is_taken_in_every_form_that_a_program_has_it_in() {
-        // What counts is that these compile; the address, a directory, opens with none of them.
+    fn a_name_is_a_backend_or_any_text() {
+        // These must compile. The address is a directory, so opening fails.
         let directory = std::env::temp_dir();
         let name = String::from("caskfile");
         assert!(new_store(Backend::Caskfile, &directory, &Config::new()).is_err());

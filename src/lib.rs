@@ -8,12 +8,12 @@
 //! let cask = Cask::open(&path)?;
 //! cask.put("config/port", "8080")?;
 //!
-//! // Compare-and-swap: refused if anybody, in any process, has changed the key since it was read.
+//! // Compare-and-swap: refused if any thread or process has changed the key since it was read.
 //! let pair = cask.get("config/port")?;
 //! cask.atomic_put("config/port", "9090", Some(&pair))?;
 //! assert!(matches!(cask.atomic_put("config/port", "7070", Some(&pair)), Err(Error::KeyModified)));
 //!
-//! // Several changes at once, under conditions, over several buckets.
+//! // A batch changes several keys at once, under conditions, also in several buckets.
 //! let mut batch = Batch::new();
 //! batch.expect_absent("leader").put("leader", "node-1").bucket("log").put("0001", "node-1 leads");
 //! cask.write(&batch)?;
@@ -27,50 +27,52 @@
 //!
 //! # Tour
 //!
-//! - [`Cask`] is an open store, seen through one of its [buckets](Cask::bucket). It is cheap to clone and is used from
-//!   any number of threads. Besides the calls above there are [`scan`](Cask::scan), [`range`](Cask::range) and
-//!   [`visit`](Cask::visit) to go through many pairs, [`update`](Cask::update) for the usual compare-and-swap loop,
-//!   [`delete_prefix`](Cask::delete_prefix), [`compact`](Cask::compact), [`verify`](Cask::verify) and
-//!   [`stats`](Cask::stats); [`mapped`](Cask::mapped) reads without copying.
+//! - [`Cask`] is an open store, seen through one of its [buckets](Cask::bucket). A clone is cheap, and any number of
+//!   threads use it. [`scan`](Cask::scan), [`range`](Cask::range) and [`visit`](Cask::visit) read many pairs,
+//!   [`update`](Cask::update) is the usual compare-and-swap loop, [`delete_prefix`](Cask::delete_prefix) deletes many
+//!   keys, and [`mapped`](Cask::mapped) reads without copying. [`compact`](Cask::compact), [`verify`](Cask::verify) and
+//!   [`stats`](Cask::stats) work on the whole store.
 //! - [`Store`] is the contract that `Cask` fulfils: a small object-safe trait, known from the Go library libkv, with
-//!   [`KvPair`], [`Error`] and [`new_store`], which opens a [`Backend`] by name. Other implementations are welcome; the
-//!   feature `testing` has a `conformance` suite for them.
+//!   [`KvPair`], [`Error`] and [`new_store`], which opens a [`Backend`] by name. The feature `testing` has a `conformance`
+//!   suite that checks other implementations.
 //! - [`Config`] says how a store is opened: [`Durability`], [`LockMode`], how long to wait for other writers,
 //!   [when to compact](CompactionPolicy).
-//! - [`verify`] reports every damaged range of a file, [`salvage`] copies what can still be read of it to a new one.
-//! - [`inspect`] tells of every byte of a file what it is, for those who debug or study one.
-//! - [`disk`] is the seam between the engine and the operating system. With the feature `testing` there is a simulated
-//!   disk behind it, on which a test can cut the power at any call.
+//! - [`verify()`] reports every damaged range of a file, [`salvage()`] copies what can still be read to a new file.
+//! - [`inspect`] shows what each byte of a file is, for people who debug or study a store.
+//! - [`disk`] is the seam between the engine and the operating system. The feature `testing` adds a simulated disk, on
+//!   which a test can cut the power at any call.
 //!
 //! # What is promised
 //!
-//! - A write that was acknowledged survives the death of the process, and with [`Durability::Sync`], the default, a
-//!   power cut. What survives is always the beginning of the history: no write is lost while a later one stays, and no
-//!   batch is there in part.
-//! - A read that starts after a write has returned sees it, in whichever process either happens.
-//! - An index that anybody has seen is never given to another write, so a compare-and-swap with a stale pair is refused
-//!   after deletion, compaction, reopening and power cuts, too.
-//! - Damage to what had been stored is [`Error::Corrupt`], never a wrong value; a damaged or foreign file is not
-//!   changed.
+//! - An acknowledged write survives the death of the process, and, with [`Durability::Sync`], the default, a power cut.
+//!   What survives is always the beginning of the history: no write is lost while a later one stays, and no batch
+//!   survives in part.
+//! - A read that starts after a write has returned sees it, in any process.
+//! - A `last_index` that a reader has seen is never assigned to another write. So a compare-and-swap with an old pair is
+//!   refused, also after deletion, compaction, reopening and power cuts.
+//! - Damage to stored bytes is [`Error::Corrupt`], never a wrong value. A damaged or foreign file is not changed.
 //!
 //! The limits are in the README, the bytes in `docs/FORMAT.md`.
 //!
 //! # Features
 //!
-//! None is on by default. `log`: events through the crate of that name, with the target `caskfile`: a failed sync or
-//! cut is an error; a torn tail that was cut off, a warning; compaction, backups, salvage and reopening are information;
-//! opening and closing are for debugging. No message has a key or a value in it. `cli`: the command `caskfile`, see `docs/CLI.md`. `testing`: the conformance suite and the
-//! simulated disk.
+//! None is on by default.
+//!
+//! - `log`: events through the crate of that name, with the target `caskfile`. A failed sync or cut is an error; a torn
+//!   tail that was cut off is a warning; compaction, backup, salvage and reopening are information; opening and closing
+//!   are for debugging. No message contains a key or a value.
+//! - `cli`: the command `caskfile`, see `docs/CLI.md`.
+//! - `testing`: the conformance suite and the simulated disk.
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
 #[cfg(not(unix))]
-compile_error!("caskfile needs flock, mmap and fsync as Unix has them; Linux is what it is tested on");
+compile_error!("caskfile needs flock, mmap and fsync as Unix has them; it is tested on Linux");
 
-// Offsets reach 2^43. With a 32-bit `off_t` the search for data, the bytes of the line and the length would end at 2 GiB,
-// so that what a file states beyond that would not be found; and a map of a larger file has no room in the address space.
+// Offsets reach 2^43. With a 32-bit `off_t`, reads, lengths and the lock's places in line would end at 2 GiB, and a map of
+// a larger file has no room in the address space.
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("caskfile needs a 64-bit target: on others, files over 2 GiB would be read wrong");
 

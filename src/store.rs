@@ -1,91 +1,30 @@
-//! The contract: [`Store`], [`KvPair`] and [`OptionalExt`]. This module knows no engine.
+//! The contract: [`Store`], [`KvPair`] and [`OptionalExt`]. This module does not depend on the engine.
+
+mod pair;
 
 use std::fmt;
 
+pub use pair::KvPair;
+
 use crate::{Error, Result};
 
-/// A key, its value, and the index of the write that set it.
+/// A key/value store, and what it promises, whatever its implementation is.
 ///
-/// Anyone may construct one. A compare-and-swap looks at nothing but `last_index`, so a pair can be rebuilt from an
-/// index that a program kept elsewhere.
-///
-/// ```
-/// use caskfile::KvPair;
-///
-/// let pair = KvPair::new("colour", "blue", 7);
-/// assert_eq!(pair, KvPair { key: b"colour".to_vec(), value: b"blue".to_vec(), last_index: 7 });
-/// assert_eq!(format!("{pair:?}"), r#"KvPair { key: b"colour", value: b"blue", last_index: 7 }"#);
-/// ```
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct KvPair {
-    /// The key, without its bucket.
-    pub key: Vec<u8>,
-    /// The value; it may be empty.
-    pub value: Vec<u8>,
-    /// The index of the write that set the value. It grows over the whole store, not per key, with gaps; one that
-    /// anyone saw is never handed out again.
-    pub last_index: u64,
-}
-
-impl KvPair {
-    /// Puts a pair together from its parts.
-    ///
-    /// Cost: none for a `Vec<u8>` or a `String`, which move in; a copy for a slice.
-    ///
-    /// ```
-    /// let previous = caskfile::KvPair::new("colour", "", 7); // enough for a compare-and-swap against index 7
-    /// assert_eq!(previous.last_index, 7);
-    /// ```
-    pub fn new(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>, last_index: u64) -> KvPair {
-        KvPair { key: key.into(), value: value.into(), last_index }
-    }
-}
-
-/// Keys and values are mostly text, so bytes are shown as a byte string, and a long one is cut: a failed assertion about
-/// a value of a megabyte should still fit on a screen.
-impl fmt::Debug for KvPair {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KvPair")
-            .field("key", &ByteString(&self.key))
-            .field("value", &ByteString(&self.value))
-            .field("last_index", &self.last_index)
-            .finish()
-    }
-}
-
-/// Bytes whose `Debug` is a byte-string literal of at most [`ByteString::SHOWN`] bytes.
-struct ByteString<'a>(&'a [u8]);
-
-impl ByteString<'_> {
-    const SHOWN: usize = 64;
-}
-
-impl fmt::Debug for ByteString<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.split_at_checked(Self::SHOWN) {
-            Some((shown, rest)) if !rest.is_empty() => {
-                write!(f, "b\"{}\"..({} bytes)", shown.escape_ascii(), self.0.len())
-            }
-            _ => write!(f, "b\"{}\"", self.0.escape_ascii()),
-        }
-    }
-}
-
-/// What a key/value store promises, whatever is behind it.
-///
-/// Keys and values are bytes; a key has at least one. The trait is object-safe, every method takes `&self`, and a store
-/// is shared between threads as it is. The module `conformance` (feature `testing`) checks an implementation against
+/// Keys and values are bytes; a key has at least one. The trait is object-safe, every method takes `&self`, and threads
+/// share a store without a lock around it. The module `conformance` (feature `testing`) checks an implementation against
 /// every promise made here.
 ///
-/// There is an implementation for `&S` and none for `Arc<S>`: the latter would shadow the inherent methods of the type
-/// inside. A function that takes `impl Store` gets `&*shared`.
+/// `&S` is a store if `S` is, but `Arc<S>` is not: it would hide the inherent methods of the type inside. Pass `&*shared`
+/// to a function that takes `impl Store`.
 ///
 /// # Errors
 ///
-/// After [`close`](Store::close) every call is [`Error::Closed`], whatever its arguments. A key that is empty, or longer
-/// than the implementation takes, is [`Error::KeyLength`], which names the limit, before anything is written. Beyond
-/// these and those named at each method, a store reports what went wrong underneath: an implementation of one's own
-/// wraps its errors with [`Error::other`].
+/// Every method can return, beside the errors listed there:
+///
+/// - [`Error::Closed`] after [`close`](Store::close), whatever its arguments are.
+/// - [`Error::KeyLength`] if the key is empty, or longer than the implementation allows. Nothing is written.
+/// - An error of the implementation: see [`Error`] for those of this crate. Other implementations wrap theirs with
+///   [`Error::other`].
 ///
 /// # Example
 ///
@@ -95,7 +34,7 @@ impl fmt::Debug for ByteString<'_> {
 /// fn rename(store: &dyn Store, from: &[u8], to: &[u8]) -> caskfile::Result<()> {
 ///     let old = store.get(from)?;
 ///     store.atomic_put(to, &old.value, None)?; // refuses to overwrite
-///     store.atomic_delete(from, Some(&old)) // refuses if someone changed it meanwhile
+///     store.atomic_delete(from, Some(&old)) // refuses if it was changed meanwhile
 /// }
 ///
 /// # let path = std::env::temp_dir().join(format!("caskfile-doc-store-{}", std::process::id()));
@@ -109,16 +48,17 @@ impl fmt::Debug for ByteString<'_> {
 /// # Ok::<(), Error>(())
 /// ```
 pub trait Store: Send + Sync {
-    /// Sets the value of `key`, whatever was there.
+    /// Sets the value of `key`, and replaces the old one if there is one.
     ///
-    /// The same value again is a new write with a new `last_index`. When this returns, the write is as durable as the
-    /// store was configured ([`Durability`](crate::Durability)).
+    /// The same value again is a new write with a new `last_index`. When this returns, the write is durable as the store's
+    /// [`Durability`](crate::Durability) says.
     ///
     /// Cost: one write, of key and value.
     ///
     /// # Errors
     ///
-    /// [`Error::KeyLength`]; [`Error::ValueTooLong`].
+    /// - [`Error::KeyLength`].
+    /// - [`Error::ValueTooLong`].
     ///
     /// # Example
     ///
@@ -135,14 +75,14 @@ pub trait Store: Send + Sync {
     /// ```
     fn put(&self, key: &[u8], value: &[u8]) -> Result<()>;
 
-    /// Returns the pair that `key` names.
+    /// Returns the pair of `key`.
     ///
     /// Cost: one lookup, and a copy of the value.
     ///
     /// # Errors
     ///
-    /// [`Error::KeyNotFound`] when absent ([`optional`](OptionalExt::optional) turns that into `None`);
-    /// [`Error::KeyLength`].
+    /// - [`Error::KeyNotFound`] if the key is absent; [`optional`](OptionalExt::optional) turns that into `None`.
+    /// - [`Error::KeyLength`].
     ///
     /// # Example
     ///
@@ -159,7 +99,7 @@ pub trait Store: Send + Sync {
     /// ```
     fn get(&self, key: &[u8]) -> Result<KvPair>;
 
-    /// Tells whether `key` is there.
+    /// Returns whether `key` is in the store.
     ///
     /// Cost: one lookup; no value is copied.
     ///
@@ -185,10 +125,16 @@ pub trait Store: Send + Sync {
     /// Returns every pair whose key starts with the bytes of `prefix`, in byte order of the keys, as they were at one
     /// moment.
     ///
-    /// Nothing found is an empty `Vec`. The empty prefix lists everything. A key that equals the prefix belongs to it,
-    /// and so does one that goes on in the middle of a word: a prefix is bytes, not a path.
+    /// Returns an empty `Vec` if there is none. The empty prefix lists everything. A prefix is bytes, not a path: a key that
+    /// equals it belongs to it, and so does a key that goes on in the middle of a word.
     ///
-    /// Cost: a copy of all that is returned, held in memory at once.
+    /// Cost: a copy of all pairs, in memory at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of every method.
+    ///
+    /// # Example
     ///
     /// ```
     /// # use caskfile::{Config, new_store};
@@ -206,18 +152,23 @@ pub trait Store: Send + Sync {
     /// ```
     fn list(&self, prefix: &[u8]) -> Result<Vec<KvPair>>;
 
-    /// Sets the value of `key` if nobody changed it since `previous` was read, and returns the new pair.
+    /// Sets the value of `key` if it has not changed since `previous` was read, and returns the new pair.
     ///
-    /// `None` creates the key and never overwrites. `Some` compares `last_index` and nothing else. When this returns,
-    /// the write is as durable as the store was configured ([`Durability`](crate::Durability)).
+    /// `None` creates the key and never overwrites. `Some` compares `last_index` only. When this returns, the write is
+    /// durable as the store's [`Durability`](crate::Durability) says.
     ///
     /// Cost: one lookup, and one write of key and value.
     ///
     /// # Errors
     ///
-    /// With `None`, [`Error::KeyExists`] if the key is there. With `Some`, [`Error::KeyNotFound`] when absent, and
-    /// [`Error::KeyModified`] if its `last_index` is another: after a delete and re-create, too, and after the store was
-    /// opened anew. [`Error::KeyLength`]; [`Error::ValueTooLong`]. In every one of these cases nothing was written.
+    /// With each of these, nothing was written:
+    ///
+    /// - [`Error::KeyExists`] with `None`, if the key is in the store.
+    /// - [`Error::KeyNotFound`] with `Some`, if the key is absent.
+    /// - [`Error::KeyModified`] with `Some`, if the key has another `last_index`. A key that was deleted and created again
+    ///   has another one too, also after the store was opened again.
+    /// - [`Error::KeyLength`].
+    /// - [`Error::ValueTooLong`].
     ///
     /// # Example
     ///
@@ -237,18 +188,21 @@ pub trait Store: Send + Sync {
     /// ```
     fn atomic_put(&self, key: &[u8], value: &[u8], previous: Option<&KvPair>) -> Result<KvPair>;
 
-    /// Deletes `key` if nobody changed it since `previous` was read.
+    /// Deletes `key` if it has not changed since `previous` was read.
     ///
-    /// Only `last_index` is compared. When this returns, the deletion is as durable as the store was configured
-    /// ([`Durability`](crate::Durability)).
+    /// Only `last_index` is compared. When this returns, the deletion is durable as the store's
+    /// [`Durability`](crate::Durability) says.
     ///
     /// Cost: one lookup, and one write of the key.
     ///
     /// # Errors
     ///
-    /// [`Error::PreviousNotSpecified`] with `None`, be the key there or not; [`Error::KeyNotFound`] when absent;
-    /// [`Error::KeyModified`] if its `last_index` is another; [`Error::KeyLength`]. In every one of these cases nothing
-    /// was written.
+    /// With each of these, nothing was written:
+    ///
+    /// - [`Error::PreviousNotSpecified`] with `None`, whether the key is in the store or not.
+    /// - [`Error::KeyNotFound`] if the key is absent.
+    /// - [`Error::KeyModified`] if the key has another `last_index`.
+    /// - [`Error::KeyLength`].
     ///
     /// # Example
     ///
@@ -265,11 +219,11 @@ pub trait Store: Send + Sync {
     /// ```
     fn atomic_delete(&self, key: &[u8], previous: Option<&KvPair>) -> Result<()>;
 
-    /// Deletes `key`, whatever it holds; deleting what is absent is `Ok` and writes nothing.
+    /// Deletes `key`, whatever its value is. Returns `Ok` if the key is absent, and writes nothing then.
     ///
-    /// When this returns, the deletion is as durable as the store was configured ([`Durability`](crate::Durability)).
+    /// When this returns, the deletion is durable as the store's [`Durability`](crate::Durability) says.
     ///
-    /// Cost: one lookup, and one write of the key if it is there.
+    /// Cost: one lookup, and one write of the key if it is in the store.
     ///
     /// # Errors
     ///
@@ -283,7 +237,7 @@ pub trait Store: Send + Sync {
     /// # let store = new_store("caskfile", &path, &Config::new())?;
     /// store.put(b"colour", b"blue")?;
     /// store.delete(b"colour")?;
-    /// store.delete(b"colour")?; // absent by now, and fine
+    /// store.delete(b"colour")?; // absent now, which is no error
     /// assert!(!store.exists(b"colour")?);
     /// # store.close()?;
     /// # std::fs::remove_file(path).unwrap();
@@ -291,15 +245,15 @@ pub trait Store: Send + Sync {
     /// ```
     fn delete(&self, key: &[u8]) -> Result<()>;
 
-    /// Closes the store: every later call on this handle, its clones and its buckets is [`Error::Closed`].
+    /// Closes the store: every later call on this handle, its clones and its buckets returns [`Error::Closed`].
     ///
-    /// A second close is `Ok`. Dropping the last handle closes too, but has nobody to tell what went wrong.
+    /// A second close returns `Ok`. Dropping the last handle closes the store too, but cannot return an error.
     ///
-    /// Cost: what the backend still has to write; calls under way are not interrupted.
+    /// Cost: writing and syncing what is left. Calls under way are not interrupted.
     ///
     /// # Errors
     ///
-    /// What went wrong underneath; the store is closed even so.
+    /// Those of the implementation. The store is closed even then.
     ///
     /// # Example
     ///
@@ -350,22 +304,31 @@ impl<S: Store + ?Sized> Store for &S {
     }
 }
 
-/// Shows no contents. It is here so that `unwrap_err`, and `derive(Debug)` around an `Arc<dyn Store>`, compile.
+/// Shows no contents. With it, `unwrap_err` and `derive(Debug)` around an `Arc<dyn Store>` compile.
 impl fmt::Debug for dyn Store + '_ {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("dyn Store")
     }
 }
 
-/// [`optional`](OptionalExt::optional), for programs to which an absent key is no error.
+/// Adds [`optional`](OptionalExt::optional) to results, for programs that treat an absent key as `None`.
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-doc-optional-{}", std::process::id()));
+/// use caskfile::{Cask, OptionalExt};
+///
+/// let cask = Cask::open(&path)?;
+/// let port = cask.get("port").optional()?.map_or(b"8080".to_vec(), |pair| pair.value);
+/// assert_eq!(port, b"8080");
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 pub trait OptionalExt<T> {
-    /// Turns [`Error::KeyNotFound`] into `Ok(None)`, and leaves every other error as it is.
-    ///
-    /// Cost: none.
+    /// Returns `Ok(None)` in place of [`Error::KeyNotFound`].
     ///
     /// # Errors
     ///
-    /// Every error but [`Error::KeyNotFound`].
+    /// Every other error, unchanged.
     ///
     /// # Example
     ///
@@ -400,22 +363,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_of_a_pair_shows_text_as_text_and_other_bytes_escaped() {
-        let pair = KvPair::new("a\"b", [0, 0xff, b'\n'], 1);
-        assert_eq!(format!("{pair:?}"), r#"KvPair { key: b"a\"b", value: b"\x00\xff\n", last_index: 1 }"#);
-    }
-
-    #[test]
-    fn debug_of_a_pair_cuts_a_long_value_and_says_how_long_it_is() {
-        let at_the_limit = format!("{:?}", KvPair::new("k", vec![b'x'; ByteString::SHOWN], 1));
-        assert!(at_the_limit.contains(&format!("b\"{}\",", "x".repeat(ByteString::SHOWN))), "{at_the_limit}");
-
-        let above_it = format!("{:?}", KvPair::new("k", vec![b'x'; ByteString::SHOWN + 1], 1));
-        assert!(above_it.contains(&format!("b\"{}\"..(65 bytes)", "x".repeat(ByteString::SHOWN))), "{above_it}");
-    }
-
-    #[test]
-    fn every_form_in_which_a_store_is_passed_around_is_a_store() {
+    fn references_and_trait_objects_are_stores() {
         fn is_a_store<S: Store + ?Sized>() {}
         is_a_store::<dyn Store>();
         is_a_store::<&dyn Store>();
