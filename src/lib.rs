@@ -39,8 +39,8 @@
 //!   [when to compact](CompactionPolicy).
 //! - [`verify()`] reports every damaged range of a file, [`salvage()`] copies what can still be read to a new file.
 //! - [`inspect`] shows what each byte of a file is, for people who debug or study a store.
-//! - [`disk`] is the seam between the engine and the operating system. The feature `testing` adds a simulated disk, on
-//!   which a test can cut the power at any call.
+//! - The feature `testing` makes the module `disk` public: the seam between the engine and the operating system, and a
+//!   simulated disk on which a test can cut the power at any call. Functions whose names end in `_on` use such a disk.
 //!
 //! # What is promised
 //!
@@ -80,7 +80,10 @@ mod backend;
 mod config;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+#[cfg(any(test, feature = "testing"))]
 pub mod disk;
+#[cfg(not(any(test, feature = "testing")))]
+mod disk;
 mod engine;
 mod error;
 mod events;
@@ -107,7 +110,9 @@ pub use error::{Error, Result};
 #[cfg(any(test, feature = "testing"))]
 pub use format::decode;
 pub use format::{Damage, MAJOR_VERSION, MAX_BUCKET_LEN, MAX_VALUE_LEN, MINOR_VERSION, max_key_len};
-pub use inspect::{salvage, salvage_on, salvage_unfinished, salvage_with, verify, verify_on};
+pub use inspect::{salvage, salvage_unfinished, salvage_with, verify};
+#[cfg(any(test, feature = "testing"))]
+pub use inspect::{salvage_on, verify_on};
 pub use progress::Progress;
 pub use report::{Loss, LostKey, Report};
 pub use store::{KvPair, OptionalExt, Store};

@@ -52,6 +52,7 @@ pub struct Map {
 enum Memory {
     /// Readable for `len()` bytes while the value lives, and never written through.
     Mapped(MmapRaw),
+    #[cfg_attr(not(any(test, feature = "testing")), allow(dead_code, reason = "for disks of tests"))]
     Foreign(Box<dyn MappedBytes>),
 }
 
@@ -63,6 +64,7 @@ impl Map {
     }
 
     /// Makes a map of bytes that a disk of one's own provides.
+    #[cfg_attr(not(any(test, feature = "testing")), allow(dead_code, reason = "for disks of tests"))]
     pub fn from_bytes(bytes: Box<dyn MappedBytes>) -> Map {
         Map { memory: Memory::Foreign(bytes) }
     }

@@ -109,17 +109,22 @@ impl Cask {
     /// - [`Error::LockTimeout`]: another writer held the lock for the whole connection timeout;
     /// - [`Error::BucketTooLong`].
     pub fn open_with(path: impl AsRef<Path>, config: &Config) -> Result<Cask> {
-        Cask::open_on(Arc::new(RealDisk), path, config)
+        Cask::on(Arc::new(RealDisk), path.as_ref(), config)
     }
 
-    /// Opens a store on a disk of your own making: how this crate's tests cut power and fail calls.
+    /// Opens a store on another [`Disk`], such as a simulated one. See the example of [`disk`](crate::disk).
     ///
     /// # Errors
     ///
-    /// As [`Cask::open_with`], and whatever the disk returns.
+    /// Those of [`Cask::open_with`], and those of the disk.
+    #[cfg(any(test, feature = "testing"))]
     pub fn open_on(disk: Arc<dyn Disk>, path: impl AsRef<Path>, config: &Config) -> Result<Cask> {
+        Cask::on(disk, path.as_ref(), config)
+    }
+
+    fn on(disk: Arc<dyn Disk>, path: &Path, config: &Config) -> Result<Cask> {
         let bucket = prefix_of_bucket(config.get_bucket())?.into();
-        let engine = Engine::open(disk, path.as_ref(), config)?;
+        let engine = Engine::open(disk, path, config)?;
         Ok(Cask { engine: Arc::new(Handle(engine)), bucket })
     }
 

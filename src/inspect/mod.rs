@@ -56,8 +56,12 @@ use verify::damaged;
 
 pub use piece::{Class, Field, Piece, Record};
 pub use pieces::Pieces;
-pub use salvage::{salvage, salvage_on, salvage_unfinished, salvage_with};
-pub use verify::{verify, verify_on};
+#[cfg(any(test, feature = "testing"))]
+pub use salvage::salvage_on;
+pub use salvage::{salvage, salvage_unfinished, salvage_with};
+pub use verify::verify;
+#[cfg(any(test, feature = "testing"))]
+pub use verify::verify_on;
 
 /// A file whose bytes are shown piece by piece.
 ///
@@ -131,7 +135,7 @@ impl Inspection {
     /// # std::fs::remove_file(path).unwrap();
     /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<Inspection> {
-        Inspection::open_on(Arc::new(RealDisk), path)
+        Inspection::on(Arc::new(RealDisk), path.as_ref())
     }
 
     /// Reads a file as [`Inspection::open`] does, on another [`Disk`], such as a simulated one.
@@ -152,8 +156,13 @@ impl Inspection {
     /// # std::fs::remove_file(path).unwrap();
     /// # Ok::<(), caskfile::Error>(())
     /// ```
+    #[cfg(any(test, feature = "testing"))]
     pub fn open_on(disk: Arc<dyn Disk>, path: impl AsRef<Path>) -> Result<Inspection> {
-        let (source, refusal) = Source::open_or_say_why(&*disk, path.as_ref())?;
+        Inspection::on(disk, path.as_ref())
+    }
+
+    fn on(disk: Arc<dyn Disk>, path: &Path) -> Result<Inspection> {
+        let (source, refusal) = Source::open_or_say_why(&*disk, path)?;
         match refusal {
             Some(error @ Error::NotCaskfile { .. }) => Err(error),
             refusal => Inspection::of(disk, source, refusal),

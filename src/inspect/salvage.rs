@@ -162,6 +162,7 @@ pub fn salvage_unfinished(
 /// # std::fs::remove_dir_all(&dir)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[cfg(any(test, feature = "testing"))]
 pub fn salvage_on(disk: &dyn Disk, from: &Path, to: &Path) -> Result<Report> {
     salvage_watched(disk, from, to, Scope::File, &mut |_| ControlFlow::Continue(()))
 }
