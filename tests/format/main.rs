@@ -6,3 +6,4 @@ mod common;
 mod internals;
 mod rules;
 mod second_reader;
+mod writing;

@@ -1,9 +1,11 @@
 //! docs/FORMAT.md against the library: the page's tables, its worked example and its rules, through a reader of the
 //! test's own that was made from the page and uses nothing of the crate.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use crate::common::files::bytes::{FileBytes, record};
+use super::writing;
+use crate::common::files::bytes::{Fields, FileBytes, record};
 use crate::common::files::cases;
 use crate::common::files::layout::{
     self, DELETE, END_MARK_LEN, FILE_HEADER, FILE_HEADER_LEN, MARK, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MORE, MOVED,
@@ -13,7 +15,10 @@ use crate::common::files::library::{self, PATH};
 use crate::common::files::page::{self, summary};
 use crate::common::files::reader::{Reader, Record, Verdict, read};
 use caskfile::disk::sim::{Repeat, SimDisk, Verb, When};
-use caskfile::{Batch, Cask, Config, Durability, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_BUCKET_LEN, MAX_VALUE_LEN};
+use caskfile::{
+    Batch, Cask, Config, Damage, Durability, Error, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_BUCKET_LEN, MAX_VALUE_LEN,
+    verify_on,
+};
 
 /// How many sequence numbers a block has.
 const BLOCK: u64 = 1 << 20;
@@ -345,4 +350,101 @@ fn compaction_goes_the_steps_of_the_page_and_leaves_the_file_of_the_page() {
     let file = disk.contents(PATH).unwrap();
     assert!(records(&file).last().unwrap().seq > base_seq + 1);
     expect_orderly(&file);
+}
+
+#[test]
+fn the_library_plays_the_scenes_for_writers_byte_for_byte() {
+    let mut fragments = page::fragments().into_iter();
+    for scene in writing::scenes() {
+        if scene.start == FILE_HEADER_LEN {
+            // Handle A begins as the worked example does.
+            assert_eq!(scene.bytes, page::dump().0[FILE_HEADER_LEN..0x78]);
+            continue;
+        }
+        let (start, bytes) = fragments.next().expect("a dump for each scene");
+        assert_eq!((start, bytes.len()), (scene.start, scene.bytes.len()));
+        assert_eq!(bytes, scene.bytes, "the scene at {start:#x}");
+    }
+    assert_eq!(fragments.next(), None, "a dump that no scene plays");
+}
+
+/// Where the damaged ranges of a file are, and the check that its walk fails.
+fn damaged_ranges(file: &[u8]) -> Result<Vec<(u64, u64)>, Error> {
+    let disk = SimDisk::new();
+    disk.set_contents(PATH, file.to_vec());
+    match verify_on(&disk, Path::new(PATH)) {
+        Err(Error::Damaged { report, .. }) => {
+            Ok(report.losses.iter().filter(|loss| !loss.torn).map(|loss| (loss.start, loss.end)).collect())
+        }
+        Ok(_) => Ok(Vec::new()),
+        Err(other) => Err(other),
+    }
+}
+
+#[test]
+fn the_damaged_file_of_the_page_goes_through_its_steps() {
+    let file = std::fs::read("tests/golden/damaged-twice.cask").unwrap();
+    assert!(page::says(&format!("`tests/golden/damaged-twice.cask` has {} bytes", file.len())));
+    let rows = page::table("One damaged file, step by step", "| offset |");
+    let mut walked = records(&file[..152]).into_iter();
+    for row in rows.iter().take_while(|row| page::number(&row[0]) < 152) {
+        let record = walked.next().expect("a record for each row");
+        assert_eq!((page::number(&row[0]), page::number(&row[3])), (record.offset as u64, record.seq));
+    }
+    assert!(walked.next().is_none());
+    assert_eq!(read(&file), Verdict::Corrupt { offset: 152 });
+    let Verdict::Store(before) = read(&file[..152]) else { panic!("the walk reads that far") };
+    let data_end = file.iter().rposition(|&byte| byte != 0).unwrap() + 1;
+    assert!(page::says(&format!("*data end* = {data_end}, *proven* = {}", before.proven)));
+    assert_eq!(before.last_index, BLOCK + 2);
+    assert_eq!(damaged_ranges(&file).unwrap(), [(152, 184), (216, 248)]);
+}
+
+/// Two synced puts, then a third that is damaged.
+fn two_and_a_broken_one() -> FileBytes {
+    FileBytes::new(0)
+        .push(record(0, MARK, BLOCK, b"", b""))
+        .push(record(SYNCED, PUT, BLOCK + 1, b"\0a", b"1"))
+        .push(record(SYNCED, PUT, BLOCK + 2, b"\0b", b"2"))
+        .push(Fields { body_crc_xor: 1, ..record(0, PUT, BLOCK + 3, b"\0c", b"3") })
+}
+
+/// What the page says of the list of damaged ranges where two readers could differ.
+#[test]
+fn the_list_of_damaged_ranges_is_that_of_the_page() {
+    let proof = record(SYNCED, MARK, BLOCK + 9, b"", b"");
+    let (e, end) = (152, 184);
+    // A missing end mark ends the list as an end mark does.
+    assert_eq!(damaged_ranges(&two_and_a_broken_one().push(proof).0).unwrap(), [(e, end)]);
+    // A later ancillary kind is no witness, so it is part of the range.
+    let later = record(0, 0x90, BLOCK + 4, b"", b"");
+    assert_eq!(damaged_ranges(&two_and_a_broken_one().push(later).push(proof).end()).unwrap(), [(e, end + 24)]);
+    // A kind that must not be skipped is passed over by the search, and ends the walk.
+    let refused = record(0, 3, BLOCK + 4, b"", b"");
+    assert_eq!(damaged_ranges(&two_and_a_broken_one().push(refused).push(proof).end()).unwrap(), [(e, end + 24)]);
+    let refused = record(0, 3, BLOCK + 10, b"", b"");
+    let file = two_and_a_broken_one().push(proof).push(refused).end();
+    assert_eq!(read(&file), Verdict::Corrupt { offset: e });
+    assert!(matches!(damaged_ranges(&file), Err(Error::UnsupportedRecord { offset: 208, .. })));
+}
+
+#[test]
+fn a_damaged_file_header_is_a_range_of_its_own() {
+    let mut file = two_and_a_broken_one().push(record(SYNCED, MARK, BLOCK + 9, b"", b"")).end();
+    file[20] ^= 1;
+    assert_eq!(read(&file), Verdict::Corrupt { offset: 0 });
+    assert_eq!(damaged_ranges(&file).unwrap(), [(0, 64), (152, 184)]);
+    // One record alone does not tell which file this is.
+    let mut file = FileBytes::new(0).push(record(0, MARK, BLOCK, b"", b"")).end();
+    file[20] ^= 1;
+    assert!(matches!(damaged_ranges(&file), Err(Error::Corrupt { offset: 0, .. })));
+}
+
+#[test]
+fn an_end_mark_with_data_after_it_fails_the_first_check_of_the_walk() {
+    let file = FileBytes::new(0).raw(&[0; 8]).push(record(SYNCED, MARK, BLOCK, b"", b"")).end();
+    let disk = SimDisk::new();
+    disk.set_contents(PATH, file);
+    let opened = Cask::open_on(Arc::new(disk), PATH, &Config::new().read_only(true));
+    assert!(matches!(opened, Err(Error::Corrupt { offset: 64, damage: Damage::Zeros, .. })));
 }

@@ -214,6 +214,14 @@ fn batches() -> Vec<Case> {
             begun().push(record(SYNCED, 0x90, 3, b"", b"")).end(),
             torn(32 + 17),
         ),
+        case(
+            "a batch with another group in it, above the bound of the search",
+            log()
+                .push(Fields { seq: MAX_SEQ_STEP + 1, ..first })
+                .push(record(SYNCED, PUT, MAX_SEQ_STEP + 2, b"\0m", b"3"))
+                .end(),
+            torn(59),
+        ),
         case("a batch with zeros in it", begun().raw(&[0; 8]).push(PROOF).end(), corrupt(AT + 32)),
         case("a batch with an unknown kind in it", begun().push(record(0, 3, 3, b"", b"")).end(), unsupported(AT + 32)),
         case(

@@ -44,13 +44,29 @@ pub fn dump() -> (Vec<u8>, Vec<(usize, &'static str)>) {
     parse_dump(block.expect("the page has a dump"))
 }
 
-/// Reads a dump: in each line an offset, bytes, and behind a semicolon a comment.
+/// The dumps after the first: each is a part of a file, with the offset at which it begins.
+pub fn fragments() -> Vec<(usize, Vec<u8>)> {
+    let blocks = PAGE.split("```hexdump\n").skip(2).map(|rest| rest.split("```").next().unwrap_or_default());
+    blocks
+        .map(|block| {
+            let start = block.split("  ").next().and_then(|digits| usize::from_str_radix(digits, 16).ok());
+            let start = start.expect("an offset begins the dump");
+            (start, parse_dump_from(start, block).0)
+        })
+        .collect()
+}
+
+/// Reads a dump of a whole file: in each line an offset, bytes, and after a semicolon a comment.
 pub fn parse_dump(text: &str) -> (Vec<u8>, Vec<(usize, &str)>) {
+    parse_dump_from(0, text)
+}
+
+fn parse_dump_from(start: usize, text: &str) -> (Vec<u8>, Vec<(usize, &str)>) {
     let (mut bytes, mut lines) = (Vec::new(), Vec::new());
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with(';')) {
         let (row, comment) = line.split_once(';').unwrap_or((line, ""));
         let (offset, row) = row.split_once("  ").expect("an offset before the bytes");
-        assert_eq!(usize::from_str_radix(offset, 16), Ok(bytes.len()), "the offset of {line:?}");
+        assert_eq!(usize::from_str_radix(offset, 16), Ok(start + bytes.len()), "the offset of {line:?}");
         lines.push((bytes.len(), comment.trim()));
         bytes.extend(row.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).expect("two hexadecimal digits")));
     }

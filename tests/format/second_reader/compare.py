@@ -3,7 +3,7 @@
 CORPUS/verdicts.ndjson, which are the library's verdicts."""
 import collections, io, json, pathlib, sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "docs/reader"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[3] / "docs/reader"))
 sys.dont_write_bytecode = True
 import caskfile_reader
 

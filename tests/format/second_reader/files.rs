@@ -1,5 +1,4 @@
-//! What the files in tests/golden are made of. Those that are there stay as they are: a change here changes nothing but
-//! the next new file.
+//! How the files in tests/golden were made. Files that are there stay as they are: a change here affects new files only.
 
 use std::sync::Arc;
 
@@ -70,7 +69,7 @@ fn by_the_library() -> Vec<Golden> {
         ),
         file(
             "batch",
-            "A batch over two buckets, which deletes and sets anew what it has just set.",
+            "A batch over two buckets that sets a key twice and deletes another.",
             written(|_, cask| {
                 cask.put("old", "1").expect("it is open");
                 let mut batch = Batch::new();
@@ -80,7 +79,7 @@ fn by_the_library() -> Vec<Golden> {
         ),
         file(
             "compacted",
-            "What compaction has made of a store with replaced and deleted keys, closed.",
+            "A store with replaced and deleted keys after compaction, closed.",
             written(|_, cask| {
                 for (key, value) in [("a", "1"), ("b", "2"), ("a", "3"), ("c", "4")] {
                     cask.put(key, value).expect("it is open");
@@ -88,7 +87,7 @@ fn by_the_library() -> Vec<Golden> {
                 cask.delete("c").and_then(|()| cask.compact().map(drop)).expect("it is open");
             }),
         ),
-        file("copy-cut-off", "What compaction has made, cut in front of the mark that closes it.", {
+        file("copy-cut-off", "A file that compaction made, cut in front of its closing mark.", {
             let mut file = written(|_, cask| {
                 cask.put("a", "1").and_then(|()| cask.put("b", "2")).expect("it is open");
                 cask.compact().expect("it is open");
@@ -98,7 +97,7 @@ fn by_the_library() -> Vec<Golden> {
         }),
         file(
             "compacted-and-written",
-            "The same with a write behind it. Nobody has closed it.",
+            "The same with a later write, not closed.",
             written(|disk, cask| {
                 cask.put("a", "1").and_then(|()| cask.put("a", "2")).expect("it is open");
                 cask.compact().and_then(|_| cask.put("b", "3")).expect("it is open");
@@ -111,7 +110,7 @@ fn by_the_library() -> Vec<Golden> {
         ),
         file(
             "alternating",
-            "Two writers in turn: each states in SYNCED_TO up to where it has synced what the other wrote.",
+            "Two writers in turn: each states in SYNCED_TO how far it has synced the log.",
             written(|disk, one| {
                 let other = Cask::open_on(Arc::new(disk.process()), PATH, &Config::new().durability(Durability::Os))
                     .expect("it is a store");
@@ -139,10 +138,10 @@ fn sound() -> Vec<Golden> {
     let log_in_log = two().push(record(0, PUT, BLOCK + 3, b"\0copy", &two().push(PROOF).end())).end();
     vec![
         file("extended", "Space ahead of the log, as a killed writer leaves it.", two().raw(&[0; 200]).0),
-        file("no-end-mark", "Cut right behind the last record.", two().0),
+        file("no-end-mark", "Cut right after the last record.", two().0),
         file("part-of-an-end-mark", "Cut inside the end mark.", two().raw(&[0; 5]).0),
-        file("no-padding", "Cut right behind the last value.", two().0[..two().len() - 5].to_vec()),
-        file("any-bytes", "Keys and values that are no text, and an empty value.", {
+        file("no-padding", "Cut right after the last value.", two().0[..two().len() - 5].to_vec()),
+        file("any-bytes", "Keys and values that are not text, and an empty value.", {
             let log = two().push(record(0, PUT, BLOCK + 3, b"\0\xff\0\x80", b"\0\xff\xfe"));
             log.push(record(0, PUT, BLOCK + 4, b"\0empty", b"")).end()
         }),
@@ -154,7 +153,7 @@ fn sound() -> Vec<Golden> {
         ),
         file(
             "future-minor",
-            "A later minor version, which has put something into the reserved bytes.",
+            "A later minor version that uses the reserved bytes.",
             FileBytes::with_header(|header| (header[10], header[13], header[50]) = (7, 1, 2)).push(PUT_FIRST).end(),
         ),
         file(
@@ -164,7 +163,7 @@ fn sound() -> Vec<Golden> {
         ),
         file(
             "moved",
-            "The last record is a MOVED, and the path names this very file: that compaction has died.",
+            "The last record is a MOVED, and the path names this file: the compaction was killed.",
             two().push(record(0, MOVED, BLOCK + 3, b"", b"")).end(),
         ),
         file(
@@ -179,7 +178,7 @@ fn sound() -> Vec<Golden> {
         }),
         file(
             "synced-to-with-synced",
-            "A SYNCED_TO with the flag, which proves its own place. No writer makes one.",
+            "A SYNCED_TO with the flag, which proves its own offset. No writer makes one.",
             two().push(record(SYNCED, SYNCED_TO, BLOCK + 3, b"", &64u64.to_le_bytes())).push(FOURTH).end(),
         ),
     ]
@@ -200,34 +199,34 @@ fn torn() -> Vec<Golden> {
         ),
         file(
             "torn-before-a-whole-record",
-            "A record whose value did not reach the file, and a whole one behind it, which a writer keeps a copy of.",
+            "A record whose value did not reach the file, and a whole record after it: a writer keeps a copy of the tail.",
             two().push(BROKEN).push(FOURTH).end(),
         ),
         file("torn-hole", "A lost group reads as zeros, and a whole record follows.", FileBytes(lost).end()),
-        file("cut-begun", "What a killed process leaves of a cut.", two().raw(&[0xff; 8]).0),
+        file("cut-begun", "A cut that a killed process has left half done.", two().raw(&[0xff; 8]).0),
         file(
             "torn-before-an-unknown-kind",
-            "SYNCED behind the damage, on a kind of a later version: no proof for us.",
+            "SYNCED after the damage, on a kind of a later version: it is no proof.",
             two().push(BROKEN).push(Fields { kind: 0x83, ..PROOF }).end(),
         ),
         file(
             "torn-log-in-value",
-            "Damage in front of a log that was stored as a value: its records are in no place of their own.",
+            "Damage in front of a log that was stored as a value: its records are true at other offsets only.",
             two().push(BROKEN).push(record(0, PUT, BLOCK + 4, b"\0copy", &two().push(PROOF).end())).end(),
         ),
         file(
             "torn-unknown-ancillary",
-            "A kind that may be skipped, whose body is damaged: damage like any other.",
+            "A later ancillary kind whose body is wrong: damage like any other.",
             two().push(Fields { kind: 0x83, ..BROKEN }).end(),
         ),
         file(
             "torn-seq",
-            "A record that is right, but for its sequence number, which is that of the record before.",
+            "A record with the sequence number of the record before, and no other fault.",
             two().push(Fields { seq: BLOCK + 2, ..THIRD }).end(),
         ),
         file(
             "torn-value-len",
-            "A record that is right, but for the length of its value, which is above the limit.",
+            "A record whose value_len is above the limit, and no other fault.",
             two().push(Fields { value_len: Some(MAX_VALUE_LEN as u32 + 1), ..THIRD }).end(),
         ),
         file(
@@ -242,22 +241,22 @@ fn torn() -> Vec<Golden> {
         ),
         file(
             "torn-synced-to",
-            "A SYNCED_TO that states a place behind itself.",
+            "A SYNCED_TO that states an offset above its own.",
             two().push(record(0, SYNCED_TO, BLOCK + 3, b"", &(two().len() as u64 + 8).to_le_bytes())).end(),
         ),
+        file("torn-before-broken-synced-to", "A SYNCED_TO without the flag whose body is wrong proves nothing.", {
+            let stated = (two().len() as u64 + 8).to_le_bytes();
+            let broken = Fields { body_crc_xor: 1, ..record(0, SYNCED_TO, BLOCK + 4, b"", &stated) };
+            two().push(BROKEN).push(broken).end()
+        }),
         file(
-            "torn-before-broken-synced-to",
-            "A SYNCED_TO whose body is broken, and which has no flag, proves nothing.",
+            "synced-to-proves-less",
+            "A SYNCED_TO that states the offset of the damage, and so proves nothing about it.",
             {
-                let stated = (two().len() as u64 + 8).to_le_bytes();
-                let broken = Fields { body_crc_xor: 1, ..record(0, SYNCED_TO, BLOCK + 4, b"", &stated) };
-                two().push(BROKEN).push(broken).end()
+                let at = two().len() as u64;
+                two().push(BROKEN).push(record(0, SYNCED_TO, BLOCK + 4, b"", &at.to_le_bytes())).end()
             },
         ),
-        file("synced-to-proves-less", "A SYNCED_TO that states what stands before the damage.", {
-            let at = two().len() as u64;
-            two().push(BROKEN).push(record(0, SYNCED_TO, BLOCK + 4, b"", &at.to_le_bytes())).end()
-        }),
     ]
 }
 
@@ -277,18 +276,28 @@ fn damaged() -> Vec<Golden> {
         file("damaged-hole", "Zeros in place of a record, and proof follows.", with(&|file| file[e..after].fill(0))),
         file(
             "damaged-8-bytes",
-            "The first place behind e at which proof can stand.",
+            "Proof at the first offset after e where it can stand.",
             two().raw(&[0; 8]).push(PROOF).end(),
         ),
         file(
             "damaged-beyond-the-first-proof",
-            "Proof of the second damage is found only behind the first: its sequence number is too far above what stands before that.",
+            "The proof of the second damage counts only after the first: its sequence number is too far above the records before that.",
             two()
                 .push(BROKEN)
                 .push(Fields { flags: SYNCED, seq: BLOCK + 100, ..FOURTH })
                 .push(Fields { seq: BLOCK + 101, ..BROKEN })
                 .push(Fields { seq: BLOCK + 100 + MAX_SEQ_STEP, ..PROOF })
                 .end(),
+        ),
+        file(
+            "damaged-without-an-end-mark",
+            "The list of damaged ranges ends at a missing end mark too.",
+            two().push(BROKEN).push(PROOF).0,
+        ),
+        file(
+            "damaged-before-a-later-kind",
+            "A record of a later ancillary kind between the damage and the proof is part of the damaged range.",
+            two().push(BROKEN).push(record(0, 0x83, BLOCK + 4, b"", b"")).push(PROOF).end(),
         ),
         file(
             "damaged-twice",
@@ -307,12 +316,12 @@ fn damaged() -> Vec<Golden> {
         ),
         file(
             "damaged-before-broken-synced-to",
-            "SYNCED on a SYNCED_TO proves its own offset, though its body is broken.",
+            "A SYNCED_TO with SYNCED proves its own offset, although its body is wrong.",
             two().push(BROKEN).push(Fields { flags: SYNCED, seq: BLOCK + 4, kind: SYNCED_TO, ..BROKEN }).end(),
         ),
         file(
             "forged-value",
-            "A value that knows the file's secret: damage in front of it is taken for proven.",
+            "A value that holds true headers, made with the file_id: damage in front of it counts as proven.",
             two()
                 .push(Fields {
                     body_crc_xor: 1,
@@ -331,7 +340,7 @@ fn batches() -> Vec<Golden> {
         file("batch-unfinished", "A batch without its last record never happened.", {
             begun().push(Fields { flags: MORE, ..FOURTH }).end()
         }),
-        file("batch-at-the-end-of-the-file", "The same, cut right behind the record.", begun().0),
+        file("batch-at-the-end-of-the-file", "The same, cut right after the record.", begun().0),
         file(
             "batch-of-marks",
             "Records of any kind may be part of a batch.",
@@ -339,12 +348,12 @@ fn batches() -> Vec<Golden> {
         ),
         file(
             "batch-broken-off",
-            "A damaged record in a batch, and proof behind it: what stands before it in the batch is not read either.",
+            "A damaged record in a batch, and proof after it: the records before it in the batch are not read either.",
             begun().push(Fields { flags: MORE, body_crc_xor: 1, ..FOURTH }).push(PROOF).end(),
         ),
         file(
             "batch-with-synced",
-            "SYNCED where a batch should go on: that record is the proof that the batch had been whole.",
+            "SYNCED inside a batch: that record is the proof that the batch had been whole.",
             begun().push(Fields { flags: SYNCED, ..FOURTH }).end(),
         ),
         file(
@@ -353,13 +362,21 @@ fn batches() -> Vec<Golden> {
             begun().push(Fields { flags: SYNCED, kind: 0x83, ..FOURTH }).end(),
         ),
         file(
+            "batch-with-synced-beyond-the-bound",
+            "SYNCED inside a batch, with a sequence number too far above the record before the batch: it proves nothing.",
+            two()
+                .push(Fields { seq: BLOCK + 2 + MAX_SEQ_STEP, ..first })
+                .push(Fields { flags: SYNCED, seq: BLOCK + 3 + MAX_SEQ_STEP, ..FOURTH })
+                .end(),
+        ),
+        file(
             "batch-states-what-was-before",
-            "A SYNCED_TO in an unfinished batch, which states what stands before the batch.",
+            "A SYNCED_TO in an unfinished batch that states an offset before the batch.",
             begun().push(record(MORE, SYNCED_TO, BLOCK + 4, b"", &e.to_le_bytes())).end(),
         ),
         file(
             "batch-states-itself",
-            "A SYNCED_TO in an unfinished batch that states the batch's own beginning: it counts as any other.",
+            "A SYNCED_TO in an unfinished batch that states the batch's own beginning: it counts like any other.",
             begun().push(record(MORE, SYNCED_TO, BLOCK + 4, b"", &(e + 8).to_le_bytes())).end(),
         ),
     ]
@@ -374,13 +391,13 @@ fn others() -> Vec<Golden> {
     vec![
         file(
             "future-kind",
-            "A kind below 0x80 that nobody knows yet.",
+            "A kind below 0x80 of a later version.",
             two().push(record(0, 3, BLOCK + 3, b"", b"")).end(),
         ),
-        file("future-flag", "A flag that nobody knows yet.", two().push(Fields { flags: 4, ..THIRD }).end()),
+        file("future-flag", "A flag of a later version.", two().push(Fields { flags: 4, ..THIRD }).end()),
         file(
             "future-kind-in-a-batch",
-            "A kind below 0x80 that nobody knows yet, with a wrong body, in a batch that is not finished.",
+            "A kind below 0x80 of a later version, with a wrong body, in an unfinished batch.",
             two().push(Fields { flags: MORE, ..THIRD }).push(Fields { kind: 3, body_crc_xor: 1, ..FOURTH }).end(),
         ),
         file(
@@ -388,7 +405,7 @@ fn others() -> Vec<Golden> {
             "A later major version.",
             FileBytes::with_header(|header| header[8] = 2).push(PUT_FIRST).end(),
         ),
-        file("header-damaged", "A flipped bit of the version: the checksum speaks first.", patched(8, 2)),
+        file("header-damaged", "A flipped bit in the version: the checksum is checked first.", patched(8, 2)),
         file("base-seq-beyond", "A base_seq above the limit.", FileBytes::new(MAX_SEQ + 1).end()),
         file("foreign", "Another program's file.", b"SQLite format 3\0".repeat(8)),
         file("short", "63 bytes of a file header.", two().0[..63].to_vec()),
@@ -410,10 +427,9 @@ fn older() -> Vec<Golden> {
     vec![
         there(
             "every-kind",
-            "Every kind of record, in a file that compaction has made and that a later minor version has used: its reserved \
-             bytes are not zero, and there is a record of a kind that version 1.0 does not know. The first two records \
-             are older than the file. A compaction into yet another file was begun and has died: the MOVED is not the \
-             last record.",
+            "Every kind of record, in a file that compaction made and that a later minor version has used: its reserved \
+             bytes are not zero, and one record has a kind that version 1.0 does not know. The first two records are \
+             older than the file. A later compaction was killed: the MOVED is not the last record.",
         ),
         there(
             "damaged",
@@ -421,8 +437,8 @@ fn older() -> Vec<Golden> {
         ),
         there(
             "torn",
-            "As a crash leaves it: two synced puts, a batch of which the last record is missing, and space ahead of the log. \
-             Nothing behind the batch proves that it was ever complete, so it never happened.",
+            "As a crash leaves it: two synced puts, a batch without its last record, and space ahead of the log. Nothing \
+             after the batch proves that it was ever whole, so it never happened.",
         ),
     ]
 }
