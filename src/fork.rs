@@ -1,45 +1,44 @@
-//! Telling a forked child from its parent.
+//! How the engine knows that it runs in a forked child: everything that a child must not use remembers its [`Process`].
 //!
 //! A child has a copy of all of its parent's memory, and shares the parent's open files and their locks. It has none of
-//! the parent's threads, and what they had locked at the moment of the fork stays locked in the child for ever. So
-//! everything that must not be used in a child remembers the [`Process`] in which it was made.
+//! the parent's threads. What a thread had locked at the moment of the fork stays locked in the child for ever.
 //!
-//! Process ids do not tell: a process with the id 1 can fork into a new PID namespace, where its child has the id 1 too.
-//! Linux since 4.14 can give a child zeros in the place of a page (`MADV_WIPEONFORK`), whichever call made the child. A
-//! number in such a page is a number of this process, and to compare it costs a load. Where there is no such page, a
-//! handler that runs in the child after `fork` sets the number to 0, and the process id is compared as well, for children
-//! that were made by a bare `clone`.
+//! Process ids are not enough: a process with the id 1 can fork into a new PID namespace, where its child has the id 1
+//! too. Linux since 4.14 can give a child zeros in place of a page (`MADV_WIPEONFORK`), however the child is made. A
+//! number in such a page belongs to one process, and comparing it costs one load. Where there is no such page, a
+//! handler that runs in the child after `fork` sets the number to 0. Then the process id is compared as well, for
+//! children of a bare `clone`.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicPtr, AtomicU64};
 
 use crate::sync::thread::JoinHandle;
 
-/// The process in which this was made.
+/// The process in which this value was made.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Process {
     word: &'static AtomicU64,
-    /// What `word` holds in this process.
+    /// The value of `word` in this process.
     number: u64,
-    /// Where no page is wiped.
+    /// Only on systems that wipe no page.
     pid: Option<u32>,
 }
 
-/// The highest number that was given out. Not wiped, so a child goes on above the numbers of its parent.
+/// The highest number in use. It is not wiped, so a child continues above its parent's numbers.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
-/// Points to the process's number: into a page that is wiped, or to [`FALLBACK`]. Null before the first use.
+/// Points to the process's number, in a page that is wiped or in [`FALLBACK`]. Null before the first use.
 static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(std::ptr::null_mut());
 
 static FALLBACK: AtomicU64 = AtomicU64::new(0);
 
 impl Process {
-    /// The process that calls this.
+    /// Returns the calling process.
     pub(crate) fn this() -> Process {
         Process::numbered_by(word())
     }
 
-    /// Whether the caller runs in that process, and not in a child of it.
+    /// Returns whether the caller runs in this process, and not in a child of it.
     #[inline]
     pub(crate) fn is_this(&self) -> bool {
         self.word.load(Relaxed) == self.number && self.pid.is_none_or(|pid| pid == std::process::id())
@@ -56,7 +55,8 @@ impl Process {
     }
 }
 
-/// Without a lock: a fork while another thread had it would leave the child without one.
+/// Returns the process's number. Takes no lock: a fork while another thread holds it would leave it locked in the
+/// child.
 fn word() -> &'static AtomicU64 {
     let mut word = WORD.load(Acquire);
     if word.is_null() {
@@ -65,14 +65,14 @@ fn word() -> &'static AtomicU64 {
             &FALLBACK
         });
         let new = std::ptr::from_ref(new).cast_mut();
-        // If another thread was faster, a page stays unused.
+        // If another thread was faster, this page stays unused.
         word = WORD.compare_exchange(std::ptr::null_mut(), new, AcqRel, Acquire).map_or_else(|others| others, |_| new);
     }
-    // SAFETY: it is not null, so it was made from a reference that lives for ever, and nothing else is ever stored there.
+    // SAFETY: it is not null, so it was made from a reference that lives for ever. No other pointers are stored there.
     unsafe { &*word }
 }
 
-/// A zero in a page of its own, which is zero again in every child; `None` if the system has no such pages.
+/// Returns a zero in a page of its own, which is zero again in every child; `None` if the system has no such pages.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn wiped_word() -> Option<&'static AtomicU64> {
     if cfg!(miri) {
@@ -86,7 +86,7 @@ fn wiped_word() -> Option<&'static AtomicU64> {
     if page == libc::MAP_FAILED {
         return None;
     }
-    // An advice that does not exist is refused. Some emulators accept every advice and follow none.
+    // Advice that does not exist must be refused: some emulators accept every advice and follow none.
     // SAFETY: the page is ours, and holds nothing yet.
     let wipes = unsafe { libc::madvise(page, len, -1) != 0 && libc::madvise(page, len, libc::MADV_WIPEONFORK) == 0 };
     if !wipes {
@@ -105,19 +105,19 @@ fn wiped_word() -> Option<&'static AtomicU64> {
     None
 }
 
-/// Has every child that `fork` makes begin with a [`FALLBACK`] of 0.
+/// Makes every child of `fork` begin with a [`FALLBACK`] of 0.
 fn forget_in_children() {
     extern "C" fn forget() {
         FALLBACK.store(0, Relaxed);
     }
     if !cfg!(miri) {
-        // If it fails, for want of memory, the process id is compared all the same.
+        // If this fails because memory is short, the process id still tells the child from its parent.
         // SAFETY: the handler stores a number, which is allowed after a fork.
         unsafe { libc::pthread_atfork(None, None, Some(forget)) };
     }
 }
 
-/// A thread that works in the background, of the process that has started it.
+/// A background thread, and the process that started it.
 #[derive(Debug)]
 pub(crate) struct Background {
     process: Process,
@@ -129,16 +129,16 @@ impl Background {
         Background { process: Process::this(), thread: Some(thread) }
     }
 
-    /// Whether the caller runs in the thread's process.
+    /// Returns whether the caller runs in the thread's process.
     pub(crate) fn is_here(&self) -> bool {
         self.process.is_this()
     }
 
-    /// Waits for the thread's end. In a forked child there is no such thread, and nothing to wait for.
+    /// Waits for the thread's end. In a forked child there is no such thread, and this returns at once.
     pub(crate) fn join(mut self) {
         if self.is_here() {
             if let Some(thread) = self.thread.take() {
-                // If it has panicked, it has said so on the way.
+                // A panic of the thread has been printed already.
                 let _ = thread.join();
             }
         }
@@ -148,7 +148,7 @@ impl Background {
 impl Drop for Background {
     fn drop(&mut self) {
         if !self.is_here() {
-            // To drop it detaches the thread: in a child that may be another one, which has got the same stack.
+            // Dropping it would detach the thread. In a child that may be another thread, which has got the same stack.
             std::mem::forget(self.thread.take());
         }
     }
@@ -158,15 +158,15 @@ impl Drop for Background {
 mod tests {
     use super::*;
 
-    /// The ways in which a child is made.
+    /// How a child is made.
     #[derive(Debug, Clone, Copy)]
     enum How {
         Fork,
-        /// The system call without what the C library does around it.
+        /// The bare system call, without the C library's handlers.
         Clone,
     }
 
-    /// Whether `check` holds in a child.
+    /// Runs `check` in a child and returns its result.
     fn in_a_child(how: How, check: impl FnOnce() -> bool) -> bool {
         // SAFETY: the child loads and stores numbers and leaves by `_exit`.
         let child = unsafe {
@@ -200,21 +200,21 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_another_process_by_the_page_that_is_wiped() {
+    fn a_wiped_page_tells_a_child_from_its_parent() {
         assert!(Process::this().pid.is_none(), "this system wipes pages");
         expect_children_to_be_others(Process::this);
     }
 
     #[test]
-    fn a_child_is_another_process_where_no_page_is_wiped() {
+    fn a_child_is_recognised_without_a_wiped_page() {
         forget_in_children();
         expect_children_to_be_others(|| Process::numbered_by(&FALLBACK));
     }
 
-    /// In the child a thread of its own can have the stack, and so the handle, of one of the parent's threads: to join or
-    /// to detach that one would be to join or to detach the child's.
+    /// In a child, a thread of its own can have the stack, and so the handle, of one of the parent's threads. Joining
+    /// or detaching the parent's thread would then join or detach the child's.
     #[test]
-    fn a_child_neither_joins_nor_detaches_a_thread_of_its_parent() {
+    fn a_child_leaves_its_parents_threads_alone() {
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let stopped = std::sync::Arc::new(std::sync::Mutex::new(stopped));
         let threads = || {

@@ -1,13 +1,13 @@
-//! Memory for values, keys and batches: what can be as large as a caller or a file wants it to be. A limit on memory is an
-//! error there, and must not end the process.
+//! Memory for values, keys and batches, whose size depends on a caller or a file. Here a limit on memory is an error,
+//! and does not end the process.
 
 use std::io;
 
-/// From this many bytes on a buffer does not double, which takes, and keeps, twice what is needed. It grows by an eighth at
-/// least.
+/// A buffer of this many bytes no longer doubles when it grows, since it would keep twice the memory that it needs. It
+/// grows by an eighth, or more if that is asked for.
 const LARGE: usize = 1 << 20;
 
-/// Makes room for `more` elements after those that the buffer holds.
+/// Makes room for `more` elements at the end of the buffer.
 ///
 /// # Errors
 ///
@@ -25,7 +25,7 @@ pub(crate) fn make_room<T>(buffer: &mut Vec<T>, more: usize) -> io::Result<()> {
     made.or_else(|_| buffer.try_reserve_exact(more)).map_err(|_| io::ErrorKind::OutOfMemory.into())
 }
 
-/// A copy of these bytes.
+/// Returns a copy of these bytes.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
-//! Telling the processor what will be needed soon.
+//! A hint to the processor about the memory that the program will read soon.
 
-/// Has the processor fetch the cache line at an address while the caller does something else. Only a hint: any address will
-/// do, nothing is read and nothing can fail.
+/// Asks the processor to fetch the cache line at an address while the caller does something else. Any address is
+/// allowed: nothing is read, and nothing can fail.
 #[inline]
 pub(crate) fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,7 @@
 //! The engine's locks, atomics and threads: the standard library's.
 //!
-//! In this crate's own tests, `--cfg loom` and `--cfg shuttle` put those of a checker in their place, which runs the
-//! threads of a test one at a time and decides at each step which goes on: see `engine/interleaved.rs`.
+//! In this crate's own tests, `--cfg loom` and `--cfg shuttle` replace them with those of a checker. It runs the
+//! threads of a test one at a time, and chooses at each step which thread runs next: see `engine/interleaved.rs`.
 
 #[cfg(not(all(test, any(loom, shuttle))))]
 pub(crate) use std::{sync, thread};

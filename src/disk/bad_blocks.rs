@@ -1,4 +1,4 @@
-//! A file on a disk that cannot read some places any more.
+//! A file on a disk that can no longer read some of its blocks.
 
 use std::io;
 use std::ops::Range;
@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{DiskFile, FileAttributes, FileStat, SyncScope};
 
-/// A system reads so many bytes at once, and fails in all of them if it does in one.
+/// The system reads this many bytes at once, and fails for all of them if it fails for one.
 const BLOCK: u64 = 4096;
 
-/// Reads as zeros what the disk fails to read, and remembers where that is. What is looked for elsewhere in the file can
-/// then be found, by whoever expects that bytes are not what they were.
+/// Reads unreadable blocks as zeros, and remembers their ranges. So a caller that expects damage can read the rest of
+/// the file.
 ///
-/// A block that could not be read once stays zeros, and is not asked for again: a disk tries for seconds before it gives
-/// up, and one that can read it the next time would show two different files.
+/// A block that failed once stays zeros and is not read again. A disk tries for seconds before it gives up, and if it
+/// succeeded the next time, the caller would see two different files.
 pub(crate) struct AroundBadBlocks {
     file: Arc<dyn DiskFile>,
-    /// What could not be read, in the order of the file, with something in between.
+    /// The unreadable ranges, in the order of the file, with bytes between them.
     bad: Mutex<Vec<Range<u64>>>,
 }
 
@@ -25,7 +25,7 @@ impl AroundBadBlocks {
         AroundBadBlocks { file, bad: Mutex::default() }
     }
 
-    /// What could not be read up to now, in the order of the file.
+    /// Returns the ranges that could not be read so far, in the order of the file.
     pub(crate) fn unreadable(&self) -> Vec<Range<u64>> {
         self.bad().clone()
     }
@@ -34,13 +34,13 @@ impl AroundBadBlocks {
         self.bad.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first range that could not be read and ends behind `offset`.
+    /// Returns the first unreadable range that ends after `offset`.
     fn next_bad(&self, offset: u64) -> Option<Range<u64>> {
         let bad = self.bad();
         bad.get(bad.partition_point(|range| range.end <= offset)).cloned()
     }
 
-    /// Reads from the block in which `offset` lies, after the disk has failed somewhere behind that.
+    /// Reads from the block at `offset`, after a longer read has failed.
     fn read_block(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let start = offset / BLOCK * BLOCK;
         let block = start..self.file.len()?.min(start + BLOCK);
@@ -57,17 +57,17 @@ impl AroundBadBlocks {
     }
 }
 
-/// Adds a range to others, which it may touch.
+/// Adds a range. Ranges that touch become one.
 fn add(ranges: &mut Vec<Range<u64>>, new: Range<u64>) {
     let first = ranges.partition_point(|range| range.end < new.start);
-    let behind = ranges.partition_point(|range| range.start <= new.end);
-    let touched = &ranges[first..behind];
+    let end_of_touched = ranges.partition_point(|range| range.start <= new.end);
+    let touched = &ranges[first..end_of_touched];
     let start = touched.first().map_or(new.start, |range| range.start.min(new.start));
     let end = touched.last().map_or(new.end, |range| range.end.max(new.end));
-    ranges.splice(first..behind, std::iter::once(start..end));
+    ranges.splice(first..end_of_touched, std::iter::once(start..end));
 }
 
-/// Whether this is the disk's failure, and none that reading elsewhere meets as well.
+/// Returns whether the disk failed at this place. Other errors would come from reads elsewhere as well.
 fn is_bad_block(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EIO)
 }
@@ -152,7 +152,7 @@ mod tests {
         (disk, AroundBadBlocks::new(file))
     }
 
-    /// Which blocks are read as zeros, in reads of this length; the others must be as they are.
+    /// Returns the blocks that read as zeros, in reads of this length. The others must be unchanged.
     fn zeros(file: &AroundBadBlocks, len: usize) -> Vec<u64> {
         let mut bytes = Vec::new();
         loop {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_zeros_and_all_else_is_what_it_is() {
+    fn unreadable_blocks_are_zeros_and_the_rest_is_unchanged() {
         for len in [1000, 4096, 9000, LEN + 1] {
             let (disk, file) = file();
             assert_eq!((zeros(&file, len), file.unreadable()), (vec![], vec![]));
@@ -178,14 +178,14 @@ mod tests {
                 disk.spoil(PATH, block * BLOCK + 50);
             }
             assert_eq!(zeros(&file, len), [1, 2, 3, 5]);
-            assert_eq!(file.unreadable(), [BLOCK..4 * BLOCK, 5 * BLOCK..LEN as u64], "no further than the file goes");
+            assert_eq!(file.unreadable(), [BLOCK..4 * BLOCK, 5 * BLOCK..LEN as u64], "not beyond the file's end");
         }
     }
 
     #[test]
-    fn a_block_that_failed_once_stays_zeros_and_is_not_asked_for_again() {
+    fn a_block_that_failed_is_not_read_again() {
         let (disk, file) = file();
-        // The long read, and that of the block.
+        // The long read, and the read of the block.
         for nth in [1, 2] {
             disk.fail(When::nth(nth).of(Verb::ReadAt), Fault::Os(libc::EIO), Repeat::Once);
         }
@@ -193,11 +193,11 @@ mod tests {
         let (calls, bytes) = (disk.calls_of(Verb::ReadAt), disk.bytes_read());
         assert_eq!(zeros(&file, LEN), [0]);
         assert_eq!(disk.bytes_read() - bytes, LEN as u64 - BLOCK);
-        assert_eq!(disk.calls_of(Verb::ReadAt) - calls, 2, "what is left, and the file's end");
+        assert_eq!(disk.calls_of(Verb::ReadAt) - calls, 2, "the rest, and the file's end");
     }
 
     #[test]
-    fn a_failure_that_passes_at_once_costs_nothing() {
+    fn a_read_that_succeeds_again_loses_nothing() {
         let (disk, file) = file();
         disk.fail(When::nth(1).of(Verb::ReadAt), Fault::Os(libc::EIO), Repeat::Once);
         assert_eq!((zeros(&file, LEN), file.unreadable()), (vec![], vec![]));

@@ -2,14 +2,14 @@
 //!
 //! A map shows a file that other processes write to and may even cut. Three things follow.
 //!
-//! - *No references.* A `&[u8]` promises that its bytes do not change; here they may, at any moment. Safe code gets
-//!   copies, made through raw pointers, and judges (checksum, comparison) the copy. A copy can be a mixture of old and
-//!   new bytes; it cannot change once it is made.
-//! - *Bounds are the map's own.* Every method panics rather than touch an address outside `0..len()`, so no argument
+//! - *No references.* A `&[u8]` promises that its bytes do not change; these may change at any moment. So safe code
+//!   gets copies, made through raw pointers, and checks the copy (checksum, comparison). A copy can mix old and new
+//!   bytes, but it does not change once it is made.
+//! - *The map checks all bounds.* Every method panics rather than touch an address outside `0..len()`, so no argument
 //!   can reach memory that is not mapped.
 //! - *The file may be shorter than its map.* Touching a page beyond the end of the file is SIGBUS, which ends the
-//!   process; it is not undefined behaviour, and no check here could prevent it. Callers touch only ranges that they
-//!   know the file to cover.
+//!   process. That is no undefined behaviour, and no check here can prevent it. Callers touch only ranges that the file
+//!   covers.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -21,30 +21,30 @@ use memmap2::RemapOptions;
 
 use crate::prefetch::prefetch;
 
-/// How many bytes are compared at a time.
+/// Number of bytes that are compared at a time.
 const WORD: usize = size_of::<u64>();
 
-/// How many bytes a checksum takes in at a time, if it does not have many before it.
+/// Number of bytes that a checksum of a short string takes in at a time.
 const STEP: usize = 16;
 
-/// Up to this length copies are made in steps.
+/// Copies up to this length are made in steps.
 const IN_STEPS: usize = 256;
 
-/// A disk's own idea of a map, for disks that are not the operating system's.
-#[allow(clippy::len_without_is_empty, reason = "nobody asks whether a map is empty")]
+/// The bytes of a [`Map`] on a disk that is not the operating system's.
+#[allow(clippy::len_without_is_empty, reason = "no caller asks whether a map is empty")]
 pub trait MappedBytes: Send + Sync {
-    /// How many bytes are mapped.
+    /// Returns the number of mapped bytes.
     fn len(&self) -> u64;
 
-    /// Copies the bytes at `offset` into `out`. [`Map`] has checked that the range is mapped; it may still lie beyond
-    /// the end of the file, where a real map would raise SIGBUS.
+    /// Copies the bytes at `offset` into `out`. The caller, [`Map`], has checked that the range is mapped. It may still
+    /// lie beyond the end of the file, where a real map would raise SIGBUS.
     fn read(&self, offset: u64, out: &mut [u8]);
 }
 
 /// The first bytes of a file, readable without system calls.
 ///
-/// It stays readable when the file is closed, renamed or removed, and shows what is written to the file after it was
-/// made. Ranges beyond the end of the file must not be touched: see the module's documentation.
+/// A map stays readable when the file is closed, renamed or removed, and shows what is written to the file later.
+/// Callers must not touch ranges beyond the end of the file, where the operating system raises SIGBUS.
 pub struct Map {
     memory: Memory,
 }
@@ -56,20 +56,20 @@ enum Memory {
     Foreign(Box<dyn MappedBytes>),
 }
 
-#[allow(clippy::len_without_is_empty, reason = "nobody asks whether a map is empty")]
+#[allow(clippy::len_without_is_empty, reason = "no caller asks whether a map is empty")]
 impl Map {
     /// Wraps memory that was mapped for reading.
     pub(super) fn from_mmap(memory: MmapRaw) -> Map {
         Map { memory: Memory::Mapped(memory) }
     }
 
-    /// Makes a map of bytes that a disk of one's own provides.
+    /// Makes a map of bytes that a disk provides.
     #[cfg_attr(not(any(test, feature = "testing")), allow(dead_code, reason = "for disks of tests"))]
     pub fn from_bytes(bytes: Box<dyn MappedBytes>) -> Map {
         Map { memory: Memory::Foreign(bytes) }
     }
 
-    /// How many bytes are mapped; the file may be shorter or longer.
+    /// Returns the number of mapped bytes. The file may be shorter or longer.
     #[inline]
     pub fn len(&self) -> u64 {
         match &self.memory {
@@ -78,23 +78,24 @@ impl Map {
         }
     }
 
-    /// Maps the first `len` bytes instead; `false` if that cannot be done, and the map is as it was. The pages in use stay in
-    /// use, where another map of the same file would have to find each of them again: to let go of a gigabyte's took 15 ms.
+    /// Maps the first `len` bytes instead and returns `true`; returns `false` and changes nothing if that fails. The
+    /// map keeps the pages that are in use. A new map would have to find each of them again, and unmapping a gigabyte
+    /// took 15 ms.
     pub fn resize(&mut self, len: u64) -> bool {
         match (&mut self.memory, usize::try_from(len)) {
             #[cfg(target_os = "linux")]
             (Memory::Mapped(memory), Ok(len)) => {
-                // SAFETY: the bytes may come to lie at another address, and nobody has the old one: every pointer into the
-                // map is made from a borrow of `self` and lives as long at most, and here it is borrowed exclusively. That
-                // the file may be shorter than its map is as true as of every map: see the module's documentation.
+                // SAFETY: the bytes may move to another address, and no pointer to the old one exists: every pointer
+                // into the map comes from a borrow of `self` and lives no longer than it, and here `self` is borrowed
+                // exclusively. The file may be shorter than its map, as with every map: see the module's documentation.
                 unsafe { memory.remap(len, RemapOptions::new().may_move(true)) }.is_ok()
             }
             _ => false,
         }
     }
 
-    /// Copies the bytes at `offset` into `out`. If they are to be checked, do it from the first byte on: short copies are
-    /// made so that a checksum need not wait for them.
+    /// Copies the bytes at `offset` into `out`. Short copies are made so that a checksum of `out` need not wait for
+    /// them, if it starts at the first byte.
     ///
     /// # Panics
     ///
@@ -105,10 +106,10 @@ impl Map {
         match &self.memory {
             Memory::Mapped(memory) => {
                 // SAFETY: `checked` found the range inside the map, which stays mapped while `self` is borrowed, and
-                // `out` is exclusively ours, so the two do not overlap. The bytes may change under the copy, but only
-                // by the hand of the kernel; they are bytes, of which every value is valid.
+                // `out` is exclusively ours, so the two do not overlap. Only the kernel can change the bytes under the
+                // copy; they are bytes, for which every value is valid.
                 unsafe { copy(memory.as_ptr().add(start), out) };
-                // Keeps the compiler from reading the map again in place of `out`, as it may where it sees that
+                // Keeps the compiler from reading the map again in place of `out`. It may do that where it sees that
                 // nothing in this program wrote to the map in between.
                 compiler_fence(atomic::Ordering::AcqRel);
             }
@@ -116,9 +117,9 @@ impl Map {
         }
     }
 
-    /// The eight bytes at `offset` as a little-endian number, in one load. While a write to them is under way this can
-    /// be a mixture of old and new, since kernels copy as they like; once it has returned it is the new number, and
-    /// reads that follow see at least what this one saw.
+    /// Returns the eight bytes at `offset` as a little-endian number, in one load. During a write to them the number
+    /// can mix old and new bytes, since kernels copy in any order. After the write it is the new number, and reads that
+    /// follow see at least what this one saw.
     ///
     /// # Panics
     ///
@@ -133,7 +134,7 @@ impl Map {
                 // SAFETY: `checked` found the eight bytes inside the map, which stays mapped while `self` is borrowed.
                 // A map starts at a page, so the address is as aligned as `start` is, which the assertion checked.
                 let value = unsafe { load_relaxed(word) };
-                // An acquire load by another name: only relaxed loads are promised to work on memory that is mapped
+                // This makes it an acquire load. Only relaxed loads are promised to work on memory that is mapped
                 // without the permission to write.
                 fence(atomic::Ordering::Acquire);
                 u64::from_le(value)
@@ -146,7 +147,7 @@ impl Map {
         }
     }
 
-    /// Whether the bytes at `offset` are those of `other`.
+    /// Returns whether the bytes at `offset` are those of `other`.
     ///
     /// # Panics
     ///
@@ -170,11 +171,11 @@ impl Map {
         }
     }
 
-    /// Lends the mapped bytes themselves, without a copy; `None` if this is not the operating system's map.
+    /// Returns the mapped bytes themselves, without a copy; `None` if this is not the operating system's map.
     ///
     /// # Safety
     ///
-    /// While the slice lives, nobody changes these bytes, in any process, and the file covers them.
+    /// While the slice lives, no process changes these bytes, and the file covers them.
     ///
     /// # Panics
     ///
@@ -183,15 +184,15 @@ impl Map {
     pub unsafe fn slice(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let start = self.checked(offset, len);
         match &self.memory {
-            // SAFETY: `checked` found the range inside the map, which stays mapped while `self` is borrowed; that the
-            // bytes do not change is the caller's promise.
+            // SAFETY: `checked` found the range inside the map, which stays mapped while `self` is borrowed. The caller
+            // promises that the bytes do not change.
             Memory::Mapped(memory) => Some(unsafe { std::slice::from_raw_parts(memory.as_ptr().add(start), len) }),
             Memory::Foreign(_) => None,
         }
     }
 
-    /// Has the processor fetch the bytes at `offset` while the caller does something else. Any offset will do: it need not
-    /// be mapped, nothing is read and nothing can fail.
+    /// Tells the processor to fetch the bytes at `offset` while the caller does something else. Any offset is allowed:
+    /// nothing is read, and nothing can fail.
     #[inline]
     pub fn prefetch(&self, offset: u64) {
         if let (Memory::Mapped(memory), Ok(start)) = (&self.memory, usize::try_from(offset)) {
@@ -199,18 +200,19 @@ impl Map {
         }
     }
 
-    /// Where a range starts, as an index into the map.
+    /// Returns the start of a range, as an index into the map. Panics if the range is not inside the map.
     #[inline]
     fn checked(&self, offset: u64, len: usize) -> usize {
         let mapped = self.len();
         match offset.checked_add(len as u64) {
-            // The cast keeps the value: it is at most the length of a map, which is an address space's at most.
+            // The cast keeps the value, which is at most the length of a map.
             Some(end) if end <= mapped => offset as usize,
             _ => out_of_bounds(offset, len, mapped),
         }
     }
 
-    /// The first words in which the bytes at `offset` and `other` differ, as numbers that compare as their bytes do.
+    /// Returns the first words in which the bytes at `offset` and `other` differ, as numbers that compare as their
+    /// bytes do.
     #[inline]
     fn first_difference(&self, offset: u64, other: &[u8]) -> Option<(u64, u64)> {
         let start = self.checked(offset, other.len());
@@ -225,15 +227,15 @@ impl Map {
             }
         };
         let differ = |at: usize, wanted: [u8; WORD]| {
-            // SAFETY: `other` has eight bytes at `at`, as every caller below sees to, and as many bytes as `other` has
-            // are readable at `mapped`: `checked` found them inside the map, or they are `copy`'s. As in `read`, the
-            // bytes may change by the hand of the kernel, and every value of them is valid.
+            // SAFETY: `other` has eight bytes at `at`, which every caller below ensures. As many bytes as `other` has
+            // are readable at `mapped`: `checked` found them inside the map, or they are `copy`'s. As in `read`, only
+            // the kernel can change the bytes, and every value of them is valid.
             let mapped = unsafe { mapped.add(at).cast::<[u8; WORD]>().read() };
             (mapped != wanted).then(|| (u64::from_be_bytes(mapped), u64::from_be_bytes(wanted)))
         };
 
         let Some(last) = other.last_chunk::<WORD>() else {
-            // Shorter than a word. Byte by byte is faster than a copy of unknown length.
+            // Shorter than a word. Comparing single bytes is faster than a copy of unknown length.
             return other.iter().enumerate().find_map(|(at, &wanted)| {
                 // SAFETY: as above, with one byte in place of eight.
                 let mapped = unsafe { mapped.add(at).read() };
@@ -242,7 +244,7 @@ impl Map {
         };
         let words = other.chunks_exact(WORD).zip((0..).step_by(WORD));
         let found = words.into_iter().find_map(|(chunk, at)| differ(at, chunk.try_into().ok()?));
-        // The last word overlaps the one before it, of which all that matters is that it did not differ.
+        // The last word overlaps the one before it, in which there was no difference.
         found.or_else(|| differ(other.len() - WORD, *last))
     }
 }
@@ -259,15 +261,15 @@ fn out_of_bounds(offset: u64, len: usize, mapped: u64) -> ! {
     panic!("{len} bytes at {offset} of a map of {mapped} bytes")
 }
 
-/// Copies as many bytes as `out` has.
+/// Fills `out` with the bytes at `from`.
 ///
-/// Records are checked right after they were copied, and a checksum takes in [`STEP`] bytes at a time. A processor hands
-/// bytes that were just stored to the load that wants them if one store had all of them; else the load waits until
-/// everything before it is done. So short pieces are stored in the steps in which they will be loaded.
+/// The engine checks records right after it copied them, and a checksum takes in [`STEP`] bytes at a time. A processor
+/// can forward bytes that were just stored to a load only if a single store wrote all of them; else the load waits
+/// until everything before it is done. So short pieces are stored in the steps in which they will be loaded.
 ///
 /// # Safety
 ///
-/// As many bytes as `out` has are readable at `from`, and are not among those of `out`.
+/// As many bytes as `out` has are readable at `from`, and they do not overlap `out`.
 #[inline]
 unsafe fn copy(from: *const u8, out: &mut [u8]) {
     let (to, len) = (out.as_mut_ptr(), out.len());
@@ -279,10 +281,10 @@ unsafe fn copy(from: *const u8, out: &mut [u8]) {
     let step = |at: usize| {
         // SAFETY: the caller's promise; no step goes beyond `len`.
         unsafe { from.add(at).copy_to_nonoverlapping(to.add(at), STEP) };
-        // Keeps the compiler from making one copy of all again.
+        // Keeps the compiler from merging the steps into one copy.
         compiler_fence(atomic::Ordering::AcqRel);
     };
-    // It overlaps the one before, which therefore must be the later one.
+    // The last step overlaps the one before it, so that one must be stored later.
     step(len - STEP);
     let mut at = 0;
     while at + STEP <= len {
@@ -299,12 +301,12 @@ unsafe fn copy(from: *const u8, out: &mut [u8]) {
 #[cfg(target_pointer_width = "64")]
 #[inline]
 unsafe fn load_relaxed(word: *const u8) -> u64 {
-    // SAFETY: the caller's promise. Not `from_ptr`, which asks for memory that can be written to; a reference to an
-    // atomic is allowed to see changes, and is only loaded from.
+    // SAFETY: the caller's promise. Not `from_ptr`, which requires memory that can be written to. A reference to an
+    // atomic may see changes, and this one is only loaded from.
     unsafe { &*word.cast::<atomic::AtomicU64>() }.load(atomic::Ordering::Relaxed)
 }
 
-/// Loads eight bytes, in memory order, in two halves: these processors promise no wider load of read-only memory.
+/// Loads eight bytes, in memory order, in two halves: this processor promises no wider load of read-only memory.
 ///
 /// # Safety
 ///
@@ -339,7 +341,7 @@ mod tests {
         }
     }
 
-    /// The same bytes as a map of either kind.
+    /// The same bytes as a map of each kind.
     fn maps_of(bytes: &[u8]) -> [Map; 2] {
         let mut memory = MmapMut::map_anon(bytes.len().max(1)).expect("map memory");
         memory[..bytes.len()].copy_from_slice(bytes);
@@ -372,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_is_found_in_every_place_of_every_short_string() {
+    fn every_difference_is_found() {
         let bytes: Vec<u8> = (1..=40).collect();
         for map in maps_of(&bytes) {
             for len in 0..=32 {
@@ -393,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_of_every_length_have_every_byte_and_none_behind_it() {
+    fn a_copy_has_exactly_its_bytes() {
         let bytes: Vec<u8> = (0..2 * IN_STEPS).map(|at| (at % 251) as u8 + 1).collect();
         for map in maps_of(&bytes) {
             for len in 0..=IN_STEPS + STEP {
@@ -414,7 +416,7 @@ mod tests {
     #[test]
     fn only_real_memory_is_lent() {
         let [real, foreign] = maps_of(b"bytes");
-        // SAFETY: nobody changes these bytes.
+        // SAFETY: nothing changes these bytes.
         unsafe {
             assert_eq!(real.slice(1, 3), Some(&b"yte"[..]));
             assert_eq!(foreign.slice(1, 3), None);

@@ -1,4 +1,4 @@
-//! [`Scratch`]: where tests beside the code have files of the operating system.
+//! [`Scratch`]: a directory for unit tests that need files of the operating system.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Disk, RealDisk};
 
-/// A directory of the operating system that goes away with the test.
+/// A directory that the test removes at its end.
 pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {

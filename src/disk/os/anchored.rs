@@ -1,21 +1,20 @@
-//! A directory that stays within reach when its path no longer leads there.
+//! A directory that stays within reach when its path no longer leads to it.
 //!
-//! A program opens its store, and then gives up its privileges (`setuid`) or gets another root directory (`chroot`). Open
-//! files go on working, and paths do not: the process may not search a directory on the way, or the path means another
-//! place. So an [`AnchoredDisk`] keeps a descriptor of the store's directory.
+//! A program can open its store and then give up its privileges (`setuid`) or change its root directory (`chroot`). Its
+//! open files go on working, but paths do not: the process may not search a directory of the path, or the path means
+//! another place. So an [`AnchoredDisk`] keeps a descriptor of the store's directory.
 //!
-//! One operation must not be split over two directories: a compaction that makes its file in one of them and marks the
-//! store's file in the other loses what is written afterwards. So every call that changes a name is made through the
-//! descriptor, and only where that is the directory of the store's path:
+//! An operation must not use two directories: a compaction that makes its file in one and marks the store's file in the
+//! other loses what is written afterwards. So every call that changes a name goes through the descriptor, and only
+//! while that is the directory of the store's path:
 //!
-//! - In a process with another root it always is, from the first call that notices the root. Path names are of another
-//!   place there.
-//! - It is while the path leads to the directory that is held, and while the process may not follow the path.
-//! - Otherwise the directory was moved or replaced. New files are made in the directory that has the path now, which is
-//!   held from then on. Calls on the names of files that were made before are refused.
+//! - In a process with another root, it always counts as that directory. Path names mean other places there.
+//! - It is that directory while the path leads to it, and while the process may not follow the path.
+//! - Otherwise the directory was moved or replaced. New files are made in the directory that has the path now, and the
+//!   descriptor changes to that directory. Calls on the names of older files are refused.
 //!
-//! What only looks at a name goes by the path as long as that can be followed, as in all other processes: a store that was
-//! moved away together with its directory is not the one that the path names.
+//! Calls that only look at a name use the path while the process can follow it. So a store that was moved together with
+//! its directory is no longer the store at the path, as in every other process.
 
 use std::ffi::{CStr, CString, OsString};
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -32,24 +31,24 @@ use super::names::{OPEN_FLAGS, explain_lease, or_rename, rename_new};
 use super::stat::{PERMISSION_BITS, expect_regular, identity};
 use crate::disk::{Access, Disk, DiskFile, FileIdentity, FileStat, RealDisk, RealSystem, System};
 
-/// The operating system's files, of which those in one directory are reached without its path if need be.
+/// The operating system's files. Those in one directory stay within reach without its path.
 pub(super) struct AnchoredDisk {
     path: PathBuf,
-    /// `None` once it was released.
+    /// `None` after the release.
     directory: Mutex<Option<Arc<Anchor>>>,
     /// The root directory of the process when the directory was opened.
     root: FileIdentity,
-    /// The process was seen with another root. It stays so, whatever root it gets next.
+    /// The process has had another root. Then this stays `true`.
     root_has_changed: AtomicBool,
-    /// What the last look by a path has found. To find something else is a reason to look at the root: so a store that is
-    /// looked at again and again costs one system call each time.
+    /// What the last look by a path found. Only another result is a reason to look at the root, so most looks cost one
+    /// system call.
     found_last: Mutex<Option<FileIdentity>>,
 }
 
 struct Anchor {
     directory: File,
     identity: FileIdentity,
-    /// It is open for reading, which a sync needs and a search does not.
+    /// Whether it is open for reading. A sync needs that, a search does not.
     readable: bool,
 }
 
@@ -77,13 +76,14 @@ impl AnchoredDisk {
         self.root_has_changed.load(Ordering::Relaxed)
     }
 
-    /// Holds the directory that has the path now, if it is another one: a handle that was opened again has its file there.
+    /// Takes hold of the directory that has the path now, if it is another one. A handle that was opened again has its
+    /// file there.
     fn follow(&self) -> io::Result<()> {
         let mut anchor = self.lock();
         let Some(held) = &*anchor else { return Ok(()) };
         if identity_of(&self.path).is_ok_and(|now| now != held.identity) {
             let now = Anchor::open(&self.path)?;
-            // Asked for last: what a changed root has at this path is not held.
+            // Checked last: in another root, this path leads to a foreign directory.
             if !self.has_another_root() {
                 *anchor = Some(Arc::new(now));
             }
@@ -91,7 +91,7 @@ impl AnchoredDisk {
         Ok(())
     }
 
-    /// The directory that is held, and a name in it. `None` for a file that is elsewhere.
+    /// Returns the held directory and the file's name in it; `None` for a file that is elsewhere.
     fn held_for(&self, path: &Path) -> io::Result<Option<(Arc<Anchor>, CString)>> {
         match (self.held(), path.file_name()) {
             (Some(anchor), Some(name)) if path.parent() == Some(&self.path) => {
@@ -101,8 +101,8 @@ impl AnchoredDisk {
         }
     }
 
-    /// Makes a call that looks at a name: by the path, or in the directory that is held if the path cannot be followed or
-    /// `is_elsewhere` says of what was found that it may be in another root.
+    /// Makes a call that looks at a name. It goes by the path, or through the held directory if the process cannot
+    /// follow the path, or if `is_elsewhere` says that the result may come from another root.
     fn look<T>(
         &self,
         path: &Path,
@@ -127,11 +127,11 @@ impl AnchoredDisk {
         if held_is_meant { in_directory() } else { found }
     }
 
-    /// Makes a call that changes a name: in the directory that is held, never by a path that may lead elsewhere.
+    /// Makes a call that changes a name. It goes through the held directory, never by a path that may lead elsewhere.
     ///
     /// # Errors
     ///
-    /// An [`io::ErrorKind::NotFound`] if another directory has the path, or none.
+    /// [`io::ErrorKind::NotFound`] if another directory has the path, or none.
     fn change<T>(
         &self,
         path: &Path,
@@ -163,12 +163,12 @@ impl Anchor {
     }
 }
 
-/// Of a directory. The path of one may be a link, as `/proc/PID/root` is.
+/// Returns the identity of a directory. Its path may be a link, as `/proc/PID/root` is.
 fn identity_of(directory: &Path) -> io::Result<FileIdentity> {
     fs::metadata(directory).map(|metadata| identity(&metadata))
 }
 
-/// The name of `to`, which is in the same directory as the name that a call is about.
+/// Returns the name of `to`, which is in the same directory as the first name of the call.
 fn second_name(to: &Path) -> io::Result<CString> {
     Ok(CString::new(to.file_name().unwrap_or_default().as_bytes())?)
 }
@@ -187,7 +187,7 @@ fn open_in(directory: libc::c_int, name: &CStr, flags: libc::c_int, mode: libc::
     Ok(unsafe { File::from_raw_fd(opened) })
 }
 
-/// Also returns whether it is a regular file.
+/// Returns what is known about a name in a directory, and whether it is a regular file.
 #[allow(clippy::useless_conversion, reason = "the types of some fields differ between systems")]
 fn stat_in(directory: libc::c_int, name: &CStr) -> io::Result<(FileStat, bool)> {
     // SAFETY: all fields are numbers, of which zero is one.
@@ -204,7 +204,7 @@ fn remove_in(directory: libc::c_int, name: &CStr) -> io::Result<()> {
     checked(unsafe { libc::unlinkat(directory, name.as_ptr(), 0) })
 }
 
-// All of them: a default would be a disk that knows less than the system does.
+// A default would be a disk that can do less than the system.
 #[deny(clippy::missing_trait_methods)]
 impl Disk for AnchoredDisk {
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
@@ -288,11 +288,11 @@ impl Disk for AnchoredDisk {
             && before.identity != held.identity
             && before.readable
         {
-            // What was renamed may be here.
+            // A renamed file may be in this directory.
             before.directory.sync_all()?;
         }
         match held {
-            // No other descriptor is needed, of which there may be none left.
+            // The process may have no descriptor left to open it again.
             Some(anchor) if anchor.readable => anchor.directory.sync_all(),
             Some(_) if self.has_another_root() => Err(io::ErrorKind::PermissionDenied.into()),
             _ => RealDisk.sync_dir(directory),
@@ -340,9 +340,8 @@ mod tests {
     use super::*;
     use crate::disk::scratch::Scratch;
 
-    /// A handle that is opened again after its directory was replaced has its file in the new one.
     #[test]
-    fn the_directory_that_is_synced_is_the_one_that_has_the_path() {
+    fn a_sync_is_of_the_directory_at_the_path() {
         let scratch = Scratch::new();
         let path = scratch.0.join("data");
         fs::create_dir(&path).unwrap();
@@ -355,16 +354,16 @@ mod tests {
         fs::rename(&path, scratch.0.join("moved")).unwrap();
         let moved = held();
         disk.sync_dir(&path).unwrap();
-        assert_eq!(held(), moved, "nothing else has the path");
+        assert_eq!(held(), moved, "no other directory has the path");
         fs::create_dir(&path).unwrap();
         disk.sync_dir(&path).unwrap();
         assert_eq!(held(), named());
         assert_ne!(held(), moved);
     }
 
-    /// A link is what leads to the directory, as it is in paths through `/proc/PID/root`.
+    /// A link leads to the directory, as in paths through `/proc/PID/root`.
     #[test]
-    fn a_file_is_not_renamed_in_another_directory_than_the_one_it_was_made_in() {
+    fn files_are_not_renamed_in_a_replaced_directory() {
         let scratch = Scratch::new();
         let [path, moved, other] = ["data", "moved", "other"].map(|name| scratch.0.join(name));
         for directory in [&moved, &other] {
@@ -394,7 +393,7 @@ mod tests {
         assert_eq!(fs::read(&store).unwrap(), b"");
 
         lead_to(&other);
-        // A file that is made in the new directory is the beginning of something that goes on there.
+        // A new file begins an operation in the new directory.
         let newer = path.join("newer");
         disk.create_new(&newer, 0o600).unwrap();
         disk.rename(&newer, &store).unwrap();

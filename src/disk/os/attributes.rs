@@ -29,8 +29,8 @@ pub(super) fn set(file: &File, like: &FileAttributes) -> io::Result<()> {
 }
 
 fn change(file: &File, own: &FileAttributes, like: &FileAttributes) -> io::Result<()> {
-    // The group's and the others' bits come last: before that they would speak of another group or another ACL. With
-    // an ACL, this takes away its mask, and with that what all its entries allow.
+    // The bits of the group and of others come last: before that they would apply to another group or another ACL. With
+    // an ACL, this clears its mask, so that its entries allow nothing.
     if own.mode & !0o700 != 0 {
         set_mode(file, own.mode & 0o700)?;
     }
@@ -39,7 +39,7 @@ fn change(file: &File, own: &FileAttributes, like: &FileAttributes) -> io::Resul
     }
     let uid = (own.uid != like.uid).then_some(like.uid);
     let gid = (own.gid != like.gid).then_some(like.gid);
-    // Without the privilege even a change to what is already there may be refused, so only a difference is asked for.
+    // An unprivileged process may not even set the owner that the file has, so only a difference is set.
     if uid.is_some() || gid.is_some() {
         std::os::unix::fs::fchown(file, uid, gid)?;
     }

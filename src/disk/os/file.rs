@@ -20,27 +20,27 @@ use crate::disk::{Access, DiskFile, FileAttributes, FileStat, Map, SyncScope};
 #[derive(Debug)]
 pub(super) struct RealFile {
     file: File,
-    /// A map shows what is written to the file, through whatever description.
+    /// Whether a map shows everything that is written to the file, through any description.
     map_is_true: bool,
-    /// Everything below this offset was within the limit on file sizes when that was asked for last.
+    /// Offsets below this were within the limit on file sizes at the last check.
     within_limit: AtomicU64,
 }
 
-/// The limit on file sizes is asked for once in so many bytes of growth.
+/// The process asks for the limit on file sizes once in this many bytes of growth.
 const LIMIT_STEP: u64 = 1 << 20;
 
 impl RealFile {
     pub(super) fn new(file: File, access: Access) -> RealFile {
-        // The first opening for writing copies a file of an overlay's lower layer to the upper one. A description that was
-        // opened for reading before that reads the copy from then on, and its maps go on showing the original.
+        // The first opening for writing copies a file from an overlay's lower layer to its upper layer. A description
+        // that was opened for reading before that reads the copy from then on, but its maps still show the original.
         let map_is_true = access == Access::ReadWrite || !is_on_overlay(&file);
         RealFile { file, map_is_true, within_limit: AtomicU64::new(0) }
     }
 
-    /// How much of what ends at `end` is within the limit on file sizes (`RLIMIT_FSIZE`).
+    /// Returns `end`, or the limit on file sizes (`RLIMIT_FSIZE`) if that is lower.
     ///
-    /// Whoever goes beyond it is sent a signal (`SIGXFSZ`) that ends the process, if nobody has taken care: a library has
-    /// no say in that, so it does not go there.
+    /// A write beyond the limit sends the signal `SIGXFSZ`, which ends a process that does not handle it. A library
+    /// must not cause that.
     fn limited(&self, end: u64) -> u64 {
         if end <= self.within_limit.load(Ordering::Relaxed) {
             return end;
@@ -69,15 +69,14 @@ impl DiskFile for RealFile {
         if room == 0 && !bytes.is_empty() {
             return Err(io::Error::from_raw_os_error(libc::EFBIG));
         }
-        // As the system does: what fits is written.
+        // As the system does, write the part that fits.
         let bytes = &bytes[..bytes.len().min(room as usize)];
         retry_interrupted(|| self.file.write_at(bytes, offset))
     }
 
     fn len(&self) -> io::Result<u64> {
-        // Not fstat: once somebody asked for a file's mtime, the next write gives it a new one and dirties the inode,
-        // which doubles the price of that write. The position that this moves is nobody's: all reads and writes here
-        // state their offset.
+        // Not fstat, which asks for the file's mtime: after that, the next write sets a new one and dirties the inode,
+        // and costs twice as much. The seek moves the description's position, which no call here uses.
         (&self.file).seek(SeekFrom::End(0))
     }
 
@@ -85,7 +84,7 @@ impl DiskFile for RealFile {
         if self.limited(len) < len && len > self.len()? {
             return Err(io::Error::from_raw_os_error(libc::EFBIG));
         }
-        // std tries again by itself when it is interrupted.
+        // std repeats an interrupted call.
         self.file.set_len(len)
     }
 
@@ -101,10 +100,9 @@ impl DiskFile for RealFile {
         })
     }
 
-    // A failed sync is reported as it is and not tried again: the kernel may have dropped what it could not write, and
-    // the second attempt would succeed without having written it. (std repeats one that a signal interrupted; local
-    // file systems do not let a signal interrupt a sync.)
-
+    // A failed sync is not tried again: the kernel may have dropped the bytes that it could not write, and the second sync
+    // would succeed without them. (std repeats a call that a signal interrupted, but local file systems do not let a
+    // signal interrupt a sync.)
     fn sync(&self, scope: SyncScope) -> io::Result<()> {
         match scope {
             SyncScope::Data => self.file.sync_data(),
@@ -115,7 +113,7 @@ impl DiskFile for RealFile {
 
     #[cfg(target_os = "linux")]
     fn write_back(&self, range: Range<u64>, wait_before: u64) -> io::Result<()> {
-        // In this order: the page in which the range begins may hold the end of what came before it.
+        // In this order, since the range's first page may hold the end of the bytes before it.
         let waited = sync_file_range(&self.file, 0..wait_before, libc::SYNC_FILE_RANGE_WAIT_BEFORE);
         match waited.and_then(|()| sync_file_range(&self.file, range, libc::SYNC_FILE_RANGE_WRITE)) {
             Err(error) if is_no_such_call(&error) && wait_before == 0 => Ok(()),
@@ -141,13 +139,13 @@ impl DiskFile for RealFile {
         let error = io::Error::last_os_error();
         match error.raw_os_error() {
             Some(libc::ENXIO) => Ok(None),
-            // This file system does not know holes, so everything in the file is data.
+            // This file system knows no holes, so everything in the file is data.
             Some(libc::EINVAL) => Ok((offset < self.len()?).then_some(offset)),
             _ => Err(error),
         }
     }
 
-    // By full path, here and in `unlock`: since Rust 1.89 `File` has methods of the same names, which would win.
+    // By full path, here and in `unlock`: since Rust 1.89 `File` has its own methods with these names, which would win.
 
     fn try_lock(&self) -> io::Result<bool> {
         match retry_interrupted(|| fs2::FileExt::try_lock_exclusive(&self.file)) {
@@ -184,7 +182,7 @@ impl DiskFile for RealFile {
         }
         let len = usize::try_from(len)
             .map_err(|_| io::Error::new(io::ErrorKind::OutOfMemory, "the file is larger than the address space"))?;
-        // Before there is a map, so that a description that does not say so has none.
+        // Before the map exists, so that a map without this lock never exists.
         #[cfg(target_os = "linux")]
         locks::note_map(&self.file);
         let memory = MmapOptions::new().len(len).map_raw_read_only(&self.file)?;
@@ -226,8 +224,8 @@ fn sync_file_system(_: &File) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Whether this is what sandboxes and emulated kernels answer that do not know `sync_file_range`, or only some forms of it.
-/// All other errors are the disk's own.
+/// Returns whether the system does not know `sync_file_range`, or only some forms of it, as in sandboxes and emulated
+/// kernels. All other errors come from the disk.
 #[cfg(target_os = "linux")]
 fn is_no_such_call(error: &io::Error) -> bool {
     const ANSWERS: [libc::c_int; 5] = [libc::ENOSYS, libc::EPERM, libc::EINVAL, libc::ESPIPE, libc::EOPNOTSUPP];
@@ -237,7 +235,7 @@ fn is_no_such_call(error: &io::Error) -> bool {
 #[cfg(target_os = "linux")]
 fn sync_file_range(file: &File, range: Range<u64>, flags: libc::c_uint) -> io::Result<()> {
     if range.is_empty() {
-        // To the system a length of 0 means all the rest of the file.
+        // For the system, a length of 0 means the rest of the file.
         return Ok(());
     }
     let number = |n| libc::off64_t::try_from(n).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG));

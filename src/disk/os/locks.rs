@@ -38,7 +38,7 @@ pub(super) fn leave_place(file: &File, place: u64) {
 /// Returns a place that another description has, any of those in the range.
 pub(super) fn place_of_another(file: &File, among: Range<u64>) -> Option<u64> {
     if among.is_empty() {
-        // To the system a length of 0 means everything from there on.
+        // For the system, a length of 0 means everything from there on.
         return None;
     }
     let (start, len) = bytes_of(among);

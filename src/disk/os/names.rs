@@ -17,10 +17,10 @@ use crate::disk::{Access, Disk, DiskFile, FileStat, cannot_link, expect_file_nam
 /// How many dangling symlinks in a row [`RealDisk::resolve`] follows: as many as Linux follows in one path.
 const MAX_LINK_HOPS: usize = 40;
 
-/// Why a link is not followed whose text does not say where it leads, as those in `/proc/PID/fd`.
+/// The reason to refuse a link whose text does not say where it leads, as in `/proc/PID/fd`.
 const LEADS_ELSEWHERE: &str = "the link leads to a file that has another path, or none; name the file by its own path";
 
-/// What has a name may be replaced between two looks at it. Not each time, though.
+/// A name may get another file between two looks, but not every time.
 const LOOKS: usize = 10;
 
 /// The operating system's files and directories.
@@ -37,7 +37,7 @@ impl Disk for RealDisk {
             let candidate = directory.join(name);
             match fs::read_link(&candidate) {
                 Ok(target) => path = directory.join(target),
-                // Nothing is there: the name is free.
+                // The name is free.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(candidate),
                 // EINVAL: not a symlink.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(candidate),
@@ -51,8 +51,8 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        // Looked at before it is opened, since merely opening a device can have effects (a tape rewinds), and again
-        // once it is open, since the name may mean another file by then.
+        // Check the type before opening, since opening a device can have effects (a tape rewinds), and again
+        // afterwards, since the name may mean another file by then.
         expect_regular(&fs::symlink_metadata(path)?)?;
         let file = OpenOptions::new()
             .read(true)
@@ -69,12 +69,12 @@ impl Disk for RealDisk {
             .read(true)
             .write(true)
             .create_new(true)
-            // The owner's bits only, until the mode is set: what others may do is never more than was asked for.
+            // The owner's bits only, until the mode is set: at no moment may others do more than the caller asked for.
             .mode(mode & 0o600)
             .open(path)?;
-        // The umask has had its say in `open`; fchmod does not ask it.
+        // `open` has applied the umask; fchmod does not.
         if let Err(error) = file.set_permissions(Permissions::from_mode(mode & PERMISSION_BITS)) {
-            // A caller that gets an error has no file to clean up, so none may stay; the first error is the one to tell.
+            // The caller gets an error and no file to clean up, so the name must go.
             let _ = fs::remove_file(path);
             return Err(error);
         }
@@ -95,7 +95,7 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-        // O_DIRECTORY: whatever else has the name by now, a FIFO say, must not hang the call.
+        // O_DIRECTORY: if a FIFO has taken the name, the call must not hang.
         OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(directory)?.sync_all()
     }
 
@@ -121,16 +121,17 @@ impl Disk for RealDisk {
 
     fn room(&self, directory: &Path) -> io::Result<Option<u64>> {
         let said = fs2::statvfs(directory)?;
-        // A file system that has no size to tell says zero of everything.
+        // A file system without a size reports zero for everything.
         let room = if may_use_reserved_blocks() { said.free_space() } else { said.available_space() };
         Ok((said.total_space() > 0).then_some(room))
     }
 }
 
-/// The directory of a file of this name without symlinks, as far as a path can say where that is.
+/// Returns the directory of a file with this name, without symlinks as far as a path can express that.
 ///
-/// Some links of `/proc` lead where their text does not, `/proc/PID/root` for example: that process may have another root
-/// and other mounts. The path through such a link stays as it is, for the system to follow in every call.
+/// Some links of `/proc` lead elsewhere than their text says. `/proc/PID/root`, for example, belongs to a process that
+/// may have another root and other mounts. A path through such a link stays as it is, and the system follows it in
+/// every call.
 fn resolve_directory(path: &Path, name: &OsStr) -> io::Result<PathBuf> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -145,7 +146,7 @@ fn resolve_directory(path: &Path, name: &OsStr) -> io::Result<PathBuf> {
     if same { Ok(resolved) } else { std::path::absolute(directory) }
 }
 
-/// Whether two paths lead to the same file, or neither leads to one.
+/// Returns whether two paths lead to the same file, or neither leads to one.
 fn lead_to_the_same(look: impl Fn(&Path) -> io::Result<Metadata>, one: &Path, other: &Path) -> bool {
     (0..LOOKS).any(|_| match (look(one), look(other)) {
         (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
@@ -154,11 +155,11 @@ fn lead_to_the_same(look: impl Fn(&Path) -> io::Result<Metadata>, one: &Path, ot
     })
 }
 
-/// O_NONBLOCK: a FIFO that took the name meanwhile must not hang the call; of regular files only those with a lease heed it.
-/// O_NOFOLLOW: paths are resolved, so a symlink there was planted since.
+/// O_NONBLOCK: if a FIFO has taken the name, the call must not hang; among regular files it matters only for those with
+/// a lease. O_NOFOLLOW: paths are resolved, so a symlink here was planted since.
 pub(super) const OPEN_FLAGS: libc::c_int = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
 
-/// Says what "resource temporarily unavailable" means of a regular file.
+/// Says what "resource temporarily unavailable" means for a regular file.
 pub(super) fn explain_lease(error: io::Error) -> io::Error {
     if error.kind() != io::ErrorKind::WouldBlock {
         return error;
@@ -167,8 +168,8 @@ pub(super) fn explain_lease(error: io::Error) -> io::Error {
     io::Error::new(io::ErrorKind::WouldBlock, reason)
 }
 
-/// After a link that failed because files here have no links: renames instead. Returns the link's error if there is no
-/// such rename either.
+/// Renames after a link that failed because files here can have no links. Returns the link's error if there is no such
+/// rename.
 pub(super) fn or_rename(linked: io::Result<()>, rename_new: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let Err(refused) = linked else { return Ok(()) };
     if !cannot_link(&refused) {
@@ -205,11 +206,12 @@ fn rename_new(_: libc::c_int, _: &CStr, _: &CStr) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Whether this process may use the blocks that a file system keeps for the superuser: on ext4 one in twenty.
+/// Returns whether this process may use the blocks that a file system reserves for the superuser: one in twenty on
+/// ext4.
 fn may_use_reserved_blocks() -> bool {
     // SAFETY: it takes nothing and cannot fail.
     let is_superuser = unsafe { libc::geteuid() } == 0;
-    // In a user namespace of its own the superuser may be any other user to the file system.
+    // To the file system, the superuser of a user namespace may be any other user.
     let ids = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     is_superuser && ids.split_whitespace().take(2).eq(["0", "0"])
 }
