@@ -1,13 +1,15 @@
-//! Records of the log in the index.
+//! Replaying a log: its records, one after the other, come to the keys that are there now.
 //!
-//! [`crate::log`] reads records and knows no index; [`crate::index`] holds keys and positions and knows no file. This
-//! module joins them: it answers the index's questions about keys by reading the log.
+//! [`crate::log`] reads records and knows no index; [`crate::index`] holds keys and positions and knows no file. This module
+//! joins them: [`KeySpace`] applies records to the index, and answers the index's questions about keys by reading the log.
 
 use std::cmp::Ordering;
 
-use crate::format::{MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader};
-use crate::index::{Keys, POSITION_LIMIT};
+use crate::format::{Kind, MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader};
+use crate::index::buckets::Buckets;
+use crate::index::{Index, Keys, POSITION_LIMIT};
 use crate::log::read::Reader;
+use crate::log::scan::{RUN_LEN, Run};
 use crate::{Error, Result};
 
 /// The index must be able to hold every offset at which a record may start.
@@ -15,6 +17,85 @@ const _: () = assert!(MAX_FILE_LEN <= POSITION_LIMIT);
 
 /// A record that is verified without being kept is read in pieces of this many bytes.
 const PIECE: usize = 64 << 10;
+
+/// The keys of a log, and what they take up.
+#[derive(Default)]
+pub(crate) struct KeySpace {
+    pub(crate) index: Index,
+    /// Bytes of the records that the index points to.
+    pub(crate) live_bytes: u64,
+    pub(crate) buckets: Buckets,
+}
+
+impl KeySpace {
+    /// Replays a run of records that follow the ones before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] and [`Error::Io`] if a record that is replaced, or one that might be, cannot be read or does not
+    /// verify. Records before it are replayed then, and the rest is not.
+    pub(crate) fn replay(&mut self, run: &Run, reader: &Reader) -> Result<()> {
+        for entries in run.entries.chunks(RUN_LEN) {
+            // The slots of all keys in the index are fetched before the first one changes.
+            if entries.len() > 1 {
+                entries.iter().for_each(|entry| self.index.prefetch(run.key(entry)));
+            }
+            for entry in entries {
+                self.replay_one(&entry.header, entry.offset, run.key(entry), reader)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn replay_one(&mut self, header: &RecordHeader, offset: u64, key: &[u8], reader: &Reader) -> Result<()> {
+        let replaced = match header.kind {
+            Kind::Put => {
+                self.live_bytes += header.padded_len();
+                self.index.apply_put(key, offset, reader)?
+            }
+            Kind::Delete => self.index.apply_delete(key, reader)?,
+            Kind::Ancillary(_) => return Ok(()),
+        };
+        match (header.kind, replaced) {
+            (Kind::Put, None) => self.buckets.add(key),
+            (Kind::Delete, Some(_)) => self.buckets.remove(key),
+            _ => {}
+        }
+        if let Some(position) = replaced {
+            self.live_bytes -= reader.header(position)?.padded_len();
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the records which a run is to replace can be replaced: their keys identify them, and their headers say
+    /// how many bytes die. After the write it would be too late: the run could not be replayed, and the file would have
+    /// changed although damage is in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`], [`Error::Io`].
+    pub(crate) fn prove_replaced(&self, run: &Run, reader: &Reader) -> Result<()> {
+        for entries in run.entries.chunks(RUN_LEN) {
+            if entries.len() > 1 {
+                self.prefetch(entries.iter().map(|entry| run.key(entry)), reader);
+            }
+            for entry in entries.iter().filter(|entry| !matches!(entry.header.kind, Kind::Ancillary(_))) {
+                if let Some(position) = self.index.find(run.key(entry), reader)? {
+                    reader.header(position)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to fetch what writes of these keys, or of the first of them, need: their slots in the index and the records
+    /// that they replace.
+    pub(crate) fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]> + Clone, reader: &Reader) {
+        let keys = keys.take(RUN_LEN);
+        keys.clone().for_each(|key| self.index.prefetch(key));
+        keys.filter_map(|key| self.index.guess(key)).for_each(|position| reader.prefetch(position));
+    }
+}
 
 impl Keys for Reader {
     type Error = Error;

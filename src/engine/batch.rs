@@ -3,18 +3,11 @@
 use std::ops::Range;
 use std::path::Path;
 
-use crate::engine::write::numbering::MAX_GROUP_RECORDS;
+use super::write::request::{Action, Request, no_memory};
+pub use super::write::request::{MAX_BATCH_BYTES, MAX_BATCH_OPS};
 use crate::format::{FullKey, MAX_VALUE_LEN, prefix_of_bucket};
-use crate::log::group::record_len;
 use crate::memory::make_room;
 use crate::{Error, Result};
-
-/// The most operations that a batch can have.
-pub const MAX_BATCH_OPS: usize = MAX_GROUP_RECORDS as usize;
-
-/// The most bytes that a batch can take up in the log, 24 a record and padding included: room for one value of the
-/// largest size, and a little more. A batch is one write, which Linux limits to 2 GiB.
-pub const MAX_BATCH_BYTES: u64 = (1 << 30) + (1 << 20);
 
 /// A list of changes, over one or several buckets, that are applied together or not at all, with conditions under
 /// which they are.
@@ -61,15 +54,6 @@ pub(crate) struct Step {
     bucket: Option<Range<usize>>,
     key: Range<usize>,
     action: Action<Range<usize>>,
-}
-
-/// What one operation does, with the value's bytes as a `V`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action<V> {
-    Put(V),
-    Delete,
-    ExpectSeq(u64),
-    ExpectAbsent,
 }
 
 impl Batch {
@@ -180,7 +164,7 @@ impl Batch {
                 match action {
                     Action::Put(value) => Action::Put(&self.bytes[value.clone()]),
                     Action::Delete => Action::Delete,
-                    Action::ExpectSeq(index) => Action::ExpectSeq(*index),
+                    Action::ExpectSeq(seq) => Action::ExpectSeq(*seq),
                     Action::ExpectAbsent => Action::ExpectAbsent,
                 },
             );
@@ -193,95 +177,5 @@ impl Batch {
             return Err(Error::BatchTooLarge { what: "bytes", len, max });
         }
         Ok(request)
-    }
-}
-
-/// What is said where a value or a batch cannot be held. Nothing was written.
-#[cold]
-pub(crate) fn no_memory(path: &Path) -> Error {
-    Error::io("get memory for a value", path, std::io::ErrorKind::OutOfMemory.into())
-}
-
-/// Operations on full keys that are to be committed together: what a writer leaves in the queue. It owns its bytes,
-/// since another thread may do the work.
-#[derive(Debug, Default)]
-pub(crate) struct Request {
-    ops: Vec<Op>,
-    bytes: Vec<u8>,
-    /// How many bytes its records take up in the log at most.
-    pub(crate) log_bytes: u64,
-}
-
-#[derive(Debug)]
-struct Op {
-    key_end: usize,
-    /// Ends where the next operation's key starts.
-    value_end: usize,
-    action: Action<()>,
-}
-
-impl Request {
-    /// Makes a request with room for `ops` operations and `bytes` bytes of keys and values. The store is at `path`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] with [`OutOfMemory`](std::io::ErrorKind::OutOfMemory).
-    #[inline]
-    pub(crate) fn with_capacity(ops: usize, bytes: usize, path: &Path) -> Result<Request> {
-        let mut request = Request::default();
-        let ops = request.ops.try_reserve_exact(ops);
-        let room = ops.and_then(|()| request.bytes.try_reserve_exact(bytes));
-        room.map_err(|_| no_memory(path)).map(|()| request)
-    }
-
-    /// Makes room for more operations, and for more bytes of keys and values. It doubles, or grows by a part, so that it can
-    /// be called for each operation.
-    ///
-    /// # Errors
-    ///
-    /// As [`Request::with_capacity`].
-    pub(crate) fn make_room(&mut self, ops: usize, bytes: usize, path: &Path) -> Result<()> {
-        let room = make_room(&mut self.ops, ops).and_then(|()| make_room(&mut self.bytes, bytes));
-        room.map_err(|_| no_memory(path))
-    }
-
-    pub(crate) fn push(&mut self, full_key: &[u8], action: Action<&[u8]>) {
-        self.bytes.extend_from_slice(full_key);
-        let key_end = self.bytes.len();
-        let action = match action {
-            Action::Put(value) => {
-                self.bytes.extend_from_slice(value);
-                self.log_bytes += record_len(full_key.len(), value.len());
-                Action::Put(())
-            }
-            Action::Delete => {
-                self.log_bytes += record_len(full_key.len(), 0);
-                Action::Delete
-            }
-            Action::ExpectSeq(index) => Action::ExpectSeq(index),
-            Action::ExpectAbsent => Action::ExpectAbsent,
-        };
-        self.ops.push(Op { key_end, value_end: self.bytes.len(), action });
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.ops.len()
-    }
-
-    /// The operations, each with its full key.
-    pub(crate) fn ops(&self) -> impl Iterator<Item = (&[u8], Action<&[u8]>)> {
-        let mut start = 0;
-        self.ops.iter().map(move |op| {
-            let key = &self.bytes[start..op.key_end];
-            let value = &self.bytes[op.key_end..op.value_end];
-            start = op.value_end;
-            let action = match op.action {
-                Action::Put(()) => Action::Put(value),
-                Action::Delete => Action::Delete,
-                Action::ExpectSeq(index) => Action::ExpectSeq(index),
-                Action::ExpectAbsent => Action::ExpectAbsent,
-            };
-            (key, action)
-        })
     }
 }

@@ -4,17 +4,14 @@ use std::io::Write;
 use std::ops::{ControlFlow, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use super::{Backup, Batch, BucketScans, Engine, IndexScan, Mapped, PairRef, Scan, Stats, lock};
+use super::write::commit::Failure;
+#[cfg(any(test, feature = "testing"))]
+use super::write::commit::Outcome;
+use super::write::request::{Action, Request, no_memory};
+use super::{Backup, Batch, BucketScans, Compaction, Engine, IndexScan, Mapped, PairRef, Scan, Stats};
 use crate::config::Config;
 use crate::disk::{Disk, RealDisk};
-use crate::engine::batch::{Action, Request, no_memory};
-use crate::engine::maintain::compact::Compaction;
-use crate::engine::write::commit::Failure;
-#[cfg(any(test, feature = "testing"))]
-use crate::engine::write::commit::Outcome;
-use crate::engine::write::file_lock::Patience;
 use crate::events::event;
 use crate::format::{FullKey, MAX_VALUE_LEN, prefix_of_bucket};
 use crate::memory::copied;
@@ -64,7 +61,7 @@ pub struct Cask {
 }
 
 /// Closes the store when the last handle is gone.
-pub(super) struct Handle(Arc<Engine>);
+pub(super) struct Handle(Engine);
 
 impl std::ops::Deref for Handle {
     type Target = Engine;
@@ -78,7 +75,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         // Nobody is left to be notified. What was acknowledged is as durable as was promised without this.
         if let Err(error) = self.0.close() {
-            event!(warn, "{}: closing: {error:#}", self.0.path.display());
+            event!(warn, "{}: closing: {error:#}", self.0.context.path.display());
         }
     }
 }
@@ -175,7 +172,7 @@ impl Cask {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn scan_buckets(&self) -> Result<BucketScans> {
-        self.engine.scan_buckets()
+        self.engine.reading.scan_buckets()
     }
 
     /// All pairs of all buckets, as they were at one moment, in the order in which they were set: the fastest way to
@@ -205,7 +202,7 @@ impl Cask {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn scan_by_index(&self) -> Result<IndexScan> {
-        self.engine.scan_by_index()
+        self.engine.reading.scan_by_index()
     }
 
     /// The pair of a key.
@@ -231,8 +228,8 @@ impl Cask {
     pub fn get_into(&self, key: impl AsRef<[u8]>, out: &mut Vec<u8>) -> Result<u64> {
         // Before the view is taken: this is the caller's code, which may call this store.
         let key = key.as_ref();
-        let verify = self.engine.config.get_verify_on_read();
-        self.engine.answer(|view| {
+        let verify = self.engine.context.config.get_verify_on_read();
+        self.engine.reading.answer(|view| {
             let key = FullKey::new(&self.bucket, key)?;
             let position = view.find(&key)?.ok_or(Error::KeyNotFound)?;
             view.read(position, |reader, start| reader.value_into(start, &key, out, verify))
@@ -246,7 +243,7 @@ impl Cask {
     /// As [`Cask::get`], except that absence is no error.
     pub fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
-        self.engine.answer(|view| Ok(view.find(&FullKey::new(&self.bucket, key)?)?.is_some()))
+        self.engine.reading.answer(|view| Ok(view.find(&FullKey::new(&self.bucket, key)?)?.is_some()))
     }
 
     /// All pairs whose keys start with `prefix`, in key order, as they were at one moment; the empty prefix lists
@@ -258,7 +255,7 @@ impl Cask {
     ///
     /// As [`Cask::get`], except that absence is no error.
     pub fn list(&self, prefix: impl AsRef<[u8]>) -> Result<Vec<KvPair>> {
-        self.engine.list(&self.bucket, prefix.as_ref())
+        self.engine.reading.list(&self.bucket, prefix.as_ref())
     }
 
     /// The pairs that [`Cask::list`] would return, one at a time, from both ends.
@@ -267,7 +264,7 @@ impl Cask {
     ///
     /// As [`Cask::list`].
     pub fn scan(&self, prefix: impl AsRef<[u8]>) -> Result<Scan> {
-        self.engine.scan(&self.bucket, prefix.as_ref())
+        self.engine.reading.scan(&self.bucket, prefix.as_ref())
     }
 
     /// The pairs whose keys lie in a range, in key order, from both ends: `cask.range("a".."c")`,
@@ -277,7 +274,7 @@ impl Cask {
     ///
     /// As [`Cask::list`].
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<Scan> {
-        self.engine.range(&self.bucket, &range)
+        self.engine.reading.range(&self.bucket, &range)
     }
 
     /// Shows the pairs that [`Cask::list`] would return to a closure, without allocating for each, until it breaks.
@@ -291,7 +288,7 @@ impl Cask {
     where
         F: FnMut(PairRef<'_>) -> ControlFlow<()>,
     {
-        self.engine.visit(&self.bucket, prefix.as_ref(), f)
+        self.engine.reading.visit(&self.bucket, prefix.as_ref(), f)
     }
 
     /// Sets a key's value, whatever was there.
@@ -337,7 +334,7 @@ impl Cask {
         let (key, value) = (key.as_ref(), value.as_ref());
         put(value)?;
         // Before anything is written: afterwards it is too late to fail for want of memory.
-        let value = copied(value).map_err(|_| no_memory(&self.engine.path))?;
+        let value = copied(value).map_err(|_| no_memory(&self.engine.context.path))?;
         self.swap(key, value, previous)
     }
 
@@ -396,7 +393,7 @@ impl Cask {
     /// over the limit, both with the number of the first such operation; [`Error::BatchTooLarge`]; else as [`Cask::put`].
     pub fn write(&self, batch: &Batch) -> Result<Option<u64>> {
         self.check_open()?;
-        let request = batch.to_request(&self.bucket, &self.engine.path)?;
+        let request = batch.to_request(&self.bucket, &self.engine.context.path)?;
         match self.engine.commit(request) {
             Ok(written) => Ok(written.last_index),
             Err(failure) => Err(failure.batch_error()),
@@ -414,9 +411,9 @@ impl Cask {
         self.check_open()?;
         let requests = batches
             .iter()
-            .map(|batch| batch.to_request(&self.bucket, &self.engine.path))
+            .map(|batch| batch.to_request(&self.bucket, &self.engine.context.path))
             .collect::<Result<Vec<_>>>()?;
-        let outcomes = self.engine.solo(self.engine.deadline(), |turn| Ok(turn.commit(&requests)))?;
+        let outcomes = self.engine.writing.solo(self.engine.context.deadline(), |turn| Ok(turn.commit(&requests)))?;
         let answer = |outcome: Outcome| outcome.map(|written| written.last_index).map_err(Failure::batch_error);
         Ok(outcomes.into_iter().map(answer).collect())
     }
@@ -432,8 +429,9 @@ impl Cask {
     /// As [`Cask::put`] and [`Cask::list`]. If there are several batches, those before the error have removed their keys.
     pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
         let (engine, prefix) = (&*self.engine, prefix.as_ref());
-        let deleted = engine.solo(engine.deadline(), |turn| turn.delete_prefix(&self.bucket, prefix));
-        engine.compact_if_due();
+        let deadline = engine.context.deadline();
+        let deleted = engine.writing.solo(deadline, |turn| turn.delete_prefix(&self.bucket, prefix));
+        engine.maintenance.compact_if_due();
         deleted
     }
 
@@ -443,8 +441,9 @@ impl Cask {
     ///
     /// As [`Cask::put`].
     pub fn sync(&self) -> Result<()> {
-        self.engine.solo(self.engine.deadline(), |turn| {
-            turn.rewrite_ahead(&self.engine.deadline())?;
+        let context = &*self.engine.context;
+        self.engine.writing.solo(context.deadline(), |turn| {
+            turn.rewrite_ahead(&context.deadline())?;
             turn.make_durable()
         })
     }
@@ -496,7 +495,7 @@ impl Cask {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn compact_with(&self, mut progress: impl FnMut(Progress) -> ControlFlow<()>) -> Result<Compaction> {
-        self.engine.compact(&mut progress)
+        self.engine.maintenance.compact(&mut progress)
     }
 
     /// Opens the file anew for this handle and all its clones and buckets, so that writes work again after
@@ -614,7 +613,7 @@ impl Cask {
         to: impl AsRef<Path>,
         mut progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Backup> {
-        self.engine.backup(to.as_ref(), &mut progress)
+        self.engine.maintenance.backup(to.as_ref(), &mut progress)
     }
 
     /// As [`Cask::backup`], to anything that takes bytes in their order: a pipe, a compressor, a connection. What arrives
@@ -637,7 +636,7 @@ impl Cask {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn backup_to(&self, to: &mut impl Write) -> Result<Backup> {
-        self.engine.backup_to(to)
+        self.engine.maintenance.backup_to(to)
     }
 
     /// As [`Cask::backup`], with nothing but the present value of each key: smaller, and slower to make.
@@ -683,7 +682,7 @@ impl Cask {
         to: impl AsRef<Path>,
         mut progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Backup> {
-        self.engine.compact_to(to.as_ref(), &mut progress)
+        self.engine.maintenance.compact_to(to.as_ref(), &mut progress)
     }
 
     /// Figures about the store and what this handle has done to it. Costs one system call.
@@ -705,7 +704,7 @@ impl Cask {
     /// [`Error::Damaged`], with a [`Report`] of every damaged range, if something is lost that had been on stable
     /// storage; else as any read.
     pub fn verify(&self) -> Result<Report> {
-        self.engine.verify()
+        self.engine.maintenance.verify()
     }
 
     /// Zero-copy reads.
@@ -742,7 +741,7 @@ impl Cask {
     }
 
     fn check_open(&self) -> Result<()> {
-        self.engine.shown().map(drop)
+        self.engine.reading.shown().map(drop)
     }
 
     fn commit_one(&self, key: &[u8], action: Action<&[u8]>, condition: Option<Action<&[u8]>>) -> Result<Option<u64>> {
@@ -752,7 +751,7 @@ impl Cask {
 
     fn commit(&self, full_key: &[u8], action: Action<&[u8]>, condition: Option<Action<&[u8]>>) -> Result<Option<u64>> {
         let value_len = if let Action::Put(value) = action { value.len() } else { 0 };
-        let mut request = Request::with_capacity(2, 2 * full_key.len() + value_len, &self.engine.path)?;
+        let mut request = Request::with_capacity(2, 2 * full_key.len() + value_len, &self.engine.context.path)?;
         if let Some(condition) = condition {
             request.push(full_key, condition);
         }
@@ -772,7 +771,7 @@ fn put(value: &[u8]) -> Result<Action<&[u8]>> {
 impl std::fmt::Debug for Cask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cask")
-            .field("path", &self.engine.path)
+            .field("path", &self.engine.context.path)
             .field("bucket", &String::from_utf8_lossy(&self.bucket[1..]))
             .finish_non_exhaustive()
     }
@@ -809,57 +808,5 @@ impl Store for Cask {
 
     fn close(&self) -> Result<()> {
         Cask::close(self)
-    }
-}
-
-impl Engine {
-    /// Closes the store. The file is let go whatever happens before.
-    pub(super) fn close(&self) -> Result<()> {
-        if !self.process.is_this() {
-            self.let_go();
-            return Ok(());
-        }
-        if self.shown().is_err() {
-            return Ok(());
-        }
-        let patience = Patience::new(self.config.get_connection_timeout());
-        self.compact_if_overdue(&patience);
-        self.automatic.end();
-        let tidied = if self.config.get_read_only() {
-            Ok(())
-        } else {
-            self.solo_with(&patience, |turn| {
-                // Nobody may queue up behind this.
-                self.closing.store(true, Ordering::Release);
-                turn.tidy()
-            })
-        };
-        self.closing.store(true, Ordering::Release);
-        // Waits for a turn that began before nobody could begin one any more.
-        let mut writer = lock(&self.writer);
-        *self.view.write() = None;
-        if let Some(locked) = writer.locked.take() {
-            let _ = locked.file.unlock();
-        }
-        drop(writer);
-        drop(lock(&self.interval).take());
-        self.disk.release();
-        event!(debug, "{}: closed", self.path.display());
-        match tidied {
-            // Somebody else has closed it meanwhile.
-            Err(Error::Closed) => Ok(()),
-            // The cut is a courtesy: the next writer to close will make it.
-            Err(Error::LockTimeout { .. }) => Ok(()),
-            result => result,
-        }
-    }
-
-    /// Closing in a forked child: the file's lock and the background thread are the parent's. What another thread of
-    /// the parent had locked at the moment of the fork stays locked here for ever, and is left alone.
-    fn let_go(&self) {
-        self.closing.store(true, Ordering::Release);
-        if let Some(mut view) = self.view.try_write() {
-            *view = None;
-        }
     }
 }

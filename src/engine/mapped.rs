@@ -48,8 +48,8 @@ impl Mapped {
     ///
     /// As [`Cask::get`].
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Slice> {
-        let (key, verify) = (key.as_ref(), self.cask.engine.config.get_verify_on_read());
-        self.cask.engine.answer(|view| {
+        let (key, verify) = (key.as_ref(), self.cask.engine.context.config.get_verify_on_read());
+        self.cask.engine.reading.answer(|view| {
             let key = FullKey::new(&self.cask.bucket, key)?;
             let position = view.find(&key)?.ok_or(crate::Error::KeyNotFound)?;
             view.read(position, |reader, start| lend(reader, position, start, &key, verify))

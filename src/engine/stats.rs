@@ -57,27 +57,27 @@ pub struct Stats {
 
 impl Engine {
     pub(crate) fn stats(&self) -> Result<Stats> {
-        let view = self.current()?;
+        let view = self.reading.current()?;
         let log_len = view.tail.end - FILE_HEADER_LEN as u64;
         Ok(Stats {
-            keys: view.index.len() as u64,
-            buckets: view.buckets.count(view.index.len() as u64),
+            keys: view.index().len() as u64,
+            buckets: view.keys.buckets.count(view.index().len() as u64),
             records: view.tail.records,
             file_len: view.reader.log.len()?,
             log_end: view.tail.end,
-            live_bytes: view.live_bytes,
-            dead_bytes: log_len - view.live_bytes,
+            live_bytes: view.keys.live_bytes,
+            dead_bytes: log_len - view.keys.live_bytes,
             last_index: view.tail.highest_seq,
             proven: view.tail.proven,
-            index_bytes: view.index.memory() as u64,
-            torn_bytes: self.counters.torn_bytes.load(Relaxed),
-            groups: self.counters.groups.load(Relaxed),
-            syncs: self.syncs.syncs.load(Relaxed),
-            compactions: self.counters.compactions.load(Relaxed),
-            failed_compactions: self.counters.failed_compactions.load(Relaxed),
-            lock_waits: self.counters.lock_waits.load(Relaxed),
-            lock_waited: Duration::from_nanos(self.counters.lock_waited.load(Relaxed)),
-            opening: Duration::from_nanos(self.counters.opening.load(Relaxed)),
+            index_bytes: view.index().memory() as u64,
+            torn_bytes: self.context.counters.torn_bytes.load(Relaxed),
+            groups: self.context.counters.groups.load(Relaxed),
+            syncs: self.writing.syncs.syncs.load(Relaxed),
+            compactions: self.context.counters.compactions.load(Relaxed),
+            failed_compactions: self.context.counters.failed_compactions.load(Relaxed),
+            lock_waits: self.context.counters.lock_waits.load(Relaxed),
+            lock_waited: Duration::from_nanos(self.context.counters.lock_waited.load(Relaxed)),
+            opening: Duration::from_nanos(self.context.counters.opening.load(Relaxed)),
             open_for: self.opened.elapsed(),
         })
     }

@@ -35,7 +35,7 @@ mod pieces;
 mod salvage;
 pub(crate) mod source;
 pub(crate) mod survey;
-pub(crate) mod verify;
+mod verify;
 
 use std::io;
 use std::path::Path;
@@ -59,6 +59,7 @@ pub use pieces::Pieces;
 #[cfg(any(test, feature = "testing"))]
 pub use salvage::salvage_on;
 pub use salvage::{salvage, salvage_unfinished, salvage_with};
+pub(crate) use verify::judged;
 pub use verify::verify;
 #[cfg(any(test, feature = "testing"))]
 pub use verify::verify_on;

@@ -11,7 +11,7 @@
 //! handle begins a copy of a log that is due only if it has written that much itself, and so may go on for long enough.
 //! A log that is overdue is compacted by any handle that writes, and closing finishes that.
 //!
-//! Writers that outrun it are held back: see [`super::pace`].
+//! Writers that outrun it are [throttled](super::throttle).
 //!
 //! Several processes notice at about the same time. The first one makes its new file under the store's lock, the others
 //! see it and wait.
@@ -21,11 +21,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::Maintenance;
+use super::throttle::{Budget, Throttle};
 use crate::config::CompactionPolicy;
-use crate::engine::maintain::throttle::{Budget, Throttle};
-use crate::engine::read::view::Current;
-use crate::engine::write::file_lock::Patience;
-use crate::engine::{Engine, lock};
+use crate::engine::deadline::Patience;
+use crate::engine::lock;
+use crate::engine::read::Current;
 use crate::events::event;
 use crate::fork::Background;
 use crate::format::FILE_HEADER_LEN;
@@ -162,7 +163,7 @@ impl Drop for Pause<'_> {
 
 /// Says how a compaction has ended, also if that was a panic.
 struct Running {
-    engine: Arc<Engine>,
+    maintenance: Arc<Maintenance>,
     outcome: Result<()>,
 }
 
@@ -171,33 +172,36 @@ impl Drop for Running {
         match &self.outcome {
             Ok(()) | Err(Error::CompactionCancelled { .. } | Error::CompactionOvertaken { .. } | Error::Closed) => {}
             Err(error) => {
-                self.engine.counters.failed_compactions.fetch_add(1, Ordering::Relaxed);
-                event!(warn, "{}: compaction in the background: {error:#}", self.engine.path.display());
+                self.maintenance.context.counters.failed_compactions.fetch_add(1, Ordering::Relaxed);
+                event!(warn, "{}: compaction in the background: {error:#}", self.maintenance.context.path.display());
             }
         }
-        self.engine.automatic.ended(&self.outcome);
+        self.maintenance.automatic.ended(&self.outcome);
     }
 }
 
-impl Engine {
+impl Maintenance {
     /// Starts a compaction in the background if the policy says so. Called after a write, without a lock.
-    pub(crate) fn compact_if_due(&self) {
+    pub(crate) fn compact_if_due(self: &Arc<Self>) {
         let Some(budget) = self.due() else { return };
         let mut state = lock(&self.automatic.state);
-        let (true, Some(engine)) = (self.automatic.may_begin(&state), self.me.upgrade()) else { return };
+        if !self.automatic.may_begin(&state) {
+            return;
+        }
+        let maintenance = Arc::clone(self);
         let work = move || {
             // Made in here: were there no thread for it, it would be dropped under the lock that its end takes.
             let panicked = Err(Error::internal("a panic"));
-            let mut running = Running { engine, outcome: panicked };
-            let engine = Arc::clone(&running.engine);
+            let mut running = Running { maintenance, outcome: panicked };
+            let maintenance = Arc::clone(&running.maintenance);
             let watch = &mut |progress: Progress| {
-                engine.automatic.throttle.advance(budget, progress.done);
-                match engine.automatic.is_stopped() {
+                maintenance.automatic.throttle.advance(budget, progress.done);
+                match maintenance.automatic.is_stopped() {
                     true => ControlFlow::Break(()),
                     false => ControlFlow::Continue(()),
                 }
             };
-            running.outcome = engine.compact_in_background(watch).map(drop);
+            running.outcome = maintenance.compact_in_background(watch).map(drop);
         };
         self.automatic.throttle.begin(budget);
         match Builder::new().name("caskfile-compact".to_owned()).spawn(work) {
@@ -215,8 +219,8 @@ impl Engine {
     ///
     /// Waiting for the lock takes from the patience of closing, also if it is the thread that waits.
     pub(crate) fn compact_if_overdue(&self, patience: &Patience) {
-        let written = self.counters.written.load(Ordering::Relaxed);
-        if written == 0 || !self.is_overdue() || std::thread::panicking() || self.check_writable().is_err() {
+        let written = self.context.counters.written.load(Ordering::Relaxed);
+        if written == 0 || !self.is_overdue() || std::thread::panicking() || self.writing.check_writable().is_err() {
             return;
         }
         let _alone = self.automatic.finish();
@@ -228,27 +232,27 @@ impl Engine {
         match self.compact_at_close(patience) {
             Ok(_) | Err(Error::CompactionOvertaken { .. } | Error::LockTimeout { .. } | Error::Closed) => {}
             Err(error) => {
-                self.counters.failed_compactions.fetch_add(1, Ordering::Relaxed);
-                event!(warn, "{}: compaction while closing: {error:#}", self.path.display());
+                self.context.counters.failed_compactions.fetch_add(1, Ordering::Relaxed);
+                event!(warn, "{}: compaction while closing: {error:#}", self.context.path.display());
             }
         }
     }
 
     /// What there is to be compacted, if that is worth while.
     fn due(&self) -> Option<Budget> {
-        let view = self.shown().ok()?;
-        let budget = Budget { end: view.tail.end, live: view.live_bytes };
+        let view = self.reading.shown().ok()?;
+        let budget = Budget { end: view.tail.end, live: view.keys.live_bytes };
         drop(view);
         if budget.end < self.due_at(budget.live)? {
             return None;
         }
-        let is_busy = self.counters.written.load(Ordering::Relaxed) >= self.dead_asked(budget.live)?;
+        let is_busy = self.context.counters.written.load(Ordering::Relaxed) >= self.dead_asked(budget.live)?;
         (is_busy || self.is_overdue()).then_some(budget)
     }
 
     fn is_overdue(&self) -> bool {
-        let overdue = |view: Current<'_>| Some(view.tail.end >= self.end_with(view.live_bytes, OVERDUE)?);
-        self.shown().ok().and_then(overdue).unwrap_or(false)
+        let overdue = |view: Current<'_>| Some(view.tail.end >= self.end_with(view.keys.live_bytes, OVERDUE)?);
+        self.reading.shown().ok().and_then(overdue).unwrap_or(false)
     }
 
     /// Where a log with so many live bytes has to end to be worth while.
@@ -263,7 +267,7 @@ impl Engine {
     }
 
     fn dead_asked(&self, live: u64) -> Option<u64> {
-        let CompactionPolicy::Automatic { dead_percent, min_dead_bytes } = self.config.get_compaction() else {
+        let CompactionPolicy::Automatic { dead_percent, min_dead_bytes } = self.context.config.get_compaction() else {
             return None;
         };
         let dead = (u128::from(live) * u128::from(dead_percent)).div_ceil(100).max(min_dead_bytes.into());

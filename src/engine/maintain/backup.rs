@@ -7,7 +7,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::engine::Engine;
+use super::Maintenance;
 use crate::engine::read::view::View;
 use crate::events::event;
 use crate::format::Damage;
@@ -50,32 +50,33 @@ impl Moment {
     }
 }
 
-impl Engine {
+impl Maintenance {
     pub(crate) fn backup(&self, to: &Path, watch: &mut Watch<'_>) -> Result<Backup> {
         let moment = self.moment()?;
-        let to = &self.by_path.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
+        let to = &self.context.by_path.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
         let copying = Copying::new(to, moment.end, watch);
-        let backup = install(&*self.by_path, copying, &moment.reader.log, moment.base_seq(), |next, copying| {
-            let mut offset = FILE_HEADER_LEN as u64;
-            let bytes = copy_log(&moment, &next.header, |piece| {
-                next.write(offset, piece)?;
-                offset += piece.len() as u64;
-                copying.tell(offset)
+        let backup =
+            install(&*self.context.by_path, copying, &moment.reader.log, moment.base_seq(), |next, copying| {
+                let mut offset = FILE_HEADER_LEN as u64;
+                let bytes = copy_log(&moment, &next.header, |piece| {
+                    next.write(offset, piece)?;
+                    offset += piece.len() as u64;
+                    copying.tell(offset)
+                })?;
+                Ok(moment.backup(bytes))
             })?;
-            Ok(moment.backup(bytes))
-        })?;
         self.told(&backup, to);
         Ok(backup)
     }
 
     fn told(&self, backup: &Backup, to: &Path) {
-        event!(info, "{}: {} keys were copied to {}", self.path.display(), backup.keys, to.display());
+        event!(info, "{}: {} keys were copied to {}", self.context.path.display(), backup.keys, to.display());
     }
 
     pub(crate) fn backup_to(&self, to: &mut dyn io::Write) -> Result<Backup> {
         let moment = self.moment()?;
-        let error = |e| Error::io("write the backup", &self.path, e);
-        let header = new_header(&*self.disk, moment.base_seq()).map_err(error)?;
+        let error = |e| Error::io("write the backup", &self.context.path, e);
+        let header = new_header(&*self.context.disk, moment.base_seq()).map_err(error)?;
         to.write_all(&header.encode()).map_err(error)?;
         let bytes = copy_log(&moment, &header, |piece| to.write_all(piece).map_err(error))?;
         to.flush().map_err(error)?;
@@ -83,15 +84,16 @@ impl Engine {
     }
 
     pub(crate) fn compact_to(&self, to: &Path, watch: &mut Watch<'_>) -> Result<Backup> {
-        let positions_and_bytes = |view: &View| (view.index.positions().collect::<Vec<_>>(), view.live_bytes);
+        let positions_and_bytes = |view: &View| (view.index().positions().collect::<Vec<_>>(), view.keys.live_bytes);
         let (moment, (mut positions, live_bytes)) = self.moment_with(positions_and_bytes)?;
         positions.sort_unstable();
-        let to = &self.by_path.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
+        let to = &self.context.by_path.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
         let copying = Copying::new(to, live_bytes, watch);
-        let backup = install(&*self.by_path, copying, &moment.reader.log, moment.base_seq(), |next, copying| {
-            write_live(next, &moment.reader, &positions, copying)?;
-            Ok(moment.backup(next.file.len().map_err(|e| next.io("ask for the length", e))?))
-        })?;
+        let backup =
+            install(&*self.context.by_path, copying, &moment.reader.log, moment.base_seq(), |next, copying| {
+                write_live(next, &moment.reader, &positions, copying)?;
+                Ok(moment.backup(next.file.len().map_err(|e| next.io("ask for the length", e))?))
+            })?;
         self.told(&backup, to);
         Ok(backup)
     }
@@ -101,11 +103,11 @@ impl Engine {
     }
 
     fn moment_with<T>(&self, look: impl FnOnce(&View) -> T) -> Result<(Moment, T)> {
-        let view = self.current()?;
+        let view = self.reading.current()?;
         let moment = Moment {
             reader: view.reader.clone(),
             end: view.tail.end,
-            keys: view.index.len() as u64,
+            keys: view.index().len() as u64,
             last_index: view.tail.highest_seq,
         };
         Ok((moment, look(&view)))

@@ -17,7 +17,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::engine::Engine;
+use super::Maintenance;
 use crate::engine::write::commit::{Outcome, Written};
 use crate::format::FILE_HEADER_LEN;
 use crate::sync::AtomicU64;
@@ -86,14 +86,14 @@ impl Budget {
     }
 }
 
-impl Engine {
+impl Maintenance {
     /// Pauses whoever has written up to so many bytes as long as the log is longer than a compaction in the background lets
     /// it be, if that is not for too long. Called without a lock.
     pub(crate) fn throttle(&self, outcome: &Outcome, log_bytes: u64) {
         if matches!(outcome, Ok(Written { last_index: Some(_), .. })) {
             let mut looks = LOOKS + log_bytes / PORTION * LOOKS;
             while looks > 0 && self.is_held_back() {
-                self.disk.system().pause(LOOK);
+                self.context.disk.system().pause(LOOK);
                 looks -= 1;
             }
         }
@@ -101,7 +101,7 @@ impl Engine {
 
     fn is_held_back(&self) -> bool {
         let limit = self.automatic.throttle.limit.load(Ordering::Relaxed);
-        let is_behind = || self.shown().is_ok_and(|view| view.tail.end > limit);
+        let is_behind = || self.reading.shown().is_ok_and(|view| view.tail.end > limit);
         limit != 0 && !self.automatic.is_stopped() && is_behind()
     }
 }
@@ -113,7 +113,8 @@ mod tests {
     use super::*;
     use crate::Config;
     use crate::disk::sim::{SimDisk, Verb};
-    use crate::engine::batch::{Action, Request};
+    use crate::engine::Engine;
+    use crate::engine::write::request::{Action, Request};
 
     #[test]
     fn a_log_may_grow_by_its_slack_at_once_and_by_the_rest_as_it_is_copied() {
@@ -140,7 +141,7 @@ mod tests {
     /// A store of which two MiB were written, and how often a put of so many bytes pauses in it.
     struct Paced {
         disk: SimDisk,
-        engine: Arc<Engine>,
+        engine: Engine,
     }
 
     impl Paced {
@@ -162,9 +163,9 @@ mod tests {
 
         /// As if a compaction were running, and the log had used all of its slack, but for so many bytes.
         fn begin(&self, left: u64) -> Budget {
-            let end = self.engine.shown().unwrap().tail.end;
+            let end = self.engine.reading.shown().unwrap().tail.end;
             let budget = Budget { end: end + left - SLACK, live: 10 << 20 };
-            self.engine.automatic.throttle.begin(budget);
+            self.engine.maintenance.automatic.throttle.begin(budget);
             budget
         }
     }
@@ -176,19 +177,19 @@ mod tests {
         let budget = paced.begin(10_000);
         assert_eq!([paced.pauses_of(1000), paced.pauses_of(1000)], [0, 0]);
         assert_eq!([paced.pauses_of(10_000), paced.pauses_of(100)], [LOOKS, LOOKS]);
-        paced.engine.automatic.throttle.advance(budget, 10 << 20);
+        paced.engine.maintenance.automatic.throttle.advance(budget, 10 << 20);
         assert_eq!(paced.pauses_of(100), 0);
     }
 
     #[test]
     fn a_new_file_may_grow_until_it_is_due_while_the_thread_that_has_made_it_ends() {
         let paced = Paced::new();
-        let end = paced.engine.shown().unwrap().tail.end;
+        let end = paced.engine.reading.shown().unwrap().tail.end;
         // A compaction that was asked for holds nobody back.
-        paced.engine.automatic.throttle.start_over(end - SLACK);
+        paced.engine.maintenance.automatic.throttle.start_over(end - SLACK);
         assert_eq!(paced.pauses_of(100), 0);
         paced.begin(1 << 30);
-        paced.engine.automatic.throttle.start_over(end + 10_000 - SLACK);
+        paced.engine.maintenance.automatic.throttle.start_over(end + 10_000 - SLACK);
         assert_eq!([paced.pauses_of(1000), paced.pauses_of(10_000)], [0, LOOKS]);
     }
 
@@ -219,11 +220,11 @@ mod tests {
     fn a_compaction_that_has_ended_or_is_to_end_holds_nobody_back() {
         let paced = Paced::new();
         paced.begin(0);
-        let alone = paced.engine.automatic.pause();
+        let alone = paced.engine.maintenance.automatic.pause();
         assert_eq!(paced.pauses_of(1 << 20), 0);
         drop(alone);
         assert_eq!(paced.pauses_of(100), LOOKS);
-        paced.engine.automatic.throttle.end();
+        paced.engine.maintenance.automatic.throttle.end();
         assert_eq!(paced.pauses_of(1 << 20), 0);
     }
 }

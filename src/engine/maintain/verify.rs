@@ -2,26 +2,26 @@
 
 use std::sync::Arc;
 
-use crate::engine::Engine;
+use super::Maintenance;
 use crate::engine::read::view::View;
+use crate::inspect::judged;
 use crate::inspect::source::Source;
 use crate::inspect::survey::{Scope, Survey};
-use crate::inspect::verify::judged;
 use crate::report::Report;
 use crate::{Error, Result};
 
-impl Engine {
+impl Maintenance {
     pub(crate) fn verify(&self) -> Result<Report> {
-        let log = Arc::clone(&self.current()?.reader.log);
+        let log = Arc::clone(&self.reading.current()?.reader.log);
         // Nobody waits for this: a writer of this process would wait with the file's lock.
         let mut fresh = Survey::of(&Source::sound(Arc::clone(&log)), Scope::Log)?;
         let report = judged(&log, fresh.report.clone())?;
 
         // Now nobody in this process takes in anything, so the two can be brought to the same place.
-        let ingest = self.ingest();
-        self.take_in(&ingest)?;
+        let ingest = self.reading.ingest();
+        drop(self.reading.catch_up(&ingest)?);
         fresh.catch_up()?;
-        let shown = self.shown()?;
+        let shown = self.reading.shown()?;
         if Arc::ptr_eq(&shown.reader.log, &log) && shown.tail.end == fresh.reader.end {
             compare(&fresh, &shown)?;
         }
@@ -35,7 +35,7 @@ fn compare(fresh: &Survey, shown: &View) -> Result<()> {
         let message = format!("{}: {what}; please report this", fresh.reader.log.path.display());
         Err(Error::internal(message))
     };
-    if (fresh.index.len(), fresh.live_bytes) != (shown.index.len(), shown.live_bytes) {
+    if (fresh.index.len(), fresh.live_bytes) != (shown.index().len(), shown.keys.live_bytes) {
         return disagree("the index in memory has other keys than the log");
     }
     let mut key = Vec::new();
@@ -46,7 +46,7 @@ fn compare(fresh: &Survey, shown: &View) -> Result<()> {
             return disagree("the index in memory points elsewhere than the log");
         }
     }
-    if let Some(sorted) = shown.index.sorted() {
+    if let Some(sorted) = shown.index().sorted() {
         let rebuilt = fresh.index.build_sorted(&fresh.reader, || Ok(()))?;
         if !rebuilt.holds_the_same_as(sorted) {
             return disagree("the sorted index in memory has another order than the log's keys");

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::Reading;
+use super::scan::PairRef;
 use crate::Result;
-use crate::engine::{Engine, PairRef};
 use crate::format::Damage;
 use crate::format::{RECORD_HEADER_LEN, split_full_key};
 use crate::log::read::Reader;
@@ -84,17 +85,17 @@ impl std::fmt::Debug for IndexScan {
     }
 }
 
-impl Engine {
+impl Reading {
     pub(crate) fn scan_by_index(&self) -> Result<IndexScan> {
         let (reader, mut positions) = {
             let view = self.current()?;
             // Growing would take up to twice as much, and keep it.
-            let mut positions = Vec::with_capacity(view.index.len());
-            positions.extend(view.index.positions());
+            let mut positions = Vec::with_capacity(view.index().len());
+            positions.extend(view.index().positions());
             (view.reader.clone(), positions)
         };
         positions.sort_unstable();
-        let verify = self.config.get_verify_on_read();
+        let verify = self.context.config.get_verify_on_read();
         Ok(IndexScan { reader, positions: positions.into_iter(), window: Window::new(), verify })
     }
 }

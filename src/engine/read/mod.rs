@@ -1,7 +1,191 @@
-//! Reading: the current view, keeping up with other processes, and scans.
+//! Reading: the current view, catching up with other processes, and scans.
+//!
+//! [`Reading`] owns the view and the two locks around it. Look-ups use [`Reading::answer`]; writers and maintenance use the
+//! view as it is ([`Reading::shown`]) and change it under [`Reading::ingest`].
 
 pub(crate) mod by_index;
+mod catch_up;
 mod partial_tail;
 pub(crate) mod scan;
 pub(crate) mod sharded;
 pub(crate) mod view;
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::context::Context;
+use super::deadline::Deadline;
+use super::lock;
+use crate::index::SortedIndex;
+use crate::log::create;
+use crate::log::read::{Reader, Start};
+use crate::sync::{Mutex, MutexGuard};
+use crate::{Error, Result};
+use sharded::{ReadGuard, ShardedLock};
+use view::View;
+
+/// The reading side of an open store.
+pub(crate) struct Reading {
+    pub(crate) context: Arc<Context>,
+    ingest: Mutex<()>,
+    /// `None` before the file is opened and after the store is closed.
+    view: ShardedLock<Option<View>>,
+}
+
+/// A view that was current when it was asked for. It does not change while this guard lives.
+pub(crate) struct Current<'e>(ReadGuard<'e, Option<View>>);
+
+impl Deref for Current<'_> {
+    type Target = View;
+
+    #[inline]
+    fn deref(&self) -> &View {
+        self.0.as_ref().expect("made from a view that is there, and the guard keeps it")
+    }
+}
+
+/// The right to change the view. With it, one thread at a time reads the file's end, and no record is replayed twice. Never
+/// held during a sync, except that of a cut.
+pub(crate) struct Ingest<'e>(#[allow(dead_code, reason = "held for its lock")] MutexGuard<'e, ()>);
+
+impl Current<'_> {
+    /// The sorted index of a view that has one.
+    pub(crate) fn sorted(&self) -> &SortedIndex {
+        self.index().sorted().expect("`Reading::sorted` has made this view")
+    }
+
+    /// Reads the record at a position. A long record is read without the view's lock, so that changes of the view do not wait
+    /// for it: the log only grows, so the record stays where it is, and the reader keeps the file.
+    #[inline]
+    pub(crate) fn read<T>(self, position: u64, read: impl FnOnce(&Reader, &Start) -> Result<T>) -> Result<T> {
+        let start = self.reader.start(position)?;
+        if !start.is_long() {
+            return read(&self.reader, &start);
+        }
+        let reader = self.reader.clone();
+        drop(self);
+        read(&reader, &start)
+    }
+}
+
+impl Reading {
+    pub(crate) fn new(context: Arc<Context>) -> Reading {
+        Reading { context, ingest: Mutex::default(), view: ShardedLock::new(None) }
+    }
+
+    /// Opens the file, creates it first if the configuration says so, and reads its log.
+    pub(crate) fn open(&self, deadline: &Deadline) -> Result<()> {
+        let Context { disk, path, .. } = &*self.context;
+        let log = create::open(&**disk, path, self.context.opening(), || self.context.wait_a_moment(deadline))?;
+        let view = self.read_log(Arc::new(log), 1)?;
+        *self.view.write() = Some(view);
+        Ok(())
+    }
+
+    pub(crate) fn close(&self) {
+        *self.view.write() = None;
+    }
+
+    /// Closes if no other thread uses the view: for a forked child, where such a thread does not exist and its lock stays.
+    pub(crate) fn try_close(&self) {
+        if let Some(mut view) = self.view.try_write() {
+            *view = None;
+        }
+    }
+
+    /// Answers from a view that is current when this is called. Another process may cut the log meanwhile. What was cut reads as
+    /// damaged, so the answer is then looked for again, in what the log holds now.
+    #[inline]
+    pub(crate) fn answer<T>(&self, mut answer: impl FnMut(Current<'_>) -> Result<T>) -> Result<T> {
+        loop {
+            let view = self.current()?;
+            let epoch = view.epoch;
+            match answer(view) {
+                Err(Error::Corrupt { .. } | Error::Io { .. }) if self.current()?.epoch != epoch => {}
+                answered => return answered,
+            }
+        }
+    }
+
+    /// The view, with everything that was appended before this call.
+    #[inline]
+    pub(crate) fn current(&self) -> Result<Current<'_>> {
+        if let Some(view) = self.shown_if_current()? {
+            return Ok(view);
+        }
+        self.refresh()?;
+        self.shown()
+    }
+
+    /// The view, if it is current.
+    #[inline]
+    fn shown_if_current(&self) -> Result<Option<Current<'_>>> {
+        let mut view = self.shown()?;
+        if view.tail.moved {
+            // Without the view's lock: a look at the path can take long, and writers would wait for it.
+            let log = Arc::clone(&view.reader.log);
+            drop(view);
+            if self.moved_away(&log)? {
+                return Ok(None);
+            }
+            view = self.shown()?;
+            if !Arc::ptr_eq(&log, &view.reader.log) {
+                return Ok(None);
+            }
+        }
+        Ok(view.is_at_end()?.then_some(view))
+    }
+
+    /// The view as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`], and [`Error::Forked`] in a forked child.
+    #[inline]
+    pub(crate) fn shown(&self) -> Result<Current<'_>> {
+        self.context.check_process()?;
+        let guard = self.view.read();
+        if guard.is_none() { Err(Error::Closed) } else { Ok(Current(guard)) }
+    }
+
+    pub(crate) fn ingest(&self) -> Ingest<'_> {
+        Ingest(lock(&self.ingest))
+    }
+
+    /// Changes the view.
+    pub(crate) fn change<T>(&self, _: &Ingest<'_>, change: impl FnOnce(&mut View) -> Result<T>) -> Result<T> {
+        self.view.write().as_mut().ok_or(Error::Closed).and_then(change)
+    }
+
+    /// Exchanges the view with another one. The caller drops the old one without a lock: to unmap a large file and to free its
+    /// index takes long.
+    pub(crate) fn swap(&self, _: &Ingest<'_>, other: &mut View) -> Result<()> {
+        // A store that was closed stays closed.
+        self.view.write().as_mut().map(|view| std::mem::swap(view, other)).ok_or(Error::Closed)
+    }
+
+    /// Replaces the view.
+    pub(crate) fn replace(&self, ingest: &Ingest<'_>, mut view: View) -> Result<()> {
+        self.swap(ingest, &mut view)
+    }
+
+    /// The view with its sorted index. The first call builds the index; later changes of the view keep it up to date.
+    pub(crate) fn sorted<'e>(&'e self, view: Current<'e>) -> Result<Current<'e>> {
+        let mut view = view;
+        while view.index().sorted().is_none() {
+            drop(view);
+            let ingest = self.ingest();
+            let shown = self.shown()?;
+            if shown.index().sorted().is_none() {
+                // Other threads may read meanwhile. None may change the index that is being sorted.
+                let built = shown.index().build_sorted(&shown.reader, || Ok(()))?;
+                drop(shown);
+                let installed = self.change(&ingest, |view| Ok(view.keys.index.install_sorted(built)))?;
+                debug_assert!(installed, "the index does not change while `ingest` is held");
+            }
+            drop(ingest);
+            view = self.current()?;
+        }
+        Ok(view)
+    }
+}

@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 use std::ops::{Bound, ControlFlow, RangeBounds};
 
+use super::{Current, Reading};
 use crate::Result;
-use crate::engine::Engine;
-use crate::engine::read::view::Current;
 use crate::format::FullKey;
 use crate::index::{Entry, Hashed, Keys, Positions, SortedIndex, Sought, prefix_successor};
 use crate::log::read::{Reader, Start};
@@ -216,7 +215,7 @@ impl std::fmt::Debug for BucketScans {
     }
 }
 
-impl Engine {
+impl Reading {
     /// All pairs of a bucket whose key starts with `prefix`.
     pub(crate) fn scan(&self, bucket: &[u8], prefix: &[u8]) -> Result<Scan> {
         let prefix = FullKey::prefix(bucket, prefix);
@@ -232,8 +231,8 @@ impl Engine {
     fn scan_of(&self, view: Current<'_>, bucket: &[u8], prefix: &[u8]) -> Result<Scan> {
         let view = self.sorted(view)?;
         let sorted = view.sorted();
-        let start = sorted.lower_rank(&view.index.sought(prefix, &view.reader))?;
-        let end = end_of_prefix(sorted, prefix, &view.reader, Some(view.index.hashed()))?;
+        let start = sorted.lower_rank(&view.index().sought(prefix, &view.reader))?;
+        let end = end_of_prefix(sorted, prefix, &view.reader, Some(view.index().hashed()))?;
         Ok(self.over(view.reader.clone(), sorted.range(start..end), bucket))
     }
 
@@ -245,8 +244,8 @@ impl Engine {
         self.answer(|view| {
             let view = self.sorted(view)?;
             let sorted = view.sorted();
-            let lower = |key: &[u8]| sorted.lower_rank(&view.index.sought(key, &view.reader));
-            let upper = |key: &[u8]| sorted.upper_rank(&view.index.sought(key, &view.reader));
+            let lower = |key: &[u8]| sorted.lower_rank(&view.index().sought(key, &view.reader));
+            let upper = |key: &[u8]| sorted.upper_rank(&view.index().sought(key, &view.reader));
             let start = match &start {
                 Bound::Included(key) => lower(key)?,
                 Bound::Excluded(key) => upper(key)?,
@@ -255,14 +254,14 @@ impl Engine {
             let end = match &end {
                 Bound::Included(key) => upper(key)?,
                 Bound::Excluded(key) => lower(key)?,
-                Bound::Unbounded => end_of_prefix(sorted, bucket, &view.reader, Some(view.index.hashed()))?,
+                Bound::Unbounded => end_of_prefix(sorted, bucket, &view.reader, Some(view.index().hashed()))?,
             };
             Ok(self.over(view.reader.clone(), sorted.range(start..end), bucket))
         })
     }
 
     fn over(&self, reader: Reader, positions: Positions, bucket: &[u8]) -> Scan {
-        Scan::new(reader, positions, bucket.len(), self.config.get_verify_on_read())
+        Scan::new(reader, positions, bucket.len(), self.context.config.get_verify_on_read())
     }
 
     pub(crate) fn visit<F>(&self, bucket: &[u8], prefix: &[u8], mut visit: F) -> Result<()>
@@ -283,7 +282,7 @@ impl Engine {
         self.answer(|view| {
             let view = self.sorted(view)?;
             let (reader, sorted) = (view.reader.clone(), view.sorted().snapshot());
-            Ok(BucketScans { reader, sorted, rank: 0, verify: self.config.get_verify_on_read() })
+            Ok(BucketScans { reader, sorted, rank: 0, verify: self.context.config.get_verify_on_read() })
         })
     }
 }

@@ -1,158 +1,28 @@
-//! Waiting for the file's lock, and for a place in the queue, with a limit.
+//! Taking the file's lock, with a limit of time.
 //!
-//! `flock` has no timed form, so the lock is polled; and a process that polls loses against one that takes the lock again
-//! right after it has given it up, for seconds. So processes that wait stand in line: there are places, which are locks too,
-//! on single bytes far beyond the end of the file. A process takes the place after the last that is taken, and keeps it. The
-//! one in the lowest place is next, and it alone tries for the file's lock. That costs one system call where no other waits,
-//! needs no file of its own, leaves nothing over when a process dies, and the limits of time stay exact. Any number can
-//! stand in line. Nothing depends on it: the file's lock is what protects the file.
-//!
-//! How often a process looks depends on how many are ahead of it, on how fast the line moves, and on how long nothing has
-//! moved. So the work of all of them together stays small: a process in place n looks about 4 ln n times until it is next.
-//!
-//! Measured on two cores with a sync of 0.1 ms, processes that put durably as fast as they can: with one place only, and
-//! chance after it, 1 in 100 puts of eight processes waited longer than 60 times what a put alone takes, and the longest
-//! wait was 105 to 157 times that; in line it is 20 to 29 and 34 to 71, with as many puts in all. See
-//! `benches/fairness.rs`. There were 64 places at first, and each process stepped forward from one to the next. Of 100
-//! commands that put at the same time, 38 to 46 found no place within ten seconds, and looking for one took all processors.
+//! `flock` has no timed form, so a process polls it. A process that polls loses for seconds against one that takes the lock
+//! again right after giving it up, so processes that wait stand in a [line](super::line). Nothing depends on the line: the
+//! file's lock is what protects the file.
 
-use std::cell::Cell;
-use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::disk::{DiskFile, FileIdentity, PLACES, WaitingLine};
-use crate::engine::Engine;
+use super::Writing;
+use super::line::{COURTESY, Line};
+use crate::Result;
+use crate::disk::PLACES;
+use crate::engine::deadline::Deadline;
 use crate::log::LogFile;
-use crate::{Error, Result};
 
-/// The end of a call's patience. It begins when somebody first asks what is left of it: who need not wait need not look at
-/// a clock.
-#[derive(Debug)]
-pub(crate) struct Deadline {
-    began: Cell<Option<Instant>>,
-    /// `None`: for ever.
-    timeout: Option<Duration>,
-    /// Whether the error says which process has the lock: the system is asked for all locks then.
-    names_holder: bool,
-}
-
-impl Deadline {
-    pub(crate) fn after(timeout: Option<Duration>) -> Deadline {
-        Deadline { began: Cell::new(None), timeout, names_holder: true }
-    }
-
-    /// The same for one of many tries, whose error no caller sees.
-    pub(crate) fn of_a_try(timeout: Duration) -> Deadline {
-        Deadline { names_holder: false, ..Deadline::after(Some(timeout)) }
-    }
-
-    /// The same patience from now on.
-    pub(crate) fn renewed(&self) -> Deadline {
-        Deadline { began: Cell::new(None), ..*self }
-    }
-
-    /// How long to wait yet: `None` for ever, zero if the time is over.
-    pub(crate) fn left(&self) -> Option<Duration> {
-        self.timeout.map(|timeout| timeout.saturating_sub(self.waited()))
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.left() == Some(Duration::ZERO)
-    }
-
-    pub(crate) fn waited(&self) -> Duration {
-        if let Some(began) = self.began.get() {
-            return began.elapsed();
-        }
-        self.began.set(Some(Instant::now()));
-        Duration::ZERO
-    }
-}
-
-/// How long several turns of one call may wait, all together. What they do once they have the lock does not count.
-#[derive(Debug)]
-pub(crate) struct Patience {
-    /// `None`: for ever.
-    left: Cell<Option<Duration>>,
-}
-
-impl Patience {
-    pub(crate) fn new(timeout: Option<Duration>) -> Patience {
-        Patience { left: Cell::new(timeout) }
-    }
-
-    /// For the next turn: what is left.
-    pub(crate) fn deadline(&self) -> Deadline {
-        Deadline::after(self.left.get())
-    }
-
-    pub(crate) fn spend(&self, waited: Duration) {
-        self.left.set(self.left.get().map(|left| left.saturating_sub(waited)));
-    }
-}
-
-/// The one that is next looks this often whether the lock is free. Each place further back adds as much: no turn and the
-/// change to the next one take less.
-const NEXT_PAUSE: Duration = Duration::from_micros(20);
-
-/// Of the time that the places ahead are expected to take, the part that is waited until the next look. The line may
-/// become four times as fast meanwhile, and no place is late.
-const PART_OF_TURNS: u32 = 4;
-
-/// Of the time in which nothing has moved, the part that is waited until the next look: so much later may a change be seen.
-const PART_OF_STANDSTILL: u32 = 32;
-
-/// No pause is longer.
-const LONGEST_PAUSE: Duration = Duration::from_millis(10);
-
-/// The shortest pause where there is no line.
-const PAUSE_WITHOUT_LINE: Duration = Duration::from_micros(160);
-
-/// How long a process waits for the one that is next, if that one does not take the lock: it may have been stopped.
-const COURTESY: Duration = Duration::from_millis(20);
-
-/// Attempts to take the last place before the next pause.
-const ATTEMPTS: usize = 16;
-
-/// A handle that waits for long reads this often what others have written meanwhile: what is left to be read when it gets
+/// A handle that waits long reads at this interval what others have written meanwhile. What is left to be read when it gets
 /// the lock keeps all others waiting.
 const READ_PAUSE: Duration = Duration::from_millis(10);
 
-/// After a turn without a sync for which it had to wait, a handle leaves the lock to others for this long. Its next turn
-/// would be over before anybody else looked whether somebody is next.
-pub(crate) const REST: Duration = Duration::from_micros(200);
+/// After a turn without a sync for which it had to wait, a handle leaves the lock to others for this long. Otherwise its next
+/// turn would be over before another process looked whether it is next.
+pub(super) const REST: Duration = Duration::from_micros(200);
 
-impl Engine {
-    pub(crate) fn deadline(&self) -> Deadline {
-        Deadline::after(self.config.get_connection_timeout())
-    }
-
-    /// The error of a call that has waited for a turn.
-    pub(crate) fn lock_timeout(&self, deadline: &Deadline) -> Error {
-        let shown = self.shown().map(|view| view.reader.log.identity);
-        // Without a view the store is being opened.
-        let file = shown.ok().or_else(|| Some(self.disk.stat(&self.path).ok()?.identity));
-        self.lock_timeout_of(file, deadline)
-    }
-
-    /// The error of a call that has waited for the lock of this file.
-    fn lock_timeout_of(&self, file: Option<FileIdentity>, deadline: &Deadline) -> Error {
-        let file = file.filter(|_| deadline.names_holder);
-        let holder = file.and_then(|file| self.disk.system().lock_holder(&file));
-        Error::LockTimeout { path: self.path.to_path_buf(), waited: deadline.waited(), holder }
-    }
-
-    /// Pauses before another try at a lock that somebody else has.
-    pub(crate) fn wait_a_moment(&self, deadline: &Deadline) -> Result<()> {
-        if deadline.is_over() {
-            return Err(self.lock_timeout(deadline));
-        }
-        let pause = (deadline.waited() / PART_OF_STANDSTILL).clamp(PAUSE_WITHOUT_LINE, LONGEST_PAUSE);
-        self.disk.system().pause(deadline.left().map_or(pause, |left| left.min(pause)));
-        Ok(())
-    }
-
+impl Writing {
     /// Takes the file's lock; `true` if it had to wait for it. Tries at least once, however little time is left.
     ///
     /// A process that comes while others stand in line takes the last place, also if it has just had the lock itself: it
@@ -176,258 +46,20 @@ impl Engine {
                 }
             }
             if deadline.is_over() {
-                break Err(self.lock_timeout_of(Some(log.identity), deadline));
+                break Err(self.context.lock_timeout(Some(log.identity), deadline));
             }
             if read.elapsed() >= READ_PAUSE {
                 // Errors are left to the turn, as in `Turn::approach`.
-                let _ = self.take_in_early();
+                let _ = self.reading.catch_up_early();
                 read = Instant::now();
             }
             let pause = line.pause();
-            self.disk.system().pause(deadline.left().map_or(pause, |left| left.min(pause)));
+            self.context.disk.system().pause(deadline.left().map_or(pause, |left| left.min(pause)));
         };
         drop(line);
         let nanoseconds = began.elapsed().as_nanos() as u64;
-        self.counters.lock_waits.fetch_add(1, Ordering::Relaxed);
-        self.counters.lock_waited.fetch_add(nanoseconds, Ordering::Relaxed);
+        self.context.counters.lock_waits.fetch_add(1, Ordering::Relaxed);
+        self.context.counters.lock_waited.fetch_add(nanoseconds, Ordering::Relaxed);
         outcome
-    }
-}
-
-/// A place in the line for a file's lock. Given up when dropped.
-struct Line<'f> {
-    /// `None` if the disk has no waiting line: then every process is next.
-    places: Option<&'f dyn WaitingLine>,
-    /// `None` if none could be taken.
-    place: Option<u64>,
-    /// The lowest place ahead that another description has. `None`: this one is next.
-    ahead: Option<u64>,
-    /// When `ahead` last changed.
-    since: Instant,
-    /// How long the line last took for one place.
-    turn: Duration,
-}
-
-impl Line<'_> {
-    fn new(file: &dyn DiskFile) -> Line<'_> {
-        Line { places: file.waiting_line(), place: None, ahead: None, since: Instant::now(), turn: Duration::ZERO }
-    }
-
-    /// Takes a place, if this has none yet, and looks how far the line is.
-    fn look(&mut self) {
-        if self.place.is_none() {
-            self.place = self.join();
-        }
-        let end = self.place.unwrap_or(PLACES);
-        let places = self.places;
-        let taken = |among| places?.place_of_another(among);
-        // As long as the lowest is there, it stays the lowest.
-        let unmoved = self.ahead.filter(|&ahead| taken(0..ahead + 1).is_some());
-        let ahead = unmoved.or_else(|| lowest_before(end, taken));
-        if ahead != self.ahead {
-            if let Some(before) = self.ahead {
-                let moved = ahead.unwrap_or(end).saturating_sub(before);
-                self.turn = self.since.elapsed() / u32::try_from(moved).unwrap_or(u32::MAX).max(1);
-            }
-            (self.ahead, self.since) = (ahead, Instant::now());
-        }
-    }
-
-    fn join(&self) -> Option<u64> {
-        let (places, mut first) = (self.places?, 0);
-        for _ in 0..ATTEMPTS {
-            let place = end_of_line(first, |among| places.place_of_another(among));
-            // Where the system refuses such locks, every process is next.
-            if place >= PLACES || places.try_place(place).unwrap_or(true) {
-                return (place < PLACES).then_some(place);
-            }
-            first = place + 1;
-        }
-        None
-    }
-
-    /// How many places are ahead at most.
-    fn distance(&self) -> u32 {
-        let (Some(place), Some(ahead)) = (self.place, self.ahead) else { return 0 };
-        u32::try_from(place - ahead).unwrap_or(u32::MAX)
-    }
-
-    /// How long to wait until the next look.
-    fn pause(&self) -> Duration {
-        let distance = self.distance();
-        let shortest = NEXT_PAUSE.saturating_mul(distance.saturating_add(1));
-        let turns = (self.turn / PART_OF_TURNS).saturating_mul(distance.saturating_sub(1));
-        let standstill = self.since.elapsed() / PART_OF_STANDSTILL;
-        shortest.max(turns).max(standstill).min(LONGEST_PAUSE)
-    }
-}
-
-impl Drop for Line<'_> {
-    fn drop(&mut self) {
-        if let (Some(places), Some(place)) = (self.places, self.place) {
-            places.leave_place(place);
-        }
-    }
-}
-
-/// The lowest of the places before `end` that are taken.
-fn lowest_before(end: u64, taken: impl Fn(Range<u64>) -> Option<u64>) -> Option<u64> {
-    std::iter::successors(taken(0..end), |&found| taken(0..found)).last()
-}
-
-/// The first place from `first` on that is free, as all after it are. Looks about twice the logarithm of the line's length.
-fn end_of_line(first: u64, taken: impl Fn(Range<u64>) -> Option<u64>) -> u64 {
-    let Some(found) = taken(first..PLACES) else { return first };
-    // All after `high` are free, as far as is known, and the one before `low` is taken.
-    let (mut low, mut reach) = (found + 1, 1);
-    let mut high = loop {
-        let high = low.saturating_add(reach).min(PLACES);
-        let Some(found) = taken(high..PLACES) else { break high };
-        (low, reach) = (found + 1, reach * 2);
-    };
-    while low < high {
-        let middle = low + (high - low) / 2;
-        match taken(middle..PLACES) {
-            Some(found) => low = found + 1,
-            None => high = middle,
-        }
-    }
-    low
-}
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::disk::scratch::Scratch;
-    use crate::disk::{Access, Disk, RealDisk};
-
-    /// As many open descriptions of one empty file as are wanted.
-    fn descriptions(scratch: &Scratch, count: usize) -> Vec<Arc<dyn DiskFile>> {
-        let path = scratch.0.join("door");
-        drop(RealDisk.create_new(&path, 0o600).unwrap());
-        (0..count).map(|_| RealDisk.open(&path, Access::ReadWrite).unwrap()).collect()
-    }
-
-    fn stand<'f>(files: &'f [Arc<dyn DiskFile>]) -> Vec<Line<'f>> {
-        let mut lines: Vec<Line<'f>> = files.iter().map(|file| Line::new(&**file)).collect();
-        lines.iter_mut().for_each(Line::look);
-        lines
-    }
-
-    /// Of each line its place, and the one ahead.
-    fn places(lines: &mut [Line<'_>]) -> Vec<(Option<u64>, Option<u64>)> {
-        lines.iter_mut().map(|line| (line.look(), (line.place, line.ahead)).1).collect()
-    }
-
-    #[test]
-    fn those_that_wait_are_next_in_the_order_in_which_they_came() {
-        let scratch = Scratch::new();
-        let files = descriptions(&scratch, 5);
-        let mut lines = stand(&files[..4]);
-        assert_eq!(places(&mut lines), [(Some(0), None), (Some(1), Some(0)), (Some(2), Some(0)), (Some(3), Some(0))]);
-        // A gap in the middle is not for the one that comes last.
-        lines.remove(1);
-        let mut late = Line::new(&*files[4]);
-        late.look();
-        assert_eq!((late.place, late.distance()), (Some(4), 4));
-        lines.remove(0);
-        assert_eq!(places(&mut lines), [(Some(2), None), (Some(3), Some(2))]);
-        late.look();
-        assert_eq!((late.place, late.distance()), (Some(4), 2));
-        drop(lines);
-        late.look();
-        assert_eq!((late.place, late.ahead), (Some(4), None));
-        drop(late);
-        assert_eq!(files[0].waiting_line().unwrap().place_of_another(0..PLACES), None);
-        assert_eq!(places(&mut stand(&files[..1])), [(Some(0), None)]);
-    }
-
-    #[test]
-    fn any_number_can_stand_in_line_and_one_of_them_is_next() {
-        let scratch = Scratch::new();
-        let files = descriptions(&scratch, 300);
-        let mut lines = stand(&files);
-        for next in 0..300 {
-            let places = places(&mut lines[next..]);
-            assert!(places.iter().zip(next as u64..).all(|(&(place, _), expected)| place == Some(expected)));
-            assert_eq!(places.iter().filter(|(_, ahead)| ahead.is_none()).count(), 1);
-            assert_eq!(places[0].1, None);
-            lines[next] = Line::new(&*files[next]);
-        }
-    }
-
-    #[test]
-    fn those_at_the_same_moment_take_places_of_their_own() {
-        let scratch = Scratch::new();
-        let files = descriptions(&scratch, 40);
-        let mut lines: Vec<_> = files.iter().map(|file| Line::new(&**file)).collect();
-        std::thread::scope(|scope| lines.iter_mut().for_each(|line| drop(scope.spawn(move || line.look()))));
-        lines.iter_mut().for_each(Line::look);
-        let mut places: Vec<_> = lines.iter().map(|line| line.place.unwrap()).collect();
-        places.sort_unstable();
-        places.dedup();
-        assert_eq!(places.len(), 40);
-    }
-
-    /// The system answers with any place that is taken, not with the lowest.
-    #[test]
-    fn both_ends_of_a_long_line_with_gaps_are_found_with_few_looks() {
-        for (from, to) in [(0, 0), (0, 1), (7, 8), (0, 150), (1000, 5000), (PLACES - 3, PLACES)] {
-            for gap in [1, 2, 7] {
-                let taken: std::collections::BTreeSet<u64> = (from..to).step_by(gap).collect();
-                let looks = Cell::new(0);
-                let look = |among: Range<u64>, any: fn(usize) -> usize| {
-                    looks.set(looks.get() + 1);
-                    let found: Vec<u64> =
-                        if among.is_empty() { Vec::new() } else { taken.range(among).copied().collect() };
-                    found.get(any(found.len())).copied()
-                };
-                for any in [|_| 0, |len| len / 2] {
-                    looks.set(0);
-                    let end = end_of_line(0, |among| look(among, any));
-                    assert_eq!(end, taken.last().map_or(0, |last| last + 1));
-                    assert_eq!(lowest_before(PLACES, |among| look(among, any)), taken.first().copied());
-                    assert!(looks.get() <= 3 * 13 + 2, "{} looks for {from}..{to}", looks.get());
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_pause_is_longer_further_back_and_when_nothing_moves() {
-        let scratch = Scratch::new();
-        let files = descriptions(&scratch, 1);
-        let at = |place, ahead, still: Duration, turn| {
-            let since = Instant::now().checked_sub(still).unwrap();
-            Line { places: files[0].waiting_line(), place: Some(place), ahead, since, turn }.pause()
-        };
-        let (soon, turn) = (Duration::ZERO, Duration::from_micros(200));
-        assert!(at(0, None, soon, Duration::ZERO) < 2 * NEXT_PAUSE);
-        assert!(at(1, Some(0), soon, turn) < 3 * NEXT_PAUSE, "the second is there when the first is gone");
-        assert!(at(101, Some(0), soon, turn) >= 100 * turn / PART_OF_TURNS);
-        assert!(at(0, None, Duration::from_millis(50), turn) >= Duration::from_millis(1));
-        assert_eq!(at(0, None, Duration::from_secs(1), turn), LONGEST_PAUSE);
-        assert_eq!(at(PLACES - 1, Some(0), soon, Duration::MAX), LONGEST_PAUSE);
-    }
-
-    #[test]
-    fn a_foreign_programs_lock_on_the_whole_file_is_no_place() {
-        use std::os::fd::AsRawFd;
-
-        let scratch = Scratch::new();
-        let files = descriptions(&scratch, 1);
-        let foreign = std::fs::OpenOptions::new().read(true).write(true).open(scratch.0.join("door")).unwrap();
-        // From the start to the end, however long the file gets.
-        // SAFETY: all fields are numbers, of which zero is one.
-        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-        lock.l_type = libc::F_WRLCK as libc::c_short;
-        // SAFETY: the descriptor is open, and `lock` is ours.
-        assert_eq!(unsafe { libc::fcntl(foreign.as_raw_fd(), libc::F_OFD_SETLK, &lock) }, 0);
-        assert_eq!(files[0].waiting_line().unwrap().place_of_another(0..PLACES), None);
-        assert_eq!(places(&mut stand(&files)), [(None, None)]);
-        drop(foreign);
-        assert_eq!(places(&mut stand(&files)), [(Some(0), None)]);
     }
 }

@@ -1,161 +1,106 @@
-//! The queue of writers, and the leader that its first one holds.
+//! The queue of writers.
 //!
-//! Threads that want to write leave a waiter each. The first in the queue takes the leader and does the work of the
-//! tickets behind its own as well, up to the first that wants to be alone; the others sleep until theirs is done, or
-//! until they are first and the leader is free.
+//! The first thread in the queue becomes the [leader](Leader). It does its own work and that of the waiters after it, up to the
+//! first one that wants to lead alone. The others sleep until their work is done, or until they lead.
 //!
-//! Threads that write again as soon as they were notified fall into two halves otherwise: while the one half is being
-//! synced, the other one queues up, and each sync serves half of them. So who has the leader may [wait](Leader::gather)
-//! for as many as were there last time.
+//! Threads that write in a loop fall into two halves: while one half is synced, the other one queues up, and each sync serves
+//! half of them. So a leader may [gather](Leader::gather): it waits for as many as there were last time.
 //!
-//! With a sync of 0.1 ms, what threads cost to wake is most of what a group of 32 costs. When each was woken by itself,
-//! and met the others at the queue's lock, 32 threads put 60,000 times a second and 128 threads 80,000 times; woken
-//! together, and waited for as long as that takes, it is 77,000 and 145,000 (two virtual cores of which the scheduler used
-//! one). See `benches/group_commit.rs`.
-//!
-//! Where no write waits for a sync, a turn is over in 2 us, and to be woken takes longer. There two threads that put as
-//! fast as they can spent their time waking each other: who was given the leader was asleep, and by the time it had got up
-//! the other one slept. So who is next [watches](Waiter::watch) for a while before it sleeps: two threads put 0.20 million
-//! times a second without that, 0.43 million with it (one alone: 0.39), on two cores.
+//! Where writes are not synced, a turn takes 2 us, less than waking a thread. So the next waiter spins for a moment before it
+//! sleeps. `benches/group_commit.rs` measures both; INTERNALS.md has the figures.
 
 use std::collections::VecDeque;
-use std::hint;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread::available_parallelism;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::waiter::{Stage, WaitGroup, Waiter, finish};
+use crate::engine::deadline::Deadline;
 use crate::engine::lock;
-use crate::engine::write::file_lock::Deadline;
-use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex};
 
 pub(crate) struct Queue<W, O> {
     state: Mutex<State<W, O>>,
-    /// As many are waiting as the holder of the leader wants.
+    /// As many are waiting as the leader wants.
     gathered: Condvar,
-    /// Who is next watches for so long before it sleeps.
-    watch: Duration,
+    /// How long the next waiter spins before it sleeps.
+    spin: Duration,
 }
 
 struct State<W, O> {
-    /// Without the holder of the leader.
+    /// Without the leader.
     waiting: VecDeque<Waiter<W, O>>,
-    /// Somebody holds the leader. It goes from hand to hand: while nobody holds it, nobody is waiting.
-    busy: bool,
-    /// How many there were when the leader was last given up: those whose work was done, and those who waited.
+    /// There is a leader. Leadership passes directly to the next waiter, so without a leader the queue is empty.
+    is_led: bool,
+    /// How many threads there were when the last leader ended: those whose work was done, and those that waited.
     active: usize,
-    /// The holder of the leader sleeps until so many are waiting; 0 if it does not.
+    /// The leader sleeps until this many are waiting; 0 if it does not.
     wanted: usize,
-    /// After a wait in vain, so many batons do without one, and after the next such wait twice as many.
+    /// After gathering in vain, this many leaders do without it. The next failure doubles the number.
     without: u32,
     in_vain: u32,
 }
 
-/// A place in the queue.
-struct Waiter<W, O> {
-    group: Arc<WaitGroup<W, O>>,
-    slot: usize,
-}
-
-/// Where those sleep who are woken together, by one system call: to wake each by itself costs a call each, and on few
-/// cores the leader is interrupted every time by whom it has woken. Who will be next has a group of its own.
-struct WaitGroup<W, O> {
-    /// Locked after the queue's state, where both are needed.
-    slots: Mutex<Slots<W, O>>,
-    changed: Condvar,
-    /// Somebody here was notified something: for those who watch, who look at the slots after that.
-    notified: AtomicBool,
-}
-
-struct Slots<W, O> {
-    stages: Vec<Stage<W, O>>,
-    /// How many sleep here: the call that wakes them is made for nobody else.
-    asleep: usize,
-}
-
-/// Leaves `Waiting` under the queue's lock only.
-enum Stage<W, O> {
-    /// `None` for a waiter that wants the leader for itself.
-    Waiting(Option<W>),
-    /// Its owner has the leader, and is to have its work back.
-    Leading(Option<W>),
-    /// In the hands of the holder of the leader: its owner must wait for the outcome, however long.
-    Taken,
-    Done(O),
-    /// The owner knows.
-    Over,
-}
-
-/// How long the holder of the leader waits for others.
+/// How long a leader waits for others.
 #[derive(Clone, Copy)]
-pub(crate) struct Patience {
-    /// If it is one that is missing,
+pub(crate) struct GatherTime {
+    /// For the first missing one,
     pub(crate) first: Duration,
-    /// and so much more for each.
+    /// and for each further one.
     pub(crate) each: Duration,
 }
 
-/// For more than these the patience is no longer.
+/// More missing waiters than this do not add to the time.
 const MOST_GATHERED: usize = 128;
 
-/// A group has so many slots. (It would go on for ever where the queue always has somebody at the end.)
-const GROUP_SIZE: usize = 128;
-
-/// After a wait in vain, waiting is not tried more seldom than once in so many batons.
+/// After gathering in vain, at most this many leaders do without it.
 const LONGEST_WITHOUT: u32 = 64;
 
-/// As long as it takes to wake somebody: for less, two who sleep in turn would go on like that. On cores with more threads
-/// than they can run it is time taken from the others, so nobody watches who has somebody before it, and nobody for longer.
-const WATCH: Duration = Duration::from_micros(40);
+/// About as long as waking a thread takes. With less, two threads that sleep in turn go on like that. On cores with more
+/// threads than they can run, spinning takes time from the others, so only the next waiter spins, and no longer.
+const SPIN: Duration = Duration::from_micros(40);
 
-/// What came of waiting.
+/// How a thread leaves the queue.
 pub(crate) enum Entered<'q, W, O> {
-    /// First in the queue.
+    /// It leads.
     Leader(Leader<'q, W, O>),
-    /// Somebody else has done the work.
+    /// Another leader has done its work.
     Done(O),
-    /// The time is over, and nobody has begun.
+    /// Its time is over, and no leader has taken its work.
     TimedOut,
 }
 
-/// The right to write. Given up when dropped; tickets that were taken and not settled by then are settled with an
-/// outcome made from an error, so that nobody waits for ever for a thread that has panicked.
+/// The right to write. Dropping it passes it to the next waiter. Waiters whose work was taken and not settled then get the
+/// outcome of abandoned work, so that none waits for ever for a thread that has panicked.
 pub(crate) struct Leader<'q, W, O> {
     queue: &'q Queue<W, O>,
     own: Option<W>,
     taken: Vec<Waiter<W, O>>,
     abandon: fn() -> O,
-    given_up: bool,
+    ended: bool,
 }
 
 impl<W, O> Default for Queue<W, O> {
     fn default() -> Self {
-        let state = State { waiting: VecDeque::new(), busy: false, active: 0, wanted: 0, without: 0, in_vain: 0 };
-        Queue { state: Mutex::new(state), gathered: Condvar::new(), watch: Duration::ZERO }
-    }
-}
-
-impl<W, O> Default for WaitGroup<W, O> {
-    fn default() -> Self {
-        let slots = Slots { stages: Vec::new(), asleep: 0 };
-        WaitGroup { slots: Mutex::new(slots), changed: Condvar::new(), notified: AtomicBool::new(false) }
+        let state = State { waiting: VecDeque::new(), is_led: false, active: 0, wanted: 0, without: 0, in_vain: 0 };
+        Queue { state: Mutex::new(state), gathered: Condvar::new(), spin: Duration::ZERO }
     }
 }
 
 impl<W, O> Queue<W, O> {
-    /// For turns that are over sooner than somebody is woken.
+    /// A queue for turns that take less time than waking a thread.
     pub(crate) fn of_short_turns() -> Queue<W, O> {
-        // On a single core nothing happens while somebody watches.
+        // On a single core, nothing happens while a thread spins.
         let alone = available_parallelism().is_ok_and(|cores| cores.get() == 1);
-        Queue { watch: if alone { Duration::ZERO } else { WATCH }, ..Queue::default() }
+        Queue { spin: if alone { Duration::ZERO } else { SPIN }, ..Queue::default() }
     }
 
-    /// Queues up with `work` to be done, or with none to get the leader alone.
+    /// Queues up with `work`, or without any to lead alone.
     pub(crate) fn enter(&self, work: Option<W>, deadline: &Deadline, abandon: fn() -> O) -> Entered<'_, W, O> {
-        let leader = |own| Entered::Leader(Leader { queue: self, own, taken: Vec::new(), abandon, given_up: false });
+        let leader = |own| Entered::Leader(Leader { queue: self, own, taken: Vec::new(), abandon, ended: false });
         let mut state = lock(&self.state);
-        if !state.busy {
-            state.busy = true;
+        if !state.is_led {
+            state.is_led = true;
             return leader(work);
         }
         let is_next = state.waiting.is_empty();
@@ -166,14 +111,14 @@ impl<W, O> Queue<W, O> {
         }
         drop(state);
         if is_next {
-            waiter.watch(deadline.left().map_or(self.watch, |left| left.min(self.watch)));
+            waiter.spin(deadline.left().map_or(self.spin, |left| left.min(self.spin)));
         }
         loop {
             match waiter.wait(deadline) {
                 Some(Stage::Leading(work)) => return leader(work),
                 Some(Stage::Done(outcome)) => return Entered::Done(outcome),
                 _ if lock(&self.state).leave(&waiter) => return Entered::TimedOut,
-                // Somebody has just begun.
+                // A leader has just taken the work.
                 _ => {}
             }
         }
@@ -182,110 +127,37 @@ impl<W, O> Queue<W, O> {
 
 impl<W, O> State<W, O> {
     fn join(&mut self, work: Option<W>) -> Waiter<W, O> {
-        // The first in the queue sits alone: it is to be woken alone.
-        let last = self
-            .waiting
-            .back()
-            .filter(|last| self.waiting.len() > 1 && lock(&last.group.slots).stages.len() < GROUP_SIZE);
-        let group = last.map_or_else(Arc::default, |last| Arc::clone(&last.group));
-        let mut slots = lock(&group.slots);
-        let slot = slots.stages.len();
-        slots.stages.push(Stage::Waiting(work));
-        drop(slots);
-        self.waiting.push_back(Waiter { group: Arc::clone(&group), slot });
-        Waiter { group, slot }
+        // The first in the queue has a group of its own, since it is woken alone.
+        let last = self.waiting.back().filter(|last| self.waiting.len() > 1 && !last.group.is_full());
+        let group = last.map_or_else(Arc::<WaitGroup<W, O>>::default, |last| Arc::clone(&last.group));
+        let [queued, own] = Waiter::join(group, work);
+        self.waiting.push_back(queued);
+        own
     }
 
-    /// Gives up a place, unless its owner was given the leader or its work was taken.
+    /// Leaves the queue, unless this waiter leads or its work was taken.
     fn leave(&mut self, waiter: &Waiter<W, O>) -> bool {
-        let waits = matches!(lock(&waiter.group.slots).stages[waiter.slot], Stage::Waiting(_));
-        if waits {
-            self.waiting.retain(|other| other.slot != waiter.slot || !Arc::ptr_eq(&other.group, &waiter.group));
+        let is_waiting = waiter.is_waiting();
+        if is_waiting {
+            self.waiting.retain(|other| !other.is(waiter));
         }
-        waits
+        is_waiting
     }
 
-    /// Gives the leader to the first in the queue, if there is any.
-    fn hand_on(&mut self) {
-        let Some(Waiter { group, slot }) = self.waiting.pop_front() else {
-            self.busy = false;
-            return;
-        };
-        let mut slots = lock(&group.slots);
-        if let Stage::Waiting(work) = &mut slots.stages[slot] {
-            slots.stages[slot] = Stage::Leading(work.take());
+    /// Makes the first waiter the leader, if there is one.
+    fn pass_on(&mut self) {
+        match self.waiting.pop_front() {
+            Some(next) => next.lead(),
+            None => self.is_led = false,
         }
-        group.notify(slots);
-    }
-}
-
-impl<W, O> WaitGroup<W, O> {
-    /// Rouses those who are to look at their slots, which were changed.
-    fn notify(&self, slots: MutexGuard<'_, Slots<W, O>>) {
-        let asleep = slots.asleep != 0;
-        // Before anybody is roused, who would have to wait for it.
-        drop(slots);
-        self.notified.store(true, Ordering::Release);
-        if asleep {
-            self.changed.notify_all();
-        }
-    }
-}
-
-impl<W, O> Waiter<W, O> {
-    /// Keeps the core until its owner was notified something, or the time is over.
-    fn watch(&self, time: Duration) {
-        let began = Instant::now();
-        while !time.is_zero() && !self.group.notified.load(Ordering::Acquire) && began.elapsed() < time {
-            if cfg!(all(test, any(loom, shuttle))) {
-                // A checker of threads has no time: it tries what comes of one look.
-                return;
-            }
-            hint::spin_loop();
-        }
-    }
-
-    /// Sleeps until its owner leads or is done; `None` if its time is over before anybody has begun with it.
-    fn wait(&self, deadline: &Deadline) -> Option<Stage<W, O>> {
-        let WaitGroup { slots, changed, .. } = &*self.group;
-        let mut slots = lock(slots);
-        loop {
-            let left = match &mut slots.stages[self.slot] {
-                notified @ (Stage::Leading(_) | Stage::Done(_)) => {
-                    return Some(std::mem::replace(notified, Stage::Over));
-                }
-                Stage::Waiting(_) => deadline.left(),
-                Stage::Taken | Stage::Over => None,
-            };
-            if left == Some(Duration::ZERO) {
-                return None;
-            }
-            slots.asleep += 1;
-            slots = match left {
-                None => changed.wait(slots).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => changed.wait_timeout(slots, left).unwrap_or_else(PoisonError::into_inner).0,
-            };
-            slots.asleep -= 1;
-        }
-    }
-}
-
-impl<W, O> Waiter<W, O> {
-    /// Takes the work, if there is any and `room_for` says yes.
-    fn take(&self, room_for: impl FnOnce(&W) -> bool) -> Option<W> {
-        let stage = &mut lock(&self.group.slots).stages[self.slot];
-        let Stage::Waiting(work) = stage else { return None };
-        let work = work.take_if(|work| room_for(work))?;
-        *stage = Stage::Taken;
-        Some(work)
     }
 }
 
 impl<W, O> Leader<'_, W, O> {
-    /// Waits until as many are here as were active last time, but no longer than `patience` and `limit` say.
-    pub(crate) fn gather(&mut self, patience: Patience, limit: &Deadline) {
+    /// Waits until as many are queued as there were last time, within `time` and `limit`.
+    pub(crate) fn gather(&mut self, time: GatherTime, limit: &Deadline) {
         if cfg!(all(test, any(loom, shuttle))) {
-            // A checker of threads has no time, and no wait there ends because it is over.
+            // A checker of threads has no time: no wait ends there because its time is over.
             return;
         }
         let mut state = lock(&self.queue.state);
@@ -297,8 +169,8 @@ impl<W, O> Leader<'_, W, O> {
             state.without -= 1;
             return;
         }
-        let patience = patience.first + patience.each * wanted.min(MOST_GATHERED) as u32;
-        let deadline = Deadline::after(Some(limit.left().map_or(patience, |left| patience.min(left))));
+        let time = time.first + time.each * wanted.min(MOST_GATHERED) as u32;
+        let deadline = Deadline::after(Some(limit.left().map_or(time, |left| time.min(left))));
         state.wanted = wanted;
         while let (true, Some(left)) = (state.wanted != 0, deadline.left().filter(|left| !left.is_zero())) {
             let woken = self.queue.gathered.wait_timeout(state, left);
@@ -312,7 +184,7 @@ impl<W, O> Leader<'_, W, O> {
         }
     }
 
-    /// Takes one's own work, if there is any, and that of those who wait, as long as they have work and `room_for` says
+    /// Takes this thread's own work, if there is any, and the work of the next waiters while they have some and `room_for` says
     /// yes.
     pub(crate) fn take_work(&mut self, mut room_for: impl FnMut(&W) -> bool) -> Vec<W> {
         let mut work = Vec::new();
@@ -329,62 +201,50 @@ impl<W, O> Leader<'_, W, O> {
         work
     }
 
-    /// Hands out the outcomes of the work that was taken, in its order. Returns one's own, the first.
+    /// Gives out the outcomes of the work that was taken, in its order. Returns the first, this thread's own.
     ///
-    /// Whoever is next begins before the others are notified: to wake many takes as long as a sync.
+    /// The next leader begins before the others are woken: waking many takes as long as a sync.
     pub(crate) fn settle(mut self, outcomes: impl IntoIterator<Item = O>) -> Option<O> {
         let taken = std::mem::take(&mut self.taken);
         let abandon = self.abandon;
-        self.give_up(Some(1 + taken.len()));
+        self.end(Some(1 + taken.len()));
         let mut outcomes = outcomes.into_iter();
         let own = outcomes.next();
         finish(&taken, || outcomes.next().unwrap_or_else(abandon));
         own
     }
 
-    fn give_up(&mut self, done: Option<usize>) {
+    fn end(&mut self, done: Option<usize>) {
         let mut state = lock(&self.queue.state);
         if let Some(done) = done {
             state.active = done + state.waiting.len();
         }
-        state.hand_on();
-        self.given_up = true;
-    }
-}
-
-/// Gives each of those whose work was taken its outcome, and wakes them group by group.
-fn finish<W, O>(taken: &[Waiter<W, O>], mut outcome: impl FnMut() -> O) {
-    for together in taken.chunk_by(|one, next| Arc::ptr_eq(&one.group, &next.group)) {
-        let group = &together[0].group;
-        let mut slots = lock(&group.slots);
-        for waiter in together {
-            slots.stages[waiter.slot] = Stage::Done(outcome());
-        }
-        group.notify(slots);
+        state.pass_on();
+        self.ended = true;
     }
 }
 
 impl<W, O> Drop for Leader<'_, W, O> {
     fn drop(&mut self) {
-        if !self.given_up {
+        if !self.ended {
             finish(&std::mem::take(&mut self.taken), self.abandon);
-            self.give_up(None);
+            self.end(None);
         }
     }
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
+    use super::super::waiter::GROUP_SIZE;
     use super::*;
     use std::sync::mpsc;
     use std::thread;
-    use std::time::Duration;
 
     type Numbers = Queue<u32, Option<u32>>;
 
     const ABANDON: fn() -> Option<u32> = || None;
 
-    const FOR_EVER: Patience = Patience { first: Duration::from_secs(3600), each: Duration::ZERO };
+    const FOR_EVER: GatherTime = GatherTime { first: Duration::from_secs(3600), each: Duration::ZERO };
 
     fn forever() -> Deadline {
         Deadline::after(None)
@@ -475,7 +335,7 @@ mod tests {
             assert_eq!(patient.join().unwrap(), "led");
         });
         let state = lock(&queue.state);
-        assert!(state.waiting.is_empty() && !state.busy, "the leader was given to nobody");
+        assert!(state.waiting.is_empty() && !state.is_led, "the leader was given to nobody");
     }
 
     #[test]
@@ -573,7 +433,7 @@ mod tests {
     fn a_leader_that_has_waited_in_vain_does_not_wait_the_next_time() {
         let queue = Numbers::default();
         two_were_active(&queue);
-        leader(&queue).gather(Patience { first: Duration::from_millis(1), each: Duration::ZERO }, &forever());
+        leader(&queue).gather(GatherTime { first: Duration::from_millis(1), each: Duration::ZERO }, &forever());
         leader(&queue).gather(FOR_EVER, &forever());
     }
 

@@ -1,23 +1,24 @@
-//! A turn: the leader, the file's lock, and a log that was recognised and taken in up to its end.
+//! A turn: this thread leads the queue, has the file's lock, and has recognised the log up to its end.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::Writing;
+use super::file_lock::REST;
+use super::writer::{Phase, Writer};
 use crate::config::{Durability, LockMode};
-use crate::engine::read::view::{Current, Ingest};
-use crate::engine::write::commit::abandoned;
-use crate::engine::write::file_lock::{Deadline, Patience, REST};
-use crate::engine::write::numbering::Writer;
-use crate::engine::write::queue::Entered;
-use crate::engine::write::sync::Position;
-use crate::engine::{Engine, lock};
+use crate::engine::deadline::Deadline;
+use crate::engine::lock;
+use crate::engine::read::view::View;
+use crate::engine::read::{Current, Ingest};
 use crate::events::event;
 use crate::format::END_MARK_LEN;
 use crate::log::create::{self, Look, Named};
 use crate::log::recover::{Decision, decide, keep_torn_tail};
 use crate::log::scan::{Reason, Stop};
+use crate::log::tail::Tail;
 use crate::log::{LogFile, append};
 use crate::sync::MutexGuard;
 use crate::{Error, Result};
@@ -29,73 +30,17 @@ const IDENTITY_CHECK: Duration = Duration::from_secs(1);
 /// lock.
 const SHORT_ABSENCE: Duration = Duration::from_millis(10);
 
-/// While this lives, nobody else writes to the file: neither a thread of this process nor another process.
+/// The right to write. While it lives, no other thread and no other process writes to the file.
 pub(crate) struct Turn<'e> {
-    pub(crate) engine: &'e Engine,
+    pub(crate) writing: &'e Writing,
     pub(crate) writer: MutexGuard<'e, Writer>,
     pub(crate) log: Arc<LogFile>,
+    /// The log's end. Only this turn changes it.
+    pub(crate) tail: Tail,
     orderly: bool,
 }
 
-impl Engine {
-    /// Waits for a place of one's own in the queue, and does something in a turn.
-    pub(crate) fn solo<'e, T>(&'e self, deadline: Deadline, act: impl FnOnce(&mut Turn<'e>) -> Result<T>) -> Result<T> {
-        self.check_writable()?;
-        match self.queue.enter(None, &deadline, || Err(abandoned().into())) {
-            Entered::Leader(_leader) => self.in_turn(&deadline, act),
-            Entered::TimedOut => Err(self.lock_timeout(&deadline)),
-            Entered::Done(outcome) => match outcome {
-                Err(failure) => Err(failure.error()),
-                Ok(_) => unreachable!("a waiter without work is settled by nobody"),
-            },
-        }
-    }
-
-    /// As [`Engine::solo`], for a call of several turns.
-    pub(crate) fn solo_with<'e, T>(
-        &'e self,
-        patience: &Patience,
-        act: impl FnOnce(&mut Turn<'e>) -> Result<T>,
-    ) -> Result<T> {
-        let began = Instant::now();
-        let outcome = self.solo(patience.deadline(), |turn| {
-            patience.spend(began.elapsed());
-            act(turn)
-        });
-        if let Err(Error::LockTimeout { waited, .. }) = &outcome {
-            patience.spend(*waited);
-        }
-        outcome
-    }
-
-    pub(crate) fn in_turn<'e, T>(
-        &'e self,
-        deadline: &Deadline,
-        act: impl FnOnce(&mut Turn<'e>) -> Result<T>,
-    ) -> Result<T> {
-        if self.closing.load(Ordering::Acquire) {
-            return Err(Error::Closed);
-        }
-        let mut turn = Turn::begin(self, deadline)?;
-        let result = act(&mut turn);
-        turn.orderly = true;
-        result
-    }
-
-    /// What can be said against a write before waiting for anything.
-    pub(crate) fn check_writable(&self) -> Result<()> {
-        if self.closing.load(Ordering::Acquire) {
-            return Err(Error::Closed);
-        }
-        if self.config.get_read_only() {
-            return Err(Error::ReadOnly { path: self.path.to_path_buf() });
-        }
-        self.check_process()?;
-        self.syncs.check_poison()
-    }
-}
-
-/// What a look at the log before the lock is taken comes to.
+/// What a look at the log before the lock is taken has found.
 enum Approach {
     /// Nothing is new, or the lock is held already.
     Quiet,
@@ -103,111 +48,113 @@ enum Approach {
 }
 
 impl<'e> Turn<'e> {
-    /// Takes the lock, recognises the log, takes in what others have appended, and mends a torn tail.
-    fn begin(engine: &'e Engine, deadline: &Deadline) -> Result<Turn<'e>> {
-        let mut writer = lock(&engine.writer);
+    /// Takes the lock, recognises the log, replays what others have appended, and recovers a torn tail.
+    pub(super) fn begin(writing: &'e Writing, deadline: &Deadline) -> Result<Turn<'e>> {
+        let mut writer = lock(&writing.writer);
         if let Some(until) = writer.rest_until.take() {
-            // Not a system call unless the last turn was contended, and never beyond the caller's patience.
+            // Costs a system call only if the last turn was contended, and never exceeds the caller's deadline.
             let rest = until.saturating_duration_since(Instant::now());
             let rest = deadline.left().map_or(rest, |left| left.min(rest));
             if !rest.is_zero() {
-                engine.disk.system().pause(rest);
+                writing.context.disk.system().pause(rest);
             }
         }
-        let log = Arc::clone(&engine.shown()?.reader.log);
-        let mut turn = Turn { engine, writer, log, orderly: false };
+        let view = writing.reading.shown()?;
+        let (log, tail) = (Arc::clone(&view.reader.log), view.tail.clone());
+        drop(view);
+        let mut turn = Turn { writing, writer, log, tail, orderly: false };
         let result = turn.catch_up(deadline);
         if let Err(error) = result {
-            turn.orderly = true;
+            turn.end();
             return Err(error);
         }
         Ok(turn)
     }
 
-    pub(crate) fn catch_up(&mut self, deadline: &Deadline) -> Result<()> {
-        let engine = self.engine;
+    /// Marks a turn that has come to its end. Dropping one without this is a panic, which poisons the handle.
+    pub(super) fn end(&mut self) {
+        self.orderly = true;
+    }
+
+    pub(super) fn catch_up(&mut self, deadline: &Deadline) -> Result<()> {
+        let reading = &*self.writing.reading;
         loop {
             let approached = self.approach();
             if !matches!(approached, Ok(Approach::Quiet)) {
-                self.log = Arc::clone(&engine.shown()?.reader.log);
+                self.log = Arc::clone(&reading.shown()?.reader.log);
             }
             self.take_lock(deadline)?;
-            // Whoever led before may have failed while this one waited.
-            engine.syncs.check_poison()?;
-            let ingest = engine.ingest();
-            let (epoch, stop) = engine.take_in(&ingest)?;
-            let shown = engine.shown()?;
-            let (same, moved) = (Arc::ptr_eq(&shown.reader.log, &self.log), shown.tail.moved);
-            let mapped = shown.reader.map.is_some();
-            if !same {
+            // The leader before may have failed while this one waited.
+            self.writing.syncs.check_poison()?;
+            let ingest = reading.ingest();
+            let (view, stop) = reading.catch_up(&ingest)?;
+            if !Arc::ptr_eq(&view.reader.log, &self.log) {
                 // A reader of this process has found the log compacted into another file.
-                let log = Arc::clone(&shown.reader.log);
-                drop(shown);
-                self.release();
+                let log = Arc::clone(&view.reader.log);
+                drop(view);
+                self.writer.release();
                 self.log = log;
                 continue;
             }
-            drop(shown);
-            if epoch != self.writer.epoch {
-                self.writer.start_over(epoch);
-            }
-            if stop.unit != self.writer.last_end || !mapped {
+            let (mapped, moved) = (view.reader.map.is_some(), view.tail.moved);
+            self.adopt(&view);
+            drop(view);
+            if stop.unit != self.writer.log_end || !mapped {
                 // Others have written since, and may have extended the file. A handle that closes makes it shorter only if
                 // no other maps it, so a handle without a map asks every time.
-                (self.writer.last_end, self.writer.covered) = (stop.unit, self.log.len()?);
+                (self.writer.log_end, self.writer.file_len) = (stop.unit, self.log.len()?);
             }
-            if moved && engine.moved_away(&self.log)? {
+            if moved && reading.moved_away(&self.log)? {
                 // Others that find the same must not wait until this one has read the new file.
-                self.release();
-                self.writer.caught_up = None;
+                self.writer.release();
+                self.writer.looked = None;
                 approached?;
                 continue;
             }
             self.check_identity()?;
-            self.recover_tail(&ingest, &stop)?;
-            return Ok(());
+            return self.recover_tail(&ingest, &stop);
         }
     }
 
-    /// Reads what others have written, or the file that the log has moved to, before the lock is taken: others would wait
-    /// as long as that takes. Under the lock, only what comes after this is left to be read.
+    /// Reads what others have written, or the file that the log has moved to, before the lock is taken: others would wait for
+    /// it. Under the lock, only what comes after this is left to be read.
     ///
     /// An error says nothing about the log, which may be changing meanwhile. The turn decides under the lock.
     fn approach(&mut self) -> Result<Approach> {
-        let engine = self.engine;
         if self.has_lock() {
             return Ok(Approach::Quiet);
         }
-        let shown = engine.shown()?;
-        if shown.reader.map.is_none() {
+        let reading = &*self.writing.reading;
+        let view = reading.shown()?;
+        if view.reader.map.is_none() {
             // Each look is a system call then. In a short time others cannot have written much.
             let is_recent = |last: Instant| last.elapsed() < SHORT_ABSENCE;
-            if self.writer.caught_up.replace(Instant::now()).is_some_and(is_recent) {
+            if self.writer.looked.replace(Instant::now()).is_some_and(is_recent) {
                 return Ok(Approach::Quiet);
             }
         }
-        if !shown.tail.moved && shown.is_quiet()? {
+        if !view.tail.moved && view.is_quiet()? {
             return Ok(Approach::Quiet);
         }
-        drop(shown);
+        drop(view);
         loop {
-            engine.take_in_early()?;
-            if !engine.shown()?.tail.moved {
+            reading.catch_up_early()?;
+            if !reading.shown()?.tail.moved {
                 return Ok(Approach::CaughtUp);
             }
-            let ingest = engine.ingest();
-            let shown = engine.shown()?;
-            let (log, moved) = (Arc::clone(&shown.reader.log), shown.tail.moved);
-            drop(shown);
-            if !moved || !engine.moved_away(&log)? {
+            let ingest = reading.ingest();
+            let view = reading.shown()?;
+            let (log, moved) = (Arc::clone(&view.reader.log), view.tail.moved);
+            drop(view);
+            if !moved || !reading.moved_away(&log)? {
                 return Ok(Approach::CaughtUp);
             }
-            engine.follow(&ingest)?;
+            reading.follow(&ingest)?;
         }
     }
 
     fn has_lock(&self) -> bool {
-        // After a reopening it may be another description of the file that has it.
+        // After a reopening, another description of the file may have it.
         self.writer.locked.as_ref().is_some_and(|locked| locked.identity == self.log.identity)
     }
 
@@ -215,41 +162,32 @@ impl<'e> Turn<'e> {
         if self.has_lock() {
             return Ok(());
         }
-        self.release();
-        let contended = self.engine.wait_for_lock(&self.log, deadline)?;
+        self.writer.release();
+        let contended = self.writing.wait_for_lock(&self.log, deadline)?;
         self.writer.contended |= contended;
         self.writer.locked = Some(Arc::clone(&self.log));
         Ok(())
     }
 
-    /// Gives up the lock of a file that this handle is done with.
-    pub(crate) fn release(&mut self) {
-        if let Some(locked) = self.writer.locked.take() {
-            // A lock that cannot be given up goes with the file description.
-            let _ = locked.file.unlock();
-        }
-    }
-
-    /// Refuses to write into a file that the path no longer names: nobody would find it again.
+    /// Refuses to write into a file that the path no longer names: a later opening would not find it.
     ///
     /// Only under the lock and on a recognised log: at any other moment a compaction could be renaming.
     fn check_identity(&mut self) -> Result<()> {
-        let often = self.engine.config.get_durability() == Durability::Sync;
+        let context = &*self.writing.context;
+        let often = context.config.get_durability() == Durability::Sync;
         let due = self.writer.identity_checked.is_none_or(|last| last.elapsed() >= IDENTITY_CHECK);
         if !often && !due {
             return Ok(());
         }
-        let engine = self.engine;
-        match create::named(&*engine.disk, &engine.path, self.log.identity) {
+        match create::named(&*context.disk, &context.path, self.log.identity) {
             Ok(Named::This) => {}
-            // This process may not look there any more: it has given up privileges. That the file still has a name is all
-            // that it can know.
+            // This process has given up the privilege to look there. It can only ask whether the file still has a name.
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
                 if self.log.file.stat().map_err(|e| self.log.io("stat", e))?.links == 0 {
-                    return Err(Error::Replaced { path: engine.path.to_path_buf() });
+                    return Err(context.replaced());
                 }
             }
-            Ok(_) => return Err(Error::Replaced { path: engine.path.to_path_buf() }),
+            Ok(_) => return Err(context.replaced()),
             Err(error) => return Err(error),
         }
         self.writer.identity_checked = Some(Instant::now());
@@ -258,91 +196,94 @@ impl<'e> Turn<'e> {
 
     /// Carries out what recovery decides about the log's end.
     fn recover_tail(&mut self, ingest: &Ingest<'_>, stop: &Stop) -> Result<()> {
-        if self.writer.vetted && stop.reason == Reason::EndMark {
+        let is_first = self.writer.phase < Phase::Recovered;
+        if !is_first && stop.reason == Reason::EndMark {
             return Ok(());
         }
-        if !self.writer.vetted {
-            // Whoever is still at work on one is left alone.
-            let _at_work = create::remove_leftovers(&*self.engine.disk, &self.log, Look::Quick);
+        let context = &*self.writing.context;
+        if is_first {
+            // A file whose maker is still at work is left alone.
+            let _at_work = create::remove_leftovers(&*context.disk, &self.log, Look::Quick);
         }
         if let Decision::Cut { at, data_end, keep } = decide(&self.log, stop)? {
-            let path = self.engine.path.display();
+            let path = context.path.display();
             if keep {
-                let kept = keep_torn_tail(&*self.engine.disk, &self.log, at, data_end)?;
+                let kept = keep_torn_tail(&*context.disk, &self.log, at, data_end)?;
                 event!(warn, "{path}: a torn tail with whole records in it is kept as {}", kept.display());
             }
             self.cut(ingest, at)?;
-            self.engine.counters.torn_bytes.fetch_add(data_end - at, Ordering::Relaxed);
+            context.counters.torn_bytes.fetch_add(data_end - at, Ordering::Relaxed);
             if data_end > at {
                 event!(warn, "{path}: a torn tail of {} bytes was cut off at {at}", data_end - at);
             }
         }
-        self.writer.vetted = true;
+        self.writer.reach(Phase::Recovered);
         Ok(())
     }
 
-    /// Makes the log end at `at`, which is where this handle's view of it ends.
-    pub(crate) fn cut(&mut self, ingest: &Ingest<'_>, at: u64) -> Result<()> {
+    /// Makes the log end at `at`, where this handle's view of it ends.
+    pub(super) fn cut(&mut self, ingest: &Ingest<'_>, at: u64) -> Result<()> {
         self.shorten(ingest, at, append::cut)
     }
 
-    /// Gives back what the file was extended by after the log's end, unless a reader may still touch that part of its map:
-    /// one that was made when the log was longer. Another handle may have such a map. So may a listing or a mapped value of
-    /// this handle, if this handle has ever found the log cut. A map that is made from now on shows no record after this
-    /// end.
-    pub(crate) fn trim(&mut self) -> Result<()> {
-        let view = self.view()?;
-        let (end, was_cut) = (view.tail.end, view.was_cut);
-        drop(view);
-        if was_cut || self.log.len()? <= end + END_MARK_LEN {
+    /// Shortens the file to the log's end, unless a reader may still touch the rest through its map. Another handle may have
+    /// such a map. So may a listing or a mapped value of this handle, if this handle has ever found the log cut. A map that is
+    /// made from now on shows no record after this end.
+    pub(super) fn trim(&mut self) -> Result<()> {
+        let end = self.tail.end;
+        if self.view()?.was_cut || self.log.len()? <= end + END_MARK_LEN {
             return Ok(());
         }
-        // Where the system does not say, somebody else may.
+        // Where the system does not say, another handle may have one.
         if !self.log.file.is_mapped_elsewhere().unwrap_or(true) {
-            let ingest = self.engine.ingest();
+            let ingest = self.writing.reading.ingest();
             self.shorten(&ingest, end, append::trim)?;
         }
         Ok(())
     }
 
     fn shorten(&mut self, ingest: &Ingest<'_>, at: u64, how: fn(&LogFile, u64) -> io::Result<()>) -> Result<()> {
-        let engine = self.engine;
-        let no_other_sync = engine.syncs.forget();
-        engine.syncs.check_poison()?;
-        // What was cut may have carried indexes that others saw, so the next write starts a new block.
-        self.writer.numbered = false;
+        let syncs = &*self.writing.syncs;
+        let no_other_sync = syncs.forget();
+        syncs.check_poison()?;
+        // Others may have seen the sequence numbers that are cut, so the next write starts a new block.
+        self.writer.phase = self.writer.phase.min(Phase::TailResynced);
         if let Err(e) = how(&self.log, at) {
-            return Err(engine.syncs.poison(&self.log, "cut", e));
+            return Err(syncs.poison(&self.log, "cut", e));
         }
         drop(no_other_sync);
-        (self.writer.last_end, self.writer.covered) = (at, at + END_MARK_LEN);
-        let (_, stop) = engine.take_in(ingest)?;
+        let (view, stop) = self.writing.reading.catch_up(ingest)?;
         debug_assert_eq!((stop.unit, stop.reason), (at, Reason::EndMark));
+        self.adopt(&view);
+        (self.writer.log_end, self.writer.file_len) = (at, at + END_MARK_LEN);
         Ok(())
     }
 
-    pub(crate) fn view(&self) -> Result<Current<'e>> {
-        self.engine.shown()
+    /// Goes on from the log's end as the view has it.
+    pub(crate) fn adopt(&mut self, view: &View) {
+        self.tail.clone_from(&view.tail);
+        if view.epoch != self.writer.epoch {
+            self.writer.start_over(view.epoch);
+        }
     }
 
-    /// The log's end, as far as it was validated.
-    pub(crate) fn position(&self) -> Result<Position> {
-        let view = self.view()?;
-        Ok(Position { epoch: view.epoch, offset: view.tail.end })
+    pub(crate) fn view(&self) -> Result<Current<'e>> {
+        self.writing.reading.shown()
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if !self.orderly {
-            // A panic: what was written, and what of it is known, nobody can tell.
+            // A panic: how much was written is unknown.
             let cause = io::Error::other("a panic while writing");
-            self.engine.syncs.poison(&self.log, "write", cause);
+            self.writing.syncs.poison(&self.log, "write", cause);
         }
-        if self.engine.config.get_lock_mode() == LockMode::PerWrite {
-            self.release();
+        let config = &self.writing.context.config;
+        if config.get_lock_mode() == LockMode::PerWrite {
+            self.writer.release();
             let contended = std::mem::take(&mut self.writer.contended);
-            if contended && self.engine.config.get_durability() != Durability::Sync {
+            if contended && config.get_durability() != Durability::Sync {
                 self.writer.rest_until = Some(Instant::now() + REST);
             }
         }
@@ -358,11 +299,12 @@ mod tests {
     use crate::config::ReadMode;
     use crate::disk::sim::SimDisk;
     use crate::disk::{Access, Disk};
-    use crate::engine::batch::{Action, Request};
+    use crate::engine::Engine;
+    use crate::engine::write::request::{Action, Request};
 
     const PATH: &str = "/store";
 
-    fn open(disk: &SimDisk) -> Arc<Engine> {
+    fn open(disk: &SimDisk) -> Engine {
         let config = Config::new().durability(Durability::Os);
         Engine::open(Arc::new(disk.process()), Path::new(PATH), &config).unwrap()
     }
@@ -374,7 +316,7 @@ mod tests {
     }
 
     fn has(engine: &Engine, key: &str) -> bool {
-        engine.current().unwrap().find(format!("\0{key}").as_bytes()).unwrap().is_some()
+        engine.reading.current().unwrap().find(format!("\0{key}").as_bytes()).unwrap().is_some()
     }
 
     fn file_len(disk: &SimDisk) -> usize {
@@ -400,7 +342,7 @@ mod tests {
             let engine = open();
             put(&engine, "first", 100);
             let len = file_len(&disk);
-            let end = || engine.current().unwrap().tail.end;
+            let end = || engine.reading.current().unwrap().tail.end;
             let other = open();
             other.close().unwrap();
             let given_back = file_len(&disk) as u64 == end() + END_MARK_LEN;
@@ -411,7 +353,7 @@ mod tests {
             );
             put(&engine, "second", 100);
             assert!(file_len(&disk) >= len, "{reads:?}, {durability:?}: {} bytes", file_len(&disk));
-            assert_eq!(lock(&engine.writer).covered, file_len(&disk) as u64);
+            assert_eq!(lock(&engine.writing.writer).file_len, file_len(&disk) as u64);
         }
     }
 
@@ -430,15 +372,15 @@ mod tests {
             }
             let reader = open(&disk);
             assert!(has(&reader, "lost-99"));
-            let position = reader.current().unwrap().find(b"\0lost-99").unwrap().unwrap();
-            let held = reader.current().unwrap().reader.clone();
+            let position = reader.reading.current().unwrap().find(b"\0lost-99").unwrap().unwrap();
+            let held = reader.reading.current().unwrap().reader.clone();
             drop(writer);
             let len = file_len(&disk);
 
-            let first_lost = reader.current().unwrap().find(b"\0lost-0").unwrap().unwrap();
+            let first_lost = reader.reading.current().unwrap().find(b"\0lost-0").unwrap().unwrap();
             damage(&disk, first_lost);
             let recovering = open(&disk);
-            assert_eq!(recovering.current().unwrap().tail.end, first_lost);
+            assert_eq!(recovering.reading.current().unwrap().tail.end, first_lost);
             assert!(file_len(&disk) >= len);
             recovering.close().unwrap();
             assert!(file_len(&disk) >= len, "another handle maps the file");
@@ -452,7 +394,7 @@ mod tests {
             assert!(has(&reader, "kept") && has(&reader, "next") && !has(&reader, "lost-99"));
             drop(held);
             reader.close().unwrap();
-            let end = open(&disk).current().unwrap().tail.end;
+            let end = open(&disk).reading.current().unwrap().tail.end;
             let last = open(&disk);
             last.close().unwrap();
             assert_eq!(file_len(&disk) as u64, end + END_MARK_LEN, "nobody else maps the file");

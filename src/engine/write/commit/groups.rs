@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
+use crate::engine::Engine;
 use crate::{Config, ReadMode};
 
 const KEYS: [&[u8]; 2] = [b"\0a", b"\0b"];
@@ -165,14 +166,14 @@ type Faults = Vec<(When, Fault, Repeat)>;
 /// A store with key 0 in it, and another process that has it open.
 struct Case {
     disk: SimDisk,
-    ours: Arc<Engine>,
-    theirs: Arc<Engine>,
+    ours: Engine,
+    theirs: Engine,
     durability: Durability,
     /// The index of key 0.
     first: u64,
 }
 
-fn open(disk: SimDisk, durability: Durability) -> Result<Arc<Engine>> {
+fn open(disk: SimDisk, durability: Durability) -> Result<Engine> {
     let config = Config::new().durability(durability).read_mode(ReadMode::Pread);
     Engine::open(Arc::new(disk), Path::new("/store"), &config)
 }
@@ -185,7 +186,7 @@ fn put(key: &[u8], value: u8) -> Request {
 
 /// The values and indexes of the two keys.
 fn read(engine: &Engine) -> [Option<(u8, u64)>; 2] {
-    let view = engine.current().unwrap();
+    let view = engine.reading.current().unwrap();
     KEYS.map(|key| {
         let position = view.find(key).unwrap()?;
         let mut value = Vec::new();
@@ -237,7 +238,8 @@ impl Case {
         let requests = self.requests(group);
         let (outcomes, calls, writes) = self
             .ours
-            .solo(self.ours.deadline(), |turn| {
+            .writing
+            .solo(self.ours.context.deadline(), |turn| {
                 let before = (self.disk.calls(), self.disk.calls_of(Verb::WriteAt));
                 faults.iter().for_each(|&(when, fault, repeat)| self.disk.fail(when, fault, repeat));
                 let outcomes = turn.commit(&requests);
@@ -268,7 +270,7 @@ impl Case {
             }
         }
         let done = answers.iter().any(|answer| matches!(answer, Answer::Done { .. }));
-        let poisoned = self.ours.syncs.check_poison().is_err();
+        let poisoned = self.ours.writing.syncs.check_poison().is_err();
         if poisoned && done || !poisoned && answers.contains(&Answer::Poisoned) {
             return Err(format!("poisoned is {poisoned}"));
         }

@@ -1,0 +1,87 @@
+//! Opening, reopening and closing a store.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::context::Context;
+use super::deadline::Patience;
+use super::maintain::Maintenance;
+use super::read::Reading;
+use super::write::Writing;
+use super::{Engine, Result};
+use crate::Error;
+use crate::config::Config;
+use crate::disk::Disk;
+use crate::events::event;
+use crate::log::recover::directory;
+
+impl Engine {
+    /// Opens a store. Creates it first if the configuration says so.
+    pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, config: &Config) -> Result<Engine> {
+        let opened = Instant::now();
+        let path: Arc<Path> = disk.resolve(path).map_err(|e| Error::io("resolve", path, e))?.into();
+        let by_path = Arc::clone(&disk);
+        // Without a hold on the directory, the path is used.
+        let disk = disk.anchor(directory(&path)).ok().flatten().unwrap_or(disk);
+        let context = Arc::new(Context::new(disk, by_path, path, config));
+        let reading = Arc::new(Reading::new(Arc::clone(&context)));
+        let writing = Arc::new(Writing::new(Arc::clone(&reading))?);
+        let maintenance = Arc::new(Maintenance::new(Arc::clone(&writing)));
+        let engine = Engine { reading, writing, maintenance, context, opened };
+        let deadline = engine.context.deadline();
+        engine.reading.open(&deadline)?;
+        if !config.get_read_only() {
+            // The first turn looks at the log's end under the lock, and recovers it.
+            engine.writing.solo(deadline, |_turn| Ok(()))?;
+        }
+        engine.note_opening(opened)?;
+        Ok(engine)
+    }
+
+    /// Opens the file of this handle once more, after a failure that the handle cannot go on from.
+    pub(crate) fn reopen(&self) -> Result<()> {
+        let began = Instant::now();
+        self.writing.reopen()?;
+        self.note_opening(began)?;
+        event!(info, "{}: reopened", self.context.path.display());
+        Ok(())
+    }
+
+    fn note_opening(&self, began: Instant) -> Result<()> {
+        let took = began.elapsed();
+        self.context.counters.opening.store(took.as_nanos() as u64, Ordering::Relaxed);
+        let view = self.reading.shown()?;
+        let (keys, end) = (view.index().len(), view.tail.end);
+        event!(debug, "{}: opened: {keys} keys in a log of {end} bytes, in {took:?}", self.context.path.display());
+        Ok(())
+    }
+
+    /// Closes the store. The file is released even if tidying up fails.
+    pub(crate) fn close(&self) -> Result<()> {
+        let context = &*self.context;
+        if !context.is_this_process() {
+            // The file's lock and the background threads are the parent's. What another thread of the parent had locked at
+            // the moment of the fork stays locked here for ever, and is left alone.
+            context.begin_closing();
+            self.reading.try_close();
+            return Ok(());
+        }
+        if self.reading.shown().is_err() {
+            return Ok(());
+        }
+        let patience = Patience::new(context.config.get_connection_timeout());
+        self.maintenance.compact_if_overdue(&patience);
+        self.maintenance.end();
+        let tidied = self.writing.close(&patience);
+        context.disk.release();
+        event!(debug, "{}: closed", context.path.display());
+        match tidied {
+            // Another thread has closed it meanwhile, or the lock was not to be had: the next handle that closes will
+            // shorten the file.
+            Err(Error::Closed | Error::LockTimeout { .. }) => Ok(()),
+            result => result,
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Removing all keys with a prefix.
+
+use super::request::{Action, MAX_BATCH_BYTES, MAX_BATCH_OPS, Request};
+use super::turn::Turn;
+use crate::Result;
+
+use super::commit::Failure;
+
+impl Turn<'_> {
+    /// Removes all keys of a bucket that start with a prefix, and returns how many there were.
+    pub(crate) fn delete_prefix(&mut self, bucket: &[u8], prefix: &[u8]) -> Result<u64> {
+        let reading = &*self.writing.reading;
+        self.rewrite_ahead(&self.writing.context.deadline())?;
+        let mut scan = reading.scan(bucket, prefix)?;
+        let (mut deleted, mut key) = (0, Vec::new());
+        loop {
+            let mut request = Request::default();
+            let view = self.view()?;
+            while !is_a_piece(request.len(), request.log_bytes) {
+                let Some(position) = scan.next_position() else { break };
+                key.clear();
+                // If this key were damaged, another one would be removed.
+                view.index().key_at(position, &view.reader, &mut key)?;
+                request.make_room(1, key.len(), &self.writing.context.path)?;
+                request.push(&key, Action::Delete);
+            }
+            drop(view);
+            let last = scan.is_empty();
+            // Also if there is nothing to remove: see `commit`.
+            for outcome in self.commit(std::slice::from_ref(&request)) {
+                deleted += outcome.map_err(Failure::error)?.deleted;
+            }
+            if last {
+                return Ok(deleted);
+            }
+        }
+    }
+}
+
+/// Whether deletions are as many as are written at once.
+fn is_a_piece(ops: usize, log_bytes: u64) -> bool {
+    ops >= MAX_BATCH_OPS || log_bytes >= MAX_BATCH_BYTES / 2
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_removed_in_pieces_of_which_each_could_be_a_batch() {
+        let largest = MAX_BATCH_BYTES / 2;
+        assert!(!is_a_piece(MAX_BATCH_OPS - 1, largest - 1));
+        assert!(is_a_piece(MAX_BATCH_OPS, 0) && is_a_piece(1, largest));
+    }
+}

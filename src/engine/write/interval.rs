@@ -1,0 +1,142 @@
+//! The thread that syncs at intervals.
+
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::sync_state::{Position, SyncState};
+use crate::engine::lock;
+use crate::fork::Background;
+use crate::log::LogFile;
+use crate::sync::thread::Builder;
+use crate::sync::{Condvar, Mutex};
+
+/// The background thread of [`Durability::Interval`](crate::Durability::Interval).
+///
+/// It holds the file only while there is something to sync in it, and is joined when the store is closed, after it has
+/// synced what is left. A process that ends does not wait for it.
+pub(crate) struct IntervalSync {
+    shared: Arc<Shared>,
+    thread: Option<Background>,
+}
+
+struct Shared {
+    syncs: Arc<SyncState>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    dirty: Option<Dirty>,
+    stop: bool,
+}
+
+/// What is written and not yet synced.
+struct Dirty {
+    log: Arc<LogFile>,
+    upto: Position,
+    since: Instant,
+}
+
+impl IntervalSync {
+    pub(crate) fn start(interval: Duration, syncs: Arc<SyncState>) -> io::Result<IntervalSync> {
+        let shared = Arc::new(Shared { syncs, state: Mutex::default(), changed: Condvar::new() });
+        let theirs = Arc::clone(&shared);
+        let thread = Builder::new().name("caskfile-sync".to_owned()).spawn(move || theirs.run(interval))?;
+        Ok(IntervalSync { shared, thread: Some(Background::new(thread)) })
+    }
+
+    /// A write up to `upto` was published and not synced.
+    pub(crate) fn written(&self, log: &Arc<LogFile>, upto: Position) {
+        let mut state = lock(&self.shared.state);
+        let since = state.dirty.as_ref().map_or_else(Instant::now, |dirty| dirty.since);
+        state.dirty = Some(Dirty { log: Arc::clone(log), upto, since });
+        drop(state);
+        self.shared.changed.notify_one();
+    }
+}
+
+impl Drop for IntervalSync {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take_if(|thread| thread.is_here()) else { return };
+        lock(&self.shared.state).stop = true;
+        self.shared.changed.notify_one();
+        thread.join();
+    }
+}
+
+impl Shared {
+    fn run(&self, interval: Duration) {
+        let mut state = lock(&self.state);
+        while !(state.stop && state.dirty.is_none()) {
+            let Some(dirty) = &state.dirty else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            // Half of the interval to gather writes, the other half for the sync itself. An interval can be too long
+            // for its end to be a moment: then only the close is left.
+            let left = match dirty.since.checked_add(interval / 2) {
+                _ if state.stop => Duration::ZERO,
+                Some(due) => due.saturating_duration_since(Instant::now()),
+                None => Duration::MAX,
+            };
+            if !left.is_zero() {
+                state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            if let Some(dirty) = state.dirty.take() {
+                drop(state);
+                if self.syncs.synced(dirty.upto.epoch) < dirty.upto.offset {
+                    // A failure poisons the handle: the next write is told.
+                    let _ = self.syncs.sync(&dirty.log, dirty.upto);
+                }
+                drop(dirty);
+                state = lock(&self.state);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::disk::sim::{SimDisk, Verb};
+    use crate::log::testing::{Draft, open_on};
+
+    #[test]
+    fn nothing_is_synced_before_half_of_an_interval_is_over_and_all_of_it_at_the_end() {
+        let start = |interval: Duration| {
+            let disk = SimDisk::new();
+            let log = Arc::new(open_on(&disk, Draft::new().bytes));
+            let thread = IntervalSync::start(interval, Arc::default()).unwrap();
+            (disk, log, thread)
+        };
+        let (slow_disk, slow_log, slow) = start(Duration::from_secs(3600));
+        let (quick_disk, quick_log, quick) = start(Duration::ZERO);
+        // The one with an hour has had its chance when the other has taken it so often.
+        for offset in 1..100 {
+            slow.written(&slow_log, Position { epoch: 1, offset });
+            quick.written(&quick_log, Position { epoch: 1, offset });
+            while quick_disk.calls_of(Verb::SyncData) < offset {
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!(slow_disk.calls_of(Verb::SyncData), 0);
+        drop(slow);
+        assert_eq!(slow_disk.calls_of(Verb::SyncData), 1);
+    }
+
+    #[test]
+    fn what_is_synced_already_is_not_synced_again_at_the_end_of_an_interval() {
+        let disk = SimDisk::new();
+        let log = Arc::new(open_on(&disk, Draft::new().bytes));
+        let syncs = Arc::new(SyncState::default());
+        let thread = IntervalSync::start(Duration::from_secs(3600), Arc::clone(&syncs)).unwrap();
+        let upto = Position { epoch: 1, offset: 64 };
+        thread.written(&log, upto);
+        syncs.sync(&log, upto).unwrap();
+        drop(thread);
+        assert_eq!(disk.calls_of(Verb::SyncData), 1);
+    }
+}

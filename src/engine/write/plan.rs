@@ -1,0 +1,143 @@
+//! The plan of a group: what each request writes, or why it is refused.
+
+use std::collections::HashMap;
+use std::io;
+
+use foldhash::quality::RandomState;
+
+use super::commit::{Failure, Outcome, Written};
+use super::request::{Action, Request, no_memory};
+use super::turn::Turn;
+use crate::memory::make_room;
+use crate::{Error, Result};
+
+/// What the requests of a group come to.
+#[derive(Default)]
+pub(super) struct Plan<'r> {
+    /// The operations to be written, request by request.
+    pub(super) writes: Vec<(&'r [u8], Action<&'r [u8]>)>,
+    pub(super) verdicts: Vec<Verdict>,
+    /// Which keys the first `known` of `writes` put, and which they delete.
+    changed: HashMap<&'r [u8], bool, RandomState>,
+    known: usize,
+}
+
+/// What one request comes to.
+pub(super) struct Verdict {
+    pub(super) outcome: Outcome,
+    /// How many of the plan's writes are this request's.
+    pub(super) writes: usize,
+    /// Where the last of them ends in the log, once they are laid out.
+    pub(super) end: Option<u64>,
+}
+
+impl<'r> Plan<'r> {
+    /// Decides each request, in the order of the queue.
+    pub(super) fn of(turn: &Turn<'_>, requests: &'r [Request]) -> Plan<'r> {
+        let mut plan = Plan { verdicts: Vec::with_capacity(requests.len()), ..Plan::default() };
+        for request in requests {
+            let first = plan.writes.len();
+            let outcome = plan.decide(turn, request);
+            if outcome.is_err() {
+                plan.withdraw(first);
+            }
+            plan.verdicts.push(Verdict { outcome, writes: plan.writes.len() - first, end: None });
+        }
+        plan
+    }
+
+    /// Adds what a request writes, if its conditions hold.
+    fn decide(&mut self, turn: &Turn<'_>, request: &'r Request) -> Outcome {
+        for (op, (key, action)) in request.ops().enumerate() {
+            if let Err(cause) = self.check_condition(turn, key, action)? {
+                return Err(Failure::Condition { op, cause });
+            }
+        }
+        let mut deleted = 0;
+        make_room(&mut self.writes, request.len()).map_err(|_| no_memory(&turn.writing.context.path))?;
+        for (key, action) in request.ops() {
+            match action {
+                Action::Put(_) => {}
+                Action::Delete if self.seq_of(turn, key)?.is_some() => deleted += 1,
+                _ => continue,
+            }
+            self.writes.push((key, action));
+        }
+        Ok(Written { last_index: None, deleted })
+    }
+
+    fn check_condition(
+        &mut self,
+        turn: &Turn<'_>,
+        key: &[u8],
+        action: Action<&[u8]>,
+    ) -> Result<std::result::Result<(), Error>> {
+        let expected = match action {
+            Action::ExpectSeq(seq) => Some(seq),
+            Action::ExpectAbsent => None,
+            Action::Put(_) | Action::Delete => return Ok(Ok(())),
+        };
+        Ok(match (expected, self.seq_of(turn, key)?) {
+            (None, None) => Ok(()),
+            (None, Some(_)) => Err(Error::KeyExists),
+            (Some(_), None) => Err(Error::KeyNotFound),
+            (expected, Some(seq)) if seq == expected => Ok(()),
+            (Some(_), Some(_)) => Err(Error::KeyModified),
+        })
+    }
+
+    /// The sequence number of a key's record, if the key is there; `Some(None)` if this group puts it, so that it has none yet.
+    fn seq_of(&mut self, turn: &Turn<'_>, key: &[u8]) -> Result<Option<Option<u64>>> {
+        if let Some(is_put) = self.change(key).map_err(|_| no_memory(&turn.writing.context.path))? {
+            return Ok(is_put.then_some(None));
+        }
+        let view = turn.view()?;
+        match view.find(key)? {
+            Some(position) => Ok(Some(Some(view.reader.header(position)?.seq))),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the group puts the key or deletes it, if it does either.
+    fn change(&mut self, key: &[u8]) -> io::Result<Option<bool>> {
+        let new = self.writes.iter().skip(self.known);
+        self.changed.try_reserve(new.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        self.changed.extend(new.map(|&(key, action)| (key, action != Action::Delete)));
+        self.known = self.writes.len();
+        Ok(self.changed.get(key).copied())
+    }
+
+    /// Takes the writes of a refused request back.
+    fn withdraw(&mut self, first: usize) {
+        self.writes.truncate(first);
+        if self.known > first {
+            self.changed.clear();
+            self.known = 0;
+        }
+    }
+
+    /// Decides requests by the log alone, after the write of their group has failed: a request that has something to write gets
+    /// the error. If what the log holds is unknown, every request gets it.
+    ///
+    /// What reached the file as a whole stays, and counts. Every request from the first lost one on may have been decided by a
+    /// change that is lost.
+    pub(super) fn decide_again(&mut self, turn: &Turn<'_>, requests: &[Request], error: &Error) {
+        let log_end = turn.view().map_or(0, |view| view.tail.end);
+        let is_lost = |verdict: &Verdict| verdict.writes > 0 && verdict.end.is_none_or(|end| end > log_end);
+        let kept = self.verdicts.iter().position(is_lost).unwrap_or(requests.len());
+        for (request, verdict) in requests.iter().zip(&mut self.verdicts).skip(kept) {
+            verdict.outcome = decide_alone(turn, request, error);
+        }
+    }
+
+    pub(super) fn into_outcomes(self) -> Vec<Outcome> {
+        self.verdicts.into_iter().map(|verdict| verdict.outcome).collect()
+    }
+}
+
+fn decide_alone(turn: &Turn<'_>, request: &Request, error: &Error) -> Outcome {
+    turn.writing.syncs.check_poison()?;
+    let mut plan = Plan::default();
+    let outcome = plan.decide(turn, request)?;
+    if plan.writes.is_empty() { Ok(outcome) } else { Err(error.clone().into()) }
+}

@@ -1,0 +1,271 @@
+//! Tests of numbering, rewriting, appending and write-back, on the simulated disk.
+
+use std::sync::Arc;
+
+use super::numbering::MAX_GROUP_RECORDS;
+use super::writer::{LARGEST_PAGE, WRITE_BACK_STEP, Writer};
+use crate::Error;
+use crate::config::Durability;
+use crate::format::{Ancillary, Flags, Kind, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, block_of, block_start};
+use crate::log::LogFile;
+use crate::log::scan::Reason;
+use std::path::Path;
+
+use crate::Config;
+use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
+use crate::disk::{Access, Disk};
+use crate::engine::Engine;
+use crate::engine::write::commit::Outcome;
+use crate::engine::write::request::{Action, Request};
+use crate::format::{FileHeader, MAJOR_VERSION, MINOR_VERSION, RecordHeader};
+use crate::log::scan::Scanner;
+
+fn open(disk: &SimDisk, durability: Durability) -> Engine {
+    let config = Config::new().durability(durability);
+    Engine::open(Arc::new(disk.clone()), Path::new("/store"), &config).unwrap()
+}
+
+fn puts(count: usize) -> Request {
+    let mut request = Request::default();
+    (0..count).for_each(|n| request.push(format!("\0{n}").as_bytes(), Action::Put(b"value")));
+    request
+}
+
+/// Commits as a handle does that has used all indexes up to this one, in whatever became of the file.
+fn commit_above(engine: &Engine, used: u64, request: Request) -> Outcome {
+    let outcomes = engine.writing.solo(engine.context.deadline(), |turn| {
+        turn.writer.highest_used_seq = used;
+        Ok(turn.commit(&[request]))
+    });
+    outcomes.unwrap().pop().unwrap()
+}
+
+fn records(engine: &Engine) -> Vec<RecordHeader> {
+    let log =
+        LogFile::open(Arc::clone(&engine.reading.current().unwrap().reader.log.file), &engine.context.path).unwrap();
+    let mut records = Vec::new();
+    let stop = Scanner::from_start(&log).unwrap().walk(|unit| {
+        records.extend(unit.entries.iter().map(|entry| entry.header));
+        Ok(())
+    });
+    assert_eq!(stop.unwrap().reason, Reason::EndMark);
+    records
+}
+
+fn is(record: &RecordHeader, kind: Ancillary) -> bool {
+    record.kind == Kind::Ancillary(kind)
+}
+
+#[test]
+fn a_group_for_which_a_block_has_no_room_begins_in_the_next_one_behind_its_mark() {
+    for others in [false, true] {
+        for left in 0..8 {
+            let disk = SimDisk::new();
+            let ours = open(&disk, Durability::Sync);
+            ours.commit(puts(1)).unwrap();
+            if others {
+                // Then what this handle has synced is stated in a record of its own.
+                let theirs = open(&disk.process(), Durability::Os);
+                theirs.commit(puts(1)).unwrap();
+                ours.commit(puts(1)).unwrap();
+                theirs.commit(puts(1)).unwrap();
+            }
+            let before = records(&ours);
+            let block = block_of(before.last().unwrap().seq);
+            let used = block_start(block + 1) - 1 - left;
+            let last_index = commit_above(&ours, used, puts(3)).unwrap().last_index.unwrap();
+
+            let records = records(&ours);
+            let group = &records[before.len()..];
+            assert_eq!(group.last().unwrap().seq, last_index);
+            let statements = group.iter().filter(|record| is(record, Ancillary::SyncedTo)).count() as u64;
+            // With one for a statement.
+            let fits = left > 3;
+            assert_eq!(block_of(last_index), if fits { block } else { block + 1 }, "{left} left");
+            assert_eq!(group[0].seq, if fits { used + 1 } else { block_start(block + 1) });
+            assert_eq!(statements, u64::from(others && fits), "a mark is synced, and leaves nothing to be stated");
+            assert_eq!(is(&group[0], Ancillary::Mark), !fits);
+            assert!(group.iter().zip(group[0].seq..).all(|(record, index)| record.seq == index));
+        }
+    }
+}
+
+#[test]
+fn what_the_file_says_already_is_not_stated() {
+    let disk = SimDisk::new();
+    let engine = open(&disk, Durability::Os);
+    for _ in 0..3 {
+        engine.commit(puts(1)).unwrap();
+    }
+    let records = records(&engine);
+    assert!(records[1].flags.synced && !records[2].flags.synced);
+    assert!(!records.iter().any(|record| is(record, Ancillary::SyncedTo)));
+}
+
+#[test]
+fn who_does_not_sync_has_the_disk_begin_with_what_was_written_a_step_of_indexes_at_a_time() {
+    for durability in [Durability::Os, Durability::Interval(std::time::Duration::MAX), Durability::Sync] {
+        let disk = SimDisk::new();
+        let engine = open(&disk, durability);
+        let first = engine.commit(puts(1)).unwrap().last_index.unwrap();
+        let calls = || disk.calls_of(Verb::BeginWriteBack);
+        for step in 1..4 {
+            let next = block_start(block_of(first)) + step * WRITE_BACK_STEP;
+            let before = calls();
+            commit_above(&engine, next - 2, puts(1)).unwrap();
+            assert_eq!(calls(), before, "{durability:?}: a step ends only with {next}");
+            assert_eq!(engine.commit(puts(1)).unwrap().last_index, Some(next));
+            engine.commit(puts(1)).unwrap();
+            assert_eq!(calls() - before, u64::from(durability != Durability::Sync), "{durability:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_written_back_adjoins_what_was_and_leaves_out_the_page_with_the_logs_end() {
+    let mut writer = Writer::default();
+    let page = LARGEST_PAGE;
+    writer.set_written_back(1000);
+    let mut due = |steps, more, end| {
+        (writer.highest_used_seq, writer.log_end) = (steps * WRITE_BACK_STEP + more, end);
+        writer.due_write_back()
+    };
+    assert_eq!(due(0, WRITE_BACK_STEP - 1, 5 * page), None);
+    assert_eq!(due(1, 0, 5 * page + 8), Some(1000..5 * page));
+    assert_eq!(due(1, 1, 7 * page), None);
+    assert_eq!(due(3, 7, 9 * page - 8), Some(5 * page..8 * page));
+    assert!(due(4, 0, 3 * page).unwrap().is_empty(), "the log was cut");
+    assert_eq!(due(5, 0, 10 * page), Some(3 * page..10 * page));
+}
+
+/// Whoever is told of it may be the only one.
+#[test]
+fn what_could_not_be_written_back_poisons_the_handle_as_a_failed_sync_does() {
+    let disk = SimDisk::new();
+    let engine = open(&disk, Durability::Os);
+    let first = engine.commit(puts(1)).unwrap().last_index.unwrap();
+    disk.fail(When::next().of(Verb::BeginWriteBack), Fault::Os(libc::EIO), Repeat::Once);
+    let used = block_start(block_of(first)) + WRITE_BACK_STEP;
+    for outcome in [commit_above(&engine, used, puts(1)), engine.commit(puts(1))] {
+        let error = outcome.unwrap_err().error();
+        assert!(matches!(error, Error::Poisoned { .. }), "{error}");
+    }
+    assert_eq!(records(&engine).last().unwrap().seq, used + 1, "the first is in the file, and in doubt");
+}
+
+/// Others may have seen what was cut off.
+#[test]
+fn after_a_cut_the_next_index_is_of_a_new_block() {
+    let disk = SimDisk::new();
+    let engine = open(&disk, Durability::Sync);
+    engine.commit(puts(1)).unwrap();
+    let before = records(&engine);
+    disk.fail(When::next().of(Verb::WriteAt), Fault::Short(10), Repeat::Once);
+    disk.fail(When::nth(2).of(Verb::WriteAt), Fault::Os(libc::ENOSPC), Repeat::Once);
+    engine.commit(puts(1)).unwrap_err();
+    assert_eq!(records(&engine).len(), before.len());
+    let next = engine.commit(puts(1)).unwrap().last_index.unwrap();
+    assert_eq!(block_of(next), block_of(before.last().unwrap().seq) + 1);
+    assert!(is(&records(&engine)[before.len()], Ancillary::Mark));
+}
+
+/// What was proven before it is proven still, and its indexes nobody has seen.
+#[test]
+fn after_a_failed_write_that_has_left_nothing_the_next_one_goes_on_as_if_it_had_not_been() {
+    let disk = SimDisk::new();
+    let engine = open(&disk, Durability::Sync);
+    engine.commit(puts(1)).unwrap();
+    let before = records(&engine);
+    disk.fail(When::next().of(Verb::WriteAt), Fault::Os(libc::ENOSPC), Repeat::Once);
+    engine.commit(puts(1)).unwrap_err();
+    let syncs = disk.calls_of(Verb::SyncData);
+    let next = engine.commit(puts(1)).unwrap().last_index.unwrap();
+    assert_eq!(disk.calls_of(Verb::SyncData), syncs + 1);
+    assert_eq!(block_of(next), block_of(before.last().unwrap().seq));
+    assert_eq!(records(&engine).len(), before.len() + 1, "there is no mark");
+}
+
+/// A disk need not write the parts of a group in their order.
+#[test]
+fn what_a_failed_write_has_left_is_cut_off_also_where_its_beginning_is_missing() {
+    let disk = SimDisk::new();
+    let (ours, system) = (disk.process(), disk.process());
+    let engine = open(&ours, Durability::Sync);
+    engine.commit(puts(1)).unwrap();
+    let end = engine.reading.current().unwrap().tail.end;
+    disk.fail(When::next().of(Verb::WriteAt).by(&ours), Fault::Os(libc::EIO), Repeat::Once);
+    disk.before(When::next().of(Verb::WriteAt).by(&ours), Repeat::Once, move |_| {
+        let file = system.open("/store".as_ref(), Access::ReadWrite).unwrap();
+        file.write_at(end + 16, &[7; 16]).unwrap();
+    });
+    engine.commit(puts(1)).unwrap_err();
+    assert!(disk.contents("/store").unwrap()[end as usize..].iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn the_last_indexes_are_used_and_then_nothing_is_written_any_more() {
+    let last_block = block_of(MAX_SEQ);
+    for left in 0..8 {
+        let disk = SimDisk::new();
+        let base_seq = block_start(last_block - 2) - 1;
+        let header = FileHeader { major: MAJOR_VERSION, minor: MINOR_VERSION, file_id: [5; 16], base_seq, created: 0 };
+        disk.set_contents("/store", [&header.encode()[..], &[0; 8]].concat());
+        let engine = open(&disk, Durability::Sync);
+        engine.commit(puts(1)).unwrap();
+        // The last block has its mark.
+        commit_above(&engine, block_start(last_block) - 1, puts(1)).unwrap();
+        let before = records(&engine).len();
+        let outcome = commit_above(&engine, MAX_SEQ - left, puts(3));
+        let records = records(&engine);
+        if left > 3 {
+            assert_eq!(outcome.unwrap().last_index, Some(MAX_SEQ - left + 3));
+        } else {
+            let error = outcome.unwrap_err().error();
+            assert!(matches!(error, Error::Full { .. }), "{error}");
+            assert_eq!(records.len(), before);
+        }
+        drop(engine);
+        let other = open(&disk.process(), Durability::Sync);
+        let error = other.commit(puts(1)).unwrap_err().error();
+        assert!(matches!(error, Error::Full { .. }), "there is no block above: {error}");
+        assert_eq!(self::records(&other).len(), records.len());
+    }
+}
+
+#[test]
+fn no_record_is_written_whose_index_no_reader_takes() {
+    let disk = SimDisk::new();
+    let engine = open(&disk, Durability::Sync);
+    engine.commit(puts(1)).unwrap();
+    let before = records(&engine);
+    let last = before.last().unwrap().seq;
+    for used in [last + MAX_SEQ_STEP, MAX_SEQ / 2] {
+        let error = commit_above(&engine, used, puts(1)).unwrap_err().error();
+        assert!(matches!(error, Error::Full { .. }), "{used}: {error}");
+        assert_eq!(records(&engine).len(), before.len());
+    }
+    // With the highest that they take, of a mark.
+    let index = commit_above(&engine, last + MAX_SEQ_STEP - 1, puts(1)).unwrap().last_index;
+    assert_eq!(index, Some(last + MAX_SEQ_STEP + 1));
+    assert_eq!(records(&engine).last().unwrap().seq, last + MAX_SEQ_STEP + 1);
+}
+
+#[test]
+fn the_page_knows_how_large_a_batch_may_be() {
+    assert!(include_str!("../../../README.md").contains("up to 1,048,568 operations"));
+    assert_eq!(MAX_GROUP_RECORDS, 1_048_568);
+}
+
+#[test]
+fn no_group_is_written_beyond_the_largest_file() {
+    let disk = SimDisk::new();
+    let engine = open(&disk, Durability::Sync);
+    let before = records(&engine).len();
+    let error = engine.writing.solo(engine.context.deadline(), |turn| {
+        turn.writer.group.reset(turn.log.seed, MAX_FILE_LEN - 8);
+        turn.writer.group.push(Flags::NONE, Kind::Put, 1, b"\0key", b"value");
+        turn.write_group()
+    });
+    assert!(matches!(error, Err(Error::Full { .. })));
+    assert_eq!(records(&engine).len(), before);
+}
