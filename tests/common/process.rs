@@ -9,6 +9,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
+use super::TempDir;
+
 /// Holds the arguments, separated by [`SEPARATOR`]. That it is there tells a process that it is the other one.
 const ARGUMENTS: &str = "CASKFILE_TEST_ARGUMENTS";
 const SEPARATOR: char = '\u{1f}';
@@ -179,6 +181,34 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Runs a test in a process of its own. In that process it returns an empty directory for the test. In the test that the
+/// user started it returns `None` after the process has succeeded.
+pub fn in_own_process(test: &str) -> Option<&'static Path> {
+    directory_of_the_test(|directory| Process::start(test, &[directory]).succeed())
+}
+
+/// As [`in_own_process`], with a mount name space of its own, if this user may have one. The test says why it must be skipped
+/// with [`say`], and returns.
+pub fn in_own_mounts(test: &str) -> Option<&'static Path> {
+    directory_of_the_test(|directory| {
+        let Some(mut process) = Process::start_with_own_mounts(test, &[directory]) else { return };
+        while let Some(reason) = process.hear() {
+            println!("{test}: skipped, {reason}");
+        }
+        process.succeed();
+    })
+}
+
+fn directory_of_the_test(start: impl FnOnce(&str)) -> Option<&'static Path> {
+    let Some(mut arguments) = arguments() else {
+        let directory = TempDir::new();
+        start(directory.path().to_str().unwrap());
+        return None;
+    };
+    // The process ends with its test.
+    Some(Path::new(arguments.swap_remove(0).leak()))
 }
 
 /// Whether a process was ended by the signal that nobody can catch.

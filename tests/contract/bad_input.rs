@@ -5,12 +5,11 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
 use std::process::Command;
 
 use caskfile::{Batch, Cask, Config, Damage, Error, MAX_BATCH_OPS, MAX_BUCKET_LEN, MAX_VALUE_LEN, max_key_len};
 
-use crate::common::process::{Process, arguments, this_test};
+use crate::common::process::{in_own_process, this_test};
 use crate::common::refusal::{Unchanged, every_config, io_kind, refused, says, store_with};
 use crate::common::{TempDir, names};
 
@@ -64,12 +63,8 @@ fn a_directory_instead_of_a_file_is_refused() {
 /// A process that hangs here is ended by its alarm.
 #[test]
 fn a_fifo_is_refused_and_hangs_nobody() {
-    let name = this_test!();
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
-    };
-    let path = Path::new(&arguments[0]).join("fifo");
+    let Some(directory) = in_own_process(this_test!()) else { return };
+    let path = directory.join("fifo");
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
     for config in every_config() {
         let error = refused(Cask::open_with(&path, &config));

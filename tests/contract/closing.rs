@@ -1,6 +1,5 @@
 //! Closing, and what is left to be done then.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +7,7 @@ use caskfile::disk::sim::{Choices, Repeat, SimDisk, When};
 use caskfile::disk::{Access, Disk};
 use caskfile::{Cask, Config, Durability, Error, LockMode};
 
-use crate::common::TempDir;
-use crate::common::process::{Process, arguments, this_test};
+use crate::common::process::{in_own_process, this_test};
 
 const STORE: &str = "/store";
 
@@ -50,11 +48,8 @@ fn a_bucket_of_a_closed_store_is_closed() {
 #[test]
 fn a_forked_child_can_neither_use_nor_harm_its_parents_store_and_closes_it_at_once() {
     // In a process without other tests: a forked child holds their locks, too, as long as it lives.
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        return Process::start(this_test!(), &[directory.path().to_str().unwrap()]).succeed();
-    };
-    let path = Path::new(&arguments[0]).join("store");
+    let Some(directory) = in_own_process(this_test!()) else { return };
+    let path = directory.join("store");
     let config =
         Config::new().durability(Durability::Interval(Duration::from_secs(3600))).lock_mode(LockMode::Exclusive);
     let cask = Cask::open_with(&path, &config).unwrap();

@@ -14,7 +14,7 @@ use caskfile::disk::sim::SimDisk;
 use caskfile::{Batch, Cask, Config, Durability, Error, OptionalExt, Result};
 
 use crate::common::hooked::HookedDisk;
-use crate::common::process::{self, Process, arguments, say, this_test};
+use crate::common::process::{self, Process, arguments, in_own_mounts, in_own_process, say, this_test};
 use crate::common::refusal::{io_kind, refused, says, store_with};
 use crate::common::{TempDir, names};
 
@@ -75,18 +75,7 @@ fn fills_up_and_goes_on(directory: &Path, config: &Config, kind: ErrorKind, more
 
 #[test]
 fn a_full_disk_loses_nothing_and_space_made_on_it_is_used() {
-    let Some(arguments) = arguments() else {
-        let name = this_test!();
-        let directory = TempDir::new();
-        let Some(mut other) = Process::start_with_own_mounts(name, &[directory.path().to_str().unwrap()]) else {
-            return;
-        };
-        while let Some(said) = other.hear() {
-            println!("{name}: skipped, {said}");
-        }
-        return other.succeed();
-    };
-    let directory = Path::new(&arguments[0]);
+    let Some(directory) = in_own_mounts(this_test!()) else { return };
     let mount = |options: &str| {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", options, "caskfile-test"]).arg(directory).status().unwrap().success()
@@ -262,14 +251,10 @@ fn a_limit_on_the_size_of_files_loses_nothing() {
 #[test]
 fn at_a_limit_on_the_size_of_files_no_delete_succeeds_whose_key_stays() {
     const THREADS: usize = 8;
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        let name = this_test!();
-        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
-    };
+    let Some(directory) = in_own_process(this_test!()) else { return };
     // SAFETY: no handler is installed.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-    let path = Path::new(&arguments[0]).join("store");
+    let path = directory.join("store");
     let cask = Cask::open_with(&path, &Config::new().connection_timeout(None)).unwrap();
     for round in 0..100 {
         cask.put("key", "value").unwrap();
@@ -307,14 +292,10 @@ fn at_a_limit_on_the_size_of_files_no_delete_succeeds_whose_key_stays() {
 /// cannot be taken back, and without an end mark the log could not go on behind it.
 #[test]
 fn wherever_the_limit_on_the_size_of_files_falls_the_handle_goes_on_once_it_is_gone() {
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        let name = this_test!();
-        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
-    };
+    let Some(directory) = in_own_process(this_test!()) else { return };
     // SAFETY: no handler is installed.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-    let path = Path::new(&arguments[0]).join("store");
+    let path = directory.join("store");
     let config = Config::new().durability(Durability::Os);
     store_with(&path, &[("key", "before")]);
     let len = || fs::metadata(&path).unwrap().len();
@@ -353,12 +334,7 @@ fn wherever_the_limit_on_the_size_of_files_falls_the_handle_goes_on_once_it_is_g
 /// Beyond the limit the system sends a signal that ends whoever has not taken care. No handle goes there.
 #[test]
 fn a_limit_on_the_size_of_files_does_not_end_the_process() {
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        let name = this_test!();
-        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
-    };
-    let directory = Path::new(&arguments[0]);
+    let Some(directory) = in_own_process(this_test!()) else { return };
     // SAFETY: no handler is installed; the test harness may have inherited another disposition.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_DFL) };
     for (number, size) in [20, 63, 71, 5_000, 300_003, 3 << 20].into_iter().enumerate() {
@@ -393,14 +369,10 @@ fn address_space() -> u64 {
 /// There is no room for its stack.
 #[test]
 fn without_a_thread_to_compact_writes_go_on() {
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        let name = this_test!();
-        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
-    };
+    let Some(directory) = in_own_process(this_test!()) else { return };
     let policy = caskfile::CompactionPolicy::Automatic { dead_percent: 1, min_dead_bytes: 1 };
     let config = Config::new().compaction(policy);
-    let cask = Cask::open_with(Path::new(&arguments[0]).join("store"), &config).unwrap();
+    let cask = Cask::open_with(directory.join("store"), &config).unwrap();
     limit(libc::RLIMIT_AS, address_space() + (1 << 20));
     let spawned = std::thread::Builder::new().spawn(|| {});
     assert!(spawned.is_err(), "the limit keeps no thread from being made");
@@ -416,12 +388,8 @@ fn without_a_thread_to_compact_writes_go_on() {
 #[test]
 fn a_value_that_there_is_no_memory_for_is_an_error() {
     const LARGE: usize = 200 << 20;
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        let name = this_test!();
-        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
-    };
-    let path = Path::new(&arguments[0]).join("store");
+    let Some(directory) = in_own_process(this_test!()) else { return };
+    let path = directory.join("store");
     let cask = Cask::open_with(&path, &Config::new().durability(Durability::Os)).unwrap();
     cask.put("large", vec![1; LARGE]).unwrap();
     cask.put("small", "value").unwrap();
@@ -450,12 +418,8 @@ fn a_value_that_there_is_no_memory_for_is_an_error() {
 #[test]
 fn a_value_that_cannot_be_written_for_want_of_memory_is_an_error_and_changes_nothing() {
     const LARGE: usize = 64 << 20;
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        let name = this_test!();
-        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
-    };
-    let path = Path::new(&arguments[0]).join("store");
+    let Some(directory) = in_own_process(this_test!()) else { return };
+    let path = directory.join("store");
     let cask = Cask::open_with(&path, &Config::new().durability(Durability::Os)).unwrap();
     let pair = cask.atomic_put("key", "value", None).unwrap();
     let (value, mut written) = (vec![1; LARGE], 0);
@@ -496,12 +460,8 @@ fn a_value_that_cannot_be_written_for_want_of_memory_is_an_error_and_changes_not
 fn a_batch_with_long_keys_that_there_is_no_memory_for_is_an_error_and_changes_nothing() {
     const KEYS: usize = 1000;
     const STEP: u64 = 13 << 20;
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        let name = this_test!();
-        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
-    };
-    let path = Path::new(&arguments[0]).join("store");
+    let Some(directory) = in_own_process(this_test!()) else { return };
+    let path = directory.join("store");
     let config = Config::new().durability(Durability::Os);
     let cask = Cask::open_with(&path, &config).unwrap();
     cask.put("small", "value").unwrap();
@@ -543,13 +503,8 @@ fn a_batch_with_long_keys_that_there_is_no_memory_for_is_an_error_and_changes_no
 #[test]
 fn no_descriptor_thread_or_map_is_left_of_thousands_of_openings() {
     let cycles = std::env::var("CASKFILE_CYCLES").map_or(150, |cycles| cycles.parse().unwrap());
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        let name = this_test!();
-        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
-    };
+    let Some(directory) = in_own_process(this_test!()) else { return };
     process::be_patient_for(600);
-    let directory = Path::new(&arguments[0]);
     let (path, damaged) = (directory.join("store"), directory.join("damaged"));
     store_with(&damaged, &[("first", "1"), ("second", "2")]);
     let mut bytes = fs::read(&damaged).unwrap();
@@ -595,12 +550,7 @@ fn no_descriptor_thread_or_map_is_left_of_thousands_of_openings() {
 
 #[test]
 fn without_a_free_descriptor_calls_fail_and_nothing_is_lost() {
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        let name = this_test!();
-        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
-    };
-    let directory = Path::new(&arguments[0]);
+    let Some(directory) = in_own_process(this_test!()) else { return };
     let out_of_descriptors = |error: &Error| {
         let Error::Io { source, .. } = error else { panic!("{error:?}") };
         assert_eq!(source.raw_os_error(), Some(libc::EMFILE), "{error}");

@@ -13,7 +13,7 @@ use caskfile::{Batch, Cask, Config, Durability, Error, LockMode, Progress};
 
 use crate::common::TempDir;
 use crate::common::hooked::HookedDisk;
-use crate::common::process::{self, Process, arguments, this_test};
+use crate::common::process::{self, in_own_process, this_test};
 
 /// Forks, and has the child check something. A child that panics, hangs or is killed makes this fail.
 ///
@@ -37,12 +37,8 @@ fn in_a_forked_child(check: impl FnOnce()) {
 
 #[test]
 fn a_forked_child_can_use_nothing_of_its_parents_handle_and_gives_up_nothing_of_its_parents() {
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        let name = this_test!();
-        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
-    };
-    let path = Path::new(&arguments[0]).join("store");
+    let Some(directory) = in_own_process(this_test!()) else { return };
+    let path = directory.join("store");
     let impatient = Config::new().connection_timeout(Duration::ZERO);
     let forked = |error: Error| {
         assert!(matches!(error, Error::Forked { .. }), "{error:?}");
@@ -102,11 +98,7 @@ fn a_forked_child_can_use_nothing_of_its_parents_handle_and_gives_up_nothing_of_
 /// thread, and nothing gives the lock back.
 #[test]
 fn a_read_in_a_forked_child_does_not_wait_for_a_thread_of_the_parent() {
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        let name = this_test!();
-        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
-    };
+    let Some(directory) = in_own_process(this_test!()) else { return };
     let (writing, begun) = mpsc::sync_channel(0);
     let (go_on, wait) = mpsc::channel::<()>();
     let wait = Mutex::new(wait);
@@ -121,7 +113,7 @@ fn a_read_in_a_forked_child_does_not_wait_for_a_thread_of_the_parent() {
             Ok(())
         }
     });
-    let cask = Cask::open_on(Arc::new(disk), Path::new(&arguments[0]).join("store"), &Config::new()).unwrap();
+    let cask = Cask::open_on(Arc::new(disk), directory.join("store"), &Config::new()).unwrap();
     cask.put("key", "value").unwrap();
     armed.store(true, SeqCst);
     thread::scope(|scope| {
@@ -142,15 +134,11 @@ fn a_read_in_a_forked_child_does_not_wait_for_a_thread_of_the_parent() {
 /// Where this user may make no such namespace, the child is an ordinary one.
 #[test]
 fn a_forked_child_with_its_parents_process_id_writes_nothing_through_its_parents_handle() {
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        let name = this_test!();
-        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
-    };
+    let Some(directory) = in_own_process(this_test!()) else { return };
     // SAFETY: takes no pointer.
     let unshare = |flags| unsafe { libc::unshare(flags) == 0 };
     let new_pids = || unshare(libc::CLONE_NEWPID) || unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID);
-    let path = Path::new(&arguments[0]).join("store");
+    let path = directory.join("store");
     in_a_forked_child(|| {
         let first = new_pids();
         in_a_forked_child(|| {
@@ -178,11 +166,7 @@ fn a_forked_child_with_its_parents_process_id_writes_nothing_through_its_parents
 /// The closure that watches a copy may fork, and come back in both processes.
 #[test]
 fn a_child_that_was_forked_in_the_middle_of_a_copy_leaves_it_to_its_parent() {
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        let name = this_test!();
-        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
-    };
+    let Some(directory) = in_own_process(this_test!()) else { return };
     type Copy = fn(&Cask, &Path, &mut dyn FnMut(Progress) -> ControlFlow<()>) -> caskfile::Result<()>;
     let copies: [(&str, Copy); 3] = [
         ("backup", |cask, to, watch| cask.backup_with(to, watch).map(drop)),
@@ -191,7 +175,7 @@ fn a_child_that_was_forked_in_the_middle_of_a_copy_leaves_it_to_its_parent() {
     ];
     for (name, copy) in copies {
         for nth in 1.. {
-            let directory = Path::new(&arguments[0]).join(format!("{name}-{nth}"));
+            let directory = directory.join(format!("{name}-{nth}"));
             fs::create_dir(&directory).unwrap();
             let (path, to) = (directory.join("store"), directory.join("copy"));
             let cask = Cask::open(&path).unwrap();

@@ -15,17 +15,7 @@ use caskfile::{Cask, Config, Durability, Error};
 
 use crate::common::TempDir;
 use crate::common::hooked::HookedDisk;
-use crate::common::process::{self, Process, arguments, drop_privileges, is_superuser, say, this_test};
-
-/// Runs a test's other role in a process with mounts of its own, in an empty directory, if that is allowed here.
-fn with_own_mounts(test: &str) {
-    let directory = TempDir::new();
-    let Some(mut other) = Process::start_with_own_mounts(test, &[directory.path().to_str().unwrap()]) else { return };
-    while let Some(said) = other.hear() {
-        println!("{test}: skipped, {said}");
-    }
-    other.succeed();
-}
+use crate::common::process::{self, Process, arguments, drop_privileges, in_own_mounts, is_superuser, say, this_test};
 
 fn run(program: &str, arguments: &[&str]) -> bool {
     Command::new(program).args(arguments).status().is_ok_and(|status| status.success())
@@ -44,12 +34,10 @@ fn value(cask: &Cask) -> Vec<u8> {
 /// one.
 #[test]
 fn on_an_overlay_a_reader_sees_what_the_first_writer_writes() {
-    let Some(arguments) = arguments() else {
-        return with_own_mounts(this_test!());
-    };
+    let Some(directory) = in_own_mounts(this_test!()) else { return };
     // On one file system, and on two, where a file gets another identity when it is copied.
     for (round, options) in ["", ",xino=off"].into_iter().enumerate() {
-        let base = Path::new(&arguments[0]).join(round.to_string());
+        let base = directory.join(round.to_string());
         let place = |name: &str| base.join(name);
         if !mount("tmpfs", "size=8m", &base) {
             return say("mount is not allowed");
@@ -87,13 +75,10 @@ fn on_an_overlay_a_reader_sees_what_the_first_writer_writes() {
 /// ext4 keeps some blocks for the superuser, and what is available to all others may be too little.
 #[test]
 fn the_superuser_compacts_into_reserved_blocks() {
-    let Some(arguments) = arguments() else {
-        if !is_superuser() {
-            return println!("skipped: needs the superuser");
-        }
-        return with_own_mounts(this_test!());
-    };
-    let base = Path::new(&arguments[0]);
+    if !is_superuser() {
+        return println!("skipped: needs the superuser");
+    }
+    let Some(base) = in_own_mounts(this_test!()) else { return };
     let (image, at) = (base.join("image"), base.join("mounted"));
     File::create(&image).unwrap().set_len(64 << 20).unwrap();
     fs::create_dir(&at).unwrap();

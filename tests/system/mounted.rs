@@ -15,9 +15,9 @@ use caskfile::disk::Disk;
 use caskfile::disk::sim::{Repeat, SimDisk, Verb, When};
 use caskfile::{Cask, CompactionPolicy, Config, Durability, Error, LockMode, ReadMode, Result};
 
-use crate::common::process::{Process, arguments, say, this_test};
+use crate::common::process::{in_own_mounts, say, this_test};
 use crate::common::refusal::{Unchanged, io_kind, refused, says};
-use crate::common::{TempDir, names};
+use crate::common::names;
 
 const HOST: &str = "/host";
 const MOUNT: &str = "/mount";
@@ -178,18 +178,7 @@ fn an_empty_file_that_is_mounted_by_itself_is_refused_and_stays_empty() {
 
 #[test]
 fn on_a_real_mount_of_one_file_it_is_as_on_the_simulated_one() {
-    let name = this_test!();
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        let Some(mut other) = Process::start_with_own_mounts(name, &[directory.path().to_str().unwrap()]) else {
-            return;
-        };
-        while let Some(said) = other.hear() {
-            println!("{name}: skipped, {said}");
-        }
-        return other.succeed();
-    };
-    let directory = Path::new(&arguments[0]);
+    let Some(directory) = in_own_mounts(this_test!()) else { return };
     let (host, mount) = (directory.join("host"), directory.join("mount"));
     let bind =
         |from: &Path, to: &Path| Command::new("mount").arg("--bind").args([from, to]).status().unwrap().success();

@@ -12,7 +12,7 @@ use caskfile::disk::{Access, Disk, FileAttributes, RealDisk};
 use caskfile::{Cask, Config, Error, LockMode, ReadMode};
 
 use crate::common::TempDir;
-use crate::common::process::{Process, arguments, drop_privileges, open_to_all, say, this_test};
+use crate::common::process::{Process, arguments, drop_privileges, in_own_mounts, open_to_all, say, this_test};
 use crate::common::refusal::{Unchanged, every_config, io_kind, refused, says, store_with};
 
 // Files that may not be written.
@@ -103,18 +103,7 @@ fn in_a_directory_that_may_not_be_written_a_store_can_be_used_but_not_made_or_co
 
 #[test]
 fn on_a_read_only_file_system_a_store_can_be_read() {
-    let Some(arguments) = arguments() else {
-        let name = this_test!();
-        let directory = TempDir::new();
-        let Some(mut other) = Process::start_with_own_mounts(name, &[directory.path().to_str().unwrap()]) else {
-            return;
-        };
-        while let Some(said) = other.hear() {
-            println!("{name}: skipped, {said}");
-        }
-        return other.succeed();
-    };
-    let directory = Path::new(&arguments[0]);
+    let Some(directory) = in_own_mounts(this_test!()) else { return };
     let mount = |options: &str| {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", options, "caskfile-test"]).arg(directory).status().unwrap().success()

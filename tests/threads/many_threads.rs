@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Barrier, Mutex};
@@ -15,7 +15,7 @@ use caskfile::{Batch, Cask, Config, Durability, Error, LockMode};
 use crate::common::TempDir;
 use crate::common::hooked::HookedDisk;
 use crate::common::patience::in_finite_time;
-use crate::common::process::{Process, arguments, this_test};
+use crate::common::process::{in_own_process, this_test};
 
 fn number(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes.try_into().expect("a number has 8 bytes"))
@@ -111,28 +111,37 @@ fn what_one_request_of_a_group_is_refused_for_does_not_touch_the_others() {
     });
 }
 
+/// A disk, a switch, and a channel. Once the switch is on, each sync of the thread `first` takes a while and is announced on
+/// the channel, so that other threads queue up. One of them then writes for all, and `write` is called in place of the write.
+fn disk_with_a_slow_first_sync(
+    write: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+) -> (HookedDisk, Arc<AtomicBool>, Receiver<()>) {
+    let (syncing, has_begun) = sync_channel(100);
+    let armed = Arc::new(AtomicBool::new(false));
+    let arm = Arc::clone(&armed);
+    let disk = HookedDisk::new(move |call| {
+        let first = thread::current().name() == Some("first");
+        match call {
+            _ if !armed.load(Ordering::SeqCst) => Ok(()),
+            "sync_data" if first => {
+                syncing.send(()).unwrap();
+                thread::sleep(Duration::from_millis(50));
+                Ok(())
+            }
+            "write_at" if !first => write(),
+            _ => Ok(()),
+        }
+    });
+    (disk, arm, has_begun)
+}
+
 /// While the first thread syncs, the others queue up, and then one of them writes for all and fails.
 #[test]
 fn no_thread_is_answered_by_a_change_that_another_threads_write_failed_to_make() {
     in_finite_time(|| {
         let directory = TempDir::new();
         let path = directory.join("store");
-        let (syncing, has_begun) = sync_channel(100);
-        let armed = Arc::new(AtomicBool::new(false));
-        let arm = Arc::clone(&armed);
-        let disk = HookedDisk::new(move |call| {
-            let first = thread::current().name() == Some("first");
-            match call {
-                _ if !armed.load(Ordering::SeqCst) => {}
-                "sync_data" if first => {
-                    syncing.send(()).unwrap();
-                    thread::sleep(Duration::from_millis(50));
-                }
-                "write_at" if !first => return Err(std::io::Error::from_raw_os_error(libc::ENOSPC)),
-                _ => {}
-            }
-            Ok(())
-        });
+        let (disk, arm, has_begun) = disk_with_a_slow_first_sync(|| Err(io::Error::from_raw_os_error(libc::ENOSPC)));
         let cask = Cask::open_on(Arc::new(disk), &path, &Config::new().connection_timeout(None)).unwrap();
         cask.put("there", "").unwrap();
         let there = cask.get("there").unwrap();
@@ -280,23 +289,7 @@ fn a_panic_in_the_thread_that_writes_for_all_is_an_error_for_the_others_and_the_
     in_finite_time(|| {
         let directory = TempDir::new();
         let path = directory.join("store");
-        let (syncing, has_begun) = sync_channel(100);
-        let armed = Arc::new(AtomicBool::new(false));
-        let arm = Arc::clone(&armed);
-        let disk = HookedDisk::new(move |call| {
-            let first = thread::current().name() == Some("first");
-            match call {
-                _ if !armed.load(Ordering::SeqCst) => {}
-                // It is alone. While it syncs, the others queue up, for one of them to write for all.
-                "sync_data" if first => {
-                    syncing.send(()).unwrap();
-                    thread::sleep(Duration::from_millis(50));
-                }
-                "write_at" if !first => panic!("in the middle of a write"),
-                _ => {}
-            }
-            Ok(())
-        });
+        let (disk, arm, has_begun) = disk_with_a_slow_first_sync(|| panic!("in the middle of a write"));
         let config = Config::new().connection_timeout(None);
         let cask = Cask::open_on(Arc::new(disk), &path, &config).unwrap();
         cask.put("before", "").unwrap();
@@ -425,12 +418,7 @@ fn dropping_the_last_handle_closes_and_scans_and_slices_do_not_hold_it_open() {
 /// Counted in a process of its own, in which nobody else opens or starts anything.
 #[test]
 fn hundreds_of_openings_leave_no_descriptor_no_thread_and_no_map_behind() {
-    let Some(arguments) = arguments() else {
-        let directory = TempDir::new();
-        let name = this_test!();
-        return Process::start(name, &[directory.path().to_str().unwrap()]).succeed();
-    };
-    let directory = Path::new(&arguments[0]);
+    let Some(directory) = in_own_process(this_test!()) else { return };
     let path = directory.join("store");
     let count = || {
         let entries = |of: &str| fs::read_dir(of).unwrap().count();
