@@ -28,7 +28,7 @@ fn the_table_is_the_one_on_the_page() {
 }
 
 #[test]
-fn the_records_of_every_golden_file_are_those_that_are_written_beside_it() {
+fn the_records_of_every_golden_file_are_as_stated() {
     let shell = Shell::new();
     let (mut compared, mut fields) = (0, BTreeSet::new());
     for file in golden::all() {
@@ -61,7 +61,7 @@ fn the_records_of_every_golden_file_are_those_that_are_written_beside_it() {
 }
 
 #[test]
-fn damage_stands_in_its_place_with_what_does_not_hold() {
+fn damage_stands_in_its_place_with_the_failed_check() {
     let shell = Shell::new();
     let shown = objects(&golden::named("damaged-twice").shown(&shell, &["dump", "--json"]).unwrap());
     let classes: Vec<_> = shown.iter().map(|line| line["class"].as_str().unwrap()).collect();
@@ -94,7 +94,7 @@ fn damage_stands_in_its_place_with_what_does_not_hold() {
 }
 
 #[test]
-fn it_begins_where_it_is_told_to() {
+fn it_begins_at_the_given_offset() {
     let shell = Shell::new();
     let path = golden::named("example").path;
     let path = path.to_str().unwrap();
@@ -114,7 +114,7 @@ fn it_begins_where_it_is_told_to() {
 }
 
 #[test]
-fn values_are_shown_as_they_are_wanted_and_never_do_anything_to_a_terminal() {
+fn values_never_control_a_terminal() {
     let shell = Shell::new();
     let value: Vec<u8> = (0..=255).collect();
     shell.feed(&value, &["put", "s", "k\x1b[31m", "-"]).succeeded();
@@ -144,7 +144,7 @@ fn values_are_shown_as_they_are_wanted_and_never_do_anything_to_a_terminal() {
 }
 
 #[test]
-fn it_has_colours_on_a_terminal_and_none_with_no_color() {
+fn it_has_colours_only_on_a_terminal_that_wants_them() {
     let shell = Shell::new();
     shell.ok(&["put", "s", "k", "v"]);
     let plain = shell.ok_text(&["dump", "s"]);
@@ -154,7 +154,7 @@ fn it_has_colours_on_a_terminal_and_none_with_no_color() {
 }
 
 #[test]
-fn what_is_no_store_is_an_error_of_its_kind() {
+fn a_file_that_is_no_store_is_an_error() {
     let shell = Shell::new();
     std::fs::write(shell.directory.join("text"), "Dear diary, this is no store. ".repeat(10)).unwrap();
     std::fs::write(shell.directory.join("empty"), "").unwrap();

@@ -24,7 +24,7 @@ fn an_absent_key_is_1() {
 }
 
 #[test]
-fn a_command_line_that_is_not_understood_is_2_and_opens_nothing() {
+fn an_unknown_command_line_exits_with_2() {
     let shell = Shell::new();
     for line in [
         &["put", "s", "k"][..],
@@ -71,7 +71,7 @@ fn a_condition_that_does_not_hold_is_3() {
 
 /// The hint left out the bucket and the escapes, and so led to another key.
 #[test]
-fn the_hint_after_a_lost_swap_shows_the_key_that_was_meant() {
+fn the_hint_after_a_lost_swap_names_the_key() {
     let shell = Shell::new();
     for (options, key) in [(&["-b", "a log"][..], "k"), (&["-e", "-b", r"l\x6fg"], r"k\t"), (&[], "-k")] {
         let line = [&["cas", "s t", "--if-absent"][..], options, &["--", key, "v"]].concat();
@@ -98,7 +98,7 @@ fn system_names_holder(file: &Path) -> bool {
 }
 
 #[test]
-fn a_store_that_another_writer_keeps_is_4_and_can_be_read_meanwhile() {
+fn a_locked_store_exits_with_4_and_can_be_read() {
     let shell = Shell::new();
     shell.ok(&["put", "s", "k", "v"]);
     let exclusive = Config::new().lock_mode(LockMode::Exclusive);
@@ -120,7 +120,7 @@ fn a_store_that_another_writer_keeps_is_4_and_can_be_read_meanwhile() {
 }
 
 #[test]
-fn a_writer_that_is_exclusive_keeps_others_out_until_it_ends() {
+fn an_exclusive_writer_keeps_others_out_until_it_ends() {
     let shell = Shell::new();
     shell.ok(&["put", "s", "k", "v"]);
     let mut import = shell.command(&["import", "s", "--exclusive"]);
@@ -161,7 +161,7 @@ fn damage_is_5_and_the_hint_can_be_pasted() {
 }
 
 #[test]
-fn a_backup_that_lost_its_end_is_5_and_so_is_a_salvage_that_leaves_whole_records_out() {
+fn an_incomplete_backup_or_salvage_exits_with_5() {
     let shell = Shell::new();
     let lines: String =
         (0..100).map(|n| format!("{{\"op\":\"put\",\"key\":\"key-{n:02}\",\"value\":\"v\"}}\n")).collect();
@@ -193,7 +193,7 @@ fn a_backup_that_lost_its_end_is_5_and_so_is_a_salvage_that_leaves_whole_records
 }
 
 #[test]
-fn a_file_that_is_no_store_is_6_and_stays_as_it_is() {
+fn a_file_that_is_no_store_exits_with_6() {
     let shell = Shell::new();
     std::fs::write(shell.directory.join("letter"), "Dear reader,").unwrap();
     for verb in [&["get", "letter", "k"][..], &["put", "letter", "k", "v"], &["salvage", "letter", "new"]] {
@@ -204,7 +204,7 @@ fn a_file_that_is_no_store_is_6_and_stays_as_it_is() {
 }
 
 #[test]
-fn a_key_or_a_bucket_over_the_limit_is_7_and_makes_no_store() {
+fn a_key_or_bucket_too_long_exits_with_7() {
     let shell = Shell::new();
     let (long_key, long_name) = ("k".repeat(65_535), "b".repeat(256));
     for line in [
@@ -235,7 +235,7 @@ fn what_the_operating_system_refuses_is_8() {
 
 /// They said how to make a store where there was none to be looked at, or to be rescued.
 #[test]
-fn a_verb_that_looks_at_a_file_which_is_not_there_asks_for_the_path() {
+fn a_missing_file_makes_a_verb_ask_for_the_path() {
     let shell = Shell::new();
     for line in [
         &["verify", "missing"][..],
@@ -253,7 +253,7 @@ fn a_verb_that_looks_at_a_file_which_is_not_there_asks_for_the_path() {
 
 /// `put new/ k v` made a file `new`.
 #[test]
-fn a_path_that_ends_in_a_slash_is_8_and_makes_no_file() {
+fn a_path_with_a_final_slash_exits_with_8() {
     let shell = Shell::new();
     shell.ok(&["put", "s", "k", "v"]);
     for line in [
@@ -271,7 +271,7 @@ fn a_path_that_ends_in_a_slash_is_8_and_makes_no_file() {
 }
 
 #[test]
-fn a_full_disk_behind_stdout_is_8_and_not_passed_over() {
+fn a_full_disk_under_stdout_exits_with_8() {
     let shell = Shell::new();
     shell.ok(&["put", "s", "k", "v"]);
     for line in [&["get", "s", "k"][..], &["list", "s"], &["export", "s"], &["stats", "s"], &["man"]] {
@@ -284,7 +284,7 @@ fn a_full_disk_behind_stdout_is_8_and_not_passed_over() {
 
 /// `get` took a stdout that it could not have for a pipe that nobody reads: 0, and no value.
 #[test]
-fn a_value_that_could_not_be_written_for_want_of_a_descriptor_is_8() {
+fn a_value_without_a_free_descriptor_exits_with_8() {
     let shell = Shell::new();
     shell.ok(&["put", "s", "k", "v"]);
     let mut failed = 0;
@@ -303,7 +303,7 @@ fn a_value_that_could_not_be_written_for_want_of_a_descriptor_is_8() {
 
 /// With escapes a value is up to four times as large. The whole line was in memory, and the process aborted.
 #[test]
-fn a_large_value_is_printed_with_memory_for_one_copy() {
+fn a_large_value_is_printed_with_one_copy_in_memory() {
     const LEN: usize = 64 << 20;
     let shell = Shell::new();
     std::fs::write(shell.directory.path().join("zeros"), vec![0; LEN]).unwrap();
@@ -330,7 +330,7 @@ fn a_large_value_is_printed_with_memory_for_one_copy() {
 
 /// The standard library reads such a stdin as an empty one, and the key lost its value.
 #[test]
-fn a_stdin_that_cannot_be_read_is_8_and_no_empty_value() {
+fn an_unreadable_stdin_exits_with_8() {
     let shell = Shell::new();
     shell.ok(&["put", "s", "k", "v"]);
     for line in [&["put", "s", "k", "-"][..], &["batch", "s"], &["import", "s"]] {
@@ -350,7 +350,7 @@ fn what_the_store_refuses_is_9() {
 }
 
 #[test]
-fn with_json_an_error_is_one_line_that_a_program_can_read() {
+fn an_error_in_json_is_one_line() {
     let shell = Shell::new();
     for (code, name, line) in [
         (8, "io", &["get", "missing", "k", "--json"][..]),

@@ -25,7 +25,7 @@ fn script<'p>(page: &'p str, name: &str) -> &'p str {
 }
 
 #[test]
-fn a_page_never_replaces_a_file_and_is_its_owners_alone() {
+fn a_page_replaces_no_file_and_is_private() {
     let shell = shell_with_a_store();
     shell.ok(&["explore", "s", "-o", "page.html"]);
     let page = shell.directory.join("page.html");
@@ -37,7 +37,7 @@ fn a_page_never_replaces_a_file_and_is_its_owners_alone() {
 }
 
 #[test]
-fn a_page_goes_to_a_pipe_and_a_full_disk_behind_it_is_told() {
+fn a_page_to_a_full_disk_is_an_error() {
     let shell = shell_with_a_store();
     let page = shell.ok_text(&["explore", "s"]);
     assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
@@ -46,7 +46,7 @@ fn a_page_goes_to_a_pipe_and_a_full_disk_behind_it_is_told() {
 }
 
 #[test]
-fn the_bytes_are_in_the_page_once_and_the_files_identity_is_not() {
+fn the_page_holds_the_bytes_once_without_the_identity() {
     let shell = shell_with_a_store();
     let store = fs::read(shell.directory.join("s")).unwrap();
     let page = shell.ok_text(&["explore", "s"]);
@@ -58,7 +58,7 @@ fn the_bytes_are_in_the_page_once_and_the_files_identity_is_not() {
 }
 
 #[test]
-fn whatever_state_a_store_is_in_it_has_a_page() {
+fn a_store_in_any_state_has_a_page() {
     let shell = Shell::new();
     for golden in golden::all() {
         let Some(page) = golden.shown(&shell, &["explore"]) else { continue };
@@ -71,7 +71,7 @@ fn whatever_state_a_store_is_in_it_has_a_page() {
 }
 
 #[test]
-fn of_a_damaged_file_the_page_is_written_all_the_same() {
+fn a_damaged_file_has_a_page_too() {
     let shell = Shell::new();
     let damaged = golden::named("damaged-twice").path;
     let said = shell.fails(5, &["explore", damaged.to_str().unwrap(), "-o", "page.html"]);

@@ -51,7 +51,7 @@ fn put(cask: &Cask, key: &str) -> (String, String, u64) {
 }
 
 #[test]
-fn records_come_as_they_are_written_and_a_signal_ends_it_with_its_code() {
+fn records_come_as_written_until_a_signal() {
     in_finite_time(|| {
         for (name, code) in [("INT", 130), ("TERM", 143)] {
             let shell = Shell::new();
@@ -76,7 +76,7 @@ fn records_come_as_they_are_written_and_a_signal_ends_it_with_its_code() {
 }
 
 #[test]
-fn a_compaction_is_followed_to_the_new_file_and_no_record_is_shown_twice() {
+fn a_compaction_is_followed_and_no_record_shown_twice() {
     in_finite_time(|| {
         let shell = Shell::new();
         let cask = Cask::open(shell.directory.join("s")).unwrap();
@@ -98,7 +98,7 @@ fn a_compaction_is_followed_to_the_new_file_and_no_record_is_shown_twice() {
 }
 
 #[test]
-fn beside_a_writer_that_compacts_on_and_on_every_key_comes_once_and_in_its_order() {
+fn every_key_comes_once_beside_a_compacting_writer() {
     in_finite_time(|| {
         let shell = Shell::new();
         let config = Config::new().durability(Durability::Os);
@@ -134,7 +134,7 @@ fn beside_a_writer_that_compacts_on_and_on_every_key_comes_once_and_in_its_order
 }
 
 #[test]
-fn it_ends_when_its_reader_does_or_the_store_is_taken_away() {
+fn it_ends_with_its_reader_or_its_store() {
     in_finite_time(|| {
         let shell = Shell::new();
         let cask = Cask::open(shell.directory.join("s")).unwrap();

@@ -35,7 +35,7 @@ fn the_rows_are_those_on_the_page() {
 }
 
 #[test]
-fn every_byte_of_every_golden_file_is_shown_once_but_the_file_id() {
+fn every_byte_of_every_golden_file_is_shown_once() {
     let shell = Shell::new();
     for file in golden::all() {
         let Some(text) = shown(&shell, &file, &["--all-rows"]) else { continue };
@@ -53,7 +53,7 @@ fn every_byte_of_every_golden_file_is_shown_once_but_the_file_id() {
 }
 
 #[test]
-fn every_field_has_its_name_and_every_record_its_verdicts() {
+fn every_field_has_a_name_and_every_record_verdicts() {
     let shell = Shell::new();
     for file in golden::all() {
         let Some(text) = shown(&shell, &file, &[]) else { continue };
@@ -110,7 +110,7 @@ fn a_range_has_the_rows_that_it_touches() {
 }
 
 #[test]
-fn it_has_colours_on_a_terminal_and_none_with_no_color_or_in_a_pipe() {
+fn it_has_colours_only_on_a_terminal_that_wants_them() {
     let shell = Shell::new();
     shell.ok(&["put", "s", "k", "v"]);
     let plain = shell.ok_text(&["hex", "s"]);

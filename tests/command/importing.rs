@@ -38,7 +38,7 @@ pub fn skip_of(stderr: &str) -> usize {
 }
 
 #[test]
-fn a_malformed_line_stops_an_import_which_can_go_on_behind_what_is_stored() {
+fn an_import_resumes_after_a_malformed_line() {
     let shell = Shell::new();
     let good: String = (0..1000).map(line).collect();
     let bad = format!("{good}no tab here\n{}", line(1000));
@@ -58,7 +58,7 @@ fn a_malformed_line_stops_an_import_which_can_go_on_behind_what_is_stored() {
 }
 
 #[test]
-fn records_that_trickle_in_are_stored_as_they_come_and_ctrl_c_ends_the_wait() {
+fn records_that_arrive_slowly_are_stored_at_once() {
     in_finite_time(|| {
         trickle("INT", 130, "Ctrl-C");
         trickle("TERM", 143, "SIGTERM");
@@ -102,7 +102,7 @@ fn lock_out_after_a_line(shell: &Shell, import: &mut Child) -> (Cask, std::proce
 }
 
 #[test]
-fn ctrl_c_ends_an_import_that_waits_for_another_writer() {
+fn ctrl_c_ends_an_import_that_waits_for_a_writer() {
     in_finite_time(|| {
         let shell = Shell::new();
         let mut import = start(&shell, &["--timeout", "none"]);
@@ -119,7 +119,7 @@ fn ctrl_c_ends_an_import_that_waits_for_another_writer() {
 
 /// It said in one line that nothing was written, and how many lines were.
 #[test]
-fn an_import_that_finds_the_store_locked_half_way_is_4_and_can_go_on() {
+fn an_import_that_finds_the_store_locked_exits_with_4() {
     in_finite_time(|| {
         let shell = Shell::new();
         let mut import = start(&shell, &["--timeout", "10ms"]);
@@ -132,7 +132,7 @@ fn an_import_that_finds_the_store_locked_half_way_is_4_and_can_go_on() {
 }
 
 #[test]
-fn an_import_stopped_among_the_lines_that_it_passes_over_does_not_fall_back() {
+fn an_import_stopped_while_it_skips_keeps_its_place() {
     let shell = Shell::new();
     shell.ok(&["put", "s", "k", "v"]);
     let said = loop {
@@ -153,7 +153,7 @@ fn an_import_stopped_among_the_lines_that_it_passes_over_does_not_fall_back() {
 
 /// It said that all was imported, and told of as many lines as it was to pass over.
 #[test]
-fn an_input_with_fewer_lines_than_are_passed_over_is_7() {
+fn skipping_more_lines_than_there_are_exits_with_7() {
     let shell = Shell::new();
     let input: String = (0..3).map(line).collect();
     for (skip, lines) in [("4", &input[..]), ("1", "")] {
@@ -166,7 +166,7 @@ fn an_input_with_fewer_lines_than_are_passed_over_is_7() {
 }
 
 #[test]
-fn an_import_stopped_at_any_moment_says_how_far_it_came_and_can_be_completed() {
+fn an_import_stopped_at_any_moment_can_be_completed() {
     const LINES: usize = 100_000;
     let input: String = (0..LINES).map(line).collect();
     // A machine that stands still at the wrong moments lets every signal come too early or too late.
@@ -233,7 +233,7 @@ fn two_imports_into_one_store_at_once_lose_nothing() {
 }
 
 #[test]
-fn of_several_who_compare_and_swap_at_once_exactly_one_wins_each_round() {
+fn of_several_swaps_at_once_exactly_one_wins() {
     let shell = Shell::new();
     shell.ok(&["put", "s", "counter", "0"]);
     for round in 0..5 {
@@ -254,7 +254,7 @@ fn of_several_who_compare_and_swap_at_once_exactly_one_wins_each_round() {
 }
 
 #[test]
-fn with_every_durability_and_lock_mode_the_same_is_stored() {
+fn every_durability_and_lock_mode_stores_the_same() {
     let input: String = (0..5_000).map(line).collect();
     for options in [
         &["--durability", "sync"][..],
@@ -270,7 +270,7 @@ fn with_every_durability_and_lock_mode_the_same_is_stored() {
 }
 
 #[test]
-fn of_two_lines_with_one_key_the_later_one_counts_and_blank_lines_of_json_do_not() {
+fn the_later_of_two_lines_with_one_key_counts() {
     let shell = Shell::new();
     let input = b"{\"key\":\"k\",\"value\":\"1\"}\n\n  \n{\"key\":\"k\",\"value\":\"2\",\"last_index\":9}\r\n{\"key\":\"l\",\"value\":\"\"}";
     let ran = shell.feed(input, &["import", "s", "--json"]);
@@ -283,7 +283,7 @@ fn of_two_lines_with_one_key_the_later_one_counts_and_blank_lines_of_json_do_not
 }
 
 #[test]
-fn a_compaction_that_is_stopped_leaves_the_store_and_its_directory_as_they_were() {
+fn a_stopped_compaction_leaves_store_and_directory_unchanged() {
     let shell = Shell::new();
     const LINES: usize = 100_000;
     let input: String = (0..LINES).map(line).collect();
@@ -318,7 +318,7 @@ fn a_compaction_that_is_stopped_leaves_the_store_and_its_directory_as_they_were(
 }
 
 #[test]
-fn an_import_that_fails_before_its_first_pair_makes_no_store() {
+fn an_import_without_a_valid_pair_makes_no_store() {
     let shell = Shell::new();
     for (input, arguments) in [
         ("no tab here\n", &["--format", "tsv"][..]),
@@ -339,7 +339,7 @@ fn an_import_that_fails_before_its_first_pair_makes_no_store() {
 }
 
 #[test]
-fn a_byte_order_mark_at_the_beginning_of_an_input_is_no_data() {
+fn a_byte_order_mark_is_no_data() {
     let shell = Shell::new();
     let mark = "\u{feff}";
     shell.feed(format!("{mark}a\t1\n{mark}b\t2\n").as_bytes(), &["import", "s", "--format", "tsv"]).succeeded();

@@ -131,7 +131,7 @@ fn legend(svg: &str, called: &str) -> Vec<u64> {
 }
 
 #[test]
-fn before_and_after_compaction_stand_side_by_side_at_one_scale() {
+fn before_and_after_stand_side_by_side_at_one_scale() {
     let shell = Shell::new();
     let mut pairs = String::new();
     for number in 0..4000 {
@@ -163,7 +163,7 @@ fn before_and_after_compaction_stand_side_by_side_at_one_scale() {
 }
 
 #[test]
-fn the_picture_has_no_keys_and_no_values_and_any_name_of_a_file() {
+fn the_picture_has_no_keys_and_no_values() {
     let shell = Shell::new();
     let name = "a<b>&\"c\u{1b}'.cask";
     shell.ok(&["put", name, "the-key", "the-value", "--bucket", "the-bucket"]);
@@ -179,7 +179,7 @@ fn the_picture_has_no_keys_and_no_values_and_any_name_of_a_file() {
 
 /// In the legend the names of two files stood one over the other.
 #[test]
-fn long_names_are_shortened_where_they_have_no_room_and_whole_in_the_title() {
+fn long_names_are_shortened_and_whole_in_the_title() {
     let shell = Shell::new();
     let name = format!("{}.cask", "long-".repeat(40));
     shell.ok(&["put", &name, "k", "v"]);
@@ -193,7 +193,7 @@ fn long_names_are_shortened_where_they_have_no_room_and_whole_in_the_title() {
 }
 
 #[test]
-fn the_picture_on_the_page_is_what_the_command_draws() {
+fn the_picture_on_the_page_is_current() {
     let shell = Shell::new();
     let names = ["every-kind", "damaged-twice"];
     let paths = names.map(|name| golden::named(name).path.to_str().unwrap().to_owned());

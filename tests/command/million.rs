@@ -52,7 +52,7 @@ fn export(directory: &TempDir, store: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_million_lines_come_back_byte_for_byte_through_either_format() {
+fn a_million_lines_come_back_unchanged_in_either_format() {
     let directory = directory_with_input();
     succeeded(command(&directory, "import s input.tsv --format tsv").output().unwrap());
     export_is_the_input(&directory, "s");
@@ -71,7 +71,7 @@ fn a_million_lines_come_back_byte_for_byte_through_either_format() {
 
 /// Where the signal falls is left to chance; how often it does is not.
 #[test]
-fn a_million_lines_are_imported_in_spite_of_ten_interruptions() {
+fn a_million_lines_survive_ten_interruptions() {
     let directory = directory_with_input();
     let began = Instant::now();
     succeeded(command(&directory, "import whole input.tsv --format tsv").output().unwrap());
@@ -107,7 +107,7 @@ fn a_million_lines_are_imported_in_spite_of_ten_interruptions() {
 
 /// Each has the odd or the even lines.
 #[test]
-fn a_million_lines_come_in_by_two_imports_at_once() {
+fn two_imports_at_once_store_a_million_lines() {
     let directory = directory_with_input();
     let input = fs::read_to_string(directory.join("input.tsv")).unwrap();
     for (parity, name) in [(0, "even.tsv"), (1, "odd.tsv")] {

@@ -46,7 +46,7 @@ fn make_store(shell: &Shell) -> std::path::PathBuf {
 }
 
 #[test]
-fn verbs_that_read_change_neither_bytes_nor_times_nor_the_directory() {
+fn verbs_that_read_change_no_bytes_times_or_names() {
     let shell = Shell::new();
     let directory = make_store(&shell);
     let before = state(&directory);
@@ -65,7 +65,7 @@ fn verbs_that_read_change_neither_bytes_nor_times_nor_the_directory() {
 }
 
 #[test]
-fn verbs_that_read_work_beside_a_writer_that_keeps_the_lock() {
+fn verbs_that_read_work_beside_an_exclusive_writer() {
     let shell = Shell::new();
     let directory = make_store(&shell);
     let config = Config::new().lock_mode(caskfile::LockMode::Exclusive).durability(Durability::Os);
@@ -102,7 +102,7 @@ fn verbs_that_read_need_no_permission_to_write() {
 
 /// In a mount namespace of its own, if that is allowed here.
 #[test]
-fn verbs_that_read_work_on_a_file_system_that_is_mounted_read_only() {
+fn verbs_that_read_work_on_a_read_only_file_system() {
     let shell = Shell::new();
     let directory = make_store(&shell);
     let binary = env!("CARGO_BIN_EXE_caskfile");

@@ -102,7 +102,7 @@ fn an_export_of_one_bucket_goes_into_any_other() {
 }
 
 #[test]
-fn a_column_of_buckets_names_the_one_that_was_chosen() {
+fn a_column_of_buckets_names_the_chosen_one() {
     let shell = Shell::new();
     for bucket in ["", "log"] {
         shell.ok(&["put", "s", "k", "v", "-b", bucket]);
@@ -117,7 +117,7 @@ fn a_column_of_buckets_names_the_one_that_was_chosen() {
 /// The first bucket may be a million pairs long: an export that broke off behind them passed for a whole one to whoever
 /// did not look at the exit code.
 #[test]
-fn an_export_that_cannot_name_the_buckets_is_refused_before_its_first_line() {
+fn an_export_that_cannot_name_buckets_is_refused_first() {
     let shell = Shell::new();
     // More than is kept back before it is written.
     let lines: String = (0..20_000).map(|n| format!("key{n:06}\tvalue\n")).collect();
@@ -130,7 +130,7 @@ fn an_export_that_cannot_name_the_buckets_is_refused_before_its_first_line() {
 }
 
 #[test]
-fn a_value_goes_to_a_pipe_as_it_is_and_keys_are_any_bytes() {
+fn a_value_goes_to_a_pipe_unchanged() {
     let shell = Shell::new();
     let bytes: Vec<u8> = (0..=255).rev().collect();
     shell.feed(&bytes, &["put", "s", "all", "-"]).succeeded();
@@ -169,7 +169,7 @@ fn a_pipe_that_is_closed_early_is_no_error() {
 }
 
 #[test]
-fn nothing_but_data_is_on_stdout_and_quiet_leaves_errors_alone() {
+fn only_data_is_on_stdout_and_quiet_keeps_errors() {
     let shell = Shell::new();
     let ran = shell.feed(b"k\tv\n", &["import", "s", "--format", "tsv"]);
     assert!(ran.stdout.is_empty() && ran.stderr.contains("imported 1 pair"), "{}", ran.stderr);
@@ -179,7 +179,7 @@ fn nothing_but_data_is_on_stdout_and_quiet_leaves_errors_alone() {
 }
 
 #[test]
-fn foreign_lines_come_in_with_another_separator_and_another_key() {
+fn other_separators_and_key_columns_can_be_imported() {
     let shell = Shell::new();
     let lines = "0041;LATIN CAPITAL LETTER A;Lu\n005C;REVERSE SOLIDUS \\;Po\n";
     let raw = ["--format", "tsv", "--separator", ";", "--no-escapes"];

@@ -9,7 +9,7 @@ use super::pty::{on_terminal, seen, terminal};
 use super::run::Shell;
 
 #[test]
-fn text_is_shown_as_text_and_ends_its_line_and_other_bytes_have_escapes() {
+fn text_is_shown_as_text_and_other_bytes_escaped() {
     let shell = Shell::new();
     shell.ok(&["put", "s", "text", "größer\nand more"]);
     assert_eq!(on_terminal(&shell, &["get", "s", "text"], &[]), "größer\nand more\n");
@@ -33,7 +33,7 @@ fn figures_are_a_table_for_people() {
 }
 
 #[test]
-fn errors_have_colours_on_a_terminal_and_none_with_no_color_or_in_a_pipe() {
+fn errors_have_colours_only_on_a_terminal_that_wants_them() {
     let shell = Shell::new();
     let line = ["get", "missing", "k"];
     assert!(on_terminal(&shell, &line, &[]).contains("\x1b["));
@@ -57,7 +57,7 @@ fn feed_slowly(child: &mut Child) {
 }
 
 #[test]
-fn long_work_has_a_progress_bar_on_a_terminal_and_none_in_a_pipe() {
+fn long_work_has_a_progress_bar_only_on_a_terminal() {
     let shell = Shell::new();
     let line = ["import", "s", "--format", "tsv"];
     let (ours, theirs) = terminal();
@@ -112,7 +112,7 @@ fn something_turns_while_a_command_waits_for_another_writer() {
 }
 
 #[test]
-fn who_types_a_value_is_told_how_to_end_it() {
+fn a_user_typing_a_value_learns_how_to_end_it() {
     let shell = Shell::new();
     let (mut ours, theirs) = terminal();
     let mut command = shell.command(&["put", "s", "k", "-"]);

@@ -10,7 +10,7 @@ fn json_of(bytes: &[u8]) -> Value {
 }
 
 #[test]
-fn a_value_is_put_and_got_and_the_first_put_makes_the_store() {
+fn a_first_put_makes_the_store() {
     let shell = Shell::new();
     let ran = shell.run(&["put", "s", "colour", "blue"]);
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), "created s\n"));
@@ -21,7 +21,7 @@ fn a_value_is_put_and_got_and_the_first_put_makes_the_store() {
 }
 
 #[test]
-fn a_value_comes_from_an_argument_a_file_or_stdin_and_no_newline_is_added_or_removed() {
+fn a_value_comes_unchanged_from_argument_file_or_stdin() {
     let shell = Shell::new();
     for value in [&b""[..], b"\n", b"text", b"text\n", b"\n\n", b"\x00\xff\r\n", b"-"] {
         std::fs::write(shell.directory.join("value"), value).unwrap();
@@ -66,7 +66,7 @@ fn exists_tells_by_its_exit_code_and_says_nothing() {
 }
 
 #[test]
-fn keys_are_deleted_together_and_deleting_what_is_absent_is_no_error() {
+fn keys_are_deleted_together_and_absent_ones_are_fine() {
     let shell = Shell::new();
     for key in ["a", "b", "c"] {
         shell.ok(&["put", "s", key, ""]);
@@ -84,7 +84,7 @@ fn keys_are_deleted_together_and_deleting_what_is_absent_is_no_error() {
 }
 
 #[test]
-fn a_list_is_cut_out_by_prefix_range_limit_and_direction() {
+fn a_list_is_limited_by_prefix_range_and_direction() {
     let shell = Shell::new();
     for key in ["a", "a/1", "a/2", "a/3", "b"] {
         shell.ok(&["put", "s", key, &key.to_uppercase()]);
@@ -118,7 +118,7 @@ fn a_list_is_cut_out_by_prefix_range_limit_and_direction() {
 }
 
 #[test]
-fn a_range_under_a_prefix_of_the_highest_bytes_has_no_end() {
+fn a_range_under_the_highest_prefix_has_no_end() {
     let shell = Shell::new();
     for key in [r"\xff", r"\xff\xff", r"\xff\xffa", r"\xfe"] {
         shell.ok(&["put", "-e", "s", key, ""]);
@@ -129,7 +129,7 @@ fn a_range_under_a_prefix_of_the_highest_bytes_has_no_end() {
 }
 
 #[test]
-fn of_two_compare_and_swaps_with_one_index_the_second_is_lost() {
+fn the_second_swap_with_one_index_is_lost() {
     let shell = Shell::new();
     let first = shell.ok_text(&["cas", "s", "leader", "anna", "--if-absent"]);
     let first = first.trim_end();
@@ -160,7 +160,7 @@ fn an_empty_prefix_deletes_nothing_unless_all_is_said() {
 }
 
 #[test]
-fn a_batch_is_applied_as_a_whole_or_not_at_all() {
+fn a_batch_is_applied_whole_or_not_at_all() {
     let shell = Shell::new();
     let index = shell.ok_text(&["cas", "s", "colour", "blue", "--if-absent"]);
     let index = index.trim_end();
@@ -194,7 +194,7 @@ fn a_batch_is_applied_as_a_whole_or_not_at_all() {
 
 /// A batch that expected an index, which no key of a new store has, left one behind.
 #[test]
-fn a_batch_makes_the_store_only_if_it_puts_something_and_expects_no_index() {
+fn a_batch_makes_a_store_only_for_a_put() {
     let shell = Shell::new();
     let put = r#"{"op":"put","key":"k","value":"v","if_absent":true}"#;
     let others = [
@@ -248,7 +248,7 @@ fn a_damaged_store_is_salvaged_to_a_new_one() {
 }
 
 #[test]
-fn a_backup_is_a_store_and_never_replaces_a_file() {
+fn a_backup_is_a_store_and_replaces_no_file() {
     let shell = Shell::new();
     for value in ["old", "new"] {
         shell.ok(&["put", "s", "k", value]);

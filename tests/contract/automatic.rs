@@ -46,7 +46,7 @@ fn open_files(directory: &Path) -> usize {
 }
 
 #[test]
-fn a_store_whose_keys_are_written_again_and_again_stays_small_by_itself() {
+fn a_store_whose_keys_are_overwritten_stays_small() {
     in_finite_time(|| {
         let directory = TempDir::new();
         let cask = Cask::open_with(directory.join("store"), &early()).unwrap();
@@ -63,7 +63,7 @@ fn a_store_whose_keys_are_written_again_and_again_stays_small_by_itself() {
 /// Each piece of the compaction takes long, so that writers would be far ahead of it; and pauses take long, too, so that it
 /// makes no difference when the machine has no time for its thread.
 #[test]
-fn writers_that_outrun_the_compaction_wait_for_it_and_the_log_stays_small() {
+fn writers_faster_than_the_compaction_wait_for_it() {
     const KEYS: usize = 2000;
     const WRITERS: usize = 2;
     const BATCH: usize = 20;
@@ -119,7 +119,7 @@ fn deletions_make_a_store_due_as_well() {
 }
 
 #[test]
-fn a_store_that_is_compacted_by_hand_is_never_compacted_by_itself() {
+fn manual_compaction_never_starts_by_itself() {
     let directory = TempDir::new();
     let cask = Cask::open_with(directory.join("store"), &early().compaction(CompactionPolicy::Manual)).unwrap();
     (0..20).for_each(|_| overwrite(&cask));
@@ -162,7 +162,7 @@ fn closing_stops_it_and_keeps_no_file_open() {
 }
 
 #[test]
-fn dropping_the_last_handle_right_after_a_write_that_starts_it_leaves_nothing() {
+fn dropping_the_last_handle_ends_a_compaction_just_started() {
     for _ in 0..20 {
         let directory = TempDir::new();
         let cask = Cask::open_with(directory.join("store"), &early()).unwrap();
@@ -200,7 +200,7 @@ fn a_file_with_two_names_is_left_alone() {
 }
 
 #[test]
-fn one_that_has_failed_is_not_tried_again_with_the_next_write() {
+fn a_failed_compaction_is_not_repeated_by_the_next_write() {
     let directory = TempDir::new();
     let tries = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&tries);
@@ -226,7 +226,7 @@ fn one_that_has_failed_is_not_tried_again_with_the_next_write() {
 
 /// Several handles are what several processes are: each has a description of its own.
 #[test]
-fn of_several_handles_one_compacts_and_the_others_go_on_in_its_file() {
+fn of_several_handles_one_compacts_and_the_others_follow() {
     in_finite_time(|| {
         let directory = TempDir::new();
         let open = || Cask::open_with(directory.join("store"), &early()).unwrap();
@@ -281,7 +281,7 @@ fn waiting(
 }
 
 #[test]
-fn one_that_has_to_wait_for_its_turn_begins_when_that_comes() {
+fn a_compaction_that_must_wait_starts_in_its_turn() {
     in_finite_time(|| {
         let directory = TempDir::new();
         let (cask, holder) = with_one_that_waits_for_its_turn(&directory);
@@ -334,7 +334,7 @@ impl Copies {
 /// Each process writes less than what makes a store due, so each copy in the background was stopped when the store was
 /// closed: a file had six times its live bytes, and grew.
 #[test]
-fn a_store_that_many_short_lived_handles_write_to_stays_small() {
+fn many_short_lived_handles_keep_the_store_small() {
     in_finite_time(|| {
         let directory = TempDir::new();
         let path = directory.join("store");
@@ -366,7 +366,7 @@ fn overdue(directory: &TempDir) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_handle_that_has_written_nothing_compacts_nothing_when_it_is_closed() {
+fn a_handle_without_writes_compacts_nothing_at_close() {
     let directory = TempDir::new();
     let path = overdue(&directory);
     let (copies, disk) = Copies::on_a_disk("");
@@ -378,7 +378,7 @@ fn a_handle_that_has_written_nothing_compacts_nothing_when_it_is_closed() {
 }
 
 #[test]
-fn a_compaction_that_fails_while_a_store_is_closed_is_no_error_and_is_tried_once() {
+fn a_compaction_that_fails_at_close_is_no_error() {
     in_finite_time(|| {
         let directory = TempDir::new();
         let path = overdue(&directory);
@@ -396,7 +396,7 @@ fn a_compaction_that_fails_while_a_store_is_closed_is_no_error_and_is_tried_once
 
 /// Another program has the lock all the time.
 #[test]
-fn closing_an_overdue_store_waits_no_longer_for_the_lock_than_any_call() {
+fn closing_an_overdue_store_waits_for_the_lock_as_configured() {
     in_finite_time(|| {
         let directory = TempDir::new();
         overdue(&directory);

@@ -55,7 +55,7 @@ fn fill(cask: &Cask) {
 }
 
 #[test]
-fn a_copy_holds_what_the_original_held_with_the_same_indexes() {
+fn a_copy_holds_the_same_pairs_and_indexes() {
     let directory = TempDir::new();
     let cask = Cask::open(directory.join("store")).unwrap();
     fill(&cask);
@@ -86,7 +86,7 @@ fn a_copy_holds_what_the_original_held_with_the_same_indexes() {
 }
 
 #[test]
-fn a_copy_that_is_told_to_stop_at_any_time_leaves_nothing_and_one_that_is_not_is_whole() {
+fn a_copy_stopped_at_any_time_leaves_nothing() {
     let directory = TempDir::new();
     let (store, copy) = (directory.join("store"), directory.join("copy"));
     let cask = Cask::open(&store).unwrap();
@@ -126,7 +126,7 @@ fn a_copy_that_is_told_to_stop_at_any_time_leaves_nothing_and_one_that_is_not_is
 
 /// A copy that took over the original's indexes would hand out the next ones once more.
 #[test]
-fn a_pair_that_was_read_after_the_backup_is_refused_by_the_restored_store() {
+fn a_restored_store_refuses_a_pair_read_after_the_backup() {
     let directory = TempDir::new();
     let cask = Cask::open(directory.join("store")).unwrap();
     cask.put("key", "before").unwrap();
@@ -156,7 +156,7 @@ fn a_pair_that_was_read_after_the_backup_is_refused_by_the_restored_store() {
 }
 
 #[test]
-fn backups_while_several_handles_write_are_each_of_one_moment() {
+fn backups_while_several_handles_write_are_of_one_moment() {
     let directory = TempDir::new();
     let path = directory.join("store");
     let config = Config::new().durability(Durability::Os);
@@ -210,7 +210,7 @@ fn backups_while_several_handles_write_are_each_of_one_moment() {
 }
 
 #[test]
-fn a_file_that_stands_at_the_name_is_never_replaced() {
+fn a_copy_never_replaces_a_file() {
     let directory = TempDir::new();
     let cask = Cask::open(directory.join("store")).unwrap();
     cask.put("key", "value").unwrap();
@@ -252,7 +252,7 @@ fn no_copy_is_made_of_a_damaged_log() {
 }
 
 #[test]
-fn a_receiver_that_fails_is_an_error_and_changes_nothing() {
+fn a_failing_receiver_is_an_error_and_changes_nothing() {
     struct Narrow(usize);
     impl Write for Narrow {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -279,7 +279,7 @@ fn a_receiver_that_fails_is_an_error_and_changes_nothing() {
 
 /// A pipe that breaks leaves the beginning of the history: every batch as a whole or not at all, and it can be told.
 #[test]
-fn a_stream_that_breaks_off_is_an_earlier_moment_and_is_told_from_a_whole_one() {
+fn a_stream_that_breaks_off_is_recognised() {
     let disk = SimDisk::new();
     let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &Config::new().durability(Durability::Os)).unwrap();
     let mut states = vec![Vec::new()];
@@ -320,7 +320,7 @@ fn a_stream_that_breaks_off_is_an_earlier_moment_and_is_told_from_a_whole_one() 
 }
 
 #[test]
-fn a_crash_at_any_moment_leaves_a_whole_copy_or_none_and_the_next_backup_cleans_up() {
+fn a_crash_leaves_a_whole_copy_or_none() {
     for how in ["killed", "power cut"] {
         for compacted in [false, true] {
             for nth in 1.. {
@@ -362,7 +362,7 @@ fn a_crash_at_any_moment_leaves_a_whole_copy_or_none_and_the_next_backup_cleans_
 /// next. Every such mixture of two moments opens to a moment that was between them, or is refused as damaged; and
 /// salvage finds everything that was there when the copying began.
 #[test]
-fn a_file_that_was_copied_while_it_was_written_to_opens_to_a_moment_in_between_or_is_refused() {
+fn a_file_copied_during_writes_opens_or_is_refused() {
     let disk = SimDisk::new();
     let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &Config::new()).unwrap();
     let mut moments = Vec::new();
@@ -405,7 +405,7 @@ fn a_file_that_was_copied_while_it_was_written_to_opens_to_a_moment_in_between_o
 }
 
 #[test]
-fn cp_beside_a_writer_loses_nothing_that_was_there_when_it_began_or_is_refused() {
+fn cp_beside_a_writer_keeps_all_older_data() {
     let directory = TempDir::new();
     let path = directory.join("store");
     let config = Config::new().durability(Durability::Os);

@@ -33,7 +33,7 @@ fn a_missing_directory_is_named() {
 }
 
 #[test]
-fn a_missing_file_is_made_only_if_that_is_allowed() {
+fn a_missing_file_is_made_only_if_allowed() {
     let directory = TempDir::new();
     let path = directory.join("store");
     for config in [Config::new().create(false), Config::new().read_only(true)] {
@@ -62,7 +62,7 @@ fn a_directory_instead_of_a_file_is_refused() {
 
 /// A process that hangs here is ended by its alarm.
 #[test]
-fn a_fifo_is_refused_and_hangs_nobody() {
+fn a_fifo_is_refused_without_a_hang() {
     let Some(directory) = in_own_process(this_test!()) else { return };
     let path = directory.join("fifo");
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
@@ -76,7 +76,7 @@ fn a_fifo_is_refused_and_hangs_nobody() {
 
 /// Files that are made beside a store have shorter names of their own.
 #[test]
-fn a_name_may_be_as_long_as_the_file_system_allows_and_not_longer() {
+fn a_name_is_limited_by_the_file_system_only() {
     let directory = TempDir::new();
     let path = directory.join("n".repeat(256));
     let error = refused(Cask::open(&path));
@@ -133,7 +133,7 @@ fn a_foreign_file_is_refused_and_never_changed() {
 }
 
 #[test]
-fn a_file_shorter_than_a_file_header_is_refused_and_never_changed() {
+fn a_file_shorter_than_its_header_is_refused() {
     let directory = TempDir::new();
     let path = directory.join("file");
     store_with(&path, &[("key", "value")]);
@@ -153,7 +153,7 @@ fn a_file_shorter_than_a_file_header_is_refused_and_never_changed() {
 }
 
 #[test]
-fn an_empty_file_becomes_a_store_only_if_that_is_allowed() {
+fn an_empty_file_becomes_a_store_only_if_allowed() {
     let directory = TempDir::new();
     let path = directory.join("file");
     File::create(&path).unwrap();
@@ -196,7 +196,7 @@ fn bytes_of_version(directory: &TempDir, major: u16, minor: u16) -> Vec<u8> {
 }
 
 #[test]
-fn a_newer_major_version_is_refused_by_name_and_never_changed() {
+fn a_newer_major_version_is_refused_by_name() {
     let directory = TempDir::new();
     let path = directory.join("file");
     fs::write(&path, bytes_of_version(&directory, 2, 7)).unwrap();
@@ -223,7 +223,7 @@ fn a_newer_minor_version_is_read_and_written() {
 }
 
 #[test]
-fn a_damaged_file_header_is_not_taken_for_another_version() {
+fn a_damaged_file_header_is_not_another_version() {
     let directory = TempDir::new();
     let path = directory.join("file");
     store_with(&path, &[("key", "value")]);
@@ -261,7 +261,7 @@ fn with_record(mut bytes: Vec<u8>, flags: u8, kind: u8, index: u64) -> Vec<u8> {
 }
 
 #[test]
-fn a_record_of_a_later_version_is_refused_unless_it_may_be_skipped() {
+fn a_later_versions_record_is_refused_unless_ancillary() {
     let directory = TempDir::new();
     let path = directory.join("file");
     let cask = Cask::open(&path).unwrap();
@@ -297,7 +297,7 @@ fn a_record_of_a_later_version_is_refused_unless_it_may_be_skipped() {
 // Arguments over the limits.
 
 #[test]
-fn keys_of_no_bytes_and_over_the_limit_are_refused_before_a_byte_is_written() {
+fn empty_and_too_long_keys_are_refused_before_writing() {
     let directory = TempDir::new();
     let path = directory.join("store");
     let plain = Cask::open(&path).unwrap();
@@ -355,7 +355,7 @@ fn cause(error: Error) -> Error {
 }
 
 #[test]
-fn a_batch_that_is_refused_names_the_first_operation_with_a_mistake() {
+fn a_refused_batch_names_its_first_bad_operation() {
     let directory = TempDir::new();
     let cask = Cask::open(directory.join("store")).unwrap();
     let (value, name) = (vec![0; MAX_VALUE_LEN + 1], vec![b'b'; MAX_BUCKET_LEN + 1]);
@@ -383,7 +383,7 @@ fn a_batch_that_is_refused_names_the_first_operation_with_a_mistake() {
 }
 
 #[test]
-fn values_over_the_limit_are_refused_before_a_byte_is_written() {
+fn too_long_values_are_refused_before_writing() {
     let directory = TempDir::new();
     let cask = Cask::open(directory.join("store")).unwrap();
     cask.put("key", "value").unwrap();
@@ -437,7 +437,7 @@ fn a_bucket_name_has_at_most_255_bytes() {
 }
 
 #[test]
-fn a_batch_of_too_many_operations_is_refused_before_a_byte_is_written() {
+fn a_batch_with_too_many_operations_is_refused_before_writing() {
     let directory = TempDir::new();
     let cask = Cask::open(directory.join("store")).unwrap();
     let end = cask.stats().unwrap().log_end;
@@ -456,7 +456,7 @@ fn a_batch_of_too_many_operations_is_refused_before_a_byte_is_written() {
 }
 
 #[test]
-fn listing_the_empty_prefix_lists_all_and_nothing_found_is_an_empty_list() {
+fn the_empty_prefix_lists_all_keys() {
     let directory = TempDir::new();
     let cask = Cask::open(directory.join("store")).unwrap();
     assert_eq!(cask.list("").unwrap(), []);
@@ -472,7 +472,7 @@ fn listing_the_empty_prefix_lists_all_and_nothing_found_is_an_empty_list() {
 // Handles whose time is over.
 
 #[test]
-fn every_call_after_close_is_refused_on_the_handle_its_clones_and_its_buckets() {
+fn every_call_after_close_is_refused() {
     let directory = TempDir::new();
     for (number, read_only) in [false, true].into_iter().enumerate() {
         let path = directory.join(format!("store-{number}"));

@@ -18,7 +18,7 @@ fn open(disk: &SimDisk, config: &Config) -> Cask {
 /// The lock cannot be had, so nothing is tidied up. But with the handle its background thread ends, and what that has
 /// not synced yet nobody ever will. (Half of the longest interval, added to now, is no moment that can be expressed.)
 #[test]
-fn closing_syncs_what_an_interval_has_not_synced_yet_even_without_the_lock() {
+fn closing_syncs_an_interval_even_without_the_lock() {
     for interval in [Duration::from_secs(3600), Duration::MAX] {
         let config = Config::new().durability(Durability::Interval(interval)).connection_timeout(Duration::ZERO);
         let disk = SimDisk::new();
@@ -46,7 +46,7 @@ fn a_bucket_of_a_closed_store_is_closed() {
 /// A forked child has its parent's handle, and none of the parent's threads: it must not wait for the one that syncs,
 /// and must give up neither the lock nor anything else that is the parent's.
 #[test]
-fn a_forked_child_can_neither_use_nor_harm_its_parents_store_and_closes_it_at_once() {
+fn a_forked_child_closes_without_harm_to_its_parent() {
     // In a process without other tests: a forked child holds their locks, too, as long as it lives.
     let Some(directory) = in_own_process(this_test!()) else { return };
     let path = directory.join("store");
@@ -82,7 +82,7 @@ fn a_forked_child_can_neither_use_nor_harm_its_parents_store_and_closes_it_at_on
 /// cut, and some of what was not synced be lost while what was written after it is there: a crash, and no damage, since
 /// nobody may have said that it was synced.
 #[test]
-fn nobody_claims_what_nobody_has_synced() {
+fn no_handle_claims_what_was_not_synced() {
     let disk = SimDisk::new();
     let hasty = Config::new().durability(Durability::Os);
     let writer = open(&disk.process(), &hasty);

@@ -162,7 +162,7 @@ impl Game {
 const LENGTHS: [u64; 2] = [60, 120_000];
 
 #[test]
-fn a_writer_that_acts_before_each_call_of_a_compaction_finds_everything_it_wrote() {
+fn a_writer_active_during_a_compaction_finds_its_writes() {
     for seed in 0..4 {
         for len in LENGTHS {
             let game = Game::new(seed, len);
@@ -211,7 +211,7 @@ fn at_every_call(end: impl Fn(&Game, u64) -> bool) {
 }
 
 #[test]
-fn a_compactor_killed_at_any_call_takes_nothing_with_it() {
+fn a_compactor_killed_at_any_call_loses_nothing() {
     at_every_call(|game, place| {
         game.disk.fail(When::nth(place).by(&game.compacting), Fault::Kill(100), Repeat::Once);
         let outcome = game.cask.compact();
@@ -222,7 +222,7 @@ fn a_compactor_killed_at_any_call_takes_nothing_with_it() {
 }
 
 #[test]
-fn a_power_cut_at_any_call_of_a_compaction_loses_nothing_that_others_were_acknowledged() {
+fn a_power_cut_during_a_compaction_loses_nothing_acknowledged() {
     at_every_call(|game, place| {
         let disk = game.disk.clone();
         game.disk.before(When::nth(place).by(&game.compacting), Repeat::Once, move |_| disk.cut());
@@ -246,7 +246,7 @@ fn a_power_cut_at_any_call_of_a_compaction_loses_nothing_that_others_were_acknow
 }
 
 #[test]
-fn an_error_at_any_call_of_a_compaction_leaves_the_store_as_it_was_or_compacted() {
+fn a_failing_call_leaves_the_store_compacted_or_not() {
     // All but those of `SyncData`, the store's own sync, whose failure others are told of as well.
     let verbs = [
         Verb::Attributes,
@@ -294,7 +294,7 @@ fn an_error_at_any_call_of_a_compaction_leaves_the_store_as_it_was_or_compacted(
 /// The kernel could not write a piece of the new file, and says so where the next piece waits for it. The sync at the end
 /// does not say it again.
 #[test]
-fn a_piece_that_could_not_be_written_back_is_no_part_of_any_copy() {
+fn a_piece_that_was_not_written_back_is_never_copied() {
     type Copying<'a> = &'a dyn Fn(&Cask, &SimDisk) -> caskfile::Result<()>;
     let copies: [(&str, Copying); 3] = [
         (STORE, &|cask, _| cask.compact().map(drop)),
@@ -325,7 +325,7 @@ fn a_piece_that_could_not_be_written_back_is_no_part_of_any_copy() {
 }
 
 #[test]
-fn a_copy_for_which_there_is_no_room_is_not_begun() {
+fn a_copy_without_room_is_not_begun() {
     let disk = SimDisk::new();
     let cask = open(&disk);
     for number in 0..100 {
@@ -358,7 +358,7 @@ fn a_copy_for_which_there_is_no_room_is_not_begun() {
 }
 
 #[test]
-fn of_two_compactions_the_second_gives_up_and_the_first_goes_on() {
+fn the_second_of_two_compactions_gives_up() {
     let game = Game::new(1, 60);
     let other = open(&game.disk.process());
     let mut tries = 0;
@@ -379,7 +379,7 @@ fn of_two_compactions_the_second_gives_up_and_the_first_goes_on() {
 
 /// The second one cannot open the first one's file, so it does not see that it is not alone, and it is faster.
 #[test]
-fn a_compaction_that_was_overtaken_notices_it_at_its_end() {
+fn an_overtaken_compaction_notices_it_at_its_end() {
     let game = Game::new(2, 60);
     let process = game.disk.process();
     let other = open(&process);
@@ -418,7 +418,7 @@ fn unsynced() -> Config {
 }
 
 #[test]
-fn a_cancelled_compaction_leaves_nothing_behind_and_the_next_one_succeeds() {
+fn a_cancelled_compaction_leaves_nothing_and_the_next_succeeds() {
     let directory = TempDir::new();
     let cask = filled(&directory, &unsynced());
     let before = cask.list("").unwrap();
@@ -446,7 +446,7 @@ fn a_cancelled_compaction_leaves_nothing_behind_and_the_next_one_succeeds() {
 }
 
 #[test]
-fn a_store_that_is_closed_while_it_is_compacted_stays_as_it_was() {
+fn closing_a_store_during_its_compaction_changes_nothing() {
     let directory = TempDir::new();
     let cask = filled(&directory, &unsynced());
     let before = cask.list("").unwrap();
@@ -461,7 +461,7 @@ fn a_store_that_is_closed_while_it_is_compacted_stays_as_it_was() {
 }
 
 #[test]
-fn what_is_done_to_the_file_itself_meanwhile_counts() {
+fn changes_to_the_file_itself_count() {
     let directory = TempDir::new();
     let cask = filled(&directory, &unsynced());
     let (path, other) = (directory.join("store"), directory.join("other"));
@@ -493,7 +493,7 @@ fn what_is_done_to_the_file_itself_meanwhile_counts() {
 
 /// Each thread has keys of its own, so it knows what it must read.
 #[test]
-fn threads_that_write_and_read_while_their_own_handle_compacts_see_what_they_wrote() {
+fn threads_see_their_writes_while_their_handle_compacts() {
     for (durability, mode, reads) in [
         (Durability::Os, LockMode::PerWrite, ReadMode::Map),
         (Durability::Sync, LockMode::PerWrite, ReadMode::Map),
@@ -558,7 +558,7 @@ fn threads_that_write_and_read_while_their_own_handle_compacts_see_what_they_wro
 
 /// A sync of the old file may end when the new one has taken its place.
 #[test]
-fn what_a_background_sync_proves_of_the_old_file_says_nothing_of_the_compacted_one() {
+fn a_sync_of_the_old_file_proves_nothing_new() {
     in_finite_time(|| {
         let disk = SimDisk::new();
         let config = Config::new().durability(Durability::Interval(Duration::from_secs(1)));
@@ -579,7 +579,7 @@ fn what_a_background_sync_proves_of_the_old_file_says_nothing_of_the_compacted_o
 }
 
 #[test]
-fn what_is_written_meanwhile_counts_as_work_that_is_left() {
+fn writes_during_a_compaction_count_as_work_left() {
     const LEN: usize = 128 << 10;
     let disk = SimDisk::new();
     let cask = Cask::open_on(Arc::new(disk), STORE, &Config::new()).unwrap();

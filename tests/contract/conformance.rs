@@ -89,7 +89,7 @@ fn a_small_store_in_memory_keeps_the_contract() {
 }
 
 #[test]
-fn a_reference_to_a_store_is_a_store_that_keeps_the_contract() {
+fn a_reference_to_a_store_keeps_the_contract() {
     conformance::run(ByReference::default);
 }
 
@@ -99,13 +99,13 @@ fn caskfile_as_configured_by_default_keeps_the_contract() {
 }
 
 #[test]
-fn caskfile_without_maps_and_syncs_under_an_exclusive_lock_keeps_the_contract() {
+fn an_exclusive_unsynced_store_without_maps_keeps_the_contract() {
     let config = Config::new().read_mode(ReadMode::Pread).durability(Durability::Os).lock_mode(LockMode::Exclusive);
     conformance::run(|| InFile::new(&config));
 }
 
 #[test]
-fn caskfile_in_a_bucket_synced_in_the_background_keeps_the_contract() {
+fn a_bucket_with_background_syncs_keeps_the_contract() {
     let config = Config::new().bucket("a bucket").durability(Durability::Interval(Duration::from_millis(1)));
     conformance::run(|| InFile::new(&config.clone().verify_on_read(false)));
 }

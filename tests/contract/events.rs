@@ -43,7 +43,7 @@ fn told(expected: &[(Level, &str)]) {
 }
 
 #[test]
-fn what_nobody_is_told_otherwise_is_told_to_the_log() {
+fn the_log_reports_what_no_call_returns() {
     if arguments().is_none() {
         return Process::start(this_test!(), &[]).succeed();
     }

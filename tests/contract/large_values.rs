@@ -12,7 +12,7 @@ const LARGE: usize = 24 << 20;
 const SLACK: usize = 4 << 20;
 
 #[test]
-fn a_large_value_is_in_memory_twice_while_it_is_written_and_once_while_it_is_read() {
+fn a_large_value_takes_twice_its_size_to_write() {
     let directory = TempDir::new();
     let path = directory.join("store");
     let cask = Cask::open_with(&path, &Config::new().durability(Durability::Os)).unwrap();

@@ -21,7 +21,7 @@ fn store(dir: &TempDir) -> Cask {
 }
 
 #[test]
-fn a_long_value_is_in_memory_once_while_it_is_read() {
+fn a_long_value_is_in_memory_once_while_read() {
     let dir = TempDir::new();
     let cask = store(&dir);
     let longest = LENS[2];
@@ -55,7 +55,7 @@ fn a_long_value_is_in_memory_once_while_it_is_read() {
 }
 
 #[test]
-fn a_pair_of_ones_own_takes_its_value_twice_at_most_from_a_scan_in_the_order_of_the_log() {
+fn an_owned_pair_of_a_scan_takes_its_value_twice() {
     let dir = TempDir::new();
     let cask = store(&dir);
     let peak = peak_during(|| assert_eq!(cask.scan_by_index().unwrap().filter(Result::is_ok).count(), 3));

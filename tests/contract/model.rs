@@ -327,12 +327,12 @@ fn check(tests: u64, property: fn(Vec<Step>) -> TestResult) {
 }
 
 #[test]
-fn random_calls_on_the_simulated_disk_agree_with_the_model() {
+fn random_calls_on_the_simulated_disk_match_the_model() {
     check(60, |steps| run(Ground::Simulated(SimDisk::new()), &steps));
 }
 
 #[test]
-fn random_calls_on_a_simulated_disk_without_maps_and_holes_agree_with_the_model() {
+fn random_calls_without_maps_and_holes_match_the_model() {
     check(20, |steps| {
         let disk = SimDisk::new();
         disk.set_maps(false);
@@ -347,7 +347,7 @@ fn random_calls_on_real_files_agree_with_the_model() {
 }
 
 #[test]
-fn a_store_that_does_not_exist_is_no_store_of_the_model() {
+fn a_missing_store_is_no_store_of_the_model() {
     // The model lets a reader fail to open what nobody has made, and nothing else.
     let mut world = World::new(Ground::Simulated(SimDisk::new()));
     world.open(0, Setup::READER).unwrap();

@@ -7,7 +7,7 @@ use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability, Error, LockMod
 use crate::common::TempDir;
 
 #[test]
-fn figures_about_the_store_are_those_of_its_contents_and_its_file() {
+fn the_figures_match_the_contents_and_the_file() {
     let directory = TempDir::new();
     let path = directory.join("store");
     let cask = Cask::open(&path).unwrap();
@@ -67,7 +67,7 @@ fn groups_and_syncs_are_those_that_were_made() {
 }
 
 #[test]
-fn torn_bytes_and_the_time_of_opening_are_told() {
+fn stats_report_torn_bytes_and_the_opening_time() {
     let directory = TempDir::new();
     let path = directory.join("store");
     let cask = Cask::open(&path).unwrap();
@@ -117,7 +117,7 @@ fn waiting_for_the_lock_is_counted_and_measured() {
 
 /// While a log is read, room for keys is made by what has been read of it so far.
 #[test]
-fn an_index_takes_sixteen_bytes_a_key_at_most_however_its_log_came_about() {
+fn an_index_takes_at_most_sixteen_bytes_a_key() {
     const BATCH: usize = 500;
     let put = |cask: &Cask, first: usize, keys: usize, value: &[u8]| {
         for start in (first..first + keys).step_by(BATCH) {

@@ -423,19 +423,19 @@ fn try_all<S: Seat>(end: End, durability: Durability, thinner: usize) {
 }
 
 #[test]
-fn whatever_another_process_does_between_two_calls_both_see_the_same_in_the_end() {
+fn both_processes_agree_whatever_happens_between_two_calls() {
     try_all::<SimDisk>(End::GoesOn, Durability::Sync, 1);
     try_all::<SimDisk>(End::GoesOn, Durability::Os, 1);
 }
 
 #[test]
-fn whoever_is_killed_after_another_process_acted_between_its_calls_takes_nothing_with_it() {
+fn a_kill_after_another_process_acted_loses_nothing() {
     try_all::<SimDisk>(End::IsKilled, Durability::Sync, 1);
     try_all::<SimDisk>(End::IsKilled, Durability::Os, 1);
 }
 
 #[test]
-fn a_power_cut_after_another_process_acted_between_two_calls_leaves_a_store_that_goes_on() {
+fn a_power_cut_after_another_process_acted_loses_nothing() {
     try_all::<SimDisk>(End::PowerCut, Durability::Sync, 1);
     try_all::<SimDisk>(End::PowerCut, Durability::Os, 1);
 }

@@ -849,7 +849,7 @@ impl Life {
     /// Cuts the power for good, and goes on with what is found.
     fn power_cut(&self, choices: &mut Choices) -> Outcome {
         let disk = self.disk().reboot(choices);
-        let at = self.begin_anew(disk)?;
+        let at = self.start_over(disk)?;
         let mut world = self.world();
         world.history.durable_up_to(at);
         world.dropped = false;
@@ -865,7 +865,7 @@ impl Life {
         disk.drop_caches();
         // What was written and not synced is in the cache as before, unless the disk has failed to take it.
         let newest = self.world().history.len();
-        let at = self.begin_anew(disk)?;
+        let at = self.start_over(disk)?;
         if at < newest && !self.world().dropped {
             return Err(format!("of {newest} states, the {at}th is left, though nothing was dropped"));
         }
@@ -882,7 +882,7 @@ impl Life {
     }
 
     /// Goes on with what is left, and says which state that is.
-    fn begin_anew(&self, disk: SimDisk) -> Result<usize, String> {
+    fn start_over(&self, disk: SimDisk) -> Result<usize, String> {
         let (old, handles) = {
             let mut world = self.world();
             world.troubled = false;

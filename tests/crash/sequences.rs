@@ -5,12 +5,12 @@ use crate::plan::Kind;
 use crate::storm::sweep;
 
 #[test]
-fn after_a_power_cut_at_any_call_the_store_is_a_prefix_of_its_history() {
+fn a_power_cut_at_any_call_leaves_a_prefix() {
     sweep("any call", Kind::Everything, 30, 10, Weather { outcomes: 2, lives: 3, ..Weather::CALM });
 }
 
 #[test]
-fn processes_that_alternate_with_different_durabilities_lose_only_what_was_not_durable() {
+fn alternating_durabilities_lose_only_what_was_not_durable() {
     sweep("turns", Kind::Peace, 15, 20, Weather { outcomes: 2, one_in: 2, lives: 2, ..Weather::CALM });
 }
 
@@ -32,6 +32,6 @@ fn recoveries_of_recoveries_survive_power_cuts_at_any_call() {
 }
 
 #[test]
-fn every_answer_to_a_group_of_batches_fits_what_the_log_holds_and_survives_power_cuts() {
+fn every_answer_to_a_group_of_batches_fits_the_log() {
     sweep("groups", Kind::Groups, 60, 12, Weather { outcomes: 2, one_in: 3, lives: 2, ..Weather::CALM });
 }

@@ -15,7 +15,7 @@ use crate::storm::check;
 /// unfinished, as far as the file went; recovery then wrote the very same mark in their place, and made the file
 /// longer, and the reader went on to compare the eight bytes with themselves.
 #[test]
-fn a_reader_notices_a_record_that_is_finished_where_the_file_ended() {
+fn a_reader_notices_a_record_finished_at_the_files_end() {
     let disk = SimDisk::new();
     let config = Config::new().durability(Durability::Os).connection_timeout(Duration::ZERO);
     let open = |config: &Config| Cask::open_on(Arc::new(disk.process()), "/store", config).unwrap();
@@ -40,7 +40,7 @@ fn a_reader_notices_a_record_that_is_finished_where_the_file_ended() {
 /// at any call. A third, which has looked at the log's end long ago, writes a batch of the same shape; then the power
 /// goes. What was cut off must not come back as a part of the new batch.
 #[test]
-fn what_a_dead_process_was_cutting_off_does_not_come_back_in_a_living_ones_batch() {
+fn a_cut_begun_by_a_dead_process_does_not_return() {
     // With this first length, each record of the batches fills a sector of its own.
     let (sectors, first, len, written) = (&[64], 64, 38, 150);
     let weather = Weather { outcomes: 0, lives: 1, exhaustive: Some(500), sectors, ..Weather::CALM };
@@ -63,7 +63,7 @@ fn what_a_dead_process_was_cutting_off_does_not_come_back_in_a_living_ones_batch
 /// Where a synced log passes certain places, zeros are written behind it first. They are no more than the sparse rest of
 /// the file was, whatever becomes of them.
 #[test]
-fn zeros_written_ahead_of_the_log_change_nothing_that_a_power_cut_or_a_full_disk_may_do() {
+fn zeros_ahead_of_the_log_change_no_recovery() {
     let piece = 128 << 10;
     for before in [100, 150, 240] {
         let mut steps = vec![Step::Calm(open(0, Kept::Sync)), Step::Calm(put(0, piece - before))];
@@ -78,7 +78,7 @@ fn zeros_written_ahead_of_the_log_change_nothing_that_a_power_cut_or_a_full_disk
 /// wrote anything else. Nothing of the block was left, so its indexes were handed out once more, and a compare-and-swap
 /// with the pair that had been read found its index again.
 #[test]
-fn who_dies_behind_the_mark_that_ends_a_log_does_not_take_its_index_block_away() {
+fn a_death_after_the_end_mark_keeps_the_index_block() {
     let open = |disk: &SimDisk, durability| {
         let process = disk.process();
         let config = Config::new().durability(durability).connection_timeout(Duration::ZERO);
@@ -115,21 +115,21 @@ fn who_dies_behind_the_mark_that_ends_a_log_does_not_take_its_index_block_away()
 const EVERY_CALL: Weather = Weather { outcomes: 4, lives: 2, ..Weather::CALM };
 
 #[test]
-fn a_store_whose_creation_is_cut_short_at_any_call_is_there_or_not() {
+fn creation_cut_short_leaves_a_store_or_nothing() {
     let steps = [Step::Calm(open(0, Kept::Sync)), Step::Calm(put(0, 24)), Step::Calm(close(0))];
     let weather = Weather { exhaustive: Some(400), sectors: &[512], ..EVERY_CALL };
     check(|_| {}, &steps, 3, 1, weather);
 }
 
 #[test]
-fn an_empty_file_that_was_to_become_a_store_is_one_or_is_empty_yet() {
+fn an_empty_file_becomes_a_store_or_stays_empty() {
     let steps = [Step::Calm(open(0, Kept::Os)), Step::Calm(put(0, 24)), Step::Calm(call(0, Op::Sync))];
     let weather = Weather { exhaustive: Some(400), sectors: &[512], ..EVERY_CALL };
     check(|disk| disk.set_contents(STORE, Vec::new()), &steps, 3, 1, weather);
 }
 
 #[test]
-fn of_two_processes_that_create_a_store_at_once_neither_loses_what_it_was_told_is_durable() {
+fn of_two_creators_neither_loses_what_is_durable() {
     for at in 1..24 {
         let steps = [
             Step::Between { at, during: open(0, Kept::Sync), other: open(1, Kept::Os) },
@@ -141,7 +141,7 @@ fn of_two_processes_that_create_a_store_at_once_neither_loses_what_it_was_told_i
 }
 
 #[test]
-fn a_compaction_that_is_cut_short_at_any_call_loses_nothing() {
+fn a_compaction_cut_short_at_any_call_loses_nothing() {
     for compactor in [0, 1] {
         let steps = [
             Step::Calm(open(0, Kept::Sync)),
@@ -159,7 +159,7 @@ fn a_compaction_that_is_cut_short_at_any_call_loses_nothing() {
 
 /// The log says that it has moved, and it has not: its compactor died before the rename.
 #[test]
-fn a_compactor_killed_at_any_call_leaves_a_store_that_others_go_on_with() {
+fn others_go_on_after_a_compactor_is_killed() {
     for at in 1..48 {
         let steps = [
             Step::Calm(open(0, Kept::Sync)),
@@ -178,7 +178,7 @@ fn a_compactor_killed_at_any_call_leaves_a_store_that_others_go_on_with() {
 /// After a failed sync the kernel holds pages that look clean and never reached the disk. A handle that is opened
 /// then reads them, and what it acknowledges must not rest on them.
 #[test]
-fn what_is_acknowledged_after_another_handles_failed_sync_survives_the_loss_of_the_cache() {
+fn data_acknowledged_after_anothers_failed_sync_survives() {
     for failing in [put(0, 24), put(0, 5000), batch(0, 600), call(0, Op::Sync), close(0), call(0, Op::Compact)] {
         for at in 1..4 {
             for (acknowledging, lost) in [(put(2, 24), 0), (call(2, Op::Sync), 0), (close(2), 1)] {
@@ -209,7 +209,7 @@ const COPYING: [Copying; 3] = [Copying::Backup, Copying::CompactTo, Copying::Sal
 
 /// Another process writes, compacts or cuts between any two calls of one that makes a copy.
 #[test]
-fn a_copy_is_of_one_moment_whatever_others_do_meanwhile() {
+fn a_copy_is_of_one_moment_beside_other_writers() {
     let others = [put(1, 24), put(1, 70_000), batch(1, 600), call(1, Op::Compact), call(1, Op::CompactUntil(0))];
     for (number, copying) in COPYING.into_iter().enumerate() {
         for at in (1 + number..40).step_by(3) {
@@ -228,7 +228,7 @@ fn a_copy_is_of_one_moment_whatever_others_do_meanwhile() {
 
 /// What a copy that was broken off has left is no copy, and does not keep the next one from being made.
 #[test]
-fn a_copy_that_is_cut_short_at_any_call_is_there_complete_or_not_at_all() {
+fn a_copy_cut_short_is_complete_or_absent() {
     for copying in COPYING {
         let copy = || call(0, Op::Copy(copying));
         for at in (1..40).step_by(2) {
@@ -259,7 +259,7 @@ fn a_copy_that_is_cut_short_at_any_call_is_there_complete_or_not_at_all() {
 /// A write that failed has poisoned the handle, whose file is then opened anew: it goes on, and what it acknowledges
 /// rests on nothing that only the cache has.
 #[test]
-fn a_handle_that_was_reopened_after_a_failure_acknowledges_what_survives_the_loss_of_the_cache() {
+fn what_a_reopened_handle_acknowledges_survives_a_lost_cache() {
     for failing in [put(0, 24), batch(0, 600), call(0, Op::Sync), call(0, Op::Compact)] {
         for calls in [Calls::Syncs, Calls::Writes, Calls::Lengths] {
             for at in 1..4 {
@@ -287,7 +287,7 @@ fn a_handle_that_was_reopened_after_a_failure_acknowledges_what_survives_the_los
 /// What was written, and could not be synced, may be read all the same; then another process deletes it. The store is as
 /// it was before, and it is so by a change that came later.
 #[test]
-fn a_state_that_comes_back_is_not_the_old_one() {
+fn a_state_that_comes_back_counts_as_new() {
     let place = Place { bucket: 0, key: 2 };
     let during = call(0, Op::Put(place, Value { len: 24, filler: Filler::Noise }));
     let steps = [

@@ -11,7 +11,7 @@ use crate::common::TempDir;
 use crate::common::refusal::{Unchanged, every_config, io_kind, refused, says, store_with};
 
 #[test]
-fn a_damaged_tail_is_cut_off_by_a_writer_and_left_alone_by_a_reader() {
+fn a_writer_cuts_a_damaged_tail_a_reader_leaves_it() {
     let directory = TempDir::new();
     let path = directory.join("store");
     store_with(&path, &[("key", "value"), ("other", "value")]);
@@ -49,7 +49,7 @@ fn a_damaged_tail_is_cut_off_by_a_writer_and_left_alone_by_a_reader() {
 }
 
 #[test]
-fn whole_records_behind_a_damaged_one_are_kept_beside_the_store_before_they_are_cut_off() {
+fn whole_records_after_a_torn_one_are_kept_beside() {
     let directory = TempDir::new();
     let path = directory.join("store");
     let cask = Cask::open_with(&path, &Config::new().durability(Durability::Os).file_mode(0o640)).unwrap();
@@ -81,7 +81,7 @@ fn whole_records_behind_a_damaged_one_are_kept_beside_the_store_before_they_are_
 }
 
 #[test]
-fn a_damaged_middle_is_an_error_with_its_place_and_the_file_is_never_changed() {
+fn a_damaged_middle_is_an_error_with_its_place() {
     let directory = TempDir::new();
     let path = directory.join("store");
     store_with(&path, &[("first", "1"), ("second", "2"), ("third", "3")]);
@@ -122,7 +122,7 @@ fn a_damaged_middle_is_an_error_with_its_place_and_the_file_is_never_changed() {
 }
 
 #[test]
-fn what_is_damaged_under_a_live_handle_is_an_error_and_the_rest_can_still_be_read() {
+fn damage_under_a_live_handle_spares_the_rest() {
     use std::os::unix::fs::FileExt;
     for reads in [ReadMode::Map, ReadMode::Pread] {
         let directory = TempDir::new();
@@ -158,7 +158,7 @@ fn what_is_damaged_under_a_live_handle_is_an_error_and_the_rest_can_still_be_rea
 }
 
 #[test]
-fn salvage_never_replaces_a_file_and_says_which_one_is_missing() {
+fn salvage_replaces_no_file_and_names_a_missing_one() {
     let directory = TempDir::new();
     let (path, taken) = (directory.join("store"), directory.join("taken"));
     store_with(&path, &[("key", "value")]);

@@ -18,7 +18,7 @@ fn store_with_one_pair(dir: &TempDir) -> Vec<u8> {
 /// found that it could not read the end mark, took the log for another, read it anew, and found the same again, for
 /// ever.
 #[test]
-fn a_few_bytes_behind_the_last_record_do_not_keep_a_reader_busy_for_ever() {
+fn a_few_bytes_after_the_last_record_delay_no_reader() {
     let dir = TempDir::new();
     let mut bytes = store_with_one_pair(&dir);
     bytes.truncate(bytes.len() - 8);
@@ -41,7 +41,7 @@ fn a_few_bytes_behind_the_last_record_do_not_keep_a_reader_busy_for_ever() {
 /// A batch that breaks off with a record whose last bytes are zeros, and that holds the proof of its own beginning:
 /// salvage took the data's end, which is in front of these zeros, for the end of what is lost behind them.
 #[test]
-fn a_loss_behind_the_last_byte_that_is_not_zero_has_no_negative_length() {
+fn a_loss_after_the_last_data_has_a_positive_length() {
     let dir = TempDir::new();
     let begun = FileBytes::new(0).push(record(MORE, PUT, 1, b"\0key", b"value"));
     let stated = begun.len() as u64;
@@ -56,7 +56,7 @@ fn a_loss_behind_the_last_byte_that_is_not_zero_has_no_negative_length() {
 /// `SYNCED` where a batch should go on: the record that carries it is sound, and begins a group of its own. Salvage took
 /// it for the damaged record, and lost it. Found by the reader in docs/reader.
 #[test]
-fn salvage_keeps_the_record_that_shows_that_a_batch_was_broken_off() {
+fn salvage_keeps_the_record_that_shows_a_broken_batch() {
     let dir = TempDir::new();
     let begun = FileBytes::new(0).push(record(MORE, PUT, 1, b"\0begun", b"1"));
     let file = begun.push(record(SYNCED, PUT, 2, b"\0sound", b"2"));

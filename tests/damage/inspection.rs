@@ -33,7 +33,7 @@ fn each_byte_of_every_golden_file_has_one_owner() {
 }
 
 #[test]
-fn the_records_of_every_golden_file_are_those_that_are_written_beside_it() {
+fn the_records_of_every_golden_file_are_as_stated() {
     let mut compared = 0;
     for path in golden() {
         let written: Value = serde_json::from_slice(&fs::read(path.with_extension("json")).unwrap()).unwrap();
@@ -60,7 +60,7 @@ fn the_records_of_every_golden_file_are_those_that_are_written_beside_it() {
 }
 
 #[test]
-fn a_record_that_has_changed_since_the_file_was_looked_at_is_an_error_and_the_last_item() {
+fn a_record_changed_during_an_inspection_is_an_error() {
     let directory = TempDir::new();
     let path = directory.join("store");
     let cask = Cask::open(&path).unwrap();
@@ -109,7 +109,7 @@ fn each_byte_of_a_damaged_file_has_one_owner() {
 }
 
 #[test]
-fn a_record_belongs_to_the_batch_that_it_goes_on_with_and_one_with_synced_to_none_before_it() {
+fn each_record_of_a_batch_belongs_to_it() {
     let batches = |name: &str| -> Vec<_> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
         let records = pieces(&Inspection::open(path).unwrap()).into_iter().filter_map(|piece| piece.record);
@@ -131,7 +131,7 @@ fn seqs_from(inspection: &Inspection, start: u64) -> Vec<u64> {
 }
 
 #[test]
-fn what_is_appended_is_taken_in_and_tells_what_it_replaces() {
+fn an_appended_record_is_read_and_names_its_predecessor() {
     let directory = TempDir::new();
     let path = directory.join("s");
     let cask = Cask::open(&path).unwrap();
@@ -163,7 +163,7 @@ fn what_is_appended_is_taken_in_and_tells_what_it_replaces() {
 }
 
 #[test]
-fn what_was_torn_while_it_was_written_is_a_record_like_any_other_when_it_is_whole() {
+fn a_torn_record_counts_once_it_is_whole() {
     let directory = TempDir::new();
     let path = directory.join("s");
     let cask = Cask::open(&path).unwrap();
@@ -185,7 +185,7 @@ fn what_was_torn_while_it_was_written_is_a_record_like_any_other_when_it_is_whol
 }
 
 #[test]
-fn a_compaction_is_another_log_and_a_file_that_somebody_else_has_put_there_is_an_error() {
+fn a_compaction_is_another_log_and_a_stranger_an_error() {
     let directory = TempDir::new();
     let path = directory.join("s");
     let cask = Cask::open(&path).unwrap();
@@ -210,7 +210,7 @@ fn a_compaction_is_another_log_and_a_file_that_somebody_else_has_put_there_is_an
 }
 
 #[test]
-fn damage_that_comes_while_a_file_is_looked_at_is_found_once_something_proves_it() {
+fn damage_during_an_inspection_is_found_once_proven() {
     let directory = TempDir::new();
     let path = directory.join("s");
     let cask = Cask::open(&path).unwrap();
@@ -233,7 +233,7 @@ fn damage_that_comes_while_a_file_is_looked_at_is_found_once_something_proves_it
 }
 
 #[test]
-fn a_file_can_be_looked_at_while_others_write_to_it() {
+fn a_file_can_be_inspected_while_others_write() {
     let directory = TempDir::new();
     let path = directory.join("s");
     let cask = Cask::open(&path).unwrap();

@@ -93,7 +93,7 @@ fn every_truncation_leaves_a_prefix_of_the_history() {
 }
 
 #[test]
-fn every_flipped_bit_of_a_closed_file_is_harmless_or_an_error() {
+fn every_flipped_bit_of_a_closed_file_is_harmless_or_found() {
     for (len, one_in) in [(SMALL, 1), (LARGE, one_in(509))] {
         let [_, closed] = originals(len);
         // Here all is proven: what can be opened has lost nothing.
@@ -112,7 +112,7 @@ fn every_flipped_bit_of_a_closed_file_is_harmless_or_an_error() {
 }
 
 #[test]
-fn every_flipped_bit_of_a_crashed_file_is_an_error_or_leaves_a_prefix_of_the_history() {
+fn every_flipped_bit_of_a_crashed_file_leaves_a_prefix() {
     for (len, one_in) in [(SMALL, 1), (LARGE, one_in(509))] {
         let [crashed, _] = originals(len);
         check_flips(&Simulated::new(), &crashed, one_in);
@@ -120,7 +120,7 @@ fn every_flipped_bit_of_a_crashed_file_is_an_error_or_leaves_a_prefix_of_the_his
 }
 
 #[test]
-fn a_file_read_without_maps_and_holes_is_judged_alike() {
+fn a_file_without_maps_and_holes_is_judged_alike() {
     let disk = Simulated::without_maps_and_holes();
     for (len, one_in) in [(SMALL, 7), (LARGE, 5003)] {
         for original in originals(len) {
@@ -170,7 +170,7 @@ fn damage(dice: &mut Dice, file: &mut Vec<u8>) {
 }
 
 #[test]
-fn several_damages_at_once_are_judged_by_the_first_and_by_what_is_left_of_the_proofs() {
+fn several_damages_at_once_are_judged_by_the_first() {
     let mut verdicts = [0; 3];
     for (len, rounds) in [(SMALL, 6_000), (LARGE, 60_000 / one_in(100))] {
         let originals = originals(len);
@@ -249,14 +249,14 @@ fn check_boundaries(len: usize, one_in: usize) -> Tally {
 }
 
 #[test]
-fn every_field_at_its_boundaries_is_judged_as_the_page_says() {
+fn every_field_at_its_boundaries_is_judged_as_documented() {
     let small = check_boundaries(SMALL, one_in(5));
     assert!(small.0[..4].iter().all(|&count| count > 100), "hardly ever tried: {small:?}");
     println!("{small:?} {:?}", check_boundaries(LARGE, one_in(997)));
 }
 
 #[test]
-fn files_that_were_damaged_and_forged_at_random_are_judged_as_the_page_says() {
+fn random_damage_and_forgery_is_judged_as_documented() {
     let (originals, mut tally) = (originals(SMALL), Tally::default());
     for seed in 0..200_000 / one_in(100) as u64 {
         let mut dice = Dice::new(seed);

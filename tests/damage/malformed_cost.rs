@@ -199,7 +199,7 @@ fn disk_with(file: &[u8]) -> SimDisk {
 }
 
 #[test]
-fn no_file_makes_the_library_read_more_than_a_few_times_its_bytes() {
+fn no_file_makes_the_library_read_too_much() {
     let mut wrong = String::new();
     for (what, file) in adversaries() {
         for (done, budget, act) in ACTS {
@@ -216,7 +216,7 @@ fn no_file_makes_the_library_read_more_than_a_few_times_its_bytes() {
 }
 
 #[test]
-fn no_file_makes_the_library_take_more_memory_than_its_size_justifies() {
+fn no_file_makes_the_library_allocate_too_much() {
     let mut wrong = String::new();
     for (what, file) in adversaries() {
         for (done, _, act) in ACTS {

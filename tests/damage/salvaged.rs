@@ -58,7 +58,7 @@ impl Patient<'_> {
     }
 
     /// What a header says, it says also if its body is damaged; what a body says, only if that is whole.
-    fn proof_behind(&self, unit: usize) -> usize {
+    fn proof_after(&self, unit: usize) -> usize {
         let proves = |record: &&Record| {
             let says = if record.kind == SYNCED_TO { record.end } else { record.at + RECORD_HEADER };
             !self.differs(record.at..says) && record.end <= self.damaged.len()
@@ -79,7 +79,7 @@ impl Patient<'_> {
                 continue;
             }
             let start = *unit.first().unwrap_or(&number);
-            proven = proven.max(self.proof_behind(start));
+            proven = proven.max(self.proof_after(start));
             if proven > self.records[start].at {
                 unit.drain(..).for_each(|number| kept[number] = true);
             }
@@ -271,7 +271,7 @@ fn rounds(default: u64) -> u64 {
 }
 
 #[test]
-fn every_whole_record_is_kept_and_every_lost_range_is_named_whatever_is_damaged() {
+fn salvage_keeps_whole_records_and_names_lost_ranges() {
     for seed in 0..rounds(300) {
         let dice = &mut Dice::new(seed);
         let header_lost = dice.one_in(4);
@@ -289,7 +289,7 @@ fn every_whole_record_is_kept_and_every_lost_range_is_named_whatever_is_damaged(
 }
 
 #[test]
-fn every_flipped_byte_and_every_truncation_of_a_small_store_is_reported_as_what_it_is() {
+fn every_flipped_byte_and_truncation_is_reported_correctly() {
     let (crashed, closed) = specimens();
     for original in [crashed, closed] {
         for at in 0..original.len() {
@@ -352,7 +352,7 @@ fn what_the_disk_cannot_read_costs_nothing_but_itself() {
 
 /// Whatever was read before, and whichever read it is that fails.
 #[test]
-fn a_block_that_goes_bad_while_the_file_is_read_costs_nothing_but_itself() {
+fn a_block_that_goes_bad_costs_only_itself() {
     let original = {
         let disk = SimDisk::new();
         let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &Config::new()).unwrap();
@@ -394,7 +394,7 @@ fn a_block_that_goes_bad_while_the_file_is_read_costs_nothing_but_itself() {
 }
 
 #[test]
-fn a_file_of_which_the_disk_can_read_nothing_is_not_taken_for_somebody_elses() {
+fn a_file_that_cannot_be_read_is_not_foreign() {
     let (_, original) = specimens();
     let disk = SimDisk::new();
     disk.set_contents(STORE, original.clone());
@@ -410,7 +410,7 @@ fn a_file_of_which_the_disk_can_read_nothing_is_not_taken_for_somebody_elses() {
 /// A store may hold another store's file as a value. When that value is damaged, what lies inside it is no record of
 /// this store; nor is it if the header is lost as well.
 #[test]
-fn a_log_inside_a_damaged_value_is_not_taken_for_records() {
+fn a_log_inside_a_damaged_value_is_not_read() {
     let disk = SimDisk::new();
     let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &Config::new()).unwrap();
     let (_, inner) = specimens();
@@ -434,7 +434,7 @@ fn a_log_inside_a_damaged_value_is_not_taken_for_records() {
 
 /// Work is bounded by the file's length: no record is read again for each of the others, however many are damaged.
 #[test]
-fn a_file_that_is_damaged_everywhere_is_read_a_few_times_and_not_once_for_each_place() {
+fn a_file_damaged_everywhere_is_read_a_few_times() {
     let disk = SimDisk::new();
     let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &Config::new().durability(Durability::Os)).unwrap();
     let mut batch = Batch::new();
@@ -469,7 +469,7 @@ fn a_file_that_is_damaged_everywhere_is_read_a_few_times_and_not_once_for_each_p
 /// Three handles, each with an index block of its own; what the second and the third wrote is damaged beyond
 /// recognition. Somebody still has a pair of the third's, and compares with it what others have written since.
 #[test]
-fn an_index_that_was_lost_with_its_record_is_not_handed_out_by_the_salvaged_store() {
+fn a_salvaged_store_does_not_reuse_a_lost_index() {
     let directory = TempDir::new();
     let (damaged, rescued) = (directory.join("damaged"), directory.join("rescued"));
     let put = |path: &Path, value: &str| {
@@ -522,7 +522,7 @@ fn cut_inside_a_batch(path: &Path, of_a_backup: bool, number: usize) {
 
 /// All of a backup was on stable storage before it got its name, so this is no batch that a crash has torn.
 #[test]
-fn salvage_of_half_a_backup_keeps_the_whole_records_of_the_batch_that_it_ends_in() {
+fn salvage_of_half_a_backup_keeps_its_broken_batch() {
     let directory = TempDir::new();
     let (cut, rescued) = (directory.join("cut"), directory.join("rescued"));
     cut_inside_a_batch(&cut, true, 500);
@@ -537,7 +537,7 @@ fn salvage_of_half_a_backup_keeps_the_whole_records_of_the_batch_that_it_ends_in
 
 /// A crash may have left it, so the batch does not count unless it is asked for.
 #[test]
-fn salvage_of_a_store_that_ends_inside_a_batch_counts_its_whole_records_and_copies_them_when_asked() {
+fn salvage_counts_and_copies_a_broken_batch() {
     let directory = TempDir::new();
     let cut = directory.join("cut");
     cut_inside_a_batch(&cut, false, 500);
@@ -556,7 +556,7 @@ fn salvage_of_a_store_that_ends_inside_a_batch_counts_its_whole_records_and_copi
 
 /// What is cut off by the next writer has whole records in it that were acknowledged, for all that anybody knows.
 #[test]
-fn a_put_to_a_store_that_ends_inside_a_batch_keeps_what_it_cuts_off() {
+fn a_put_after_a_broken_batch_keeps_the_cut() {
     for of_a_backup in [false, true] {
         // Of the first record nothing is whole.
         for (number, kept) in [(0, of_a_backup), (1, true), (500, true)] {
@@ -587,7 +587,7 @@ fn a_put_to_a_store_that_ends_inside_a_batch_keeps_what_it_cuts_off() {
 /// A copy goes on above all indexes of its original, and what was written to it was seen. If it loses its end, the
 /// records no longer say so.
 #[test]
-fn after_any_cut_of_a_copy_that_was_written_to_a_salvaged_store_hands_out_no_index_again() {
+fn a_copy_over_a_salvaged_store_reuses_no_index() {
     for compacted in [false, true] {
         let disk = SimDisk::new();
         let open = |path: &str| Cask::open_on(Arc::new(disk.process()), path, &Config::new()).unwrap();

@@ -25,7 +25,7 @@ fn damage(disk: &SimDisk, bytes: &[u8]) {
 /// the old record, which does not verify. Then the log was read again, up to the damage in the middle of the file: the
 /// handle was poisoned, every read failed, and once the next write went there, over records that were whole.
 #[test]
-fn a_put_over_a_damaged_record_writes_nothing_and_the_handle_goes_on() {
+fn a_put_over_a_damaged_record_writes_nothing() {
     // A byte of the key, and one of the index in the header, 24 bytes long, before the bucket's length byte and the key.
     for back in [0, 1 + 24 - 8] {
         for batch in [false, true] {
@@ -56,7 +56,7 @@ fn a_put_over_a_damaged_record_writes_nothing_and_the_handle_goes_on() {
 }
 
 #[test]
-fn a_scan_by_index_reports_each_damaged_record_and_goes_on_behind_it() {
+fn a_scan_by_index_reports_damage_and_goes_on() {
     let disk = SimDisk::new();
     let cask = open(&disk).unwrap();
     for key in ["first", "damaged key", "third", "fourth", "last"] {
@@ -83,7 +83,7 @@ fn a_scan_by_index_reports_each_damaged_record_and_goes_on_behind_it() {
 /// have written there. Where that is something else (a file of a later minor version, whose reserved bytes are in use,
 /// or another store that was copied over this one), a listing read the log anew for ever.
 #[test]
-fn a_file_header_that_this_version_would_not_have_written_is_read_and_one_that_changes_is_an_error() {
+fn a_foreign_but_valid_header_is_read_until_it_changes() {
     let disk = SimDisk::new();
     open(&disk).unwrap().close().unwrap();
     let mut header = disk.contents(STORE).unwrap();
@@ -115,7 +115,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 /// Somebody puts an earlier copy of the file back, in place, and another process goes on from there. A handle that was
 /// open all the time knows a last record that is no longer there.
 #[test]
-fn a_log_that_was_put_back_and_went_on_another_way_is_read_anew() {
+fn a_log_that_went_back_and_diverged_is_read_again() {
     let disk = SimDisk::new();
     let cask = open(&disk).unwrap();
     cask.put("key", "1").unwrap();
@@ -136,7 +136,7 @@ fn a_log_that_was_put_back_and_went_on_another_way_is_read_anew() {
 /// Another process's recovery cuts a record off, in the middle of a call that reads it, and writes another one there. The
 /// call may answer from before that or from after it, but nothing is damaged.
 #[test]
-fn a_record_that_is_cut_off_while_it_is_read_is_no_damage() {
+fn a_record_cut_off_while_it_is_read_is_no_damage() {
     type Read = fn(&Cask) -> Result<Option<usize>, Error>;
     let read: [Read; 4] = [
         |cask| cask.get("key").map(|pair| Some(pair.value.len())),

@@ -74,7 +74,7 @@ fn fills_up_and_goes_on(directory: &Path, config: &Config, kind: ErrorKind, more
 }
 
 #[test]
-fn a_full_disk_loses_nothing_and_space_made_on_it_is_used() {
+fn a_full_disk_loses_nothing_and_new_space_is_used() {
     let Some(directory) = in_own_mounts(this_test!()) else { return };
     let mount = |options: &str| {
         let mut mount = Command::new("mount");
@@ -141,7 +141,7 @@ fn ends_in_zeros(zeros: usize) -> Vec<u8> {
 /// Once such a value was acknowledged on a full disk though its tail was a hole, and on tmpfs every process was killed
 /// that looked at it through a map.
 #[test]
-fn what_is_put_until_the_disk_is_full_is_read_through_maps_without_a_signal() {
+fn maps_of_a_full_disk_are_read_without_a_signal() {
     let zeros = [0, 400, 4096 - 24 - 104, 3 * 4096, 3 * 4096 + 8, 20_000];
     for (free, zeros) in (0..9).flat_map(|free| zeros.map(|zeros| (free, zeros))) {
         for (durability, batch) in [(Durability::Sync, 1), (Durability::Os, 1), (Durability::Os, 3)] {
@@ -180,7 +180,7 @@ fn what_is_put_until_the_disk_is_full_is_read_through_maps_without_a_signal() {
 
 /// README says how far one gets on a full disk.
 #[test]
-fn on_a_full_disk_deletes_fit_while_the_last_block_has_room_and_a_put_that_fails_takes_none_of_it() {
+fn on_a_full_disk_deletes_use_the_last_block() {
     let disk = SimDisk::new();
     let cask = Cask::open_on(Arc::new(disk.process()), "/store", &Config::new()).unwrap();
     for n in 0..100 {
@@ -249,7 +249,7 @@ fn a_limit_on_the_size_of_files_loses_nothing() {
 /// Several threads at once: of those that find the key already deleted by another one, none may have found what the limit
 /// kept from happening.
 #[test]
-fn at_a_limit_on_the_size_of_files_no_delete_succeeds_whose_key_stays() {
+fn a_delete_at_a_file_size_limit_works_or_fails() {
     const THREADS: usize = 8;
     let Some(directory) = in_own_process(this_test!()) else { return };
     // SAFETY: no handler is installed.
@@ -291,7 +291,7 @@ fn at_a_limit_on_the_size_of_files_no_delete_succeeds_whose_key_stays() {
 /// Also where exactly the end mark behind a record finds no room any more: a record that is whole can be seen, so it
 /// cannot be taken back, and without an end mark the log could not go on behind it.
 #[test]
-fn wherever_the_limit_on_the_size_of_files_falls_the_handle_goes_on_once_it_is_gone() {
+fn a_handle_goes_on_when_a_file_size_limit_is_gone() {
     let Some(directory) = in_own_process(this_test!()) else { return };
     // SAFETY: no handler is installed.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
@@ -333,7 +333,7 @@ fn wherever_the_limit_on_the_size_of_files_falls_the_handle_goes_on_once_it_is_g
 
 /// Beyond the limit the system sends a signal that ends whoever has not taken care. No handle goes there.
 #[test]
-fn a_limit_on_the_size_of_files_does_not_end_the_process() {
+fn a_file_size_limit_does_not_end_the_process() {
     let Some(directory) = in_own_process(this_test!()) else { return };
     // SAFETY: no handler is installed; the test harness may have inherited another disposition.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_DFL) };
@@ -386,7 +386,7 @@ fn without_a_thread_to_compact_writes_go_on() {
 
 /// A value that this process has no room for can be written by another one, and may not end this one.
 #[test]
-fn a_value_that_there_is_no_memory_for_is_an_error() {
+fn a_value_too_large_for_memory_is_an_error() {
     const LARGE: usize = 200 << 20;
     let Some(directory) = in_own_process(this_test!()) else { return };
     let path = directory.join("store");
@@ -416,7 +416,7 @@ fn a_value_that_there_is_no_memory_for_is_an_error() {
 
 /// A write needs memory twice as large as its value.
 #[test]
-fn a_value_that_cannot_be_written_for_want_of_memory_is_an_error_and_changes_nothing() {
+fn a_write_that_lacks_memory_changes_nothing() {
     const LARGE: usize = 64 << 20;
     let Some(directory) = in_own_process(this_test!()) else { return };
     let path = directory.join("store");
@@ -457,7 +457,7 @@ fn a_value_that_cannot_be_written_for_want_of_memory_is_an_error_and_changes_not
 
 /// The index is handed the keys of a batch as well, and whoever reads the batch or deletes them holds them at a time.
 #[test]
-fn a_batch_with_long_keys_that_there_is_no_memory_for_is_an_error_and_changes_nothing() {
+fn a_batch_of_long_keys_that_lacks_memory_changes_nothing() {
     const KEYS: usize = 1000;
     const STEP: u64 = 13 << 20;
     let Some(directory) = in_own_process(this_test!()) else { return };
@@ -501,7 +501,7 @@ fn a_batch_with_long_keys_that_there_is_no_memory_for_is_an_error_and_changes_no
 
 /// `CASKFILE_CYCLES=10000` opens and closes that often.
 #[test]
-fn no_descriptor_thread_or_map_is_left_of_thousands_of_openings() {
+fn thousands_of_openings_leave_no_descriptor_thread_or_map() {
     let cycles = std::env::var("CASKFILE_CYCLES").map_or(150, |cycles| cycles.parse().unwrap());
     let Some(directory) = in_own_process(this_test!()) else { return };
     process::be_patient_for(600);
@@ -549,7 +549,7 @@ fn no_descriptor_thread_or_map_is_left_of_thousands_of_openings() {
 }
 
 #[test]
-fn without_a_free_descriptor_calls_fail_and_nothing_is_lost() {
+fn without_a_free_descriptor_calls_fail_and_lose_nothing() {
     let Some(directory) = in_own_process(this_test!()) else { return };
     let out_of_descriptors = |error: &Error| {
         let Error::Io { source, .. } = error else { panic!("{error:?}") };
@@ -642,7 +642,7 @@ fn without_a_free_descriptor_calls_fail_and_nothing_is_lost() {
 }
 
 #[test]
-fn without_a_free_thread_a_handle_that_needs_one_is_not_opened() {
+fn a_handle_is_not_opened_without_the_thread_it_needs() {
     let Some(arguments) = arguments() else {
         let directory = TempDir::new();
         process::open_to_all(directory.path());
@@ -663,7 +663,7 @@ fn without_a_free_thread_a_handle_that_needs_one_is_not_opened() {
 
 /// Address space, say, or the kernel's limit on the number of maps.
 #[test]
-fn a_store_that_cannot_be_mapped_is_read_without_a_map() {
+fn a_store_that_cannot_be_mapped_is_read_anyway() {
     let directory = TempDir::new();
     let path = directory.join("store");
     let refusing = Arc::new(AtomicBool::new(true));

@@ -20,7 +20,7 @@ fn no_space() -> Fault {
 /// Linux reports a write-back error once per file description, so of two syncs at the same time one is told of success.
 /// The background thread of a handle has something to sync while a failed write of the same handle is cut off.
 #[test]
-fn a_cut_does_not_sync_while_the_background_thread_does() {
+fn a_cut_does_not_sync_beside_the_background_thread() {
     let disk = SimDisk::new();
     let cask = open(&disk, &Config::new().durability(Durability::Interval(Duration::ZERO))).unwrap();
     cask.put("key", "value").unwrap();
@@ -61,7 +61,7 @@ fn the_largest_batch_is_written() {
 
 /// Whole records lie behind a torn one, so the tail is to be kept before it is cut off, and there is no space for that.
 #[test]
-fn a_torn_tail_that_cannot_be_kept_is_not_cut_off_and_leaves_no_half_copy() {
+fn a_torn_tail_that_cannot_be_kept_is_not_cut() {
     let disk = SimDisk::new();
     let cask = open(&disk, &Config::new().durability(Durability::Os)).unwrap();
     cask.put("first", "value").unwrap();

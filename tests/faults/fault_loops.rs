@@ -608,7 +608,7 @@ fn one_in(some: u64) -> u64 {
 }
 
 #[test]
-fn whichever_call_fails_nothing_acknowledged_is_lost_and_everything_goes_on() {
+fn after_any_failing_call_nothing_acknowledged_is_lost() {
     run_all::<SimDisk>("simulated disk", one_in(7));
 }
 

@@ -34,7 +34,7 @@ fn value(cask: &Cask, key: &str) -> Option<Vec<u8>> {
 
 /// The n-th sync fails, for every n; the failed write is in doubt, and nothing else is.
 #[test]
-fn after_a_failed_sync_a_handle_that_was_reopened_keeps_every_promise() {
+fn a_handle_reopened_after_a_failed_sync_keeps_every_promise() {
     let mut poisoned = 0;
     for (lock_mode, drop_caches) in
         [LockMode::PerWrite, LockMode::Exclusive].into_iter().flat_map(|mode| [(mode, false), (mode, true)])
@@ -94,7 +94,7 @@ fn after_a_failed_sync_a_handle_that_was_reopened_keeps_every_promise() {
 
 /// Every index that was ever read stays one of its kind.
 #[test]
-fn an_index_that_was_seen_before_the_failure_does_not_come_again() {
+fn an_index_seen_before_the_failure_is_not_reused() {
     for seed in 0..20 {
         let disk = forgetful_disk(seed);
         let cask = open(&disk, &sync_config()).unwrap();
@@ -147,7 +147,7 @@ fn a_reopening_that_fails_can_be_tried_again() {
 }
 
 #[test]
-fn a_background_sync_that_failed_is_forgiven_and_the_thread_goes_on() {
+fn the_background_thread_goes_on_after_a_failed_sync() {
     let disk = forgetful_disk(0);
     let config = Config::new().durability(Durability::Interval(Duration::from_millis(2)));
     let cask = open(&disk, &config).unwrap();
@@ -174,7 +174,7 @@ fn a_background_sync_that_failed_is_forgiven_and_the_thread_goes_on() {
 }
 
 #[test]
-fn another_process_may_write_between_the_failure_and_the_reopening() {
+fn another_process_may_write_before_the_reopening() {
     for seed in 0..10 {
         let disk = forgetful_disk(seed);
         let (ours, theirs) = (open(&disk, &sync_config()).unwrap(), open(&disk.process(), &sync_config()).unwrap());
@@ -198,7 +198,7 @@ fn another_process_may_write_between_the_failure_and_the_reopening() {
 }
 
 #[test]
-fn a_handle_whose_file_was_replaced_goes_on_with_the_new_one() {
+fn a_reopened_handle_uses_the_file_that_replaced_its_own() {
     let directory = TempDir::new();
     let (path, other) = (directory.join("store"), directory.join("other"));
     for config in [Config::new(), Config::new().lock_mode(LockMode::Exclusive)] {
@@ -283,7 +283,7 @@ fn try_for_the_lock(disk: &SimDisk, ours: &SimDisk, path: &'static str) -> Arc<A
 }
 
 #[test]
-fn an_exclusive_handle_has_its_lock_at_every_moment_of_a_reopening() {
+fn an_exclusive_handle_keeps_its_lock_during_a_reopening() {
     let disk = SimDisk::new();
     let ours = disk.process();
     let cask = open(&ours, &sync_config().lock_mode(LockMode::Exclusive)).unwrap();
@@ -307,7 +307,7 @@ fn an_exclusive_handle_has_its_lock_at_every_moment_of_a_reopening() {
 }
 
 #[test]
-fn an_exclusive_handle_that_cannot_have_the_new_files_lock_keeps_the_one_that_it_has() {
+fn an_exclusive_handle_keeps_its_old_lock_without_the_new() {
     const MOVED: &str = "/moved";
     let disk = SimDisk::new();
     let ours = disk.process();

@@ -21,7 +21,7 @@ fn read_only() -> Config {
 /// which states that the first is on stable storage: so a proof lies beyond an end. It was a busy writer, not damage,
 /// and it stays busy while the reader looks again.
 #[test]
-fn a_writer_that_goes_on_while_a_reader_opens_or_verifies_is_no_damage() {
+fn a_writer_active_during_an_opening_is_no_damage() {
     let disk = SimDisk::new();
     let (reader, writer) = (disk.process(), open(&disk, &Config::new()).unwrap());
     writer.put("key", "0").unwrap();
@@ -51,7 +51,7 @@ fn a_writer_that_goes_on_while_a_reader_opens_or_verifies_is_no_damage() {
 /// The file ends with what a power cut has left: a damaged record that nothing proves, and a whole one. At any moment
 /// while it is read, another process opens the store, cuts that off, and writes something longer in its place.
 #[test]
-fn salvage_and_verification_begin_anew_when_the_log_is_cut_under_them() {
+fn salvage_and_verification_restart_when_the_log_is_cut() {
     let disk = SimDisk::new();
     let writer = open(&disk, &Config::new().durability(Durability::Os)).unwrap();
     for key in ["first", "damaged", "behind it"] {
@@ -96,7 +96,7 @@ fn salvage_and_verification_begin_anew_when_the_log_is_cut_under_them() {
 /// looks in between remembers what it saw, so as not to take it apart with every call. All that it saw stays as it is
 /// when the rest arrives.
 #[test]
-fn a_reader_that_has_seen_half_a_record_at_the_end_of_the_file_sees_the_whole_one() {
+fn a_reader_of_half_a_record_sees_it_whole_later() {
     let disk = SimDisk::new();
     let writing = disk.process();
     disk.fail(When::next().of(Verb::SetLen), Fault::Os(libc::EFBIG), Repeat::Forever);
@@ -119,7 +119,7 @@ fn a_reader_that_has_seen_half_a_record_at_the_end_of_the_file_sees_the_whole_on
 /// place of the end mark through the map would be SIGBUS. One thread of the reader's process has just taken the record
 /// in, another one asks whether anything is new.
 #[test]
-fn the_place_of_a_missing_end_mark_is_not_touched_while_a_record_before_it_is_taken_in() {
+fn a_reader_leaves_the_place_of_the_end_mark_alone() {
     const PAGE: usize = 4096;
     let disk = SimDisk::new();
     let writer = open(&disk, &Config::new()).unwrap();
@@ -152,7 +152,7 @@ fn the_place_of_a_missing_end_mark_is_not_touched_while_a_record_before_it_is_ta
 /// A large record arrives piece by piece, and whenever the reader looks, more of it is there. What was complete when the
 /// call began is all that the reader has to know, so it does not wait for the rest.
 #[test]
-fn a_reader_does_not_wait_for_a_record_that_keeps_growing() {
+fn a_reader_does_not_wait_for_a_growing_record() {
     let disk = SimDisk::new();
     let reading = disk.process();
     let writer = open(&disk, &Config::new()).unwrap();
@@ -197,7 +197,7 @@ fn verifying_holds_up_neither_readers_nor_writers() {
 
 /// Behind a `MOVED` stands the half of a record: whoever wrote it came too late. The log is the other file all the same.
 #[test]
-fn a_log_that_has_moved_is_left_whatever_stands_behind_its_end() {
+fn a_log_that_has_moved_is_left_for_the_new_one() {
     let disk = SimDisk::new();
     let writer = open(&disk, &Config::new()).unwrap();
     writer.put("key", "old").unwrap();

@@ -24,7 +24,7 @@ const ACKNOWLEDGEMENT_LEN: usize = 16;
 ///
 /// `CASKFILE_PROCESS_SECONDS` makes it run longer than two seconds.
 #[test]
-fn counters_hold_what_was_acknowledged_and_one_more_for_each_kill_at_most() {
+fn counters_hold_every_acknowledged_step_and_little_more() {
     if let Some(arguments) = arguments() {
         let seconds: u32 = arguments[1].parse().unwrap();
         process::be_patient_for(seconds + 120);

@@ -56,7 +56,7 @@ fn refused(disk: &SimDisk, verb: Verb, errno: i32) {
 }
 
 #[test]
-fn of_two_creators_one_wins_and_the_other_opens_the_winners_file() {
+fn of_two_creators_one_wins_and_the_other_follows() {
     for verb in [Verb::CreateNew, Verb::TryLock, Verb::WriteAt, Verb::SyncAll, Verb::Link] {
         let disk = SimDisk::new();
         let cask = open_while(&disk, verb, make_with_a_pair);
@@ -65,7 +65,7 @@ fn of_two_creators_one_wins_and_the_other_opens_the_winners_file() {
 }
 
 #[test]
-fn a_store_that_was_taken_for_a_leftover_before_it_had_its_name_is_made_again() {
+fn a_nameless_store_taken_for_a_leftover_is_remade() {
     let disk = SimDisk::new();
     let cask = open_while(&disk, Verb::Link, |theirs| theirs.remove(&unfinished(theirs)).unwrap());
     is_whole(&disk, &cask);
@@ -73,7 +73,7 @@ fn a_store_that_was_taken_for_a_leftover_before_it_had_its_name_is_made_again() 
 
 /// Whoever cleans up locks what it removes.
 #[test]
-fn a_store_that_was_taken_for_a_leftover_before_it_was_locked_is_made_again() {
+fn an_unlocked_store_taken_for_a_leftover_is_remade() {
     let disk = SimDisk::new();
     let cask = open_while(&disk, Verb::TryLock, |theirs| {
         let file = theirs.open(&unfinished(theirs), Access::ReadWrite).unwrap();
@@ -86,7 +86,7 @@ fn a_store_that_was_taken_for_a_leftover_before_it_was_locked_is_made_again() {
 }
 
 #[test]
-fn a_file_system_without_locks_or_without_space_is_an_error_and_not_a_race_that_was_lost() {
+fn a_creation_without_locks_or_space_is_an_error() {
     refused(&SimDisk::new(), Verb::TryLock, libc::ENOLCK);
     refused(&SimDisk::new(), Verb::Link, libc::ENOSPC);
 }
@@ -105,7 +105,7 @@ fn disks_without_links() -> [SimDisk; 3] {
 }
 
 #[test]
-fn where_files_have_no_links_stores_are_made_and_copied_all_the_same() {
+fn stores_are_made_and_copied_without_hard_links() {
     for (number, disk) in disks_without_links().into_iter().enumerate() {
         let cask = open(&disk).unwrap();
         is_whole(&disk, &cask);
@@ -126,7 +126,7 @@ fn where_files_have_no_links_stores_are_made_and_copied_all_the_same() {
 }
 
 #[test]
-fn where_files_have_no_links_one_of_two_creators_wins() {
+fn without_hard_links_one_of_two_creators_wins() {
     for verb in [Verb::CreateNew, Verb::TryLock, Verb::WriteAt, Verb::SyncAll, Verb::Link] {
         for disk in disks_without_links() {
             let cask = open_while(&disk, verb, make_with_a_pair);
@@ -137,7 +137,7 @@ fn where_files_have_no_links_one_of_two_creators_wins() {
 
 /// After a power cut at any call, the store's path names nothing, an empty file, or a whole store.
 #[test]
-fn where_files_have_no_links_no_unfinished_store_is_seen() {
+fn without_hard_links_no_unfinished_store_is_seen() {
     for disk in disks_without_links() {
         let seen = Arc::new(Mutex::new(BTreeSet::new()));
         let states = Arc::clone(&seen);
@@ -166,7 +166,7 @@ fn where_files_have_no_links_no_unfinished_store_is_seen() {
 
 /// A directory that may be searched and not read cannot be opened, and so not be synced or listed.
 #[test]
-fn in_a_directory_that_may_not_be_read_what_is_acknowledged_survives_a_power_cut() {
+fn data_in_an_unreadable_directory_survives_a_power_cut() {
     let disk = SimDisk::new();
     disk.fail(When::next().of_any(&[Verb::SyncDir, Verb::List]), Fault::Os(libc::EACCES), Repeat::Forever);
     let survivors = |disk: &SimDisk, path: &str| {
@@ -186,7 +186,7 @@ fn in_a_directory_that_may_not_be_read_what_is_acknowledged_survives_a_power_cut
 
 /// A map of a file that is open for reading only may be of a lower layer.
 #[test]
-fn on_an_overlay_a_handle_that_only_reads_has_no_map_and_sees_what_is_written() {
+fn a_reader_on_an_overlay_has_no_map() {
     let disk = SimDisk::new();
     disk.set_overlay(true);
     make_with_a_pair(&disk);
@@ -203,7 +203,7 @@ fn on_an_overlay_a_handle_that_only_reads_has_no_map_and_sees_what_is_written() 
 }
 
 #[test]
-fn a_lease_that_keeps_others_from_opening_is_waited_for() {
+fn a_lease_that_keeps_others_out_is_waited_for() {
     let disk = SimDisk::new();
     make_with_a_pair(&disk);
     for n in 1..=3 {
@@ -223,7 +223,7 @@ fn a_lease_that_keeps_others_from_opening_is_waited_for() {
 }
 
 #[test]
-fn of_two_who_find_an_empty_file_one_fills_it_and_the_other_opens_what_it_is_then() {
+fn of_two_processes_one_fills_the_empty_file() {
     for verb in [Verb::Len, Verb::TryLock] {
         let disk = SimDisk::new();
         disk.set_contents(STORE, Vec::new());
@@ -234,7 +234,7 @@ fn of_two_who_find_an_empty_file_one_fills_it_and_the_other_opens_what_it_is_the
 
 /// By who copies a store there, say.
 #[test]
-fn an_empty_file_that_is_filled_in_its_place_meanwhile_is_not_replaced() {
+fn an_empty_file_filled_in_place_is_not_replaced() {
     let copied = SimDisk::new();
     make_with_a_pair(&copied);
     let bytes = copied.contents(STORE).unwrap();
@@ -248,7 +248,7 @@ fn an_empty_file_that_is_filled_in_its_place_meanwhile_is_not_replaced() {
 }
 
 #[test]
-fn an_empty_file_that_is_removed_meanwhile_is_made_like_any_other() {
+fn an_empty_file_removed_meanwhile_is_made_normally() {
     let disk = SimDisk::new();
     disk.set_contents(STORE, Vec::new());
     let cask = open_while(&disk, Verb::Stat, |theirs| theirs.remove(STORE.as_ref()).unwrap());
@@ -257,7 +257,7 @@ fn an_empty_file_that_is_removed_meanwhile_is_made_like_any_other() {
 
 /// It could be a store by now.
 #[test]
-fn an_empty_file_of_which_nobody_can_tell_whether_it_is_still_there_is_left_alone() {
+fn an_empty_file_in_doubt_is_left_alone() {
     let disk = SimDisk::new();
     disk.set_contents(STORE, Vec::new());
     disk.fail(When::next().of(Verb::Stat), Fault::Os(libc::EACCES), Repeat::Once);
@@ -268,7 +268,7 @@ fn an_empty_file_of_which_nobody_can_tell_whether_it_is_still_there_is_left_alon
 
 /// By something that cleans up, say. Who opens the store must not try for ever.
 #[test]
-fn a_store_that_is_removed_as_soon_as_it_is_made_is_an_error() {
+fn a_store_removed_right_after_its_creation_is_an_error() {
     let disk = SimDisk::new();
     let cleaner = disk.process();
     disk.before(When::next().of(Verb::Open), Repeat::Forever, move |_| drop(cleaner.remove(STORE.as_ref())));
@@ -277,7 +277,7 @@ fn a_store_that_is_removed_as_soon_as_it_is_made_is_an_error() {
 }
 
 #[test]
-fn a_store_is_whole_also_if_the_disk_takes_its_header_in_parts() {
+fn a_header_written_in_parts_makes_a_whole_store() {
     let disk = SimDisk::new();
     disk.fail(When::next().of(Verb::WriteAt), Fault::Short(10), Repeat::Once);
     is_whole(&disk, &open(&disk).unwrap());

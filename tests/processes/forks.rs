@@ -36,7 +36,7 @@ fn in_a_forked_child(check: impl FnOnce()) {
 }
 
 #[test]
-fn a_forked_child_can_use_nothing_of_its_parents_handle_and_gives_up_nothing_of_its_parents() {
+fn a_forked_child_cannot_use_its_parents_handle() {
     let Some(directory) = in_own_process(this_test!()) else { return };
     let path = directory.join("store");
     let impatient = Config::new().connection_timeout(Duration::ZERO);
@@ -97,7 +97,7 @@ fn a_forked_child_can_use_nothing_of_its_parents_handle_and_gives_up_nothing_of_
 /// The writing thread has a lock at the moment of the fork that a first listing needs. In the child there is no such
 /// thread, and nothing gives the lock back.
 #[test]
-fn a_read_in_a_forked_child_does_not_wait_for_a_thread_of_the_parent() {
+fn a_forked_childs_read_does_not_wait_for_the_parent() {
     let Some(directory) = in_own_process(this_test!()) else { return };
     let (writing, begun) = mpsc::sync_channel(0);
     let (go_on, wait) = mpsc::channel::<()>();
@@ -133,7 +133,7 @@ fn a_read_in_a_forked_child_does_not_wait_for_a_thread_of_the_parent() {
 /// In a PID namespace of its own, the first child of a process has the id 1, as its parent may have in another one.
 /// Where this user may make no such namespace, the child is an ordinary one.
 #[test]
-fn a_forked_child_with_its_parents_process_id_writes_nothing_through_its_parents_handle() {
+fn a_forked_child_with_its_parents_id_writes_nothing() {
     let Some(directory) = in_own_process(this_test!()) else { return };
     // SAFETY: takes no pointer.
     let unshare = |flags| unsafe { libc::unshare(flags) == 0 };
@@ -165,7 +165,7 @@ fn a_forked_child_with_its_parents_process_id_writes_nothing_through_its_parents
 
 /// The closure that watches a copy may fork, and come back in both processes.
 #[test]
-fn a_child_that_was_forked_in_the_middle_of_a_copy_leaves_it_to_its_parent() {
+fn a_child_forked_during_a_copy_leaves_it_alone() {
     let Some(directory) = in_own_process(this_test!()) else { return };
     type Copy = fn(&Cask, &Path, &mut dyn FnMut(Progress) -> ControlFlow<()>) -> caskfile::Result<()>;
     let copies: [(&str, Copy); 3] = [

@@ -354,58 +354,58 @@ fn check(path: &Path, old: &[KvPair], told: &BTreeMap<String, Told>, place: &str
 }
 
 #[test]
-fn a_process_killed_at_any_call_of_creation_leaves_a_store_or_none() {
+fn a_kill_during_creation_leaves_a_store_or_none() {
     dies_at_every_call(this_test!(), "creation");
 }
 
 #[test]
-fn a_process_killed_at_any_call_of_creation_from_an_empty_file_leaves_a_store_or_an_empty_file() {
+fn a_kill_while_an_empty_file_is_filled_loses_nothing() {
     dies_at_every_call(this_test!(), "creation from an empty file");
 }
 
 #[test]
-fn a_process_killed_at_any_call_of_recovery_leaves_a_store_that_recovers() {
+fn a_kill_during_recovery_leaves_a_recoverable_store() {
     dies_at_every_call(this_test!(), "recovery");
 }
 
 #[test]
-fn a_process_killed_at_any_call_of_a_recovery_that_keeps_a_torn_tail_leaves_a_store_that_recovers() {
+fn a_kill_while_a_torn_tail_is_kept_loses_nothing() {
     dies_at_every_call(this_test!(), "recovery that keeps what it cuts off");
 }
 
 #[test]
-fn a_process_killed_at_any_call_of_compaction_leaves_the_store_compacted_or_not() {
+fn a_kill_during_compaction_leaves_it_done_or_not() {
     dies_at_every_call(this_test!(), "compaction");
 }
 
 #[test]
-fn a_process_killed_at_any_call_of_any_synced_operation_takes_nothing_with_it() {
+fn a_kill_during_any_synced_operation_loses_nothing() {
     dies_at_every_call(this_test!(), "every operation, synced");
 }
 
 #[test]
-fn a_process_killed_at_any_call_of_any_unsynced_operation_takes_nothing_with_it() {
+fn a_kill_during_any_unsynced_operation_loses_nothing() {
     dies_at_every_call(this_test!(), "every operation, not synced");
 }
 
 #[test]
-fn a_process_killed_at_any_call_while_it_keeps_the_lock_takes_nothing_with_it() {
+fn a_kill_with_the_lock_held_loses_nothing() {
     dies_at_every_call(this_test!(), "every operation, synced in the background by who keeps the lock");
 }
 
 #[test]
-fn a_process_killed_at_any_call_of_a_failed_write_leaves_a_store_that_goes_on() {
+fn a_kill_during_a_failed_write_loses_nothing() {
     dies_at_every_call(this_test!(), "a write for which there is no space");
 }
 
 #[test]
-fn a_process_killed_at_any_call_of_a_close_leaves_a_store_that_is_closed_or_not() {
+fn a_kill_during_a_close_leaves_it_done_or_not() {
     dies_at_every_call(this_test!(), "close");
 }
 
 /// Salvage makes a store from a damaged one, which stays as it is: whenever it dies, there is the whole of it or none.
 #[test]
-fn a_process_killed_at_any_call_of_salvage_leaves_the_whole_new_store_or_none() {
+fn a_kill_during_salvage_leaves_a_whole_store_or_none() {
     let test = this_test!();
     if let Some(arguments) = arguments() {
         return play(
@@ -452,7 +452,7 @@ fn a_process_killed_at_any_call_of_salvage_leaves_the_whole_new_store_or_none() 
 }
 
 #[test]
-fn a_process_killed_at_any_call_of_closing_what_it_only_read_takes_nothing_with_it() {
+fn a_kill_while_a_reader_closes_loses_nothing() {
     dies_at_every_call(this_test!(), "close by who has written nothing");
 }
 

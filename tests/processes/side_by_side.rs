@@ -17,7 +17,7 @@ use crate::common::{TempDir, names};
 /// may have written to the new file. A reader that took in the former and answered without the latter showed a counter
 /// running backwards.
 #[test]
-fn a_reader_that_slept_through_a_compaction_sees_what_was_written_after_it() {
+fn a_reader_idle_during_a_compaction_sees_later_writes() {
     let directory = TempDir::new();
     let writer = Cask::open(directory.join("store")).unwrap();
     for config in
@@ -38,7 +38,7 @@ fn a_reader_that_slept_through_a_compaction_sees_what_was_written_after_it() {
 }
 
 #[test]
-fn what_one_process_has_put_all_others_see_as_soon_as_the_put_has_returned() {
+fn other_processes_see_a_put_when_it_returns() {
     if let Some(arguments) = arguments() {
         let cask = Cask::open(&arguments[0]).unwrap();
         while let Some(line) = listen() {
@@ -82,7 +82,7 @@ fn what_one_process_has_put_all_others_see_as_soon_as_the_put_has_returned() {
 /// it took the finished record for that: where the write made the file longer, page by page, and the first page was all
 /// that it had seen and would stay as it was; and where a large value ended in zeros, as did the half of it.
 #[test]
-fn a_reader_that_looked_in_the_middle_of_a_write_sees_it_once_it_is_done() {
+fn a_reader_sees_a_write_once_it_is_finished() {
     let ways = [(false, ReadMode::Map), (true, ReadMode::Map), (false, ReadMode::Pread), (true, ReadMode::Pread)];
     for (extended_ahead, reads) in ways {
         let directory = TempDir::new();
@@ -118,7 +118,7 @@ fn a_reader_that_looked_in_the_middle_of_a_write_sees_it_once_it_is_done() {
 }
 
 #[test]
-fn of_processes_that_create_the_same_store_at_once_all_get_one_and_the_same() {
+fn processes_that_create_one_store_at_once_share_it() {
     if let Some(arguments) = arguments() {
         while let Some(path) = listen() {
             let cask = Cask::open(path).unwrap();
@@ -165,7 +165,7 @@ fn of_processes_that_create_the_same_store_at_once_all_get_one_and_the_same() {
 
 /// The lock of the empty file is had, and by then another file stands in its place: somebody was faster.
 #[test]
-fn whoever_finds_that_an_empty_file_was_filled_meanwhile_takes_what_is_there() {
+fn a_process_accepts_an_empty_file_that_was_filled() {
     let directory = TempDir::new();
     let path = directory.join("store");
     File::create(&path).unwrap();
@@ -182,7 +182,7 @@ fn whoever_finds_that_an_empty_file_was_filled_meanwhile_takes_what_is_there() {
 }
 
 #[test]
-fn an_exclusive_handle_keeps_other_writers_out_until_it_is_closed_or_its_process_dies() {
+fn an_exclusive_handle_keeps_other_writers_out() {
     if let Some(arguments) = arguments() {
         let cask = Cask::open_with(&arguments[0], &Config::new().lock_mode(LockMode::Exclusive)).unwrap();
         cask.put("key", "theirs").unwrap();
@@ -239,7 +239,7 @@ fn an_exclusive_handle_keeps_other_writers_out_until_it_is_closed_or_its_process
 
 /// A child forked by any thread has every open file too, until it executes its program. What it has must not be a lock.
 #[test]
-fn no_lock_outlives_the_call_that_took_it_in_a_child_that_was_forked_meanwhile() {
+fn no_lock_outlives_its_call_in_a_forked_child() {
     let directory = TempDir::new();
     let path = directory.join("store");
     let mut disk = HookedDisk::new(|_| Ok(()));

@@ -47,7 +47,7 @@ const USURPERS: [Usurper; 4] = [
 ];
 
 #[test]
-fn a_handle_that_has_slept_through_a_compaction_writes_to_no_file_but_a_successor() {
+fn an_idle_handle_writes_only_to_a_successor() {
     for (what, make) in USURPERS {
         for durability in [Durability::Sync, Durability::Os] {
             let disk = SimDisk::new();
@@ -82,7 +82,7 @@ fn a_handle_that_has_slept_through_a_compaction_writes_to_no_file_but_a_successo
 }
 
 #[test]
-fn a_handle_that_has_slept_through_many_compactions_goes_on_in_the_last_file() {
+fn an_idle_handle_follows_many_compactions_to_the_last() {
     for lock_mode in [LockMode::PerWrite, LockMode::Exclusive] {
         let disk = SimDisk::new();
         let writer = open(&disk);
@@ -103,7 +103,7 @@ fn a_handle_that_has_slept_through_many_compactions_goes_on_in_the_last_file() {
 
 /// Each copy of a copy begins far above the indexes of the one before.
 #[test]
-fn a_handle_that_was_reopened_with_a_copy_of_many_generations_ago_writes_what_others_find() {
+fn a_handle_reopened_with_an_old_copy_writes_there() {
     for generations in [1, 3, 4, 5, 9] {
         let disk = SimDisk::new();
         open(&disk).put("key", "original").unwrap();

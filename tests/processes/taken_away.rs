@@ -15,7 +15,7 @@ use crate::common::refusal::{Unchanged, io_kind, refused, says, store_with};
 // A lock that someone else holds.
 
 #[test]
-fn a_lock_that_someone_else_holds_is_waited_for_as_long_as_configured() {
+fn a_lock_is_waited_for_as_long_as_configured() {
     let directory = TempDir::new();
     let path = directory.join("store");
     store_with(&path, &[("key", "value")]);
@@ -72,7 +72,7 @@ fn a_lock_that_someone_else_holds_is_waited_for_as_long_as_configured() {
 
 /// Whoever makes a store of an empty file locks it for that; or it is somebody else's file altogether.
 #[test]
-fn the_lock_of_an_empty_file_is_waited_for_as_long_as_configured() {
+fn an_empty_files_lock_is_waited_for_as_configured() {
     let directory = TempDir::new();
     let path = directory.join("store");
     let holder = File::create(&path).unwrap();
@@ -137,7 +137,7 @@ const TAKEN_AWAY: [TakeAway; 6] = [
 ];
 
 #[test]
-fn a_handle_that_syncs_writes_nothing_into_a_file_that_was_taken_away() {
+fn a_syncing_handle_writes_nothing_to_a_removed_file() {
     for (what, take_away) in TAKEN_AWAY {
         for lock_mode in [LockMode::PerWrite, LockMode::Exclusive] {
             let directory = TempDir::new();
@@ -173,7 +173,7 @@ fn a_handle_that_syncs_writes_nothing_into_a_file_that_was_taken_away() {
 }
 
 #[test]
-fn a_handle_that_does_not_sync_notices_within_a_second_that_its_file_was_taken_away() {
+fn a_handle_notices_its_removed_file_within_a_second() {
     let directory = TempDir::new();
     let durabilities = [Durability::Os, Durability::Interval(Duration::from_millis(20))];
     let handles: Vec<(PathBuf, Cask)> = durabilities
@@ -203,7 +203,7 @@ fn a_handle_that_does_not_sync_notices_within_a_second_that_its_file_was_taken_a
 }
 
 #[test]
-fn a_file_that_was_moved_away_and_back_is_the_same_file() {
+fn a_file_moved_away_and_back_is_the_same() {
     let directory = TempDir::new();
     let (path, elsewhere) = (directory.join("store"), directory.join("elsewhere"));
     let cask = Cask::open(&path).unwrap();
@@ -218,7 +218,7 @@ fn a_file_that_was_moved_away_and_back_is_the_same_file() {
 }
 
 #[test]
-fn a_handle_whose_directory_is_gone_reads_on_and_says_what_is_gone() {
+fn a_handle_reads_on_when_its_directory_is_gone() {
     let outer = TempDir::new();
     let directory = outer.join("directory");
     fs::create_dir(&directory).unwrap();
@@ -235,7 +235,7 @@ fn a_handle_whose_directory_is_gone_reads_on_and_says_what_is_gone() {
 
 /// The cut made the file shorter once, and the reader was killed by SIGBUS.
 #[test]
-fn a_process_that_shows_records_which_another_cuts_off_is_not_killed_by_a_signal() {
+fn a_read_of_records_cut_off_gets_no_signal() {
     let name = this_test!();
     let Some(arguments) = arguments() else {
         let directory = TempDir::new();

@@ -16,7 +16,7 @@ fn open(disk: &SimDisk, config: &Config) -> Cask {
 
 /// Space ahead of the log is what makes a sync cheap, so whoever writes next needs it again.
 #[test]
-fn what_a_close_has_cut_off_behind_the_log_is_there_again_with_the_next_write_of_another_handle() {
+fn space_cut_by_a_close_returns_with_the_next_write() {
     let disk = SimDisk::new();
     // Without a map, which would keep the other handle from making the file shorter.
     let ours = open(&disk, &Config::new().read_mode(ReadMode::Pread));
@@ -32,7 +32,7 @@ fn what_a_close_has_cut_off_behind_the_log_is_there_again_with_the_next_write_of
 
 /// A close syncs what it has cut, which is not for nothing.
 #[test]
-fn a_file_that_ends_where_it_should_is_not_cut_at_a_close() {
+fn a_close_does_not_cut_a_file_without_spare_space() {
     let disk = SimDisk::new();
     open(&disk, &Config::new()).close().unwrap();
     for _ in 0..2 {
@@ -45,7 +45,7 @@ fn a_file_that_ends_where_it_should_is_not_cut_at_a_close() {
 }
 
 #[test]
-fn space_ahead_of_the_log_is_there_again_behind_a_torn_write_that_was_cut_off() {
+fn space_ahead_returns_after_a_torn_write_is_cut() {
     let disk = SimDisk::new();
     let cask = open(&disk, &Config::new());
     cask.put("key", "1").unwrap();
@@ -59,7 +59,7 @@ fn space_ahead_of_the_log_is_there_again_behind_a_torn_write_that_was_cut_off() 
 }
 
 #[test]
-fn a_log_that_another_handle_has_left_proven_gets_no_second_mark() {
+fn a_proven_log_gets_no_second_mark() {
     let disk = SimDisk::new();
     let ours = open(&disk, &Config::new());
     ours.put("ours", "1").unwrap();
@@ -77,7 +77,7 @@ fn a_log_that_another_handle_has_left_proven_gets_no_second_mark() {
 
 /// Without a sync a turn is so short that its next one would be over before anybody else has looked.
 #[test]
-fn a_handle_that_had_to_wait_for_the_lock_leaves_it_to_others_before_its_next_turn() {
+fn a_handle_that_waited_lets_others_have_the_next_turn() {
     let config = Config::new().durability(Durability::Os);
     // The rest is so short that a thread that was put to sleep meanwhile has had it.
     let rested = (0..20).any(|_| {
@@ -100,7 +100,7 @@ fn a_handle_that_had_to_wait_for_the_lock_leaves_it_to_others_before_its_next_tu
 }
 
 #[test]
-fn a_path_that_cannot_be_looked_at_is_no_sign_that_the_file_was_replaced() {
+fn a_path_that_cannot_be_examined_means_no_replacement() {
     let disk = SimDisk::new();
     let cask = open(&disk, &Config::new());
     cask.put("key", "1").unwrap();
@@ -113,7 +113,7 @@ fn a_path_that_cannot_be_looked_at_is_no_sign_that_the_file_was_replaced() {
 
 /// It has given up privileges, for example. That the file still has a name is all that it can know then.
 #[test]
-fn where_a_process_may_not_look_at_the_path_the_files_link_count_decides() {
+fn the_link_count_decides_where_the_path_is_unreadable() {
     let disk = SimDisk::new();
     let cask = open(&disk, &Config::new());
     cask.put("key", "1").unwrap();
@@ -127,7 +127,7 @@ fn where_a_process_may_not_look_at_the_path_the_files_link_count_decides() {
 
 /// The next group would be written over the beginning of what was left, and the rest of it would lie behind the log.
 #[test]
-fn what_a_killed_writer_has_left_is_cut_off_by_a_handle_that_has_long_been_open() {
+fn an_open_handle_cuts_off_a_killed_writers_tail() {
     let disk = SimDisk::new();
     let ours = open(&disk, &Config::new());
     ours.put("ours", "1").unwrap();
@@ -148,7 +148,7 @@ fn what_a_killed_writer_has_left_is_cut_off_by_a_handle_that_has_long_been_open(
 
 /// It would be a claim: what others have written is known to be on stable storage only after it was written again.
 #[test]
-fn a_handle_that_has_written_nothing_syncs_nothing_of_what_others_wrote() {
+fn a_handle_without_writes_syncs_nothing_of_others() {
     let disk = SimDisk::new();
     let theirs = open(&disk.process(), &Config::new().durability(Durability::Os));
     theirs.put("key", "value").unwrap();
@@ -161,7 +161,7 @@ fn a_handle_that_has_written_nothing_syncs_nothing_of_what_others_wrote() {
 }
 
 #[test]
-fn a_call_that_gives_up_names_the_process_that_has_the_lock() {
+fn a_call_that_gives_up_names_the_lock_holder() {
     let (disk, impatient) = (SimDisk::new(), Config::new().connection_timeout(Duration::ZERO));
     let ours = open(&disk, &impatient);
     let holder = disk.process().process().open(STORE.as_ref(), Access::ReadWrite).unwrap();
@@ -195,7 +195,7 @@ fn reads(process: &SimDisk, act: impl FnOnce()) -> [u64; 2] {
 
 /// All other writers wait for what is read under the lock: 0.7 s for a gigabyte.
 #[test]
-fn what_a_handle_has_missed_is_read_before_it_takes_the_lock() {
+fn missed_records_are_read_before_the_lock_is_taken() {
     for maps in [true, false] {
         let disk = SimDisk::new();
         disk.set_maps(maps);
@@ -212,7 +212,7 @@ fn what_a_handle_has_missed_is_read_before_it_takes_the_lock() {
 }
 
 #[test]
-fn a_compacted_file_is_read_without_the_old_lock_and_without_the_new_one() {
+fn a_compacted_file_is_read_without_a_lock() {
     let disk = SimDisk::new();
     let ours = open(&disk, &Config::new());
     let theirs = open(&disk.process(), &Config::new().durability(Durability::Os));
@@ -226,7 +226,7 @@ fn a_compacted_file_is_read_without_the_old_lock_and_without_the_new_one() {
 
 /// The other handle has the lock until this one, which waits for it, has read what it has missed.
 #[test]
-fn a_handle_that_waits_for_the_lock_reads_meanwhile_what_is_written() {
+fn a_handle_reads_new_records_while_it_waits() {
     let disk = SimDisk::new();
     let ours = open(&disk, &Config::new());
     ours.put("ours", "1").unwrap();
@@ -250,7 +250,7 @@ fn a_handle_that_waits_for_the_lock_reads_meanwhile_what_is_written() {
 
 /// The file may be changing while it is read without the lock.
 #[test]
-fn what_fails_before_the_lock_is_taken_is_tried_again_under_it() {
+fn failures_before_the_lock_are_retried_under_it() {
     let disk = SimDisk::new();
     let ours = open(&disk, &Config::new());
     ours.put("ours", "1").unwrap();
@@ -291,7 +291,7 @@ fn longest_turn(disk: &SimDisk, process: &SimDisk) -> Arc<AtomicU64> {
 
 /// It held the lock for all of a long log once, and then for its sync.
 #[test]
-fn a_first_write_writes_a_long_tail_again_in_short_turns_and_others_write_in_between() {
+fn a_first_write_resyncs_a_long_tail_in_turns() {
     for durability in [Durability::Sync, Durability::Os] {
         let (disk, writer) = unproven();
         // What was written back in vain looks clean, and is not on the disk.
@@ -321,7 +321,7 @@ fn a_first_write_writes_a_long_tail_again_in_short_turns_and_others_write_in_bet
 }
 
 #[test]
-fn what_another_handle_proves_between_two_turns_is_not_written_again() {
+fn records_proven_by_another_handle_are_not_written_again() {
     let (disk, _writer) = unproven();
     let process = disk.process();
     let late = open(&process, &Config::new());
@@ -360,7 +360,7 @@ fn a_call_that_writes_nothing_writes_nothing_again() {
 }
 
 #[test]
-fn a_first_write_begins_again_when_the_log_is_cut_between_two_of_its_turns() {
+fn a_first_write_starts_over_when_the_log_shrinks() {
     let (disk, writer) = unproven();
     let end = writer.stats().unwrap().log_end;
     let process = disk.process();

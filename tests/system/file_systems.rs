@@ -33,7 +33,7 @@ fn value(cask: &Cask) -> Vec<u8> {
 /// The first opening for writing copies the file to the upper layer. A map that was made before goes on showing the lower
 /// one.
 #[test]
-fn on_an_overlay_a_reader_sees_what_the_first_writer_writes() {
+fn a_reader_on_an_overlay_sees_the_first_write() {
     let Some(directory) = in_own_mounts(this_test!()) else { return };
     // On one file system, and on two, where a file gets another identity when it is copied.
     for (round, options) in ["", ",xino=off"].into_iter().enumerate() {
@@ -111,7 +111,7 @@ fn directory_of_mode(directory: &TempDir, mode: u32) -> PathBuf {
 
 /// To sync a directory it has to be opened, for which it must be readable.
 #[test]
-fn a_directory_that_may_not_be_read_can_hold_stores() {
+fn a_directory_that_is_not_readable_can_hold_stores() {
     let Some(arguments) = arguments() else {
         for mode in [0o711, 0o733] {
             let directory = TempDir::new();
@@ -147,7 +147,7 @@ fn a_directory_that_may_not_be_read_can_hold_stores() {
 /// The process was privileged when it opened the store. Now it may not follow the path, and may or may not search the
 /// store's own directory.
 #[test]
-fn a_store_stays_in_use_after_privileges_are_given_up() {
+fn a_store_stays_usable_after_privileges_are_dropped() {
     if !is_superuser() {
         return println!("skipped: there are no privileges to give up");
     }
@@ -189,7 +189,7 @@ fn a_store_stays_in_use_after_privileges_are_given_up() {
 
 /// The new root may have the path of the directory, or even of the store: then they are others.
 #[test]
-fn a_store_stays_in_use_in_a_process_that_changes_its_root() {
+fn a_store_stays_usable_after_a_change_of_root() {
     if !is_superuser() {
         return println!("skipped: needs the superuser");
     }
@@ -241,7 +241,7 @@ fn a_store_stays_in_use_in_a_process_that_changes_its_root() {
 
 /// Moved away with its directory, a store is not what its path names, and a process that opens the path makes another one.
 #[test]
-fn a_store_whose_directory_is_moved_away_is_not_written_to() {
+fn a_store_in_a_moved_directory_is_not_written() {
     let directory = TempDir::new();
     fs::create_dir(directory.join("data")).unwrap();
     let cask = Cask::open(directory.join("data/store")).unwrap();
@@ -254,7 +254,7 @@ fn a_store_whose_directory_is_moved_away_is_not_written_to() {
 
 /// A file server takes a lease, to be asked before other processes open the file.
 #[test]
-fn a_file_with_a_lease_is_opened_when_the_lease_is_given_up() {
+fn a_leased_file_is_opened_when_the_lease_ends() {
     /// Linux's number, which the crate `libc` does not have.
     const F_SETSIG: libc::c_int = 10;
     fn lease(holder: &File, kind: libc::c_int) {

@@ -15,9 +15,9 @@ use caskfile::disk::Disk;
 use caskfile::disk::sim::{Repeat, SimDisk, Verb, When};
 use caskfile::{Cask, CompactionPolicy, Config, Durability, Error, LockMode, ReadMode, Result};
 
+use crate::common::names;
 use crate::common::process::{in_own_mounts, say, this_test};
 use crate::common::refusal::{Unchanged, io_kind, refused, says};
-use crate::common::names;
 
 const HOST: &str = "/host";
 const MOUNT: &str = "/mount";
@@ -44,7 +44,7 @@ fn expect_replaced<T: std::fmt::Debug>(outcome: Result<T>) {
 }
 
 #[test]
-fn once_the_other_side_has_compacted_nothing_is_read_or_written_through_the_mount() {
+fn after_the_others_compaction_the_mount_is_unusable() {
     for told in [true, false] {
         for durability in [Durability::Sync, Durability::Os, Durability::Interval(Duration::from_secs(3600))] {
             let disk = mounted();
@@ -84,7 +84,7 @@ fn once_the_other_side_has_compacted_nothing_is_read_or_written_through_the_moun
 }
 
 #[test]
-fn a_handle_that_syncs_writes_nothing_through_a_mount_to_a_file_that_was_removed() {
+fn a_syncing_handle_writes_nothing_to_a_removed_mount() {
     let disk = mounted();
     let through_mount = open(&disk, MOUNT, &Config::new()).unwrap();
     through_mount.put("key", "value").unwrap();
@@ -98,7 +98,7 @@ fn a_handle_that_syncs_writes_nothing_through_a_mount_to_a_file_that_was_removed
 
 /// The kernel takes the old file's last link first, and then lets the path lead to the new file.
 #[test]
-fn a_file_that_has_lost_its_links_a_moment_before_its_path_leads_to_another_is_no_error() {
+fn a_file_whose_links_just_vanished_is_no_error() {
     let disk = mounted();
     disk.set_mount_points(false);
     let host = open(&disk, HOST, &Config::new()).unwrap();
@@ -111,7 +111,7 @@ fn a_file_that_has_lost_its_links_a_moment_before_its_path_leads_to_another_is_n
 }
 
 #[test]
-fn compaction_at_a_mount_is_refused_before_anything_is_copied() {
+fn compaction_at_a_mount_is_refused_before_copying() {
     let disk = mounted();
     let cask = open(&disk, MOUNT, &Config::new()).unwrap();
     let calls = disk.calls_of(Verb::CreateNew);
@@ -126,7 +126,7 @@ fn compaction_at_a_mount_is_refused_before_anything_is_copied() {
 }
 
 #[test]
-fn where_the_system_does_not_tell_of_mounts_a_refused_rename_is_a_refused_compaction() {
+fn without_mount_data_a_refused_rename_refuses_compaction() {
     let disk = mounted();
     disk.set_mount_points(false);
     let cask = open(&disk, MOUNT, &Config::new()).unwrap();
@@ -142,7 +142,7 @@ fn where_the_system_does_not_tell_of_mounts_a_refused_rename_is_a_refused_compac
 }
 
 #[test]
-fn automatic_compaction_that_is_refused_is_counted_and_copies_nothing() {
+fn a_refused_automatic_compaction_is_counted_and_copies_nothing() {
     let disk = mounted();
     let often = CompactionPolicy::Automatic { dead_percent: 1, min_dead_bytes: 1 };
     let config = Config::new().durability(Durability::Os).compaction(often);
@@ -163,7 +163,7 @@ fn automatic_compaction_that_is_refused_is_counted_and_copies_nothing() {
 }
 
 #[test]
-fn an_empty_file_that_is_mounted_by_itself_is_refused_and_stays_empty() {
+fn a_mounted_empty_file_is_refused_and_stays_empty() {
     for told in [true, false] {
         let disk = SimDisk::new();
         disk.set_contents(HOST, Vec::new());
@@ -177,7 +177,7 @@ fn an_empty_file_that_is_mounted_by_itself_is_refused_and_stays_empty() {
 }
 
 #[test]
-fn on_a_real_mount_of_one_file_it_is_as_on_the_simulated_one() {
+fn a_real_mount_behaves_as_the_simulated_one() {
     let Some(directory) = in_own_mounts(this_test!()) else { return };
     let (host, mount) = (directory.join("host"), directory.join("mount"));
     let bind =

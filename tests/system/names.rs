@@ -24,7 +24,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn a_store_behind_a_symlink_is_one_store_and_stays_behind_it() {
+fn a_store_stays_at_the_target_of_its_symlink() {
     let directory = TempDir::new();
     let real = directory.join("real");
     fs::create_dir(&real).unwrap();
@@ -77,7 +77,7 @@ fn a_symlink_that_leads_nowhere_is_an_error() {
 /// `/proc/PID/root` reads as `/`, and leads to the root of that process, with its mounts.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_path_through_the_root_of_another_process_is_that_of_its_store() {
+fn a_path_through_another_processs_root_is_its_store() {
     let name = this_test!();
     let Some(arguments) = arguments() else {
         let directory = TempDir::new();
@@ -127,7 +127,7 @@ fn a_path_through_the_root_of_another_process_is_that_of_its_store() {
 
 /// The first four names of a file in the making are known, and the fifth is random. Here it is not, and all are taken.
 #[test]
-fn a_symlink_planted_under_the_name_of_a_file_in_the_making_is_not_followed() {
+fn a_planted_symlink_is_not_followed() {
     let directory = TempDir::new();
     let (path, victim) = (directory.join("store"), directory.join("victim"));
     fs::write(&victim, "mine").unwrap();
@@ -171,7 +171,7 @@ fn a_symlink_planted_under_the_name_of_a_file_in_the_making_is_not_followed() {
 }
 
 #[test]
-fn leftovers_are_removed_by_writers_unless_they_are_locked_or_are_none() {
+fn writers_remove_only_leftovers_without_a_lock() {
     let directory = TempDir::new();
     let path = directory.join("store");
     store_with(&path, &[("key", "value")]);
@@ -225,7 +225,7 @@ fn leftovers_are_removed_by_writers_unless_they_are_locked_or_are_none() {
 }
 
 #[test]
-fn a_file_with_several_hard_links_is_not_compacted_and_goes_on_being_used() {
+fn a_file_with_several_links_works_but_is_not_compacted() {
     let directory = TempDir::new();
     let (path, second) = (directory.join("store"), directory.join("second"));
     store_with(&path, &[("key", "value")]);
@@ -248,7 +248,7 @@ fn a_file_with_several_hard_links_is_not_compacted_and_goes_on_being_used() {
 // Modes and owners.
 
 #[test]
-fn a_new_file_has_the_mode_that_was_asked_for_whatever_the_umask() {
+fn a_new_file_has_the_requested_mode_under_any_umask() {
     let Some(arguments) = arguments() else {
         for umask in ["0", "18", "511"] {
             let directory = TempDir::new();
@@ -322,7 +322,7 @@ fn compaction_keeps_mode_and_owner_or_is_refused() {
 }
 
 #[test]
-fn a_store_made_of_an_empty_file_keeps_its_mode_and_owner() {
+fn an_empty_file_made_a_store_keeps_mode_and_owner() {
     let directory = TempDir::new();
     let path = directory.join("store");
     File::create(&path).unwrap();

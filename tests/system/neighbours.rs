@@ -14,7 +14,7 @@ fn open(disk: &SimDisk, path: &str) -> Cask {
 /// Who opens `store` removes what killed creators and compactions have left: files that nobody holds the lock of. A
 /// store of somebody's own, not being written at that moment, is not locked either.
 #[test]
-fn opening_a_store_leaves_files_alone_whose_names_only_resemble_a_leftovers() {
+fn files_that_resemble_leftovers_are_left_alone() {
     let disk = SimDisk::new();
     let names = [
         "/store.tmp-backup",
@@ -84,7 +84,7 @@ fn opening_and_writing_lists_no_directory() {
 /// All makers of a store's files use one name. A process that cleans up finds a file there and opens it; its maker finishes,
 /// and the next one takes the name. The lock of the file that was opened is free, and the name is another file's.
 #[test]
-fn a_file_in_the_making_is_not_removed_in_the_place_of_one_that_is_finished() {
+fn removing_an_unfinished_file_spares_a_finished_one() {
     let disk = SimDisk::new();
     open(&disk, "/store").close().unwrap();
     let temporary = Path::new("/store.tmp-0000000000000000");

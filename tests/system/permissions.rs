@@ -24,7 +24,7 @@ fn without_privileges(test: &str, directory: &TempDir) {
 }
 
 #[test]
-fn a_file_that_may_only_be_read_can_be_read() {
+fn a_read_only_file_can_be_read() {
     let Some(arguments) = arguments() else {
         let directory = TempDir::new();
         let path = directory.join("store");
@@ -74,7 +74,7 @@ fn a_file_that_may_not_be_read_is_refused() {
 }
 
 #[test]
-fn in_a_directory_that_may_not_be_written_a_store_can_be_used_but_not_made_or_compacted() {
+fn without_directory_permission_a_store_works_but_cannot_compact() {
     let Some(arguments) = arguments() else {
         let directory = TempDir::new();
         let path = directory.join("store");
@@ -102,7 +102,7 @@ fn in_a_directory_that_may_not_be_written_a_store_can_be_used_but_not_made_or_co
 }
 
 #[test]
-fn on_a_read_only_file_system_a_store_can_be_read() {
+fn a_store_on_a_read_only_file_system_is_readable() {
     let Some(directory) = in_own_mounts(this_test!()) else { return };
     let mount = |options: &str| {
         let mut mount = Command::new("mount");
@@ -187,7 +187,7 @@ fn set_default_acl(directory: &Path) -> bool {
 
 /// A compacted file without the ACL gave its mask, which is what `stat` shows, to the owning group.
 #[test]
-fn compaction_and_filling_an_empty_file_keep_an_acl_and_attributes() {
+fn compaction_and_filling_keep_an_acl_and_attributes() {
     let directory = TempDir::new();
     let path = directory.join("store");
     fs::write(&path, "").unwrap();
@@ -210,7 +210,7 @@ fn compaction_and_filling_an_empty_file_keep_an_acl_and_attributes() {
 }
 
 #[test]
-fn copies_of_a_store_with_an_acl_allow_nothing_to_the_group() {
+fn copies_with_an_acl_allow_the_group_nothing() {
     let directory = TempDir::new();
     let path = directory.join("store");
     store_with(&path, &[("key", "value")]);
@@ -229,7 +229,7 @@ fn copies_of_a_store_with_an_acl_allow_nothing_to_the_group() {
 }
 
 #[test]
-fn a_default_acl_of_the_directory_adds_nothing_to_a_file_that_is_compacted_or_copied() {
+fn a_directorys_default_acl_adds_nothing() {
     let directory = TempDir::new();
     let path = directory.join("store");
     store_with(&path, &[("key", "value")]);

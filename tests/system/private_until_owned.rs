@@ -58,7 +58,7 @@ fn watch(disk: &SimDisk) -> Arc<Mutex<Vec<(PathBuf, FileAttributes)>>> {
     seen
 }
 
-fn assert_nobody_else_could_open(seen: &[(PathBuf, FileAttributes)], like: &FileAttributes) {
+fn assert_no_other_user_could_open(seen: &[(PathBuf, FileAttributes)], like: &FileAttributes) {
     assert!(!seen.is_empty());
     for (path, found) in seen {
         assert!(found == like || found.mode & 0o077 == 0, "{}: {found:?}", path.display());
@@ -70,18 +70,18 @@ fn assert_nobody_else_could_open(seen: &[(PathBuf, FileAttributes)], like: &File
 /// The group's permissions were given before the group was: whoever shares the maker's own group could open the file in
 /// between, and keep it open while the records were written to it.
 #[test]
-fn a_compacted_file_is_its_makers_alone_until_it_has_the_stores_owner() {
+fn a_compacted_file_is_private_until_it_is_owned() {
     let disk = SimDisk::new();
     let cask = open(&disk);
     cask.put("key", "value").unwrap();
     let shared = share(&disk);
     let seen = watch(&disk);
     cask.compact().unwrap();
-    assert_nobody_else_could_open(&seen.lock().unwrap(), &shared);
+    assert_no_other_user_could_open(&seen.lock().unwrap(), &shared);
 }
 
 #[test]
-fn a_compacted_file_has_the_stores_acl_and_attributes_before_anyone_else_can_open_it() {
+fn a_compacted_file_has_its_acl_before_it_opens() {
     let disk = SimDisk::new();
     let cask = open(&disk);
     cask.put("key", "value").unwrap();
@@ -90,12 +90,12 @@ fn a_compacted_file_has_the_stores_acl_and_attributes_before_anyone_else_can_ope
     let seen = watch(&disk);
     cask.compact().unwrap();
     disk.clear_hooks();
-    assert_nobody_else_could_open(&seen.lock().unwrap(), &shared);
+    assert_no_other_user_could_open(&seen.lock().unwrap(), &shared);
     assert_eq!(attributes(&disk, STORE), shared);
 }
 
 #[test]
-fn an_acl_that_changes_during_a_compaction_is_that_of_the_new_file() {
+fn an_acl_changed_during_a_compaction_is_kept() {
     let disk = SimDisk::new();
     let cask = open(&disk);
     cask.put("key", "value").unwrap();
@@ -114,7 +114,7 @@ fn an_acl_that_changes_during_a_compaction_is_that_of_the_new_file() {
 }
 
 #[test]
-fn a_store_whose_acl_cannot_be_kept_is_not_compacted() {
+fn a_store_whose_acl_cannot_be_kept_stays_uncompacted() {
     let disk = SimDisk::new();
     let cask = open(&disk);
     cask.put("key", "value").unwrap();
@@ -128,7 +128,7 @@ fn a_store_whose_acl_cannot_be_kept_is_not_compacted() {
 
 /// What an ACL allows was meant for the store. A copy without it would give the mask to the owning group.
 #[test]
-fn the_copies_of_a_store_with_an_acl_are_their_makers_alone() {
+fn copies_with_an_acl_are_private_to_their_maker() {
     let disk = SimDisk::new();
     let cask = open(&disk);
     for key in ["first", "torn", "whole"] {
@@ -153,7 +153,7 @@ fn the_copies_of_a_store_with_an_acl_are_their_makers_alone() {
 }
 
 #[test]
-fn the_copies_of_a_store_without_an_acl_have_its_owner_and_mode_and_no_acl_of_the_directory() {
+fn copies_without_an_acl_have_owner_and_mode() {
     let disk = SimDisk::new();
     let cask = open(&disk);
     cask.put("key", "value").unwrap();
@@ -168,25 +168,25 @@ fn the_copies_of_a_store_without_an_acl_have_its_owner_and_mode_and_no_acl_of_th
 }
 
 #[test]
-fn a_store_in_the_place_of_an_empty_file_has_its_acl_and_attributes() {
+fn a_filled_empty_file_keeps_its_acl_and_attributes() {
     let disk = SimDisk::new();
     disk.set_contents(STORE, Vec::new());
     let shared = share_by_acl(&disk);
     let seen = watch(&disk);
     drop(open(&disk));
     disk.clear_hooks();
-    assert_nobody_else_could_open(&seen.lock().unwrap(), &shared);
+    assert_no_other_user_could_open(&seen.lock().unwrap(), &shared);
     assert_eq!(attributes(&disk, STORE), shared);
 }
 
 #[test]
-fn a_store_in_the_place_of_an_empty_file_is_its_makers_alone_until_it_has_that_files_owner() {
+fn a_filled_empty_file_is_private_until_owned() {
     let disk = SimDisk::new();
     disk.set_contents(STORE, Vec::new());
     let shared = share(&disk);
     let seen = watch(&disk);
     open(&disk);
-    assert_nobody_else_could_open(&seen.lock().unwrap(), &shared);
+    assert_no_other_user_could_open(&seen.lock().unwrap(), &shared);
 }
 
 /// Damages a record that nothing proves, before one that is whole.
@@ -198,7 +198,7 @@ fn damage(disk: &SimDisk) {
 }
 
 #[test]
-fn a_torn_tail_that_is_kept_is_as_private_as_the_store() {
+fn a_kept_torn_tail_is_as_private_as_the_store() {
     let disk = SimDisk::new();
     let cask = open(&disk);
     for key in ["first", "torn", "whole"] {
@@ -210,5 +210,5 @@ fn a_torn_tail_that_is_kept_is_as_private_as_the_store() {
     damage(&disk);
     let seen = watch(&disk);
     open(&disk);
-    assert_nobody_else_could_open(&seen.lock().unwrap(), &shared);
+    assert_no_other_user_could_open(&seen.lock().unwrap(), &shared);
 }

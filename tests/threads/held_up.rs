@@ -82,7 +82,7 @@ const CALLS: &[CallWith] = &[
 
 /// The key was made while the view's lock was held, which the write then waited for.
 #[test]
-fn a_key_whose_bytes_are_made_by_code_that_writes_to_the_store_hangs_no_call() {
+fn a_key_conversion_that_writes_hangs_no_call() {
     for listed in [false, true] {
         for &(name, call) in CALLS {
             ends(name, move || {
@@ -158,7 +158,7 @@ const LONG_READS: &[Read] = &[
 /// A long value was copied and checked while the view's lock was held: each put of this process waited for that, and with
 /// the put every other read.
 #[test]
-fn a_write_and_short_reads_do_not_wait_for_a_long_read() {
+fn writes_and_short_reads_do_not_wait_for_long_reads() {
     for &(name, read) in LONG_READS {
         ends(name, move || {
             let (reached, is_reached) = mpsc::channel();

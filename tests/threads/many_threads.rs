@@ -24,7 +24,7 @@ fn number(bytes: &[u8]) -> u64 {
 // Writing together.
 
 #[test]
-fn threads_that_write_at_the_same_time_share_their_syncs_and_none_is_done_beside_another() {
+fn simultaneous_writes_share_their_syncs() {
     const THREADS: usize = 8;
     const PUTS: usize = 40;
     in_finite_time(|| {
@@ -67,7 +67,7 @@ fn threads_that_write_at_the_same_time_share_their_syncs_and_none_is_done_beside
 
 /// One thread's mistake or lost race is its own, whoever writes the group that it is in.
 #[test]
-fn what_one_request_of_a_group_is_refused_for_does_not_touch_the_others() {
+fn a_refused_request_does_not_affect_its_group() {
     const THREADS: usize = 6;
     in_finite_time(|| {
         let directory = TempDir::new();
@@ -137,7 +137,7 @@ fn disk_with_a_slow_first_sync(
 
 /// While the first thread syncs, the others queue up, and then one of them writes for all and fails.
 #[test]
-fn no_thread_is_answered_by_a_change_that_another_threads_write_failed_to_make() {
+fn no_answer_rests_on_a_failed_write() {
     in_finite_time(|| {
         let directory = TempDir::new();
         let path = directory.join("store");
@@ -197,7 +197,7 @@ fn held_syncs() -> (Arc<HookedDisk>, Arc<AtomicBool>, Receiver<()>, SyncSender<(
 }
 
 #[test]
-fn who_has_no_time_to_wait_fails_while_another_syncs_and_that_one_succeeds() {
+fn a_writer_without_time_fails_during_anothers_sync() {
     in_finite_time(|| {
         let directory = TempDir::new();
         let (disk, holding, has_begun, go_on) = held_syncs();
@@ -225,7 +225,7 @@ fn who_has_no_time_to_wait_fails_while_another_syncs_and_that_one_succeeds() {
 }
 
 #[test]
-fn one_callers_timeout_does_not_fail_another_that_has_time_left() {
+fn one_callers_timeout_does_not_fail_another() {
     in_finite_time(|| {
         let directory = TempDir::new();
         let path = directory.join("store");
@@ -254,7 +254,7 @@ fn one_callers_timeout_does_not_fail_another_that_has_time_left() {
 // Panics.
 
 #[test]
-fn a_panic_in_a_callers_closure_leaves_nobody_waiting_and_the_store_usable() {
+fn a_panic_in_a_callers_closure_leaves_the_store_usable() {
     in_finite_time(|| {
         let directory = TempDir::new();
         let cask = Cask::open_with(directory.join("store"), &Config::new().connection_timeout(None)).unwrap();
@@ -284,7 +284,7 @@ fn a_panic_in_a_callers_closure_leaves_nobody_waiting_and_the_store_usable() {
 
 /// It leads the group of the others, and dies in the middle of the write.
 #[test]
-fn a_panic_in_the_thread_that_writes_for_all_is_an_error_for_the_others_and_the_handle_is_poisoned() {
+fn a_panic_of_the_leader_poisons_the_handle() {
     const THREADS: usize = 6;
     in_finite_time(|| {
         let directory = TempDir::new();
@@ -326,7 +326,7 @@ fn a_panic_in_the_thread_that_writes_for_all_is_an_error_for_the_others_and_the_
 // Closing.
 
 #[test]
-fn a_write_that_meets_close_is_acknowledged_and_there_or_refused_and_never_hangs() {
+fn a_write_that_meets_close_is_kept_or_refused() {
     const THREADS: usize = 4;
     in_finite_time(|| {
         let durabilities = [Durability::Sync, Durability::Os, Durability::Interval(Duration::from_micros(300))];
@@ -391,7 +391,7 @@ fn a_write_that_meets_close_is_acknowledged_and_there_or_refused_and_never_hangs
 }
 
 #[test]
-fn dropping_the_last_handle_closes_and_scans_and_slices_do_not_hold_it_open() {
+fn scans_and_slices_do_not_keep_a_store_open() {
     let directory = TempDir::new();
     let path = directory.join("store");
     let cask = Cask::open_with(&path, &Config::new().lock_mode(LockMode::Exclusive)).unwrap();
@@ -417,7 +417,7 @@ fn dropping_the_last_handle_closes_and_scans_and_slices_do_not_hold_it_open() {
 
 /// Counted in a process of its own, in which nobody else opens or starts anything.
 #[test]
-fn hundreds_of_openings_leave_no_descriptor_no_thread_and_no_map_behind() {
+fn hundreds_of_openings_leave_no_descriptor_thread_or_map() {
     let Some(directory) = in_own_process(this_test!()) else { return };
     let path = directory.join("store");
     let count = || {

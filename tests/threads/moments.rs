@@ -111,7 +111,7 @@ fn hundred_pairs(cask: &Cask, suffix: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
 }
 
 #[test]
-fn a_scan_shows_its_moment_whatever_is_written_compacted_closed_or_removed_meanwhile() {
+fn a_scan_shows_its_moment_whatever_happens_meanwhile() {
     for reads in [ReadMode::Map, ReadMode::Pread] {
         let directory = TempDir::new();
         let path = directory.join("store");
@@ -185,7 +185,7 @@ fn the_scans_of_all_buckets_show_one_moment_together() {
 }
 
 #[test]
-fn a_scan_by_index_shows_its_moment_in_the_order_in_which_pairs_were_set() {
+fn a_scan_by_index_shows_its_moment_in_order() {
     for reads in [ReadMode::Map, ReadMode::Pread] {
         let directory = TempDir::new();
         let config = Config::new().durability(Durability::Os).read_mode(reads);
@@ -222,7 +222,7 @@ fn a_scan_by_index_shows_its_moment_in_the_order_in_which_pairs_were_set() {
 }
 
 #[test]
-fn a_mapped_slice_stays_as_it_was_after_later_writes_compaction_and_close() {
+fn a_mapped_slice_survives_later_writes_and_close() {
     let directory = TempDir::new();
     let path = directory.join("store");
     let cask = Cask::open_with(&path, &Config::new().durability(Durability::Os)).unwrap();

@@ -300,7 +300,7 @@ fn for_each_bit(bytes: &[usize], act: impl Fn((usize, u8)) + Sync) {
 }
 
 #[test]
-fn with_any_bit_of_a_header_or_a_key_flipped_every_read_is_right_or_corrupt() {
+fn any_flipped_bit_leaves_reads_right_or_corrupt() {
     let (contents, bytes) = store();
     for way in WAYS {
         let right = read_everything(&damaged(&contents, way, None).1);
@@ -317,7 +317,7 @@ fn with_any_bit_of_a_header_or_a_key_flipped_every_read_is_right_or_corrupt() {
 }
 
 #[test]
-fn with_any_bit_of_a_header_or_a_key_flipped_every_write_does_what_it_should_or_fails() {
+fn any_flipped_bit_leaves_writes_right_or_failed() {
     let (contents, bytes) = store();
     let rights = WAYS.map(|way| {
         let before = read_all_pairs(&damaged(&contents, way, None).1);

@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_store_says_when_its_calls_do_not_overlap_passes() {
+    fn a_history_without_overlaps_passes() {
         good(&in_turn(&[NOTHING, put(1), saw(1, 5), DELETE, NOTHING, create(2, 9), swap(3, 9, 11), saw(3, 11)]));
         good(&in_turn(&[create(1, 3), Act::Refused(Condition::Absent, Refusal::Exists), saw(1, 3)]));
         good(&in_turn(&[told(1, 3), Act::Refused(Condition::Index(2), Refusal::Modified), deleted(4)]));
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_of_what_was_overwritten_before_it_began_is_found() {
+    fn a_read_of_an_overwritten_value_is_found() {
         bad(&in_turn(&[told(1, 1), told(2, 2), saw(1, 1)]));
         bad(&in_turn(&[told(1, 1), put(2), saw(1, 1)]));
         bad(&in_turn(&[told(1, 1), DELETE, saw(1, 1)]));
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn two_reads_that_see_two_writes_in_different_orders_are_found() {
+    fn two_reads_that_order_two_writes_differently_are_found() {
         // Both writes overlap everything.
         let writes = [call(0, 100, put(1)), call(0, 100, put(2))];
         let reads = |acts: [Act; 4]| {
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_goes_back_behind_another_is_found_though_the_write_is_still_under_way() {
+    fn a_read_that_goes_back_in_time_is_found() {
         let under_way = call(0, 100, put(2));
         let before = call(0, 1, told(1, 1));
         good(&[before, under_way, call(10, 20, saw(1, 1)), call(30, 40, saw(2, 2))]);
@@ -459,13 +459,13 @@ mod tests {
     }
 
     #[test]
-    fn a_swap_that_is_refused_though_nothing_has_changed_is_found() {
+    fn a_swap_refused_without_a_change_is_found() {
         bad(&in_turn(&[told(1, 1), Act::Refused(Condition::Index(1), Refusal::Modified), saw(1, 1)]));
         bad(&in_turn(&[told(1, 1), DELETE, Act::Refused(Condition::Absent, Refusal::Exists)]));
     }
 
     #[test]
-    fn an_index_that_is_handed_out_twice_or_goes_back_is_found() {
+    fn an_index_that_repeats_or_goes_back_is_found() {
         bad(&in_turn(&[told(1, 5), told(2, 5)]));
         bad(&in_turn(&[told(1, 5), told(2, 4)]));
         bad(&in_turn(&[told(1, 5), saw(1, 6)]));
@@ -473,12 +473,12 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_nobody_has_written_is_found() {
+    fn a_value_without_a_write_is_found() {
         bad(&in_turn(&[saw(1, 1)]));
     }
 
     #[test]
-    fn what_a_killed_process_was_at_may_have_happened_or_not_or_happen_late() {
+    fn a_killed_processs_last_call_may_happen_or_not() {
         let pending = killed(20, put(2));
         let before = call(0, 10, told(1, 1));
         good(&[before, pending, call(30, 40, saw(1, 1))]);
@@ -493,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_nobody_has_seen_may_explain_what_others_were_told() {
+    fn an_unfinished_write_may_explain_what_others_saw() {
         let hidden = killed(5, put(2));
         good(&[
             call(0, 1, told(1, 1)),
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pending_swap_can_only_have_happened_while_its_version_was_there() {
+    fn a_pending_swap_needs_its_version_to_be_there() {
         let pending = killed(20, swap(2, 1, 3));
         let pending = Call { act: Act::Put { value: 2, only_if: Condition::Index(1), index: None }, ..pending };
         good(&[call(0, 10, told(1, 1)), pending, call(30, 40, saw(2, 3))]);
@@ -575,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_under_way_that_found_nothing_at_first_may_delete_what_is_put_later() {
+    fn a_pending_delete_may_delete_a_later_put() {
         let delete = call(0, 100, DELETE);
         good(&[delete, call(1, 2, NOTHING), call(10, 20, told(1, 1)), call(30, 40, NOTHING)]);
     }

@@ -333,7 +333,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_down_is_read_back_and_a_line_that_was_cut_short_is_none() {
+    fn a_journal_is_read_back_without_its_torn_line() {
         let path = std::env::temp_dir().join(format!("caskfile-journal-{}", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let part = |key, value, only_if| Part { key, value, only_if };
