@@ -7,6 +7,9 @@ use std::io;
 /// grows by an eighth, or more if that is asked for.
 const LARGE: usize = 1 << 20;
 
+/// A buffer larger than this is given back after use.
+pub(crate) const KEPT_CAPACITY: usize = 4 << 20;
+
 /// Makes room for `more` elements at the end of the buffer.
 ///
 /// # Errors

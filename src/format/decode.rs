@@ -3,7 +3,8 @@
 //! Each takes bytes apart and puts them together again, which must give the same bytes: no bit that means anything is
 //! passed over.
 
-use super::record::{Place, RECORD_HEADER_LEN, RecordHeader, SeqBound, Verdict};
+use super::record::{Place, RECORD_HEADER_LEN, RecordHeader, Verdict};
+use super::sequence::SeqBound;
 use super::{FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, split_full_key};
 
 /// What 64 bytes are in the place of a file header.

@@ -6,9 +6,9 @@ use std::ops::Range;
 use byteorder::{ByteOrder, LittleEndian};
 
 use super::header::{AT_BASE_SEQ, AT_CRC, AT_CREATED, AT_FILE_ID, AT_MAGIC, AT_MAJOR, AT_MINOR, AT_ZERO, AT_ZERO_2};
+use super::kind::{FLAG_MORE, FLAG_SYNCED, KIND_DELETE, KIND_MARK, KIND_MOVED, KIND_PUT, KIND_SYNCED_TO};
 use super::record::{
-    AT_BODY_CRC, AT_FLAGS, AT_HEADER_CRC, AT_KEY_LEN, AT_KIND, AT_SEQ, AT_VALUE_LEN, FLAG_MORE, FLAG_SYNCED,
-    KIND_DELETE, KIND_MARK, KIND_MOVED, KIND_PUT, KIND_SYNCED_TO, RECORD_HEADER_LEN,
+    AT_BODY_CRC, AT_FLAGS, AT_HEADER_CRC, AT_KEY_LEN, AT_KIND, AT_SEQ, AT_VALUE_LEN, RECORD_HEADER_LEN,
 };
 
 /// What a field is called, and where in its header it stands.

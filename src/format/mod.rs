@@ -11,7 +11,9 @@ pub mod decode;
 mod fields;
 mod header;
 mod key;
+mod kind;
 mod record;
+mod sequence;
 
 pub(crate) use checksum::FileSeed;
 pub use damage::Damage;
@@ -20,11 +22,10 @@ pub(crate) use header::{FILE_HEADER_LEN, FileHeader, HeaderFault};
 pub use header::{MAJOR_VERSION, MINOR_VERSION};
 pub(crate) use key::{FullKey, KeyFault, prefix_of_bucket, split_full_key};
 pub use key::{MAX_BUCKET_LEN, max_key_len};
+pub(crate) use kind::{Ancillary, Flags, Kind};
 pub use record::MAX_VALUE_LEN;
-pub(crate) use record::{
-    Ancillary, BLOCK_LEN, Flags, Kind, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, Place, RECORD_HEADER_LEN, RecordHeader,
-    SeqBound, Verdict, block_of, block_start, padded,
-};
+pub(crate) use record::{MAX_FILE_LEN, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, padded};
+pub(crate) use sequence::{BLOCK_LEN, MAX_SEQ, MAX_SEQ_STEP, SeqBound, block_of, block_start};
 
 /// Every record starts at a multiple of this many bytes.
 pub(crate) const ALIGNMENT: u64 = 8;

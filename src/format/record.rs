@@ -6,6 +6,8 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use super::checksum::{FileSeed, body_crc};
 use super::fields::RawRecordHeader;
+use super::kind::{Flags, Kind};
+use super::sequence::SeqBound;
 use super::{ALIGNMENT, Damage, END_MARK_LEN};
 
 pub(super) const AT_HEADER_CRC: Range<usize> = 0..4;
@@ -29,120 +31,9 @@ pub const MAX_VALUE_LEN: usize = 1 << 30;
 /// A log may not grow beyond this many bytes (8 TiB): the index keeps offsets, divided by 8, in 40 bits.
 pub(crate) const MAX_FILE_LEN: u64 = 1 << 43;
 
-/// Indexes are handed out from blocks of this many.
-pub(crate) const BLOCK_LEN: u64 = 1 << 20;
-
-/// How far a sequence number may be above the one before it. A handle whose writes keep failing moves on by a block each
-/// time, so the bound leaves room for 2^28 failures in a row; beyond it only damage could lead, or a forger who
-/// wants to use the sequence numbers up.
-pub(crate) const MAX_SEQ_STEP: u64 = 1 << 48;
-
-/// No sequence number is above this, so that arithmetic on sequence numbers and blocks cannot overflow.
-pub(crate) const MAX_SEQ: u64 = (1 << 62) - 1;
-
-/// The block that a sequence number belongs to.
-pub(crate) const fn block_of(seq: u64) -> u64 {
-    seq / BLOCK_LEN
-}
-
-/// The first sequence number of a block.
-pub(crate) const fn block_start(block: u64) -> u64 {
-    block * BLOCK_LEN
-}
-
 /// The next offset at or after `offset` at which a record may start.
 pub(crate) const fn padded(offset: u64) -> u64 {
     offset.next_multiple_of(ALIGNMENT)
-}
-
-/// What a record means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Sets the key's value.
-    Put,
-    /// Removes the key: a tombstone.
-    Delete,
-    /// Says something about the log itself, and nothing about keys.
-    Ancillary(Ancillary),
-}
-
-/// Records that a reader who only wants keys and values may skip.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ancillary {
-    /// Carries a sequence number (a new block's first one) or the flag `SYNCED`, and no body.
-    Mark,
-    /// Its value is an offset (8 bytes): everything before it was on stable storage when this was written.
-    SyncedTo,
-    /// The log was compacted into another file; the path names that one now, unless compaction died at this point.
-    Moved,
-    /// Of a later version.
-    Unknown(u8),
-}
-
-pub(super) const KIND_PUT: u8 = 1;
-pub(super) const KIND_DELETE: u8 = 2;
-/// Kinds from here on are ancillary.
-const FIRST_ANCILLARY: u8 = 0x80;
-pub(super) const KIND_MARK: u8 = FIRST_ANCILLARY;
-pub(super) const KIND_SYNCED_TO: u8 = FIRST_ANCILLARY + 1;
-pub(super) const KIND_MOVED: u8 = FIRST_ANCILLARY + 2;
-
-impl Kind {
-    #[inline]
-    fn decode(byte: u8) -> Option<Kind> {
-        match byte {
-            KIND_PUT => Some(Kind::Put),
-            KIND_DELETE => Some(Kind::Delete),
-            KIND_MARK => Some(Kind::Ancillary(Ancillary::Mark)),
-            KIND_SYNCED_TO => Some(Kind::Ancillary(Ancillary::SyncedTo)),
-            KIND_MOVED => Some(Kind::Ancillary(Ancillary::Moved)),
-            _ if byte >= FIRST_ANCILLARY => Some(Kind::Ancillary(Ancillary::Unknown(byte))),
-            _ => None,
-        }
-    }
-
-    fn encode(self) -> u8 {
-        match self {
-            Kind::Put => KIND_PUT,
-            Kind::Delete => KIND_DELETE,
-            Kind::Ancillary(Ancillary::Mark) => KIND_MARK,
-            Kind::Ancillary(Ancillary::SyncedTo) => KIND_SYNCED_TO,
-            Kind::Ancillary(Ancillary::Moved) => KIND_MOVED,
-            Kind::Ancillary(Ancillary::Unknown(byte)) => byte,
-        }
-    }
-
-    /// Whether this version knows what the record says.
-    pub(crate) fn is_known(self) -> bool {
-        !matches!(self, Kind::Ancillary(Ancillary::Unknown(_)))
-    }
-}
-
-/// A record's flags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Flags {
-    /// When this record was written, everything before it was known to be on stable storage.
-    pub(crate) synced: bool,
-    /// The batch goes on in the next record.
-    pub(crate) more: bool,
-}
-
-pub(super) const FLAG_SYNCED: u8 = 1;
-pub(super) const FLAG_MORE: u8 = 2;
-
-impl Flags {
-    pub(crate) const NONE: Flags = Flags { synced: false, more: false };
-
-    #[inline]
-    fn decode(byte: u8) -> Option<Flags> {
-        let known = FLAG_SYNCED | FLAG_MORE;
-        (byte & !known == 0).then_some(Flags { synced: byte & FLAG_SYNCED != 0, more: byte & FLAG_MORE != 0 })
-    }
-
-    fn encode(self) -> u8 {
-        let bit = |set, flag| if set { flag } else { 0 };
-        bit(self.synced, FLAG_SYNCED) | bit(self.more, FLAG_MORE)
-    }
 }
 
 /// A record's header, its two checksums included.
@@ -164,24 +55,6 @@ pub(crate) struct Place {
     pub(crate) offset: u64,
     pub(crate) file_len: u64,
     pub(crate) after: SeqBound,
-}
-
-/// What bounds the sequence number of a record: it is above the one before it in the file, and not too far above the highest
-/// that had been assigned by then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SeqBound {
-    /// The sequence number of the last record before; 0 if there is none.
-    pub(crate) previous: u64,
-    /// The file's `base_seq`.
-    pub(crate) base: u64,
-}
-
-impl SeqBound {
-    #[inline]
-    pub(crate) fn admits(self, seq: u64) -> bool {
-        let highest = self.previous.max(self.base);
-        seq > self.previous && seq <= MAX_SEQ && seq <= highest + MAX_SEQ_STEP
-    }
 }
 
 /// What 24 bytes are in the place of a record header.
@@ -354,6 +227,8 @@ impl RecordHeader {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kind::{Ancillary, FLAG_SYNCED};
+    use super::super::sequence::{MAX_SEQ, MAX_SEQ_STEP};
     use super::*;
 
     const OFFSET: u64 = 4096;

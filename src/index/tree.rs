@@ -24,45 +24,21 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use branch::{BRANCH_CAPACITY, Branch, Child};
+use leaf::LEAF_CAPACITY;
+pub(super) use leaf::Leaf;
+
 use super::entry::Entry;
 use super::search::Probe;
 
-/// Entries in a leaf. Tests use small nodes, so that small trees are deep.
-const LEAF_CAPACITY: usize = if cfg!(test) { 8 } else { 128 };
-
-/// Children of a branch.
-const BRANCH_CAPACITY: usize = if cfg!(test) { 6 } else { 64 };
+mod branch;
+mod leaf;
 
 /// A subtree.
 #[derive(Clone)]
 pub(super) enum Node {
     Leaf(Arc<Leaf>),
     Branch(Arc<Branch>),
-}
-
-/// Entries in the order of their keys.
-///
-/// They lie in the node itself: whoever has the node's address has the entries' too, and the allocation has the size
-/// that was meant, which a growing `Vec` would overshoot.
-#[derive(Clone)]
-pub(super) struct Leaf {
-    len: usize,
-    slots: [Entry; LEAF_CAPACITY],
-}
-
-/// Children in the order of their keys: never none, all of the same depth.
-#[derive(Clone)]
-pub(super) struct Branch {
-    children: Vec<Child>,
-}
-
-/// A subtree and what its parent knows of it.
-#[derive(Clone)]
-pub(super) struct Child {
-    separator: Entry,
-    /// Entries in the subtree.
-    count: usize,
-    node: Node,
 }
 
 /// No tree is as deep as this: nodes have at least two children on average, and there are fewer than 2^40 positions.
@@ -299,130 +275,6 @@ impl Node {
         while let Self::Branch(branch) = self {
             let [only] = branch.children.as_slice() else { return };
             *self = only.node.clone();
-        }
-    }
-}
-
-impl Leaf {
-    fn of(entries: &[Entry]) -> Self {
-        let mut slots = [Entry::default(); LEAF_CAPACITY];
-        slots[..entries.len()].copy_from_slice(entries);
-        Self { len: entries.len(), slots }
-    }
-
-    /// The entries, in order.
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.slots[..self.len]
-    }
-
-    /// Inserts an entry before the one at `at`. A full leaf hands its upper part over.
-    fn insert(&mut self, at: usize, entry: Entry) -> Option<Child> {
-        if self.len < LEAF_CAPACITY {
-            self.slots.copy_within(at..self.len, at + 1);
-            self.slots[at] = entry;
-            self.len += 1;
-            return None;
-        }
-        let middle = split_point(at, LEAF_CAPACITY);
-        let mut upper = Self::of(&self.slots[middle..]);
-        self.len = middle;
-        let (half, at) = if at < middle || middle == 0 { (self, at) } else { (&mut upper, at - middle) };
-        half.insert(at, entry);
-        Some(Child::leaf(upper))
-    }
-
-    fn remove(&mut self, at: usize) -> Entry {
-        let removed = self.slots[at];
-        self.slots.copy_within(at + 1..self.len, at);
-        self.len -= 1;
-        removed
-    }
-}
-
-impl Branch {
-    /// Where the key is, if it is anywhere in this subtree: the last child whose separator is not greater.
-    fn child_for<E, F>(&self, probe: &mut Probe<F>) -> Result<usize, E>
-    where
-        F: FnMut(u64) -> Result<Ordering, E>,
-    {
-        let place = probe.search(&self.children[1..], |child| &child.separator)?;
-        Ok(place.map_or_else(|at| at, |at| at + 1))
-    }
-
-    /// Inserts a child before the one at `at`. A full branch hands its upper part over.
-    fn insert(&mut self, at: usize, child: Child) -> Option<Child> {
-        if self.children.len() < BRANCH_CAPACITY {
-            // Exactly, because doubling would overshoot what a branch can ever hold.
-            self.children.reserve_exact(BRANCH_CAPACITY - self.children.len());
-            self.children.insert(at, child);
-            return None;
-        }
-        let middle = split_point(at, BRANCH_CAPACITY);
-        let mut upper = self.children.split_off(middle);
-        let (half, at) = if at < middle { (&mut self.children, at) } else { (&mut upper, at - middle) };
-        half.insert(at, child);
-        Some(Child::branch(upper))
-    }
-
-    /// Tidies up after a removal in the child at `at`: it goes if it is empty, and joins a neighbour if both are small.
-    fn settle(&mut self, at: usize) {
-        if self.children[at].count == 0 {
-            self.children.remove(at);
-            return;
-        }
-        let (len, capacity) = self.children[at].fill();
-        if len * 2 >= capacity {
-            return;
-        }
-        let fits = |left: &usize| {
-            self.children
-                .get(left + 1)
-                .is_some_and(|right| (self.children[*left].fill().0 + right.fill().0) * 4 <= capacity * 3)
-        };
-        if let Some(left) = at.checked_sub(1).filter(fits).or(Some(at).filter(fits)) {
-            let right = self.children.remove(left + 1);
-            self.children[left].absorb(right);
-        }
-    }
-}
-
-impl Child {
-    fn leaf(leaf: Leaf) -> Self {
-        Self { separator: leaf.slots[0], count: leaf.len, node: Node::Leaf(Arc::new(leaf)) }
-    }
-
-    /// A branch over these children, under the first one's separator.
-    fn branch(children: impl IntoIterator<Item = Self>) -> Self {
-        let children: Vec<Self> = children.into_iter().collect();
-        let separator = children[0].separator;
-        let count = children.iter().map(|child| child.count).sum();
-        Self { separator, count, node: Node::Branch(Arc::new(Branch { children })) }
-    }
-
-    /// How many items the node has, and how many it can have. Of a leaf, its parent knows that.
-    fn fill(&self) -> (usize, usize) {
-        match &self.node {
-            Node::Leaf(_) => (self.count, LEAF_CAPACITY),
-            Node::Branch(branch) => (branch.children.len(), BRANCH_CAPACITY),
-        }
-    }
-
-    /// Takes over what its right neighbour holds.
-    fn absorb(&mut self, right: Self) {
-        self.count += right.count;
-        match (&mut self.node, right.node) {
-            (Node::Leaf(left), Node::Leaf(right)) => {
-                let left = Arc::make_mut(left);
-                left.slots[left.len..left.len + right.len].copy_from_slice(right.entries());
-                left.len += right.len;
-            }
-            (Node::Branch(left), Node::Branch(branch)) => {
-                let mut children = Arc::unwrap_or_clone(branch).children;
-                // It is no longer a first child, so its separator counts from now on.
-                children[0].separator = right.separator;
-                Arc::make_mut(left).children.append(&mut children);
-            }
-            _ => unreachable!("neighbours are of the same depth"),
         }
     }
 }

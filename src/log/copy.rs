@@ -2,10 +2,10 @@
 
 use crate::Result;
 use crate::format::{Ancillary, FILE_HEADER_LEN, FileHeader, Flags, Kind, RECORD_HEADER_LEN, RecordHeader};
-use crate::log::create::TempFile;
 use crate::log::group::Group;
 use crate::log::read::Reader;
-use crate::log::scan::Entry;
+use crate::log::run::Entry;
+use crate::log::temp_file::TempFile;
 use crate::progress::Copying;
 
 /// Records are written to the new file in pieces of about this many bytes.

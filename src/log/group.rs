@@ -2,12 +2,9 @@
 
 use std::io;
 
-use super::scan::Run;
+use super::run::Run;
 use crate::format::{Ancillary, END_MARK_LEN, FileSeed, Flags, Kind, RECORD_HEADER_LEN, RecordHeader, padded};
-use crate::memory::make_room;
-
-/// A buffer larger than this is given back after use.
-pub(super) const KEPT_CAPACITY: usize = 4 << 20;
+use crate::memory::{KEPT_CAPACITY, make_room};
 
 /// Records on their way to the file, laid out as they will lie there.
 #[derive(Debug)]

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, cannot_link};
 use crate::format::{BLOCK_LEN, MAX_SEQ};
-use crate::log::create::{Look, TempFile, remove_leftovers_of, sync_name};
-use crate::log::recover::{PRIVATE, give_to_owner};
+use crate::log::leftovers::{Look, remove_leftovers_of};
+use crate::log::owner::{PRIVATE, give_to_owner};
+use crate::log::path::sync_name;
+use crate::log::temp_file::TempFile;
 use crate::log::{COPY_SEQS, LogFile};
 use crate::progress::Copying;
 use crate::{Error, Result};

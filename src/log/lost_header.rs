@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::LogFile;
+use super::chunks::{CHUNK, Chunks};
 use super::search::body_holds;
 use crate::disk::{DiskFile, FileStat};
 use crate::format::{
@@ -25,8 +26,6 @@ const MORE_THAN_ENOUGH: u32 = 64;
 
 /// Seeds that only one record speaks for are forgotten when there are so many.
 const MOST_SEEDS: usize = 1 << 16;
-
-const CHUNK: usize = 1 << 20;
 
 /// A file as [`LogFile::open`] would give it, but for its header. Until it has another seed, no header in it is true.
 ///
@@ -58,13 +57,10 @@ pub(crate) fn find_seed(log: &LogFile) -> Result<Option<FileSeed>> {
     let mut patience = 4 * file_len + CHUNK as u64;
     // How many records speak for a seed, and where the first of them starts.
     let mut votes: HashMap<FileSeed, (u32, u64)> = HashMap::new();
-    let mut buffer = vec![0; CHUNK + RECORD_HEADER_LEN];
-    let mut at = FILE_HEADER_LEN as u64;
-    while let Some(data) = log.file.next_data(at).map_err(|e| log.io("look for data", e))? {
-        at = at.max(data / ALIGNMENT * ALIGNMENT);
-        let got = log.read_up_to(at, &mut buffer)?;
+    let mut chunks = Chunks::new(log, FILE_HEADER_LEN as u64);
+    while let Some((at, chunk)) = chunks.read(CHUNK + RECORD_HEADER_LEN)? {
         let mut start = 0;
-        while let Some(bytes) = buffer[..got].get(start..).and_then(|rest| rest.first_chunk()) {
+        while let Some(bytes) = chunk.get(start..).and_then(|rest| rest.first_chunk()) {
             start += ALIGNMENT as usize;
             let offset = at + start as u64 - ALIGNMENT;
             let Some(header) = candidate(bytes, offset, file_len) else { continue };
@@ -86,7 +82,7 @@ pub(crate) fn find_seed(log: &LogFile) -> Result<Option<FileSeed>> {
             // What lies inside it is its value, even if that is a log.
             start += header.padded_len() as usize - ALIGNMENT as usize;
         }
-        at += start.max(ALIGNMENT as usize) as u64;
+        chunks.advance(start.max(ALIGNMENT as usize));
     }
     let best = votes.into_iter().max_by_key(|(_, (count, first))| (*count, u64::MAX - first));
     Ok(best.filter(|(_, (count, _))| *count >= ENOUGH).map(|(seed, _)| seed))

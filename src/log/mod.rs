@@ -7,26 +7,34 @@
 //! which nobody knows any more which it is.
 
 pub(crate) mod append;
+mod chunks;
 pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod group;
 pub(crate) mod install;
+pub(crate) mod leftovers;
 pub(crate) mod lost_header;
+mod names;
+pub(crate) mod owner;
+pub(crate) mod path;
 pub(crate) mod read;
 pub(crate) mod recover;
+pub(crate) mod rewrite;
+pub(crate) mod run;
 pub(crate) mod scan;
 pub(crate) mod search;
 pub(crate) mod tail;
+pub(crate) mod temp_file;
 #[cfg(test)]
 pub(crate) mod testing;
+mod window;
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::disk::{DiskFile, FileIdentity, FileStat};
-use crate::format::Damage;
-use crate::format::{FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, MAX_SEQ, SeqBound};
+use crate::format::{Damage, FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, MAX_SEQ, SeqBound};
 use crate::{Error, Result};
 
 /// How far the indexes of a copy start above those of its source: the source may go on after the copy was made, or may

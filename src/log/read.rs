@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use super::LogFile;
 use crate::disk::Map;
-use crate::format::Damage;
-use crate::format::{RECORD_HEADER_LEN, RecordHeader};
+use crate::format::{Damage, RECORD_HEADER_LEN, RecordHeader};
 use crate::memory::make_room;
 use crate::{Error, Result};
 

@@ -1,6 +1,7 @@
 //! The search beyond damage: is anything there that proves the damaged bytes had been on stable storage?
 
 use super::LogFile;
+use super::chunks::{CHUNK, Chunks, each_piece};
 use super::scan::Stop;
 use crate::Result;
 use crate::format::{ALIGNMENT, Ancillary, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, padded};
@@ -16,7 +17,6 @@ pub(crate) struct Beyond {
     pub(crate) data_end: u64,
 }
 
-const CHUNK: usize = 1 << 20;
 const SMALLEST_CHUNK: usize = 4 << 10;
 
 /// How many times the file's length is read, besides a chunk, for bodies that turn out not to be whole.
@@ -29,24 +29,18 @@ pub(crate) fn search(log: &LogFile, stop: &Stop) -> Result<Beyond> {
     let mut beyond = Beyond { proof: None, whole_records: false, data_end: stop.unit };
     let file_len = log.len()?;
     // One header more than a chunk, so that those that reach over its end are seen.
-    let mut buffer = vec![0; (CHUNK + RECORD_HEADER_LEN).min((file_len - stop.unit.min(file_len)) as usize)];
+    let len = (file_len.saturating_sub(stop.unit)).min((CHUNK + RECORD_HEADER_LEN) as u64) as usize;
     // For the bodies of records that turn out not to be whole. They may be said to overlap, as nobody writes them.
     let mut patience = PATIENCE * file_len + CHUNK as u64;
-    let mut at = stop.unit;
-    while let Some(data) = log.file.next_data(at).map_err(|e| log.io("look for data", e))? {
-        at = at.max(data / ALIGNMENT * ALIGNMENT);
-        let got = log.read_up_to(at, &mut buffer)?;
-        if got == 0 {
-            break;
-        }
-        let bytes = &buffer[..got];
+    let mut chunks = Chunks::new(log, stop.unit);
+    while let Some((at, bytes)) = chunks.read(len)? {
         if let Some(last) = last_data(bytes) {
             beyond.data_end = beyond.data_end.max(at + last as u64 + 1);
         }
         for (place, header) in headers(log, stop, at, bytes, file_len) {
             take_in(log, stop, place, &header, &mut beyond, &mut patience)?;
         }
-        at += CHUNK as u64;
+        chunks.advance(CHUNK);
     }
     Ok(beyond)
 }
@@ -134,19 +128,12 @@ pub(super) fn body_holds(log: &LogFile, offset: u64, header: &RecordHeader) -> R
 /// The checksum of the body behind a header; `None` if the file ends before it does.
 pub(crate) fn body_crc(log: &LogFile, offset: u64, header: &RecordHeader) -> Result<Option<u32>> {
     let mut hasher = header.body_hasher();
-    let mut buffer = vec![0; header.body_len().min(CHUNK as u64) as usize];
-    let mut at = offset + RECORD_HEADER_LEN as u64;
-    let mut left = header.body_len();
-    while left > 0 {
-        let wanted = left.min(buffer.len() as u64) as usize;
-        if log.read_up_to(at, &mut buffer[..wanted])? < wanted {
-            return Ok(None);
-        }
-        hasher.update(&buffer[..wanted]);
-        at += wanted as u64;
-        left -= wanted as u64;
-    }
-    Ok(Some(hasher.finalize()))
+    let body = offset + RECORD_HEADER_LEN as u64;
+    let is_there = each_piece(log, body, body + header.body_len(), |_, piece| {
+        hasher.update(piece);
+        Ok(())
+    })?;
+    Ok(is_there.then(|| hasher.finalize()))
 }
 
 /// The first true header at or after `from`, by which a survey finds its way beyond damage.
@@ -154,23 +141,16 @@ pub(crate) fn next_header(log: &LogFile, from: u64, previous_seq: u64) -> Result
     let file_len = log.len()?;
     // Most damage is small, and of many places each is searched from.
     let mut chunk = SMALLEST_CHUNK;
-    let mut buffer = Vec::new();
     let from = padded(from);
     // The search's own rules, told to count from one place before `from`.
     let reason = super::scan::Reason::EndMark;
     let stop = Stop { unit: from.saturating_sub(1), at: from, previous_seq, reason };
-    let mut at = from;
-    while let Some(data) = log.file.next_data(at).map_err(|e| log.io("look for data", e))? {
-        at = at.max(data / ALIGNMENT * ALIGNMENT);
-        buffer.resize(chunk + RECORD_HEADER_LEN, 0);
-        let got = log.read_up_to(at, &mut buffer)?;
-        if got == 0 {
-            break;
-        }
-        if let Some((offset, _)) = headers(log, &stop, at, &buffer[..got], file_len).next() {
+    let mut chunks = Chunks::new(log, from);
+    while let Some((at, bytes)) = chunks.read(chunk + RECORD_HEADER_LEN)? {
+        if let Some((offset, _)) = headers(log, &stop, at, bytes, file_len).next() {
             return Ok(Some(offset));
         }
-        at += chunk as u64;
+        chunks.advance(chunk);
         chunk = (chunk * 2).min(CHUNK);
     }
     Ok(None)

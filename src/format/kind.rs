@@ -1,0 +1,91 @@
+//! What a record means: its kind and its flags.
+
+/// What a record means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Sets the key's value.
+    Put,
+    /// Removes the key: a tombstone.
+    Delete,
+    /// Says something about the log itself, and nothing about keys.
+    Ancillary(Ancillary),
+}
+
+/// Records that a reader who only wants keys and values may skip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ancillary {
+    /// Carries a sequence number (a new block's first one) or the flag `SYNCED`, and no body.
+    Mark,
+    /// Its value is an offset (8 bytes): everything before it was on stable storage when this was written.
+    SyncedTo,
+    /// The log was compacted into another file; the path names that one now, unless compaction died at this point.
+    Moved,
+    /// Of a later version.
+    Unknown(u8),
+}
+
+pub(super) const KIND_PUT: u8 = 1;
+pub(super) const KIND_DELETE: u8 = 2;
+/// Kinds from here on are ancillary.
+const FIRST_ANCILLARY: u8 = 0x80;
+pub(super) const KIND_MARK: u8 = FIRST_ANCILLARY;
+pub(super) const KIND_SYNCED_TO: u8 = FIRST_ANCILLARY + 1;
+pub(super) const KIND_MOVED: u8 = FIRST_ANCILLARY + 2;
+
+impl Kind {
+    #[inline]
+    pub(super) fn decode(byte: u8) -> Option<Kind> {
+        match byte {
+            KIND_PUT => Some(Kind::Put),
+            KIND_DELETE => Some(Kind::Delete),
+            KIND_MARK => Some(Kind::Ancillary(Ancillary::Mark)),
+            KIND_SYNCED_TO => Some(Kind::Ancillary(Ancillary::SyncedTo)),
+            KIND_MOVED => Some(Kind::Ancillary(Ancillary::Moved)),
+            _ if byte >= FIRST_ANCILLARY => Some(Kind::Ancillary(Ancillary::Unknown(byte))),
+            _ => None,
+        }
+    }
+
+    pub(super) fn encode(self) -> u8 {
+        match self {
+            Kind::Put => KIND_PUT,
+            Kind::Delete => KIND_DELETE,
+            Kind::Ancillary(Ancillary::Mark) => KIND_MARK,
+            Kind::Ancillary(Ancillary::SyncedTo) => KIND_SYNCED_TO,
+            Kind::Ancillary(Ancillary::Moved) => KIND_MOVED,
+            Kind::Ancillary(Ancillary::Unknown(byte)) => byte,
+        }
+    }
+
+    /// Whether this version knows what the record says.
+    pub(crate) fn is_known(self) -> bool {
+        !matches!(self, Kind::Ancillary(Ancillary::Unknown(_)))
+    }
+}
+
+/// A record's flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Flags {
+    /// When this record was written, everything before it was known to be on stable storage.
+    pub(crate) synced: bool,
+    /// The batch goes on in the next record.
+    pub(crate) more: bool,
+}
+
+pub(super) const FLAG_SYNCED: u8 = 1;
+pub(super) const FLAG_MORE: u8 = 2;
+
+impl Flags {
+    pub(crate) const NONE: Flags = Flags { synced: false, more: false };
+
+    #[inline]
+    pub(super) fn decode(byte: u8) -> Option<Flags> {
+        let known = FLAG_SYNCED | FLAG_MORE;
+        (byte & !known == 0).then_some(Flags { synced: byte & FLAG_SYNCED != 0, more: byte & FLAG_MORE != 0 })
+    }
+
+    pub(super) fn encode(self) -> u8 {
+        let bit = |set, flag| if set { flag } else { 0 };
+        bit(self.synced, FLAG_SYNCED) | bit(self.more, FLAG_MORE)
+    }
+}

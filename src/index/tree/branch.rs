@@ -1,0 +1,115 @@
+//! The branches of the tree, and what a branch knows of its children.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use super::{LEAF_CAPACITY, Leaf, Node, split_point};
+use crate::index::entry::Entry;
+use crate::index::search::Probe;
+
+/// Children of a branch.
+pub(super) const BRANCH_CAPACITY: usize = if cfg!(test) { 6 } else { 64 };
+
+/// Children in the order of their keys: never none, all of the same depth.
+#[derive(Clone)]
+pub(in super::super) struct Branch {
+    pub(super) children: Vec<Child>,
+}
+
+/// A subtree and what its parent knows of it.
+#[derive(Clone)]
+pub(in super::super) struct Child {
+    pub(super) separator: Entry,
+    /// Entries in the subtree.
+    pub(super) count: usize,
+    pub(super) node: Node,
+}
+
+impl Branch {
+    /// Where the key is, if it is anywhere in this subtree: the last child whose separator is not greater.
+    #[inline]
+    pub(super) fn child_for<E, F>(&self, probe: &mut Probe<F>) -> Result<usize, E>
+    where
+        F: FnMut(u64) -> Result<Ordering, E>,
+    {
+        let place = probe.search(&self.children[1..], |child| &child.separator)?;
+        Ok(place.map_or_else(|at| at, |at| at + 1))
+    }
+
+    /// Inserts a child before the one at `at`. A full branch hands its upper part over.
+    pub(super) fn insert(&mut self, at: usize, child: Child) -> Option<Child> {
+        if self.children.len() < BRANCH_CAPACITY {
+            // Exactly, because doubling would overshoot what a branch can ever hold.
+            self.children.reserve_exact(BRANCH_CAPACITY - self.children.len());
+            self.children.insert(at, child);
+            return None;
+        }
+        let middle = split_point(at, BRANCH_CAPACITY);
+        let mut upper = self.children.split_off(middle);
+        let (half, at) = if at < middle { (&mut self.children, at) } else { (&mut upper, at - middle) };
+        half.insert(at, child);
+        Some(Child::branch(upper))
+    }
+
+    /// Tidies up after a removal in the child at `at`: it goes if it is empty, and joins a neighbour if both are small.
+    pub(super) fn settle(&mut self, at: usize) {
+        if self.children[at].count == 0 {
+            self.children.remove(at);
+            return;
+        }
+        let (len, capacity) = self.children[at].fill();
+        if len * 2 >= capacity {
+            return;
+        }
+        let fits = |left: &usize| {
+            self.children
+                .get(left + 1)
+                .is_some_and(|right| (self.children[*left].fill().0 + right.fill().0) * 4 <= capacity * 3)
+        };
+        if let Some(left) = at.checked_sub(1).filter(fits).or(Some(at).filter(fits)) {
+            let right = self.children.remove(left + 1);
+            self.children[left].absorb(right);
+        }
+    }
+}
+
+impl Child {
+    pub(super) fn leaf(leaf: Leaf) -> Self {
+        Self { separator: leaf.slots[0], count: leaf.len, node: Node::Leaf(Arc::new(leaf)) }
+    }
+
+    /// A branch over these children, under the first one's separator.
+    pub(super) fn branch(children: impl IntoIterator<Item = Self>) -> Self {
+        let children: Vec<Self> = children.into_iter().collect();
+        let separator = children[0].separator;
+        let count = children.iter().map(|child| child.count).sum();
+        Self { separator, count, node: Node::Branch(Arc::new(Branch { children })) }
+    }
+
+    /// How many items the node has, and how many it can have. Of a leaf, its parent knows that.
+    pub(super) fn fill(&self) -> (usize, usize) {
+        match &self.node {
+            Node::Leaf(_) => (self.count, LEAF_CAPACITY),
+            Node::Branch(branch) => (branch.children.len(), BRANCH_CAPACITY),
+        }
+    }
+
+    /// Takes over what its right neighbour holds.
+    pub(super) fn absorb(&mut self, right: Self) {
+        self.count += right.count;
+        match (&mut self.node, right.node) {
+            (Node::Leaf(left), Node::Leaf(right)) => {
+                let left = Arc::make_mut(left);
+                left.slots[left.len..left.len + right.len].copy_from_slice(right.entries());
+                left.len += right.len;
+            }
+            (Node::Branch(left), Node::Branch(branch)) => {
+                let mut children = Arc::unwrap_or_clone(branch).children;
+                // It is no longer a first child, so its separator counts from now on.
+                children[0].separator = right.separator;
+                Arc::make_mut(left).children.append(&mut children);
+            }
+            _ => unreachable!("neighbours are of the same depth"),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The two loops over a file: all bytes of a range piece by piece, and all data of a file chunk by chunk.
+
+use std::io;
+
+use super::LogFile;
+use crate::Result;
+use crate::format::ALIGNMENT;
+
+/// The length of a piece, and of a large chunk.
+pub(super) const CHUNK: usize = 1 << 20;
+
+/// Reads a range piece by piece and hands each piece to `take`, with its offset. Returns whether the file has the whole
+/// range; the part of a piece that the file ends in is not handed out.
+pub(super) fn each_piece(
+    log: &LogFile,
+    from: u64,
+    to: u64,
+    mut take: impl FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<bool> {
+    let mut buffer = vec![0; to.saturating_sub(from).min(CHUNK as u64) as usize];
+    let mut at = from;
+    while at < to {
+        let piece = &mut buffer[..(to - at).min(CHUNK as u64) as usize];
+        if log.read_up_to(at, piece)? < piece.len() {
+            return Ok(false);
+        }
+        take(at, piece)?;
+        at += piece.len() as u64;
+    }
+    Ok(true)
+}
+
+/// As [`each_piece`], for a range that the file has.
+///
+/// # Errors
+///
+/// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the file ends inside the range.
+pub(super) fn each_expected_piece(
+    log: &LogFile,
+    from: u64,
+    to: u64,
+    take: impl FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<()> {
+    if each_piece(log, from, to, take)? { Ok(()) } else { Err(log.io("read", io::ErrorKind::UnexpectedEof.into())) }
+}
+
+/// A walk over the data of a file, from a place to the end. Holes are skipped, so the space that a writer has extended the
+/// file by costs nothing.
+pub(super) struct Chunks<'l> {
+    log: &'l LogFile,
+    at: u64,
+    buffer: Vec<u8>,
+}
+
+impl<'l> Chunks<'l> {
+    pub(super) fn new(log: &'l LogFile, from: u64) -> Chunks<'l> {
+        Chunks { log, at: from, buffer: Vec::new() }
+    }
+
+    /// Up to `len` bytes at the next place that holds data, and that place's offset, a multiple of [`ALIGNMENT`] if the walk
+    /// began at one. `None` at the end of the file. The walk stays there until [`Chunks::advance`] is called.
+    pub(super) fn read(&mut self, len: usize) -> Result<Option<(u64, &[u8])>> {
+        let found = self.log.file.next_data(self.at).map_err(|e| self.log.io("look for data", e))?;
+        let Some(data) = found else { return Ok(None) };
+        self.at = self.at.max(data / ALIGNMENT * ALIGNMENT);
+        self.buffer.resize(len, 0);
+        let got = self.log.read_up_to(self.at, &mut self.buffer)?;
+        Ok((got > 0).then_some((self.at, &self.buffer[..got])))
+    }
+
+    pub(super) fn advance(&mut self, len: usize) {
+        self.at += len as u64;
+    }
+}

@@ -1,0 +1,94 @@
+//! Runs: validated records one behind the other.
+
+use std::io;
+use std::ops::Range;
+
+use crate::format::RecordHeader;
+use crate::memory::{KEPT_CAPACITY, make_room};
+
+/// A validated record.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) offset: u64,
+    pub(crate) header: RecordHeader,
+    /// Everything before this offset was on stable storage when the record was written.
+    pub(crate) proof: Option<u64>,
+    key: Range<usize>,
+}
+
+impl Entry {
+    /// Where the next record starts.
+    pub(crate) fn end(&self) -> u64 {
+        self.offset + self.header.padded_len()
+    }
+}
+
+/// A walk hands out a run as soon as it has so many records, or keys of so many bytes: who takes it in can wait for the
+/// cache misses of all of them at a time.
+pub(crate) const RUN_LEN: usize = 64;
+const RUN_KEYS: usize = 64 << 10;
+
+/// Records one behind the other, in whole units: a unit is a record that stands alone, or all the records of a batch, what
+/// counts together or not at all.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    pub(crate) entries: Vec<Entry>,
+    keys: Vec<u8>,
+}
+
+impl Run {
+    pub(crate) fn clear(&mut self) {
+        if self.keys.capacity() > KEPT_CAPACITY {
+            *self = Run::default();
+        }
+        self.entries.clear();
+        self.keys.clear();
+    }
+
+    /// Makes room for more records, and for this many bytes of keys: a batch can have more of them than there is memory.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`](std::io::ErrorKind::OutOfMemory).
+    #[inline]
+    pub(crate) fn make_room(&mut self, records: usize, keys: usize) -> io::Result<()> {
+        make_room(&mut self.entries, records)?;
+        make_room(&mut self.keys, keys)
+    }
+
+    /// Forgets all but the first records.
+    pub(super) fn truncate(&mut self, count: usize) {
+        if let Some(first) = self.entries.get(count) {
+            self.keys.truncate(first.key.start);
+            self.entries.truncate(count);
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_long(&self) -> bool {
+        self.entries.len() >= RUN_LEN || self.keys.len() >= RUN_KEYS
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, offset: u64, header: RecordHeader, proof: Option<u64>, key: &[u8]) {
+        let start = self.keys.len();
+        self.keys.extend_from_slice(key);
+        self.entries.push(Entry { offset, header, proof, key: start..self.keys.len() });
+    }
+
+    /// Where the last record ends, if there is one.
+    pub(crate) fn end(&self) -> Option<u64> {
+        self.entries.last().map(Entry::end)
+    }
+
+    /// Where its records end, for all records after which the log may end.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = u64> + '_ {
+        let last = self.entries.iter().filter(|entry| !entry.header.flags.more);
+        last.map(Entry::end)
+    }
+
+    /// The full key of one of this unit's records.
+    pub(crate) fn key(&self, entry: &Entry) -> &[u8] {
+        &self.keys[entry.key.clone()]
+    }
+}

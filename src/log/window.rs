@@ -1,0 +1,48 @@
+//! The part of a file that was read last.
+
+use super::LogFile;
+use crate::Result;
+use crate::memory::make_room;
+
+/// The scanner reads this much at once in a long walk. Bodies longer than this are checked piece by piece.
+pub(super) const LARGEST_WINDOW: usize = 1 << 20;
+
+/// And this much at the beginning: most walks take in one group that another process has just written.
+const SMALLEST_WINDOW: usize = 4 << 10;
+
+/// The piece of the file that was read last, for walks from its beginning to its end.
+pub(crate) struct Window {
+    bytes: Vec<u8>,
+    start: u64,
+    next_len: usize,
+}
+
+impl Window {
+    pub(crate) fn new() -> Window {
+        Window { bytes: Vec::new(), start: 0, next_len: SMALLEST_WINDOW }
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// Up to `wanted` bytes at `offset`; fewer only where the file ends.
+    #[inline]
+    pub(crate) fn get(&mut self, log: &LogFile, offset: u64, wanted: usize) -> Result<&[u8]> {
+        let held = self.start..self.start + self.bytes.len() as u64;
+        if !held.contains(&offset) || held.end < offset + wanted as u64 {
+            let len = wanted.max(self.next_len);
+            self.next_len = (self.next_len * 2).min(LARGEST_WINDOW);
+            self.bytes.clear();
+            make_room(&mut self.bytes, len).map_err(|e| log.io("get memory for a value", e))?;
+            self.bytes.resize(len, 0);
+            self.start = offset;
+            let got = log.read_up_to(offset, &mut self.bytes);
+            self.bytes.truncate(*got.as_ref().unwrap_or(&0));
+            got?;
+        }
+        let from = (offset - self.start) as usize;
+        let to = self.bytes.len().min(from + wanted);
+        Ok(&self.bytes[from..to])
+    }
+}
