@@ -1,7 +1,8 @@
-//! Replaying a log: its records, one after the other, come to the keys that are there now.
+//! Replaying a log: applying its records, in order, gives the keys of the store.
 //!
-//! [`crate::log`] reads records and knows no index; [`crate::index`] holds keys and positions and knows no file. This module
-//! joins them: [`KeySpace`] applies records to the index, and answers the index's questions about keys by reading the log.
+//! [`crate::log`] reads records and does not know the index. [`crate::index`] holds keys and positions and does not know files.
+//! This module connects them: [`KeySpace`] applies records to the index, and answers the index's questions about keys by
+//! reading the log.
 
 use std::cmp::Ordering;
 
@@ -15,7 +16,7 @@ use crate::{Error, Result};
 /// The index must be able to hold every offset at which a record may start.
 const _: () = assert!(MAX_FILE_LEN <= POSITION_LIMIT);
 
-/// A record that is verified without being kept is read in pieces of this many bytes.
+/// A record that is only verified is read in pieces of this many bytes.
 const PIECE: usize = 64 << 10;
 
 /// The keys of a log, and what they take up.
@@ -127,7 +128,7 @@ impl Keys for Reader {
                 }
             };
         if !same {
-            // The index's tags agree by chance once in 2^24 times, so this costs nothing.
+            // Tags agree by chance once in 2^24 times, so this costs nothing.
             self.read_verified(position, &mut Vec::new())?;
         }
         Ok(same)
@@ -146,7 +147,7 @@ impl Keys for Reader {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&start.bytes[RecordHeader::AT_MEANING..]);
         hasher.update(&out[from..]);
-        // In pieces: the value is not kept, and may not fit in memory.
+        // In pieces: the value is not kept, and may be larger than the memory.
         let (mut at, end) = (position + (RECORD_HEADER_LEN + out.len() - from) as u64, position + header.record_len());
         let mut piece = vec![0; PIECE.min((end - at) as usize)];
         while at < end {

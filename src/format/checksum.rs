@@ -1,15 +1,15 @@
-//! CRC-32 (the polynomial of IEEE 802.3, as in zip and PNG), bound to one file where that is wanted.
+//! CRC-32 (the polynomial of IEEE 802.3, as in zip and PNG), and the checksum that binds a record header to its file.
 
 use byteorder::{ByteOrder, LittleEndian};
 use crc32fast::Hasher;
 
 use super::record::{AT_HEADER_CRC, RECORD_HEADER_LEN};
 
-/// What makes a record header valid in one file only: four bytes that bring the CRC-32 to where a file's `file_id` does.
+/// Binds record headers to one file: four bytes that bring the CRC-32 to the same state as the file's `file_id`.
 ///
-/// A header's checksum covers `file_id`, the header's own offset and the header, so neither a log stored as a value
-/// inside the log nor a block that the disk wrote to the wrong place passes for a record. With four bytes in the place of
-/// `file_id` it is one of 32 bytes, which are two full steps and no rest.
+/// A header's checksum covers `file_id`, the header's own offset and the header. So neither a log stored as a value nor
+/// a block written to the wrong place passes for a record. With four bytes in place of `file_id` the checksum covers 32
+/// bytes, two full steps of the computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct FileSeed([u8; 4]);
 
@@ -20,13 +20,13 @@ impl FileSeed {
 
     /// The four bytes that lead to a state.
     fn from_state(state: u32) -> FileSeed {
-        // They meet the state bit by bit, before all of it moves on by four bytes.
+        // The bytes are combined with the state bit by bit before the state moves on by four bytes.
         FileSeed((!back(state, &[0; 4])).to_le_bytes())
     }
 
-    /// The checksum of a record header at `offset`, which covers what is behind the checksum itself.
+    /// The checksum of a record header at `offset`. It covers the bytes after the checksum.
     ///
-    /// 0 is stored as 1, so that a header never starts as the end mark does.
+    /// 0 is stored as 1, so that no header starts like the end mark.
     #[inline]
     pub(crate) fn header_crc(self, offset: u64, header: &[u8; RECORD_HEADER_LEN]) -> u32 {
         const PLACE: usize = size_of::<FileSeed>() + size_of::<u64>();
@@ -37,8 +37,8 @@ impl FileSeed {
         crc32fast::hash(&bytes).max(1)
     }
 
-    /// The seed of the file in which a header at `offset` has the checksum that it has: what a file whose own header is
-    /// lost gives away with every sound record.
+    /// The seed of the file in which this header has its checksum at `offset`. Each sound record of a file gives it,
+    /// even if the file header is lost.
     pub(crate) fn of_header(offset: u64, header: &[u8; RECORD_HEADER_LEN]) -> FileSeed {
         let (header_crc, covered) = header.split_at(AT_HEADER_CRC.end);
         let state = back(!LittleEndian::read_u32(header_crc), covered);
@@ -46,19 +46,19 @@ impl FileSeed {
     }
 }
 
-/// The CRC-32's state before it has taken in these bytes.
+/// The CRC-32's state before these bytes.
 ///
-/// CRC-32 can be run backwards: each step of it maps the states to one another one to one.
+/// CRC-32 can be run backwards, because each step maps states one to one.
 fn back(mut state: u32, bytes: &[u8]) -> u32 {
     for &byte in bytes.iter().rev() {
-        // A step shifts zeros in from above, so the highest byte tells which entry of the table it took.
+        // A step shifts zeros in from above, so the highest byte shows which entry of the table was used.
         let taken = (0..=u8::MAX).find(|&entry| TABLE[usize::from(entry)] >> 24 == state >> 24).unwrap_or_default();
         state = (state ^ TABLE[usize::from(taken)]) << 8 | u32::from(taken ^ byte);
     }
     state
 }
 
-/// What one byte does to the CRC-32's state; used for going backwards only.
+/// The effect of one byte on the CRC-32's state. Used only for running backwards.
 const TABLE: [u32; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -76,7 +76,7 @@ const TABLE: [u32; 256] = {
     table
 };
 
-/// The checksum of a record's meaning: header bytes from `kind` on, then the body.
+/// The checksum of a record's meaning: the header from `kind` on, then the body.
 pub(crate) fn body_crc(meaning: &[u8], key: &[u8], value: &[u8]) -> u32 {
     let mut hasher = Hasher::new();
     update_joined(&mut hasher, meaning, key);
@@ -84,7 +84,7 @@ pub(crate) fn body_crc(meaning: &[u8], key: &[u8], value: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Takes in two pieces, at once if they are short: an update has a price of its own, about that of fifty bytes.
+/// Hashes two pieces, in one update if they are short: an update costs as much as some fifty bytes.
 #[inline]
 fn update_joined(hasher: &mut Hasher, first: &[u8], second: &[u8]) {
     let mut joined = [0; 64];
@@ -110,12 +110,12 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_valid_in_one_file_and_at_one_place_only() {
+    fn a_header_is_valid_at_one_place_of_one_file() {
         let header = [7; RECORD_HEADER_LEN];
         let here = FileSeed::new(&[1; 16]).header_crc(64, &header);
         assert_ne!(here, FileSeed::new(&[1; 16]).header_crc(72, &header));
         assert_ne!(here, FileSeed::new(&[2; 16]).header_crc(64, &header));
-        // The checksum is that of the plain concatenation.
+        // The checksum of the plain concatenation.
         for id in 0..200 {
             let mut whole = vec![id; 16];
             whole.extend_from_slice(&64u64.to_le_bytes());
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_checked_as_the_plain_concatenation_however_long_its_parts_are() {
+    fn the_body_checksum_is_that_of_the_concatenation() {
         let bytes: Vec<u8> = (0..=255).collect();
         for len in 0..bytes.len() {
             for first in [0, len / 2, len] {

@@ -1,6 +1,6 @@
-//! [`Damage`]: what does not hold where a file is damaged.
+//! [`Damage`]: the rule that a damaged place breaks.
 
-/// What does not hold where a file is damaged.
+/// The rule that a damaged place breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Damage {
@@ -12,7 +12,7 @@ pub enum Damage {
         /// The checksum of the bytes.
         computed: u32,
     },
-    /// The file does not start as a caskfile does.
+    /// The file does not start with a caskfile's magic bytes.
     #[error("the file does not start as a caskfile does")]
     Magic,
     /// The record header's checksum does not match its bytes and place.
@@ -55,14 +55,13 @@ pub enum Damage {
         /// The checksum of the bytes.
         computed: u32,
     },
-    /// The key of a record does not have the form of a bucket and a key, or a record has a body that its kind does
-    /// not have.
+    /// A record's key is not a bucket and a key, or its kind does not have such a body.
     #[error("the body does not have the form that its kind demands")]
     Form,
-    /// There is an end mark, or a hole, where records follow.
+    /// An end mark, or a hole, stands where records follow.
     #[error("zeros stand where a record should, and records follow")]
     Zeros,
-    /// A batch ends before its last record.
+    /// A batch ends without its last record.
     #[error("a batch of records breaks off, and records follow")]
     BrokenBatch,
 }

@@ -1,31 +1,30 @@
-//! The decoders by themselves, for the fuzz target that compares them with others made from `docs/FORMAT.md`.
+//! The decoders alone, for the fuzz target that compares them with others made from `docs/FORMAT.md`.
 //!
-//! Each takes bytes apart and puts them together again, which must give the same bytes: no bit that means anything is
-//! passed over.
+//! Each takes bytes apart and encodes them again, which must give the same bytes: no meaningful bit is ignored.
 
 use super::record::{Place, RECORD_HEADER_LEN, RecordHeader, Verdict};
 use super::sequence::SeqBound;
 use super::{FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, split_full_key};
 
-/// What 64 bytes are in the place of a file header.
+/// The meaning of 64 bytes in the place of a file header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileHeaderIs {
-    /// Something that this version can read.
+    /// A header that this version can read.
     Right {
         /// The highest sequence number that had been assigned when the file was made.
         base_seq: u64,
-        /// What this version would write instead: zeros in reserved bytes.
+        /// The same header as this version would write it, with zeros in reserved bytes.
         encoded: [u8; FILE_HEADER_LEN],
     },
-    /// No caskfile.
+    /// Not a caskfile.
     Foreign,
-    /// Its checksum does not hold.
+    /// The checksum does not match.
     Damaged,
-    /// Of another major version.
+    /// Another major version.
     Unsupported,
 }
 
-/// Takes a file header apart.
+/// Decodes a file header.
 pub fn file_header(bytes: &[u8; FILE_HEADER_LEN]) -> FileHeaderIs {
     match FileHeader::decode(bytes) {
         Ok(header) => FileHeaderIs::Right { base_seq: header.base_seq, encoded: header.encode() },
@@ -35,38 +34,38 @@ pub fn file_header(bytes: &[u8; FILE_HEADER_LEN]) -> FileHeaderIs {
     }
 }
 
-/// What 24 bytes are in the place of a record header.
+/// The meaning of 24 bytes in the place of a record header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordHeaderIs {
-    /// The log's end.
+    /// The end of the log.
     End,
     /// A record of a kind that can be read or skipped.
     True {
-        /// What this version would write instead: the same.
+        /// The same header as this version would write it.
         encoded: [u8; RECORD_HEADER_LEN],
     },
     /// A record of a kind, or with a flag, that this version must not skip.
     Unsupported,
-    /// No record.
+    /// Not a record.
     False,
 }
 
-/// Where bytes stand that may be a record header.
+/// The place of bytes that may be a record header.
 #[derive(Debug, Clone, Copy)]
 pub struct PlaceInFile {
     /// The file's random identity.
     pub file_id: [u8; 16],
-    /// Where in the file the bytes stand: at most 2^63.
+    /// The offset of the bytes, at most 2^63.
     pub offset: u64,
-    /// How long the file is.
+    /// The length of the file.
     pub file_len: u64,
-    /// The sequence number of the record before; 0 if there is none. At most 2^62 - 1.
+    /// The sequence number of the record before, 0 if there is none. At most 2^62 - 1.
     pub previous_seq: u64,
-    /// The file header's. At most 2^62 - 1.
+    /// `base_seq` of the file header. At most 2^62 - 1.
     pub base_seq: u64,
 }
 
-/// Takes a record header apart.
+/// Decodes a record header.
 pub fn record_header(bytes: &[u8; RECORD_HEADER_LEN], place: PlaceInFile) -> RecordHeaderIs {
     let after = SeqBound { previous: place.previous_seq, base: place.base_seq };
     let (offset, file_len) = (place.offset, place.file_len);
@@ -79,7 +78,7 @@ pub fn record_header(bytes: &[u8; RECORD_HEADER_LEN], place: PlaceInFile) -> Rec
     }
 }
 
-/// The bucket's name and the key in it, of a record's full key; `None` if the bytes do not have that form.
+/// Returns bucket and key of a record's full key; `None` if the bytes do not have that form.
 pub fn full_key(full: &[u8]) -> Option<(&[u8], &[u8])> {
     split_full_key(full)
 }

@@ -1,5 +1,5 @@
-//! What the bytes are called, for tools that show them: the fields by the names that `docs/FORMAT.md` gives them, and
-//! a record header's numbers as they stand, whatever they mean.
+//! Names for tools that show the bytes: the fields as `docs/FORMAT.md` names them, and the plain numbers of a record
+//! header.
 
 use std::ops::Range;
 
@@ -11,10 +11,10 @@ use super::record::{
     AT_BODY_CRC, AT_FLAGS, AT_HEADER_CRC, AT_KEY_LEN, AT_KIND, AT_SEQ, AT_VALUE_LEN, RECORD_HEADER_LEN,
 };
 
-/// What a field is called, and where in its header it stands.
+/// The name of a field, and its place in its header.
 pub(crate) type Named = (&'static str, Range<usize>);
 
-/// The file header's fields, one behind the other.
+/// The file header's fields, in order.
 pub(crate) const FILE_HEADER_FIELDS: [Named; 9] = [
     ("magic", AT_MAGIC),
     ("major", AT_MAJOR),
@@ -27,7 +27,7 @@ pub(crate) const FILE_HEADER_FIELDS: [Named; 9] = [
     ("crc", AT_CRC),
 ];
 
-/// The record header's fields, one behind the other.
+/// The record header's fields, in order.
 pub(crate) const RECORD_HEADER_FIELDS: [Named; 7] = [
     ("header_crc", AT_HEADER_CRC),
     ("body_crc", AT_BODY_CRC),
@@ -38,7 +38,7 @@ pub(crate) const RECORD_HEADER_FIELDS: [Named; 7] = [
     ("seq", AT_SEQ),
 ];
 
-/// The numbers in a record header, before anybody asks whether they are true.
+/// The numbers in a record header, before they are judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RawRecordHeader {
     pub(crate) header_crc: u32,
@@ -73,7 +73,7 @@ impl RawRecordHeader {
     }
 }
 
-/// The name of a kind, if this version knows it.
+/// The name of a kind that this version knows.
 pub(crate) fn kind_name(kind: u8) -> Option<&'static str> {
     Some(match kind {
         KIND_PUT => "put",
@@ -96,7 +96,7 @@ mod tests {
     const PAGE: &str = include_str!("../../docs/FORMAT.md");
 
     #[test]
-    fn every_byte_of_a_header_has_one_name_and_the_page_has_the_same() {
+    fn every_byte_of_a_header_has_the_pages_name() {
         let tables: [(&[Named], usize); 2] =
             [(&FILE_HEADER_FIELDS, FILE_HEADER_LEN), (&RECORD_HEADER_FIELDS, RECORD_HEADER_LEN)];
         for (fields, len) in tables {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_told_apart() {
+    fn both_flags_are_read() {
         use super::super::{FileSeed, Flags, Kind, RecordHeader};
 
         for (synced, more) in [(false, false), (true, false), (false, true), (true, true)] {

@@ -6,15 +6,14 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use super::FileSeed;
 
-/// The first bytes of every caskfile: one byte that is not ASCII, and line ends and a control-Z that a copy in text
-/// mode would change.
+/// The first bytes of every caskfile: a byte that is not ASCII, and line ends and a control-Z that a copy in text mode
+/// would change.
 pub(crate) const MAGIC: [u8; 8] = [0xca, b'S', b'K', b'F', b'\r', b'\n', 0x1a, b'\n'];
 
-/// The format's major version: a file with a greater one is refused.
+/// The format's major version. A file with another one is refused.
 pub const MAJOR_VERSION: u16 = 1;
 
-/// The format's minor version: a file with a greater one is read, since minor versions add only what older readers
-/// may skip.
+/// The format's minor version. A file with a greater one is read: minor versions add only what older readers may skip.
 pub const MINOR_VERSION: u16 = 0;
 
 pub(super) const AT_MAGIC: Range<usize> = 0..8;
@@ -27,25 +26,25 @@ pub(super) const AT_CREATED: Range<usize> = AT_BASE_SEQ.end..AT_BASE_SEQ.end + 8
 pub(super) const AT_ZERO_2: Range<usize> = AT_CREATED.end..AT_CREATED.end + 12;
 pub(super) const AT_CRC: Range<usize> = AT_ZERO_2.end..AT_ZERO_2.end + 4;
 
-/// The file header's length; the first record starts here.
+/// The file header's length. The first record starts here.
 pub(crate) const FILE_HEADER_LEN: usize = AT_CRC.end;
 
-/// What the file header says.
+/// A decoded file header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileHeader {
     pub(crate) major: u16,
     pub(crate) minor: u16,
-    /// Random, and new for every file, those that compaction makes included. Secret: who knows it can forge record
-    /// headers inside values, so no tool prints it.
+    /// Random and new for every file, also for one that compaction makes. Secret: with it, record headers can be forged
+    /// inside values. No tool prints it.
     pub(crate) file_id: [u8; 16],
-    /// The highest sequence number that had been assigned when this file was made: the next one is above it, and above those of
-    /// all records. (Records that compaction carried over have their old, lower ones.)
+    /// The highest sequence number that was assigned when the file was made. New records have higher numbers. Records
+    /// that compaction copied keep their lower ones.
     pub(crate) base_seq: u64,
     /// Seconds since the Unix epoch.
     pub(crate) created: u64,
 }
 
-/// Why 64 bytes are not the header of a file that this version can read.
+/// The reason why 64 bytes are not a header that this version can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeaderFault {
     Magic,
@@ -58,8 +57,8 @@ impl FileHeader {
         FileSeed::new(&self.file_id)
     }
 
-    /// Eight bytes by which a log without records is recognised, and where they lie: half of the file's identity, and
-    /// nothing that is made of bytes which this version does not know, since a later minor version may use those.
+    /// Eight bytes by which a log without records is recognised, and their offset: half of the file's identity.
+    /// Reserved bytes are not used, since a later minor version may change them.
     pub(crate) fn fingerprint(&self) -> (u64, u64) {
         let half = self.file_id.len() / 2;
         ((AT_FILE_ID.start + half) as u64, LittleEndian::read_u64(&self.file_id[half..]))
@@ -78,9 +77,8 @@ impl FileHeader {
         bytes
     }
 
-    /// Magic first, since a foreign file deserves to be called that; then the checksum, since a flipped bit in the
-    /// version must not pass for a future version; then the version. Every future version keeps these three where
-    /// they are, so that this order works for its files too.
+    /// Checks the magic first, so that a foreign file is named as such; then the checksum, so that a flipped bit in the
+    /// version does not pass for a future version; then the version. Future versions keep these three where they are.
     pub(crate) fn decode(bytes: &[u8; FILE_HEADER_LEN]) -> Result<FileHeader, HeaderFault> {
         if bytes[AT_MAGIC] != MAGIC {
             return Err(HeaderFault::Magic);
@@ -135,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_major_version_is_named_and_a_newer_minor_one_is_read() {
+    fn newer_major_versions_are_refused_and_minor_ones_read() {
         let future = FileHeader { major: 2, minor: 3, ..header() };
         assert_eq!(FileHeader::decode(&future.encode()), Err(HeaderFault::Version { major: 2, minor: 3 }));
         let next = FileHeader { minor: 7, ..header() };

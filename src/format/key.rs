@@ -1,7 +1,7 @@
-//! The full key: bucket and key as one contiguous byte string, as it lies in a record's body.
+//! The full key: bucket and key in one string of bytes, as it lies in a record's body.
 //!
-//! One byte with the length of the bucket's name, the name, then the key. The index hashes, compares and sorts this
-//! string as it is, so all keys of a bucket are neighbours and in key order.
+//! One byte with the length of the bucket's name, the name, the key. The index hashes, compares and sorts this string,
+//! so the keys of a bucket are neighbours, in the order of the keys.
 
 use super::record::MAX_FULL_KEY_LEN;
 
@@ -13,7 +13,7 @@ pub const fn max_key_len(bucket_len: usize) -> usize {
     MAX_FULL_KEY_LEN - 1 - bucket_len
 }
 
-/// Why a bucket's name or a key cannot be part of a full key.
+/// The reason why a bucket's name or a key cannot be part of a full key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyFault {
     BucketTooLong { len: usize, max: usize },
@@ -30,30 +30,30 @@ pub(crate) fn prefix_of_bucket(bucket: &[u8]) -> Result<Vec<u8>, KeyFault> {
     Ok(prefix)
 }
 
-/// Bucket and key of a full key; `None` if the bytes do not have that form.
+/// Bucket and key of a full key, or `None` if the bytes do not have that form.
 pub(crate) fn split_full_key(full: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&bucket_len, rest) = full.split_first()?;
     let (bucket, key) = rest.split_at_checked(usize::from(bucket_len))?;
     if key.is_empty() { None } else { Some((bucket, key)) }
 }
 
-/// Full keys up to this length are put together on the stack, so that a look-up of a usual key allocates nothing.
+/// Full keys up to this length are built on the stack, so that usual look-ups do not allocate.
 const INLINE_LEN: usize = 104;
 
-/// A full key put together for a look-up.
+/// A full key, built for a look-up.
 pub(crate) enum FullKey {
     Inline { bytes: [u8; INLINE_LEN], len: u8 },
     Heap(Vec<u8>),
 }
 
 impl FullKey {
-    /// Puts a bucket's prefix and a key together, after checking the key's length.
+    /// Joins a bucket's prefix and a key, after checking the key's length.
     pub(crate) fn new(bucket_prefix: &[u8], key: &[u8]) -> Result<FullKey, KeyFault> {
         check_key_len(bucket_prefix, key)?;
         Ok(FullKey::prefix(bucket_prefix, key))
     }
 
-    /// As [`FullKey::new`] for a prefix of keys, which may have any length, none included.
+    /// As [`FullKey::new`], for a prefix of keys, which may have any length and may be empty.
     pub(crate) fn prefix(bucket_prefix: &[u8], prefix: &[u8]) -> FullKey {
         let len = bucket_prefix.len() + prefix.len();
         if len <= INLINE_LEN {
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_buckets_beyond_the_limits_are_refused_with_the_limit() {
+    fn keys_and_buckets_beyond_the_limits_are_refused() {
         let prefix = prefix_of_bucket(b"bucket").unwrap();
         let max = max_key_len(6);
         assert!(matches!(FullKey::new(&prefix, b""), Err(KeyFault::KeyLength { len: 0, max: m }) if m == max));

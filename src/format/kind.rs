@@ -1,26 +1,26 @@
-//! What a record means: its kind and its flags.
+//! The meaning of a record: its kind and its flags.
 
-/// What a record means.
+/// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Sets the key's value.
     Put,
     /// Removes the key: a tombstone.
     Delete,
-    /// Says something about the log itself, and nothing about keys.
+    /// Says something about the log, and nothing about keys.
     Ancillary(Ancillary),
 }
 
-/// Records that a reader who only wants keys and values may skip.
+/// Records that a reader of keys and values may skip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ancillary {
-    /// Carries a sequence number (a new block's first one) or the flag `SYNCED`, and no body.
+    /// Carries a sequence number (a new block's first one) or the flag `SYNCED`. Has no body.
     Mark,
-    /// Its value is an offset (8 bytes): everything before it was on stable storage when this was written.
+    /// Its value is an offset (8 bytes). Everything before that was on stable storage when this was written.
     SyncedTo,
-    /// The log was compacted into another file; the path names that one now, unless compaction died at this point.
+    /// The log was compacted into another file. The path names that file now, unless the compaction died at this point.
     Moved,
-    /// Of a later version.
+    /// From a later version.
     Unknown(u8),
 }
 
@@ -57,7 +57,7 @@ impl Kind {
         }
     }
 
-    /// Whether this version knows what the record says.
+    /// Whether this version knows the kind.
     pub(crate) fn is_known(self) -> bool {
         !matches!(self, Kind::Ancillary(Ancillary::Unknown(_)))
     }
@@ -66,7 +66,7 @@ impl Kind {
 /// A record's flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Flags {
-    /// When this record was written, everything before it was known to be on stable storage.
+    /// Everything before this record was on stable storage when it was written.
     pub(crate) synced: bool,
     /// The batch goes on in the next record.
     pub(crate) more: bool,

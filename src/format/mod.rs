@@ -1,8 +1,8 @@
-//! The bytes: what a caskfile consists of, as pure functions without input or output.
+//! The bytes of a caskfile, as pure functions without input or output.
 //!
-//! `docs/FORMAT.md` is the specification, this module its counterpart in code: the file header ([`header`]), records
-//! ([`record`]), the full key inside a record's body ([`key`]) and the checksums over all of them ([`checksum`]).
-//! What all of it is called is in [`fields`]. Everything is little-endian.
+//! `docs/FORMAT.md` is the specification. This module has the file header ([`header`]), records ([`record`]) with their
+//! kinds ([`kind`]) and sequence numbers ([`sequence`]), the full key in a record's body ([`key`]), the checksums
+//! ([`checksum`]) and the names of all fields ([`fields`]). All numbers are little-endian.
 
 mod checksum;
 mod damage;
@@ -30,5 +30,5 @@ pub(crate) use sequence::{BLOCK_LEN, MAX_SEQ, MAX_SEQ_STEP, SeqBound, block_of, 
 /// Every record starts at a multiple of this many bytes.
 pub(crate) const ALIGNMENT: u64 = 8;
 
-/// The log ends where this many zero bytes stand in place of a record header.
+/// The log ends where this many zero bytes stand in the place of a record header.
 pub(crate) const END_MARK_LEN: u64 = 8;

@@ -21,22 +21,22 @@ pub(super) const AT_SEQ: Range<usize> = AT_VALUE_LEN.end..AT_VALUE_LEN.end + 8;
 /// The length of a record's header.
 pub(crate) const RECORD_HEADER_LEN: usize = AT_SEQ.end;
 
-/// The longest full key: what its length field can say.
+/// The longest full key: the largest number in its length field.
 pub(crate) const MAX_FULL_KEY_LEN: usize = u16::MAX as usize;
 
-/// The longest value, in bytes (1 GiB). Less than the length field could say, so that a record always fits into one
-/// write: Linux writes at most 2 GiB less one page at a time.
+/// The longest value, in bytes (1 GiB). A record of this length fits into one write: Linux writes at most 2 GiB less
+/// one page at a time.
 pub const MAX_VALUE_LEN: usize = 1 << 30;
 
-/// A log may not grow beyond this many bytes (8 TiB): the index keeps offsets, divided by 8, in 40 bits.
+/// The longest file (8 TiB). The index holds offsets, divided by 8, in 40 bits.
 pub(crate) const MAX_FILE_LEN: u64 = 1 << 43;
 
-/// The next offset at or after `offset` at which a record may start.
+/// The next offset, not before `offset`, at which a record may start.
 pub(crate) const fn padded(offset: u64) -> u64 {
     offset.next_multiple_of(ALIGNMENT)
 }
 
-/// A record's header, its two checksums included.
+/// A record's header, with both checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RecordHeader {
     pub(crate) header_crc: u32,
@@ -48,7 +48,7 @@ pub(crate) struct RecordHeader {
     pub(crate) seq: u64,
 }
 
-/// Where a header stands, which decides with the header's own bytes whether it is true.
+/// The place of a header. The same bytes are a true header in one place only.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) seed: FileSeed,
@@ -57,13 +57,13 @@ pub(crate) struct Place {
     pub(crate) after: SeqBound,
 }
 
-/// What 24 bytes are in the place of a record header.
+/// The meaning of 24 bytes in the place of a record header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The log ends here.
     End,
     True(RecordHeader),
-    /// True, but of a kind or with a flag that this version must not skip.
+    /// True, but with a kind or flag that this version must not skip.
     Unsupported {
         kind: u8,
         flags: u8,
@@ -72,10 +72,10 @@ pub(crate) enum Verdict {
 }
 
 impl RecordHeader {
-    /// Where in a record begins what `body_crc` covers.
+    /// The offset, in a record, of the bytes that `body_crc` covers.
     pub(crate) const AT_MEANING: usize = AT_KIND;
 
-    /// A header for this body at this place, both checksums computed.
+    /// The header of a new record at this place, with both checksums.
     pub(crate) fn new(
         seed: FileSeed,
         offset: u64,
@@ -99,8 +99,8 @@ impl RecordHeader {
         header
     }
 
-    /// The same record at another place, perhaps in another file: body and its checksum are carried over unchanged,
-    /// so that a value stays protected from the put that made it.
+    /// The header of the same record at another place, perhaps in another file. The body's checksum is kept, so it
+    /// protects a value from the first put on.
     pub(crate) fn moved_to(&self, seed: FileSeed, offset: u64, flags: Flags) -> RecordHeader {
         let mut header = RecordHeader { flags, ..*self };
         header.header_crc = header.computed_header_crc(seed, offset);
@@ -123,8 +123,8 @@ impl RecordHeader {
         bytes
     }
 
-    /// The header that these bytes spell, without asking whether it is true in its place: for bytes that were
-    /// validated before and lie where the index says. `None` if kind or flags are unknown.
+    /// Decodes a header without judging it: for bytes that were validated before, at a position from the index. `None`
+    /// if the kind or a flag is unknown.
     #[inline]
     pub(crate) fn decode(bytes: &[u8; RECORD_HEADER_LEN]) -> Option<RecordHeader> {
         let raw = RawRecordHeader::read(bytes);
@@ -141,9 +141,9 @@ impl RecordHeader {
 
     /// Judges the bytes in the place of a header.
     ///
-    /// The checksum comes first: what fails it means nothing. Then the lengths, before anybody allocates by them,
-    /// and the sequence number. Kind and flags come last, because only a true header can speak of a later version: a torn
-    /// tail must not pass for one.
+    /// The checksum comes first: without it the other fields mean nothing. Then the lengths, before memory is allocated
+    /// for them, and the sequence number. Kind and flags come last, because only a true header can be of a later
+    /// version; a torn tail must not look like one.
     #[inline]
     pub(crate) fn judge(bytes: &[u8; RECORD_HEADER_LEN], place: Place) -> Verdict {
         if bytes[..END_MARK_LEN as usize] == [0; END_MARK_LEN as usize] {
@@ -173,8 +173,8 @@ impl RecordHeader {
         }
     }
 
-    /// Whether bytes could be a true header of a kind that this version knows, somewhere behind a place: can be
-    /// said without a checksum, to make a search over many places quick.
+    /// Whether bytes could be a true header of a known kind somewhere after a place. Computes no checksum, so that a
+    /// search over many places is fast.
     pub(crate) fn plausible(bytes: &[u8; RECORD_HEADER_LEN], after: SeqBound) -> bool {
         Kind::decode(bytes[AT_KIND]).is_some_and(Kind::is_known)
             && Flags::decode(bytes[AT_FLAGS]).is_some()
@@ -191,12 +191,12 @@ impl RecordHeader {
         u64::from(self.key_len) + u64::from(self.value_len)
     }
 
-    /// Header and body, without the padding behind them.
+    /// The length of header and body, without padding.
     pub(crate) fn record_len(&self) -> u64 {
         RECORD_HEADER_LEN as u64 + self.body_len()
     }
 
-    /// From this record's start to the next one's.
+    /// The distance to the next record.
     pub(crate) fn padded_len(&self) -> u64 {
         padded(self.record_len())
     }
@@ -207,19 +207,19 @@ impl RecordHeader {
         body_crc(&self.encode()[AT_KIND..], key, value)
     }
 
-    /// What `body_crc` covers of a record, given its bytes from the header on.
+    /// The part of a record that `body_crc` covers.
     pub(crate) fn meaning_and_body(record: &[u8]) -> &[u8] {
         &record[RecordHeader::AT_MEANING..]
     }
 
-    /// A hasher that has taken in what of the header `body_crc` covers; the body is to follow.
+    /// A hasher over the part of the header that `body_crc` covers. The body follows.
     pub(crate) fn body_hasher(&self) -> crc32fast::Hasher {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&self.encode()[AT_KIND..]);
         hasher
     }
 
-    /// The first 8 bytes, by which a handle recognises its last record.
+    /// The first 8 bytes. A handle recognises its last record by them.
     pub(crate) fn fingerprint(&self) -> u64 {
         u64::from(self.header_crc) | u64::from(self.body_crc) << 32
     }
@@ -245,7 +245,7 @@ mod tests {
         RecordHeader::new(seed(), OFFSET, Flags { synced: true, more: false }, Kind::Put, 42, b"\0key", b"value")
     }
 
-    /// Gives changed header bytes a right checksum again, to meet the checks behind it.
+    /// Gives changed header bytes a valid checksum, to reach the checks after that.
     fn resealed(mut bytes: [u8; RECORD_HEADER_LEN]) -> [u8; RECORD_HEADER_LEN] {
         let crc = seed().header_crc(OFFSET, &bytes);
         LittleEndian::write_u32(&mut bytes[AT_HEADER_CRC], crc);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_checked_before_anybody_allocates_by_them() {
+    fn lengths_are_checked_before_memory_is_allocated() {
         let mut bytes = sample().encode();
         LittleEndian::write_u32(&mut bytes[AT_VALUE_LEN], u32::MAX);
         assert!(matches!(RecordHeader::judge(&resealed(bytes), place()), Verdict::False(Damage::Lengths { .. })));
@@ -283,7 +283,7 @@ mod tests {
         LittleEndian::write_u32(&mut bytes[AT_VALUE_LEN], 1 << 29);
         assert!(matches!(RecordHeader::judge(&resealed(bytes), place()), Verdict::False(Damage::BeyondFile { .. })));
 
-        // A value may be as long as the limit says, and a record may end where the file does.
+        // A value may have the full length, and a record may end where the file does.
         let longest = RecordHeader { key_len: 0, value_len: MAX_VALUE_LEN as u32, ..sample() };
         let bytes = resealed(longest.encode());
         let end = OFFSET + longest.record_len();
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_follows_the_one_before_it_within_the_bound() {
+    fn a_sequence_number_follows_within_the_bound() {
         for (seq, follows) in [(0, false), (41, false), (42, true), (41 + MAX_SEQ_STEP, true)] {
             let bytes = resealed(RecordHeader { seq, ..sample() }.encode());
             assert_eq!(matches!(RecordHeader::judge(&bytes, place()), Verdict::True(_)), follows, "{seq}");
@@ -302,7 +302,7 @@ mod tests {
         assert!(matches!(RecordHeader::judge(&bytes, place()), Verdict::False(Damage::Sequence { .. })));
         let last = SeqBound { previous: MAX_SEQ - 1, base: 0 };
         assert!(last.admits(MAX_SEQ) && !last.admits(MAX_SEQ + 1));
-        // What compaction carried over is below the base, and what comes after it may be that much above it.
+        // Records that compaction copied are below the base, and the next ones may be this much above it.
         let compacted = SeqBound { previous: 41, base: 1 << 50 };
         assert!(compacted.admits(42) && compacted.admits((1 << 50) + MAX_SEQ_STEP) && !compacted.admits(41));
     }
@@ -329,7 +329,7 @@ mod tests {
         let seed = FileSeed::new(&[4; 16]);
         let moved = sample().moved_to(seed, 64, Flags::NONE);
         assert_eq!(moved.body_crc, sample().body_crc);
-        // What was claimed of one file is not claimed of another.
+        // The claim of one file does not move to another.
         assert_eq!((sample().flags.synced, moved.flags), (true, Flags::NONE));
         let place = Place { seed, offset: 64, ..place() };
         assert_eq!(RecordHeader::judge(&moved.encode(), place), Verdict::True(moved));
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn the_body_checksum_covers_kind_lengths_index_key_and_value() {
+    fn the_body_checksum_covers_header_fields_key_and_value() {
         let sum = |h: RecordHeader, k: &[u8], v: &[u8]| h.computed_body_crc(k, v);
         let right = sample().body_crc;
         assert_eq!(sum(sample(), b"\0key", b"value"), right);

@@ -1,20 +1,19 @@
-//! How many keys each bucket has.
+//! The number of buckets that have keys.
 
 use std::collections::HashMap;
 
 use crate::format::split_full_key;
 
-/// Counts of keys, kept up to date with every key that comes or goes.
+/// Counts of keys per bucket, kept up to date.
 #[derive(Debug, Default)]
 pub(crate) struct Buckets {
-    /// Of the buckets that have a name and a key. Those of the bucket without a name, which most stores use alone, are
-    /// what is left.
+    /// The counts of buckets with a name. The bucket without a name, the only one in most stores, has the other keys.
     named: HashMap<Box<[u8]>, u64, foldhash::fast::RandomState>,
     in_named: u64,
 }
 
 impl Buckets {
-    /// A key that was not there was set.
+    /// Counts a new key.
     pub(crate) fn add(&mut self, full_key: &[u8]) {
         let Some(bucket) = named_bucket(full_key) else { return };
         self.in_named += 1;
@@ -24,7 +23,7 @@ impl Buckets {
         }
     }
 
-    /// A key that was there was removed.
+    /// Counts a removed key.
     pub(crate) fn remove(&mut self, full_key: &[u8]) {
         let Some(bucket) = named_bucket(full_key) else { return };
         self.in_named -= 1;
@@ -36,7 +35,7 @@ impl Buckets {
         }
     }
 
-    /// How many buckets have a key, of a store that has `keys` of them.
+    /// The number of buckets with keys, in a store that has `keys` keys.
     pub(crate) fn count(&self, keys: u64) -> u64 {
         self.named.len() as u64 + u64::from(keys > self.in_named)
     }

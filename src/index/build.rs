@@ -1,12 +1,12 @@
-//! Building the sorted index of a log whose hash index is there.
+//! Building the sorted index from the hash index and the log.
 
 use super::entry::{Entry, sort_entries};
 use super::{Index, Keys, SortedIndex};
 
-/// While the sorted index is built, the hash index is asked about this many keys at a time.
+/// Building reads this many keys at a time, and then asks the hash index about them.
 const FETCHED: usize = 64;
 
-/// A sorted index that is ready to be installed, if the index has not changed since it was built.
+/// A sorted index that is ready to be installed.
 pub(crate) struct Built {
     pub(super) sorted: SortedIndex,
     changes: u64,
@@ -22,9 +22,9 @@ impl Built {
 impl Index {
     /// Builds the sorted index from the hash index and the keys in the log.
     ///
-    /// This takes a tenth of a second per million keys at best, and only reads; [`install_sorted`] needs exclusive access.
-    /// `check` is called for every [`FETCHED`] keys that are read, and between reading, sorting and building. An error of
-    /// it ends the work.
+    /// It only reads, and takes a tenth of a second per million keys at best; [`install_sorted`] needs exclusive
+    /// access. `check` is called for every [`FETCHED`] keys that are read, and between reading, sorting and building.
+    /// An error of it ends the work.
     ///
     /// [`install_sorted`]: Self::install_sorted
     ///
@@ -37,8 +37,8 @@ impl Index {
         mut check: impl FnMut() -> Result<(), K::Error>,
     ) -> Result<Built, K::Error> {
         let mut positions: Vec<u64> = self.hash.positions().collect();
-        // Reading in the order of the log costs less than this sort even when the log is in memory; when it is not,
-        // it is the difference between reading ahead and a disk access per key.
+        // In the order of the log, reading is faster by more than this sort costs. On a cold cache, random order would
+        // cost a disk access per key.
         positions.sort_unstable();
         let mut entries = Vec::with_capacity(positions.len());
         let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(FETCHED));
@@ -46,7 +46,7 @@ impl Index {
             check()?;
             bytes.clear();
             ends.clear();
-            // What the hash index says of these keys is fetched before the first of them is compared with it.
+            // Fetches the slots of all these keys before the first of them is looked up.
             for &position in positions {
                 let start = bytes.len();
                 keys.read(position, &mut bytes)?;
@@ -80,8 +80,8 @@ impl Index {
         Ok(Built { sorted: SortedIndex::from_sorted(&entries), changes: self.changes })
     }
 
-    /// Keeps a sorted index, and keeps it up from now on. Returns whether there is one now: `false` if the index has
-    /// changed since this one was built, which is then useless.
+    /// Installs a sorted index, which is kept up from now on. Returns whether there is one now. `false` if the index
+    /// has changed since this one was built.
     #[must_use]
     pub(crate) fn install_sorted(&mut self, built: Built) -> bool {
         if self.changes == built.changes {
@@ -101,7 +101,7 @@ mod tests {
         let (mut index, mut log) = (Index::new(), Log::default());
         let keys = 10 * FETCHED;
         for number in 0..keys {
-            // Alike in their first bytes, so that sorting has to read them once more.
+            // Alike in their first bytes, so that sorting reads them once more.
             let key = format!("the same beginning for all of them: {number}");
             let position = log.append(key.as_bytes());
             index.apply_put(key.as_bytes(), position, &log).unwrap();

@@ -1,26 +1,26 @@
-//! What the sorted index holds of a key, and how two keys compare as far as that goes.
+//! The part of a key that the sorted index holds, and the order of such parts.
 //!
-//! An entry is 24 bytes: the first 18 bytes of the key, its length as far as that matters, and the position. So keys
-//! of up to 18 bytes are ordered without a look at the log, and so are longer ones that differ within 18 bytes.
+//! An entry has 24 bytes: the first 18 bytes of the key, its length up to 19, and the position. So keys of up to 18
+//! bytes, and longer ones that differ within 18 bytes, are ordered without reading the log.
 
 use std::cmp::Ordering;
 
 use super::packed;
 
-/// How many bytes of a key a [`Prefix`] holds.
+/// The number of bytes of a key in a [`Prefix`].
 const INLINE: usize = 18;
 
-/// How a key begins, and where it ends if that is near.
+/// The first bytes of a key, and its length if it is short.
 ///
-/// Prefixes compare as their keys do, except that long keys with the same first 18 bytes have equal prefixes. Others
-/// have equal prefixes only if they are equal: short keys that zeros pad to the same bytes differ in length, the
-/// shorter is the lesser, and both are less than any long key that starts with the padded bytes.
+/// Prefixes compare as their keys do, except that long keys with the same first 18 bytes have equal prefixes. Short
+/// keys that zeros pad to the same bytes differ in length: the shorter is less, and both are less than any long key
+/// that starts with the padded bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Prefix {
-    /// Bytes 0..16 of the key, zeros after its end; big-endian, so that the numbers compare as the bytes do.
+    /// Bytes 0..16 of the key, zeros after its end. Big-endian, so that the numbers compare as the bytes do.
     head: u128,
-    /// Bytes 16 and 17, then the key's length (or [`INLINE`]` + 1` if it is longer), again the first the most
-    /// significant: 24 bits in all, which an [`Entry`] keeps beside the position.
+    /// Bytes 16 and 17, then the key's length (or [`INLINE`]` + 1` if it is longer), the most significant first. An
+    /// [`Entry`] keeps these 24 bits beside the position.
     tag: u64,
 }
 
@@ -38,7 +38,7 @@ impl Prefix {
         }
     }
 
-    /// Whether the key goes on after the bytes that the prefix holds, so that an equal prefix leaves the order open.
+    /// Whether the key goes on after the prefix, so that an equal prefix leaves the order open.
     pub(super) fn is_long(self) -> bool {
         usize::from(self.tag as u8) > INLINE
     }
@@ -55,16 +55,16 @@ impl PartialOrd for Prefix {
         Some(self.cmp(other))
     }
 
-    /// Without a branch: which of two random keys is less cannot be predicted, and sorting and searching ask just this.
+    /// Without a branch, because the order of two random keys cannot be predicted. Sorting and searching use only this.
     fn lt(&self, other: &Self) -> bool {
         (self.head < other.head) | ((self.head == other.head) & (self.tag < other.tag))
     }
 }
 
-/// One key of the sorted index: how it begins, and where its record lies.
+/// A key's entry in the sorted index: its prefix, and the position of its record.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Entry {
-    /// The prefix's head in two words: a `u128` would be aligned to 16 bytes and make the entry 32 bytes long.
+    /// The prefix's head in two words. A `u128` would be aligned to 16 bytes and make the entry 32 bytes long.
     head: [u64; 2],
     tail: u64,
 }
@@ -74,7 +74,7 @@ impl Entry {
     ///
     /// # Panics
     ///
-    /// If `position` is not one: see [`POSITION_LIMIT`](super::POSITION_LIMIT).
+    /// If `position` is not a valid position: see [`POSITION_LIMIT`](super::POSITION_LIMIT).
     pub(crate) fn new(key: &[u8], position: u64) -> Self {
         Self::with_prefix(Prefix::of(key), position)
     }
@@ -89,7 +89,7 @@ impl Entry {
         packed::position(self.tail)
     }
 
-    /// The key's first bytes, with zeros behind a shorter key.
+    /// The key's first bytes, with zeros after a shorter key.
     pub(crate) fn first_bytes(&self) -> [u8; INLINE] {
         let mut bytes = [0; INLINE];
         let Prefix { head, tag } = self.prefix();
@@ -106,13 +106,13 @@ impl Entry {
 
 /// Sorts entries by their keys.
 ///
-/// `read` appends the key of the record at a position to a buffer. It is called once for each long key whose prefix is
-/// another's too, and keys with the same prefix are held in memory together while they are sorted. Comparing them in
-/// the log instead would let a file that changes underneath show the sort a contradictory order, and then it may panic.
+/// `read` appends the key of the record at a position to a buffer. It is called once for each long key that shares its
+/// prefix with another. Keys with the same prefix are held in memory while they are sorted: if they were compared in
+/// the log, a file that changes meanwhile could give a contradictory order, and the sort could panic.
 ///
 /// # Errors
 ///
-/// The first error of `read`; the entries are all there then, in some order.
+/// The first error of `read`. The entries are all there then, in some order.
 pub(crate) fn sort_entries<E>(
     entries: &mut [Entry],
     mut read: impl FnMut(u64, &mut Vec<u8>) -> Result<(), E>,
@@ -124,9 +124,9 @@ pub(crate) fn sort_entries<E>(
         .try_for_each(|run| sort_run(run, &mut read))
 }
 
-/// Sorts entries that have one and the same prefix.
+/// Sorts entries that have the same prefix.
 fn sort_run<E>(run: &mut [Entry], read: &mut impl FnMut(u64, &mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
-    // Keys are read in the order of the log, which a disk and the processor's caches both like best.
+    // Reads the keys in the order of the log, which is fastest for disks and caches.
     run.sort_unstable_by_key(Entry::position);
     let mut bytes = Vec::new();
     let mut ends = Vec::with_capacity(run.len());
@@ -136,8 +136,8 @@ fn sort_run<E>(run: &mut [Entry], read: &mut impl FnMut(u64, &mut Vec<u8>) -> Re
     }
     let key_at = |at: usize| &bytes[at.checked_sub(1).map_or(0, |before| ends[before])..ends[at]];
 
-    // Long keys that start alike tend to go on alike (a bucket's name, a path). Prefixes of what comes after the part
-    // that all of them share settle most comparisons without touching the keys again.
+    // Long keys that start alike often go on alike (a bucket's name, a path). Prefixes of the bytes after the shared
+    // part decide most comparisons without the keys.
     let first = key_at(0);
     let shared = (1..run.len()).fold(first.len(), |shared, at| shared_len(&first[..shared], key_at(at)));
     let mut sorted: Vec<(Prefix, usize, Entry)> =
@@ -147,13 +147,13 @@ fn sort_run<E>(run: &mut [Entry], read: &mut impl FnMut(u64, &mut Vec<u8>) -> Re
     Ok(())
 }
 
-/// How many bytes two keys have in common at the start.
+/// The number of bytes that two keys share at the start.
 fn shared_len(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// The smallest byte string above every one that starts with `prefix`, or `None` if there is none: if `prefix` is empty
-/// or consists of `0xFF` only.
+/// The smallest byte string above every one that starts with `prefix`. `None` if `prefix` is empty or consists of
+/// `0xFF` only.
 pub(crate) fn prefix_successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|&byte| byte != u8::MAX)?;
     let mut successor = prefix[..=last].to_vec();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_18_bytes_is_held_whole_and_one_of_19_is_not() {
+    fn a_key_of_18_bytes_is_held_whole_and_19_are_not() {
         assert!(!Prefix::of(&[7; 18]).is_long());
         assert!(Prefix::of(&[7; 19]).is_long());
         assert_eq!(Prefix::of(&[7; 19]), Prefix::of(&[7; 60_000]));
@@ -251,7 +251,7 @@ mod tests {
             positions(&entries) == before && matches!(result, Ok(()) | Err(Failed))
         }
 
-        fn a_prefix_and_its_successor_enclose_the_keys_that_start_with_it(prefix: TestKey, key: TestKey) -> bool {
+        fn a_prefix_and_its_successor_enclose_its_keys(prefix: TestKey, key: TestKey) -> bool {
             let (prefix, key) = (prefix.0, key.0);
             let below = prefix_successor(&prefix).is_none_or(|end| key < end);
             (prefix <= key && below) == key.starts_with(&prefix)

@@ -1,13 +1,13 @@
-//! From a key's hash to the position of its record, in about 12 bytes per key.
+//! The hash index: from a key's hash to the position of its record, in about 12 bytes per key.
 //!
-//! A general hash table has to see a key's hash again when it grows, and the hash is not stored: it would read a
-//! million keys from the log in one pause. Here everything that growing needs is in the slot. Twelve bits of the hash
-//! choose one of 4,096 sub-tables, twenty-four more are the slot's tag, and a slot's home is the tag scaled to the
-//! sub-table's capacity. So a sub-table grows from its own words, without a key and without its siblings; nobody
-//! waits for more than one four-thousandth of the index to move.
+//! A general hash table needs the keys' hashes again when it grows. They are not stored here, so it would read a
+//! million keys from the log in one pause. This table grows from its slots alone. Twelve bits of the hash choose one of
+//! 4,096 sub-tables, 24 more are the slot's tag, and a slot's home is the tag scaled to the sub-table's capacity. So a
+//! sub-table grows from its own words, without a key and without the other sub-tables, and a writer waits for 1/4,096
+//! of the index at most.
 //!
-//! Because the home is a scaled tag and not a masked one, capacities need not be powers of two. Growing by half wastes
-//! less than doubling: between 10 and 15 bytes per key instead of 10 to 20.
+//! Homes are scaled and not masked, so capacities need not be powers of two. Growing by half wastes less than doubling:
+//! 10 to 15 bytes per key instead of 10 to 20.
 
 use std::hash::{BuildHasher, Hasher};
 use std::mem;
@@ -18,10 +18,10 @@ use super::packed::{self, TAG_BITS};
 use super::table::{FIRST_CAPACITY, Place, Table};
 use crate::prefetch::prefetch;
 
-/// Hash bits that choose the sub-table.
+/// The bits of the hash that choose the sub-table.
 const TABLE_BITS: u32 = 12;
 
-/// How many parts the index can be gone through in.
+/// The index can be walked in this many parts.
 pub(crate) const PIECES: usize = 1 << TABLE_BITS;
 
 /// In a cache line of 64 bytes.
@@ -29,17 +29,16 @@ const SLOTS_IN_A_LINE: usize = 64 / size_of::<u64>();
 
 /// Hashes keys with a seed of its own.
 ///
-/// The seed is random per handle, so that somebody who chooses the keys of a store (a web server's users, say) cannot
-/// prepare keys that all land in one sub-table. That holds against prepared keys, not against an attacker who can
-/// measure a running process at length; what he gains are slow look-ups, never wrong ones. No hash is ever written to
-/// the file, so two handles need not agree.
+/// The seed is random per handle. So a user who chooses keys of a store cannot prepare keys that all fall into one
+/// sub-table. An attacker who can measure a running process for long may still do so, and gains slow look-ups, never
+/// wrong ones. No hash is written to the file, so handles need not agree.
 #[derive(Clone, Default)]
 pub(crate) struct KeyHasher {
     state: RandomState,
 }
 
 impl KeyHasher {
-    /// The hash of `key`, which is the same for the lifetime of this hasher and of its clones only.
+    /// The hash of `key`. Only this hasher and its clones give the same.
     pub(crate) fn hash(&self, key: &[u8]) -> u64 {
         let mut hasher = self.state.build_hasher();
         hasher.write(key);
@@ -49,17 +48,17 @@ impl KeyHasher {
 
 /// The positions of the live records, found by the hashes of their keys.
 ///
-/// Two keys may have the same tag, so every look-up asks its caller whether the record at a position has the key that
-/// is meant. Such questions about other keys are rare: at a million keys, about one look-up in seventy thousand.
+/// Two keys may have the same tag, so every look-up asks the caller whether the record at a position has the right key.
+/// At a million keys, one look-up in about seventy thousand asks about another key.
 #[derive(Default)]
 pub(crate) struct HashIndex {
-    /// Empty until the first insertion, then all of them, most without slots.
+    /// Empty until the first insertion; then all sub-tables, most without slots.
     tables: Vec<Table>,
     len: usize,
 }
 
 impl HashIndex {
-    /// How many keys there are.
+    /// The number of keys.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -70,9 +69,9 @@ impl HashIndex {
         self.tables.capacity() * size_of::<Table>() + slots * size_of::<u64>()
     }
 
-    /// The position whose record has the key, or `None`.
+    /// The position of the record that has the key, or `None`.
     ///
-    /// `is_key` says so of a position; it is asked only where the tag is the one of `hash`.
+    /// `is_key` says whether a position is the right one. It is asked only about positions with the tag of `hash`.
     ///
     /// # Errors
     ///
@@ -85,7 +84,7 @@ impl HashIndex {
         })
     }
 
-    /// Has the slots [fetched](prefetch) where a walk for this hash begins: a cache line, and the next one, which every
+    /// [Prefetches](prefetch) the slots where a walk for this hash begins: a cache line and the next one, which every
     /// other walk needs.
     pub(crate) fn prefetch(&self, hash: u64) {
         if let Some(slot) = self.tables.get(table_of(hash)).and_then(|table| table.slots.get(table.home(tag_of(hash))))
@@ -95,7 +94,7 @@ impl HashIndex {
         }
     }
 
-    /// Puts the key at `position`, and returns the position where it was, or `None` if it is new.
+    /// Stores `position` for the key, and returns the position that it replaces, or `None` if the key is new.
     ///
     /// # Errors
     ///
@@ -103,7 +102,7 @@ impl HashIndex {
     ///
     /// # Panics
     ///
-    /// If `position` is not one: see [`POSITION_LIMIT`](super::POSITION_LIMIT).
+    /// If `position` is not a valid position: see [`POSITION_LIMIT`](super::POSITION_LIMIT).
     pub(crate) fn insert<E>(
         &mut self,
         hash: u64,
@@ -123,20 +122,19 @@ impl HashIndex {
         }
     }
 
-    /// Makes room for so many keys, if that is more than there is room for: growing to it step by step would move each key
-    /// twice.
+    /// Makes room for this many keys, if there is less. Growing step by step would move each key twice.
     pub(crate) fn reserve(&mut self, keys: usize) {
         let mean = keys >> TABLE_BITS;
         if mean < FIRST_CAPACITY {
             return;
         }
         self.make_tables();
-        // A sub-table's share differs from the mean by the mean's root, or by twice that.
+        // A sub-table's share differs from the mean by once or twice the mean's root.
         let capacity = (mean + 2 * mean.isqrt()) * 5 / 4 + 1;
         self.tables.iter_mut().filter(|table| table.slots.len() < capacity).for_each(|table| table.resize(capacity));
     }
 
-    /// Gives back what [`HashIndex::reserve`] has made too much room by.
+    /// Gives back the unused room of [`HashIndex::reserve`].
     pub(crate) fn shrink(&mut self) {
         for table in &mut self.tables {
             let enough = if table.used == 0 { 0 } else { FIRST_CAPACITY.max(table.used * 3 / 2) };
@@ -152,7 +150,7 @@ impl HashIndex {
         }
     }
 
-    /// Takes the key out and returns the position where it was, or `None` if it was not there.
+    /// Removes the key and returns its position, or `None` if it was not there.
     ///
     /// # Errors
     ///
@@ -169,24 +167,24 @@ impl HashIndex {
         Ok(Some(packed::position(slot)))
     }
 
-    /// Every position, in no order that means anything.
+    /// Every position, in any order.
     pub(crate) fn positions(&self) -> impl Iterator<Item = u64> + '_ {
         self.tables.iter().flat_map(Table::occupied).map(packed::position)
     }
 
-    /// The positions of one of [`PIECES`] parts. A key stays in its part as long as it is there, so whoever goes
-    /// through all parts, while the index is changed in between, meets every key that was there all the time once.
+    /// The positions of one of [`PIECES`] parts. A key stays in its part. So a walk over all parts meets every key that
+    /// is there all the time exactly once, even if the index changes between two parts.
     pub(crate) fn positions_in(&self, piece: usize) -> impl Iterator<Item = u64> + '_ {
         self.tables.get(piece).into_iter().flat_map(Table::occupied).map(packed::position)
     }
 }
 
-/// Which sub-table: the highest bits.
+/// The sub-table of a hash: its highest bits.
 fn table_of(hash: u64) -> usize {
     (hash >> (u64::BITS - TABLE_BITS)) as usize
 }
 
-/// The tag: the bits below those of the sub-table, so that the two are independent.
+/// The tag of a hash: the bits below those of the sub-table, so that the two are independent.
 fn tag_of(hash: u64) -> u64 {
     (hash << TABLE_BITS) >> (u64::BITS - TAG_BITS)
 }

@@ -1,19 +1,18 @@
-//! Where the record of a key lies: keys and positions, and no file.
+//! The index: the position of each key's record. It holds keys and positions, and knows no file.
 //!
-//! A position is where a record starts in the log. Keys stay in the log; whoever owns it answers the index's questions
-//! about them through [`Keys`]. There are two indexes, because what a store is asked most, the record of one key, needs
-//! no order, and order is what costs. Per key, at a million keys:
+//! A position is the offset at which a record starts in the log. Keys stay in the log; the owner of the log answers the
+//! index's questions about them through [`Keys`]. There are two indexes: the most frequent question, the record of one
+//! key, needs no order, and order is expensive. Per key, at a million keys:
 //!
 //! | | answers | memory | a change |
 //! | --- | --- | --- | --- |
-//! | [`HashIndex`] | where one key is | 10 to 15 bytes | 0.1 µs, a cache miss and one more to see the key in the log |
-//! | [`SortedIndex`] | which keys are in a range | 24 to 36 bytes | 0.5 µs; 2 if keys differ after 18 bytes only |
+//! | [`HashIndex`] | where one key is | 10 to 15 bytes | 0.1 µs: a cache miss, and one more to see the key in the log |
+//! | [`SortedIndex`] | which keys are in a range | 24 to 36 bytes | 0.5 µs; 2 if keys differ only after 18 bytes |
 //!
-//! The hash index is always there. The sorted one is built at the first listing and kept up from then on, so a store
-//! that never lists pays for it neither memory nor time. Single keys are looked up in the hash index only. Building
-//! takes 0.15 µs per key, 0.3 if keys share their first 18 bytes. A snapshot of the sorted index, which each listing
-//! takes, costs nothing by itself; the first change to each node after it copies that node, which makes changes that
-//! alternate with listings cost some 3 µs.
+//! The hash index always exists. The sorted one is built at the first listing and kept up from then on, so a store that
+//! never lists pays nothing for it. Single keys are looked up in the hash index only. Building takes 0.15 µs per key,
+//! 0.3 if keys share their first 18 bytes. Each listing takes a snapshot of the sorted index, which is free; the first
+//! change to each node after that copies the node, so changes that alternate with listings cost some 3 µs.
 
 use std::cmp::Ordering;
 use std::convert::Infallible;
@@ -37,29 +36,28 @@ pub(crate) use packed::POSITION_LIMIT;
 pub(crate) use positions::Positions;
 pub(crate) use sorted::{SortedIndex, Sought};
 
-/// What the index asks about keys that lie in the log.
+/// The questions of the index about keys in the log.
 pub(crate) trait Keys {
-    /// Why a key could not be read.
+    /// The reason why a key could not be read.
     type Error;
 
-    /// How the key of the record at `position` compares with `key`: `stored.cmp(key)`. The record is not verified, so
-    /// nothing may follow from the answer that is not proven in another way.
+    /// Compares the key of the record at `position` with `key`: `stored.cmp(key)`. The record is not verified, so the
+    /// caller must prove the outcome in another way.
     fn compare(&self, position: u64, key: &[u8]) -> Result<Ordering, Self::Error>;
 
-    /// Whether the record at `position`, which the hash index has for `key`, has this key. Where it has another one, the
-    /// record is verified: damage in a key must not pass for a key that is absent. (That it has this one by damage is as
-    /// improbable as that damage goes unnoticed: the hash index has 36 bits of the hash of the key that it had.)
+    /// Whether the record at `position`, which the hash index has for `key`, has this key. A record with another key is
+    /// verified: damage in a key must not look like an absent key. (A damaged key that equals `key` is as improbable as
+    /// damage that the checksum misses: the hash index has 36 bits of the original key's hash.)
     fn is_key(&self, position: u64, key: &[u8]) -> Result<bool, Self::Error>;
 
-    /// Appends the key of the record at `position` to `out`. The record is not verified.
+    /// Appends the key of the record at `position` to `out`, unverified.
     fn read(&self, position: u64, out: &mut Vec<u8>) -> Result<(), Self::Error>;
 
-    /// Appends the key of the record at `position` to `out`, and verifies the whole record, however long it is, over this
-    /// copy of the key.
+    /// Appends the key of the record at `position` to `out`, and verifies the whole record over this copy of the key.
     fn read_verified(&self, position: u64, out: &mut Vec<u8>) -> Result<(), Self::Error>;
 }
 
-/// The hash index of a moment, as a witness of which key a record has.
+/// A borrowed hash index, as a witness for the key of a record.
 #[derive(Clone, Copy)]
 pub(crate) struct Hashed<'a> {
     hasher: &'a KeyHasher,
@@ -67,7 +65,7 @@ pub(crate) struct Hashed<'a> {
 }
 
 impl Hashed<'_> {
-    /// Whether the key's record is the one at `position`. No key is read from the log.
+    /// Whether the key's record is the one at `position`. Reads no key from the log.
     fn has(&self, key: &[u8], position: u64) -> bool {
         let Ok(found) = self.hash.find(self.hasher.hash(key), |at| Ok::<_, Infallible>(at == position));
         found.is_some()
@@ -79,9 +77,9 @@ impl Hashed<'_> {
 pub(crate) struct Index {
     hasher: KeyHasher,
     hash: HashIndex,
-    /// Absent until the first listing.
+    /// `None` until the first listing.
     sorted: Option<SortedIndex>,
-    /// Counts changes, so that a sorted index that was built before one is not installed after it.
+    /// Counts changes, so that a sorted index that was built before a change is not installed after it.
     changes: u64,
 }
 
@@ -91,7 +89,7 @@ impl Index {
         Self::default()
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     pub(crate) fn len(&self) -> usize {
         self.hash.len()
     }
@@ -110,30 +108,30 @@ impl Index {
         self.hash.find(self.hasher.hash(key), |position| keys.is_key(position, key))
     }
 
-    /// Makes room for so many keys in the hash index.
+    /// Makes room for this many keys in the hash index.
     pub(crate) fn reserve(&mut self, keys: usize) {
         self.hash.reserve(keys);
     }
 
-    /// Gives back the room for keys that did not come.
+    /// Gives back unused room.
     pub(crate) fn shrink(&mut self) {
         self.hash.shrink();
     }
 
-    /// Begins to fetch what a change of this key will need of the hash index, or a look-up. Of many keys that is the one cache
-    /// miss that each of them costs, and the processor waits for several at once.
+    /// Begins to fetch the slots of the hash index that a change or look-up of this key needs. Each key costs one cache
+    /// miss there, and the misses of several keys overlap.
     pub(crate) fn prefetch(&self, key: &[u8]) {
         self.hash.prefetch(self.hasher.hash(key));
     }
 
-    /// Where the key's record may be, good enough to fetch it ahead: another key may have the same tag. Unlike
-    /// [`Index::find`], it reads no key from the log.
+    /// The probable position of the key's record, for a prefetch: another key may have the same tag. Reads no key from
+    /// the log.
     pub(crate) fn guess(&self, key: &[u8]) -> Option<u64> {
         let Ok(found) = self.hash.find(self.hasher.hash(key), |_| Ok::<_, Infallible>(true));
         found
     }
 
-    /// Whether the key's record is the one at `position`. Unlike [`Index::find`], it reads no key from the log.
+    /// Whether the key's record is the one at `position`. Reads no key from the log.
     pub(crate) fn points_to(&self, key: &[u8], position: u64) -> bool {
         self.hashed().has(key, position)
     }
@@ -148,26 +146,27 @@ impl Index {
         Sought { key, keys, known: None, hashed: Some(self.hashed()) }
     }
 
-    /// Appends the key of a record to `out`, after making sure that it is the one that the record was taken in with.
+    /// Appends the key of a record to `out`, and makes sure that it is the key that the record had when it was
+    /// replayed.
     ///
     /// # Errors
     ///
-    /// Those of `keys`: that of a damaged record among them.
+    /// Those of `keys`, also for a damaged record.
     pub(crate) fn key_at<K: Keys>(&self, position: u64, keys: &K, out: &mut Vec<u8>) -> Result<(), K::Error> {
         sorted::read_proven(position, keys, Some(self.hashed()), out)
     }
 
-    /// Every position, in no order that means anything.
+    /// Every position, in any order.
     pub(crate) fn positions(&self) -> impl Iterator<Item = u64> + '_ {
         self.hash.positions()
     }
 
-    /// The positions of one of [`PIECES`] parts: see [`HashIndex::positions_in`].
+    /// The positions of one of [`PIECES`] parts. See [`HashIndex::positions_in`].
     pub(crate) fn positions_in(&self, piece: usize) -> impl Iterator<Item = u64> + '_ {
         self.hash.positions_in(piece)
     }
 
-    /// Takes in that the record at `position` put `key`, and returns the position of the record that it replaces.
+    /// Replays a put of `key` by the record at `position`, and returns the position of the record that it replaces.
     ///
     /// # Errors
     ///
@@ -176,8 +175,8 @@ impl Index {
         let hash = self.hasher.hash(key);
         let old = match &mut self.sorted {
             None => self.hash.insert(hash, position, |at| keys.is_key(at, key))?,
-            // Whatever can fail comes before the first change. Once the old position is known, the hash index
-            // recognises the entry by that, and can no longer fail.
+            // Everything that can fail comes before the first change. With the old position known, the change of the
+            // hash index cannot fail.
             Some(sorted) => {
                 let old = self.hash.find(hash, |at| keys.is_key(at, key))?;
                 let hashed = Some(Hashed { hasher: &self.hasher, hash: &self.hash });
@@ -190,8 +189,8 @@ impl Index {
         Ok(old)
     }
 
-    /// Takes in that `key` was deleted, and returns the position of the record that had put it, or `None` if there was
-    /// no such key.
+    /// Replays a delete of `key`, and returns the position of the record that had put it, or `None` if there was no
+    /// such key.
     ///
     /// # Errors
     ///
@@ -199,7 +198,7 @@ impl Index {
     pub(crate) fn apply_delete<K: Keys>(&mut self, key: &[u8], keys: &K) -> Result<Option<u64>, K::Error> {
         let hash = self.hasher.hash(key);
         let Some(old) = self.hash.find(hash, |at| keys.is_key(at, key))? else { return Ok(None) };
-        // In this order for the same reason as in `apply_put`.
+        // The same order as in `apply_put`.
         if let Some(sorted) = &mut self.sorted {
             let hashed = Some(Hashed { hasher: &self.hasher, hash: &self.hash });
             sorted.remove(&Sought { key, keys, known: Some(old), hashed })?;
@@ -209,7 +208,7 @@ impl Index {
         Ok(removed)
     }
 
-    /// The sorted index, if it has been installed.
+    /// The sorted index, if one is installed.
     pub(crate) fn sorted(&self) -> Option<&SortedIndex> {
         self.sorted.as_ref()
     }
@@ -256,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sorted_index_built_before_a_put_or_a_delete_is_refused_after_it() {
+    fn a_sorted_index_built_before_a_change_is_refused() {
         let (mut index, mut log) = (Index::new(), Log::default());
         let before_put = index.build_sorted(&log, go_on).unwrap();
         let position = log.append(b"k");
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn replacing_and_deleting_a_key_reads_it_once_however_many_indexes_there_are() {
+    fn a_change_reads_its_key_once_for_both_indexes() {
         let (mut index, mut log) = (Index::new(), Log::default());
         let key = [b'k'; 100];
         let (first, second) = (log.append(&key), log.append(&key));

@@ -1,27 +1,26 @@
 //! A position and a tag in one word.
 //!
-//! Records start at multiples of eight, so 40 bits hold the positions of 8 TiB of log and leave 24 bits of the word to
-//! whoever stores the position: the hash index keeps bits of the hash there, the sorted index bits of the key.
+//! Records start at multiples of eight, so 40 bits hold the positions of an 8 TiB log. The other 24 bits are a tag:
+//! bits of the hash in the hash index, bits of the key in the sorted index.
 
-/// Bits of a word that are the holder's own.
+/// The bits of a word that hold the tag.
 pub(super) const TAG_BITS: u32 = 24;
 
-/// Bits of a word that hold the position, in units of [`ALIGNMENT`].
+/// The bits of a word that hold the position, in units of [`ALIGNMENT`].
 const POSITION_BITS: u32 = u64::BITS - TAG_BITS;
 
-/// Where records may start.
+/// Records start at multiples of this.
 const ALIGNMENT: u64 = 8;
 
-/// Positions lie below this: a log that reaches it can take no more records.
+/// All positions are below this.
 pub(crate) const POSITION_LIMIT: u64 = ALIGNMENT << POSITION_BITS;
 
 /// Joins a tag of [`TAG_BITS`] and a position.
 ///
 /// # Panics
 ///
-/// If the position is 0, not a multiple of 8, or at or above [`POSITION_LIMIT`]. What a log says its positions are is
-/// checked where the log is read; a wrong one here would silently become another key's, hence the check costs what
-/// little it costs in release builds too.
+/// If the position is 0, not a multiple of 8, or at or above [`POSITION_LIMIT`]. A wrong position would silently become
+/// another key's, so the cheap check is in release builds too.
 pub(super) fn pack(tag: u64, position: u64) -> u64 {
     assert!(position != 0 && position % ALIGNMENT == 0 && position < POSITION_LIMIT, "no record lies at {position}");
     debug_assert!(tag >> TAG_BITS == 0);
@@ -52,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_position_is_refused() {
+    fn impossible_positions_are_refused() {
         for at in [0, 7, 12, POSITION_LIMIT, u64::MAX - 7] {
             assert!(std::panic::catch_unwind(|| pack(1, at)).is_err(), "{at}");
         }

@@ -1,4 +1,4 @@
-//! The positions of a range of ranks, as a listing walks them.
+//! The positions of a range of ranks, for a listing.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,19 +6,20 @@ use std::sync::Arc;
 use super::entry::Entry;
 use super::tree::{Leaf, Node};
 
-/// The positions of a range of ranks, in the order of their keys, at the moment when [`SortedIndex::range`](super::SortedIndex::range) was called.
+/// The positions of a range of ranks in the order of their keys, from the moment of
+/// [`SortedIndex::range`](super::SortedIndex::range).
 ///
-/// It owns its snapshot, borrows nothing, and steps in constant amortised time from either end.
+/// Owns a snapshot, and steps in constant amortised time from either end.
 pub(crate) struct Positions {
     root: Node,
-    /// The ranks that are left. As both ends take from here, they cannot cross.
+    /// The ranks that are left. Both ends take from here, so they cannot cross.
     ranks: Range<usize>,
     front: Option<Cursor>,
     back: Option<Cursor>,
 }
 
 impl Positions {
-    /// The entries of these ranks, which the tree has.
+    /// The positions of these ranks, which must be in the tree.
     pub(super) fn new(root: Node, ranks: Range<usize>) -> Positions {
         Positions { root, ranks, front: None, back: None }
     }
@@ -37,13 +38,13 @@ fn held(cursor: &Option<Cursor>, rank: usize) -> Option<u64> {
     cursor.leaf.entries().get(rank.checked_sub(cursor.first)?).map(Entry::position)
 }
 
-/// The position of a rank, from the cursor's leaf or else from the leaf that it is then moved to.
+/// The position of a rank, from the cursor's leaf or from the leaf to which the cursor moves.
 #[inline]
 fn position_at(root: &Node, cursor: &mut Option<Cursor>, rank: usize) -> u64 {
     held(cursor, rank).unwrap_or_else(|| moved_to(root, cursor, rank))
 }
 
-/// Apart from the step within a leaf, which is so short that a call is felt.
+/// Not inlined: the step within a leaf is short, and must stay so.
 #[inline(never)]
 fn moved_to(root: &Node, cursor: &mut Option<Cursor>, rank: usize) -> u64 {
     let (leaf, first) = root.leaf_at(rank);

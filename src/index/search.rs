@@ -1,18 +1,18 @@
-//! Finding a key among entries that are sorted by their keys: the one search that leaves and branches share.
+//! Finding a key in sorted entries: one search for leaves and branches.
 
 use std::cmp::Ordering;
 
 use super::entry::{Entry, Prefix};
 
-/// The key that a descent looks for, and the caller's means to compare stored keys with it.
+/// The key of a search, and a closure that compares stored keys with it.
 pub(super) struct Probe<F> {
     pub(super) prefix: Prefix,
-    /// How the key of the record at a position compares with the key that is looked for.
+    /// Compares the key of the record at a position with the key of the search.
     pub(super) compare: F,
 }
 
 impl<E, F: FnMut(u64) -> Result<Ordering, E>> Probe<F> {
-    /// Like [`slice::binary_search`], over items with ascending entries: where the key is, or where it would be.
+    /// Like [`slice::binary_search`], over items with ascending entries: the place of the key, or where it would go.
     pub(super) fn search<T>(
         &mut self,
         items: &[T],
@@ -36,9 +36,9 @@ impl<E, F: FnMut(u64) -> Result<Ordering, E>> Probe<F> {
     }
 }
 
-/// Like [`slice::partition_point`], but in two steps that each read their items independently of one another. A node
-/// that is not in the processor's cache then costs two waits for memory in a row instead of five or six, and nothing
-/// hangs on a branch that cannot be predicted: a third less time than halving, at a million keys.
+/// Like [`slice::partition_point`], in two steps that each read their items independently. A node outside the
+/// processor's cache costs two waits for memory instead of five or six, and no branch is unpredictable: a third less
+/// time than halving, at a million keys.
 fn first_not_less<T>(items: &[T], less: impl Fn(&T) -> bool) -> usize {
     const BLOCK: usize = 16;
     let before = BLOCK * items.iter().skip(BLOCK).step_by(BLOCK).filter(|item| less(item)).count();
@@ -51,7 +51,7 @@ mod tests {
     use quickcheck::quickcheck;
 
     quickcheck! {
-        fn the_first_item_that_is_not_less_is_where_halving_finds_it(items: Vec<u8>, bound: u8) -> bool {
+        fn the_two_step_search_agrees_with_halving(items: Vec<u8>, bound: u8) -> bool {
             let mut items = items;
             items.sort_unstable();
             first_not_less(&items, |item| *item < bound) == items.partition_point(|item| *item < bound)

@@ -1,8 +1,8 @@
-//! Every position in the order of the keys, for listings.
+//! The sorted index: every position in the order of the keys, for listings.
 //!
-//! A listing is a pair of ranks in a snapshot. The tree counts the entries below each branch, so the rank of a bound is
-//! found on one way down; what lies between two ranks can be walked from both ends and its length is known; and as the
-//! snapshot is a clone of the root, a listing copies nothing and sees one moment, however long it takes.
+//! A listing is a pair of ranks in a snapshot. The tree counts the entries below each branch, so one descent finds the
+//! rank of a bound, and the length of a range is known. Ranges can be walked from both ends. A snapshot is a clone of
+//! the root: a listing copies nothing and sees one moment.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -15,8 +15,8 @@ use super::{Hashed, Keys};
 
 /// The positions of the live records in the order of their keys.
 ///
-/// Where keys are alike in their first 18 bytes, and longer, the methods compare with the key in the log. They may ask
-/// about records that are replaced or deleted by now, but never about a position that was not inserted.
+/// If long keys share their first 18 bytes, the methods compare with the key in the log. They may ask about replaced or
+/// deleted records, but never about a position that was not inserted.
 ///
 /// Every operation takes logarithmic time, and asks as often.
 #[derive(Clone)]
@@ -24,41 +24,41 @@ pub(crate) struct SortedIndex {
     root: Node,
 }
 
-/// A key that is looked for, and what is asked about the keys in the log.
+/// The key of a search, and the source of keys in the log.
 ///
 /// # Damage
 ///
-/// A search asks some twenty stored keys, and to verify all of them would cost too much. So it verifies the outcome. The
-/// entries are in the order of the keys that the records had when they were taken in. If the key before a place is less
-/// than the one that is sought, and the key at the place is greater (or if the key there is the one), then the place is
-/// right, whatever has led there. What an entry holds of its key was taken from a verified key, and decides most of these
-/// two comparisons; else the key is read, and [proven](read_proven). Only if the outcome is not proven, the search is made
-/// once more, and every record that it asks is verified.
+/// A search compares with some twenty stored keys. Verifying all of them would be too expensive, so it verifies the
+/// outcome. The entries are in the order of the keys that the records had when they were replayed. If the key before a
+/// place is less than the sought key, and the key at the place is greater (or equal, if it was found), then the place
+/// is right. An entry's own bytes come from a verified key and decide most of these two comparisons; otherwise the key
+/// is read and [proven](read_proven). If the outcome is not proven, the search is repeated and every record that it
+/// reads is verified.
 pub(crate) struct Sought<'a, K> {
     pub(crate) key: &'a [u8],
     pub(crate) keys: &'a K,
     /// The position of the record that is known to have the key.
     pub(crate) known: Option<u64>,
-    /// The hash index over the same records, if it is at hand.
+    /// The hash index over the same records, if available.
     pub(crate) hashed: Option<Hashed<'a>>,
 }
 
-/// What a search has found.
+/// The outcome of a search.
 struct Search {
     place: Place,
-    /// Whether keys in the log had a say in it.
+    /// Whether keys in the log were compared.
     asked: bool,
 }
 
-/// Appends the key of a record to `out`, after making sure that it is the one that the record was taken in with.
+/// Appends the key of a record to `out`, and makes sure that it is the key that the record had when it was replayed.
 ///
-/// The hash index knows 36 bits of the key's hash, which is proof as good as the record's checksum, and needs no look at a
-/// value that may be long, or damaged where the key is not. Without that index, or if it knows of no such key, the record
+/// The hash index has 36 bits of the key's hash, a proof as good as the record's checksum. It does not read the value,
+/// which may be long, or damaged where the key is sound. Without that index, or if it does not have the key, the record
 /// is verified.
 ///
 /// # Errors
 ///
-/// Those of `keys`: that of a damaged record among them.
+/// Those of `keys`, also for a damaged record.
 pub(super) fn read_proven<K: Keys>(
     position: u64,
     keys: &K,
@@ -81,30 +81,28 @@ impl Default for SortedIndex {
 }
 
 impl SortedIndex {
-    /// Builds the index from entries in strictly ascending order of their keys: see
-    /// [`sort_entries`](super::sort_entries).
+    /// Builds the index from entries in strictly ascending order of their keys.
     pub(crate) fn from_sorted(entries: &[Entry]) -> Self {
         debug_assert!(entries.is_sorted_by_key(Entry::prefix));
         Self { root: Node::build(entries) }
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     pub(crate) fn len(&self) -> usize {
         self.root.len()
     }
 
-    /// Bytes allocated, those shared with snapshots included; in time proportional to a hundredth of the length.
+    /// Bytes allocated, shared ones included. The time is proportional to a hundredth of the number of keys.
     pub(crate) fn memory(&self) -> usize {
         self.root.memory()
     }
 
-    /// The index as it is now, whatever happens to this one. Takes constant time; afterwards the first change to each
-    /// node copies it, as long as the snapshot lives.
+    /// The index as it is now. Takes constant time. While the snapshot lives, the first change to each node copies it.
     pub(crate) fn snapshot(&self) -> Self {
         self.clone()
     }
 
-    /// Puts the key that is sought at `position`, and returns the position where it was, or `None` if it is new.
+    /// Stores `position` for the sought key, and returns the position that it replaces, or `None` if the key is new.
     ///
     /// # Errors
     ///
@@ -112,7 +110,7 @@ impl SortedIndex {
     ///
     /// # Panics
     ///
-    /// If `position` is not one: see [`POSITION_LIMIT`](super::POSITION_LIMIT).
+    /// If `position` is not a valid position: see [`POSITION_LIMIT`](super::POSITION_LIMIT).
     pub(crate) fn insert<K: Keys>(&mut self, sought: &Sought<'_, K>, position: u64) -> Result<Option<u64>, K::Error> {
         let Search { place, asked } = self.find(sought)?;
         let (path, entry) = (place.path(), Entry::new(sought.key, position));
@@ -120,7 +118,7 @@ impl SortedIndex {
             return Ok(Some(self.root.replace(path, entry).position()));
         }
         if asked {
-            // The place is proven by the entries beside it. Separators were asked as well, and are not verified.
+            // The entries beside the place prove it. The separators on the way are not proven.
             let next = self.root.at_or_after(path).copied();
             self.root.lead_to(path, entry, next);
         }
@@ -130,7 +128,7 @@ impl SortedIndex {
         Ok(None)
     }
 
-    /// Takes the key out and returns the position where it was, or `None` if it was not there.
+    /// Removes the key and returns its position, or `None` if it was not there.
     ///
     /// # Errors
     ///
@@ -145,19 +143,19 @@ impl SortedIndex {
         Ok(Some(removed.position()))
     }
 
-    /// How many keys are less than the one that is sought: the rank where a range begins that includes it, and where one
-    /// ends that excludes it.
+    /// The number of keys that are less than the sought one: the start of a range that includes it, and the end of one
+    /// that excludes it.
     ///
     /// # Errors
     ///
-    /// The first error of the keys that it asks, and the error of a record that is damaged, if that could have led to a
-    /// wrong rank.
+    /// The first error of the keys that are compared, and the error of a damaged record that could have led to a wrong
+    /// rank.
     pub(crate) fn lower_rank<K: Keys>(&self, sought: &Sought<'_, K>) -> Result<usize, K::Error> {
         Ok(self.root.rank(self.find(sought)?.place.path()))
     }
 
-    /// How many keys are less than the one that is sought or equal to it: the rank where a range begins that excludes it,
-    /// and where one ends that includes it.
+    /// The number of keys that are not greater than the sought one: the start of a range that excludes it, and the end
+    /// of one that includes it.
     ///
     /// # Errors
     ///
@@ -167,7 +165,7 @@ impl SortedIndex {
         Ok(self.root.rank(place.path()) + usize::from(place.found))
     }
 
-    /// Where a key is, or where it would go. The place is right whatever damage there is in the log; see [`Sought`].
+    /// The place of a key, or where it would go. It is right even if the log is damaged; see [`Sought`].
     fn find<K: Keys>(&self, sought: &Sought<'_, K>) -> Result<Search, K::Error> {
         let (prefix, mut asked) = (Prefix::of(sought.key), false);
         let compare = |at| {
@@ -178,7 +176,7 @@ impl SortedIndex {
         if !asked || self.is_proven(&place, prefix, sought)? {
             return Ok(Search { place, asked });
         }
-        // A record said something else of its key than what it was taken in with. Find it.
+        // A record's key differs from the one that was replayed. Find it.
         let mut key = Vec::new();
         let compare = |at| {
             key.clear();
@@ -188,7 +186,7 @@ impl SortedIndex {
         Ok(Search { place: self.root.find(&mut Probe { prefix, compare })?, asked })
     }
 
-    /// Whether the key at a place, or else the keys beside it, are as they have to be if this is the place.
+    /// Whether the key at a place, or the keys beside it, prove that the search ended in the right place.
     fn is_proven<K: Keys>(&self, place: &Place, prefix: Prefix, sought: &Sought<'_, K>) -> Result<bool, K::Error> {
         let mut key = Vec::new();
         let mut is = |entry: Option<&Entry>, expected| match entry {
@@ -214,7 +212,7 @@ impl SortedIndex {
         leaf.entries().get(rank - first)
     }
 
-    /// The positions of these ranks, as they are now. Ranks past the end are left out; a range that ends before it
+    /// The positions of these ranks as they are now. Ranks past the end are left out. A range that ends before it
     /// begins is empty.
     pub(crate) fn range(&self, ranks: Range<usize>) -> Positions {
         let ranks = ranks.start..ranks.end.min(self.len());

@@ -1,36 +1,36 @@
-//! One sub-table of the hash index.
+//! A sub-table of the hash index.
 
 use std::convert::Infallible;
 use std::mem;
 
 use super::packed::{self, TAG_BITS};
 
-/// A slot that holds nothing. No entry looks like this, because no record lies at position 0.
+/// An empty slot. No entry looks like this, because no record lies at position 0.
 pub(super) const EMPTY: u64 = 0;
 
 /// The capacity of a sub-table's first allocation.
 pub(super) const FIRST_CAPACITY: usize = 4;
 
-/// One linear-probe table of tagged positions.
+/// A linear-probe table of tagged positions.
 ///
-/// Walking from an entry's home (round the end, if need be) one meets the entry before the first empty slot. At least
-/// one slot is always empty, or there are no slots at all.
+/// A walk from an entry's home, around the end if necessary, meets the entry before the first empty slot. At least one
+/// slot is always empty, or there are no slots.
 #[derive(Default)]
 pub(super) struct Table {
     pub(super) slots: Box<[u64]>,
     pub(super) used: usize,
 }
 
-/// Where a probe ended.
+/// The end of a probe.
 pub(super) enum Place {
-    /// At the key's slot.
+    /// The key's slot.
     Occupied(usize),
-    /// At the first empty slot on the way, where the key would go.
+    /// The first empty slot on the way, where the key would go.
     Vacant(usize),
 }
 
 impl Table {
-    /// Where the walk of `tag` starts. Scaling spreads tags evenly over any capacity; a mask would need a power of two.
+    /// The start of a walk for `tag`. Scaling spreads tags evenly over any capacity; a mask would need a power of two.
     #[inline]
     pub(super) fn home(&self, tag: u64) -> usize {
         ((tag * self.slots.len() as u64) >> TAG_BITS) as usize
@@ -41,7 +41,7 @@ impl Table {
         if at + 1 == self.slots.len() { 0 } else { at + 1 }
     }
 
-    /// How many steps a walk takes from `from` to `to`.
+    /// The number of steps of a walk from `from` to `to`.
     fn distance(&self, from: usize, to: usize) -> usize {
         if to >= from { to - from } else { to + self.slots.len() - from }
     }
@@ -64,10 +64,10 @@ impl Table {
         }
     }
 
-    /// Stores a new entry, whose probe ended at the empty slot `at`.
+    /// Stores a new entry. Its probe ended at the empty slot `at`.
     pub(super) fn occupy(&mut self, at: usize, slot: u64) {
         let capacity = self.slots.len();
-        // Above four fifths the walks of absent keys get long: 13 slots on average there, 50 at nine tenths.
+        // Above four fifths, walks for absent keys get long: 13 slots on average at that load, 50 at nine tenths.
         if (self.used + 1) * 5 > capacity * 4 {
             self.resize(FIRST_CAPACITY.max(capacity + capacity / 2));
             self.place(slot);
@@ -77,13 +77,13 @@ impl Table {
         self.used += 1;
     }
 
-    /// Empties the slot at `hole`, and moves back what was pushed past it: no tombstones, so walks never get longer
+    /// Empties the slot at `hole`, and moves later entries back, so that walks need no tombstones and do not get longer
     /// with age.
     pub(super) fn vacate(&mut self, mut hole: usize) -> u64 {
         let slot = self.slots[hole];
         let mut at = self.after(hole);
         while self.slots[at] != EMPTY {
-            // An entry may move back to the hole unless its home lies behind the hole.
+            // An entry may move back to the hole unless its home lies after the hole.
             let home = self.home(packed::tag(self.slots[at]));
             if self.distance(home, at) >= self.distance(hole, at) {
                 self.slots[hole] = self.slots[at];
@@ -97,7 +97,7 @@ impl Table {
         if self.used == 0 {
             self.slots = Box::default();
         } else if capacity > FIRST_CAPACITY && self.used * 5 < capacity {
-            // Two fifths full after this: far from growing again, and from shrinking further.
+            // Two fifths full after this: far from growing and from shrinking.
             self.resize(capacity / 2);
         }
         slot

@@ -1,4 +1,4 @@
-//! A log of keys in memory, and random keys and changes that bring out what is hard about them.
+//! A log of keys in memory, and random keys and changes that include the difficult cases.
 
 use std::cell::Cell;
 use std::cmp::Ordering;
@@ -8,10 +8,10 @@ use quickcheck::{Arbitrary, Gen};
 
 use super::Keys;
 
-/// The keys of a log, which answers until it is told to fail.
+/// The keys of a log, which answers until a test makes it fail.
 pub(super) struct Log {
     keys: Vec<Vec<u8>>,
-    /// What stands in the place of keys that were damaged.
+    /// Replacements for damaged keys.
     damaged: HashMap<u64, Vec<u8>>,
     answers_left: Cell<u64>,
 }
@@ -38,32 +38,32 @@ impl Log {
         8 * self.keys.len() as u64
     }
 
-    /// The key at a position, whether or not questions fail.
+    /// The key at a position, even while questions fail.
     pub(super) fn key(&self, position: u64) -> &[u8] {
         &self.keys[position as usize / 8 - 1]
     }
 
-    /// Puts another key in the place of one.
+    /// Replaces the key at a position.
     pub(super) fn damage(&mut self, position: u64, key: &[u8]) {
         self.damaged.insert(position, key.to_vec());
     }
 
-    /// Puts everything back.
+    /// Undoes all damage.
     pub(super) fn repair(&mut self) {
         self.damaged.clear();
     }
 
-    /// Lets every question fail after so many more.
+    /// Makes every question fail after this many more.
     pub(super) fn fail_after(&self, answers: u64) {
         self.answers_left.set(answers);
     }
 
-    /// How many questions were answered since the last [`Log::heal`].
+    /// The number of questions since the last [`Log::heal`].
     pub(super) fn asked_so_far(&self) -> u64 {
         u64::MAX - self.answers_left.get()
     }
 
-    /// Ends failing.
+    /// Stops the failures.
     pub(super) fn heal(&self) {
         self.fail_after(u64::MAX);
     }
@@ -97,7 +97,7 @@ impl Keys for Log {
     }
 }
 
-/// A key out of few, many of which start with one another or differ in zeros at the end only.
+/// One of few keys. Many are prefixes of one another, or differ only in zeros at the end.
 #[derive(Clone, Debug)]
 pub(super) struct TestKey(pub(super) Vec<u8>);
 
@@ -146,8 +146,8 @@ impl Arbitrary for Changes {
         Self(changes)
     }
 
-    /// Leaves changes out, a half at a time down to one at a time. Keys stay as they are: there are too many, and a
-    /// property that fails should say so before its reader gives up.
+    /// Drops changes, first half of them, at last one at a time. Keys stay as they are: shrinking them would take too
+    /// long.
     fn shrink(&self) -> Box<dyn Iterator<Item = Self>> {
         let changes = self.0.clone();
         let sizes = std::iter::successors(Some(changes.len() / 2), |size| Some(size / 2)).take_while(|size| *size > 0);

@@ -1,25 +1,22 @@
-//! The nodes of the sorted index: a B+tree that is copied on write, node by node.
+//! The tree of the sorted index: a B+tree that is copied on write, node by node.
 //!
-//! Nodes are shared behind [`Arc`]s. A change goes through [`Arc::make_mut`] from the root down, so it happens in place
-//! where nobody else holds a node, and copies the path to the leaf where a snapshot does. Taking a snapshot is cloning
-//! the root.
+//! Nodes are shared through [`Arc`]s. A change goes through [`Arc::make_mut`] from the root down. It changes a node in
+//! place, or copies it if a snapshot shares it. A snapshot is a clone of the root.
 //!
 //! # Separators
 //!
 //! Every child of a branch has a separator, an entry with this invariant: its key is greater than every key in the
-//! children before, and not greater than any key in its own child. (The first child's is never looked at; nothing holds
-//! for it.) It speaks of keys, not of records: a separator starts as a copy of some entry, and may outlive that entry's
-//! removal, its return, or a newer position. It is a bound between neighbours, and stays one whatever happens to the
-//! key itself: removing keys cannot break the invariant, and a key that comes back is not less than the separator that
-//! has its bytes, so it goes where it was. What has to last is that the key of a record that once was in the tree can
-//! be read while the tree or a snapshot lives, which an append-only log gives. Whoever takes indexed records away (by
-//! cutting the log, or with another file after a compaction) needs a new tree.
+//! children before, and not greater than any key in its own child. (The first child's separator is not used.) A
+//! separator starts as a copy of an entry, and may outlive that entry. It is a bound between neighbours: removing keys
+//! cannot break the invariant, and a removed key that comes back goes to the same side of the separator. So the key of
+//! each record that was ever in the tree must stay readable while the tree or a snapshot lives. An append-only log
+//! gives that. A cut of the log, or a compacted file, needs a new tree.
 //!
 //! # How full nodes are
 //!
-//! A full node splits in the middle, unless the new item belongs at one of its ends: then it starts a node of its own,
-//! so that rising or falling keys leave full nodes behind. On removal a node less than half full joins a neighbour if
-//! both together fill at most three quarters of a node. No node but an empty tree's only leaf is ever empty.
+//! A full node splits in the middle. If the new item belongs at one of its ends, the item starts a node of its own, so
+//! ascending or descending keys leave full nodes. After a removal, a node less than half full joins a neighbour if both
+//! together fill at most three quarters of a node. Only an empty tree has an empty leaf.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -41,12 +38,12 @@ pub(super) enum Node {
     Branch(Arc<Branch>),
 }
 
-/// No tree is as deep as this: nodes have at least two children on average, and there are fewer than 2^40 positions.
+/// The largest depth of a tree: nodes have at least two children on average, and there are fewer than 2^40 positions.
 const MAX_DEPTH: usize = 40;
 
-/// Where a key is in a tree, or where it would go.
+/// The place of a key in a tree, or where it would go.
 pub(super) struct Place {
-    /// Which child at each branch on the way down, then which entry of the leaf.
+    /// The child at each branch on the way down, then the entry of the leaf.
     steps: [u8; MAX_DEPTH],
     depth: usize,
     /// Whether the entry there has the key. If not, the key belongs before that entry.
@@ -74,7 +71,8 @@ impl Node {
         Self::Leaf(Arc::new(Leaf::of(&[])))
     }
 
-    /// Builds a tree from entries in ascending order, every node nine tenths full: room to insert without a split.
+    /// Builds a tree from entries in ascending order. Every node is nine tenths full, so that insertions do not split
+    /// it.
     pub(super) fn build(entries: &[Entry]) -> Self {
         let mut level: Vec<Child> =
             even_chunks(entries, LEAF_CAPACITY).map(|entries| Child::leaf(Leaf::of(entries))).collect();
@@ -85,7 +83,7 @@ impl Node {
         level.pop().map_or_else(Self::empty, |root| root.node)
     }
 
-    /// The number of entries, found in the root alone.
+    /// The number of entries. Reads only the root.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Leaf(leaf) => leaf.len,
@@ -93,7 +91,7 @@ impl Node {
         }
     }
 
-    /// Bytes allocated, shared or not. Leaves are all of one size, so only branches are visited.
+    /// Bytes allocated, shared or not. Leaves have one size, so only branches are visited.
     pub(super) fn memory(&self) -> usize {
         let counters = 2 * size_of::<usize>();
         match self {
@@ -105,7 +103,7 @@ impl Node {
         }
     }
 
-    /// Where the key is, or where it would go, by what the probe's comparisons say.
+    /// The place of the key according to the probe's comparisons.
     pub(super) fn find<E, F>(&self, probe: &mut Probe<F>) -> Result<Place, E>
     where
         F: FnMut(u64) -> Result<Ordering, E>,
@@ -128,7 +126,7 @@ impl Node {
         }
     }
 
-    /// How many entries are before a place.
+    /// The number of entries before a place.
     pub(super) fn rank(&self, path: &[u8]) -> usize {
         let (at, rest) = split(path);
         match self {
@@ -152,7 +150,7 @@ impl Node {
         }
     }
 
-    /// The entry at a place, or the next one if no entry of the place's leaf is there.
+    /// The entry at a place, or the next one if the place is the end of a leaf.
     pub(super) fn at_or_after(&self, path: &[u8]) -> Option<&Entry> {
         let (at, rest) = split(path);
         match self {
@@ -178,8 +176,8 @@ impl Node {
         }
     }
 
-    /// The leaf that holds the entry of this rank, and the rank of the leaf's first entry. A rank past the end finds
-    /// the last leaf.
+    /// The leaf with the entry of this rank, and the rank of the leaf's first entry. The last leaf if the rank is past
+    /// the end.
     pub(super) fn leaf_at(&self, rank: usize) -> (&Arc<Leaf>, usize) {
         let (mut node, mut before) = (self, 0);
         loop {
@@ -198,9 +196,9 @@ impl Node {
         }
     }
 
-    /// Makes the separators lead to a place where an entry is about to be inserted, whatever led there: the key of `entry`
-    /// is between those of its neighbours, of which `next` is the later one. Returns whether a separator before this node
-    /// has to be as low as the entry, and whether one after it has to be above it.
+    /// Adjusts separators before an insertion at a proven place: the key of `entry` is between its neighbours' keys,
+    /// and `next` is the later neighbour. Returns whether a separator before this node must be as low as the entry, and
+    /// whether one after it must be above the entry.
     pub(super) fn lead_to(&mut self, path: &[u8], entry: Entry, next: Option<Entry>) -> (bool, bool) {
         let (at, rest) = split(path);
         match self {
@@ -221,7 +219,7 @@ impl Node {
         }
     }
 
-    /// Inserts an entry before the one at a place. If the node became two, returns the one that goes after it.
+    /// Inserts an entry before the one at a place. If the node splits, returns the new node, which goes after it.
     pub(super) fn insert(&mut self, path: &[u8], entry: Entry) -> Option<Child> {
         let (at, rest) = split(path);
         match self {
@@ -238,7 +236,7 @@ impl Node {
         }
     }
 
-    /// Puts another entry of the same key in the place of one, which it returns.
+    /// Replaces an entry by another of the same key, and returns the old one.
     pub(super) fn replace(&mut self, path: &[u8], entry: Entry) -> Entry {
         let (at, rest) = split(path);
         match self {
@@ -265,12 +263,12 @@ impl Node {
     /// Puts a branch above a root that has split.
     pub(super) fn grow(&mut self, new: Child) {
         let old = std::mem::replace(self, Self::empty());
-        // The first child's separator is never looked at, so any entry does.
+        // The first child's separator is not used, so any entry does.
         let first = Child { separator: new.separator, count: old.len(), node: old };
         *self = Child::branch([first, new]).node;
     }
 
-    /// Takes branches with a single child off the top.
+    /// Removes branches with a single child from the top.
     pub(super) fn shrink(&mut self) {
         while let Self::Branch(branch) = self {
             let [only] = branch.children.as_slice() else { return };
@@ -285,7 +283,7 @@ fn split(path: &[u8]) -> (usize, &[u8]) {
     (usize::from(*first), rest)
 }
 
-/// Where a full node of `capacity` items splits when one more belongs at `at`.
+/// The index at which a full node of `capacity` items splits when an item goes to `at`.
 fn split_point(at: usize, capacity: usize) -> usize {
     if at == 0 || at == capacity { at } else { capacity / 2 }
 }

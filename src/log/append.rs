@@ -1,4 +1,4 @@
-//! Writing at the log's end, and cutting it.
+//! Writing at the end of the log, and cutting it.
 
 use std::io;
 
@@ -7,74 +7,73 @@ use super::search::last_data;
 use crate::disk::SyncScope;
 use crate::format::END_MARK_LEN;
 
-/// The smallest and the largest piece by which a file is extended ahead of its log.
+/// The smallest and the largest step by which a file is extended ahead of its log.
 const SMALLEST_STEP: u64 = 64 << 10;
 const LARGEST_STEP: u64 = 64 << 20;
 
-/// On every file system, a block of a file starts at a multiple of this.
+/// A block of a file starts at a multiple of this on every file system.
 const SMALLEST_BLOCK: u64 = 512;
 
-/// Files are extended in pieces of this many bytes.
+/// Steps are multiples of this.
 const STEP_UNIT: u64 = 4 << 10;
 
-/// The part of the log's length by which it is extended.
+/// A file is extended by one part in this many of the log's length.
 const STEP_PART: u64 = 4;
 
-/// Extends by a quarter of the log's length, so that small stores stay small and large ones are seldom extended.
+/// A quarter of the log's length: small stores stay small, and large ones are seldom extended.
 fn extension_step(log_end: u64) -> u64 {
     (log_end / STEP_PART).clamp(SMALLEST_STEP, LARGEST_STEP).next_multiple_of(STEP_UNIT)
 }
 
-/// Where a multiple of this is passed, zeros are written up to the next one.
+/// A synced group that passes a multiple of this writes zeros up to the next one.
 const ZEROS_AHEAD: u64 = 128 << 10;
 
 /// Writes a finished group, its end mark included, at `offset`.
 ///
-/// The file is extended first if the group does not fit into what it covers (`covered`, kept up to date here):
-/// a sync of bytes in space that the file already covers is about a third cheaper, since the length is not changed.
+/// Extends the file first if the group ends beyond `file_len`, which is kept up to date here. A sync is about a third
+/// cheaper if the file's length does not change.
 ///
-/// `unit_ends` are the places at which records and batches of the group end. Before the group, [`take_last_blocks`] makes
-/// sure of the space that a reader needs of a unit as soon as the unit is whole.
+/// `unit_ends` are the offsets at which units of the group end; see [`take_last_blocks`].
 ///
-/// If the group is synced next, the blocks behind it get their place on the disk ahead of the groups to come: a file
-/// system has to write down where a new block lies before its sync is over, and need not for a block that is there.
-/// With groups of 32 records of 144 bytes, a bare write and sync took 115 us instead of 170 (ext4 on a virtual disk).
-/// `synced_from` is where the log ends then: a group that writes the mark before that again begins at the mark.
+/// `synced_from` is given if a sync follows: the offset at which the log ends. (A group that rewrites the trailing mark
+/// starts before that.) Then the blocks after the group are allocated now, because a file system must record a new
+/// block before the sync returns. With groups of 32 records of 144 bytes, write and sync took 115 us instead of 170
+/// (ext4 on a virtual disk).
 ///
 /// # Errors
 ///
-/// If anything is written at all before an error, the caller must look what is there.
+/// After an error, a part of the group may be in the file; the caller must look.
 pub(crate) fn append(
     log: &LogFile,
-    covered: &mut u64,
+    file_len: &mut u64,
     offset: u64,
     bytes: &[u8],
     unit_ends: impl Iterator<Item = u64>,
     synced_from: Option<u64>,
 ) -> io::Result<()> {
     let end = offset + bytes.len() as u64;
-    if end > *covered {
-        extend(log, covered, end)?;
+    if end > *file_len {
+        extend(log, file_len, end)?;
     }
     if let Some(log_end) = synced_from {
-        take_blocks_ahead(log, log_end, end, *covered);
+        take_blocks_ahead(log, log_end, end, *file_len);
     }
-    take_last_blocks(log, *covered, offset, bytes, unit_ends)?;
+    take_last_blocks(log, *file_len, offset, bytes, unit_ends)?;
     log.file.write_all(offset, bytes)?;
-    *covered = end.max(*covered);
+    *file_len = end.max(*file_len);
     Ok(())
 }
 
-/// Writes the zeros and the end mark of each unit that could be whole before they are written.
+/// Writes the zeros and the end mark of each unit that readers could take for complete too early.
 ///
-/// Readers see a unit as soon as its bytes are there, and then look at its end mark. Space that a file was extended by
-/// reads as zeros. So a unit that ends in zeros is whole before its last blocks are written, and stays so if the disk is
-/// full by then; one that ends where a block does is whole without the block of its end mark. The log could neither go on
-/// there nor be cut there, for want of space. And where a page that was never written takes space as soon as it is read
-/// through a map, as on tmpfs, every process that looks at it would be killed.
+/// A reader accepts a unit as soon as its bytes are in the file, and then looks at the end mark. Extended space reads
+/// as zeros. So a unit that ends in zeros is complete before its last blocks are written, and a unit that ends at a
+/// block's boundary is complete without the block of its end mark. If the disk is full at that moment, the log can
+/// neither go on there nor be cut there. On tmpfs, a page that was never written takes space when it is read through a
+/// map, so each process that looks at it would be killed.
 fn take_last_blocks(
     log: &LogFile,
-    covered: u64,
+    file_len: u64,
     offset: u64,
     bytes: &[u8],
     unit_ends: impl Iterator<Item = u64>,
@@ -82,7 +81,7 @@ fn take_last_blocks(
     for unit_end in unit_ends {
         let len = (unit_end - offset) as usize;
         let in_last_block = &bytes[len - len.min((unit_end % SMALLEST_BLOCK) as usize)..len];
-        if in_last_block.iter().any(|&byte| byte != 0) && unit_end + END_MARK_LEN <= covered {
+        if in_last_block.iter().any(|&byte| byte != 0) && unit_end + END_MARK_LEN <= file_len {
             continue;
         }
         let data_end = offset + last_data(&bytes[..len]).map_or(0, |last| last as u64 + 1);
@@ -93,45 +92,45 @@ fn take_last_blocks(
     Ok(())
 }
 
-/// Makes the file reach beyond `end`, and learns its length.
+/// Makes the file reach beyond `end`, and updates `file_len`.
 ///
-/// It never makes the file shorter. Another handle may have extended it further, or may still show a longer log that was
-/// cut since, and would read beyond the end of the file through its map.
-fn extend(log: &LogFile, covered: &mut u64, end: u64) -> io::Result<()> {
-    *covered = log.file.len()?;
-    if end > *covered {
+/// Never makes the file shorter: another handle may have extended it further, or may still map a longer log that was
+/// cut since.
+fn extend(log: &LogFile, file_len: &mut u64, end: u64) -> io::Result<()> {
+    *file_len = log.file.len()?;
+    if end > *file_len {
         let len = end + extension_step(end);
-        // Not being able to extend is no failure: a limit on file sizes may allow the group and not the step.
+        // A failure is passed over: a limit on file sizes may allow the group and not the step.
         if log.file.set_len(len).is_ok() {
-            *covered = len;
+            *file_len = len;
         }
     }
     Ok(())
 }
 
-/// Writes zeros from the log's end, where there are zeros anyway, up to the next piece's end, if a group that ends at `end`
-/// passes the end of this one.
-fn take_blocks_ahead(log: &LogFile, log_end: u64, end: u64, covered: u64) {
-    let ahead = end.next_multiple_of(ZEROS_AHEAD).min(covered);
+/// Writes zeros from the log's end to the next multiple of [`ZEROS_AHEAD`], if a group that ends at `end` passes the
+/// one before.
+fn take_blocks_ahead(log: &LogFile, log_end: u64, end: u64, file_len: u64) {
+    let ahead = end.next_multiple_of(ZEROS_AHEAD).min(file_len);
     if end - log_end < ZEROS_AHEAD && end / ZEROS_AHEAD > log_end / ZEROS_AHEAD && ahead > end {
-        // Not from the group's end: on a full disk, what the zeros have taken is where the group goes.
+        // Not from the group's end: on a full disk, the group takes the space of these zeros.
         let _ = log.file.write_all(log_end, &vec![0; (ahead - log_end) as usize]);
     }
 }
 
-/// What stands in the place of the end mark while a cut is under way. With the zeros that follow it, it is no header: no
-/// record has the index 0. Until those are there, the rest of the old header follows, and only the checksum refuses that.
-/// Zeros in the same write could need a block that a full disk does not have, and then the cut would fail.
+/// Stands in place of the end mark while a cut is under way. It is never a valid header: with zeros after it the
+/// sequence number is 0, and with the rest of the old header after it the checksum fails. Zeros in the same write could
+/// need a block that a full disk does not have.
 const CUT_MARK: [u8; END_MARK_LEN as usize] = [0xff; END_MARK_LEN as usize];
 
-/// Makes the log end at `end`: everything after that becomes zeros, and is synced before an end mark is put at `end`.
+/// Makes the log end at `end`: zeros everything after that, syncs, and only then writes the end mark.
 ///
-/// A process that dies in the middle leaves a log without an end mark, and the next writer cuts again. With the end mark
-/// first, a process that had looked at the log before would append after it, and a power cut could still bring back what
-/// was cut off, in the middle of what that process wrote.
+/// A process that dies in the middle leaves a log without an end mark, and the next writer cuts again. If the end mark
+/// came first, a process that knew the log's end could append there, and a power cut could bring back old bytes in the
+/// middle of its records.
 ///
-/// The file keeps its length. Another process may show a longer log until it looks again, and touching a map beyond the
-/// end of the file would kill it. It reads zeros instead.
+/// The file keeps its length. Another process may map the longer log; touching a map beyond the file's end would kill
+/// it.
 pub(crate) fn cut(log: &LogFile, end: u64) -> io::Result<()> {
     log.file.write_all(end, &CUT_MARK)?;
     clear(log, end + END_MARK_LEN)?;
@@ -140,13 +139,13 @@ pub(crate) fn cut(log: &LogFile, end: u64) -> io::Result<()> {
     log.file.sync(SyncScope::Data)
 }
 
-/// Makes everything from `from` to the end of the file zeros.
+/// Zeros everything from `from` to the end of the file.
 fn clear(log: &LogFile, from: u64) -> io::Result<()> {
     let len = log.file.len()?;
     if from >= len || log.file.punch(from..len).is_ok() {
         return Ok(());
     }
-    // Piece by piece, and not into holes: on a full disk there is no space for zeros there.
+    // Piece by piece, and not into holes: a full disk has no space for zeros there.
     let mut at = from;
     while let Some(data) = log.file.next_data(at)? {
         at = at.max(data);
@@ -157,11 +156,10 @@ fn clear(log: &LogFile, from: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Where holes cannot be punched, zeros are written in pieces of this many bytes. It is the usual size of a block, and
-/// holes are made of blocks.
+/// The length of a piece of zeros where holes cannot be punched: the usual size of a block.
 const CLEARED_AT_ONCE: usize = 4 << 10;
 
-/// Gives back what the file was extended by after the end mark at `end`: zeros. Only for a file that no other handle maps.
+/// Gives back the extended space after the end mark at `end`. Only for a file that no other handle maps.
 pub(crate) fn trim(log: &LogFile, end: u64) -> io::Result<()> {
     log.file.set_len(end + END_MARK_LEN)?;
     log.file.sync(SyncScope::File)
@@ -178,7 +176,7 @@ mod tests {
     use crate::disk::{Access, Disk};
 
     #[test]
-    fn no_moment_of_a_cut_shows_an_end_mark_with_something_behind_it() {
+    fn a_cut_never_shows_an_end_mark_before_data() {
         use super::super::testing::{MORE, PLAIN};
         use crate::disk::sim::Choices;
         use crate::format::Kind;
@@ -186,8 +184,8 @@ mod tests {
         let mut draft = Draft::new();
         draft.put(PLAIN, "a");
         let end = draft.put(MORE, "torn");
-        draft.put(PLAIN, "whole, behind what is torn");
-        // In sectors of their own too, which a power cut keeps or loses by themselves.
+        draft.put(PLAIN, "whole, after the torn batch");
+        // In sectors of their own, which a power cut keeps or loses separately.
         for _ in 0..20 {
             draft.push(PLAIN, Kind::Put, b"\0far", &[7; 500]);
         }
@@ -196,9 +194,9 @@ mod tests {
         let file = disk.open(Path::new(PATH), Access::ReadWrite).unwrap();
         let log = LogFile::open(file, &Path::new(PATH).into()).unwrap();
         let check = move |found: Vec<u8>| {
-            let (mark, behind) = found[end as usize..].split_at(END_MARK_LEN as usize);
+            let (mark, after) = found[end as usize..].split_at(END_MARK_LEN as usize);
             let is_zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
-            assert!(!is_zero(mark) || is_zero(behind), "the log would go on here, and what is behind could come back");
+            assert!(!is_zero(mark) || is_zero(after), "the log would go on here, and the old bytes could come back");
         };
         disk.before(When::next(), Repeat::Forever, move |disk| {
             check(disk.contents(PATH).unwrap());
@@ -213,7 +211,7 @@ mod tests {
         assert_eq!(log.len().unwrap(), len, "another process may have the file mapped up to there");
     }
 
-    /// A log that reaches 20 bytes before the end of a piece, in a file that covers the next pieces sparsely.
+    /// A log that ends 20 bytes before the end of a piece, in a file that reaches sparsely beyond the next pieces.
     fn near_the_end_of_a_piece() -> (SimDisk, LogFile, u64) {
         let disk = SimDisk::new();
         let mut contents = Draft::new().bytes;
@@ -226,14 +224,14 @@ mod tests {
     }
 
     #[test]
-    fn a_synced_group_that_passes_the_end_of_a_piece_takes_the_blocks_of_the_next() {
+    fn a_synced_group_allocates_the_blocks_of_the_next_piece() {
         let longest = ZEROS_AHEAD as usize;
         let cases = [(true, 40, 2), (false, 40, 1), (true, 16, 1), (true, longest - 4, 2), (true, longest + 44, 1)];
         for (is_synced, len, writes) in cases {
             let (disk, log, end) = near_the_end_of_a_piece();
-            let mut covered = log.len().unwrap();
+            let mut file_len = log.len().unwrap();
             let before = disk.calls_of(Verb::WriteAt);
-            append(&log, &mut covered, end, &vec![2; len], std::iter::empty(), is_synced.then_some(end)).unwrap();
+            append(&log, &mut file_len, end, &vec![2; len], std::iter::empty(), is_synced.then_some(end)).unwrap();
             assert_eq!(disk.calls_of(Verb::WriteAt) - before, writes, "{is_synced}, {len} bytes");
             let found = disk.contents(PATH).unwrap();
             assert_eq!(found[end as usize..][..len], vec![2; len]);
@@ -242,10 +240,10 @@ mod tests {
         }
     }
 
-    /// Else it would be whole as soon as its last bytes are there, and nothing would say that the log ends behind it.
+    /// Otherwise the record would be complete without an end mark after it.
     #[test]
-    fn where_a_record_ends_with_a_block_or_with_the_file_its_end_mark_is_written_before_it() {
-        for (end, covered, before) in
+    fn an_end_mark_in_a_new_block_is_written_first() {
+        for (end, file_len, before) in
             [(1024, 4096, true), (1032, 4096, false), (1016, 4096, false), (4088, 4096, false), (4080, 4087, true)]
         {
             let disk = SimDisk::new();
@@ -253,24 +251,24 @@ mod tests {
             let start = 64;
             disk.fail(When::nth(2).of(Verb::WriteAt), Fault::Os(libc::ENOSPC), Repeat::Once);
             let bytes = vec![2; (end - start) as usize];
-            let mut covered = covered;
-            let written = append(&log, &mut covered, start, &bytes, [end].into_iter(), None);
+            let mut file_len = file_len;
+            let written = append(&log, &mut file_len, start, &bytes, [end].into_iter(), None);
             let found = disk.contents(PATH).unwrap();
-            assert_eq!(written.is_err(), before, "the group is the first or the second write: {end} of {covered}");
+            assert_eq!(written.is_err(), before, "the group is the first or the second write: {end} of {file_len}");
             assert_eq!(found[start as usize..end as usize] == bytes, !before);
             assert_eq!(found[end as usize..][..END_MARK_LEN as usize] == [0; 8], before);
         }
     }
 
     #[test]
-    fn what_a_unit_ends_with_is_written_before_it_if_that_is_zeros_over_the_end_of_a_block() {
-        // Where the bytes begin that are not zeros end, where the unit ends, and what is written before the group.
+    fn zeros_at_the_end_of_a_unit_are_written_first() {
+        // Where the data ends, where the unit ends, and where the early write starts.
         let cases = [(1000, 1016, None), (1000, 1032, Some(1024)), (1024, 1032, Some(1024)), (1025, 1032, None)];
         let long = [(500, 9000, Some(512)), (8705, 9000, None), (8704, 9000, Some(8704)), (1000, 1024, Some(1024))];
         for (data_end, end, early) in cases.into_iter().chain(long) {
             let disk = SimDisk::new();
             let log = super::super::testing::open_on(&disk, [&Draft::new().bytes[..], &[1; 20_000]].concat());
-            let (start, mut covered) = (64, 20_064);
+            let (start, mut file_len) = (64, 20_064);
             let bytes = [vec![2; data_end - start], vec![0; end - data_end], vec![3; 100], vec![0; 8]].concat();
             let original = disk.contents(PATH).unwrap();
             let before_the_group = Arc::new(Mutex::new(Vec::new()));
@@ -278,7 +276,7 @@ mod tests {
             disk.before(When::next().of(Verb::WriteAt), Repeat::Forever, move |disk| {
                 *found.lock().unwrap() = disk.contents(PATH).unwrap();
             });
-            append(&log, &mut covered, start as u64, &bytes, [end as u64].into_iter(), None).unwrap();
+            append(&log, &mut file_len, start as u64, &bytes, [end as u64].into_iter(), None).unwrap();
             disk.clear_hooks();
             let mut expected = original;
             if let Some(early) = early {
@@ -290,12 +288,12 @@ mod tests {
     }
 
     #[test]
-    fn on_a_full_disk_the_group_takes_the_place_of_the_zeros_ahead_of_it() {
+    fn on_a_full_disk_a_group_replaces_the_zeros_ahead() {
         let (disk, log, end) = near_the_end_of_a_piece();
-        let mut covered = log.len().unwrap();
+        let mut file_len = log.len().unwrap();
         disk.fail(When::nth(1).of(Verb::WriteAt), Fault::Short(100), Repeat::Once);
         disk.fail(When::nth(2).of(Verb::WriteAt), Fault::Os(libc::ENOSPC), Repeat::Once);
-        append(&log, &mut covered, end, &[2; 40], std::iter::empty(), Some(end)).unwrap();
+        append(&log, &mut file_len, end, &[2; 40], std::iter::empty(), Some(end)).unwrap();
         let found = disk.contents(PATH).unwrap();
         assert_eq!(found[end as usize..][..40], [2; 40]);
         assert!(found[end as usize + 40..].iter().all(|&byte| byte == 0));

@@ -9,8 +9,8 @@ use crate::format::ALIGNMENT;
 /// The length of a piece, and of a large chunk.
 pub(super) const CHUNK: usize = 1 << 20;
 
-/// Reads a range piece by piece and hands each piece to `take`, with its offset. Returns whether the file has the whole
-/// range; the part of a piece that the file ends in is not handed out.
+/// Reads a range piece by piece and passes each piece to `take`, with its offset. Returns whether the file has the
+/// whole range. An incomplete piece is not passed on.
 pub(super) fn each_piece(
     log: &LogFile,
     from: u64,
@@ -44,8 +44,7 @@ pub(super) fn each_expected_piece(
     if each_piece(log, from, to, take)? { Ok(()) } else { Err(log.io("read", io::ErrorKind::UnexpectedEof.into())) }
 }
 
-/// A walk over the data of a file, from a place to the end. Holes are skipped, so the space that a writer has extended the
-/// file by costs nothing.
+/// A walk over the data of a file, from an offset to the end. It skips holes, so extended space costs nothing.
 pub(super) struct Chunks<'l> {
     log: &'l LogFile,
     at: u64,
@@ -57,8 +56,8 @@ impl<'l> Chunks<'l> {
         Chunks { log, at: from, buffer: Vec::new() }
     }
 
-    /// Up to `len` bytes at the next place that holds data, and that place's offset, a multiple of [`ALIGNMENT`] if the walk
-    /// began at one. `None` at the end of the file. The walk stays there until [`Chunks::advance`] is called.
+    /// Returns up to `len` bytes from the next offset that holds data, and that offset, a multiple of [`ALIGNMENT`] if
+    /// the walk started at one. `None` at the end of the file. The walk stays there until [`Chunks::advance`].
     pub(super) fn read(&mut self, len: usize) -> Result<Option<(u64, &[u8])>> {
         let found = self.log.file.next_data(self.at).map_err(|e| self.log.io("look for data", e))?;
         let Some(data) = found else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! Writing a new file with records that lie in another one.
+//! Copying records into a new file.
 
 use crate::Result;
 use crate::format::{Ancillary, FILE_HEADER_LEN, FileHeader, Flags, Kind, RECORD_HEADER_LEN, RecordHeader};
@@ -11,21 +11,21 @@ use crate::progress::Copying;
 /// Records are written to the new file in pieces of about this many bytes.
 const PIECE: usize = 1 << 20;
 
-/// Takes records over, one behind the other, and writes them piece by piece.
+/// Collects copies of records and writes them piece by piece.
 pub(crate) struct Copyist {
     group: Group,
     record: Vec<u8>,
 }
 
 impl Copyist {
-    /// For the file that has this header.
+    /// For the file with this header.
     pub(crate) fn new(header: &FileHeader) -> Copyist {
         let group = Group::new(header.seed(), FILE_HEADER_LEN as u64);
         Copyist { group, record: Vec::new() }
     }
 
-    /// Adds a record, verified on the copy that is written, whatever the handle's setting for reads is: a copy must
-    /// not make damage look sound. `SYNCED` is not taken over: it speaks of another file. `more`: the batch goes on.
+    /// Adds a record. It is always verified, on the copy that is written, so that a copy never makes damage look sound.
+    /// `SYNCED` is dropped, since it speaks of another file. `more`: the batch goes on.
     pub(crate) fn push(&mut self, reader: &Reader, position: u64, more: bool) -> Result<RecordHeader> {
         let record = reader.record(position, &mut self.record, true)?;
         let room = self.group.make_room(record.header.padded_len());
@@ -34,20 +34,20 @@ impl Copyist {
         Ok(record.header)
     }
 
-    /// The same for a record that was looked at before, if it still is the same.
+    /// As [`Copyist::push`], for a record that must still be the one in `entry`.
     pub(crate) fn push_again(&mut self, reader: &Reader, entry: &Entry, more: bool) -> Result<()> {
         let found = self.push(reader, entry.offset, more)?;
         if found == entry.header { Ok(()) } else { Err(reader.not_a_header(entry.offset, &found.encode())) }
     }
 
-    /// Adds the mark that closes the file: it says that all before it is on stable storage, which is true as soon as
-    /// anybody can see the file, since it is synced before it gets its name.
-    pub(crate) fn push_mark(&mut self, index: u64) {
+    /// Adds the mark that closes the file. It claims that everything before it is on stable storage. That is true when
+    /// the file gets its name, since the file is synced before that.
+    pub(crate) fn push_mark(&mut self, seq: u64) {
         let flags = Flags { synced: true, more: false };
-        self.group.push(flags, Kind::Ancillary(Ancillary::Mark), index, b"", b"");
+        self.group.push(flags, Kind::Ancillary(Ancillary::Mark), seq, b"", b"");
     }
 
-    /// Where the next record goes.
+    /// Offset of the next record.
     pub(crate) fn end(&self) -> u64 {
         self.group.end()
     }
@@ -56,11 +56,11 @@ impl Copyist {
         self.group.len() >= PIECE
     }
 
-    /// Writes what was added, and an end mark behind it, which the next piece overwrites.
+    /// Writes the collected records and an end mark, which the next piece overwrites.
     ///
-    /// The disk works on one piece while the next one is put together, and never has more than two to do: on a journaling
-    /// file system, a sync of the store waits for what others have written to other files just before. What is less than
-    /// a piece is left to the sync that follows it.
+    /// Starts write-back of a whole piece, so that the disk works while the next piece is prepared and never has more
+    /// than two to write: on a journaling file system, a sync of the store waits for what was just written to other
+    /// files. A shorter rest is left to the sync that follows.
     pub(crate) fn write(&mut self, next: &TempFile<'_>) -> Result<()> {
         let (start, end, is_a_piece) = (self.group.start(), self.group.end(), self.has_a_piece());
         next.write(start, self.group.finish())?;
@@ -71,20 +71,20 @@ impl Copyist {
         Ok(())
     }
 
-    /// Hands out what was added, for a file that is written from front to back: no end mark stands behind it.
+    /// Passes the collected records on, for a file that is written from front to back, without an end mark.
     pub(crate) fn stream(&mut self, write: impl FnOnce(&[u8]) -> Result<()>) -> Result<()> {
         write(self.group.bytes())?;
         self.group.go_on();
         Ok(())
     }
 
-    /// As [`Copyist::stream`], for the last time: the end mark is behind it.
+    /// As [`Copyist::stream`], for the last time: with the end mark.
     pub(crate) fn finish(mut self, write: impl FnOnce(&[u8]) -> Result<()>) -> Result<()> {
         write(self.group.finish())
     }
 }
 
-/// Fills a new file with records in the order of their indexes, and closes it with a mark.
+/// Fills a new file with records in the order of their sequence numbers, and closes it with a mark.
 pub(crate) fn write_live(
     next: &TempFile<'_>,
     reader: &Reader,
@@ -92,15 +92,15 @@ pub(crate) fn write_live(
     copying: &mut Copying<'_, '_>,
 ) -> Result<()> {
     let mut copyist = Copyist::new(&next.header);
-    let mut last_index = next.header.base_seq;
+    let mut highest_seq = next.header.base_seq;
     for &position in positions {
-        last_index = last_index.max(copyist.push(reader, position, false)?.seq);
+        highest_seq = highest_seq.max(copyist.push(reader, position, false)?.seq);
         if copyist.has_a_piece() {
             copyist.write(next)?;
             copying.tell(copyist.end())?;
         }
     }
-    copyist.push_mark(last_index + 1);
+    copyist.push_mark(highest_seq + 1);
     copyist.write(next)
 }
 

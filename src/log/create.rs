@@ -1,6 +1,6 @@
-//! Making and opening files, so that nobody ever sees an unfinished one.
+//! Opening a store, and making it so that no other process sees an unfinished one.
 //!
-//! A store is made under a temporary name, synced, and linked into place, which fails if the name is taken. So a
+//! A store is made under a temporary name, synced, and linked into place; the link fails if the name is taken. So a
 //! crash leaves no short file, and of two creators one wins and the other opens the winner's file.
 
 use std::io;
@@ -19,24 +19,24 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Opening {
     pub(crate) access: Access,
-    /// Make the file if it is missing or empty; never with [`Access::Read`].
+    /// Make the file if it is missing or empty. Never with [`Access::Read`].
     pub(crate) create: bool,
     /// Permission bits of a new file.
     pub(crate) mode: u32,
 }
 
-/// Opening is tried again when another process creates, replaces or cleans up at the same moment. Each round trip
-/// means that somebody else has got further, so this bound is reached only if something else removes our files.
+/// Opening is repeated when another process creates, replaces or cleans up at the same moment. Each repetition means
+/// that another process has made progress, so this bound is reached only if a foreign program removes our files.
 const ATTEMPTS: u32 = 1000;
 
-/// Why an empty file stays empty that is mounted by itself.
+/// The reason why an empty file that is mounted by itself stays empty.
 const MOUNTED_EMPTY: &str = "the empty file is mounted by itself, so that no store can take its place; \
     mount its directory instead, or make the store before the file is mounted";
 
-/// Opens the store at `path`, which is resolved, and makes it first if that was asked for.
+/// Opens the store at the resolved `path`, and makes it first if `opening` says so.
 ///
-/// `wait` is called while another process has the lock of an empty file, or a lease on the file that keeps others from
-/// opening it. It pauses or gives up.
+/// Calls `wait` while another process has the lock of an empty file, or a lease that prevents opening. `wait` pauses or
+/// gives up.
 pub(crate) fn open(
     disk: &dyn Disk,
     path: &Arc<Path>,
@@ -72,7 +72,7 @@ pub(crate) fn open(
         if log.links == 0 {
             match named(disk, path, log.identity)? {
                 Named::Orphan => return Err(Error::Replaced { path: path.to_path_buf() }),
-                // Another file has taken its place meanwhile.
+                // Another file has taken its place.
                 _ => continue,
             }
         }
@@ -81,7 +81,7 @@ pub(crate) fn open(
     Err(Error::io("create", path, io::Error::other("the file kept disappearing while it was created")))
 }
 
-/// Makes the store, or finds that somebody else has just made it.
+/// Makes the store, unless another process has just made it.
 fn create(disk: &dyn Disk, path: &Path, mode: u32) -> Result<()> {
     let temp = match TempFile::new(disk, path, mode, 0) {
         Err(Error::Io { operation: "lock", source, .. }) if source.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -90,9 +90,9 @@ fn create(disk: &dyn Disk, path: &Path, mode: u32) -> Result<()> {
     temp.finish_empty()?;
     let file = Arc::clone(&temp.file);
     match temp.link_to(path) {
-        // Taken: the winner's file is there to be opened. Gone: somebody took ours for a leftover.
+        // The name is taken: the winner's file can be opened. Our file is gone: another process took it for a leftover.
         Err(e) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => Ok(()),
-        // An empty file takes the name, which decides between several creators. Then it is filled as any empty file.
+        // An empty file takes the name, which decides between several creators. It is filled like any empty file.
         Err(e) if cannot_link(&e) => match disk.create_new(path, mode) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("create", path, e)),
             _ => Ok(()),
@@ -102,10 +102,10 @@ fn create(disk: &dyn Disk, path: &Path, mode: u32) -> Result<()> {
     }
 }
 
-/// Puts a new store in the place of an empty file whose lock the caller has, unless somebody else has just done so.
+/// Replaces an empty file, whose lock the caller has, by a new store, unless another process has done so.
 ///
-/// The lock decides between several who try: whoever has it and still finds the file empty, and under this path,
-/// renames a finished store over it.
+/// The lock decides between several processes: the one that has it, and finds the file empty and still named by this
+/// path, renames a finished store over it.
 fn fill_empty(disk: &dyn Disk, path: &Path, empty: &dyn DiskFile) -> Result<()> {
     let error = |operation| move |e| Error::io(operation, path, e);
     let still_empty = empty.len().map_err(error("ask for the length"))? == 0;

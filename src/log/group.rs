@@ -12,7 +12,7 @@ pub(crate) struct Group {
     seed: FileSeed,
     start: u64,
     bytes: Vec<u8>,
-    /// The group's records, in the form in which the index takes them in once they are written.
+    /// The same records in the form in which they are replayed after the write.
     pub(crate) run: Run,
 }
 
@@ -21,7 +21,7 @@ impl Group {
         Group { seed, start, bytes: Vec::new(), run: Run::default() }
     }
 
-    /// Empties the group, to be filled again for this file and place.
+    /// Empties the group and prepares it for this file and offset.
     pub(crate) fn reset(&mut self, seed: FileSeed, start: u64) {
         self.bytes.clear();
         if self.bytes.capacity() > KEPT_CAPACITY {
@@ -31,7 +31,7 @@ impl Group {
         (self.seed, self.start) = (seed, start);
     }
 
-    /// Makes room for records that are `bytes` long in all, and for the end mark after them.
+    /// Makes room for `bytes` bytes of records and the end mark.
     ///
     /// # Errors
     ///
@@ -41,17 +41,17 @@ impl Group {
         make_room(&mut self.bytes, more)
     }
 
-    /// Begins the group with the bytes of the mark that the log ends with, in the mark's own place: the mark may
-    /// have been lost from under the page cache, and this write brings it back with what follows it.
+    /// Begins the group with the log's trailing mark, in the mark's own place. The mark may have been lost from the
+    /// page cache; this write brings it back.
     pub(crate) fn rewrite(&mut self, mark: &RecordHeader) {
         debug_assert!(self.bytes.is_empty());
         self.bytes.extend_from_slice(&mark.encode());
     }
 
     /// Adds a record.
-    pub(crate) fn push(&mut self, flags: Flags, kind: Kind, index: u64, key: &[u8], value: &[u8]) {
+    pub(crate) fn push(&mut self, flags: Flags, kind: Kind, seq: u64, key: &[u8], value: &[u8]) {
         let offset = self.end();
-        let header = RecordHeader::new(self.seed, offset, flags, kind, index, key, value);
+        let header = RecordHeader::new(self.seed, offset, flags, kind, seq, key, value);
         self.bytes.extend_from_slice(&header.encode());
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);
@@ -60,15 +60,15 @@ impl Group {
         self.run.push(offset, header, proof, key);
     }
 
-    /// Adds the statement that everything before `synced` is on stable storage.
-    pub(crate) fn push_synced_to(&mut self, index: u64, synced: u64) {
-        self.push(Flags::NONE, Kind::Ancillary(Ancillary::SyncedTo), index, b"", &synced.to_le_bytes());
+    /// Adds a statement that everything before `synced` is on stable storage.
+    pub(crate) fn push_synced_to(&mut self, seq: u64, synced: u64) {
+        self.push(Flags::NONE, Kind::Ancillary(Ancillary::SyncedTo), seq, b"", &synced.to_le_bytes());
         if let Some(entry) = self.run.entries.last_mut() {
             entry.proof = Some(synced);
         }
     }
 
-    /// Adds a record that was read elsewhere, its body checksum unchanged.
+    /// Adds a record that was read elsewhere. Its body checksum is kept.
     pub(crate) fn push_moved(&mut self, flags: Flags, header: &RecordHeader, key: &[u8], value: &[u8]) {
         let header = header.moved_to(self.seed, self.end(), flags);
         self.bytes.extend_from_slice(&header.encode());
@@ -82,17 +82,17 @@ impl Group {
         self.bytes.resize(len, 0);
     }
 
-    /// Where the first byte goes.
+    /// Offset of the first byte.
     pub(crate) fn start(&self) -> u64 {
         self.start
     }
 
-    /// Where the next record goes.
+    /// Offset of the next record.
     pub(crate) fn end(&self) -> u64 {
         self.start + self.bytes.len() as u64
     }
 
-    /// How many bytes the records take up.
+    /// The length of all records in bytes.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -102,7 +102,7 @@ impl Group {
         &self.bytes
     }
 
-    /// Empties the group, to be filled with what comes behind it.
+    /// Empties the group and moves its start to its end.
     pub(crate) fn go_on(&mut self) {
         self.reset(self.seed, self.end());
     }
@@ -112,7 +112,7 @@ impl Group {
         self.finish_run().0
     }
 
-    /// The same, and the records that they hold.
+    /// The same, and the records in them.
     pub(crate) fn finish_run(&mut self) -> (&[u8], &Run) {
         let len = self.bytes.len() + END_MARK_LEN as usize;
         self.bytes.resize(len, 0);
@@ -120,7 +120,7 @@ impl Group {
     }
 }
 
-/// How many bytes a record takes up in the log.
+/// The length of a record in the log.
 pub(crate) fn record_len(key_len: usize, value_len: usize) -> u64 {
     padded((RECORD_HEADER_LEN + key_len + value_len) as u64)
 }
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_takes_up_as_many_bytes_as_is_said_beforehand() {
+    fn record_len_predicts_a_records_length() {
         for (key, value) in [(&b"\0k"[..], &b""[..]), (b"\0seven.", b"value"), (b"\0long key", &[7; 1000]), (b"", b"")]
         {
             let mut group = Group::new(FileSeed::new(&[5; 16]), 64);

@@ -1,4 +1,4 @@
-//! A copy of a store under a name of its own: it appears there complete and synced, or not at all.
+//! A copy of a store under a name of its own. It appears there complete and synced, or it does not appear.
 
 use std::io;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::log::{COPY_SEQS, LogFile};
 use crate::progress::Copying;
 use crate::{Error, Result};
 
-/// Makes a new file under a temporary name beside the copy's, has it filled and synced, and links it to that. It gets
-/// owner and mode of `source`, or stays private (see [`give_to_owner`]). The watch is called for the first time when nothing
-/// is made yet.
+/// Makes a temporary file beside the copy's name, calls `fill` and syncs it, and links it to the copy's name. The copy
+/// gets owner and mode of `source`, or stays private (see [`give_to_owner`]). The first call of the watch comes before
+/// the file is made.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] with [`io::ErrorKind::AlreadyExists`] if the copy's name is taken, looked at before the work is done,
-/// and decided after it; with [`io::ErrorKind::StorageFull`] if there is no room for all of it.
-/// [`Error::CopyCancelled`], when nothing is left.
+/// [`Error::Io`] with [`io::ErrorKind::AlreadyExists`] if the copy's name is taken (checked before the work, decided
+/// after it), and with [`io::ErrorKind::StorageFull`] if there is not enough room. [`Error::CopyCancelled`]; then
+/// nothing is left.
 pub(crate) fn install<T>(
     disk: &dyn Disk,
     mut copying: Copying<'_, '_>,
@@ -34,7 +34,7 @@ pub(crate) fn install<T>(
     if disk.stat(to).is_ok() {
         return Err(Error::io("create", to, io::ErrorKind::AlreadyExists.into()));
     }
-    // What earlier ones left that were killed. Nobody else would ever open this name to clean up.
+    // Leftovers of earlier copies: no other process opens this name to clean up.
     remove_leftovers_of(disk, to, None, Look::Quick);
     let next = TempFile::new(disk, to, PRIVATE, base_seq)?;
     next.expect_room(copying.total)?;
@@ -42,14 +42,14 @@ pub(crate) fn install<T>(
     let filled = fill(&next, &mut copying)?;
     next.sync()?;
     copying.tell_all()?;
-    // Linked, not renamed: a file that stands there is never replaced.
+    // Linked, not renamed: an existing file is never replaced.
     let file = Arc::clone(&next.file);
     next.link_to(to).map_err(|e| Error::io("create", to, explain(e)))?;
     sync_name(disk, to, &*file).map_err(|e| Error::io("sync the directory", to, e))?;
     Ok(filled)
 }
 
-/// Says what to do where a file system can give a finished file no name without replacing what has it.
+/// Adds advice if the file system can only replace, and not create, a name.
 fn explain(error: io::Error) -> io::Error {
     if !cannot_link(&error) {
         return error;
@@ -58,7 +58,7 @@ fn explain(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), reason)
 }
 
-/// A `base_seq` for a copy of a store whose highest index is this one.
+/// A `base_seq` for a copy of a store with this highest sequence number.
 pub(crate) fn above_all_seqs(highest: u64) -> u64 {
     highest.max((highest + COPY_SEQS).min(MAX_SEQ - BLOCK_LEN))
 }

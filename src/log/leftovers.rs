@@ -10,27 +10,26 @@ use super::path::{Named, directory, named};
 use crate::disk::{Access, Disk, FileIdentity};
 use crate::events::event;
 
-/// How leftovers are looked for.
+/// How to look for leftovers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// By looking up the names that makers try first. Only if one is taken, the directory is listed.
+    /// Look up the names that makers try first. List the directory only if one is taken.
     Quick,
-    /// By listing the directory, which takes as long as it has files.
+    /// List the directory. The time depends on the number of its files.
     Thorough,
 }
 
 /// Removes the files that killed creators and compactions have left. The caller holds the store's lock. Returns whether
-/// there is one that a living process is still making.
+/// a living process is making such a file now.
 pub(crate) fn remove_leftovers(disk: &dyn Disk, log: &LogFile, look: Look) -> bool {
     remove_leftovers_of(disk, &log.path, Some(log.identity), look)
 }
 
-/// The same for a name that need not be a store's, as `own` is.
+/// The same for a path that need not name a store; `own` is the store's identity if it does.
 ///
-/// A living maker has its file locked. So only a file whose lock can be had is removed, under that lock, and if the name
-/// is still that file's: its maker may have finished it meanwhile, and another one may have taken the name. A second name
-/// of the store itself, which its creator did not live to remove, is removed as well. A leftover that cannot be removed
-/// harms nothing, so failures are passed over.
+/// A living maker holds its file's lock. So a file is removed only under its lock, and only if the name is still the
+/// file's: the maker may have finished, and another maker may have taken the name. A second name of the store itself,
+/// which a killed creator left, is removed too. Failures are passed over: a leftover does no harm.
 pub(crate) fn remove_leftovers_of(disk: &dyn Disk, path: &Path, own: Option<FileIdentity>, look: Look) -> bool {
     let is_there = |path: &PathBuf| !disk.stat(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
     let mut first = first_siblings(path, TEMPORARY).filter(is_there).peekable();
@@ -38,7 +37,7 @@ pub(crate) fn remove_leftovers_of(disk: &dyn Disk, path: &Path, own: Option<File
         return false;
     }
     let prefix = sibling_prefix(path, TEMPORARY);
-    // A directory may be one that can be searched and not listed.
+    // The directory may allow searching and not listing.
     let candidates = disk
         .list(directory(path), &prefix)
         .unwrap_or_else(|_| first.filter_map(|path| path.file_name().map(Into::into)).collect());

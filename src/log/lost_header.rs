@@ -1,7 +1,7 @@
-//! Reading a file whose header is lost: its records tell which file they belong to.
+//! Reading a file whose header is lost.
 //!
-//! Of the file header, the checksums of records need one number, the seed. A record's `body_crc` does not depend on it,
-//! so a record can be recognised without it, and then gives it away.
+//! The records' checksums need one number from the file header, the seed. `body_crc` does not depend on the seed, so a
+//! record can be recognised without it, and its header checksum then gives the seed.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,17 +17,18 @@ use crate::format::{
 };
 use crate::{Error, Result};
 
-/// So many records must agree on a seed. One could be bytes that pass for a record by accident, or a record of another
-/// file: of a log that is stored as a value, or in a block that the disk wrote to the wrong place.
+/// This many records must agree on a seed. A single one could be an accident, or a record of another file: from a log
+/// stored as a value, or in a block written to the wrong place.
 const ENOUGH: u32 = 2;
 
-/// When so many agree, the rest of the file is not asked.
+/// The search ends when this many records agree.
 const MORE_THAN_ENOUGH: u32 = 64;
 
-/// Seeds that only one record speaks for are forgotten when there are so many.
+/// When there are this many seeds, those with only one record are dropped.
 const MOST_SEEDS: usize = 1 << 16;
 
-/// A file as [`LogFile::open`] would give it, but for its header. Until it has another seed, no header in it is true.
+/// Opens a file as [`LogFile::open`] does, with an invented header. No record header is true in it until it gets the
+/// right seed.
 ///
 /// # Errors
 ///
@@ -38,24 +39,23 @@ pub(crate) fn without_header(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Resul
         major: MAJOR_VERSION,
         minor: MINOR_VERSION,
         file_id: [0; 16],
-        // Nobody knows it, so it must not rule any index out.
+        // The true one is unknown. This one rules no sequence number out.
         base_seq: MAX_SEQ,
         created: 0,
     };
     Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity, links })
 }
 
-/// The seed that the records of a file agree on; `None` if they do not.
+/// The seed that the records of a file agree on, or `None`.
 ///
 /// # Errors
 ///
 /// I/O errors.
 pub(crate) fn find_seed(log: &LogFile) -> Result<Option<FileSeed>> {
     let file_len = log.len()?;
-    // What passes for a record at first sight and is none costs the reading of its body. Many of these over another
-    // would cost more than they are worth.
+    // A false candidate costs the reading of its body. Candidates may overlap, so the total is bounded.
     let mut patience = 4 * file_len + CHUNK as u64;
-    // How many records speak for a seed, and where the first of them starts.
+    // For each seed, the number of its records and the offset of the first.
     let mut votes: HashMap<FileSeed, (u32, u64)> = HashMap::new();
     let mut chunks = Chunks::new(log, FILE_HEADER_LEN as u64);
     while let Some((at, chunk)) = chunks.read(CHUNK + RECORD_HEADER_LEN)? {
@@ -79,7 +79,7 @@ pub(crate) fn find_seed(log: &LogFile) -> Result<Option<FileSeed>> {
             if *count == MORE_THAN_ENOUGH {
                 return Ok(Some(seed));
             }
-            // What lies inside it is its value, even if that is a log.
+            // Bytes inside a record are its value, even if they are a log.
             start += header.padded_len() as usize - ALIGNMENT as usize;
         }
         chunks.advance(start.max(ALIGNMENT as usize));
@@ -88,7 +88,7 @@ pub(crate) fn find_seed(log: &LogFile) -> Result<Option<FileSeed>> {
     Ok(best.filter(|(_, (count, _))| *count >= ENOUGH).map(|(seed, _)| seed))
 }
 
-/// The header that these bytes spell, if a writer could have written it, in whatever file.
+/// The header that these bytes spell, if a writer could have written it in any file.
 fn candidate(bytes: &[u8; RECORD_HEADER_LEN], offset: u64, file_len: u64) -> Option<RecordHeader> {
     if !RecordHeader::plausible(bytes, SeqBound { previous: 0, base: MAX_SEQ }) {
         return None;
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn two_records_that_agree_tell_the_seed_and_one_does_not() {
+    fn two_records_that_agree_give_the_seed() {
         let mut draft = Draft::new();
         draft.put(MORE, "a");
         assert_eq!(seed_of(wiped_header(draft)), None);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_on_the_way_does_not_hide_the_records_behind_it() {
+    fn damage_does_not_hide_the_records_after_it() {
         let mut draft = Draft::new();
         for key in ["a", "b", "c", "d", "e"] {
             draft.put(PLAIN, key);
@@ -145,12 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn records_inside_a_value_do_not_count_as_long_as_the_value_is_sound() {
+    fn records_inside_a_sound_value_do_not_count() {
         let mut inner = Draft::new();
         for number in 0..100 {
             inner.put(PLAIN, &format!("key {number}"));
         }
-        // Where adding an offset flips a single bit of it, so that all of the inner records speak for one false seed.
+        // At this offset, the address flips a single bit, so all inner records agree on one false seed.
         let mut outer = Draft::new();
         let key = b"\0seven-7";
         let padding = (1 << 16) - outer.end() as usize - 2 * RECORD_HEADER_LEN - 2 * key.len();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn of_very_many_seeds_those_are_forgotten_that_one_record_speaks_for() {
+    fn seeds_with_one_record_are_dropped_when_there_are_many() {
         let mut draft = Draft::new();
         for key in ["a", "b"] {
             draft.put(PLAIN, key);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_for_bodies_that_are_none_is_a_few_times_the_file_and_hides_no_seed() {
+    fn false_bodies_cost_a_bounded_amount_of_reading() {
         const BODY: usize = 256 << 10;
         let mut draft = Draft::new();
         draft.push_hollow(200, BODY);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_are_passed_over_on_the_way_to_the_records() {
+    fn holes_before_the_records_are_skipped() {
         let mut draft = Draft::new();
         draft.bytes.resize(8 << 20, 0);
         let far = draft.end();

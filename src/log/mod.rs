@@ -1,10 +1,10 @@
-//! The log: where the bytes of [`crate::format`] meet the files of [`crate::disk`].
+//! The log: the bytes of [`crate::format`] in the files of [`crate::disk`].
 //!
 //! One scanner walks from record to record and reports ([`scan`]); it never changes a file. One decision table says
-//! what follows from a damaged place ([`recover`]), with the help of a search for proof beyond it ([`search`]).
-//! [`tail`] keeps what a writer has to know of the records before its own, [`group`] builds what it writes, and
-//! [`append`] writes and cuts. [`create`] makes files that are never seen unfinished. [`lost_header`] reads a file of
-//! which nobody knows any more which it is.
+//! what follows from a damaged place ([`recover`]); a search looks for proof beyond that place ([`search`]). [`tail`]
+//! holds what a writer must know of the records before its own, [`group`] builds what it writes, and [`append`] writes
+//! and cuts. [`create`] makes files that no other process sees unfinished. [`lost_header`] reads a file whose own
+//! header is lost.
 
 pub(crate) mod append;
 mod chunks;
@@ -37,23 +37,23 @@ use crate::disk::{DiskFile, FileIdentity, FileStat};
 use crate::format::{Damage, FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, MAX_SEQ, SeqBound};
 use crate::{Error, Result};
 
-/// How far the indexes of a copy start above those of its source: the source may go on after the copy was made, or may
-/// have lost indexes that somebody has seen. More than sixty million openings, or as many million writes, would have to
-/// come in between before an index came twice. It takes one of 65,536 parts of all indexes.
+/// The distance between the highest sequence number of a copy's source and the copy's `base_seq`. The source may go on
+/// after the copy is made, or may have lost sequence numbers that a reader has seen. A number comes twice only after
+/// sixty million openings of the source, or as many million writes. The distance is 1/65,536 of all sequence numbers.
 pub(crate) const COPY_SEQS: u64 = 1 << 46;
 
-/// The most indexes that may lie between a file and a successor made from it by compactions.
+/// The largest distance between a file's last sequence number and the `base_seq` of a successor.
 const SUCCESSOR_SEQS: u64 = COPY_SEQS / 2;
 
-/// One open file whose header was read and found good.
+/// An open file with a valid header.
 pub(crate) struct LogFile {
     pub(crate) file: Arc<dyn DiskFile>,
-    /// The path at which the store was opened, for errors; after compaction it may name another file.
+    /// The path at which the store was opened, for errors. After compaction it may name another file.
     pub(crate) path: Arc<Path>,
     pub(crate) header: FileHeader,
     pub(crate) seed: FileSeed,
     pub(crate) identity: FileIdentity,
-    /// How many names the file had when it was opened.
+    /// The number of names that the file had when it was opened.
     pub(crate) links: u64,
 }
 
@@ -84,32 +84,33 @@ impl LogFile {
         Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity, links })
     }
 
-    /// Makes sure that the file header is what it was, before the log behind it is read anew.
+    /// Makes sure that the file header has not changed. Called before the log is read from its start again.
     ///
     /// # Errors
     ///
-    /// As [`LogFile::open`]; [`Error::Replaced`] if somebody has written another store over this one.
+    /// As [`LogFile::open`]; [`Error::Replaced`] if another store was written over this one.
     pub(crate) fn expect_same_header(&self) -> Result<()> {
         let now = LogFile::open(Arc::clone(&self.file), &self.path)?;
         if now.header == self.header { Ok(()) } else { Err(Error::Replaced { path: self.path.to_path_buf() }) }
     }
 
-    /// Whether a log whose last record has this index, 0 if there is none, has lost its end for certain: compaction, backup
-    /// and salvage close what they make with a mark above `base_seq`, and what is written later has higher indexes.
-    pub(crate) fn lacks_closing_mark(&self, last_index: u64) -> bool {
-        self.header.base_seq > last_index
+    /// Whether the log has certainly lost its end. `previous_seq` is the last record's sequence number, 0 if there is
+    /// none. Compaction, backup and salvage close a new file with a mark above `base_seq`, and later records have
+    /// higher numbers.
+    pub(crate) fn lacks_closing_mark(&self, previous_seq: u64) -> bool {
+        self.header.base_seq > previous_seq
     }
 
     pub(crate) fn len(&self) -> Result<u64> {
         self.file.len().map_err(|e| self.io("ask for the length", e))
     }
 
-    /// Reads as many bytes as the file has, at most the buffer's length, and returns how many.
+    /// Reads up to `buffer.len()` bytes and returns the number of bytes read. It is less only where the file ends.
     pub(crate) fn read_up_to(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         self.file.read_up_to(offset, buffer).map_err(|e| self.io("read", e))
     }
 
-    /// Fills the buffer; a file that ends before it is full was cut behind our back.
+    /// Fills the buffer. It is an error if the file ends before that: another process has shortened it.
     pub(crate) fn read_exact(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         if self.read_up_to(offset, buffer)? < buffer.len() {
             return Err(self.io("read", io::ErrorKind::UnexpectedEof.into()));
@@ -117,16 +118,16 @@ impl LogFile {
         Ok(())
     }
 
-    /// Whether this may be the file that compaction made of a log whose last record says that it has moved and has the
-    /// index `moved`, or one that was made of that file later.
+    /// Whether this file can be a successor of a log whose last record is `MOVED` with the sequence number `moved`, or
+    /// a successor of that successor.
     ///
-    /// Compaction states the highest index of the old file, or one that it has reserved beside it. A new store states
-    /// none; a backup and a salvaged copy begin [`COPY_SEQS`] above their original, which may have gone on since.
+    /// Compaction states the highest sequence number of the old file, or one reserved beside it. A new store states
+    /// none. A backup and a salvaged copy begin [`COPY_SEQS`] above their source, which may have gone on since.
     pub(crate) fn may_succeed(&self, moved: u64) -> bool {
         (moved..moved + SUCCESSOR_SEQS).contains(&self.header.base_seq)
     }
 
-    /// The bound of the index of a record that follows one with this index.
+    /// The bounds of the sequence number that follows `previous`.
     pub(crate) fn seq_bound(&self, previous: u64) -> SeqBound {
         SeqBound { previous, base: self.header.base_seq }
     }
@@ -146,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_has_got_another_header_is_another_store() {
+    fn another_header_is_another_store() {
         let log = Draft::new().finish();
         log.expect_same_header().unwrap();
         let other = FileHeader { file_id: [6; 16], ..header() };
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_ends_too_early_is_an_error_and_no_zeros() {
+    fn reading_beyond_the_files_end_is_an_error() {
         let draft = Draft::new();
         let (end, mut buffer) = (draft.end(), [1; 8]);
         let log = draft.finish();

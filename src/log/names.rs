@@ -1,4 +1,4 @@
-//! The names of files beside a store: what is being made, and what was kept of a torn tail.
+//! The names of files beside a store: files being made, and torn tails that were kept.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 use crate::disk::Disk;
 use crate::{Error, Result};
 
-/// What comes between the store's name and a random number in the name of a torn tail that was kept.
+/// The kind of sibling that keeps a torn tail.
 pub(super) const TORN: &str = "torn";
-/// The same for a file that is being made: the store itself, or its compacted successor.
+/// The kind of sibling that is a file being made: a new store, a copy, or a compacted successor.
 pub(crate) const TEMPORARY: &str = "tmp";
 
-/// How many hexadecimal digits a sibling's name ends with.
+/// The number of hexadecimal digits at the end of a sibling's name.
 const DIGITS: usize = 16;
 
-/// The longest store name that goes into its siblings' names whole. A sibling's name is 22 bytes longer and has to fit
-/// into 143 bytes, the shortest limit of a Linux file system (eCryptfs); most have 255.
+/// A longer store name goes into a sibling's name only in part. A sibling's name is 22 bytes longer and must fit into
+/// 143 bytes, the shortest limit of a Linux file system (eCryptfs); most have 255.
 const LONGEST_NAME: usize = 120;
 
 /// A new name beside the store: `NAME.KIND-` and 16 random hexadecimal digits.
@@ -26,12 +26,11 @@ pub(crate) fn sibling(disk: &dyn Disk, path: &Path, kind: &str) -> Result<PathBu
     Ok(sibling_with(path, kind, u64::from_le_bytes(random)))
 }
 
-/// How many names are tried for a file that is being made before one with random digits.
+/// A file being made tries this many names before one with random digits.
 const FIRST_NAMES: u64 = 4;
 
-/// The siblings of this kind whose digits are the numbers from 0 to 3. A file that is being made has one of these names
-/// unless as many makers are at work on the same store. So four look-ups tell whether a killed process has left something,
-/// in a directory of any size.
+/// The siblings of this kind whose digits are 0 to 3. A file being made has one of these names, unless that many makers
+/// work on the same store. So four look-ups find a leftover in a directory of any size.
 pub(crate) fn first_siblings<'p>(path: &'p Path, kind: &'p str) -> impl Iterator<Item = PathBuf> + 'p {
     (0..FIRST_NAMES).map(move |number| sibling_with(path, kind, number))
 }
@@ -42,10 +41,10 @@ fn sibling_with(path: &Path, kind: &str, digits: u64) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// What the names of all siblings of this kind start with.
+/// The beginning of the names of all siblings of this kind.
 ///
-/// Of a long name its beginning and its checksum stand for the whole. Two stores whose names agree in both share
-/// their siblings' names. That does no harm, since nothing is removed that is locked.
+/// A long name is replaced by its beginning and its checksum. Two stores whose names agree in both share their
+/// siblings' names, which is harmless because a locked file is never removed.
 pub(crate) fn sibling_prefix(path: &Path, kind: &str) -> OsString {
     let whole = path.file_name().unwrap_or_default();
     let mut name = whole.to_owned();
@@ -60,7 +59,7 @@ pub(crate) fn sibling_prefix(path: &Path, kind: &str) -> OsString {
     name
 }
 
-/// The first `len` bytes of a name, or a few less: some file systems refuse a name with a part of a UTF-8 character.
+/// The first `len` bytes of a name, or a few less: some file systems refuse incomplete UTF-8 characters.
 fn beginning(name: &OsStr, mut len: usize) -> &OsStr {
     let is_continuation = |byte: u8| byte & 0xc0 == 0x80;
     while len > 0 && is_continuation(name.as_bytes()[len]) {
@@ -69,8 +68,8 @@ fn beginning(name: &OsStr, mut len: usize) -> &OsStr {
     OsStr::from_bytes(&name.as_bytes()[..len])
 }
 
-/// Whether what a name has behind such a prefix makes it one that [`sibling`] gives. Anything else there is somebody's
-/// own file, another store perhaps.
+/// Whether `suffix` is what [`sibling`] puts after the prefix. A file with another suffix is a user's own, perhaps a
+/// store.
 pub(crate) fn is_sibling_suffix(suffix: &[u8]) -> bool {
     suffix.len() == DIGITS && suffix.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -98,7 +97,7 @@ mod tests {
             let [a, b] = ["aaa", "bbb"].map(|last| sibling_with(longest(last).as_ref(), kind, 0));
             assert_ne!(a, b, "{kind}");
             for sibling in [a, b] {
-                // As UTF-8, as the store's own name is, and within what eCryptfs allows.
+                // Valid UTF-8, like the store's name, and within eCryptfs' limit.
                 let name = sibling.file_name().unwrap().to_str().unwrap();
                 assert!(name.len() <= 143 && name.starts_with("ééé"), "{name}");
             }
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_sibling_is_somebodys_own_file() {
+    fn a_name_like_a_siblings_is_not_one() {
         let disk = crate::disk::sim::SimDisk::new();
         let path = Path::new("/dir/store");
         let name = sibling(&disk, path, TEMPORARY).unwrap();

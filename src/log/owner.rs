@@ -1,19 +1,20 @@
-//! Copies are private until they have the owner of what they are a copy of.
+//! The owner and mode of a copy. A copy is private until it has the owner of its source.
 
 use std::io;
 
 use crate::disk::DiskFile;
 
-/// Permission bits of a file that is to have those of another one, until it has that one's owner as well: before that,
-/// the group's bits would speak of the wrong group.
+/// Permission bits of a copy before it has its source's owner. The source's bits would speak of the wrong group until
+/// then.
 pub(crate) const PRIVATE: u32 = 0o600;
 
-/// Gives a copy that was created with [`PRIVATE`] the owner and mode of what it is a copy of.
+/// Gives a copy that was created with [`PRIVATE`] the owner and mode of its source.
 ///
-/// Where these cannot be had it stays private: the mode alone would speak of another group. So does the copy of a file with
-/// an ACL: what that allows was meant for the one file, and a copy may be in a place that others can reach.
+/// The copy stays private if the owner cannot be set, because the mode alone would speak of another group. It also
+/// stays private if the source has an ACL: the ACL was meant for that one file, and the copy may be in a place that
+/// other users can reach.
 pub(crate) fn give_to_owner(copy: &dyn DiskFile, source: &dyn DiskFile) -> io::Result<()> {
-    // A default ACL of the directory allows nothing yet, but would as soon as somebody changes the mode.
+    // The directory's default ACL allows nothing yet, but would as soon as a user changes the mode.
     copy.set_attributes(&copy.attributes()?.without_extended())?;
     match source.attributes() {
         Ok(source) if !source.has_acl() => drop(copy.set_attributes(&source.without_extended())),

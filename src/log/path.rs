@@ -1,4 +1,4 @@
-//! What a path names, and how a name becomes durable.
+//! Comparing a path with an open file, and making a name durable.
 
 use std::io;
 use std::path::Path;
@@ -14,8 +14,8 @@ pub(crate) fn directory(path: &Path) -> &Path {
 
 /// Brings the name of a file to stable storage.
 ///
-/// A directory that may be searched and not read cannot be opened to be synced. Then the whole file system is synced, which
-/// takes longer and keeps the same promise.
+/// A directory that allows searching and not reading cannot be opened and synced. Then the whole file system is synced,
+/// which takes longer.
 pub(crate) fn sync_name(disk: &dyn Disk, path: &Path, file: &dyn DiskFile) -> io::Result<()> {
     match disk.sync_dir(directory(path)) {
         Err(refused) if refused.kind() == io::ErrorKind::PermissionDenied => match file.sync(SyncScope::FileSystem) {
@@ -26,26 +26,26 @@ pub(crate) fn sync_name(disk: &dyn Disk, path: &Path, file: &dyn DiskFile) -> io
     }
 }
 
-/// What a path says of a file that is open.
+/// The relation between a path and an open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Named {
-    /// It names the file.
+    /// The path names the file.
     This,
-    /// It names another file.
+    /// The path names another file.
     Another,
-    /// It names nothing.
+    /// The path names nothing.
     Nothing,
-    /// It leads to the file, but no directory has a name for it any more. A mount of this one file (`mount --bind`, or a
-    /// single file that a container was given) stays as it is when another file takes the name that was mounted.
+    /// The path leads to the file, but no directory has a name for it. A mount of this one file (`mount --bind`, or a
+    /// single file in a container) stays when another file takes the name that was mounted.
     Orphan,
 }
 
-/// A rename takes the last link of the file that it replaces a little before the path leads to the new one. `named` waits up
-/// to this long for the path to lead to the new file.
+/// During a rename, the replaced file loses its last link shortly before the path leads to the new one. [`named`] waits
+/// up to this long for that.
 const RENAME_LOOKS: u32 = 100;
 const RENAME_PAUSE: Duration = Duration::from_millis(1);
 
-/// Compares what `path` names now with an open file of this identity.
+/// Compares the file that `path` names now with an open file of this identity.
 pub(crate) fn named(disk: &dyn Disk, path: &Path, identity: FileIdentity) -> Result<Named> {
     for _ in 0..RENAME_LOOKS {
         match disk.stat(path) {

@@ -1,4 +1,4 @@
-//! Reading single records that were validated before: from the map where the disk has one, else with plain reads.
+//! Reading single records that were validated before: from the map if there is one, otherwise with plain reads.
 
 use std::io;
 use std::sync::Arc;
@@ -9,20 +9,20 @@ use crate::format::{Damage, RECORD_HEADER_LEN, RecordHeader};
 use crate::memory::make_room;
 use crate::{Error, Result};
 
-/// One file and, if there is one, its map.
+/// A file and its map, if there is one.
 ///
-/// Offsets handed to it come from the index or the tail, so they lie before the log's end; the end mark behind that
-/// is part of the file, and with it every byte that is touched here.
+/// Offsets come from the index or the tail, so they lie before the log's end. The end mark after that is part of the
+/// file, and so is every byte that is touched here.
 #[derive(Clone)]
 pub(crate) struct Reader {
     pub(crate) log: Arc<LogFile>,
     pub(crate) map: Option<Arc<Map>>,
-    /// The log's end when this was made: no record reaches beyond it.
+    /// The log's end when this was made. No record reaches beyond it.
     pub(crate) end: u64,
 }
 
-/// Where a record starts, and what stands there: lengths that do not lead out of the log, and nothing else that may be
-/// relied on before the record's checksum was looked at.
+/// The start of a record. The lengths in the header stay inside the log. Nothing else in it is reliable before the
+/// record's checksum is verified.
 pub(crate) struct Start {
     position: u64,
     pub(crate) bytes: [u8; RECORD_HEADER_LEN],
@@ -30,7 +30,7 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    /// Whether it takes so long to read the record that others must not be kept waiting for it.
+    /// Whether reading the record takes so long that other threads should not wait for it.
     #[inline]
     pub(crate) fn is_long(&self) -> bool {
         self.header.record_len() > LONG_RECORD
@@ -46,9 +46,9 @@ pub(crate) struct Record<'a> {
 }
 
 const CACHE_LINE: usize = 64;
-/// So long a record is copied as a whole at no price to speak of.
+/// A record up to this length is copied whole at almost no cost.
 const SHORT_RECORD: usize = 192;
-/// A longer record takes more than some microseconds to copy and to check.
+/// Copying and checking a longer record takes more than a few microseconds.
 const LONG_RECORD: u64 = 64 << 10;
 
 impl Reader {
@@ -77,8 +77,8 @@ impl Reader {
         }
     }
 
-    /// Has the processor fetch the record at a position, as much of it as a short one has, while the caller does something
-    /// else.
+    /// Has the processor fetch the record at a position while the caller does something else: as many bytes as a short
+    /// record has.
     #[inline]
     pub(crate) fn prefetch(&self, position: u64) {
         if let Some(map) = &self.map {
@@ -86,7 +86,7 @@ impl Reader {
         }
     }
 
-    /// What stands where a record starts that the index holds.
+    /// The start of the record at a position from the index.
     #[inline(always)]
     pub(crate) fn start(&self, position: u64) -> Result<Start> {
         let mut bytes = [0; RECORD_HEADER_LEN];
@@ -94,7 +94,7 @@ impl Reader {
         Ok(Start { position, header: self.decode(position, &bytes)?, bytes })
     }
 
-    /// The header of the record at a position that the index holds, verified.
+    /// The header of the record at a position from the index, verified.
     pub(crate) fn header(&self, position: u64) -> Result<RecordHeader> {
         let Start { bytes, header, .. } = self.start(position)?;
         if self.log.seed.header_crc(position, &bytes) != header.header_crc {
@@ -103,16 +103,16 @@ impl Reader {
         Ok(header)
     }
 
-    /// The header at a position that the index holds, given its bytes.
+    /// Decodes the header at a position from the index.
     #[inline(always)]
     pub(crate) fn decode(&self, position: u64, bytes: &[u8; RECORD_HEADER_LEN]) -> Result<RecordHeader> {
-        // It was a true header when it was taken in, but somebody may have changed it in the file since: lengths that lead
+        // The header was true when it was replayed, but another program may have changed the file. Lengths that lead
         // out of the log must neither be allocated nor followed into the map.
         let header = RecordHeader::decode(bytes).filter(|header| position + header.record_len() <= self.end);
         header.ok_or_else(|| self.not_a_header(position, bytes))
     }
 
-    /// The error of bytes that are no header in this place, or not the one that was there.
+    /// The error for bytes that are no header, or not the one that was there.
     #[cold]
     pub(crate) fn not_a_header(&self, position: u64, bytes: &[u8; RECORD_HEADER_LEN]) -> Error {
         let found = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
@@ -120,14 +120,14 @@ impl Reader {
         self.log.corrupt(position, Damage::Header { found, computed })
     }
 
-    /// Copies the record at `position` into `buffer`, which grows where it must, and checks the record's checksum on the
-    /// copy, so that nothing another process does to the file can change what was checked.
+    /// Copies the record at `position` into `buffer`, which grows if it is too short, and verifies the copy: another
+    /// process may change the file at any time.
     #[inline]
     pub(crate) fn record<'a>(&self, position: u64, buffer: &'a mut Vec<u8>, verify: bool) -> Result<Record<'a>> {
         self.record_from(&self.start(position)?, buffer, verify)
     }
 
-    /// The same, from its start on.
+    /// As [`Reader::record`], from the record's start on.
     #[inline(always)]
     pub(crate) fn record_from<'a>(&self, start: &Start, buffer: &'a mut Vec<u8>, verify: bool) -> Result<Record<'a>> {
         let header = start.header;
@@ -141,8 +141,8 @@ impl Reader {
         Ok(Record { header, key, value })
     }
 
-    /// Copies what the checksum covers of a record into its place in `record`, and checks it there: in one piece, since an
-    /// update of a checksum has a price of its own.
+    /// Copies the part of a record that the checksum covers into its place in `record`, and verifies it there. In one
+    /// piece, because each update of a checksum has a fixed cost.
     #[inline(always)]
     fn copy(&self, start: &Start, record: &mut [u8], verify: bool) -> Result<()> {
         let covered = &mut record[RecordHeader::AT_MEANING..];
@@ -156,9 +156,9 @@ impl Reader {
         Ok(())
     }
 
-    /// Makes a buffer `len` bytes long, for which it is too short. What it held is not kept, and is given back first.
+    /// Makes a buffer at least `len` bytes long that is too short. Its contents are dropped, and freed first.
     ///
-    /// It can be as large as another process wants it to be: a limit on memory must not end this one.
+    /// Another process chooses the length, so running out of memory is an error and does not abort.
     fn grow(&self, buffer: &mut Vec<u8>, len: usize) -> Result<()> {
         if buffer.capacity() < len {
             *buffer = Vec::new();
@@ -169,20 +169,19 @@ impl Reader {
         Ok(())
     }
 
-    /// Copies the full key of the record at `position`, whose header is `header`, behind what `out` holds.
+    /// Appends the full key of the record at `position` to `out`.
     pub(crate) fn key_into(&self, position: u64, header: &RecordHeader, out: &mut Vec<u8>) -> Result<()> {
         let start = out.len();
         let len = usize::from(header.key_len);
-        // All keys that begin alike are sorted at a time.
+        // Keys with the same beginning are sorted together, so there may be many.
         make_room(out, len).map_err(|e| self.log.io("get memory for keys", e))?;
         out.resize(start + len, 0);
         self.read(position + RECORD_HEADER_LEN as u64, &mut out[start..])
     }
 
-    /// Copies the value of a record into `out`, checks the record's checksum on the copy, so that nothing another process
-    /// does to the file can change what was checked, and returns the record's index.
+    /// Copies the value of a record into `out`, verifies the copy, and returns the record's sequence number.
     ///
-    /// `key` is the full key that the record was found by: what has another one by now does not verify.
+    /// `key` is the full key by which the record was found. A record with another key does not verify.
     #[inline]
     pub(crate) fn value_into(&self, start: &Start, key: &[u8], out: &mut Vec<u8>, verify: bool) -> Result<u64> {
         let header = &start.header;
@@ -207,7 +206,7 @@ impl Reader {
         Ok(header.seq)
     }
 
-    /// Checks the checksum of a record over a copy of its key and its value.
+    /// Verifies a record's checksum over copies of its key and its value.
     pub(crate) fn verify_value(&self, position: u64, header: &RecordHeader, key: &[u8], value: &[u8]) -> Result<()> {
         self.expect_body(position, header, header.computed_body_crc(key, value))
     }
@@ -227,7 +226,7 @@ mod tests {
     use crate::disk::sim::{SimDisk, Verb};
     use crate::format::Kind;
 
-    /// Reads all there is to be read of a record, in every way, and returns how many calls that took.
+    /// Reads a record in every way and returns the number of calls.
     fn read_all(disk: &SimDisk, reader: &Reader, position: u64, key: &[u8]) -> u64 {
         let calls = disk.calls_of(Verb::ReadAt);
         let header = reader.header(position).unwrap();
@@ -238,7 +237,7 @@ mod tests {
         let start = reader.start(position).unwrap();
         assert_eq!(reader.value_into(&start, key, &mut value, true).unwrap(), header.seq);
         assert_eq!(value, b"value");
-        // Longer than the record: what was there before must not show.
+        // Longer than the record: old contents must not show.
         let mut buffer = vec![b'x'; 200];
         let record = reader.record(position, &mut buffer, true).unwrap();
         assert_eq!((record.header, record.key, record.value), (header, key, &b"value"[..]));
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_map_covers_costs_no_call_and_what_it_does_not_is_read_all_the_same() {
+    fn only_bytes_outside_the_map_cost_calls() {
         let mut draft = Draft::new();
         let (first, second) = (draft.put(PLAIN, "a"), draft.put(PLAIN, "b"));
         let (end, disk) = (draft.end(), SimDisk::new());
@@ -260,7 +259,7 @@ mod tests {
         }
     }
 
-    /// A file whose header is changed between the first look at it and the copy of the whole record.
+    /// A file whose header changes between the first look and the copy of the record.
     struct Changing {
         bytes: Vec<u8>,
         first: (u64, [u8; RECORD_HEADER_LEN]),
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_is_another_when_its_record_is_copied_is_damage_though_the_copy_has_its_checksum() {
+    fn a_header_that_changes_before_the_copy_is_damage() {
         let mut draft = Draft::new();
         let position = draft.put(PLAIN, "a");
         let (end, bytes, disk) = (draft.end(), draft.bytes.clone(), SimDisk::new());
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_another_key_than_it_was_found_by_is_damage_whatever_its_length() {
+    fn a_record_with_another_key_is_damage() {
         for value in [0, 100, 163, 164, 1000] {
             let mut draft = Draft::new();
             let position = draft.push(PLAIN, Kind::Put, b"\0one", &vec![7; value]);
@@ -316,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_was_changed_and_leads_out_of_the_log_is_damage() {
+    fn a_changed_length_beyond_the_log_is_damage() {
         let mut draft = Draft::new();
         let position = draft.put(PLAIN, "a");
         let (end, disk) = (draft.end(), SimDisk::new());

@@ -1,5 +1,5 @@
-//! Recovery: what follows from a walk that stopped. The scanner reports, this decides, and a writer that holds the
-//! lock carries it out.
+//! Recovery: the decision that follows from a walk that stopped. The scanner reports, this module decides, and a writer
+//! with the file lock acts.
 
 use std::path::PathBuf;
 
@@ -17,36 +17,36 @@ use crate::disk::{Disk, SyncScope};
 use crate::format::{Damage, END_MARK_LEN, RECORD_HEADER_LEN};
 use crate::{Error, Result};
 
-/// What to do about a log's end.
+/// What to do about the log's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// The log ends as it should.
+    /// The log is complete.
     Whole,
-    /// A torn tail: the log is to end at `at`.
+    /// The log has a torn tail and is to end at `at`.
     Cut {
         at: u64,
-        /// Where what is cut off ends, not counting the zeros of a file that was extended ahead.
+        /// The end of the last byte that is not zero and is cut off.
         data_end: u64,
-        /// What is cut off may be worth something: it is to be kept beside the store first.
+        /// The tail may be worth something. A copy of it is kept beside the store first.
         keep: bool,
     },
 }
 
 /// The decision table. Changes nothing.
 ///
-/// | where the walk stopped | beyond it | decision |
+/// | the walk stopped at | beyond it | decision |
 /// | --- | --- | --- |
 /// | end mark | zeros only | whole |
 /// | end of file | | cut, which puts the end mark back |
-/// | end mark or damage | proof that what is damaged was on stable storage | [`Error::Corrupt`] |
-/// | end mark or damage | no proof, but [`is_worth_keeping`] | cut, and keep what is cut off |
+/// | end mark or damage | proof that the damaged bytes were on stable storage | [`Error::Corrupt`] |
+/// | end mark or damage | no proof, but [`is_worth_keeping`] | cut, and keep the tail |
 /// | end mark or damage | neither | cut |
 pub(crate) fn decide(log: &LogFile, stop: &Stop) -> Result<Decision> {
     let beyond = search(log, stop)?;
     let damage = match stop.reason {
         Reason::EndMark if beyond.data_end == stop.unit => return Ok(Decision::Whole),
         Reason::EndMark => Damage::Zeros,
-        // It ends there, or has a few bytes more.
+        // The file ends there, or has a few bytes more.
         Reason::EndOfFile => Damage::BeyondFile { end: stop.at + RECORD_HEADER_LEN as u64, file_len: log.len()? },
         Reason::Damaged(damage) => damage,
     };
@@ -59,13 +59,13 @@ pub(crate) fn decide(log: &LogFile, stop: &Stop) -> Result<Decision> {
     }
 }
 
-/// Whether what is cut off may be more than what a crash has left of a write that was never acknowledged.
+/// Whether the tail may be more than the rest of a write that was never acknowledged.
 ///
-/// - Whole records follow a damaged one.
-/// - The closing mark of a copy is missing. A copy gets its name after it was synced, so no crash does that.
-/// - The file ends inside a batch of which whole records are there. A writer extends the file before it writes, so a
-///   killed one leaves zeros behind its batch. A power cut may take that length away again, which is rare. It looks
-///   the same as a file that another program has cut, and costs one file that can be removed.
+/// - Complete records follow a damaged one.
+/// - The closing mark of a copy is missing. A copy is synced before it gets its name, so no crash does that.
+/// - The file ends inside a batch, and complete records of it are there. A writer extends the file before it writes, so
+///   a killed writer leaves zeros after its batch. A power cut can undo that extension, but rarely. It looks the same
+///   as a file that another program has cut, and costs one file that can be removed.
 fn is_worth_keeping(log: &LogFile, stop: &Stop, beyond: &Beyond) -> Result<bool> {
     if beyond.whole_records || log.lacks_closing_mark(stop.previous_seq) {
         return Ok(true);
@@ -80,11 +80,11 @@ fn is_worth_keeping(log: &LogFile, stop: &Stop, beyond: &Beyond) -> Result<bool>
     }
 }
 
-/// Copies what is about to be cut off to a file of its own beside the store, durably.
+/// Copies a torn tail to a file of its own beside the store, durably.
 ///
 /// # Errors
 ///
-/// Any failure: then nothing may be cut.
+/// Any failure. Then nothing may be cut.
 pub(crate) fn keep_torn_tail(disk: &dyn Disk, log: &LogFile, from: u64, to: u64) -> Result<PathBuf> {
     let path = sibling(disk, &log.path, TORN)?;
     let error = |e| Error::io("keep the torn tail", &path, e);
@@ -94,14 +94,14 @@ pub(crate) fn keep_torn_tail(disk: &dyn Disk, log: &LogFile, from: u64, to: u64)
         .and_then(|()| each_expected_piece(log, from, to, |at, piece| copy.write_all(at - from, piece).map_err(error)))
         .and_then(|()| copy.sync(SyncScope::File).and_then(|()| sync_name(disk, &path, &*copy)).map_err(error));
     if let Err(error) = kept {
-        // A part of a tail is no help, and every try to open would leave another one.
+        // A part of a tail is useless, and each try to open would leave another one.
         let _ = disk.remove(&path);
         return Err(error);
     }
     Ok(path)
 }
 
-/// Whether the file reaches far enough for the end mark that should stand at `end`.
+/// Whether the file is long enough for the end mark at `end`.
 pub(crate) fn has_end_mark(file_len: u64, end: u64) -> bool {
     file_len >= end + END_MARK_LEN
 }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_behind_the_end_mark_are_a_file_that_was_extended_ahead() {
+    fn zeros_after_the_end_mark_are_no_damage() {
         let mut draft = Draft::new();
         draft.put(PLAIN, "a");
         let mut bytes = closed(&draft);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_mark_is_there_if_the_file_holds_all_of_it() {
+    fn an_end_mark_must_be_in_the_file_as_a_whole() {
         assert!(has_end_mark(72, 64) && has_end_mark(1 << 20, 64));
         assert!(!has_end_mark(71, 64) && !has_end_mark(64, 64));
     }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_behind_the_last_proof_is_a_torn_tail_whose_whole_records_are_kept() {
+    fn damage_after_the_last_proof_is_a_torn_tail() {
         let mut draft = Draft::new();
         draft.put(PLAIN, "a");
         draft.push(SYNCED, MARK, b"", b"");
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_proves_up_to_the_place_that_it_names_and_no_further() {
+    fn a_statement_proves_only_what_it_names() {
         let mut draft = Draft::new();
         let first = draft.put(PLAIN, "a");
         let second = draft.put(PLAIN, "b");
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_batch_is_cut_at_its_first_record_and_its_records_are_not_kept() {
+    fn an_incomplete_batch_is_cut_and_not_kept() {
         let mut draft = Draft::new();
         draft.put(PLAIN, "a");
         let batch = draft.put(MORE, "b");
@@ -252,12 +252,12 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_batch_with_whole_records_is_kept_where_the_file_ends_inside_it() {
+    fn a_batch_cut_by_the_files_end_is_kept() {
         let mut draft = Draft::new();
         draft.put(PLAIN, "a");
         let batch = draft.put(MORE, "b");
         let second = draft.put(MORE, "c");
-        // The padding of the first record need not be there.
+        // The padding of the first record may be missing.
         let whole = batch as usize + RECORD_HEADER_LEN + "\0bvalue".len();
         for len in batch as usize + 1..=draft.bytes.len() + 7 {
             let mut bytes = draft.bytes.clone();
@@ -268,11 +268,11 @@ mod tests {
     }
 
     #[test]
-    fn what_a_copy_without_its_closing_mark_has_behind_its_end_is_kept() {
+    fn the_tail_of_a_copy_without_closing_mark_is_kept() {
         let mut draft = Draft::new();
         draft.put(PLAIN, "a");
         let torn = draft.put(PLAIN, "b");
-        // The record before the torn one has the index 1.
+        // The record before the torn one has the sequence number 1.
         for (base_seq, kept) in [(0, false), (1, false), (2, true)] {
             let mut bytes = draft.bytes[..torn as usize + 30].to_vec();
             bytes[..64].copy_from_slice(&FileHeader { base_seq, ..header() }.encode());
@@ -306,14 +306,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_kept_byte_for_byte_beside_the_store() {
+    fn a_torn_tail_is_kept_byte_for_byte() {
         use super::super::testing::PATH;
         use crate::disk::Access;
         use crate::disk::sim::{SimDisk, Verb};
 
         let mut draft = Draft::new();
         let torn = draft.put(PLAIN, "a");
-        // Longer than what is copied at once, and not a multiple of it.
+        // Longer than a piece, and not a multiple of it.
         let value: Vec<u8> = (0..2 * CHUNK + 4321).map(|n| (n % 251) as u8).collect();
         draft.push(PLAIN, Kind::Put, b"\0b", &value);
         let (bytes, end) = (closed(&draft), draft.end());
@@ -324,7 +324,7 @@ mod tests {
         let reads = disk.calls_of(Verb::ReadAt);
         let kept = keep_torn_tail(&disk, &log, torn, end).unwrap();
         assert_eq!(disk.calls_of(Verb::ReadAt) - reads, 3, "pieces");
-        // Durably: it is there after a power cut that keeps nothing that was not synced.
+        // Durably: the copy survives a power cut that keeps only synced data.
         let after = disk.reboot(&mut crate::disk::sim::Choices::keep_nothing());
         assert_eq!(after.contents(kept).unwrap(), &bytes[torn as usize..end as usize]);
     }

@@ -1,4 +1,4 @@
-//! Writing what no proof covers again, and checking it.
+//! Rewriting the part of the log that no proof covers, and checking it.
 
 use super::LogFile;
 use super::chunks::each_expected_piece;
@@ -7,22 +7,22 @@ use super::scan::{Reason, Scanner, Step, Stop};
 use crate::Result;
 use crate::format::Damage;
 
-/// Writes a part of the log that no proof covers again, the same bytes to the same place.
+/// Writes a part of the log again: the same bytes to the same place.
 ///
-/// After a failed sync, before this handle was opened, the kernel may hold pages that look clean and read back well
-/// but never reached the disk. Written again they are dirty, and the next sync brings them there.
+/// If a sync failed before this handle was opened, the kernel may hold pages that look clean and never reached the
+/// disk. Rewriting makes them dirty, and the next sync writes them.
 pub(crate) fn write_again(log: &LogFile, from: u64, to: u64) -> Result<()> {
     each_expected_piece(log, from, to, |at, piece| {
         log.file.write_all(at, piece).map_err(|e| log.io("rewrite the tail", e))
     })
 }
 
-/// Makes sure that what was written again still is what was taken in. A record starts at `from`.
+/// Makes sure that the rewritten part is still what was replayed. A record starts at `from`.
 pub(crate) fn check_again(log: &LogFile, from: u64, previous_seq: u64, to: u64) -> Result<()> {
     let mut walked = walk_to(Scanner::resume(log, from, previous_seq)?, to)?;
     if walked.is_err() {
-        // No writer states that the file is synced up to the middle of a record. Where somebody else has, the walk
-        // did not begin at a record.
+        // No writer states that the file is synced up to the middle of a record. A foreign program may have, and then
+        // the walk did not begin at a record.
         walked = walk_to(Scanner::from_start(log)?, to)?;
     }
     walked.map_err(|stop| {
@@ -31,8 +31,8 @@ pub(crate) fn check_again(log: &LogFile, from: u64, previous_seq: u64, to: u64) 
     })
 }
 
-/// How far whole units reach, from a place where a record starts and up to `to` at most, and the index of the last record
-/// of them. Without the lock: what stops the walk is judged by [`check_again`], with the lock.
+/// Returns the end of the last complete unit between `from`, at which a record starts, and `to`, and the sequence
+/// number of its last record. Needs no lock: [`check_again`] judges the rest under the lock.
 pub(crate) fn whole_up_to(log: &LogFile, from: u64, previous_seq: u64, to: u64) -> Result<(u64, u64)> {
     let mut scanner = Scanner::resume(log, from, previous_seq)?;
     let (mut reached, mut unit) = ((from, previous_seq), Run::default());
@@ -47,7 +47,7 @@ pub(crate) fn whole_up_to(log: &LogFile, from: u64, previous_seq: u64, to: u64) 
     Ok(reached)
 }
 
-/// Whether everything up to `to` can be read; if not, where the walk stopped.
+/// Whether everything up to `to` can be read. If not, returns where the walk stopped.
 fn walk_to(mut scanner: Scanner<'_>, to: u64) -> Result<std::result::Result<(), Stop>> {
     let mut reached = 0;
     let stop = scanner.walk(|unit| {
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_rewritten_from_a_statement_that_names_the_middle_of_a_record() {
+    fn a_statement_may_name_the_middle_of_a_record() {
         // Found by fuzzing: a store with such a statement opened, and then refused every write as corrupt.
         let mut draft = Draft::new();
         let first = draft.put(PLAIN, "a");
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_again_is_read_up_to_its_end() {
+    fn a_rewritten_part_is_checked_to_its_end() {
         let mut draft = Draft::new();
         let first = draft.put(PLAIN, "a");
         let second = draft.put(PLAIN, "b");

@@ -1,4 +1,4 @@
-//! Runs: validated records one behind the other.
+//! Runs: validated records in the order of the log.
 
 use std::io;
 use std::ops::Range;
@@ -17,19 +17,19 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Where the next record starts.
+    /// Offset of the next record.
     pub(crate) fn end(&self) -> u64 {
         self.offset + self.header.padded_len()
     }
 }
 
-/// A walk hands out a run as soon as it has so many records, or keys of so many bytes: who takes it in can wait for the
-/// cache misses of all of them at a time.
+/// A walk passes a run on when it has this many records, or keys of this many bytes. Replaying a run overlaps the cache
+/// misses of its records.
 pub(crate) const RUN_LEN: usize = 64;
 const RUN_KEYS: usize = 64 << 10;
 
-/// Records one behind the other, in whole units: a unit is a record that stands alone, or all the records of a batch, what
-/// counts together or not at all.
+/// Records in the order of the log, in whole units. A unit is a single record, or all records of a batch: it counts as
+/// a whole or not.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
     pub(crate) entries: Vec<Entry>,
@@ -45,7 +45,7 @@ impl Run {
         self.keys.clear();
     }
 
-    /// Makes room for more records, and for this many bytes of keys: a batch can have more of them than there is memory.
+    /// Makes room for more records and for this many bytes of keys. A batch can have more of them than there is memory.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl Run {
         make_room(&mut self.keys, keys)
     }
 
-    /// Forgets all but the first records.
+    /// Keeps only the first `count` records.
     pub(super) fn truncate(&mut self, count: usize) {
         if let Some(first) = self.entries.get(count) {
             self.keys.truncate(first.key.start);
@@ -76,18 +76,18 @@ impl Run {
         self.entries.push(Entry { offset, header, proof, key: start..self.keys.len() });
     }
 
-    /// Where the last record ends, if there is one.
+    /// The end of the last record, if there is one.
     pub(crate) fn end(&self) -> Option<u64> {
         self.entries.last().map(Entry::end)
     }
 
-    /// Where its records end, for all records after which the log may end.
+    /// The ends of all units.
     pub(crate) fn ends(&self) -> impl Iterator<Item = u64> + '_ {
         let last = self.entries.iter().filter(|entry| !entry.header.flags.more);
         last.map(Entry::end)
     }
 
-    /// The full key of one of this unit's records.
+    /// The full key of one of this run's records.
     pub(crate) fn key(&self, entry: &Entry) -> &[u8] {
         &self.keys[entry.key.clone()]
     }

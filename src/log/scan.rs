@@ -1,7 +1,7 @@
 //! The scanner: walks the log from record to record and reports. It decides nothing and changes nothing.
 //!
-//! It reads with plain reads, never through the map: bytes that nobody has validated may lie beyond the file's end,
-//! and may change while another process writes them.
+//! It uses plain reads and not the map: unvalidated bytes may lie beyond the file's end, and may change while another
+//! process writes.
 
 use super::LogFile;
 pub(crate) use super::run::{Entry, RUN_LEN, Run};
@@ -16,11 +16,11 @@ use crate::{Error, Result};
 /// Where and why a walk stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stop {
-    /// Where the first record or batch starts that is not complete: the log's end, as far as it can be read.
+    /// The start of the first incomplete unit: the log's end, as far as the log can be read.
     pub(crate) unit: u64,
-    /// Where in it the walk got stuck; beyond `unit` only inside a batch.
+    /// Where the walk stopped in that unit. Beyond `unit` only inside a batch.
     pub(crate) at: u64,
-    /// The index of the record before `unit`; 0 if there is none.
+    /// The sequence number of the record before `unit`, 0 if there is none.
     pub(crate) previous_seq: u64,
     pub(crate) reason: Reason,
 }
@@ -31,14 +31,14 @@ pub(crate) enum Reason {
     EndMark,
     /// The file ends before an end mark could stand here.
     EndOfFile,
-    /// What stands here is no complete record, or the batch that leads up to here has no last record.
+    /// No complete record stands here, or the batch before this place has no last record.
     Damaged(Damage),
 }
 
-/// What one step of the walk found.
+/// The result of one step.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// The unit was filled.
+    /// The unit was read.
     Unit,
     Stopped(Stop),
 }
@@ -57,20 +57,20 @@ impl<'a> Scanner<'a> {
         Scanner::resume(log, FILE_HEADER_LEN as u64, 0)
     }
 
-    /// A walk from a place where a record starts or the log ends; `previous_seq` is the index of the
+    /// A walk from an offset at which a record starts or the log ends. `previous_seq` is the sequence number of the
     /// record before it, 0 if there is none.
     pub(crate) fn resume(log: &'a LogFile, offset: u64, previous_seq: u64) -> Result<Scanner<'a>> {
         Ok(Scanner { log, offset, previous_seq, file_len: log.len()?, window: Window::new() })
     }
 
-    /// Walks to the end, or to where the log cannot be read further, and hands everything to `take`, some whole units at
-    /// once.
+    /// Walks to the end of the log, or to the first place that cannot be read, and passes all records to `visit`, in
+    /// runs of whole units.
     ///
     /// # Errors
     ///
-    /// I/O errors, [`Error::UnsupportedRecord`] for a true header of a later version, and what `take` returns. What lies
-    /// before has been handed over.
-    pub(crate) fn walk(&mut self, mut take: impl FnMut(&Run) -> Result<()>) -> Result<Stop> {
+    /// I/O errors, [`Error::UnsupportedRecord`] for a true header of a later version, and errors of `visit`. All units
+    /// before the error were passed on.
+    pub(crate) fn walk(&mut self, mut visit: impl FnMut(&Run) -> Result<()>) -> Result<Stop> {
         let mut run = Run::default();
         loop {
             let whole = run.entries.len();
@@ -80,7 +80,7 @@ impl<'a> Scanner<'a> {
                 run.truncate(whole);
             }
             if !run.entries.is_empty() && (!goes_on || run.is_long()) {
-                take(&run)?;
+                visit(&run)?;
                 run.clear();
             }
             if let Step::Stopped(stop) = stepped? {
@@ -89,7 +89,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads the next record, or the next whole batch, into `unit`. If there is none, `unit` holds what there is of a batch.
+    /// Reads the next unit. If there is none, `unit` holds the records of an incomplete batch.
     ///
     /// # Errors
     ///
@@ -99,7 +99,7 @@ impl<'a> Scanner<'a> {
         self.step_on(unit)
     }
 
-    /// The same, behind what `run` holds.
+    /// As [`Scanner::step`], appending to `run`.
     fn step_on(&mut self, run: &mut Run) -> Result<Step> {
         let (start, start_seq, first) = (self.offset, self.previous_seq, run.entries.len());
         loop {
@@ -126,14 +126,13 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Whether a batch that was just read still begins as it did.
+    /// Whether a batch that was just read still begins with the same header.
     ///
-    /// Without the lock, its beginning may have been read before another process cut it off and wrote another group in its
-    /// place, and its end after that. The first header tells: a cut is made where a unit starts, here or before, so it has
-    /// overwritten that header or taken it away by the time when anything is written behind it again, and what comes in its
-    /// place never has the same index.
+    /// Without the lock, another process may cut the batch off between two reads and write another group there. A cut
+    /// is made at the start of a unit, here or before, so it changes this first header before anything is written after
+    /// it. A new header in this place never has the same sequence number.
     fn is_unchanged(&self, first: &Entry) -> Result<bool> {
-        // Past the window: that has read beyond this batch already, and the walk goes on in it.
+        // Not through the window, which has read beyond this batch already.
         let mut bytes = [0; RECORD_HEADER_LEN];
         let len = self.log.read_up_to(first.offset, &mut bytes)?;
         Ok(bytes[..len] == first.header.encode())
@@ -144,8 +143,8 @@ impl<'a> Scanner<'a> {
         (self.offset, self.previous_seq) = (offset, previous_seq);
     }
 
-    /// Reads the record at `self.offset` and moves on, or says why there is none. `first` is where the unit's records begin
-    /// that it belongs to.
+    /// Reads the record at `self.offset` and moves on, or returns the reason why there is none. The unit's records
+    /// begin at `unit.entries[first]`.
     fn read_record(&mut self, unit: &mut Run, first: usize) -> Result<Option<Reason>> {
         let header = match self.judge()? {
             Ok(header) => header,
@@ -153,8 +152,8 @@ impl<'a> Scanner<'a> {
         };
         let (offset, in_batch) = (self.offset, unit.entries.len() > first);
         if in_batch && header.flags.synced {
-            // Only the first record of a group carries the flag, so this one begins a group, and the batch before it
-            // was never finished.
+            // Only the first record of a group has the flag. So a new group starts here, and the batch before it is
+            // incomplete.
             return Ok(Some(Reason::Damaged(Damage::BrokenBatch)));
         }
         let key_len = usize::from(header.key_len);
@@ -197,7 +196,7 @@ impl<'a> Scanner<'a> {
         Ok(Some(Reason::Damaged(damage)))
     }
 
-    /// Takes in what is left of a body too long for the window; `None` if the file ends before it does.
+    /// Hashes the rest of a body that is too long for the window. `None` if the file ends before the body.
     fn finish_body(&mut self, mut hasher: crc32fast::Hasher, mut offset: u64, mut left: u64) -> Result<Option<u32>> {
         while left > 0 {
             let wanted = left.min(LARGEST_WINDOW as u64) as usize;
@@ -212,7 +211,7 @@ impl<'a> Scanner<'a> {
         Ok(Some(hasher.finalize()))
     }
 
-    /// The header at `self.offset`, or why there is none.
+    /// The header at `self.offset`, or the reason why there is none.
     #[inline]
     fn judge(&mut self) -> Result<std::result::Result<RecordHeader, Reason>> {
         let place = self.place();
@@ -235,7 +234,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The same for what is no header at first sight, where so many bytes are `available`, and zeros in the place of others.
+    /// Judges bytes that are no true header at first sight. `available` of them were in the file; the others are zeros.
     #[cold]
     fn judge_closely(
         &mut self,
@@ -250,7 +249,7 @@ impl<'a> Scanner<'a> {
         }
         Ok(match verdict {
             Verdict::True(header) => Ok(header),
-            // Whatever they are: a reader must not take them for a change when it peeks, since no end mark fits here.
+            // No end mark fits here, so a reader that peeks must not take these bytes for a change.
             _ if available < END_MARK_LEN => Err(Reason::EndOfFile),
             Verdict::End => Err(Reason::EndMark),
             Verdict::False(damage) => Err(Reason::Damaged(damage)),
@@ -262,7 +261,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Whether the body has the form that its kind demands: a reader behind this check may rely on it.
+/// Whether the body has the form that its kind demands. Later code relies on it.
 pub(crate) fn has_form(header: &RecordHeader, key: &[u8], stated: Option<u64>) -> bool {
     match header.kind {
         Kind::Put => split_full_key(key).is_some(),

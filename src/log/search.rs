@@ -1,4 +1,4 @@
-//! The search beyond damage: is anything there that proves the damaged bytes had been on stable storage?
+//! The search beyond damage: looks for proof that the damaged bytes had been on stable storage.
 
 use super::LogFile;
 use super::chunks::{CHUNK, Chunks, each_piece};
@@ -6,31 +6,29 @@ use super::scan::Stop;
 use crate::Result;
 use crate::format::{ALIGNMENT, Ancillary, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, padded};
 
-/// What lies beyond a place where the walk stopped.
+/// What lies beyond the place where a walk stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Beyond {
-    /// The largest offset proven durable by a true header beyond the unfinished unit's start.
+    /// The largest offset that a true header beyond the start of the incomplete unit proves durable.
     pub(crate) proof: Option<u64>,
-    /// Whole records lie after the damaged one.
+    /// Complete records follow the damaged one.
     pub(crate) whole_records: bool,
-    /// The end of the last byte that is not zero; the unit's start if there is none.
+    /// The end of the last byte that is not zero, or the start of the incomplete unit.
     pub(crate) data_end: u64,
 }
 
 const SMALLEST_CHUNK: usize = 4 << 10;
 
-/// How many times the file's length is read, besides a chunk, for bodies that turn out not to be whole.
+/// The search reads this many times the file's length, and a chunk, for bodies that turn out to be incomplete.
 const PATIENCE: u64 = 4;
 
-/// Looks at every place in which a record could start, from the unfinished unit to the end of the file.
-///
-/// Holes are skipped, so that the space a writer has extended the file by costs nothing.
+/// Looks for headers at every eighth byte from the incomplete unit to the end of the file, skipping holes.
 pub(crate) fn search(log: &LogFile, stop: &Stop) -> Result<Beyond> {
     let mut beyond = Beyond { proof: None, whole_records: false, data_end: stop.unit };
     let file_len = log.len()?;
-    // One header more than a chunk, so that those that reach over its end are seen.
+    // One header more than a chunk, for headers that cross its end.
     let len = (file_len.saturating_sub(stop.unit)).min((CHUNK + RECORD_HEADER_LEN) as u64) as usize;
-    // For the bodies of records that turn out not to be whole. They may be said to overlap, as nobody writes them.
+    // A limit for the bodies of incomplete records. A forged file can have many that overlap.
     let mut patience = PATIENCE * file_len + CHUNK as u64;
     let mut chunks = Chunks::new(log, stop.unit);
     while let Some((at, bytes)) = chunks.read(len)? {
@@ -38,15 +36,14 @@ pub(crate) fn search(log: &LogFile, stop: &Stop) -> Result<Beyond> {
             beyond.data_end = beyond.data_end.max(at + last as u64 + 1);
         }
         for (place, header) in headers(log, stop, at, bytes, file_len) {
-            take_in(log, stop, place, &header, &mut beyond, &mut patience)?;
+            weigh(log, stop, place, &header, &mut beyond, &mut patience)?;
         }
         chunks.advance(CHUNK);
     }
     Ok(beyond)
 }
 
-/// Where the last byte stands that is not zero. Most of a file that was extended ahead is zeros, so they are skipped in
-/// large pieces.
+/// The place of the last byte that is not zero. Extended space is all zeros, so zeros are skipped in large pieces.
 pub(super) fn last_data(bytes: &[u8]) -> Option<usize> {
     const ZEROS: [u8; 1024] = [0; 1024];
     let zeros = bytes.rchunks(ZEROS.len()).position(|piece| *piece != ZEROS[..piece.len()])?;
@@ -63,7 +60,7 @@ fn headers<'b>(
     file_len: u64,
 ) -> impl Iterator<Item = (u64, RecordHeader)> + 'b {
     let after = log.seq_bound(stop.previous_seq);
-    // No header starts there or behind it: its kind, which does not stand first, is not zero.
+    // No header starts at or after the last byte that is not zero: a kind, which does not stand first, is never zero.
     let last = last_data(bytes).unwrap_or(0);
     (0..CHUNK.min(last)).step_by(ALIGNMENT as usize).filter_map(move |start| {
         let candidate = bytes.get(start..start + RECORD_HEADER_LEN)?.try_into().ok()?;
@@ -79,7 +76,7 @@ fn headers<'b>(
     })
 }
 
-fn take_in(
+fn weigh(
     log: &LogFile,
     stop: &Stop,
     offset: u64,
@@ -91,15 +88,15 @@ fn take_in(
     if header.flags.synced {
         prove(offset);
     }
-    // What a header alone says is covered by its own checksum; what a body says only by the body's.
-    // The form that the walk demands of it comes first: it bounds what is read for it.
+    // The header's checksum covers what a header says; only the body's checksum covers what a body says. The form is
+    // checked first, since it limits how much is read.
     let states = header.kind == Kind::Ancillary(Ancillary::SyncedTo) && header.key_len == 0 && header.value_len == 8;
     let counts = offset > stop.at && !beyond.whole_records;
     if !states && !counts {
         return Ok(());
     }
     if !states && header.body_len() > *patience {
-        // To keep what is cut off costs less than to go on looking whether it is worth it.
+        // Keeping the tail costs less than looking further.
         beyond.whole_records = true;
         return Ok(());
     }
@@ -120,12 +117,12 @@ fn take_in(
     Ok(())
 }
 
-/// Whether the body behind a true header has the checksum that the header states.
+/// Whether the body after a true header has the checksum in the header.
 pub(super) fn body_holds(log: &LogFile, offset: u64, header: &RecordHeader) -> Result<bool> {
     Ok(body_crc(log, offset, header)? == Some(header.body_crc))
 }
 
-/// The checksum of the body behind a header; `None` if the file ends before it does.
+/// The checksum of the body after a header, or `None` if the file ends before the body.
 pub(crate) fn body_crc(log: &LogFile, offset: u64, header: &RecordHeader) -> Result<Option<u32>> {
     let mut hasher = header.body_hasher();
     let body = offset + RECORD_HEADER_LEN as u64;
@@ -136,13 +133,13 @@ pub(crate) fn body_crc(log: &LogFile, offset: u64, header: &RecordHeader) -> Res
     Ok(is_there.then(|| hasher.finalize()))
 }
 
-/// The first true header at or after `from`, by which a survey finds its way beyond damage.
+/// The first true header at or after `from`. A survey goes on there after damage.
 pub(crate) fn next_header(log: &LogFile, from: u64, previous_seq: u64) -> Result<Option<u64>> {
     let file_len = log.len()?;
-    // Most damage is small, and of many places each is searched from.
+    // Most damage is small, and a survey searches from many places.
     let mut chunk = SMALLEST_CHUNK;
     let from = padded(from);
-    // The search's own rules, told to count from one place before `from`.
+    // [`headers`] returns headers after `unit` only.
     let reason = super::scan::Reason::EndMark;
     let stop = Stop { unit: from.saturating_sub(1), at: from, previous_seq, reason };
     let mut chunks = Chunks::new(log, from);
@@ -169,7 +166,7 @@ mod tests {
         assert!(page_says("this library reads four times the file's length and a megabyte"));
     }
 
-    /// A log of one record whose value is damaged in its first byte, with something to follow at `next`.
+    /// A log of one record that is damaged in its first byte of value and ends at `next`.
     fn damaged_up_to(next: u64) -> Draft {
         let mut draft = Draft::new();
         let header = draft.end() + RECORD_HEADER_LEN as u64 + 2;
@@ -185,14 +182,14 @@ mod tests {
         (stop, search(log, &stop).unwrap())
     }
 
-    /// Where a record may lie on both sides of the end of what is read at once.
+    /// Offsets on both sides of the end of a chunk.
     fn around_a_chunk() -> impl Iterator<Item = u64> {
         let chunk = 64 + CHUNK as u64;
         (chunk - 5 * ALIGNMENT..=chunk + 2 * ALIGNMENT).step_by(ALIGNMENT as usize)
     }
 
     #[test]
-    fn proof_and_whole_records_are_found_on_both_sides_of_the_end_of_a_chunk() {
+    fn proof_is_found_on_both_sides_of_a_chunks_end() {
         for next in around_a_chunk() {
             let mut draft = damaged_up_to(next);
             let plain = draft.put(PLAIN, "plain");
@@ -239,7 +236,7 @@ mod tests {
     #[test]
     fn a_value_as_long_as_a_statement_states_nothing() {
         let mut draft = damaged_up_to(1000);
-        // Its body begins with 256.
+        // The body begins with 256.
         draft.push(PLAIN, Kind::Put, b"\0\x01\0\0\0\0\0\0", b"8 bytes.");
         let beyond = searched(&draft.copy()).1;
         assert_eq!((beyond.proof, beyond.whole_records), (None, true));
@@ -261,13 +258,13 @@ mod tests {
         let batch = draft.put(MORE, "a");
         let odd = draft.synced_to(1 << 20);
         let (stop, beyond) = searched(&draft.copy());
-        assert_eq!((stop.unit, stop.at), (batch, odd), "nobody can have synced what comes after it");
+        assert_eq!((stop.unit, stop.at), (batch, odd), "no writer can have synced the bytes after it");
         assert_eq!((beyond.proof, beyond.whole_records), (None, false));
     }
 
-    /// To read all of what overlaps would take the square of the file's length.
+    /// Reading all overlapping bodies would take the square of the file's length.
     #[test]
-    fn the_search_reads_on_as_long_as_the_page_says_and_then_takes_what_it_has_not_read_for_whole() {
+    fn the_search_for_bodies_is_bounded_as_the_page_says() {
         const BODY: usize = 256 << 10;
         let (count, mut draft) = (200, damaged_up_to(200));
         draft.push_hollow(count, BODY);
@@ -280,15 +277,15 @@ mod tests {
         assert!(search(&log, &stop).unwrap().whole_records);
         let (read, promised) = (disk.bytes_read() - read, PATIENCE * file_len + CHUNK as u64);
         let bodies = promised - BODY as u64..=promised;
-        // The headers are looked for in chunks, which go a header further.
+        // Chunks overlap by a header.
         let others = file_len + RECORD_HEADER_LEN as u64;
         assert!(bodies.contains(&read.saturating_sub(others)), "{read} bytes, of {} for bodies", promised);
         assert!(read < (count * BODY) as u64);
     }
 
-    /// The space that a file was extended by, with something far behind.
+    /// A file that was extended, with a record far beyond.
     #[test]
-    fn holes_are_passed_over_and_what_lies_behind_them_is_found() {
+    fn holes_are_skipped_and_later_records_found() {
         let disk = SimDisk::new();
         let mut draft = damaged_up_to(200);
         draft.bytes.resize(8 << 20, 0);
@@ -308,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_byte_of_data_is_where_a_look_at_each_finds_it() {
+    fn the_last_byte_of_data_is_found() {
         for len in [0, 1, 7, 1023, 1024, 1025, 2048, 2500] {
             let mut bytes = vec![0; len];
             assert_eq!(last_data(&bytes), None);
@@ -324,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_record_beyond_damage_is_whole_if_all_of_its_body_is() {
+    fn a_long_record_is_whole_if_its_body_is() {
         let mut draft = damaged_up_to(200);
         let value = vec![7; 2 * CHUNK + 77];
         let long = draft.push(PLAIN, Kind::Put, b"\0long", &value) as usize;
@@ -340,7 +337,7 @@ mod tests {
 
     #[test]
     fn the_next_header_is_found_from_wherever_one_looks() {
-        // At once, and where the first pieces end that are read: 4 KiB, 8, 16.
+        // Directly, and at the ends of the first chunks: 4 KiB, 8, 16.
         for place in [128, 64 + (4 << 10), 64 + (12 << 10), 64 + (28 << 10)] {
             for next in (place - 4 * ALIGNMENT..=place + ALIGNMENT).step_by(ALIGNMENT as usize) {
                 let mut draft = damaged_up_to(next);
@@ -351,7 +348,7 @@ mod tests {
                 }
                 assert_eq!(next_header(&log, 64, 0).unwrap(), Some(64));
                 assert_eq!(next_header(&log, found + 1, 0).unwrap(), None);
-                // Its index is 2.
+                // The header has the sequence number 2.
                 assert_eq!(next_header(&log, found, 2).unwrap(), None);
             }
         }

@@ -2,34 +2,34 @@
 
 use crate::format::{Ancillary, FILE_HEADER_LEN, FileHeader, Kind, RECORD_HEADER_LEN, RecordHeader, block_of};
 
-/// The state of the log after its last complete record or batch.
+/// The state of the log after its last complete unit.
 #[derive(Debug, Clone)]
 pub(crate) struct Tail {
-    /// Where the next record will start; the end mark stands here.
+    /// `log_end`: the end mark stands here, and the next record goes here.
     pub(crate) end: u64,
-    /// The last record's index; 0 if there is none.
+    /// The last record's sequence number, 0 if there is none.
     pub(crate) previous_seq: u64,
-    /// The highest index that is known to have been assigned: the last record's, or `base_seq`.
+    /// The highest sequence number that is known to be assigned: the last record's, or `base_seq`.
     pub(crate) highest_seq: u64,
-    /// Everything before this offset is proven, by a record in the file, to be on stable storage.
+    /// A record in the file proves that everything before this offset is on stable storage.
     pub(crate) proven: u64,
-    /// An index that is below those of all records from `proven` on.
+    /// A sequence number below those of all records from `proven` on.
     pub(crate) proven_after: u64,
-    /// Where the first record of `highest_seq`'s block starts (0 if that is the block of `base_seq`, which the file
-    /// header holds).
+    /// The start of the first record in `highest_seq`'s block. 0 if that is the block of `base_seq`, which the file
+    /// header holds.
     block_first: u64,
-    /// Eight bytes by which the log is recognised, and where they lie: the checksums of the last record, or a part
-    /// of the file header. If they are found changed, another process has cut the log.
+    /// If the landmark has changed in the file, another process has cut the log.
     pub(crate) landmark: Landmark,
-    /// The last record is a mark with `SYNCED`, as a clean close leaves it.
+    /// The last record, if it is a mark with `SYNCED`, as a clean close leaves it.
     pub(crate) trailing_mark: Option<RecordHeader>,
-    /// The last record says that the log was compacted into another file.
+    /// The last record is `MOVED`: the log was compacted into another file.
     pub(crate) moved: bool,
-    /// How many records the log has.
+    /// The number of records.
     pub(crate) records: u64,
 }
 
-/// Eight bytes of the file that do not change as long as the log is only appended to.
+/// Eight bytes that do not change while the log is only appended to: the checksums of the last record, or a part of the
+/// file header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Landmark {
     pub(crate) offset: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Landmark {
 }
 
 impl Tail {
-    /// The tail of a log that has no record yet.
+    /// The tail of a log without records.
     pub(crate) fn new(header: &FileHeader) -> Tail {
         let (offset, word) = header.fingerprint();
         Tail {
@@ -54,7 +54,7 @@ impl Tail {
         }
     }
 
-    /// Takes in the next record: complete, and the last of its batch if it belongs to one, or followed by it.
+    /// Moves the tail past the next record, which must belong to a complete unit.
     pub(crate) fn observe(&mut self, offset: u64, header: &RecordHeader, proof: Option<u64>) {
         debug_assert_eq!(offset, self.end);
         if block_of(header.seq) > block_of(self.highest_seq) {
@@ -62,30 +62,30 @@ impl Tail {
         }
         if let Some(proof) = proof.filter(|&proof| proof > self.proven) {
             self.proven = proof;
-            // A statement about an earlier place leaves the old bound, which holds all the more.
+            // A statement about an earlier offset keeps the old bound, which still holds.
             self.proven_after = if proof == offset { self.previous_seq } else { self.proven_after };
         }
         self.previous_seq = header.seq;
         self.highest_seq = self.highest_seq.max(header.seq);
         self.landmark = Landmark { offset, word: header.fingerprint() };
         let mark = header.kind == Kind::Ancillary(Ancillary::Mark) && header.flags.synced;
-        // Only the exact form that a close writes is rewritten by the next group.
+        // The next group rewrites only the exact form that a close writes.
         self.trailing_mark = (mark && header.record_len() == RECORD_HEADER_LEN as u64).then_some(*header);
         self.moved = header.kind == Kind::Ancillary(Ancillary::Moved);
         self.end = offset + header.padded_len();
         self.records += 1;
     }
 
-    /// Whether a power cut could still take something of the log: a trailing mark counts as proven itself, since
-    /// nothing but the mark would be lost.
+    /// Whether a power cut can take nothing from the log. A trailing mark counts as proven itself, since only the mark
+    /// would be lost.
     pub(crate) fn is_proven(&self) -> bool {
         self.proven == self.end || self.trailing_mark.is_some()
     }
 
-    /// Whether a record of this block is known to be on stable storage, given that everything before `synced` is.
+    /// Whether a record of this block is on stable storage, given that everything before `synced` is.
     ///
-    /// Only then may an index of the block be handed out: after a power cut that loses the record with it, the block
-    /// is still found in the file, and the next writer starts above it.
+    /// Only then may a sequence number of the block be assigned. After a power cut, the next writer finds the block in
+    /// the file and starts above it.
     pub(crate) fn is_block_stable(&self, block: u64, synced: u64) -> bool {
         block == block_of(self.highest_seq) && self.proven.max(synced) > self.block_first
     }
@@ -111,16 +111,16 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_log_is_proven_and_holds_the_block_of_its_base_index() {
+    fn an_empty_log_is_proven_and_holds_its_base_block() {
         let tail = tail_of(Draft::new());
         assert!(tail.is_proven());
         assert!(tail.is_block_stable(0, 0) && !tail.is_block_stable(1, u64::MAX));
     }
 
     #[test]
-    fn a_block_is_stable_once_a_proof_or_a_sync_lies_behind_its_first_record() {
+    fn a_block_is_stable_after_a_sync_of_its_first_record() {
         let mut draft = Draft::new();
-        draft.index = block_start(3) - 1;
+        draft.seq = block_start(3) - 1;
         let first = draft.put(PLAIN, "a");
         let second = draft.put(PLAIN, "b");
         let tail = tail_of(draft);
@@ -128,16 +128,16 @@ mod tests {
         assert!(!tail.is_block_stable(2, u64::MAX) && !tail.is_block_stable(4, u64::MAX));
 
         let mut draft = Draft::new();
-        draft.index = block_start(3) - 1;
+        draft.seq = block_start(3) - 1;
         draft.put(PLAIN, "a");
         draft.put(SYNCED, "b");
         assert!(tail_of(draft).is_block_stable(3, 0));
     }
 
     #[test]
-    fn a_new_block_is_not_stable_because_the_one_before_it_was() {
+    fn a_stable_block_does_not_make_the_next_stable() {
         let mut draft = Draft::new();
-        draft.index = BLOCK_LEN - 2;
+        draft.seq = BLOCK_LEN - 2;
         draft.put(PLAIN, "a");
         draft.put(SYNCED, "in the next block");
         let tail = tail_of(draft);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trailing_mark_makes_the_whole_log_count_as_proven_and_any_record_behind_it_ends_that() {
+    fn a_trailing_mark_proves_the_log_until_a_record_follows() {
         let mut draft = Draft::new();
         draft.put(PLAIN, "a");
         let mark = draft.push(SYNCED, MARK, b"", b"");
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(tail.proven, mark);
         assert!(tail.is_proven() && tail.trailing_mark.is_some());
 
-        let mut draft = Draft { bytes, index: 2 };
+        let mut draft = Draft { bytes, seq: 2 };
         draft.put(PLAIN, "b");
         let tail = tail_of(draft);
         assert!(!tail.is_proven() && tail.trailing_mark.is_none());
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_a_mark_without_the_flag_nor_another_record_with_it_makes_a_log_count_as_proven() {
+    fn only_a_mark_with_the_flag_proves_the_whole_log() {
         let moved = Kind::Ancillary(Ancillary::Moved);
         for (flags, kind) in [(PLAIN, MARK), (SYNCED, moved), (PLAIN, moved)] {
             let mut draft = Draft::new();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_landmark_is_the_last_record_or_half_of_the_files_identity() {
+    fn the_landmark_is_the_last_record_or_the_identity() {
         let header = super::super::testing::header();
         let tail = Tail::new(&header);
         assert_eq!(tail.landmark.offset, 24);

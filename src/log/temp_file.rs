@@ -12,21 +12,21 @@ use crate::fork::Process;
 use crate::format::{END_MARK_LEN, FILE_HEADER_LEN, FileHeader, MAJOR_VERSION, MINOR_VERSION};
 use crate::{Error, Result};
 
-/// The header of a new file, with an identity of its own.
+/// The header of a new file, with a new identity.
 pub(crate) fn new_header(disk: &dyn Disk, base_seq: u64) -> io::Result<FileHeader> {
     let mut file_id = [0; 16];
     disk.system().fill_random(&mut file_id)?;
     Ok(FileHeader { major: MAJOR_VERSION, minor: MINOR_VERSION, file_id, base_seq, created: disk.system().unix_time() })
 }
 
-/// A new file under a temporary name beside `path`, locked by its maker from the start, with a header and nothing
-/// else.
+/// A new file under a temporary name beside a store. The maker holds its lock from the start. At first it has a header
+/// and no records.
 pub(crate) struct TempFile<'d> {
     disk: &'d dyn Disk,
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) header: FileHeader,
-    /// A forked child has a copy of this, and must leave the file alone.
+    /// A forked child has a copy of this value, and must leave the file alone.
     maker: Process,
     identity: FileIdentity,
     done: bool,
@@ -41,7 +41,7 @@ impl<'d> TempFile<'d> {
             let path = path?;
             match disk.create_new(&path, mode) {
                 Ok(file) => return TempFile::begin(disk, path, file, header),
-                // Left by a killed process, or in use by a living one. The process that removes leftovers finds that out.
+                // A killed process left it, or a living one uses it. [`leftovers`](super::leftovers) finds out.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => taken = Error::io("create", &path, e),
                 Err(e) => return Err(Error::io("create", &path, e)),
             }
@@ -55,19 +55,19 @@ impl<'d> TempFile<'d> {
             let _ = disk.remove(&path);
             Error::io("lock", &path, e)
         })?;
-        // From here on the name is ours to remove, unless another process has the lock.
+        // From here on this process may remove the name, unless another process has the lock.
         let temp = TempFile { disk, path, file, header, identity, maker: Process::this(), done: !locked };
         if !locked || !temp.has_its_name().map_err(|e| temp.io("stat", e))? {
-            // A process that cleans up took it for a leftover in the moment before; it removes the name, or has done so. A
-            // third process may have taken the name since.
+            // Another process took the file for a leftover. It removes the name, or has removed it, and a third process
+            // may have taken the name.
             return Err(temp.io("lock", io::ErrorKind::WouldBlock.into()));
         }
         temp.write(0, &header.encode())?;
         Ok(temp)
     }
 
-    /// Makes sure that there is room for so many bytes, as far as the file system says: a copy that fills the disk before
-    /// it fails makes all others fail who write to it meanwhile.
+    /// Makes sure that the file system has room for this many bytes, as far as it says. A copy that fills the disk
+    /// makes all other writers fail.
     ///
     /// # Errors
     ///
@@ -85,7 +85,7 @@ impl<'d> TempFile<'d> {
         }
     }
 
-    /// Writes the file header anew, with another `base_seq`: what the highest index is, compaction knows only at its
+    /// Writes the file header again with another `base_seq`: a compaction learns the highest sequence number at its
     /// end.
     pub(crate) fn set_base_seq(&mut self, base_seq: u64) -> Result<()> {
         self.header.base_seq = base_seq;
@@ -96,7 +96,7 @@ impl<'d> TempFile<'d> {
         self.file.write_all(offset, bytes).map_err(|e| self.io("write", e))
     }
 
-    /// Has the disk at work on what was written at a place, so that the sync at the end has less to do.
+    /// Starts write-back of a range, so that the sync at the end has less to do.
     pub(crate) fn write_back(&self, range: Range<u64>) -> Result<()> {
         self.file.write_back(range.clone(), range.start).map_err(|e| self.io("write back", e))
     }
@@ -105,8 +105,8 @@ impl<'d> TempFile<'d> {
         self.file.sync(SyncScope::File).map_err(|e| self.io("sync", e))
     }
 
-    /// Whether the temporary name still names this file. While the file is locked only a foreign program changes that;
-    /// the name may be another maker's then, whose file must be neither removed nor shown.
+    /// Whether the temporary name still names this file. While the file is locked, only a foreign program changes that.
+    /// Then the name may belong to another maker's file, which must be neither removed nor installed.
     fn has_its_name(&self) -> io::Result<bool> {
         match self.disk.stat(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -118,7 +118,7 @@ impl<'d> TempFile<'d> {
         if self.has_its_name()? { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
-    /// Gives the file the store's name, whatever has it.
+    /// Gives the file the store's name, and replaces the file that has it.
     pub(crate) fn rename_to(&mut self, path: &Path) -> io::Result<()> {
         self.expect_its_name()?;
         self.disk.rename(&self.path, path)?;
@@ -126,12 +126,12 @@ impl<'d> TempFile<'d> {
         Ok(())
     }
 
-    /// Gives the finished file the name `path`, removes the temporary one, and gives up the lock.
+    /// Gives the finished file the name `path`, removes the temporary name and releases the lock.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::AlreadyExists`] if the name is taken. An error that [`cannot_link`](crate::disk::cannot_link) knows if
-    /// the disk can give a name only by replacing what has it.
+    /// [`io::ErrorKind::AlreadyExists`] if the name is taken. An error that [`cannot_link`](crate::disk::cannot_link)
+    /// recognises if the disk can only replace a name.
     pub(crate) fn link_to(self, path: &Path) -> io::Result<()> {
         self.expect_its_name()?;
         self.disk.link(&self.path, path)
@@ -151,12 +151,11 @@ impl Drop for TempFile<'_> {
     fn drop(&mut self) {
         if !self.done && self.maker.is_this() {
             if !matches!(self.has_its_name(), Ok(false)) {
-                // A leftover, if this fails: the next writer to open the store removes it.
+                // If this fails, the next writer to open the store removes the leftover.
                 let _ = self.disk.remove(&self.path);
             }
-            // Not left to the file's being closed: a child that was forked meanwhile, by any thread of this process,
-            // has the description too until it executes its program, and with it the lock on what may be the store
-            // by now.
+            // Closing the file might not release the lock: a child that another thread forks meanwhile has the
+            // description too, until it executes its program.
             let _ = self.file.unlock();
         }
     }

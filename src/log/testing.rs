@@ -1,4 +1,4 @@
-//! Small logs on a simulated disk, for this module's own tests.
+//! Small logs on a simulated disk, for tests.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,22 +19,22 @@ pub(crate) const SYNCED: Flags = Flags { synced: true, more: false };
 
 pub(crate) const MARK: Kind = Kind::Ancillary(Ancillary::Mark);
 
-/// The bytes of a log in the making, each record with the index after the one before.
+/// The bytes of a log. Each record has the next sequence number.
 pub(crate) struct Draft {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) index: u64,
+    pub(crate) seq: u64,
 }
 
 impl Draft {
     pub(crate) fn new() -> Draft {
-        Draft { bytes: header().encode().to_vec(), index: 0 }
+        Draft { bytes: header().encode().to_vec(), seq: 0 }
     }
 
-    /// Adds a record and returns where it starts.
+    /// Adds a record and returns its offset.
     pub(crate) fn push(&mut self, flags: Flags, kind: Kind, key: &[u8], value: &[u8]) -> u64 {
-        self.index += 1;
-        let index = self.index;
-        self.group(|group| group.push(flags, kind, index, key, value))
+        self.seq += 1;
+        let seq = self.seq;
+        self.group(|group| group.push(flags, kind, seq, key, value))
     }
 
     pub(crate) fn put(&mut self, flags: Flags, key: &str) -> u64 {
@@ -42,13 +42,12 @@ impl Draft {
     }
 
     pub(crate) fn synced_to(&mut self, synced: u64) -> u64 {
-        self.index += 1;
-        let index = self.index;
-        self.group(|group| group.push_synced_to(index, synced))
+        self.seq += 1;
+        let seq = self.seq;
+        self.group(|group| group.push_synced_to(seq, synced))
     }
 
-    /// Adds headers, one behind the other, of which each speaks of a body of `len` bytes that is not there: the bodies
-    /// would overlap.
+    /// Adds headers that each claim a body of `len` bytes. The bodies are missing and would overlap.
     pub(crate) fn push_hollow(&mut self, count: usize, len: usize) {
         for _ in 0..count {
             let start = self.push(PLAIN, Kind::Put, b"\0k", &vec![7; len - 2]) as usize;
@@ -74,7 +73,7 @@ impl Draft {
         open(self.bytes.clone())
     }
 
-    /// The file, closed with an end mark.
+    /// The file with an end mark.
     pub(crate) fn finish(mut self) -> LogFile {
         self.bytes.extend_from_slice(&[0; 8]);
         open(self.bytes)
@@ -89,12 +88,12 @@ pub(crate) fn seed() -> FileSeed {
     header().seed()
 }
 
-/// A file with these bytes, behind a header.
+/// A file with these bytes, which begin with a header.
 pub(crate) fn open(bytes: Vec<u8>) -> LogFile {
     open_on(&SimDisk::new(), bytes)
 }
 
-/// The same on a disk that is there.
+/// As [`open`], on an existing disk.
 pub(crate) fn open_on(disk: &SimDisk, bytes: Vec<u8>) -> LogFile {
     assert!(bytes.len() >= FILE_HEADER_LEN);
     disk.set_contents(PATH, bytes);
@@ -103,8 +102,7 @@ pub(crate) fn open_on(disk: &SimDisk, bytes: Vec<u8>) -> LogFile {
     LogFile::open(file, &path).unwrap()
 }
 
-/// Whether docs/FORMAT.md has these words, wherever its lines are broken: numbers on the page that no file shows are
-/// compared with the code here and there.
+/// Whether docs/FORMAT.md has these words, wherever its lines break. Tests compare its numbers with the code.
 pub(crate) fn page_says(words: &str) -> bool {
     let page = include_str!("../../docs/FORMAT.md");
     page.split_whitespace().collect::<Vec<_>>().join(" ").contains(words)

@@ -1,16 +1,16 @@
-//! The part of a file that was read last.
+//! The window: the part of a file that was read last.
 
 use super::LogFile;
 use crate::Result;
 use crate::memory::make_room;
 
-/// The scanner reads this much at once in a long walk. Bodies longer than this are checked piece by piece.
+/// The window's length in a long walk. Longer bodies are checked piece by piece.
 pub(super) const LARGEST_WINDOW: usize = 1 << 20;
 
-/// And this much at the beginning: most walks take in one group that another process has just written.
+/// The window's first length: most walks read one group that another process has just written.
 const SMALLEST_WINDOW: usize = 4 << 10;
 
-/// The piece of the file that was read last, for walks from its beginning to its end.
+/// A buffer for walks from the start of a file to its end.
 pub(crate) struct Window {
     bytes: Vec<u8>,
     start: u64,
@@ -26,7 +26,7 @@ impl Window {
         self.bytes.clear();
     }
 
-    /// Up to `wanted` bytes at `offset`; fewer only where the file ends.
+    /// Up to `wanted` bytes at `offset`. Fewer only where the file ends.
     #[inline]
     pub(crate) fn get(&mut self, log: &LogFile, offset: u64, wanted: usize) -> Result<&[u8]> {
         let held = self.start..self.start + self.bytes.len() as u64;

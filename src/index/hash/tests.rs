@@ -24,8 +24,8 @@ impl HashIndex {
     }
 }
 
-/// A hash out of few: two sub-tables, and tags that are equal, adjacent or at the ends, so that walks collide and
-/// go round. Keys are told apart by `key` alone.
+/// One of few hashes: two sub-tables, and tags that are equal, adjacent or at the ends, so that walks collide and wrap
+/// around.
 #[derive(Clone, Debug)]
 struct Step {
     key: u16,
@@ -111,7 +111,7 @@ fn an_index_that_loses_its_keys_gives_memory_back() {
 }
 
 #[test]
-fn room_that_was_made_beforehand_is_enough_and_what_is_not_needed_is_given_back() {
+fn reserved_room_suffices_and_the_rest_is_given_back() {
     for (expected, keys) in [(100_000, 100_000), (100_000, 130_000), (400_000, 100_000), (400_000, 5000), (1000, 1000)]
     {
         let mut index = HashIndex::default();
@@ -120,7 +120,7 @@ fn room_that_was_made_beforehand_is_enough_and_what_is_not_needed_is_given_back(
         for key in 0..keys {
             let Ok(_) = index.insert(spread_hash(key), (key + 1) * 8, no_key);
         }
-        // Of so many sub-tables a few get more than their share by chance.
+        // Some of the sub-tables get more than their share by chance.
         assert!(keys > expected as u64 || keys < 16_384 || index.memory() < reserved * 11 / 10);
         index.shrink();
         index.check();
@@ -134,7 +134,7 @@ fn room_that_was_made_beforehand_is_enough_and_what_is_not_needed_is_given_back(
 }
 
 #[test]
-fn no_room_is_made_where_each_sub_table_would_have_a_key_or_two() {
+fn no_room_is_reserved_for_few_keys() {
     let mut index = HashIndex::default();
     index.reserve(FIRST_CAPACITY << TABLE_BITS >> 1);
     assert_eq!(index.memory(), 0);

@@ -14,7 +14,7 @@ fn sought<'a>(key: &'a [u8], log: &'a Log) -> Sought<'a, Log> {
     Sought { key, keys: log, known: None, hashed: None }
 }
 
-/// A log that nothing can be asked of.
+/// A log that answers nothing.
 fn silent() -> Log {
     let log = Log::default();
     log.fail_after(0);
@@ -47,7 +47,7 @@ fn built(changes: &Changes, log: &mut Log) -> (SortedIndex, Model) {
     (index, model)
 }
 
-/// Damages some of the records that are there.
+/// Damages some of the records.
 fn damage_some(log: &mut Log, damage: Vec<(usize, TestKey)>) {
     let records = (log.last() / 8) as usize;
     for (at, TestKey(key)) in damage.into_iter().filter(|_| records > 0) {
@@ -90,7 +90,7 @@ fn ranks_out_of_bounds_are_left_out() {
 }
 
 #[test]
-fn an_index_that_has_lost_its_keys_is_as_small_as_a_new_one() {
+fn an_emptied_index_is_as_small_as_a_new_one() {
     let mut index = SortedIndex::default();
     for number in 0..1000u64 {
         index.insert(&sought(&number.to_be_bytes(), &silent()), number * 8 + 8).unwrap();
@@ -104,7 +104,7 @@ fn an_index_that_has_lost_its_keys_is_as_small_as_a_new_one() {
 #[test]
 fn a_key_that_bounds_two_leaves_may_go_and_come_back() {
     let mut log = Log::default();
-    // Keys that only the log can order, so that it is asked about separators whose records are gone.
+    // Keys that only the log can order, so that separators of removed records are compared.
     let key = |number: u32| [[b'k'; 20].as_slice(), &number.to_be_bytes()].concat();
     let put = |number| Change::Put(TestKey(key(number)));
     let delete = |number| Change::Delete(TestKey(key(number)));
@@ -157,13 +157,13 @@ quickcheck! {
         assert_is(&index, &model, &log);
     }
 
-    fn snapshots_and_ranges_stay_as_they_were_while_the_index_goes_on(changes: Changes, every: u8) -> () {
+    fn snapshots_and_ranges_do_not_change_with_the_index(changes: Changes, every: u8) -> () {
         let (mut index, mut model, mut log) = (SortedIndex::default(), Model::new(), Log::default());
         let mut kept = Vec::new();
         for (at, each) in changes.0.iter().enumerate() {
             if at % (usize::from(every) + 1) == 0 {
                 let (mut range, mut values) = (index.range(0..index.len()), model.clone());
-                // Half read, so that cursors hold leaves while the index changes them.
+                // Half read, so that cursors hold leaves while the index changes.
                 assert_eq!(range.next(), values.pop_first().map(|(_, position)| position));
                 assert_eq!(range.next_back(), values.pop_last().map(|(_, position)| position));
                 kept.push((index.snapshot(), model.clone(), range, values));
@@ -222,7 +222,7 @@ quickcheck! {
         }
     }
 
-    fn changes_over_damaged_keys_happen_in_the_right_place_or_not_at_all(
+    fn changes_over_damaged_keys_are_right_or_fail(
         before: Changes, damage: Vec<(usize, TestKey)>, during: Vec<Change>, after: Changes
     ) -> () {
         let mut log = Log::default();
@@ -242,7 +242,7 @@ quickcheck! {
         assert_is(&index, &model, &log);
     }
 
-    fn a_range_gives_each_position_once_whichever_ends_it_is_taken_from(
+    fn a_range_gives_each_position_once_from_either_end(
         changes: Changes, start: u8, end: u8, steps: Vec<Option<bool>>
     ) -> () {
         let mut log = Log::default();

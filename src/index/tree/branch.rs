@@ -1,4 +1,4 @@
-//! The branches of the tree, and what a branch knows of its children.
+//! The branches of the tree, and the children of a branch.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -7,26 +7,26 @@ use super::{LEAF_CAPACITY, Leaf, Node, split_point};
 use crate::index::entry::Entry;
 use crate::index::search::Probe;
 
-/// Children of a branch.
+/// The most children of a branch.
 pub(super) const BRANCH_CAPACITY: usize = if cfg!(test) { 6 } else { 64 };
 
-/// Children in the order of their keys: never none, all of the same depth.
+/// Children in the order of their keys: at least one, all of the same depth.
 #[derive(Clone)]
 pub(in super::super) struct Branch {
     pub(super) children: Vec<Child>,
 }
 
-/// A subtree and what its parent knows of it.
+/// A subtree, its separator and its size.
 #[derive(Clone)]
 pub(in super::super) struct Child {
     pub(super) separator: Entry,
-    /// Entries in the subtree.
+    /// The number of entries in the subtree.
     pub(super) count: usize,
     pub(super) node: Node,
 }
 
 impl Branch {
-    /// Where the key is, if it is anywhere in this subtree: the last child whose separator is not greater.
+    /// The child that has the key, if the subtree has it: the last child whose separator is not greater.
     #[inline]
     pub(super) fn child_for<E, F>(&self, probe: &mut Probe<F>) -> Result<usize, E>
     where
@@ -36,10 +36,10 @@ impl Branch {
         Ok(place.map_or_else(|at| at, |at| at + 1))
     }
 
-    /// Inserts a child before the one at `at`. A full branch hands its upper part over.
+    /// Inserts a child before the one at `at`. A full branch returns its upper part.
     pub(super) fn insert(&mut self, at: usize, child: Child) -> Option<Child> {
         if self.children.len() < BRANCH_CAPACITY {
-            // Exactly, because doubling would overshoot what a branch can ever hold.
+            // Exactly, because doubling would exceed the most children of a branch.
             self.children.reserve_exact(BRANCH_CAPACITY - self.children.len());
             self.children.insert(at, child);
             return None;
@@ -51,7 +51,8 @@ impl Branch {
         Some(Child::branch(upper))
     }
 
-    /// Tidies up after a removal in the child at `at`: it goes if it is empty, and joins a neighbour if both are small.
+    /// Restores the sizes after a removal in the child at `at`: an empty child is removed, and a small one joins a
+    /// neighbour.
     pub(super) fn settle(&mut self, at: usize) {
         if self.children[at].count == 0 {
             self.children.remove(at);
@@ -78,7 +79,7 @@ impl Child {
         Self { separator: leaf.slots[0], count: leaf.len, node: Node::Leaf(Arc::new(leaf)) }
     }
 
-    /// A branch over these children, under the first one's separator.
+    /// A branch over these children, with the first one's separator.
     pub(super) fn branch(children: impl IntoIterator<Item = Self>) -> Self {
         let children: Vec<Self> = children.into_iter().collect();
         let separator = children[0].separator;
@@ -86,7 +87,7 @@ impl Child {
         Self { separator, count, node: Node::Branch(Arc::new(Branch { children })) }
     }
 
-    /// How many items the node has, and how many it can have. Of a leaf, its parent knows that.
+    /// The number of items in the node, and its capacity. The parent knows the number for a leaf.
     pub(super) fn fill(&self) -> (usize, usize) {
         match &self.node {
             Node::Leaf(_) => (self.count, LEAF_CAPACITY),
@@ -94,7 +95,7 @@ impl Child {
         }
     }
 
-    /// Takes over what its right neighbour holds.
+    /// Takes over the items of the right neighbour.
     pub(super) fn absorb(&mut self, right: Self) {
         self.count += right.count;
         match (&mut self.node, right.node) {
@@ -105,7 +106,7 @@ impl Child {
             }
             (Node::Branch(left), Node::Branch(branch)) => {
                 let mut children = Arc::unwrap_or_clone(branch).children;
-                // It is no longer a first child, so its separator counts from now on.
+                // No longer a first child, so its separator is used from now on.
                 children[0].separator = right.separator;
                 Arc::make_mut(left).children.append(&mut children);
             }

@@ -3,13 +3,12 @@
 use super::{Child, split_point};
 use crate::index::entry::Entry;
 
-/// Entries in a leaf. Tests use small nodes, so that small trees are deep.
+/// The most entries of a leaf. Tests use small nodes, so that small trees are deep.
 pub(super) const LEAF_CAPACITY: usize = if cfg!(test) { 8 } else { 128 };
 
 /// Entries in the order of their keys.
 ///
-/// They lie in the node itself: whoever has the node's address has the entries' too, and the allocation has the size
-/// that was meant, which a growing `Vec` would overshoot.
+/// They lie in the node itself, which saves a pointer and an over-sized `Vec`.
 #[derive(Clone)]
 pub(in super::super) struct Leaf {
     pub(super) len: usize,
@@ -29,7 +28,7 @@ impl Leaf {
         &self.slots[..self.len]
     }
 
-    /// Inserts an entry before the one at `at`. A full leaf hands its upper part over.
+    /// Inserts an entry before the one at `at`. A full leaf returns its upper part.
     pub(super) fn insert(&mut self, at: usize, entry: Entry) -> Option<Child> {
         if self.len < LEAF_CAPACITY {
             self.slots.copy_within(at..self.len, at + 1);

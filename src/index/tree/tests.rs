@@ -1,11 +1,11 @@
-//! Whether trees are what the module says, and as small.
+//! The invariants and the size of trees.
 
 use super::super::entry::Prefix;
 use super::*;
 
 impl Node {
-    /// Panics unless order, separators, counts, depths and sizes are as the module says. `key_of` gives the key at
-    /// a position.
+    /// Panics unless order, separators, counts, depths and sizes are as the module's documentation says. `key_of` gives
+    /// the key at a position.
     pub(in super::super) fn check<'a>(&self, key_of: &impl Fn(u64) -> &'a [u8]) {
         match self {
             Self::Leaf(leaf) if leaf.len == 0 => {}
@@ -95,7 +95,7 @@ fn tree_of(numbers: impl IntoIterator<Item = u16>) -> Node {
     tree
 }
 
-/// Every number below `end`, in leaps, which 1237 being prime makes complete.
+/// Every number below `end`, in steps of 1237, a prime.
 fn leaps(end: u32) -> impl Iterator<Item = u16> {
     (0..end).map(move |step| (step * 1237 % end) as u16)
 }
@@ -146,8 +146,8 @@ fn a_node_that_splits_again_and_again_keeps_its_order() {
     check(&tree_of(leaps(300)), 300);
 }
 
-/// A branch that loses its first child has no true separator for the next one, and needs one again when it joins
-/// the branch before it.
+/// A branch that loses its first child has no true separator for the next one, and needs one when it joins the branch
+/// before it.
 #[test]
 fn separators_hold_when_whole_stretches_of_keys_go_and_come_back() {
     let mut tree = tree_of(0..600);

@@ -5,7 +5,7 @@ use super::super::testing::{Draft, MARK, MORE, PATH, PLAIN, SYNCED, open, open_o
 use super::*;
 use crate::disk::sim::{Repeat, SimDisk, Verb, When};
 
-/// The offsets of all units' records, and how the walk stopped.
+/// The offsets of all units' records, and the walk's stop.
 fn walk(log: &LogFile) -> (Vec<Vec<u64>>, Stop) {
     let (mut units, mut unit) = (Vec::new(), Run::default());
     let mut scanner = Scanner::from_start(log).unwrap();
@@ -38,7 +38,7 @@ fn a_batch_counts_with_its_last_record_only() {
 }
 
 #[test]
-fn a_walk_hands_over_all_whole_units_before_it_stops_and_nothing_of_the_one_it_stops_in() {
+fn a_walk_passes_on_all_whole_units_before_it_stops() {
     for whole in [0, 1, RUN_LEN - 1, RUN_LEN, RUN_LEN + 1, 3 * RUN_LEN + 5] {
         for (torn, unsupported) in [(0, false), (1, false), (RUN_LEN + 3, false), (2, true)] {
             let mut draft = Draft::new();
@@ -47,7 +47,7 @@ fn a_walk_hands_over_all_whole_units_before_it_stops_and_nothing_of_the_one_it_s
                 draft.put(MORE, &format!("torn-{nth}"));
             }
             if unsupported {
-                // No ancillary kind: who does not know it must not go on.
+                // An unknown kind below 0x80 must not be skipped.
                 draft.push(PLAIN, Kind::Ancillary(Ancillary::Unknown(3)), b"", b"");
             }
             let log = draft.finish();
@@ -67,7 +67,7 @@ fn a_walk_hands_over_all_whole_units_before_it_stops_and_nothing_of_the_one_it_s
 }
 
 #[test]
-fn a_batch_that_runs_into_the_start_of_a_group_is_broken() {
+fn a_batch_that_meets_a_new_group_is_broken() {
     let mut draft = Draft::new();
     let torn = draft.put(MORE, "a");
     let next = draft.put(SYNCED, "b");
@@ -99,7 +99,7 @@ fn bodies_longer_than_the_window_are_checked_to_their_last_byte() {
 }
 
 #[test]
-fn the_log_may_end_behind_each_unit_and_nowhere_inside() {
+fn the_log_may_end_after_each_unit_only() {
     let mut unit = Run::default();
     let mut draft = Draft::new();
     let mut ends = Vec::new();
@@ -116,8 +116,8 @@ fn the_log_may_end_behind_each_unit_and_nowhere_inside() {
 }
 
 #[test]
-fn a_batch_in_whose_place_another_is_written_meanwhile_is_read_as_one_or_the_other() {
-    // One that lies in a window as a whole, and one of which each record is read by itself.
+fn a_replaced_batch_is_read_as_one_or_the_other() {
+    // One batch that lies in a window as a whole, and one whose records are read one by one.
     for value_len in [5, 9_000] {
         let value = vec![b'v'; value_len];
         let batch_of = |keys: [&str; 3]| {
@@ -140,7 +140,7 @@ fn a_batch_in_whose_place_another_is_written_meanwhile_is_read_as_one_or_the_oth
                 keys.extend(unit.entries.iter().flat_map(|entry| unit.key(entry).to_vec()));
                 Ok(())
             });
-            // A header of the one and a body of the other are damage: who has no lock reads that again.
+            // A header of one batch and a body of the other are damage. A reader without the lock reads again.
             let damaged = matches!(stop.unwrap().reason, Reason::Damaged(Damage::Body { .. }));
             let whole = keys == b"\0a\0b\0c" || keys == b"\0x\0y\0z";
             assert!(if damaged { keys.is_empty() } else { whole }, "{}", keys.escape_ascii());
@@ -151,8 +151,8 @@ fn a_batch_in_whose_place_another_is_written_meanwhile_is_read_as_one_or_the_oth
 }
 
 #[test]
-fn a_record_that_is_cut_off_while_it_is_read_ends_beyond_the_file() {
-    // In the value, in the key, and in a value that is longer than what is read at once.
+fn a_record_cut_off_while_it_is_read_is_damage() {
+    // In the value, in the key, and in a value longer than the window.
     let one_and_a_half = LARGEST_WINDOW + LARGEST_WINDOW / 2;
     for (value_len, read, left) in [(9_000, 2, 5_000), (9_000, 2, 90), (3 * LARGEST_WINDOW, 3, one_and_a_half)] {
         let mut draft = Draft::new();
@@ -173,7 +173,7 @@ fn a_record_that_is_cut_off_while_it_is_read_ends_beyond_the_file() {
 fn a_walk_reads_everything_once_in_pieces_that_grow() {
     let mut draft = Draft::new();
     draft.put(PLAIN, "a");
-    // 32 bytes, without padding: it ends with what was read.
+    // 32 bytes, without padding: the record ends at the window's end.
     draft.put(PLAIN, "bc");
     let disk = SimDisk::new();
     let log = open_on(&disk, draft.bytes.clone());
@@ -187,7 +187,7 @@ fn a_walk_reads_everything_once_in_pieces_that_grow() {
     let log = open_on(&disk, draft.bytes.clone());
     let (bytes, calls) = (disk.bytes_read(), disk.calls_of(Verb::ReadAt));
     walk(&log);
-    // Nine pieces of 4 KiB to 1 MiB, and what is left; the first record of each is read again.
+    // Nine windows of 4 KiB to 1 MiB and a rest. The first record of each is read again.
     assert!(disk.calls_of(Verb::ReadAt) - calls < 16);
     assert!(disk.bytes_read() - bytes < draft.end() + 16 * 1024);
 }
@@ -205,12 +205,12 @@ fn of_a_batch_only_the_first_header_is_read_twice() {
     let before = disk.bytes_read();
     assert_eq!(walk(&log).0.len(), 200);
     let again = disk.bytes_read() - before - (draft.end() - FILE_HEADER_LEN as u64);
-    // And what of a record was at the end of a piece.
+    // And the parts of records at the ends of windows.
     assert!(again < 200 * RECORD_HEADER_LEN as u64 + 16 * 1024, "{again} bytes");
 }
 
 #[test]
-fn a_file_that_ends_where_its_log_ends_lacks_the_end_mark() {
+fn a_file_without_room_for_the_end_mark_lacks_it() {
     let mut draft = Draft::new();
     draft.put(PLAIN, "a");
     let end = draft.end();
@@ -262,7 +262,7 @@ fn proofs_are_what_flags_and_statements_say() {
 
 #[test]
 fn a_statement_with_the_flag_proves_its_own_place() {
-    // The search for proof behind damage took both for proof, the walk only what is stated.
+    // The search took both for proof, the walk only the statement.
     let mut draft = Draft::new();
     let statement = draft.push(SYNCED, Kind::Ancillary(Ancillary::SyncedTo), b"", &0u64.to_le_bytes());
     let log = draft.finish();
