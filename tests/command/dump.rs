@@ -54,7 +54,7 @@ fn the_records_of_every_golden_file_are_as_stated() {
     }
     assert!(compared > 100, "{compared}");
     // Every field is on the page.
-    let table = PAGE.split_once("`dump --json` is one object").unwrap().1.split_once("All from `seq`").unwrap().0;
+    let table = PAGE.split_once("`dump --json` writes one object").unwrap().1.split_once("All from `seq`").unwrap().0;
     for field in &fields {
         assert!(table.contains(&format!("`{field}`")), "docs/CLI.md lacks the field {field}");
     }

@@ -75,7 +75,7 @@ fn keys_are_deleted_together_and_absent_ones_are_fine() {
     assert_eq!(shell.ok_text(&["list", "s", "--keys"]), "c\n");
     shell.ok(&["delete", "s", "a"]);
     let index = json_of(&shell.ok(&["get", "s", "c", "--json"]))["last_index"].to_string();
-    assert!(shell.fails(3, &["delete", "s", "c", "--if-index", "7"]).contains("c has another index"));
+    assert!(shell.fails(3, &["delete", "s", "c", "--if-index", "7"]).contains("c has another last_index"));
     shell.ok(&["delete", "s", "c", "--if-index", &index]);
     assert!(shell.fails(3, &["delete", "s", "c", "--if-index", &index]).contains("not there"));
     shell.fails(2, &["delete", "s", "a", "b", "--if-index", "7"]);
@@ -179,7 +179,7 @@ fn a_batch_is_applied_whole_or_not_at_all() {
     // The condition of line 3 no longer holds, so the second entry is not written either.
     std::fs::write(shell.directory.join("batch"), batch.replace("0001", "0002")).unwrap();
     let error = shell.fails(3, &["batch", "s", "batch"]);
-    assert!(error.contains("line 3: the key has another index"), "{error}");
+    assert!(error.contains("line 3: the key has another last_index"), "{error}");
     assert_eq!(shell.ok_text(&["buckets", "s"]), "\t1\nlog\t1\n");
     let error = json_of(shell.fails(3, &["batch", "s", "batch", "--json"]).as_bytes());
     assert_eq!((&error["error"], &error["line"]), (&json!("conflict"), &json!(3)));
@@ -205,7 +205,7 @@ fn a_batch_makes_a_store_only_for_a_put() {
     ];
     let with_an_index = [put, others[0]].join("\n");
     for batch in others.into_iter().chain([&*with_an_index]) {
-        assert!(shell.feed(batch.as_bytes(), &["batch", "s"]).failed(8).contains("no store is there"), "{batch}");
+        assert!(shell.feed(batch.as_bytes(), &["batch", "s"]).failed(8).contains("there is no store"), "{batch}");
         assert_eq!(names(shell.directory.path()), [""; 0], "{batch}");
     }
     shell.feed([put, others[1], others[2]].join("\n").as_bytes(), &["batch", "s"]).succeeded();
@@ -244,7 +244,7 @@ fn a_damaged_store_is_salvaged_to_a_new_one() {
     assert_eq!((&report["keys"], &report["losses"][0]["keys"][0]["key"]), (&json!(2), &json!("second")));
     assert_eq!(shell.ok_text(&["list", "rescued", "--keys"]), "first\nthird\n");
     // What is there is never overwritten.
-    assert!(shell.fails(8, &["salvage", "s", "rescued"]).contains("not taken"));
+    assert!(shell.fails(8, &["salvage", "s", "rescued"]).contains("choose another name"));
 }
 
 #[test]

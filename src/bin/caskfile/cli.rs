@@ -11,7 +11,7 @@ const ABOUT: &str = "Keys and values in one file that any number of processes sh
 
 const AFTER_HELP: &str = "\
 Start with:
-  caskfile put my.cask colour blue     makes the store if it is not there
+  caskfile put my.cask colour blue     creates the store if it is not there
   caskfile get my.cask colour
   caskfile list my.cask";
 
@@ -31,7 +31,7 @@ fn long_help() -> String {
 
 macro_rules! verbs {
     ($($(#[$attribute:meta])* $name:ident($type:path)),* $(,)?) => {
-        /// What each verb does is said where its arguments are.
+        /// The file of each verb says what it does.
         #[derive(Subcommand)]
         pub enum Verb {
             $($(#[$attribute])* $name($type)),*
@@ -74,8 +74,8 @@ verbs! {
     Man(verbs::man::Man),
 }
 
-/// Ends the process with clap's message about a command line that it does not understand, or with the help that was
-/// asked for; and with a hint for who put the file first, as with sqlite3.
+/// Ends the process with clap's message about the command line, or with the help. If the file comes first, as with
+/// sqlite3, the message says so.
 pub fn explain(error: clap::Error) -> ! {
     use clap::error::ErrorKind;
 
@@ -105,11 +105,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent_and_every_verb_says_what_it_does() {
+    fn every_verb_has_its_own_description() {
         let command = Cli::command();
         command.clone().debug_assert();
         let page = include_str!("../../../docs/CLI.md");
-        // What is said of a group of arguments must not pass for what a verb does.
+        // The description of a group of arguments must not become that of a verb.
         let mut abouts = std::collections::HashSet::new();
         for verb in command.get_subcommands() {
             let about = verb.get_about().unwrap_or_else(|| panic!("{} says nothing", verb.get_name())).to_string();

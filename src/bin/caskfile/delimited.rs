@@ -6,16 +6,15 @@ use std::io::{self, Write};
 use crate::escape::{escape_into, escaped, unescape_into};
 use crate::record::Record;
 
-/// How fields stand on a line.
+/// The form of a line.
 #[derive(Debug, Clone, Copy)]
 pub struct Delimited {
     pub separator: u8,
-    /// Whether a backslash begins an escape. Without escapes bytes stand for themselves, and not every pair can be
-    /// written.
+    /// Whether a backslash begins an escape. Without escapes, not every pair can be written.
     pub escapes: bool,
     /// Whether the bucket's name is the first field.
     pub bucket_column: bool,
-    /// Which field holds the key, counted from 0 behind the bucket's; the value is the line without it.
+    /// Which field is the key, counted from 0 after the bucket; the value is the line without it.
     pub key_field: usize,
 }
 
@@ -33,12 +32,13 @@ impl Delimited {
         };
         let mut start = 0;
         for _ in 0..self.key_field {
-            let (field, _) = self.split(&rest[start..]).ok_or_else(|| self.lacks("so many fields"))?;
+            let (field, _) =
+                self.split(&rest[start..]).ok_or_else(|| self.lacks(&format!("{} fields", self.key_field + 1)))?;
             start += field.len() + 1;
         }
         let (key, value) = match self.split(&rest[start..]) {
-            Some((key, behind)) if start == 0 => (key, Cow::Borrowed(behind)),
-            Some((key, behind)) => (key, Cow::Owned([&rest[..start], behind].concat())),
+            Some((key, after)) if start == 0 => (key, Cow::Borrowed(after)),
+            Some((key, after)) => (key, Cow::Owned([&rest[..start], after].concat())),
             // The key is the last field: the separator before it goes with it.
             None if start > 0 => (&rest[start..], Cow::Borrowed(&rest[..start - 1])),
             None => return Err(self.lacks("key and value")),
@@ -56,7 +56,7 @@ impl Delimited {
             return Ok(());
         }
         for (at, field) in fields.iter().enumerate() {
-            // Behind the last separator that is looked for, separators are the value's own.
+            // In the last field, separators belong to the value.
             let last = at + 1 == fields.len();
             if memchr::memchr(b'\n', field).is_some() || (!last && memchr::memchr(self.separator, field).is_some()) {
                 let shown = escaped(&field[..field.len().min(40)]);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn without_escapes_a_backslash_is_a_byte_and_what_has_no_line_is_refused() {
+    fn without_escapes_a_backslash_is_a_byte() {
         let raw = Delimited { escapes: false, ..Delimited::PLAIN };
         assert_eq!(parsed(raw, "C:\\new\tx\ty"), (None, "C:\\new".into(), "x\ty".into()));
         let mut line = Vec::new();

@@ -1,17 +1,17 @@
-//! The escaping of keys and values in lines of text, the same wherever lines are written or read.
+//! The escapes of keys and values in lines of text, wherever lines are written or read.
 //!
-//! What is valid UTF-8 and no control character stands for itself, except the backslash and U+FEFF, which would pass for a
-//! byte order mark at the beginning of a file. So an escaped text is always
-//! valid UTF-8, fits on one line, and does nothing to a terminal; and any bytes come back from it.
+//! Bytes that are not UTF-8, control characters, the backslash and U+FEFF are escaped; a file that begins with U+FEFF
+//! seems to have a byte order mark. So an escaped text is valid UTF-8 on one line and does nothing to a terminal, and any
+//! bytes come back from it.
 
 use std::io::{self, Write};
 
-/// What some programs begin a file of UTF-8 with: U+FEFF.
+/// U+FEFF in UTF-8, with which some programs begin a file.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Writes the escaped bytes to `out`. `separator` is escaped, too.
 ///
-/// A large value is four times as large with escapes, so it is written as it is escaped.
+/// A value may be four times as large with escapes, so it is written while it is escaped.
 pub fn escape_into(bytes: &[u8], separator: Option<u8>, out: &mut impl Write) -> io::Result<()> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return escape_text(text, separator, out);
@@ -70,8 +70,8 @@ pub fn escaped(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Appends what an escaped text stands for to `out`. Bytes that need no escape may be escaped, and those that need one
-/// may stand for themselves: only a backslash has a meaning.
+/// Appends the bytes of an escaped text to `out`. Only a backslash has a meaning: other bytes need no escape, and may have
+/// one.
 pub fn unescape_into(text: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
     let mut rest = text;
     while let Some(at) = memchr::memchr(b'\\', rest) {
@@ -105,7 +105,7 @@ fn hex_digit(digit: u8) -> u8 {
     }
 }
 
-/// Whether bytes read as text: valid UTF-8 without control characters, but for tabs and the ends of lines.
+/// The bytes as text, if they are valid UTF-8 without control characters other than tab, newline and carriage return.
 pub fn as_text(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     let harmless = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r');
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backslash_that_means_nothing_is_refused() {
+    fn a_backslash_without_a_meaning_is_refused() {
         for text in [r"\", r"a\", r"\q", r"\x", r"\x1", r"\xg0", r"C:\dir"] {
             let error = unescape_into(text.as_bytes(), &mut Vec::new()).unwrap_err();
             assert!(error.contains("backslash"), "{text}: {error}");
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_can_show_is_text() {
+    fn text_is_what_a_terminal_can_show() {
         assert_eq!(as_text("two\nlines\t and ü".as_bytes()), Some("two\nlines\t and ü"));
         for bytes in [&b"\x1b[2J"[..], b"\0", b"\xff", "\u{9b}2J".as_bytes()] {
             assert_eq!(as_text(bytes), None, "{bytes:?}");

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// How the command ended. The numbers are part of its interface: scripts tell by them what to do.
+/// How the command ended. Scripts rely on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
@@ -26,7 +26,7 @@ pub const TABLE: &[(Exit, &str, &str)] = &[
     (Exit::Done, "done", "it was done; also when the reader of a pipe closed it before the end, except of a backup"),
     (Exit::NotFound, "not-found", "the key is not in the store"),
     (Exit::Usage, "usage", "the command line is not understood, or does not fit the store; nothing was written to it"),
-    (Exit::Conflict, "conflict", "a condition does not hold: somebody else was there first; nothing was written"),
+    (Exit::Conflict, "conflict", "a condition does not hold, since another writer was faster; nothing was written"),
     (
         Exit::Locked,
         "locked",
@@ -47,7 +47,7 @@ impl Exit {
         self as u8
     }
 
-    /// What stopped the command, for the ends that something from outside brings about.
+    /// The signal that stopped the command.
     pub fn cause(self) -> &'static str {
         match self {
             Exit::Terminated => "SIGTERM",
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_to_end_has_a_row_a_name_and_a_number_of_its_own() {
+    fn every_exit_has_a_row_a_name_and_a_number() {
         for (row, (exit, name, _)) in TABLE.iter().enumerate() {
             assert_eq!(exit.name(), *name);
             for (other, other_name, _) in &TABLE[row + 1..] {

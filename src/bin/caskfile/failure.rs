@@ -1,4 +1,4 @@
-//! [`Failure`]: why the command could not do what it was told, and what to do next.
+//! [`Failure`]: why the command failed, and what to do next.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -8,16 +8,16 @@ use anstyle::{AnsiColor, Style};
 use caskfile::Error;
 
 use crate::exit::Exit;
-use crate::report::{plural, readable_bytes};
+use crate::numbers::{plural, readable_bytes};
 
 pub type Result<T> = std::result::Result<T, Failure>;
 
 /// What is printed on stderr at the end, and the code to end with.
 #[derive(Debug)]
 pub enum Failure {
-    /// Whoever reads stdout has seen enough: no error.
+    /// The reader of stdout has closed it, which is no error.
     ClosedPipe,
-    Told {
+    Message {
         exit: Exit,
         message: String,
         hint: Option<String>,
@@ -27,7 +27,7 @@ pub enum Failure {
 
 impl Failure {
     pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
-        Failure::Told { exit, message: message.into(), hint: None, facts: Vec::new() }
+        Failure::Message { exit, message: message.into(), hint: None, facts: Vec::new() }
     }
 
     pub fn usage(message: impl Into<String>) -> Failure {
@@ -38,25 +38,25 @@ impl Failure {
         Failure::new(Exit::Input, message)
     }
 
-    /// Says what to do next.
+    /// Adds what to do next.
     pub fn hint(mut self, text: impl Into<String>) -> Failure {
-        if let Failure::Told { hint, .. } = &mut self {
+        if let Failure::Message { hint, .. } = &mut self {
             *hint = Some(text.into());
         }
         self
     }
 
-    /// A number that a program may want to know, for `--json`.
+    /// Adds a number for programs, to `--json`.
     pub fn fact(mut self, name: &'static str, number: u64) -> Failure {
-        if let Failure::Told { facts, .. } = &mut self {
+        if let Failure::Message { facts, .. } = &mut self {
             facts.push((name, number));
         }
         self
     }
 
-    /// Says it in other words.
+    /// Replaces the message.
     pub fn say(mut self, words: String) -> Failure {
-        if let Failure::Told { message, .. } = &mut self {
+        if let Failure::Message { message, .. } = &mut self {
             *message = words;
         }
         self
@@ -64,7 +64,7 @@ impl Failure {
 
     /// Adds to the message.
     pub fn and(mut self, more: &str) -> Failure {
-        if let Failure::Told { message, .. } = &mut self {
+        if let Failure::Message { message, .. } = &mut self {
             message.push_str(more);
         }
         self
@@ -73,16 +73,16 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         match self {
             Failure::ClosedPipe => Exit::Done,
-            Failure::Told { exit, .. } => *exit,
+            Failure::Message { exit, .. } => *exit,
         }
     }
 
     /// The one place where errors are printed. With `json` it is one line that a program can read.
     pub fn print(&self, json: bool) {
-        let Failure::Told { exit, message, hint, facts } = self else { return };
+        let Failure::Message { exit, message, hint, facts } = self else { return };
         let mut stderr = anstream::stderr().lock();
         let strong = |color: AnsiColor| Style::new().bold().fg_color(Some(color.into()));
-        // Nobody is left to be told when stderr is closed.
+        // If stderr is closed, there is no place for a message.
         if json {
             let mut error = serde_json::json!({ "code": exit.code(), "error": exit.name(), "message": message });
             if let Some(hint) = hint {
@@ -102,11 +102,11 @@ impl Failure {
     }
 }
 
-/// What an error of the library means for who typed the command.
+/// An error of the library, with its exit code and a hint.
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let message = match &error {
-            // What it is in detail, the verb has shown.
+            // The verb has shown the details.
             Error::Damaged { path, report } => {
                 let mut said = Vec::new();
                 if report.cut_off {
@@ -154,7 +154,7 @@ fn exit_of(error: &Error) -> Exit {
 fn hint_for(error: &Error) -> Option<String> {
     Some(match error {
         Error::KeyExists | Error::KeyModified => {
-            "read it again (`caskfile get --index …`), and decide anew with the index that it has now".into()
+            "read the key again (`caskfile get --index …`), and decide again with the last_index that it has now".into()
         }
         Error::LockTimeout { .. } => {
             "wait longer with --timeout SECONDS, or for ever with --timeout none; reading needs no lock".into()
@@ -176,10 +176,10 @@ fn hint_for(error: &Error) -> Option<String> {
         }
         Error::Io { source, .. } => match source.kind() {
             io::ErrorKind::NotFound if missing_file(error).is_none() => {
-                "its directory does not exist, and is not made by itself".into()
+                "its directory does not exist; create it first".into()
             }
             io::ErrorKind::NotFound => "nothing is there: is this the path you meant?".into(),
-            io::ErrorKind::AlreadyExists => "no file is ever replaced: give a name that is not taken".into(),
+            io::ErrorKind::AlreadyExists => "no file is ever replaced: choose another name".into(),
             io::ErrorKind::PermissionDenied => "ask for the permission, or run it as the file's owner".into(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 "make room, or `caskfile backup --compact` to another file system; what was there before is unharmed"
@@ -191,14 +191,14 @@ fn hint_for(error: &Error) -> Option<String> {
     })
 }
 
-/// The path of a file that does not exist, if it could: its directory does.
+/// The path of a file that does not exist, if its directory does.
 pub fn missing_file(error: &Error) -> Option<&Path> {
     let Error::Io { path, source, .. } = error else { return None };
     let directory_exists = |directory: &Path| directory.as_os_str().is_empty() || directory.is_dir();
     (source.kind() == io::ErrorKind::NotFound && path.parent().is_none_or(directory_exists)).then_some(path)
 }
 
-/// An error of the operating system about one of our own files, not the store.
+/// An error of the operating system about a file of the command, not about the store.
 pub fn io_failure(what: &str, error: io::Error) -> Failure {
     Failure::new(Exit::Io, format!("{what}: {error}"))
 }
@@ -223,11 +223,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_the_disk_cannot_read_is_not_called_damaged_in_no_range() {
+    fn an_unreadable_file_is_not_called_damaged() {
         let mut report = Report::default();
         report.unreadable = vec![0..4096, 8192..12288];
         let failure = Failure::from(Error::Damaged { path: "store".into(), report: Arc::new(report) });
-        let Failure::Told { message, .. } = failure else { panic!() };
+        let Failure::Message { message, .. } = failure else { panic!() };
         assert_eq!(message, "store: 8.00 KiB (8,192 bytes) cannot be read from the disk");
     }
 }

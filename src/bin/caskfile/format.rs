@@ -1,4 +1,4 @@
-//! [`Format`]: how pairs are written and read as text, and the options that choose it.
+//! [`Format`]: how pairs are written and read as text, and its options.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,8 @@ use caskfile::{Batch, MAX_BUCKET_LEN, MAX_VALUE_LEN, max_key_len};
 use crate::delimited::Delimited;
 use crate::escape::BYTE_ORDER_MARK;
 use crate::failure::{Failure, Result};
-use crate::record::{Line, Record};
+use crate::json_line::Line;
+use crate::record::Record;
 
 /// The format of an import or an export.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +19,7 @@ pub enum Format {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Name {
-    /// One JSON object a line: {"bucket":…,"key":…,"value":…}, with key_base64 and the like for bytes that are no text
+    /// One JSON object a line: {"bucket":…,"key":…,"value":…}, with key_base64 and the like for bytes that are not text
     Ndjson,
     /// Key, tab, value; with the escapes \n \t \r \\ \xHH
     Tsv,
@@ -27,15 +28,15 @@ enum Name {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Format")]
 pub struct FormatOptions {
-    /// How pairs stand on lines
+    /// The form of the lines
     #[arg(long, value_enum, default_value = "ndjson", hide_possible_values = true)]
     format: Name,
 
-    /// With tsv: what stands between fields, one byte [default: a tab]
+    /// With tsv: the byte between fields [default: a tab]
     #[arg(long, value_name = "BYTE", value_parser = parse_separator)]
     separator: Option<u8>,
 
-    /// With tsv: take every byte as it is; then a key or a value with a newline cannot be written
+    /// With tsv: no escapes; a key or a value with a newline cannot be written then
     #[arg(long)]
     no_escapes: bool,
 
@@ -45,7 +46,7 @@ pub struct FormatOptions {
 }
 
 impl FormatOptions {
-    /// The format that was asked for. `key_field` counts from 1.
+    /// The chosen format. `key_field` counts from 1.
     pub fn format(&self, key_field: Option<usize>) -> Result<Format> {
         if self.format == Name::Ndjson {
             if self.separator.is_some() || self.no_escapes || self.bucket_column || key_field.is_some() {
@@ -66,9 +67,9 @@ impl FormatOptions {
 fn parse_separator(text: &str) -> std::result::Result<u8, String> {
     match text.as_bytes() {
         br"\t" => Ok(b'\t'),
-        // What escapes are made of would be ambiguous, and so would the ends of lines.
+        // Characters of escapes and of line ends would be ambiguous.
         [byte] if !byte.is_ascii_alphanumeric() && !b"\n\r\\".contains(byte) => Ok(*byte),
-        _ => Err(r"give one byte that is no letter, digit or backslash, such as ';', or \t for a tab".into()),
+        _ => Err(r"give one byte other than a letter, a digit or a backslash, such as ';', or \t for a tab".into()),
     }
 }
 
@@ -82,8 +83,8 @@ impl Format {
         }
     }
 
-    /// The beginning of an input without the byte order mark that some programs put there. Without escapes every byte is
-    /// data; with them, no output begins with one.
+    /// The beginning of an input without its byte order mark. Without escapes every byte is data; with escapes, no export
+    /// begins with one.
     pub fn without_mark<'a>(&self, input: &'a [u8]) -> &'a [u8] {
         match self {
             Format::Tsv(Delimited { escapes: false, .. }) => input,
@@ -110,8 +111,8 @@ impl Format {
         }
     }
 
-    /// Writes one line, which was [checked](Format::check). `bucket` is `None` where the line is not to name it; so is the
-    /// default bucket in JSON.
+    /// Writes one line, which was [checked](Format::check). The line names no bucket if `bucket` is `None`, nor, in JSON, the
+    /// default bucket.
     pub fn write(
         &self,
         bucket: Option<&[u8]>,
@@ -136,11 +137,11 @@ impl Format {
     }
 }
 
-/// A batch that goes from bucket to bucket as its lines do, and in which each line is checked by itself, so that a
-/// mistake is told with the number of its line.
+/// A batch that is filled line by line. Each line names its bucket and is checked alone, so that an error has the number of
+/// its line.
 pub struct Filling {
     pub batch: Batch,
-    /// The bucket of lines that name none.
+    /// The bucket of lines without one.
     default_bucket: Vec<u8>,
     bucket: Vec<u8>,
 }
@@ -152,7 +153,7 @@ impl Filling {
         Filling { batch, default_bucket: default_bucket.to_vec(), bucket: default_bucket.to_vec() }
     }
 
-    /// Goes to the bucket of a line, and checks its key.
+    /// Changes to the bucket of a line, and checks its key.
     pub fn go_to(&mut self, bucket: Option<&[u8]>, key: &[u8]) -> std::result::Result<(), String> {
         let bucket = bucket.unwrap_or(&self.default_bucket);
         if bucket.len() > MAX_BUCKET_LEN {
@@ -176,7 +177,7 @@ impl Filling {
     }
 }
 
-/// A value over the limit is found before a store is made for it.
+/// Refuses a value over the limit, before a store is created for it.
 pub fn check_value(value: &[u8]) -> std::result::Result<(), String> {
     if value.len() > MAX_VALUE_LEN {
         return Err(format!("a value has at most {MAX_VALUE_LEN} bytes, this one has {}", value.len()));

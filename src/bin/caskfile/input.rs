@@ -1,4 +1,4 @@
-//! [`LinesInto`]: the arguments of verbs that read lines into a store, and their input.
+//! [`LinesInto`]: the arguments and the input of the verbs that read lines into a store.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +8,7 @@ use crate::failure::{Failure, Result, io_failure};
 use crate::open::{Bucket, WriteTo};
 use crate::session::Session;
 
-/// What goes where.
+/// The store, the bucket, and the input.
 #[derive(clap::Args)]
 pub struct LinesInto {
     #[command(flatten)]
@@ -21,7 +21,7 @@ pub struct LinesInto {
 }
 
 impl LinesInto {
-    /// The input, and its length if it is known. `what` is said to who has to type it.
+    /// The input, and its length if it is known. On a terminal, a note says that the command reads `what`.
     pub fn open_input(&self, session: &Session, what: &str) -> Result<(File, Option<u64>)> {
         if self.input.as_os_str() == "-" {
             session.note_reading(what);
@@ -31,7 +31,7 @@ impl LinesInto {
         let file = File::open(&self.input).map_err(named)?;
         let metadata = file.metadata().map_err(named)?;
         if metadata.is_dir() {
-            // Said by the first read only, when the store is made already.
+            // Otherwise the first read would fail, after the store was created.
             return Err(named(io::ErrorKind::IsADirectory.into()));
         }
         Ok((file, metadata.is_file().then_some(metadata.len())))

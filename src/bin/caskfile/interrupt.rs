@@ -1,6 +1,6 @@
-//! Ctrl-C, SIGTERM and SIGHUP, for verbs that run long: the first one asks them to stop in good order.
+//! Ctrl-C, SIGTERM and SIGHUP for verbs that run long: the first signal makes them stop in good order.
 //!
-//! Other verbs are ended by the signal as any program is. The store is whole in either case.
+//! A signal ends the other verbs like any program. The store is whole in both cases.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use signal_hook::flag;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result, io_failure};
 
-/// Whether somebody has asked to stop.
+/// Whether a signal to stop has come.
 #[derive(Clone)]
 pub struct Interrupt(Arc<AtomicUsize>);
 
 impl Interrupt {
-    /// From here on, the first signal is only noted; the second one ends the process at once.
+    /// From here on, the first signal is recorded only, and the second one ends the process at once.
     pub fn watch() -> Result<Interrupt> {
         let (received, again) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         for (signal, exit) in SIGNALS.into_iter().filter(|&(signal, _)| !is_ignored(signal)) {
-            // In this order: the signal that sets the flag is not yet the second one.
+            // In this order, so that the signal that sets the flag does not count as the second one.
             flag::register_conditional_shutdown(signal, exit.code().into(), Arc::clone(&again))
                 .and_then(|_| flag::register(signal, Arc::clone(&again)))
                 .and_then(|_| flag::register_usize(signal, Arc::clone(&received), usize::from(exit.code())))
@@ -31,7 +31,7 @@ impl Interrupt {
         Ok(Interrupt(received))
     }
 
-    /// How to end, if a signal has come.
+    /// The exit of the signal that has come.
     pub fn received(&self) -> Option<Exit> {
         let code = self.0.load(Ordering::Relaxed);
         SIGNALS.into_iter().map(|(_, exit)| exit).find(|exit| usize::from(exit.code()) == code)
@@ -40,15 +40,15 @@ impl Interrupt {
 
 const SIGNALS: [(i32, Exit); 3] = [(SIGINT, Exit::Interrupted), (SIGTERM, Exit::Terminated), (SIGHUP, Exit::HungUp)];
 
-/// Whether the process was started with the signal ignored, as by `nohup`: then it stays so.
+/// Whether the process was started with the signal ignored, as `nohup` does. It stays ignored then.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// Makes a copy. A signal ends that in good order from the moment on at which there is something to be removed: until
-/// then, when it may be reading for long, it ends the process as it does any other.
+/// Makes a copy that a signal can cancel. Before there is anything to remove, while the source is read, a signal ends the
+/// process as usual.
 pub fn stoppable<T>(
     copy: impl FnOnce(&mut dyn FnMut(Progress) -> ControlFlow<()>) -> caskfile::Result<T>,
 ) -> Result<T> {
@@ -63,7 +63,7 @@ pub fn stoppable<T>(
     }
 }
 
-/// What is said of work that was cancelled since a signal came.
+/// The failure of work that a signal has cancelled.
 pub fn stopped(error: &Error, exit: Exit) -> Failure {
     Failure::new(exit, format!("stopped by {}: {error:#}", exit.cause()))
 }

@@ -6,23 +6,22 @@ use std::io::{self, Read};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
-/// How much is read before it is handed on.
+/// How much is read at a time.
 const PIECE: usize = 1 << 20;
 
-/// The longest line: a value of the largest size, all of it escaped, and a little more. Memory is taken as a line
-/// grows, not before.
+/// The longest line: a value of the largest size, completely escaped, and a little more. The buffer grows with the line.
 const LONGEST_LINE: u64 = (4 << 30) + PIECE as u64;
 
 /// Reads a stream in pieces of whole lines.
 ///
-/// A piece is what can be had without waiting, up to a mebibyte: records that trickle in are handed on as they come.
+/// A piece is as much as can be read without waiting, up to a mebibyte. So records that come slowly are not held back.
 pub struct Lines {
     source: File,
     buffer: Vec<u8>,
-    /// The piece that was handed out last is `buffer[..handed]`.
+    /// The last piece is `buffer[..handed]`.
     handed: usize,
     filled: usize,
-    /// Bytes handed out so far.
+    /// Bytes in all pieces so far.
     pub position: u64,
 }
 
@@ -71,7 +70,7 @@ impl Lines {
     fn has_more_now(&self) -> io::Result<bool> {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut source = [PollFd::new(&self.source, PollFlags::IN)];
-        // A signal that only says to stop is not for the reader to report.
+        // A signal to stop is handled elsewhere.
         Ok(retry_on_intr(|| poll(&mut source, Some(&at_once)))? > 0)
     }
 }
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_end_where_lines_end_and_make_up_the_whole() {
+    fn pieces_end_where_lines_end() {
         let mut input = Vec::new();
         // Some lines are longer than a piece, and the last one has no newline.
         for len in [0, 10, PIECE - 1, PIECE, 3 * PIECE + 7, 0, 0, 5, 2 * PIECE, 100] {

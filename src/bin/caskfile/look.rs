@@ -1,4 +1,4 @@
-//! [`Look`]: how verbs that show a file's bytes open it, whatever state it is in, and what they say of it at the end.
+//! [`Look`]: how the verbs that show a file's bytes open it, in any state, and how they end.
 
 use std::path::PathBuf;
 
@@ -10,10 +10,10 @@ use crate::failure::{Failure, Result};
 use crate::progress::while_busy;
 use crate::session::Session;
 
-/// The file of a verb that looks at bytes. It is only read, and no lock is taken.
+/// The file of a verb that shows bytes. It is only read, without a lock.
 #[derive(Debug, clap::Args)]
 pub struct Look {
-    /// The store's file, in whatever state
+    /// The store's file, in any state
     #[arg(value_name = "STORE", value_hint = clap::ValueHint::FilePath)]
     pub store: PathBuf,
 }
@@ -24,13 +24,13 @@ impl Look {
     }
 }
 
-/// Ends a verb that has shown all there is: damage was shown as well, but is still an error.
+/// Ends a verb that has shown the file. Damage, which was shown too, is still an error.
 pub fn finish(inspection: &Inspection) -> Result<Exit> {
     inspection.check()?;
     Ok(Exit::Done)
 }
 
-/// Refuses `--json` for a verb that shows bytes in another form. `what_it_does` is said to whoever asked for it.
+/// Refuses `--json` for a verb that has another form of output, with the message `what_it_does`.
 pub fn refuse_json(session: &Session, what_it_does: &str) -> Result<()> {
     if session.json {
         return Err(Failure::usage(what_it_does).hint("`caskfile dump --json` has the records as JSON"));
@@ -38,7 +38,7 @@ pub fn refuse_json(session: &Session, what_it_does: &str) -> Result<()> {
     Ok(())
 }
 
-/// A place in a file: in bytes, decimal or hexadecimal with 0x.
+/// An offset in a file: in bytes, decimal or hexadecimal with 0x.
 pub fn parse_offset(text: &str) -> std::result::Result<u64, String> {
     let parsed = match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16),
@@ -47,7 +47,7 @@ pub fn parse_offset(text: &str) -> std::result::Result<u64, String> {
     parsed.map_err(|_| "give bytes from the start of the file, such as 4096 or 0x1000".into())
 }
 
-/// Whether these bytes are no part of the store as it stands: behind its end, or damaged.
+/// Whether these bytes are not part of the store: torn, damaged or not read.
 pub fn is_broken(class: Class) -> bool {
     matches!(class, Class::Torn | Class::Corrupt | Class::Unread)
 }
@@ -57,7 +57,7 @@ pub fn kind(record: &Record) -> String {
     record.kind_name().map_or_else(|| format!("{:#04x}", record.kind), str::to_owned)
 }
 
-/// The names of the flags, and what is left of them as a number.
+/// The names of the flags, and the unknown ones as a number.
 pub fn flags(record: &Record) -> Vec<String> {
     let mut flags: Vec<String> = record.flag_names().map(str::to_owned).collect();
     if record.unknown_flags() != 0 {
@@ -66,7 +66,7 @@ pub fn flags(record: &Record) -> Vec<String> {
     flags
 }
 
-/// The colour of what belongs to a class.
+/// The colour of a class.
 pub fn style(class: Class) -> Style {
     let color = match class {
         Class::Live => AnsiColor::Blue,

@@ -1,11 +1,12 @@
 //! The command `caskfile`: a store's keys and values from a shell.
 //!
-//! A verb is a file in `verbs/`. What all of them share: `session` (what is a terminal, where output goes), `open` (how
-//! the store is opened), `failure` and `exit` (how it ends). What several of them share: `escape`, `record`,
-//! `delimited` and `format` (pairs as text, there and back), `input` and `lines` (the input, and its pieces), `look`,
-//! `picture` and `explore` (a file's bytes), `value`, `report`, `progress`, `interrupt`.
+//! Each verb is a file in `verbs/`. All verbs use `session` (terminals, pipes, output), `open` (how the store is opened),
+//! `failure` and `exit` (how the command ends). Several use `escape`, `record`, `json_line`, `delimited` and `format`
+//! (pairs as text, written and read), `input` and `lines` (the input), `look`, `picture` and `explore` (a file's bytes),
+//! `conflict`, `value`, `report`, `numbers`, `progress`, `interrupt`.
 
 mod cli;
+mod conflict;
 mod delimited;
 mod escape;
 mod exit;
@@ -14,8 +15,10 @@ mod failure;
 mod format;
 mod input;
 mod interrupt;
+mod json_line;
 mod lines;
 mod look;
+mod numbers;
 mod open;
 mod picture;
 mod progress;
@@ -27,11 +30,11 @@ mod verbs;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 fn main() -> ExitCode {
     let cli = cli::Cli::try_parse().unwrap_or_else(|error| cli::explain(error));
-    let session = session::Session::new(cli.common);
+    let session = session::Session::new(cli.common, cli::Cli::command);
     let exit = cli.verb.run(&session).unwrap_or_else(|failure| {
         failure.print(session.json);
         failure.exit()

@@ -1,4 +1,4 @@
-//! How verbs open the store: for reading only, or for writing.
+//! How verbs open the store: read-only, or for writing.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +12,7 @@ use crate::failure::{Failure, Result, missing_file, shell_word};
 use crate::progress::while_busy;
 use crate::session::Session;
 
-/// The store of a verb that only reads. It is opened read-only: no lock is taken, and not a byte changes.
+/// The store of a verb that only reads. It is opened read-only: no lock is taken, and no byte changes.
 #[derive(Debug, clap::Args)]
 pub struct ReadFrom {
     /// The store's file
@@ -30,15 +30,15 @@ impl ReadFrom {
 fn open(session: &Session, path: &Path, config: &Config) -> Result<Cask> {
     let opened = while_busy(session, "opening", false, || Cask::open_with(path, config));
     opened.map_err(|error| match missing_file(&error).map(|path| shell_word(path.as_os_str())) {
-        // Most likely somebody's first steps.
+        // Probably a first try.
         Some(path) => {
-            Failure::from(error).hint(format!("no store is there yet; `caskfile put {path} KEY VALUE` makes one"))
+            Failure::from(error).hint(format!("there is no store yet; `caskfile put {path} KEY VALUE` makes one"))
         }
         None => error.into(),
     })
 }
 
-/// Which bucket a verb looks into.
+/// The bucket of a verb.
 #[derive(Debug, clap::Args)]
 pub struct Bucket {
     /// The bucket, a namespace of its own in the store [default: the one without a name]
@@ -57,12 +57,12 @@ impl Bucket {
         self.bucket.as_deref().map(|name| session.bytes(name)).transpose()
     }
 
-    /// The option again, with a blank before it, for a command that can be pasted.
+    /// ` --bucket NAME` if it was given, for a command in a hint.
     pub fn option(&self) -> String {
         self.bucket.as_deref().map_or(String::new(), |name| format!(" --bucket {}", shell_word(name)))
     }
 
-    /// How messages call it.
+    /// Its name in messages.
     pub fn shown(&self) -> String {
         match &self.bucket {
             Some(name) => format!("bucket `{}`", escaped(name.as_bytes())),
@@ -82,18 +82,18 @@ pub struct WriteTo {
     #[arg(long, value_name = "TIME", default_value = "10", value_parser = parse_timeout)]
     timeout: Timeout,
 
-    /// What a write waits for: `sync` (it is on stable storage), `os` (the operating system has it), or a time such as
-    /// `100ms` (at most that much is lost in a power cut). Whatever it is, everything is on stable storage at the end
-    /// [default: sync; of `import`: os]
+    /// When a write returns: `sync` (it is on stable storage), `os` (the operating system has it), or a time such as
+    /// `100ms` (a power cut loses at most that much). At the end of the command everything is on stable storage
+    /// [default: sync; for `import`: os]
     #[arg(long, value_name = "WHEN", value_parser = parse_durability)]
     durability: Option<Durability>,
 
-    /// Keep other writers out from beginning to end, instead of taking turns with them
+    /// Keep other writers out until the command ends, instead of taking turns with them
     #[arg(long)]
     exclusive: bool,
 }
 
-/// Whether a verb makes the store if it is not there.
+/// Whether a verb creates the store if it is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     Create,
@@ -101,17 +101,17 @@ pub enum Missing {
 }
 
 impl WriteTo {
-    /// Whether there is a file that holds something.
+    /// Whether the file exists and is not empty.
     pub fn is_there(&self) -> bool {
         self.store.metadata().is_ok_and(|metadata| metadata.len() > 0)
     }
 
-    /// Opens the store, and says so if that made it.
+    /// Opens the store, and writes a note if that created it.
     pub fn open(&self, session: &Session, missing: Missing) -> Result<Cask> {
         self.open_durable(session, missing, Durability::Sync)
     }
 
-    /// The same, with another durability than `sync` when none was asked for.
+    /// Opens the store, with `default` as the durability if none was given.
     pub fn open_durable(&self, session: &Session, missing: Missing, default: Durability) -> Result<Cask> {
         let config = Config::new()
             .connection_timeout(self.timeout.0)
@@ -129,17 +129,17 @@ impl WriteTo {
         Ok(cask)
     }
 
-    /// Brings everything to stable storage, whatever the durability was, and closes the store.
+    /// Syncs everything, with any durability, and closes the store.
     pub fn close(&self, cask: &Cask) -> Result<()> {
         if self.durability.is_some_and(|durability| durability != Durability::Sync) {
-            // Closing alone would do it, too, but passes over a lock that it does not get in time.
+            // Closing syncs too, but gives up without an error if it does not get the lock in time.
             cask.sync()?;
         }
         Ok(cask.close()?)
     }
 }
 
-/// A type of its own, since clap takes an `Option` for an argument that may be absent.
+/// Its own type, since clap takes an `Option` for an argument that may be absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeout(Option<Duration>);
 

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::session::Session;
 
-/// What is done sooner has no bar.
+/// Shorter work has no bar.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// What is counted.
@@ -17,7 +17,7 @@ pub enum Unit {
     Keys,
 }
 
-/// A bar that appears when the work takes longer, and leaves nothing behind.
+/// A bar that appears if the work takes longer, and disappears at the end.
 pub struct Progress {
     began: Instant,
     shown: bool,
@@ -41,7 +41,7 @@ impl Progress {
         self.bar.get_or_insert_with(|| new_bar(self.unit, self.total, self.what)).set_position(position);
     }
 
-    /// The same, where the end moves.
+    /// Sets the position, and a total that may have changed.
     pub fn set_of(&mut self, position: u64, total: u64) {
         if self.total.replace(total) != Some(total) {
             if let Some(bar) = &self.bar {
@@ -60,7 +60,7 @@ impl Drop for Progress {
     }
 }
 
-/// Does work that does not tell how far it is; when it takes longer, something turns meanwhile.
+/// Does work that reports no progress. A spinner turns if it takes longer.
 pub fn while_busy<T>(session: &Session, what: &'static str, to_stdout: bool, work: impl FnOnce() -> T) -> T {
     if !session.shows_progress(to_stdout) {
         return work();
@@ -82,7 +82,7 @@ pub fn while_busy<T>(session: &Session, what: &'static str, to_stdout: bool, wor
     })
 }
 
-/// How often something turns.
+/// How often the spinner turns.
 const TICK: Duration = Duration::from_millis(100);
 
 fn spinner(what: &'static str) -> ProgressBar {
@@ -103,7 +103,7 @@ fn new_bar(unit: Unit, total: Option<u64>, what: &'static str) -> ProgressBar {
     bar_like(&template, total, what)
 }
 
-/// Without colours, so there are none to turn off.
+/// Without colours, so that NO_COLOR need not turn them off.
 fn bar_like(template: &str, total: Option<u64>, what: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr())

@@ -1,17 +1,13 @@
-//! The schema of NDJSON: one JSON object a line, for `export`, `import`, `list --json`, `get --json` and `batch`.
+//! The schema of NDJSON, one JSON object a line, for `export`, `import`, `list --json`, `get --json` and `batch`: how lines
+//! are read. `json_line` writes them.
 //!
-//! Bytes that are text travel as a string (`"key"`), others as base64 in a field of another name (`"key_base64"`), so
-//! that any bytes survive.
+//! Bytes that are text are a string (`"key"`), others are base64 in a field of another name (`"key_base64"`).
 
 use std::borrow::Cow;
-use std::io::{self, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use base64::write::EncoderWriter;
 use serde::Deserialize;
-
-use crate::escape::as_text;
 
 /// A line of an import.
 pub struct Record<'a> {
@@ -40,7 +36,7 @@ pub enum Change<'a> {
     Nothing,
 }
 
-/// Every field that a line may have. Others are refused: a misspelt condition must not be passed over.
+/// Every field that a line may have. Others are refused, since a misspelt condition must not be ignored.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields<'a> {
@@ -58,7 +54,7 @@ struct Fields<'a> {
     value: Option<Text<'a>>,
     #[serde(borrow)]
     value_base64: Option<Text<'a>>,
-    /// Written by `export`; the store that imports the line gives the key an index of its own.
+    /// Written by `export`. An import ignores it, and the store assigns a new one.
     last_index: Option<u64>,
     if_index: Option<u64>,
     if_absent: Option<bool>,
@@ -116,7 +112,7 @@ impl<'a> Fields<'a> {
         if line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff") {
             return Err("this is UTF-16; convert it to UTF-8, with `iconv -f UTF-16 -t UTF-8` for example".into());
         }
-        // The error's own place counts lines inside of this one line.
+        // The error has a line number too, which counts inside this one line.
         serde_json::from_slice(line).map_err(|e| {
             let message = e.to_string();
             let (what, _) = message.rsplit_once(" at line ").unwrap_or((&message, ""));
@@ -142,99 +138,10 @@ fn bytes<'a>(name: &str, text: Option<Text<'a>>, base64: Option<Text<'a>>) -> Re
     }
 }
 
-/// Writes one line, field by field: a large value is not in memory a second time.
-pub struct Line<'o, W: Write> {
-    out: &'o mut W,
-    /// The first error, which [`Line::end`] returns.
-    written: io::Result<()>,
-    empty: bool,
-}
-
-impl<'o, W: Write> Line<'o, W> {
-    pub fn begin(out: &'o mut W) -> Line<'o, W> {
-        let written = out.write_all(b"{");
-        Line { out, written, empty: true }
-    }
-
-    pub fn bytes(mut self, name: &str, bytes: &[u8]) -> Line<'o, W> {
-        self.name(name);
-        match as_text(bytes) {
-            Some(text) => {
-                self.put(b"\":");
-                return self.json(text);
-            }
-            None => {
-                self.put(b"_base64\":\"");
-                self.and_then(|out| {
-                    let mut encoder = EncoderWriter::new(out, &STANDARD);
-                    encoder.write_all(bytes)?;
-                    encoder.finish().map(drop)
-                });
-                self.put(b"\"");
-            }
-        }
-        self
-    }
-
-    pub fn number(mut self, name: &str, number: u64) -> Line<'o, W> {
-        self.name(name);
-        self.put(b"\":");
-        self.put(number.to_string().as_bytes());
-        self
-    }
-
-    pub fn text(mut self, name: &str, text: &str) -> Line<'o, W> {
-        self.name(name);
-        self.put(b"\":");
-        self.json(text)
-    }
-
-    pub fn texts(mut self, name: &str, texts: &[String]) -> Line<'o, W> {
-        self.name(name);
-        self.put(b"\":");
-        self.json(texts)
-    }
-
-    /// `None` is null: nobody knows.
-    pub fn boolean(mut self, name: &str, boolean: Option<bool>) -> Line<'o, W> {
-        self.name(name);
-        self.put(b"\":");
-        self.json(&boolean)
-    }
-
-    /// A value that serde can always write.
-    fn json<T: serde::Serialize + ?Sized>(mut self, value: &T) -> Line<'o, W> {
-        self.and_then(|out| serde_json::to_writer(out, value).map_err(io::Error::from));
-        self
-    }
-
-    pub fn end(mut self) -> io::Result<()> {
-        self.put(b"}\n");
-        self.written
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        self.and_then(|out| out.write_all(bytes));
-    }
-
-    fn and_then(&mut self, write: impl FnOnce(&mut W) -> io::Result<()>) {
-        if self.written.is_ok() {
-            self.written = write(self.out);
-        }
-    }
-
-    fn name(&mut self, name: &str) {
-        if !std::mem::take(&mut self.empty) {
-            self.put(b",");
-        }
-        self.put(b"\"");
-        self.put(name.as_bytes());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json_line::Line;
 
     fn line(bucket: Option<&[u8]>, key: &[u8], value: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -275,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_schema_is_refused_with_a_reason() {
+    fn fields_out_of_the_schema_are_refused_with_a_reason() {
         for (line, reason) in [
             (r#"{"key":"a"}"#, "`value`"),
             (r#"{"value":"a"}"#, "`key`"),

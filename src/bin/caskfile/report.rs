@@ -1,10 +1,11 @@
-//! [`Report`]: named figures, as a table for people, as lines for scripts, or as JSON.
+//! [`Report`]: named numbers, as a table for people, as lines for scripts, or as JSON.
 
 use std::io::Write;
 
 use serde_json::Value;
 
 use crate::failure::Result;
+use crate::numbers::{grouped, readable_bytes};
 use crate::session::{Session, stdout_failure};
 
 /// Figures in the order in which they are shown.
@@ -27,8 +28,7 @@ impl Report {
         self
     }
 
-    /// Shows the figures on stdout: names and plain numbers with a tab between them, unless a person or `--json` reads
-    /// them.
+    /// Writes the figures to stdout: as a table on a terminal, as JSON with `--json`, else as lines of name, tab, number.
     pub fn show(&self, session: &Session) -> Result<()> {
         if session.json {
             let object =
@@ -60,44 +60,6 @@ impl Figure {
         match self {
             Figure::Count(count) => grouped(*count),
             Figure::Bytes(bytes) => readable_bytes(*bytes),
-        }
-    }
-}
-
-/// `1234567` as `1,234,567`.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// A size as a person reads it, and exactly.
-pub fn readable_bytes(bytes: u64) -> String {
-    match indicatif::BinaryBytes(bytes) {
-        _ if bytes < 1024 => format!("{bytes} bytes"),
-        rounded => format!("{rounded} ({} bytes)", grouped(bytes)),
-    }
-}
-
-/// `1 key`, `2 keys`.
-pub fn plural(count: u64, noun: &str) -> String {
-    format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1234567, "1,234,567")] {
-            assert_eq!(grouped(number), text);
         }
     }
 }

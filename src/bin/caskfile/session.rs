@@ -1,4 +1,4 @@
-//! [`Session`]: what all verbs share. The one place that knows what is a terminal and what is a pipe.
+//! [`Session`]: what all verbs share. Only this file knows which streams are terminals.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -17,7 +17,7 @@ pub struct Common {
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// Say nothing on stderr but errors; no progress bar
+    /// Write only errors to stderr, and show no progress bar
     #[arg(short, long, global = true)]
     pub quiet: bool,
 
@@ -31,17 +31,19 @@ pub struct Session {
     pub json: bool,
     quiet: bool,
     escaped: bool,
-    /// Whether data goes to a person's eyes, and is to be made readable.
+    /// Whether stdout is a terminal, so that data is made readable.
     pub to_terminal: bool,
     errors_to_terminal: bool,
     from_terminal: bool,
+    /// The whole command line, for the man page and the completions.
+    pub command: fn() -> clap::Command,
 }
 
-/// Where data goes. Written by itself, not through std's stdout, which looks for the end of every line.
+/// Stdout for data, without std's buffer, which searches for the end of every line.
 pub type Output = BufWriter<File>;
 
 impl Session {
-    pub fn new(common: Common) -> Session {
+    pub fn new(common: Common, command: fn() -> clap::Command) -> Session {
         Session {
             json: common.json,
             quiet: common.quiet,
@@ -49,11 +51,12 @@ impl Session {
             to_terminal: io::stdout().is_terminal(),
             errors_to_terminal: io::stderr().is_terminal(),
             from_terminal: io::stdin().is_terminal(),
+            command,
         }
     }
 
-    /// Whether a progress bar may be drawn on stderr. `to_stdout` says that the verb writes its data meanwhile, which
-    /// the bar must not be mixed with.
+    /// Whether a progress bar may be drawn on stderr. `to_stdout` says that the verb writes its data meanwhile. Bar and
+    /// data must not be mixed on a terminal.
     pub fn shows_progress(&self, to_stdout: bool) -> bool {
         self.errors_to_terminal && !self.quiet && !(to_stdout && self.to_terminal)
     }
@@ -69,32 +72,32 @@ impl Session {
         Ok(bytes)
     }
 
-    /// `--escaped` again, if it was given, with a blank before it: for a command that can be pasted.
+    /// ` --escaped` if it was given, for a command in a hint.
     pub fn escaped_option(&self) -> &'static str {
         if self.escaped { " --escaped" } else { "" }
     }
 
-    /// Something worth knowing that is neither data nor an error.
+    /// Writes a note to stderr: neither data nor an error.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            // Nobody is left to be told when stderr is closed.
+            // If stderr is closed, there is no place for a note.
             let _ = writeln!(anstream::stderr(), "{}", text.as_ref());
         }
     }
 
-    /// Says that input is awaited, when it is from a keyboard.
+    /// Says that the command waits for input, if stdin is a terminal.
     pub fn note_reading(&self, what: &str) {
         if self.from_terminal {
             self.note(format!("reading {what} from the terminal; Ctrl-D on an empty line ends it"));
         }
     }
 
-    /// Whether what goes to stdout may have colours: on a terminal, unless NO_COLOR or the like is set.
+    /// Whether stdout may have colours: on a terminal, unless NO_COLOR or the like is set.
     pub fn is_colored(&self) -> bool {
         anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
     }
 
-    /// Refuses to write `what` where a person would see it, since it is not made for that.
+    /// Refuses to write `what` to a terminal.
     pub fn refuse_terminal(&self, what: &str, instead: &str) -> Result<()> {
         if self.to_terminal {
             return Err(Failure::usage(format!("{what} is no text for a terminal")).hint(instead));
@@ -102,7 +105,7 @@ impl Session {
         Ok(())
     }
 
-    /// Stdin by itself, as `output` is stdout: std's takes one that cannot be read for an empty one.
+    /// Stdin without std's buffer, and with its errors: std takes a stdin that cannot be read for an empty one.
     pub fn input(&self) -> Result<File> {
         Ok(io::stdin().as_fd().try_clone_to_owned().map_err(|e| io_failure("stdin", e))?.into())
     }
@@ -112,7 +115,7 @@ impl Session {
         Ok(BufWriter::with_capacity(1 << 16, fd.into()))
     }
 
-    /// Writes what the library says of a file: its text, or with `--json` the same as JSON.
+    /// Writes the library's report on a file, as text or with `--json` as JSON.
     pub fn write_report(&self, report: &caskfile::Report) -> Result<()> {
         let mut output = self.output()?;
         let written = if self.json { writeln!(output, "{}", report.to_json()) } else { writeln!(output, "{report}") };
@@ -126,7 +129,7 @@ impl Session {
     }
 }
 
-/// A reader that went away is no error; a full disk behind stdout is.
+/// The failure of a write to stdout. A closed pipe is no error; a full disk is.
 pub fn stdout_failure(error: io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::ClosedPipe,

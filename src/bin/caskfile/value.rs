@@ -10,7 +10,7 @@ use caskfile::MAX_VALUE_LEN;
 use crate::failure::{Failure, Result, io_failure};
 use crate::session::Session;
 
-/// Where a value comes from. Its bytes are taken as they are: no newline is added, and none removed.
+/// Where a value comes from. Its bytes are stored unchanged: no newline is added or removed.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 pub struct Value {
@@ -43,11 +43,11 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     read_value(file, len)
 }
 
-/// Reads no more than shows that a value is too long. `expected` is its length, if that is known: a buffer that doubles
-/// would take twice as much.
+/// Reads a value, and one byte beyond the limit at most. `expected` is its length, if that is known, so that the buffer
+/// need not double.
 fn read_value(source: impl Read, expected: u64) -> io::Result<Vec<u8>> {
     let mut value = Vec::new();
-    // One byte more, in which the end is found.
+    // One byte more, to find the end.
     let room = expected.min(MAX_VALUE_LEN as u64) as usize + 1;
     value.try_reserve_exact(room).map_err(|_| io::ErrorKind::OutOfMemory)?;
     source.take(MAX_VALUE_LEN as u64 + 1).read_to_end(&mut value)?;

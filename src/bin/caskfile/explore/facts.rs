@@ -1,4 +1,4 @@
-//! [`Facts`]: what the page says of the file as a whole.
+//! [`Facts`]: what the page says about the file as a whole.
 
 use std::path::Path;
 
@@ -8,21 +8,21 @@ use serde::Serialize;
 
 use super::sample::Sample;
 use super::table::{Place, Table};
-use crate::report::{grouped, plural, readable_bytes};
+use crate::numbers::{grouped, plural, readable_bytes};
 
 #[derive(Serialize)]
 pub struct Facts {
-    /// The file's name, whatever its bytes are.
+    /// The file's name, which may have any bytes.
     name: Vec<u8>,
     length: u64,
-    /// Offset and length of each.
+    /// The offset and length of each.
     windows: Vec<(u64, u64)>,
     /// The names of the table's classes, and how many bytes each has in the file.
     classes: Vec<(&'static str, u64)>,
     verdict: &'static str,
     says: String,
     figures: Vec<String>,
-    /// That not all of the file is in the page; empty if it is.
+    /// A note that the page has a sample of the file; empty if it has all.
     sample: String,
     places: Vec<Place>,
     unlisted_places: u64,
@@ -45,7 +45,7 @@ impl Facts {
         }
     }
 
-    /// As JSON that may stand in an HTML file: without a `<`, there is no end of a script in it and no comment.
+    /// JSON for an HTML file: without a `<`, it ends no script and begins no comment.
     pub fn to_json_in_html(&self) -> String {
         serde_json::to_string(self).expect("strings and numbers").replace('<', r"\u003c")
     }
@@ -80,7 +80,7 @@ fn verdict(path: &Path, inspection: &Inspection, table: &Table) -> (&'static str
     ("whole", notes.join("; "))
 }
 
-/// What an error says of the file. The page may be given to others, whom the file's place is no business of.
+/// The text of an error without the file's path, since the page may be given to others.
 fn without_path(path: &Path, error: &Error) -> String {
     let text = format!("{error:#}");
     let places = [path.to_owned(), path.canonicalize().unwrap_or_default()];

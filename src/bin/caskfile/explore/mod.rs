@@ -1,9 +1,9 @@
 //! The page that `explore` writes: one HTML file that shows a store's bytes, its log, and its keys at any moment of the
-//! log. It has all that it needs in itself and asks the network for nothing.
+//! log. It is complete in itself and uses no network.
 //!
-//! `sample` decides how much of a long file the page holds, `table` makes the table of pieces, `facts` what is said of
-//! the file as a whole. The rest is the page itself: `page.html`, its style, and its scripts, which find keys and values
-//! in the bytes.
+//! `sample` decides how much of a long file is in the page, `table` makes the table of pieces, `facts` describes the file
+//! as a whole. The rest is the page itself: `page.html`, its style, and its scripts, which find keys and values in the
+//! bytes.
 
 mod facts;
 mod sample;
@@ -24,7 +24,7 @@ use table::Table;
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
 
-/// In the order in which they need each other.
+/// Each script uses those before it.
 const SCRIPTS: [&str; 11] = [
     include_str!("bytes.js"),
     include_str!("text.js"),
@@ -39,10 +39,10 @@ const SCRIPTS: [&str; 11] = [
     include_str!("page.js"),
 ];
 
-/// How much is read from the file at once. A multiple of 3, for base64.
+/// How many bytes are read at once. A multiple of 3, for base64.
 const CHUNK: usize = 3 << 16;
 
-/// All that a page is made of but the file's bytes, which are read while it is written.
+/// The contents of a page, without the file's bytes, which are read while it is written.
 pub struct Page<'i> {
     inspection: &'i Inspection,
     facts: Facts,
@@ -51,7 +51,7 @@ pub struct Page<'i> {
 }
 
 impl<'i> Page<'i> {
-    /// Goes through the file twice: to see how much there is, and to take about `room` bytes of it.
+    /// Reads the file's pieces twice: to find how much there is, and to choose about `room` bytes.
     pub fn new(path: &Path, inspection: &'i Inspection, room: u64) -> caskfile::Result<Page<'i>> {
         let sample = Sample::for_room(inspection, room)?;
         let mut table = Table::of(inspection, &sample)?;
@@ -72,7 +72,7 @@ impl<'i> Page<'i> {
         out.write_all(rest.as_bytes())
     }
 
-    /// What stands in the page in place of a `{{name}}`.
+    /// Writes the contents of a `{{name}}` of the page.
     fn fill(&self, name: &str, out: &mut impl Write) -> io::Result<()> {
         match name {
             "nonce" => out.write_all(self.nonce.as_bytes()),
@@ -81,7 +81,7 @@ impl<'i> Page<'i> {
             "facts" => out.write_all(self.facts.to_json_in_html().as_bytes()),
             "pieces" => in_base64(out, |out| out.write_all(&self.table.rows)),
             "bytes" => in_base64(out, |out| self.table.windows.iter().try_for_each(|window| self.copy(window, out))),
-            other => unreachable!("page.html has {other}, which nobody fills"),
+            other => unreachable!("page.html has the unknown name {other}"),
         }
     }
 
@@ -91,7 +91,7 @@ impl<'i> Page<'i> {
         while at < window.end {
             let len = (window.end - at).min(CHUNK as u64) as usize;
             let got = self.inspection.read(at, &mut buffer[..len]).map_err(io::Error::other)?;
-            // Another process may have cut the file since. The page's places must not move.
+            // Another process may have cut the file. Offsets in the page must not move.
             buffer[got..len].fill(0);
             out.write_all(&buffer[..len])?;
             at += len as u64;
@@ -100,7 +100,7 @@ impl<'i> Page<'i> {
     }
 }
 
-/// Base64 has no character that means something in HTML.
+/// Base64 has no character with a meaning in HTML.
 fn in_base64<W: Write>(
     out: &mut W,
     write: impl FnOnce(&mut EncoderWriter<'_, base64::engine::GeneralPurpose, &mut W>) -> io::Result<()>,
@@ -110,8 +110,8 @@ fn in_base64<W: Write>(
     encoder.finish().map(drop)
 }
 
-/// The browser runs what carries this number and nothing else, and nobody who writes into a store can know it: a second
-/// wall behind the one that keys and values never become markup.
+/// The browser runs only scripts with this number, and the writers of a store cannot know it. This is a second protection:
+/// keys and values never become markup either.
 fn nonce() -> caskfile::Result<String> {
     let mut bytes = [0; 18];
     getrandom::fill(&mut bytes).map_err(caskfile::Error::other)?;

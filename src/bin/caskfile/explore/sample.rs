@@ -1,4 +1,4 @@
-//! [`Sample`]: how much of a file a page holds.
+//! [`Sample`]: which parts of a file are in a page.
 
 use std::ops::Range;
 
@@ -12,35 +12,34 @@ pub type Window = Range<u64>;
 /// A row of the page's hex pane: windows start at a multiple of it.
 pub const HEX_ROW: u64 = 16;
 
-/// How much of a piece is held where not everything is: a header, a key, and the beginning of a value, mostly.
+/// How many bytes of a piece, beside its key, are held in a sample: a header and the beginning of a value.
 const CLIPPED: u64 = 4096;
 
-/// How many runs of records a sample is made of.
+/// How many runs of records a sample has.
 const RUNS: u64 = 64;
 
-/// Zeros are the same wherever they stand.
+/// How many zeros at the end are held.
 const ZEROS: u64 = 4096;
 
 /// Which pieces are held, and how much of each.
 ///
-/// Of a file that has room in the page: all. Otherwise no more than the beginning of long values; and if that is still
-/// too much, runs of consecutive records, the first and the last ones among them, at even distances, and whatever is
-/// damaged.
+/// All of them, if the file fits into the page. Else only the beginnings of long values; and if that is still too much,
+/// runs of consecutive records at even distances, the first and the last ones included, and damaged pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// How much of a piece is held.
+    /// How many bytes of a piece are held.
     pub clip: u64,
-    /// What all pieces take, clipped.
+    /// The bytes of all pieces, clipped.
     total: u64,
     room: u64,
-    /// Pieces that were asked about: what they take, clipped.
+    /// The bytes of the pieces that were decided on, clipped.
     passed: u64,
-    /// What damaged pieces outside of the runs have taken.
+    /// The bytes of the damaged pieces outside the runs.
     taken_by_damage: u64,
 }
 
 impl Sample {
-    /// The sample that takes no more than about `room` bytes.
+    /// A sample of about `room` bytes at most.
     pub fn for_room(inspection: &Inspection, room: u64) -> caskfile::Result<Sample> {
         let mut sample = Sample { clip: u64::MAX, total: 0, room, passed: 0, taken_by_damage: 0 };
         let mut clipped = Sample { clip: CLIPPED, ..sample };
@@ -52,12 +51,12 @@ impl Sample {
         Ok(if sample.is_everything() { sample } else { clipped })
     }
 
-    /// Whether all pieces are held, be it clipped.
+    /// Whether all pieces are held, perhaps clipped.
     pub fn is_everything(&self) -> bool {
         self.total <= self.room
     }
 
-    /// How many bytes of a piece are held, if it is.
+    /// How many bytes of a piece are held, if the piece is.
     pub fn bytes_of(&self, piece: &Piece) -> u64 {
         let key_len = piece.record.as_ref().map_or(0, |record| u64::from(record.key_len));
         let most = match piece.class {
@@ -67,7 +66,7 @@ impl Sample {
         (piece.end - piece.start).min(most)
     }
 
-    /// Whether a piece is held. To be asked about all of them, in their order.
+    /// Whether a piece is held. Must be called for every piece, in order.
     pub fn takes(&mut self, piece: &Piece) -> bool {
         let bytes = self.bytes_of(piece);
         let at = self.passed;
@@ -82,7 +81,7 @@ impl Sample {
 
     fn is_in_a_run(&self, at: u64) -> bool {
         let (distance, run) = (self.total / RUNS, self.room / RUNS);
-        // The last run ends where the file does.
+        // The last run ends at the file's end.
         at % distance.max(1) < run || self.total - at <= run
     }
 }

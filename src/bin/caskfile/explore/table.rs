@@ -7,31 +7,31 @@ use caskfile::inspect::{Class, Inspection, Piece};
 use super::sample::{HEX_ROW, Sample, Window};
 use crate::look::is_broken;
 
-/// What `pieces.js` calls these.
+/// Bits that `pieces.js` reads.
 const IS_RECORD: u8 = 1;
 const HEADER_HOLDS: u8 = 2;
 const BODY_HOLDS: u8 = 4;
 const BODY_UNKNOWN: u8 = 8;
 
-/// The file's identity: who knows it can forge records inside values, so that no tool shows it.
+/// The file's identity. With it, records can be forged inside values, so no tool shows it.
 const FILE_ID: Window = 16..32;
 
 const ROW_LEN: usize = 16;
 
-/// So many places are listed that are out of order.
+/// How many broken places are listed.
 const MOST_PLACES: usize = 200;
 
-/// The pieces that are in the page, and which bytes these need.
+/// The pieces in the page, and the bytes that they need.
 #[derive(Default)]
 pub struct Table {
-    /// 16 bytes for each piece: where it starts (8 bytes), the number of its class, what holds, 2 bytes of zeros, and
-    /// 4 bytes: of a piece that stands for what is left out the number of records, of a put that one of those replaced
-    /// or deleted the number of that piece. A piece ends where the next one starts.
+    /// 16 bytes for each piece: its offset (8 bytes), the number of its class, what holds, 2 bytes of zeros, and 4 bytes.
+    /// The latter are, for a piece that stands for omitted ones, the number of their records; for a put that one of these
+    /// replaced or deleted, the number of that piece. A piece ends where the next one starts.
     pub rows: Vec<u8>,
     pub windows: Vec<Window>,
     /// Bytes of each class, whether they are in the page or not.
     bytes: BTreeMap<Class, u64>,
-    /// Records that count and are in the page, and those that are not.
+    /// How many records count and are in the page, and how many count and are not.
     pub records: u64,
     pub records_omitted: u64,
     bytes_omitted: u64,
@@ -39,14 +39,14 @@ pub struct Table {
     pub unlisted_places: u64,
     /// The last record that counts is a `MOVED`.
     pub ends_moved: bool,
-    /// The last piece that was left out and not written yet: where it starts, and its records.
+    /// Omitted pieces that have no row yet: where they start, and how many records they have.
     omitted: Option<(u64, u32)>,
-    /// Of a sample: the row of each key's put, if that is in the page.
+    /// In a sample: the row of each key's put, if that is in the page.
     puts: HashMap<Vec<u8>, usize>,
     last_class: Option<Class>,
 }
 
-/// A place that is out of order.
+/// A broken place.
 #[derive(serde::Serialize)]
 pub struct Place {
     offset: u64,
@@ -63,7 +63,7 @@ impl Table {
             table.note(&piece);
             let is_taken = sample.takes(&piece);
             if piece.class == Class::Padding {
-                // The page takes it for a part of its record.
+                // Part of its record in the page.
                 table.pad(&piece);
             } else if is_taken {
                 table.hold(&piece, &sample);
@@ -75,8 +75,8 @@ impl Table {
         Ok(table)
     }
 
-    /// The names of the classes, in the order of their numbers in the table, and the bytes of each in all of the file;
-    /// behind those of the library, what is left out.
+    /// The names of the classes, in the order of their numbers in the table, and the bytes of each in the whole file. The
+    /// last one is for the pieces that are left out.
     pub fn classes(&self) -> Vec<(&'static str, u64)> {
         let named = Class::ALL.iter().map(|class| (class.name(), self.bytes_of(*class)));
         named.chain([("omitted", self.bytes_omitted)]).collect()
@@ -86,7 +86,7 @@ impl Table {
         Class::ALL.iter().position(|other| *other == class).unwrap_or(Class::ALL.len()) as u8
     }
 
-    /// Bytes of a class in all of the file.
+    /// The bytes of a class in the whole file.
     pub fn bytes_of(&self, class: Class) -> u64 {
         self.bytes.get(&class).copied().unwrap_or(0)
     }
@@ -111,7 +111,7 @@ impl Table {
         self.open_window(piece.start, piece.start + sample.bytes_of(piece));
     }
 
-    /// Padding is held with what stands in front of it.
+    /// Holds padding if the piece before it is held.
     fn pad(&mut self, piece: &Piece) {
         if self.windows.last().is_some_and(|window| window.end == piece.start) {
             self.open_window(piece.start, piece.end);
@@ -143,7 +143,7 @@ impl Table {
         self.rows.extend_from_slice(&records.to_le_bytes());
     }
 
-    /// Adds to the bytes that are held.
+    /// Adds a range to the bytes that are held.
     fn open_window(&mut self, start: u64, end: u64) {
         if start < FILE_ID.start {
             self.windows.push(start..FILE_ID.start);
@@ -156,7 +156,7 @@ impl Table {
         }
     }
 
-    /// Notes what is out of order.
+    /// Lists the piece if something is wrong with it.
     fn note(&mut self, piece: &Piece) {
         if let Some(record) = piece.record.as_ref().filter(|_| counts(piece)) {
             self.ends_moved = record.kind_name() == Some("MOVED");
@@ -180,7 +180,7 @@ impl Table {
     }
 }
 
-/// Whether a piece is a record that the store's readers take in.
+/// Whether a piece is a record that readers of the store count.
 fn counts(piece: &Piece) -> bool {
     matches!(piece.class, Class::Live | Class::Dead | Class::Tombstone | Class::Statement)
 }

@@ -7,14 +7,15 @@ use caskfile::Error;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::interrupt::stoppable;
+use crate::numbers::{plural, readable_bytes};
 use crate::open::ReadFrom;
 use crate::progress::while_busy;
-use crate::report::{plural, readable_bytes};
 use crate::session::Session;
 
 /// Copy the store as it is at one moment to another file, or to stdout, while others write
 ///
-/// Ctrl-C leaves nothing of it. The copy is a store. To restore it, put it in the original's place while nobody has that open.
+/// The copy is a store. To restore it, put it in the place of the original while no process has that open. Ctrl-C removes
+/// an unfinished copy.
 #[derive(clap::Args)]
 pub struct Backup {
     #[command(flatten)]
@@ -22,7 +23,7 @@ pub struct Backup {
     /// The copy's file, which must not exist; `-` writes it to stdout
     #[arg(value_name = "COPY", value_hint = clap::ValueHint::FilePath)]
     to: PathBuf,
-    /// Leave out what was replaced or deleted: a smaller copy, which takes longer
+    /// Leave out replaced and deleted records: a smaller copy, which takes longer
     #[arg(long)]
     compact: bool,
 }
@@ -39,7 +40,7 @@ impl Backup {
         let cask = self.from.open(session)?;
         let mut output = session.output()?;
         let backup = while_busy(session, "copying", to_stdout, || match (to_stdout, self.compact) {
-            // A pipe that is closed is an error here: half a backup must not pass for a whole one.
+            // A closed pipe is an error here: half a backup must not look like a whole one.
             (true, _) => cask.backup_to(&mut output).map_err(stdout_failed),
             (false, true) => stoppable(|watch| cask.compact_to_with(&self.to, watch)),
             (false, false) => stoppable(|watch| cask.backup_with(&self.to, watch)),
@@ -53,7 +54,7 @@ impl Backup {
     }
 }
 
-/// The library knows no name of what it writes to, but the store's.
+/// The library's error names the store, not stdout.
 fn stdout_failed(error: Error) -> Failure {
     match &error {
         Error::Io { operation: "write the backup", source, .. } => {

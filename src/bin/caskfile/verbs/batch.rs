@@ -10,12 +10,12 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::format::Filling;
 use crate::input::LinesInto;
+use crate::numbers::plural;
 use crate::open::Missing;
 use crate::record::{Change, Condition, Operation};
-use crate::report::plural;
 use crate::session::Session;
 
-/// Apply operations from stdin together or not at all, with conditions
+/// Apply all operations from stdin at once, or none, with conditions
 ///
 /// Each line is one operation:
 ///
@@ -23,10 +23,10 @@ use crate::session::Session;
 ///   {"op":"delete","key":"a"}
 ///   {"op":"check","key":"a","if_absent":true}
 ///
-/// A put or a delete may have a condition, too: "if_index":N or
-/// "if_absent":true. Conditions speak of the store as it is before the batch.
-/// A line may name its bucket: "bucket":"log".
-/// A batch with a put and no "if_index" makes the store if it is not there.
+/// A put or a delete may have a condition, too: "if_index":N (the key's
+/// last_index) or "if_absent":true. Conditions are about the store before the
+/// batch. A line may name its bucket: "bucket":"log".
+/// A batch with a put and no "if_index" creates the store if it is not there.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Batch {
@@ -60,7 +60,7 @@ impl Batch {
             operations += 1;
         }
         drop(input);
-        // As with `delete` and `cas`: what would write nothing into a new store makes none.
+        // As with `delete` and `cas`: no store is created if nothing could be written to it.
         let missing = if puts && !expects_an_index { Missing::Create } else { Missing::Refuse };
         let cask = self.into.to.open(session, missing)?;
         let last_index = cask.write(&filling.batch).map_err(|error| conflict(error, &lines))?;
@@ -102,10 +102,10 @@ fn conflict(error: Error, lines: &[usize]) -> Failure {
     let what = match *cause {
         Error::KeyNotFound => "the key is not there",
         Error::KeyExists => "the key is there already",
-        _ => "the key has another index",
+        _ => "the key has another last_index",
     };
     let number = lines.get(op).copied().unwrap_or_default();
     Failure::new(Exit::Conflict, format!("line {number}: {what}; nothing of the batch was written"))
         .fact("line", number as u64)
-        .hint("read the keys again (`caskfile get --index …`), and decide anew")
+        .hint("read the keys again (`caskfile get --index …`), and decide again")
 }

@@ -5,8 +5,8 @@ use std::io::Write;
 use crate::delimited::Delimited;
 use crate::exit::Exit;
 use crate::failure::Result;
+use crate::json_line::Line;
 use crate::open::ReadFrom;
-use crate::record::Line;
 use crate::session::{Session, stdout_failure};
 
 /// List the buckets, and how many keys each has

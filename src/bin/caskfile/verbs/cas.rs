@@ -1,19 +1,20 @@
 //! `cas`: compare-and-swap.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::Write;
 
-use caskfile::{Error, KvPair};
+use caskfile::KvPair;
 use serde_json::json;
 
+use crate::conflict::conflict;
 use crate::exit::Exit;
-use crate::failure::{Failure, Result, shell_word};
+use crate::failure::{Failure, Result};
 use crate::format::{Filling, check_value};
 use crate::open::{Bucket, Missing, WriteTo};
 use crate::session::{Session, stdout_failure};
 use crate::value::Value;
 
-/// Set a value only if nobody changed the key meanwhile, and print its new index
+/// Set a value only if the key has not changed meanwhile, and print its new last_index
 #[derive(clap::Args)]
 #[command(
     override_usage = "caskfile cas [OPTIONS] <--if-index INDEX | --if-absent> <STORE> <KEY> <VALUE | - | --file PATH>"
@@ -34,7 +35,7 @@ pub struct Cas {
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
 struct Condition {
-    /// Only if the key has this index, as `get --index` shows it
+    /// Only if the key has this last_index, as `get --index` shows it
     #[arg(long, value_name = "INDEX")]
     if_index: Option<u64>,
     /// Only if the key is not there
@@ -47,14 +48,14 @@ impl Cas {
         let (bucket, key) = (self.bucket.name(session)?, session.bytes(&self.key)?);
         let value = self.value.read(session)?;
         Filling::new(&bucket).go_to(None, &key).and_then(|()| check_value(&value)).map_err(Failure::input)?;
-        // Only the index of the previous pair is compared.
+        // Only the `last_index` of the previous pair is compared.
         let previous = self.condition.if_index.map(|index| KvPair::new("", "", index));
         let missing = if previous.is_some() { Missing::Refuse } else { Missing::Create };
         let cask = self.to.open(session, missing)?;
         let pair = cask
             .bucket(bucket)?
             .atomic_put(&key, value, previous.as_ref())
-            .map_err(|error| lost(session, &self.to, &self.bucket, &self.key, error))?;
+            .map_err(|error| conflict(session, &self.to, &self.bucket, &self.key, error))?;
         self.to.close(&cask)?;
         if session.json {
             session.write_json(&json!({ "last_index": pair.last_index }))?;
@@ -64,22 +65,4 @@ impl Cas {
         }
         Ok(Exit::Done)
     }
-}
-
-/// A condition that does not hold is a conflict, also where the key is gone.
-pub fn lost(session: &Session, to: &WriteTo, bucket: &Bucket, key: &OsStr, error: Error) -> Failure {
-    let what = match error {
-        Error::KeyNotFound => "is not there (any more)",
-        Error::KeyExists => "is there already",
-        Error::KeyModified => "has another index: it was changed meanwhile",
-        other => return other.into(),
-    };
-    let (store, key) = (shell_word(to.store.as_os_str()), shell_word(key));
-    let options = format!("{}{}", session.escaped_option(), bucket.option());
-    let behind = if key.starts_with('-') { "-- " } else { "" };
-    Failure::new(Exit::Conflict, format!("{}: the key {key} {what}; nothing was written", to.store.display())).hint(
-        format!(
-            "`caskfile get --index{options} {store} {behind}{key}` shows its index and value now: decide anew with them"
-        ),
-    )
 }

@@ -12,9 +12,9 @@ use crate::progress::{Progress, Unit};
 use crate::report::Report;
 use crate::session::Session;
 
-/// Rewrite the file without what was replaced or deleted
+/// Rewrite the file without replaced and deleted records
 ///
-/// Others may read and write meanwhile. Ctrl-C leaves the store as it was.
+/// Other processes may read and write meanwhile. After Ctrl-C the store is as it was.
 #[derive(clap::Args)]
 pub struct Compact {
     #[command(flatten)]

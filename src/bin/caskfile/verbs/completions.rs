@@ -2,9 +2,6 @@
 
 use std::io::Write;
 
-use clap::CommandFactory;
-
-use crate::cli::Cli;
 use crate::exit::Exit;
 use crate::failure::Result;
 use crate::session::{Session, stdout_failure};
@@ -20,9 +17,9 @@ pub struct Completions {
 
 impl Completions {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        // To memory first: the generator panics when it cannot write.
+        // To memory first, since the generator panics if a write fails.
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "caskfile", &mut script);
+        clap_complete::generate(self.shell, &mut (session.command)(), "caskfile", &mut script);
         let mut output = session.output()?;
         output.write_all(&script).and_then(|()| output.flush()).map_err(stdout_failure)?;
         Ok(Exit::Done)

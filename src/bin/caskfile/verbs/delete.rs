@@ -5,11 +5,11 @@ use std::ffi::OsString;
 use caskfile::{Batch, Error};
 use serde_json::json;
 
+use crate::conflict::conflict;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::open::{Bucket, Missing, WriteTo};
 use crate::session::Session;
-use crate::verbs::cas;
 
 /// Remove keys; removing one that is absent is no error
 #[derive(clap::Args)]
@@ -21,7 +21,7 @@ pub struct Delete {
     /// The keys; all of them are removed, or none
     #[arg(required = true, value_name = "KEY")]
     keys: Vec<OsString>,
-    /// Remove the key only if it has this index, as `get --index` shows it
+    /// Remove the key only if it has this last_index, as `get --index` shows it
     #[arg(long, value_name = "INDEX")]
     if_index: Option<u64>,
 }
@@ -29,7 +29,7 @@ pub struct Delete {
 impl Delete {
     pub fn run(self, session: &Session) -> Result<Exit> {
         if self.if_index.is_some() && self.keys.len() > 1 {
-            return Err(Failure::usage("--if-index speaks of one key").hint("for several, use `caskfile batch`"));
+            return Err(Failure::usage("--if-index is for one key").hint("for several, use `caskfile batch`"));
         }
         let mut batch = Batch::new();
         batch.bucket(self.bucket.name(session)?);
@@ -43,7 +43,7 @@ impl Delete {
         let cask = self.to.open(session, Missing::Refuse)?;
         let last_index = match cask.write(&batch) {
             Err(Error::BatchConflict { cause, .. }) => {
-                return Err(cas::lost(session, &self.to, &self.bucket, &self.keys[0], *cause));
+                return Err(conflict(session, &self.to, &self.bucket, &self.keys[0], *cause));
             }
             // Without `--if-index`, each key is one operation.
             Err(Error::BatchInvalid { op, cause }) => {

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
+use crate::numbers::plural;
 use crate::open::{Bucket, Missing, WriteTo};
-use crate::report::plural;
 use crate::session::Session;
 
 /// Remove all keys that start with a prefix
@@ -29,9 +29,9 @@ impl DeletePrefix {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let prefix = session.bytes(self.prefix.as_deref().unwrap_or_default())?;
         if prefix.is_empty() && !self.all {
-            // Most likely a variable of a script that was never set.
+            // Probably a variable that a script has not set.
             return Err(Failure::usage("the prefix is empty, and every key starts with that")
-                .hint("if all keys of the bucket are meant, say --all instead of a prefix"));
+                .hint("to remove all keys of the bucket, give --all instead of a prefix"));
         }
         let cask = self.to.open(session, Missing::Refuse)?;
         let deleted = cask.bucket(self.bucket.name(session)?)?.delete_prefix(prefix)?;

@@ -11,9 +11,9 @@ use crate::escape::escaped;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
+use crate::json_line::Line;
 use crate::look::{Look, finish, flags, is_broken, kind, parse_offset, style};
-use crate::record::Line;
-use crate::report::grouped;
+use crate::numbers::grouped;
 use crate::session::{Output, Session, stdout_failure};
 
 /// Show the log record by record, with what is damaged in its place
@@ -25,19 +25,19 @@ use crate::session::{Output, Session, stdout_failure};
 pub struct Dump {
     #[command(flatten)]
     look: Look,
-    /// Only what ends behind this place in the file, in bytes (0x for hexadecimal)
+    /// Only records that end after this offset, in bytes (0x for hexadecimal)
     #[arg(long, value_name = "N", value_parser = parse_offset, default_value_t = 0, hide_default_value = true)]
     from_offset: u64,
     /// Only from the first record whose sequence number is this or higher
     #[arg(long, value_name = "SEQ", default_value_t = 0, hide_default_value = true)]
     from_seq: u64,
-    /// Go on with the records that are appended, as they come, also when the store is compacted; Ctrl-C ends it
+    /// Go on with new records as they are appended, also after a compaction; Ctrl-C ends it
     #[arg(short, long)]
     follow: bool,
-    /// How values are shown: as text (with escapes; in JSON as base64 if they are none), hex, base64, or redacted
+    /// How values are shown: as text (with escapes; in JSON as base64 if they are not text), hex, base64, or redacted
     #[arg(long, value_name = "FORM", value_enum, default_value = "text")]
     values: Form,
-    /// So many bytes of each value at most [default: 64; with --json: all]
+    /// At most this many bytes of each value [default: 64; with --json: all]
     #[arg(long, value_name = "N")]
     value_bytes: Option<u64>,
 }
@@ -50,15 +50,15 @@ enum Form {
     Redacted,
 }
 
-/// How much of a value a line has, if nothing else was asked for.
+/// How many bytes of a value a row shows by default.
 const SHORT_VALUE: u64 = 64;
 
-/// How often a file that is followed is looked at.
+/// How often a followed file is read.
 const LOOK_UP: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 impl Dump {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        // Before the first line: whoever reads it may send the signal at once.
+        // Before the first line, since its reader may send the signal at once.
         let interrupt = if self.follow { Some(Interrupt::watch()?) } else { None };
         let inspection = self.look.open(session)?;
         let mut printer = Printer {
@@ -78,18 +78,18 @@ impl Dump {
         }
     }
 
-    /// Shows what there is from a place on.
+    /// Shows the pieces from `start` on.
     fn show(&self, inspection: &Inspection, start: u64, shown: &mut Shown, printer: &mut Printer) -> Result<()> {
         for piece in inspection.pieces_from(start) {
             let piece = piece?;
             let broken = is_broken(piece.class) || piece.damage.is_some();
-            // What is torn now may be a write under way, which comes again when it is whole.
+            // A torn piece may be a write under way. It comes again when it is whole.
             if piece.end <= shown.from_offset || (self.follow && piece.class == Class::Torn) {
                 continue;
             }
             if let Some(record) = piece.record.as_ref().filter(|_| !broken) {
                 if record.seq <= shown.last_seq {
-                    // Shown before the compaction that brought it here.
+                    // Shown before the compaction.
                     continue;
                 }
                 shown.last_seq = record.seq;
@@ -120,7 +120,7 @@ impl Dump {
                 Change::Grown => end,
                 Change::NewLog => {
                     inspection = self.look.open(session)?;
-                    session.note("the log is another one now: the store was compacted");
+                    session.note("the store was compacted; going on in the new file");
                     shown.from_offset = 0;
                     0
                 }
@@ -131,7 +131,7 @@ impl Dump {
     }
 }
 
-/// Waits until it is time to look again, or to stop.
+/// Waits until it is time to read again, or to stop.
 fn wait(printer: &Printer, interrupt: &Interrupt) -> Result<Option<Exit>> {
     let reader = &mut [PollFd::new(printer.output.get_ref(), PollFlags::empty())];
     match poll(reader, Some(&LOOK_UP)) {
@@ -143,11 +143,11 @@ fn wait(printer: &Printer, interrupt: &Interrupt) -> Result<Option<Exit>> {
     Ok(interrupt.received())
 }
 
-/// What was shown so far.
+/// What was shown so far, and where to begin.
 struct Shown {
-    /// What ends before this place is not wanted.
+    /// Pieces that end before this offset are left out.
     from_offset: u64,
-    /// Whether the record to begin with has come.
+    /// Whether the first record with the wanted `seq` has come.
     begun: bool,
     last_seq: u64,
 }
@@ -184,7 +184,7 @@ impl Printer {
         self.output.write_all(&self.line).map_err(stdout_failure)
     }
 
-    /// As much of the value as is to be shown and the piece has.
+    /// The part of the value that is shown and that the piece has.
     fn value(&self, inspection: &Inspection, piece: &Piece, record: &Record) -> Result<Vec<u8>> {
         let place = record.value();
         let wanted = (place.end.min(piece.end).saturating_sub(place.start)).min(self.value_bytes);
@@ -274,7 +274,7 @@ impl Printer {
     }
 }
 
-/// Fields in columns: those before the bucket have a width that all there is fits into, mostly.
+/// The fields in columns. Those before the bucket are wide enough for most files.
 fn row(fields: [&str; 9]) -> String {
     let [offset, seq, kind, flags, batch, class, bucket, key, value] = fields;
     let text = format!(
@@ -283,7 +283,7 @@ fn row(fields: [&str; 9]) -> String {
     text.trim_end().to_owned()
 }
 
-/// Blanks at the end would be lost in a table.
+/// Escapes a blank at the end, which would be lost in a table.
 fn escaped_field(bytes: &[u8]) -> String {
     let mut text = escaped(bytes);
     if text.ends_with(' ') {

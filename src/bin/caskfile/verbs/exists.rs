@@ -9,7 +9,7 @@ use crate::failure::Result;
 use crate::open::{Bucket, ReadFrom};
 use crate::session::Session;
 
-/// Tell by the exit code whether a key is there: 0 if it is, 1 if not
+/// Show by the exit code whether a key is there: 0 if it is, 1 if not
 #[derive(clap::Args)]
 pub struct Exists {
     #[command(flatten)]

@@ -11,11 +11,11 @@ use crate::failure::{Result, io_failure};
 use crate::look::{Look, finish, refuse_json};
 use crate::session::{Session, stdout_failure};
 
-/// Write an HTML page that shows the file's bytes, its log, and its keys at any moment of it
+/// Write an HTML page that shows the file's bytes, its log, and its keys at any moment
 ///
-/// The page is one file, which needs no network: a hex dump, the log's records and the keys, linked to each other, and a
+/// The page is one file and needs no network: a hex dump, the log's records and the keys, linked to each other, and a
 /// slider that replays the log. It works for a file in any state. All keys and values are in the page, so it is as
-/// secret as the store. Damage ends with exit code 5, a later version with 6, when the page was written.
+/// secret as the store. After the page is written, damage ends with exit code 5, a later version with 6.
 #[derive(clap::Args)]
 pub struct Explore {
     #[command(flatten)]
@@ -23,7 +23,7 @@ pub struct Explore {
     /// The page's file, which must not exist [default: stdout]
     #[arg(short, long, value_name = "PAGE", value_hint = clap::ValueHint::FilePath)]
     output: Option<PathBuf>,
-    /// Hold at most so much of the file in the page; of a longer one it has a sample, and says so
+    /// Put at most this much of the file into the page; of a longer file it has a sample, and says so
     #[arg(long, value_name = "MEBIBYTES", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..1024))]
     hold: u64,
 }
@@ -47,17 +47,17 @@ impl Explore {
     }
 }
 
-/// Makes the page's file, for its owner alone: all keys and values are in it.
+/// Creates the page's file for its owner alone, since all keys and values are in it.
 fn write_to(path: &Path, page: &Page<'_>) -> Result<()> {
     let failure = |error: std::io::Error| {
         let exists = error.kind() == std::io::ErrorKind::AlreadyExists;
         let failure = io_failure(&path.display().to_string(), error);
-        if exists { failure.hint("no file is ever replaced: give a name that is not taken") } else { failure }
+        if exists { failure.hint("no file is ever replaced: choose another name") } else { failure }
     };
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failure)?;
     let mut out = BufWriter::new(file);
     page.write(&mut out).and_then(|()| out.flush()).map_err(|error| {
-        // Half a page is of no use. If it cannot be removed either, the error that is told is the one that matters.
+        // Half a page is of no use. An error of the removal would hide the first one.
         let _ = fs::remove_file(path);
         failure(error)
     })

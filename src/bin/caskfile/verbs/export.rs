@@ -5,19 +5,19 @@ use std::io::Write;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::format::{Format, FormatOptions};
+use crate::numbers::plural;
 use crate::open::{Bucket, ReadFrom};
 use crate::progress::{Progress, Unit};
-use crate::report::plural;
 use crate::session::{Session, stdout_failure};
 
-/// How often the progress bar is told.
+/// How often the progress bar is updated.
 const PAIRS_PER_LOOK: u64 = 1024;
 
 /// Write all pairs to stdout, as they were at one moment
 ///
-/// The pairs of all buckets, in the order in which they were set: what `caskfile import` reads into another store. With
-/// --bucket it is the pairs of one bucket, and the lines do not name it, so that they can go into any other, unless
-/// --bucket-column asks for the name.
+/// The pairs of all buckets, in the order in which they were set. `caskfile import` reads them into another store. With
+/// --bucket, the pairs of one bucket. The lines do not name it then, so that they can go into any other bucket, unless
+/// --bucket-column is given.
 #[derive(clap::Args)]
 pub struct Export {
     #[command(flatten)]
@@ -36,7 +36,7 @@ impl Export {
         }
         let chosen = self.bucket.chosen(session)?;
         let cask = self.from.open(session)?;
-        // Before the first line: what has been written to a pipe cannot be taken back.
+        // Before the first line, since output to a pipe cannot be taken back.
         if chosen.is_none() && !format.names_buckets() && cask.stats()?.buckets > 1 {
             return Err(unnamed_bucket());
         }
@@ -59,7 +59,7 @@ impl Export {
                 None if bucket.is_empty() => None,
                 // The only bucket is not the default one, or a writer has just made one.
                 None => {
-                    // What is not written yet stays unwritten.
+                    // Without writing the rest of the buffer.
                     drop(output.into_parts());
                     return Err(unnamed_bucket());
                 }

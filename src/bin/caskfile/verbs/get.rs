@@ -8,12 +8,12 @@ use caskfile::KvPair;
 use crate::escape::{as_text, escape_into, escaped};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result, shell_word};
+use crate::json_line::Line;
+use crate::numbers::plural;
 use crate::open::{Bucket, ReadFrom};
-use crate::record::Line;
-use crate::report::plural;
 use crate::session::{Output, Session, stdout_failure};
 
-/// Write the value of a key to stdout: its bytes as they are, or something readable on a terminal
+/// Write the value of a key to stdout: its bytes unchanged, or readable on a terminal
 #[derive(clap::Args)]
 pub struct Get {
     #[command(flatten)]
@@ -22,7 +22,7 @@ pub struct Get {
     bucket: Bucket,
     /// The key
     key: OsString,
-    /// Write the pair's index, for a compare-and-swap, on a line of its own before the value
+    /// Write the pair's last_index, for a compare-and-swap, on its own line before the value
     #[arg(short, long)]
     index: bool,
 }
@@ -38,7 +38,7 @@ impl Get {
                 let (store, options) = (shell_word(self.from.store.as_os_str()), self.bucket.option());
                 let escapes = if options.is_empty() { "" } else { session.escaped_option() };
                 return Err(Failure::new(Exit::NotFound, message).hint(format!(
-                    "`caskfile list{escapes}{options} {store}` and `caskfile buckets {store}` show what there is"
+                    "`caskfile list{escapes}{options} {store}` and `caskfile buckets {store}` show the keys and buckets"
                 )));
             }
             pair => pair?,
@@ -59,7 +59,7 @@ impl Get {
         if !session.to_terminal {
             output.write_all(&pair.value)?;
         } else if let Some(text) = as_text(&pair.value) {
-            // The prompt that follows starts on a line of its own.
+            // The prompt starts on a new line.
             let end = if text.ends_with('\n') { "" } else { "\n" };
             write!(output, "{text}{end}")?;
         } else {
@@ -67,7 +67,7 @@ impl Get {
             output.write_all(b"\n")?;
             output.flush()?;
             let len = plural(pair.value.len() as u64, "byte");
-            session.note(format!("({len}, shown with escapes; to a pipe or a file they go as they are)"));
+            session.note(format!("({len}, shown with escapes; a pipe or a file gets them unchanged)"));
         }
         output.flush()?;
         Ok(Exit::Done)

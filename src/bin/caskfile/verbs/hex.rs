@@ -9,31 +9,30 @@ use caskfile::inspect::{Class, Field, Inspection, Piece};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::look::{Look, finish, flags, is_broken, kind, parse_offset, refuse_json, style};
-use crate::report::grouped;
+use crate::numbers::grouped;
 use crate::session::{Output, Session, stdout_failure};
 
 /// Show the bytes of the file, each with its name
 ///
-/// A row has up to 16 bytes of one field, with the field's name and what it says; over the rows of each record stands
-/// what it is, and whether its checksums hold. What is the same row again is left out. The file_id is not shown: who
-/// knows it can make values that pass for records. Damage ends with exit code 5, a later version with 6, when all there
-/// is was shown.
+/// A row has up to 16 bytes of one field, with the field's name and its meaning. Before the rows of each record a line says
+/// what it is, and whether its checksums hold. Repeated rows are left out. The file_id is not shown: with it, values can be
+/// made that look like records. After the last row, damage ends with exit code 5, a later version with 6.
 #[derive(clap::Args)]
 pub struct Hex {
     #[command(flatten)]
     look: Look,
-    /// From this place in the file on, in bytes (0x for hexadecimal)
+    /// From this offset on, in bytes (0x for hexadecimal)
     #[arg(long, value_name = "N", value_parser = parse_offset, default_value_t = 0, hide_default_value = true)]
     from_offset: u64,
-    /// Up to this place
+    /// Up to this offset
     #[arg(long, value_name = "N", value_parser = parse_offset)]
     to_offset: Option<u64>,
-    /// Show rows that are the same as the one before, too
+    /// Show repeated rows, too
     #[arg(long)]
     all_rows: bool,
 }
 
-/// How many bytes stand in a row.
+/// How many bytes a row has.
 const ROW: u64 = 16;
 
 impl Hex {
@@ -106,7 +105,7 @@ impl Rows<'_> {
 
     fn field(&mut self, piece: &Piece, field: &Field) -> Result<()> {
         let style = self.style(field_style(piece, field));
-        // Rows are the same wherever a range begins.
+        // A range that begins elsewhere has the same rows.
         let mut at = field.start + self.from.saturating_sub(field.start) / ROW * ROW;
         let end = field.end.min(self.to);
         let (mut row, mut before, mut left_out) = (Vec::new(), Vec::new(), 0);
@@ -169,7 +168,7 @@ impl Rows<'_> {
     }
 }
 
-/// What was read last, and some of what follows: fields are short, and reading each by itself would be slow.
+/// The bytes that were read last. Fields are short, and one read for each would be slow.
 #[derive(Default)]
 struct Ahead {
     bytes: Vec<u8>,
@@ -177,7 +176,7 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// How much is read at once.
+    /// How many bytes are read at once.
     const CHUNK: usize = 1 << 16;
 
     /// Up to `len` bytes; fewer only where the file ends.
@@ -194,7 +193,7 @@ impl Ahead {
     }
 }
 
-/// What a piece is, and whether its checksums hold; nothing for those that a name says all of.
+/// The line before a piece: what it is, and whether its checksums hold. Empty for padding.
 fn title(piece: &Piece) -> String {
     let start = piece.start;
     match (&piece.record, piece.class) {
@@ -219,7 +218,7 @@ fn title(piece: &Piece) -> String {
     }
 }
 
-/// What a field says, where that is not plain from its bytes. `row` is its beginning.
+/// The meaning of a field; empty if its bytes show it. `row` is its beginning.
 fn says(piece: &Piece, field: &Field, row: &[u8]) -> String {
     let number =
         || row.iter().take((field.end - field.start) as usize).rev().fold(0_u64, |n, &b| n << 8 | u64::from(b));
@@ -240,7 +239,7 @@ fn says(piece: &Piece, field: &Field, row: &[u8]) -> String {
     }
 }
 
-/// What a checksum says; `None` if nobody has looked.
+/// Whether a checksum holds; `None` if it was not checked.
 fn verdict(holds: Option<bool>) -> &'static str {
     match holds {
         Some(true) => "holds",
@@ -249,7 +248,7 @@ fn verdict(holds: Option<bool>) -> &'static str {
     }
 }
 
-/// What that of the file header says.
+/// Whether the checksum of the file header holds.
 fn header_checksum(piece: &Piece) -> &'static str {
     verdict(match piece.damage {
         None | Some(Damage::Sequence { .. }) => Some(true),
@@ -268,7 +267,7 @@ fn stated(kind: Option<&str>, row: &[u8], field: &Field) -> String {
     }
 }
 
-/// The text in a row, for the eye.
+/// The printable characters of a row.
 fn printable(row: &[u8]) -> String {
     let seen = |&byte: &u8| if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { '.' };
     row.iter().map(seen).collect()

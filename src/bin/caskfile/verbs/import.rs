@@ -1,7 +1,7 @@
 //! `import`.
 //!
-//! One thread reads and parses, the other writes; between them go batches. So an input of any length takes bounded
-//! memory (but for the index, which every store has), and a batch is whole in the store or not at all.
+//! One thread reads and parses lines into batches, another writes the batches. An input of any length takes bounded
+//! memory, beside the index that every store has, and a batch is in the store as a whole or not at all.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -18,62 +18,61 @@ use crate::format::{Filling, Format, FormatOptions};
 use crate::input::LinesInto;
 use crate::interrupt::Interrupt;
 use crate::lines::Lines;
+use crate::numbers::plural;
 use crate::open::Missing;
 use crate::progress::{Progress, Unit};
-use crate::report::plural;
 use crate::session::Session;
 
 /// Read pairs from a file or stdin into the store, as many as there are
 ///
-/// Each line of the input becomes a pair; of two with one key the later one counts. A line that names a bucket goes
-/// there, the others to that of --bucket. The input is written in batches, so
-/// that other writers come in between. If it is stopped, by Ctrl-C or by an error, it says how many lines are stored,
-/// and --skip goes on behind them.
+/// Each line of the input becomes a pair; of two lines with one key the later one counts. A line that names a bucket goes
+/// there, the others go to that of --bucket. The input is written in batches, and other writers take turns with them. If the
+/// import is stopped, by Ctrl-C or by an error, it says how many lines are stored, and --skip goes on after them.
 #[derive(clap::Args)]
 pub struct Import {
     #[command(flatten)]
     into: LinesInto,
-    /// Pass over so many lines of the input, which an earlier run has stored
+    /// Skip this many lines of the input, which an earlier run has stored
     #[arg(long, value_name = "LINES", default_value_t = 0, hide_default_value = true)]
     skip: u64,
     #[command(flatten)]
     format: FormatOptions,
-    /// With tsv: which field is the key, counted from 1 (behind the bucket's); the value is the line without it
+    /// With tsv: which field is the key, counted from 1 (after the bucket); the value is the line without it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Format")]
     key_field: Option<u16>,
 }
 
-/// How far an import has come.
+/// How far an import is.
 #[derive(Debug, Clone, Copy, Default)]
 struct Reached {
-    /// Lines from the beginning of the input, those passed over included.
+    /// Lines from the beginning of the input, skipped ones included.
     lines: u64,
     /// Pairs of this run.
     records: u64,
     bytes: u64,
 }
 
-/// What goes from the reader to the writer.
+/// A message from the reader to the writer.
 struct Batch {
     batch: caskfile::Batch,
-    /// How far the import has come when this batch is written.
+    /// How far the import is when this batch is written.
     reached: Reached,
 }
 
-/// How often the writer, when it has nothing to do, looks whether it is to stop.
+/// How often an idle writer looks for a signal to stop.
 const LOOK_UP: Duration = Duration::from_millis(50);
 
-/// Batches between the two threads: enough that neither waits for the other's hiccups.
+/// Batches between the two threads, so that neither waits for a short delay of the other.
 const IN_BETWEEN: usize = 2;
 
-/// A batch is written once its keys and values have so many bytes: from there on larger ones are no faster.
+/// The bytes of lines in a batch. Larger batches are no faster.
 const BATCH_BYTES: usize = 1 << 20;
 
 impl Import {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let (format, bucket) = (self.format.format(self.key_field.map(usize::from))?, self.into.bucket.name(session)?);
         let (input, total) = self.into.open_input(session, "lines to import")?;
-        // A store that is not there yet is made for the first pair: a mistake in the first line leaves none.
+        // A new store is created for the first pair, so that an error in the first line leaves no file.
         let open = || self.into.to.open_durable(session, Missing::Create, Durability::Os);
         let mut cask = if self.into.to.is_there() { Some(open()?) } else { None };
         let interrupt = Interrupt::watch()?;
@@ -81,7 +80,7 @@ impl Import {
 
         let (sender, receiver) = sync_channel(IN_BETWEEN);
         let reader = Reader { format, bucket, skip: self.skip, reached: Reached::default() };
-        // Not joined: when the import is stopped, the reader may still be waiting for input.
+        // Not joined: when the import is stopped, the reader may still wait for input.
         std::thread::spawn(move || reader.run(input, &sender));
         let written_lines = Arc::new(AtomicU64::new(self.skip));
         end_if_stuck(&interrupt, &written_lines, session.json);
@@ -90,7 +89,7 @@ impl Import {
         let mut lines_read = 0;
         let written = write(&mut cask, open, &receiver, &interrupt, &mut progress, |now| {
             lines_read = now.lines;
-            // An earlier run has stored the lines that are passed over.
+            // An earlier run has stored the skipped lines.
             reached = Reached { lines: now.lines.max(reached.lines), ..now };
             written_lines.store(reached.lines, Ordering::Relaxed);
         });
@@ -104,13 +103,13 @@ impl Import {
         })?;
         closed.map_err(|failure| failure.and("; run the same import again"))?;
         if lines_read < self.skip {
-            // Most likely another file than the one that was begun with.
+            // Probably another file than that of the first run.
             let (there, skip) = (plural(lines_read, "line"), self.skip);
             return Err(Failure::input(format!("the input has only {there}, and --skip passes over {skip}"))
-                .hint("nothing was imported: give the input of the import that is to go on"));
+                .hint("nothing was imported: give the input of the import that was stopped"));
         }
         if !is_made {
-            // An input without a pair makes an empty store.
+            // An input without a pair creates an empty store.
             sync_and_close(open()?)?;
         }
 
@@ -128,8 +127,8 @@ impl Import {
     }
 }
 
-/// Writes what comes until there is no more, or until something stops it. `reached` is called with what the store has. `open`
-/// makes the store if it is not there yet.
+/// Writes batches until the input ends, or until a signal or an error. Calls `reached` after each batch. `open` creates the
+/// store if it is not there yet.
 fn write(
     cask: &mut Option<Cask>,
     open: impl Fn() -> Result<Cask>,
@@ -163,7 +162,7 @@ fn write(
     }
 }
 
-/// What the library says of one batch, that nothing was written, would be wrong of the import.
+/// The library says that nothing was written, which holds for one batch, not for the import.
 fn refused(error: Error) -> Failure {
     match &error {
         Error::LockTimeout { path, waited, holder } => {
@@ -175,8 +174,8 @@ fn refused(error: Error) -> Failure {
     }
 }
 
-/// A write may wait for another writer, or for a slow disk, longer than who has pressed Ctrl-C. Then the process ends
-/// beside it: to the store that is a kill, which does no harm.
+/// Ends the process after a signal if a write still waits for another writer or a slow disk. For the store this is a kill,
+/// which does no harm.
 fn end_if_stuck(interrupt: &Interrupt, written_lines: &Arc<AtomicU64>, json: bool) {
     let (interrupt, written_lines) = (interrupt.clone(), Arc::clone(written_lines));
     std::thread::spawn(move || {
@@ -194,17 +193,17 @@ fn end_if_stuck(interrupt: &Interrupt, written_lines: &Arc<AtomicU64>, json: boo
     });
 }
 
-/// How long an import that was told to stop may take to finish what it is writing, and to sync it.
+/// How long a stopped import may take to finish and sync its last write.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Says how far an import has come that did not come to its end.
+/// Adds to the failure of an import how far it came.
 fn stopped(failure: Failure, reached: Reached, synced: bool) -> Failure {
     let lines = reached.lines;
     let place = if synced { "on stable storage" } else { "in the store, though perhaps not on stable storage" };
     let go_on = match failure.exit() {
         Exit::Input => "correct that line, and run the same import with",
-        Exit::Locked => "to go on behind them, run the same import with a longer --timeout and",
-        _ => "to go on behind them, run the same import with",
+        Exit::Locked => "to go on after them, run the same import with a longer --timeout and",
+        _ => "to go on after them, run the same import with",
     };
     failure
         .and(&format!("; {place}: {} of the input", plural(lines, "line")))
@@ -212,7 +211,7 @@ fn stopped(failure: Failure, reached: Reached, synced: bool) -> Failure {
         .hint(format!("{go_on} --skip {lines}"))
 }
 
-/// Says that an import was stopped before it had a pair, and so has made no store.
+/// Adds that the import was stopped before its first pair, and has created no store.
 fn not_begun(failure: Failure) -> Failure {
     let again = match failure.exit() {
         Exit::Input => "correct that line, and run the import again, with --skip 0",
@@ -221,7 +220,7 @@ fn not_begun(failure: Failure) -> Failure {
     failure.and("; nothing was written, and no store was made").fact("lines", 0).hint(again)
 }
 
-/// The thread that reads.
+/// The thread that reads and parses.
 struct Reader {
     format: Format,
     bucket: Vec<u8>,
@@ -239,14 +238,14 @@ impl Reader {
                 Err(error) => Err(io_failure("reading the input", error)),
             };
             if let Err(failure) = sent {
-                // Nobody listens any more if the writer was stopped.
+                // The writer may be stopped already.
                 let _ = to.send(Err(failure));
                 return;
             }
         }
     }
 
-    /// Sends the lines of a piece on as batches, those before a mistake, too.
+    /// Sends the lines of a piece as batches, up to the first error.
     fn piece(&mut self, piece: &[u8], to: &SyncSender<Result<Batch>>) -> Result<()> {
         let mut filling = Filling::new(&self.bucket);
         let mut size = 0;

@@ -9,8 +9,8 @@ use caskfile::{Cask, PairRef, Scan};
 use crate::delimited::Delimited;
 use crate::exit::Exit;
 use crate::failure::Result;
+use crate::json_line::Line;
 use crate::open::{Bucket, ReadFrom};
-use crate::record::Line;
 use crate::session::{Output, Session, stdout_failure};
 
 /// List keys and values in the order of the keys
@@ -28,7 +28,7 @@ pub struct List {
     /// Only keys before this one
     #[arg(long = "to", value_name = "KEY")]
     end: Option<OsString>,
-    /// At most so many
+    /// At most this many
     #[arg(short = 'n', long, value_name = "N")]
     limit: Option<u64>,
     /// From the last key to the first
@@ -40,7 +40,7 @@ pub struct List {
     /// Values alone
     #[arg(short, long, conflicts_with = "keys")]
     values: bool,
-    /// The index of each pair in front
+    /// The last_index of each pair first
     #[arg(short, long)]
     index: bool,
 }
@@ -68,8 +68,8 @@ impl List {
         if start.is_none() && end.is_none() {
             return Ok(cask.scan(prefix)?);
         }
-        // Both the prefix and the range hold: the later start and the earlier end.
-        let end = [end, behind_prefix(&prefix)].into_iter().flatten().min();
+        // Prefix and range both apply: the later start and the earlier end.
+        let end = [end, after_prefix(&prefix)].into_iter().flatten().min();
         let start = Bound::Included(start.unwrap_or_default().max(prefix));
         Ok(cask.range((start, end.map_or(Bound::Unbounded, Bound::Excluded)))?)
     }
@@ -85,10 +85,10 @@ impl List {
             }
             return line.number("last_index", pair.last_index).end();
         }
-        let index = pair.last_index.to_string();
+        let last_index = pair.last_index.to_string();
         let mut fields = Vec::with_capacity(3);
         if self.index {
-            fields.push(index.as_bytes());
+            fields.push(last_index.as_bytes());
         }
         if !self.values {
             fields.push(pair.key);
@@ -100,10 +100,10 @@ impl List {
     }
 }
 
-/// The least bytes that are above all that start with `prefix`; `None` if there are none.
-fn behind_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+/// The lowest key after all keys that start with `prefix`; `None` if there is none.
+fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
-    let mut behind = prefix[..=last].to_vec();
-    behind[last] += 1;
-    Some(behind)
+    let mut after = prefix[..=last].to_vec();
+    after[last] += 1;
+    Some(after)
 }

@@ -2,9 +2,6 @@
 
 use std::io::Write;
 
-use clap::CommandFactory;
-
-use crate::cli::Cli;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::session::{Session, stdout_failure};
@@ -20,7 +17,7 @@ pub struct Man {
 
 impl Man {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        let mut command = Cli::command();
+        let mut command = (session.command)();
         command.build();
         if let Some(verb) = &self.verb {
             let found = command.find_subcommand(verb).cloned();

@@ -11,13 +11,13 @@ use crate::session::{Session, stdout_failure};
 
 /// Draw the file to scale, as an SVG on stdout: what is live, dead, torn, corrupt and so on
 ///
-/// With a second file the two stand side by side, at one scale: a store, and what `caskfile backup --compact` makes of
-/// it. The picture has no keys and no values. Damage ends with exit code 5, a later version with 6, when it was drawn.
+/// With a second file the two are side by side, at one scale: a store, for example, and its `caskfile backup --compact`.
+/// The picture has no keys and no values. After it is drawn, damage ends with exit code 5, a later version with 6.
 #[derive(clap::Args)]
 pub struct Map {
     #[command(flatten)]
     look: Look,
-    /// A second file, to be drawn beside the first
+    /// A second file, beside the first
     #[arg(value_name = "OTHER", value_hint = clap::ValueHint::FilePath)]
     other: Option<PathBuf>,
 }

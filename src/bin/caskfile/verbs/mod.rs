@@ -1,4 +1,4 @@
-//! The verbs, one a file: what a verb takes, and what it does.
+//! The verbs, one file each: its arguments and what it does.
 
 pub mod backup;
 pub mod batch;

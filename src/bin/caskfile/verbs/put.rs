@@ -29,7 +29,7 @@ impl Put {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let (bucket, key) = (self.bucket.name(session)?, session.bytes(&self.key)?);
         let value = self.value.read(session)?;
-        // As a batch, which tells its index. A mistake is found before a store is made for nothing.
+        // A batch returns its `last_index`. It is checked before a store is created.
         let mut filling = Filling::new(&bucket);
         filling.go_to(None, &key).and_then(|()| filling.put(&key, &value)).map_err(Failure::input)?;
         // The batch has a copy.

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result, shell_word};
 use crate::interrupt::stoppable;
+use crate::numbers::plural;
 use crate::progress::while_busy;
-use crate::report::plural;
 use crate::session::Session;
 
 /// Copy what still verifies of a damaged store to a new one
 ///
-/// It says what was lost, and the damaged file stays as it is. Ctrl-C leaves nothing of the new one. A key
-/// whose newest value was lost may come back with an older one, and one whose deletion was lost may come back.
-/// Whole records of a batch that has no end are left out, and then the exit code is 5.
+/// It shows what was lost, and does not change the damaged file. A key whose newest value was lost may come back with an
+/// older one, and a key whose deletion was lost may come back. Whole records of a batch that has no end are left out; the
+/// exit code is 5 then. Ctrl-C removes the unfinished new file.
 #[derive(clap::Args)]
 pub struct Salvage {
     /// The damaged store's file
@@ -22,7 +22,7 @@ pub struct Salvage {
     /// The new store's file, which must not exist
     #[arg(value_name = "NEW", value_hint = clap::ValueHint::FilePath)]
     to: PathBuf,
-    /// Also copy the whole records of a batch that has no end: a crash, or a cut of the file, has taken a part of it
+    /// Also copy the whole records of a batch that has no end, after a crash or a cut of the file
     #[arg(long)]
     unfinished: bool,
 }

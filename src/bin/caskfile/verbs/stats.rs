@@ -6,7 +6,7 @@ use crate::open::ReadFrom;
 use crate::report::Report;
 use crate::session::Session;
 
-/// Show how many keys there are, how large the file is, and how much of it compaction would give back
+/// Show the number of keys, the size of the file, and how much of it compaction would free
 #[derive(clap::Args)]
 pub struct Stats {
     #[command(flatten)]

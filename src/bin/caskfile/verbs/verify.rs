@@ -10,8 +10,8 @@ use crate::session::Session;
 
 /// Read the whole file and check every record
 ///
-/// It works beside writers, and shows what is damaged and which keys are lost. Damage ends with exit
-/// code 5, and so does a copy whose end is missing; a torn tail, as a crash leaves it, is no damage.
+/// It works while others write, and shows what is damaged and which keys are lost. Damage ends with exit code 5, and so does
+/// a copy whose end is missing. A torn tail, as a crash leaves it, is no damage.
 #[derive(clap::Args)]
 pub struct Verify {
     #[command(flatten)]
@@ -20,7 +20,7 @@ pub struct Verify {
 
 impl Verify {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        // Not an open store, which a damaged file would not make.
+        // Without opening the store, since a damaged file does not open.
         let verified = while_busy(session, "verifying", false, || caskfile::verify(&self.from.store));
         match &verified {
             Ok(report) => session.write_report(report)?,

@@ -1,39 +1,34 @@
-//! [`Picture`]: files as an SVG, to scale, wrapped as text is.
+//! [`svg`]: files as an SVG, to scale, in rows as text is.
 //!
-//! It names no key and no value, so that it can be shown to others. What is drawn is one path a class, so that it stays
-//! small however many pieces a file has; where these are more than the eye can tell apart, it is their areas in the cells
-//! of a grid that are to scale.
+//! It shows no key and no value, so that it can be given to others. Each class is one path, so that the picture stays small.
+//! If a file has more pieces than the eye can see, the areas of the classes in the cells of a grid are to scale.
+
+mod drawn;
+mod paths;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use caskfile::inspect::{Class, Piece};
+use caskfile::inspect::Class;
 
-use crate::look::is_broken;
-use crate::report::{grouped, plural};
+pub use drawn::{Drawn, row_bytes};
+use paths::Paths;
 
-/// The longest file has so many rows at most.
-const MOST_ROWS: u64 = 32;
-/// And a row so many bytes at least.
-const LEAST_ROW_BYTES: u64 = 256;
-/// Up to so many pieces are drawn as they are.
-const MOST_PIECES: usize = 4000;
-/// A row of a file with more has so many cells.
-const CELLS: u64 = 256;
+use crate::numbers::{grouped, plural};
 
-// In the picture's own units.
+// In units of the picture.
 const MARGIN: f64 = 24.0;
 const LABELS: f64 = 110.0;
 const ROW: f64 = 18.0;
 const ROW_STEP: f64 = 28.0;
 const LINE: f64 = 22.0;
 const TOP: f64 = MARGIN + 3.0 * LINE;
-/// What the legend calls a class takes up this much, and the figures of each file.
+/// The widths of the names in the legend, and of the numbers of each file.
 const NAMES: f64 = 300.0;
 const FIGURES: f64 = 200.0;
 
-/// How the classes look. The colours are those of Okabe and Ito, which differ for colour-blind eyes too, and what is
-/// broken has a texture besides.
+/// How the classes look. The colours are those of Okabe and Ito, which colour-blind people can distinguish, and broken
+/// classes have a texture too.
 const STYLE: &str = "\
 svg{font:14px system-ui,sans-serif}\
 .page{fill:#fff}.ink{fill:#1b1b1b}.faint{fill:#5a5a5a}.hatch{stroke:#1b1b1b}.strip{fill:none;stroke:#8a8a8a}\
@@ -68,80 +63,15 @@ fn called(class: Class) -> &'static str {
     }
 }
 
-/// How many bytes each row has, in a picture whose longest file is this long: all its files have one scale.
-pub fn row_bytes(longest: u64) -> u64 {
-    longest.div_ceil(MOST_ROWS).next_power_of_two().max(LEAST_ROW_BYTES)
-}
-
-/// A file as it is to be drawn.
-pub struct Drawn {
-    name: String,
-    len: u64,
-    row_bytes: u64,
-    totals: BTreeMap<Class, u64>,
-    /// All pieces, until there are too many.
-    pieces: Option<Vec<(u64, u64, Class)>>,
-    /// How many bytes of each cell belong to which class, from then on.
-    cells: Vec<BTreeMap<Class, u64>>,
-    /// Where something begins that is broken, and what the last piece was.
-    broken: Vec<u64>,
-    last: Option<Class>,
-}
-
-impl Drawn {
-    pub fn new(name: String, len: u64, row_bytes: u64) -> Drawn {
-        let (totals, pieces) = (BTreeMap::new(), Some(Vec::new()));
-        Drawn { name, len, row_bytes, totals, pieces, cells: Vec::new(), broken: Vec::new(), last: None }
-    }
-
-    /// Takes in the next piece.
-    pub fn add(&mut self, piece: &Piece) {
-        let (start, end, class) = (piece.start, piece.end, piece.class);
-        *self.totals.entry(class).or_default() += end - start;
-        if is_broken(class) && self.last != Some(class) {
-            self.broken.push(start);
-        }
-        self.last = Some(class);
-        match &mut self.pieces {
-            Some(pieces) if pieces.len() < MOST_PIECES => pieces.push((start, end, class)),
-            None => self.add_to_cells(start, end, class),
-            Some(pieces) => {
-                let pieces = std::mem::take(pieces);
-                self.pieces = None;
-                self.cells = vec![BTreeMap::new(); self.len.div_ceil(self.cell_bytes()) as usize];
-                pieces.into_iter().for_each(|(start, end, class)| self.add_to_cells(start, end, class));
-                self.add_to_cells(start, end, class);
-            }
-        }
-    }
-
-    /// A row is longer than its cells are many: there are so many pieces in the file.
-    fn cell_bytes(&self) -> u64 {
-        (self.row_bytes / CELLS).max(1)
-    }
-
-    fn add_to_cells(&mut self, start: u64, end: u64, class: Class) {
-        let bytes = self.cell_bytes();
-        for cell in start / bytes..end.div_ceil(bytes) {
-            let part = end.min((cell + 1) * bytes) - start.max(cell * bytes);
-            *self.cells[cell as usize].entry(class).or_default() += part;
-        }
-    }
-
-    fn rows(&self) -> u64 {
-        self.len.div_ceil(self.row_bytes)
-    }
-}
-
-/// An SVG in the making.
-pub struct Picture<'d> {
+/// An SVG that is being written.
+struct Picture<'d> {
     files: &'d [Drawn],
-    /// How wide a row is.
+    /// The width of a row.
     column: f64,
     text: String,
 }
 
-/// Files side by side, at one scale.
+/// An SVG of files side by side, at one scale.
 pub fn svg(files: &[Drawn]) -> String {
     let column = if files.len() == 1 { 800.0 } else { 520.0 };
     let mut picture = Picture { files, column, text: String::new() };
@@ -266,7 +196,7 @@ impl Picture<'_> {
     }
 }
 
-/// Bytes, and how much of the file that is.
+/// Bytes, and their percentage of the file.
 fn figure(bytes: u64, file: &Drawn) -> String {
     let percent = 100.0 * bytes as f64 / file.len.max(1) as f64;
     let percent = match percent {
@@ -278,88 +208,7 @@ fn figure(bytes: u64, file: &Drawn) -> String {
     format!("{} ({percent} %)", plural(bytes, "byte"))
 }
 
-/// What is filled in the colour of each class.
-struct Paths {
-    left: f64,
-    column: f64,
-    row_bytes: u64,
-    paths: BTreeMap<Class, String>,
-}
-
-impl Paths {
-    fn x(&self, in_row: u64) -> f64 {
-        self.left + self.column * in_row as f64 / self.row_bytes as f64
-    }
-
-    fn y(&self, row: u64) -> f64 {
-        TOP + row as f64 * ROW_STEP
-    }
-
-    /// The part of each row that a range takes up: row, and where in it.
-    fn parts(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64, u64)> + use<> {
-        let bytes = self.row_bytes;
-        (start / bytes..end.div_ceil(bytes)).map(move |row| {
-            let base = row * bytes;
-            (row, start.max(base) - base, end.min(base + bytes) - base)
-        })
-    }
-
-    fn rectangle(&mut self, class: Class, (row, from, to): (u64, u64, u64), top: f64, height: f64) {
-        let (x, y, width) = (self.x(from), self.y(row) + top, self.x(to) - self.x(from));
-        let path = self.paths.entry(class).or_default();
-        let _ = write!(path, "M{x:.2} {y:.2}h{width:.2}v{height:.2}h-{width:.2}z");
-    }
-
-    fn whole(&mut self, start: u64, end: u64, class: Class) {
-        self.parts(start, end).for_each(|part| self.rectangle(class, part, 0.0, ROW));
-    }
-
-    fn cells(&mut self, cells: &[BTreeMap<Class, u64>], cell_bytes: u64) {
-        let mut at = 0;
-        while at < cells.len() {
-            // Neighbours that are alike are one.
-            let alike = if cells[at].len() == 1 {
-                cells[at..].iter().take_while(|cell| cell.keys().eq(cells[at].keys())).count()
-            } else {
-                1
-            };
-            let (start, end) = (at as u64 * cell_bytes, (at + alike) as u64 * cell_bytes);
-            let all: u64 = cells[at].values().sum();
-            let mut top = 0.0;
-            for (class, bytes) in &cells[at] {
-                let height = ROW * *bytes as f64 / all as f64;
-                self.parts(start, end).for_each(|part| self.rectangle(*class, part, top, height));
-                top += height;
-            }
-            at += alike;
-        }
-    }
-
-    fn outline(&self, len: u64) -> String {
-        let mut outline = String::new();
-        for (row, from, to) in self.parts(0, len) {
-            let (x, y, width) = (self.x(from), self.y(row), self.x(to) - self.x(from));
-            let _ = write!(outline, "M{x:.2} {y:.2}h{width:.2}v{ROW}h-{width:.2}z");
-        }
-        outline
-    }
-
-    /// Triangles below the rows, so that nothing broken is too small to be seen.
-    fn marks(&self, places: &[u64]) -> String {
-        let (mut marks, mut last) = (String::new(), None);
-        for place in places {
-            let (row, in_row) = (place / self.row_bytes, place % self.row_bytes);
-            let (x, y) = (self.x(in_row), self.y(row) + ROW + 1.0);
-            if last.is_none_or(|(last_row, last_x)| last_row != row || x - last_x > 3.0) {
-                let _ = write!(marks, "M{x:.2} {y:.2}l4 7h-8z");
-                last = Some((row, x));
-            }
-        }
-        marks
-    }
-}
-
-/// As much of a name as has room, in letters that are as wide as an m, mostly.
+/// The beginning of a name that fits into `room`.
 fn shortened(name: &str, room: f64) -> String {
     let most = (room / 10.0) as usize;
     if name.chars().count() <= most {
@@ -376,7 +225,7 @@ fn escaped_xml(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            // XML has no way to say these.
+            // XML cannot have these.
             char if char.is_control() || matches!(char, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
             char => out.push(char),
         }
