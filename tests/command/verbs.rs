@@ -307,7 +307,7 @@ fn completions_and_man_pages_know_every_verb() {
         assert!(shell.ok_text(&["man", verb]).starts_with(".ie"), "{verb}");
         assert!(shell.ok_text(&["help", verb]).contains("Usage: caskfile"), "{verb}");
     }
-    assert!(page.contains("somebody else was there first"), "the exit codes are in the man page");
+    assert!(page.contains("since another writer was faster"), "the exit codes are in the man page");
     shell.fails(2, &["man", "nothing"]);
     // bash reads the script without a complaint.
     std::fs::write(shell.directory.join("script"), shell.ok(&["completions", "bash"])).unwrap();
