@@ -5,7 +5,7 @@
 //! to one [`Piece`], and each piece to one [`Class`]. Nothing is changed and no lock is taken.
 //!
 //! Records and headers have the field names of `docs/FORMAT.md`: a record's `seq` is the `last_index` of a pair.
-//! [`verify`] uses the same walk, so both find the same damage.
+//! [`verify()`] uses the same walk, so both find the same damage.
 //!
 //! ```
 //! # let path = std::env::temp_dir().join(format!("caskfile-inspect-{}", std::process::id()));
@@ -301,7 +301,7 @@ impl Inspection {
         holds.then_some(FileHeader { major, minor, base_seq, created })
     }
 
-    /// Returns the report of [`verify`] on the file up to the log's end. A copy whose end is missing
+    /// Returns the report of [`verify()`] on the file up to the log's end. A copy whose end is missing
     /// ([`Report::cut_off`]) is no error here, since all that the file has can be shown.
     ///
     /// # Errors
