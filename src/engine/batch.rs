@@ -9,13 +9,11 @@ use crate::format::{FullKey, MAX_VALUE_LEN, prefix_of_bucket};
 use crate::memory::make_room;
 use crate::{Error, Result};
 
-/// A list of changes, over one or several buckets, that are applied together or not at all, with conditions under
-/// which they are.
+/// A list of changes, in one or several buckets, that are applied together or not at all, under conditions.
 ///
-/// Operations are applied in the order in which they were added; of two on one key the later one counts. Conditions
-/// speak of the store as it is before the batch, wherever in the list they stand. Mistakes in a batch (a key or a
-/// value over the limit) are reported by [`Cask::write`](crate::Cask::write), with the number of the operation, so that
-/// building one is a chain.
+/// Operations are applied in the order in which they were added; of two on one key the later one counts. Conditions are
+/// about the store before the batch, wherever they are in the list. A key or a value over a limit is an error of
+/// [`Cask::write`](crate::Cask::write), with the number of the operation, so that operations can be chained.
 ///
 /// ```
 /// # let dir = std::env::temp_dir().join(format!("caskfile-batch-{}", std::process::id()));
@@ -40,30 +38,48 @@ pub struct Batch {
     pub(crate) steps: Vec<Step>,
     /// Keys and values of all steps, one after the other.
     bytes: Vec<u8>,
-    /// Something could not be kept.
+    /// There was no memory for an operation.
     out_of_memory: bool,
-    /// The bucket of the steps to come; `None` for the bucket of the handle that the batch is given to.
+    /// The bucket of the next steps; `None` for that of the handle that writes the batch.
     bucket: Option<Vec<u8>>,
-    /// The first operation that cannot be one of the steps, and why not. (Keys are looked at later, when their bucket is known.)
+    /// The first operation over a limit, and the error. (Keys are checked later, when their bucket is known.)
     mistake: Option<(usize, Error)>,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
-    /// The bucket's prefix; `None` for the bucket of the handle that the batch is given to.
+    /// The bucket's prefix; `None` for the bucket of the handle that writes the batch.
     bucket: Option<Range<usize>>,
     key: Range<usize>,
     action: Action<Range<usize>>,
 }
 
 impl Batch {
-    /// An empty batch, whose operations go to the bucket of the handle that it will be given to.
+    /// Returns an empty batch. Its operations go to the bucket of the handle that writes it, until [`Batch::bucket`] sets
+    /// another one.
+    ///
+    /// ```
+    /// assert!(caskfile::Batch::new().is_empty());
+    /// ```
     pub fn new() -> Batch {
         Batch::default()
     }
 
-    /// The operations that follow go to this bucket. The empty name is the bucket of stores that use no buckets. A name that
-    /// is too long is a mistake of the operation that comes next.
+    /// Sets the bucket of the operations that follow. The empty name is the default bucket. A name that is too long is an
+    /// error of the next operation.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-batch-bucket-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::Batch;
+    ///
+    /// let mut batch = Batch::new();
+    /// batch.put("leader", "node-1").bucket("log").put("0001", "node-1 leads");
+    /// cask.write(&batch)?;
+    /// assert!(cask.bucket("log")?.exists("0001")?);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn bucket(&mut self, name: impl AsRef<[u8]>) -> &mut Batch {
         match prefix_of_bucket(name.as_ref()) {
             Ok(prefix) => self.bucket = Some(prefix),
@@ -72,7 +88,18 @@ impl Batch {
         self
     }
 
-    /// Sets a key's value.
+    /// Adds an operation that sets the value of a key.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-batch-put-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::Batch;
+    ///
+    /// cask.write(Batch::new().put("a", "1").put("b", "2"))?;
+    /// assert_eq!(cask.get("b")?.value, b"2");
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Batch {
         let value = value.as_ref();
         if value.len() > MAX_VALUE_LEN {
@@ -80,34 +107,84 @@ impl Batch {
             return self;
         }
         let key = key.as_ref();
-        // At once: a buffer with no room left for a short key would grow, and copy a large value.
+        // Room for all at once, so that the buffer does not grow, and copy a large value, for a short key.
         let bytes = value.len() + key.len() + self.bucket.as_ref().map_or(0, Vec::len);
         self.out_of_memory |= make_room(&mut self.bytes, bytes).is_err();
         let value = self.keep(value);
         self.step(key, Action::Put(value))
     }
 
-    /// Removes a key; nothing happens if it is not there.
+    /// Adds an operation that removes a key. It has no effect if the key is absent.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-batch-delete-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::Batch;
+    ///
+    /// cask.put("old", "1")?;
+    /// cask.write(Batch::new().delete("old").put("new", "1"))?;
+    /// assert!(!cask.exists("old")?);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn delete(&mut self, key: impl AsRef<[u8]>) -> &mut Batch {
         self.step(key.as_ref(), Action::Delete)
     }
 
-    /// The batch is applied only if the key is there with this `last_index`.
+    /// Adds a condition: the batch is applied only if the key has this `last_index`.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-batch-expect-index-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::Batch;
+    ///
+    /// cask.put("config", "1")?;
+    /// let last_index = cask.get("config")?.last_index;
+    /// let mut batch = Batch::new();
+    /// batch.expect_index("config", last_index).put("config", "2");
+    /// cask.write(&batch)?;
+    /// // The key has another `last_index` now.
+    /// assert!(cask.write(&batch).is_err());
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn expect_index(&mut self, key: impl AsRef<[u8]>, last_index: u64) -> &mut Batch {
         self.step(key.as_ref(), Action::ExpectSeq(last_index))
     }
 
-    /// The batch is applied only if the key is not there.
+    /// Adds a condition: the batch is applied only if the key is absent.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-batch-expect-absent-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::Batch;
+    ///
+    /// cask.write(Batch::new().expect_absent("leader").put("leader", "node-1"))?;
+    /// assert!(cask.write(Batch::new().expect_absent("leader").put("leader", "node-2")).is_err());
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn expect_absent(&mut self, key: impl AsRef<[u8]>) -> &mut Batch {
         self.step(key.as_ref(), Action::ExpectAbsent)
     }
 
-    /// How many operations it has, conditions included.
+    /// Returns how many operations the batch has, conditions included.
+    ///
+    /// ```
+    /// let mut batch = caskfile::Batch::new();
+    /// batch.expect_absent("key").put("key", "value");
+    /// assert_eq!(batch.len(), 2);
+    /// ```
     pub fn len(&self) -> usize {
         self.steps.len()
     }
 
-    /// Whether it has no operation.
+    /// Returns whether the batch has no operation.
+    ///
+    /// ```
+    /// let mut batch = caskfile::Batch::new();
+    /// assert!(batch.is_empty() && !batch.delete("key").is_empty());
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
@@ -126,7 +203,7 @@ impl Batch {
         self
     }
 
-    /// Keeps nothing if there is no memory for it, which is reported as a mistake is.
+    /// Keeps bytes; without memory for them, [`Batch::to_request`] returns the error.
     fn keep(&mut self, bytes: &[u8]) -> Range<usize> {
         let start = self.bytes.len();
         match make_room(&mut self.bytes, bytes.len()) {
@@ -136,13 +213,13 @@ impl Batch {
         start..self.bytes.len()
     }
 
-    /// The first mistake is the one that is reported.
+    /// Keeps the first error over a limit.
     fn mistaken(&mut self, mistake: Error) {
         self.mistake.get_or_insert((self.steps.len(), mistake));
     }
 
-    /// The operations with full keys, checked, as the commit takes them. `default_bucket` is the handle's.
-    /// The store is at `path`.
+    /// Checks the operations and returns them with full keys. `default_bucket` is that of the handle, `path` that of the
+    /// store.
     pub(crate) fn to_request(&self, default_bucket: &[u8], path: &Path) -> Result<Request> {
         if self.out_of_memory {
             return Err(no_memory(path));

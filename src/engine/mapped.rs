@@ -9,16 +9,40 @@ use crate::disk::Map;
 use crate::format::{FullKey, RECORD_HEADER_LEN};
 use crate::log::read::{Reader, Start};
 
-/// Lends values where they lie in the file's map; made by [`Cask::mapped`].
+/// A handle that lends values from the file's map: see [`Cask::mapped`].
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-doc-mapped-{}", std::process::id()));
+/// # let cask = caskfile::Cask::open(&path)?;
+/// cask.put("key", "value")?;
+/// // SAFETY: only this library changes the file.
+/// let mapped = unsafe { cask.mapped() };
+/// assert_eq!(mapped.get("key")?.len(), 5);
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Mapped {
     cask: Cask,
 }
 
-/// A value, lent from the file's map.
+/// A value in the file's map.
 ///
-/// It stays valid after later writes, after compaction and after the store is closed: it keeps the file generation
-/// it lies in mapped, and the last slice of a generation unmaps it. Cloning costs one atomic increment.
+/// It stays valid after later writes, after compaction and after the store is closed: it keeps its file mapped until the
+/// last slice of that file is dropped. Cloning costs one atomic increment.
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-slice-{}", std::process::id()));
+/// # let cask = caskfile::Cask::open(&path)?;
+/// cask.put("key", "old")?;
+/// // SAFETY: only this library changes the file.
+/// let old = unsafe { cask.mapped() }.get("key")?;
+/// cask.put("key", "new")?;
+/// cask.compact()?;
+/// assert_eq!(&*old, b"old");
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Slice {
     bytes: Bytes,
@@ -32,7 +56,7 @@ enum Bytes {
         offset: u64,
         len: usize,
     },
-    /// Where there is no map to lend from.
+    /// If there is no map.
     Copied(Arc<[u8]>),
 }
 
@@ -41,12 +65,24 @@ impl Mapped {
         Mapped { cask }
     }
 
-    /// The value of a key. Its checksum is verified once, here, unless
-    /// [`Config::verify_on_read`](crate::Config::verify_on_read) says otherwise.
+    /// Returns the value of a key. Its checksum is verified here, once, unless
+    /// [`Config::verify_on_read`](crate::Config::verify_on_read) is off.
     ///
     /// # Errors
     ///
-    /// As [`Cask::get`].
+    /// Those of [`Cask::get`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-mapped-get-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// cask.put("key", "value")?;
+    /// // SAFETY: only this library changes the file.
+    /// let mapped = unsafe { cask.mapped() };
+    /// assert_eq!(&*mapped.get("key")?, b"value");
+    /// assert!(mapped.get("other").is_err());
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Slice> {
         let (key, verify) = (key.as_ref(), self.cask.engine.context.config.get_verify_on_read());
         self.cask.engine.reading.answer(|view| {
@@ -57,7 +93,7 @@ impl Mapped {
     }
 }
 
-/// The value of the record at a position, from the map if there is one.
+/// Lends the value of the record at a position from the map; copies it if there is no map.
 fn lend(reader: &Reader, position: u64, start: &Start, key: &[u8], verify: bool) -> Result<Slice> {
     let header = &start.header;
     let offset = position + RECORD_HEADER_LEN as u64 + u64::from(header.key_len);
@@ -65,7 +101,7 @@ fn lend(reader: &Reader, position: u64, start: &Start, key: &[u8], verify: bool)
     let map = reader.map.as_ref().filter(|map| offset + len as u64 <= map.len());
     let lent = map.and_then(|map| {
         // SAFETY: the caller of `Cask::mapped` promises that nothing but this library changes the file, and
-        // this library writes to the bytes of a whole record only to cut it off, after a change by somebody else.
+        // this library writes to the bytes of a whole record only to cut it off, after another program has changed the file.
         unsafe { map.slice(offset, len) }.map(|bytes| (map, bytes))
     });
     match lent {
@@ -85,7 +121,18 @@ fn lend(reader: &Reader, position: u64, start: &Start, key: &[u8], verify: bool)
 }
 
 impl Slice {
-    /// The index of the record that set this value.
+    /// Returns the `last_index` of the pair.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-slice-index-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// cask.put("key", "value")?;
+    /// // SAFETY: only this library changes the file.
+    /// let value = unsafe { cask.mapped() }.get("key")?;
+    /// assert_eq!(value.last_index(), cask.get("key")?.last_index);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn last_index(&self) -> u64 {
         self.last_index
     }

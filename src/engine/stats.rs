@@ -7,49 +7,59 @@ use super::Engine;
 use crate::Result;
 use crate::format::FILE_HEADER_LEN;
 
-/// What a store is made of, and what this handle has done to it; see [`Cask::stats`](crate::Cask::stats).
+/// Figures about a store, and about what one handle has done: the result of [`Cask::stats`](crate::Cask::stats).
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-doc-stats-{}", std::process::id()));
+/// # let cask = caskfile::Cask::open(&path)?;
+/// cask.put("key", "value")?;
+/// let stats = cask.stats()?;
+/// assert_eq!((stats.keys, stats.buckets, stats.failed_compactions), (1, 1, 0));
+/// assert_eq!(stats.last_index, cask.get("key")?.last_index);
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Keys in all buckets.
+    /// How many keys there are, in all buckets.
     pub keys: u64,
-    /// Buckets that have a key.
+    /// How many buckets have a key.
     pub buckets: u64,
-    /// Records in the log, tombstones and ancillary ones included.
+    /// How many records the log has, tombstones and ancillary records included.
     pub records: u64,
-    /// The file's length in bytes, what it is extended by ahead of the log included.
+    /// The file's length in bytes, with the zeros by which a writer has extended it.
     pub file_len: u64,
     /// Where the log ends, in bytes from the start of the file.
     pub log_end: u64,
-    /// Bytes of records that set the present value of a key.
+    /// Bytes of the records with the present values of keys.
     pub live_bytes: u64,
-    /// Bytes of records that compaction would leave out.
+    /// Bytes of the records that compaction would leave out.
     pub dead_bytes: u64,
-    /// The highest index in the file.
+    /// The highest sequence number in the file.
     pub last_index: u64,
-    /// Everything before this offset is proven, by a record in the file, to be on stable storage.
+    /// A record in the file proves that everything before this offset is on stable storage.
     pub proven: u64,
-    /// Bytes of memory that the index has allocated.
+    /// Bytes of memory of the index.
     pub index_bytes: u64,
     /// Bytes of torn tails that this handle has cut off, at opening or later.
     pub torn_bytes: u64,
-    /// Writes to the log by this handle: groups of the records of one or more calls.
+    /// How many writes this handle has made to the log: groups of the records of one or more calls.
     pub groups: u64,
-    /// Syncs of the file by this handle.
+    /// How many syncs of the file this handle has made.
     pub syncs: u64,
-    /// Compactions by this handle.
+    /// How many compactions this handle has made.
     pub compactions: u64,
-    /// Compactions that this handle began [by itself](crate::CompactionPolicy) and that failed or were refused. No call
-    /// returns their errors: call [`Cask::compact`](crate::Cask::compact) to see why, or turn on the feature `log`. Those that
-    /// were stopped, or found another one under way, are not counted.
+    /// How many [automatic](crate::CompactionPolicy) compactions of this handle failed or were refused. No call returns their
+    /// errors: call [`Cask::compact`](crate::Cask::compact) to see why, or turn on the feature `log`. Compactions that were
+    /// stopped, or found another one under way, do not count.
     pub failed_compactions: u64,
-    /// How often this handle had to wait for the lock because another writer held it, or waited in vain.
+    /// How often this handle waited for the lock because another writer held it, with and without success.
     pub lock_waits: u64,
-    /// How long it has waited for the lock in all these cases together. Waits of threads of one handle for each other
-    /// are not among them.
+    /// How long it waited in all these cases together, without the time that threads of one handle wait for each other.
     pub lock_waited: Duration,
-    /// How long opening took: reading the whole file, and mending its end. After [`Cask::reopen`](crate::Cask::reopen),
-    /// how long that took.
+    /// How long opening took, or the last [`Cask::reopen`](crate::Cask::reopen): reading the whole file, and cutting off a torn
+    /// tail.
     pub opening: Duration,
     /// How long this handle has been open.
     pub open_for: Duration,

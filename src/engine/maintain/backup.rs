@@ -20,15 +20,29 @@ use crate::log::scan::{Entry, Reason, Run, Scanner, Step};
 use crate::progress::{Copying, Watch};
 use crate::{Error, Result};
 
-/// What [`Cask::backup`](crate::Cask::backup) has copied.
+/// What a copy of the store has: the result of [`Cask::backup`](crate::Cask::backup) and
+/// [`Cask::compact_to`](crate::Cask::compact_to).
+///
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("caskfile-doc-backup-{}", std::process::id()));
+/// # std::fs::create_dir_all(&dir)?;
+/// # let cask = caskfile::Cask::open(dir.join("store"))?;
+/// # let copy = dir.join("copy");
+/// cask.put("key", "value")?;
+/// let backup = cask.backup(&copy)?;
+/// assert_eq!((backup.keys, backup.bytes), (1, std::fs::metadata(&copy)?.len()));
+/// assert_eq!(backup.last_index, cask.get("key")?.last_index);
+/// # std::fs::remove_dir_all(&dir)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Backup {
-    /// Keys in all buckets.
+    /// How many keys the copy has, in all buckets.
     pub keys: u64,
     /// The copy's length in bytes.
     pub bytes: u64,
-    /// The highest index of the original at the moment of which the copy is.
+    /// The highest sequence number of the original at the moment of the copy.
     pub last_index: u64,
 }
 

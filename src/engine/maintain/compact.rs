@@ -43,15 +43,27 @@ use crate::engine::write::turn::Turn;
 use crate::progress::Watch;
 use crate::{Error, Result};
 
-/// What [`Cask::compact`](crate::Cask::compact) has done.
+/// What a compaction has done: the result of [`Cask::compact`](crate::Cask::compact).
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-doc-compaction-{}", std::process::id()));
+/// # let cask = caskfile::Cask::open(&path)?;
+/// for n in 0..100 {
+///     cask.put("key", format!("{n}"))?;
+/// }
+/// let compaction = cask.compact()?;
+/// assert_eq!((compaction.keys, compaction.after), (1, cask.stats()?.log_end));
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Compaction {
-    /// Where the log ended before, in bytes.
+    /// Where the log ended before, in bytes from the start of the file.
     pub before: u64,
     /// Where it ends now.
     pub after: u64,
-    /// Keys that were carried over.
+    /// How many keys were copied.
     pub keys: u64,
 }
 

@@ -12,10 +12,21 @@ use crate::log::scan::Window;
 use crate::memory::copied;
 use crate::store::KvPair;
 
-/// All pairs of all buckets of one moment, in the order in which they were set, which is that of their indexes and of
-/// the file; see [`Cask::scan_by_index`](crate::Cask::scan_by_index).
+/// An iterator over all pairs of all buckets of one moment, in the order of their `last_index`, which is the order in the
+/// file: see [`Cask::scan_by_index`](crate::Cask::scan_by_index).
 ///
-/// It owns its snapshot as a [`Scan`](crate::Scan) does. [`IndexScan::next_ref`] lends pairs without allocating for each.
+/// It owns a snapshot as a [`Scan`](crate::Scan) does. [`IndexScan::next_ref`] lends pairs without allocating for each.
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-index-scan-{}", std::process::id()));
+/// # let cask = caskfile::Cask::open(&path)?;
+/// cask.put("zebra", "first")?;
+/// cask.put("ant", "second")?;
+/// let values: Vec<_> = cask.scan_by_index()?.map(|item| item.map(|(_, pair)| pair.value)).collect::<Result<_, _>>()?;
+/// assert_eq!(values, [b"first".to_vec(), b"second".to_vec()]);
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 pub struct IndexScan {
     reader: Reader,
     positions: std::vec::IntoIter<u64>,
@@ -24,11 +35,22 @@ pub struct IndexScan {
 }
 
 impl IndexScan {
-    /// The next pair and the name of its bucket, lent until the next call.
+    /// Returns the name of the bucket and the next pair, lent until the next call; `None` at the end.
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`](crate::Error::Corrupt) if the record no longer verifies; the scan goes on behind it.
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if the record no longer verifies. The scan goes on after it.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-index-next-ref-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// cask.bucket("log")?.put("0001", "started")?;
+    /// let mut scan = cask.scan_by_index()?;
+    /// let (bucket, pair) = scan.next_ref().unwrap()?;
+    /// assert_eq!((bucket, pair.key), (&b"log"[..], &b"0001"[..]));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn next_ref(&mut self) -> Option<Result<(&[u8], PairRef<'_>)>> {
         let position = self.positions.next()?;
         Some(self.lend(position))
@@ -54,7 +76,7 @@ impl IndexScan {
         if *verify {
             reader.verify_value(position, &header, full_key, value)?;
         }
-        // A key without a bucket cannot pass verification; without that it is at least no reason to panic.
+        // A key without a bucket does not verify. Without verification it must not panic.
         let (bucket, key) = split_full_key(full_key).unwrap_or_default();
         Ok((bucket, PairRef { key, value, last_index: header.seq }))
     }
@@ -89,7 +111,7 @@ impl Reading {
     pub(crate) fn scan_by_index(&self) -> Result<IndexScan> {
         let (reader, mut positions) = {
             let view = self.current()?;
-            // Growing would take up to twice as much, and keep it.
+            // A vector that grows would take, and keep, up to twice as much.
             let mut positions = Vec::with_capacity(view.index().len());
             positions.extend(view.index().positions());
             (view.reader.clone(), positions)

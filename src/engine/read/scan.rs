@@ -1,4 +1,4 @@
-//! [`Scan`]: pairs in key order, of one moment.
+//! [`Scan`]: the pairs of one moment in key order.
 
 use std::collections::VecDeque;
 use std::ops::{Bound, ControlFlow, RangeBounds};
@@ -10,11 +10,12 @@ use crate::index::{Entry, Hashed, Keys, Positions, SortedIndex, Sought, prefix_s
 use crate::log::read::{Reader, Start};
 use crate::store::KvPair;
 
-/// An iterator over the pairs of one moment, in key order, from both ends.
+/// An iterator over the pairs of one moment, in key order, from both ends: see [`Cask::scan`](crate::Cask::scan) and
+/// [`Cask::range`](crate::Cask::range).
 ///
-/// It owns a snapshot: later writes, deletes and compactions do not change what it returns, and it does not hold
-/// anybody up. The snapshot costs nothing to make, and keeps the file generation it belongs to open and mapped until
-/// it is dropped. Every pair is read when it is asked for, and its checksum verified.
+/// It owns a snapshot: later writes, deletions and compactions do not change what it returns, and no writer waits for it.
+/// The snapshot costs nothing to make, and keeps its file open and mapped until it is dropped. Each pair is read, and its
+/// checksum verified, when the iterator comes to it.
 ///
 /// [`Scan::next_ref`] lends pairs without allocating for each.
 ///
@@ -37,33 +38,45 @@ use crate::store::KvPair;
 pub struct Scan {
     reader: Reader,
     positions: Positions,
-    /// Taken from the front of `positions` already, and being fetched.
+    /// Positions from the front of `positions` that are being fetched.
     ahead: VecDeque<u64>,
     bucket_len: usize,
     verify: bool,
     buffer: Vec<u8>,
 }
 
-/// A pair lent by [`Scan::next_ref`] or [`Cask::visit`](crate::Cask::visit).
+/// A pair that [`Scan::next_ref`] or [`Cask::visit`](crate::Cask::visit) lends.
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-pair-ref-{}", std::process::id()));
+/// # let cask = caskfile::Cask::open(&path)?;
+/// cask.put("colour", "blue")?;
+/// let mut scan = cask.scan("")?;
+/// let pair = scan.next_ref().unwrap()?;
+/// assert_eq!((pair.key, pair.value), (&b"colour"[..], &b"blue"[..]));
+/// assert_eq!(pair.to_pair(), cask.get("colour")?);
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PairRef<'a> {
     /// The key, without its bucket.
     pub key: &'a [u8],
     /// The value.
     pub value: &'a [u8],
-    /// The index of the record that set the value.
+    /// The sequence number of the write that set the value.
     pub last_index: u64,
 }
 
 impl PairRef<'_> {
-    /// An owned copy.
+    /// Returns an owned copy. See [`PairRef`] for an example.
     pub fn to_pair(&self) -> KvPair {
         KvPair { key: self.key.to_vec(), value: self.value.to_vec(), last_index: self.last_index }
     }
 }
 
-/// Neighbours in the order of keys lie anywhere in the log. So that the processor need not wait for each, this many are
-/// fetched while the ones before them are read.
+/// How many records are fetched while those before them are read. Neighbours in key order lie anywhere in the log, and the
+/// processor would wait for each.
 const AHEAD: usize = 12;
 
 impl Scan {
@@ -72,21 +85,45 @@ impl Scan {
         Scan { reader, positions, ahead, bucket_len, verify, buffer: Vec::new() }
     }
 
-    /// The next pair, lent until the next call.
+    /// Returns the next pair, lent until the next call; `None` at the end.
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`](crate::Error::Corrupt) if the record no longer verifies; the scan goes on behind it.
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if the record no longer verifies. The scan goes on after it.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-next-ref-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// cask.put("ant", "3")?;
+    /// cask.put("bee", "4")?;
+    /// let (mut scan, mut bytes) = (cask.scan("")?, 0);
+    /// while let Some(pair) = scan.next_ref() {
+    ///     bytes += pair?.value.len();
+    /// }
+    /// assert_eq!(bytes, 2);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn next_ref(&mut self) -> Option<Result<PairRef<'_>>> {
         let position = self.next_position()?;
         Some(self.lend(position))
     }
 
-    /// The next pair from the other end, lent until the next call.
+    /// Returns the next pair from the other end, lent until the next call; `None` at the end.
     ///
     /// # Errors
     ///
-    /// As [`Scan::next_ref`].
+    /// Those of [`Scan::next_ref`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-next-back-ref-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// cask.put("ant", "3")?;
+    /// cask.put("bee", "4")?;
+    /// assert_eq!(cask.scan("")?.next_back_ref().unwrap()?.key, b"bee");
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn next_back_ref(&mut self) -> Option<Result<PairRef<'_>>> {
         let position = self.next_position_back()?;
         Some(self.lend(position))
@@ -117,12 +154,12 @@ impl Scan {
 
     fn lend_from(&mut self, start: &Start) -> Result<PairRef<'_>> {
         let record = self.reader.record_from(start, &mut self.buffer, self.verify)?;
-        // A key too short for its bucket cannot pass verification; without that it is at least no reason to panic.
+        // A key that is too short for its bucket does not verify. Without verification it must not panic.
         let key = record.key.get(self.bucket_len..).unwrap_or_default();
         Ok(PairRef { key, value: record.value, last_index: record.header.seq })
     }
 
-    /// A pair of one's own. A long value is read to where it stays: it would take up memory twice.
+    /// An owned pair. A long value is read directly into it, so that it is in memory once.
     fn pair(&mut self, position: u64) -> Result<KvPair> {
         let start = self.reader.start(position)?;
         if !start.is_long() {
@@ -164,13 +201,24 @@ impl std::fmt::Debug for Scan {
     }
 }
 
-/// All buckets of one moment, each with the scan of its pairs; see [`Cask::scan_buckets`](crate::Cask::scan_buckets).
+/// An iterator over the buckets of one moment, each with the scan of its pairs: see
+/// [`Cask::scan_buckets`](crate::Cask::scan_buckets).
 ///
-/// It owns its snapshot as a [`Scan`] does.
+/// It owns a snapshot as a [`Scan`] does.
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-bucket-scans-{}", std::process::id()));
+/// # let cask = caskfile::Cask::open(&path)?;
+/// cask.bucket("log")?.put("0001", "started")?;
+/// let (name, mut pairs) = cask.scan_buckets()?.next().unwrap()?;
+/// assert_eq!((&name[..], pairs.next().unwrap()?.value), (&b"log"[..], b"started".to_vec()));
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 pub struct BucketScans {
     reader: Reader,
     sorted: SortedIndex,
-    /// Of the first key of the next bucket.
+    /// The rank of the first key of the next bucket.
     rank: usize,
     verify: bool,
 }
@@ -182,7 +230,7 @@ impl Iterator for BucketScans {
         let first = *self.sorted.entry(self.rank)?;
         let next = self.bucket_of(&first);
         if next.is_err() {
-            // Where the next bucket begins is not known.
+            // The begin of the next bucket is unknown.
             self.rank = self.sorted.len();
         }
         Some(next)
@@ -193,8 +241,8 @@ impl BucketScans {
     fn bucket_of(&mut self, first: &Entry) -> Result<(Vec<u8>, Scan)> {
         let held = first.first_bytes();
         let bucket_len = 1 + usize::from(held[0]);
-        // Most names are in the index. A longer one is in the log, and is verified: the place of the next bucket is
-        // looked for by it.
+        // Most names are in the index. A longer one is in the log, and is verified, since the search for the next bucket
+        // uses it.
         let mut key = held.to_vec();
         if bucket_len > key.len() {
             key.clear();
@@ -222,7 +270,7 @@ impl Reading {
         self.answer(|view| self.scan_of(view, bucket, &prefix))
     }
 
-    /// The same pairs at once.
+    /// All pairs of a bucket whose key starts with `prefix`, in one list.
     pub(crate) fn list(&self, bucket: &[u8], prefix: &[u8]) -> Result<Vec<KvPair>> {
         let prefix = FullKey::prefix(bucket, prefix);
         self.answer(|view| self.scan_of(view, bucket, &prefix)?.collect())
@@ -238,7 +286,7 @@ impl Reading {
 
     /// All pairs of a bucket whose keys lie in a range. A range that ends before it begins is empty.
     pub(crate) fn range<K: AsRef<[u8]>>(&self, bucket: &[u8], range: &impl RangeBounds<K>) -> Result<Scan> {
-        // Before the view is taken: to make bytes of a key is the caller's code, which may call this store.
+        // Before the view is taken: `as_ref` is the caller's code, which may call this store.
         let full_key = |key: &K| FullKey::prefix(bucket, key.as_ref());
         let (start, end) = (range.start_bound().map(full_key), range.end_bound().map(full_key));
         self.answer(|view| {
@@ -287,7 +335,7 @@ impl Reading {
     }
 }
 
-/// The rank behind the last key that starts with `prefix`.
+/// The rank after the last key that starts with `prefix`.
 fn end_of_prefix(sorted: &SortedIndex, prefix: &[u8], reader: &Reader, hashed: Option<Hashed<'_>>) -> Result<usize> {
     match prefix_successor(prefix) {
         Some(next) => sorted.lower_rank(&Sought { key: &next, keys: reader, known: None, hashed }),
