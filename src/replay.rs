@@ -10,7 +10,7 @@ use crate::format::{Kind, MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader};
 use crate::index::buckets::Buckets;
 use crate::index::{Index, Keys, POSITION_LIMIT};
 use crate::log::read::Reader;
-use crate::log::scan::{RUN_LEN, Run};
+use crate::log::run::{RUN_LEN, Run};
 use crate::{Error, Result};
 
 /// The index must be able to hold every offset at which a record may start.

@@ -15,7 +15,7 @@ use crate::Error;
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::events::event;
-use crate::log::recover::directory;
+use crate::log::path::directory;
 
 impl Engine {
     /// Opens a store. Creates it first if the configuration says so.

@@ -10,8 +10,9 @@ use crate::format::{
     ALIGNMENT, Ancillary, Kind, Place, RECORD_HEADER_LEN, RawRecordHeader, RecordHeader, Verdict, padded,
 };
 use crate::log::LogFile;
-use crate::log::scan::{Window, has_form};
+use crate::log::scan::has_form;
 use crate::log::search::{body_crc, next_header};
+use crate::log::window::Window;
 
 /// An iterator over the pieces of a file, in their order: see [`Inspection::pieces`].
 ///

@@ -14,7 +14,8 @@ use crate::format::{
 use crate::index::Index;
 use crate::log::LogFile;
 use crate::log::read::Reader;
-use crate::log::scan::{Reason, Run, Scanner, Step, Stop};
+use crate::log::run::Run;
+use crate::log::scan::{Reason, Scanner, Step, Stop};
 use crate::log::search::{Beyond, next_header, search};
 use crate::log::tail::Landmark;
 use crate::report::{Loss, LostKey, Report};

@@ -74,7 +74,7 @@ impl Copyist {
     /// Passes the collected records on, for a file that is written from front to back, without an end mark.
     pub(crate) fn stream(&mut self, write: impl FnOnce(&[u8]) -> Result<()>) -> Result<()> {
         write(self.group.bytes())?;
-        self.group.go_on();
+        self.group.advance();
         Ok(())
     }
 

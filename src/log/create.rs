@@ -8,10 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::LogFile;
-pub(crate) use super::leftovers::{Look, remove_leftovers};
 use super::owner::PRIVATE;
-pub(crate) use super::path::{Named, named, sync_name};
-pub(crate) use super::temp_file::{TempFile, new_header};
+use super::path::{Named, named, sync_name};
+use super::temp_file::TempFile;
 use crate::disk::{Access, Disk, DiskFile, cannot_link};
 use crate::{Error, Result};
 

@@ -103,7 +103,7 @@ impl Group {
     }
 
     /// Empties the group and moves its start to its end.
-    pub(crate) fn go_on(&mut self) {
+    pub(crate) fn advance(&mut self) {
         self.reset(self.seed, self.end());
     }
 

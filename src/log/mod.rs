@@ -27,7 +27,7 @@ pub(crate) mod tail;
 pub(crate) mod temp_file;
 #[cfg(test)]
 pub(crate) mod testing;
-mod window;
+pub(crate) mod window;
 
 use std::io;
 use std::path::Path;

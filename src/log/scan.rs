@@ -4,9 +4,8 @@
 //! process writes.
 
 use super::LogFile;
-pub(crate) use super::run::{Entry, RUN_LEN, Run};
-use super::window::LARGEST_WINDOW;
-pub(crate) use super::window::Window;
+use super::run::{Entry, Run};
+use super::window::{LARGEST_WINDOW, Window};
 use crate::format::{
     Ancillary, Damage, END_MARK_LEN, FILE_HEADER_LEN, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict,
     split_full_key,

@@ -55,7 +55,7 @@ impl Tail {
     }
 
     /// Moves the tail past the next record, which must belong to a complete unit.
-    pub(crate) fn observe(&mut self, offset: u64, header: &RecordHeader, proof: Option<u64>) {
+    pub(crate) fn advance(&mut self, offset: u64, header: &RecordHeader, proof: Option<u64>) {
         debug_assert_eq!(offset, self.end);
         if block_of(header.seq) > block_of(self.highest_seq) {
             self.block_first = offset;
@@ -103,7 +103,7 @@ mod tests {
         let mut tail = Tail::new(&log.header);
         let mut scanner = Scanner::from_start(&log).unwrap();
         let stop = scanner.walk(|unit| {
-            unit.entries.iter().for_each(|entry| tail.observe(entry.offset, &entry.header, entry.proof));
+            unit.entries.iter().for_each(|entry| tail.advance(entry.offset, &entry.header, entry.proof));
             Ok(())
         });
         assert_eq!(stop.unwrap().unit, tail.end);

@@ -13,10 +13,11 @@ use crate::events::event;
 use crate::format::Damage;
 use crate::format::{END_MARK_LEN, FILE_HEADER_LEN, FileHeader, Kind};
 use crate::log::copy::{Copyist, write_live};
-use crate::log::create::new_header;
 use crate::log::install::{above_all_seqs, install};
 use crate::log::read::Reader;
-use crate::log::scan::{Entry, Reason, Run, Scanner, Step};
+use crate::log::run::{Entry, Run};
+use crate::log::scan::{Reason, Scanner, Step};
+use crate::log::temp_file::new_header;
 use crate::progress::{Copying, Watch};
 use crate::{Error, Result};
 

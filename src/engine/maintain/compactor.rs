@@ -20,9 +20,12 @@ use crate::format::{Ancillary, FILE_HEADER_LEN, Kind};
 use crate::index::PIECES;
 use crate::log::LogFile;
 use crate::log::copy::Copyist;
-use crate::log::create::{self, Look, Named, TempFile};
-use crate::log::recover::PRIVATE;
-use crate::log::scan::{Reason, Run, Scanner, Step};
+use crate::log::leftovers::{self, Look};
+use crate::log::owner::PRIVATE;
+use crate::log::path::{self, Named};
+use crate::log::run::Run;
+use crate::log::scan::{Reason, Scanner, Step};
+use crate::log::temp_file::TempFile;
 use crate::progress::{Progress, Watch};
 use crate::{Error, Result};
 
@@ -68,7 +71,7 @@ impl<'e> Compactor<'e> {
         turn.rewrite_ahead(deadline)?;
         // Under the store's lock, so of two compactions that begin at the same time one sees the other. A second name of the
         // store, which its maker did not live to remove, goes as well.
-        if create::remove_leftovers(&*context.disk, &turn.log, Look::Thorough) {
+        if leftovers::remove_leftovers(&*context.disk, &turn.log, Look::Thorough) {
             return Err(overtaken(context));
         }
         expect_one_name(&turn.log, context)?;
@@ -123,7 +126,7 @@ impl<'e> Compactor<'e> {
             let reason = format!("the new file would have {after} bytes, the old one has {before}");
             return Err(refused(context, reason));
         }
-        if create::named(&*context.disk, &context.path, stat.identity)? != Named::This {
+        if path::named(&*context.disk, &context.path, stat.identity)? != Named::This {
             return Err(context.replaced());
         }
         // Opened for its descriptor, which the sync of the directory needs: to have none left once the file is renamed would
@@ -139,7 +142,7 @@ impl<'e> Compactor<'e> {
         renamed.map_err(|e| refused_if_no_place(context, Error::io("rename the compacted file", &context.path, e)))?;
         reading.swap(&ingest, &mut self.view)?;
         drop((ingest, reserve));
-        let synced = create::sync_name(&*context.disk, &context.path, &*self.next.file);
+        let synced = path::sync_name(&*context.disk, &context.path, &*self.next.file);
         // The path names the new file now, even if something else fails.
         go_on_in_new_file(turn)?;
         synced.map_err(|e| self.writing.syncs.poison(&turn.log, "sync of the directory", e))?;

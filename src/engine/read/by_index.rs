@@ -8,7 +8,7 @@ use crate::Result;
 use crate::format::Damage;
 use crate::format::{RECORD_HEADER_LEN, split_full_key};
 use crate::log::read::Reader;
-use crate::log::scan::Window;
+use crate::log::window::Window;
 use crate::memory::copied;
 use crate::store::KvPair;
 

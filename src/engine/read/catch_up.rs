@@ -9,9 +9,11 @@ use super::view::{Peek, View};
 use super::{Current, Ingest, Reading};
 use crate::events::event;
 use crate::log::LogFile;
-use crate::log::create::{self, Named};
+use crate::log::create;
+use crate::log::path::{self, Named};
 use crate::log::recover::decide;
-use crate::log::scan::{Reason, Run, Scanner, Stop};
+use crate::log::run::Run;
+use crate::log::scan::{Reason, Scanner, Stop};
 use crate::{Error, Result};
 
 impl Reading {
@@ -163,7 +165,7 @@ impl Reading {
     /// [`Error::Replaced`] if this file has no name any more and the path still leads to it, as a mount of the single file
     /// does: a newer file exists that cannot be found from here.
     pub(crate) fn moved_away(&self, log: &LogFile) -> Result<bool> {
-        match create::named(&*self.context.disk, &self.context.path, log.identity)? {
+        match path::named(&*self.context.disk, &self.context.path, log.identity)? {
             Named::Another => Ok(true),
             Named::This | Named::Nothing => Ok(false),
             Named::Orphan => Err(self.context.replaced()),

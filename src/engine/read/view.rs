@@ -13,7 +13,8 @@ use crate::index::Index;
 use crate::log::LogFile;
 use crate::log::read::Reader;
 use crate::log::recover::{Decision, decide, has_end_mark};
-use crate::log::scan::{Reason, Run, Scanner, Stop};
+use crate::log::run::Run;
+use crate::log::scan::{Reason, Scanner, Stop};
 use crate::log::tail::Tail;
 use crate::replay::KeySpace;
 use crate::{Error, Result};
@@ -150,7 +151,7 @@ impl View {
         // An error or a panic on the way leaves the index without a record that the tail has passed.
         self.broken = true;
         for entry in &run.entries {
-            self.tail.observe(entry.offset, &entry.header, entry.proof);
+            self.tail.advance(entry.offset, &entry.header, entry.proof);
         }
         self.keys.replay(run, &self.reader)?;
         self.broken = false;

@@ -137,7 +137,7 @@ impl Turn<'_> {
             }
         }
         // A large value is not held until the next write.
-        self.writer.group.go_on();
+        self.writer.group.advance();
         let mut outcomes = plan.into_outcomes();
         // Also if nothing was written: such an outcome was read from the log, and a power cut must not take it back. A refusal
         // promises no more than a read does, so it stays if the sync fails: every reader sees the record that it rests on.

@@ -6,8 +6,7 @@ use super::writer::Phase;
 use crate::config::Durability;
 use crate::engine::lock;
 use crate::format::{Ancillary, Kind};
-use crate::log::create;
-use crate::log::recover::directory;
+use crate::log::path::{self, directory};
 use crate::{Error, Result};
 
 impl Turn<'_> {
@@ -32,7 +31,7 @@ impl Turn<'_> {
     pub(super) fn sync_name(&mut self) -> Result<()> {
         if self.writer.phase < Phase::NameSynced {
             let (disk, path) = (&*self.writing.context.disk, &self.writing.context.path);
-            let synced = create::sync_name(disk, path, &*self.log.file);
+            let synced = path::sync_name(disk, path, &*self.log.file);
             synced.map_err(|e| Error::io("sync the directory", directory(path), e))?;
             self.writer.reach(Phase::NameSynced);
         }

@@ -11,7 +11,7 @@ use super::writer::{Phase, Rewritten};
 use crate::Result;
 use crate::config::LockMode;
 use crate::engine::deadline::Deadline;
-use crate::log::recover::{check_again, whole_up_to, write_again};
+use crate::log::rewrite::{check_again, whole_up_to, write_again};
 
 /// How many bytes are written again before the lock is given up for a moment.
 const REWRITTEN_AT_ONCE: u64 = 4 << 20;

@@ -15,7 +15,8 @@ use crate::engine::read::view::View;
 use crate::engine::read::{Current, Ingest};
 use crate::events::event;
 use crate::format::END_MARK_LEN;
-use crate::log::create::{self, Look, Named};
+use crate::log::leftovers::{self, Look};
+use crate::log::path::{self, Named};
 use crate::log::recover::{Decision, decide, keep_torn_tail};
 use crate::log::scan::{Reason, Stop};
 use crate::log::tail::Tail;
@@ -179,7 +180,7 @@ impl<'e> Turn<'e> {
         if !often && !due {
             return Ok(());
         }
-        match create::named(&*context.disk, &context.path, self.log.identity) {
+        match path::named(&*context.disk, &context.path, self.log.identity) {
             Ok(Named::This) => {}
             // This process has given up the privilege to look there. It can only ask whether the file still has a name.
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
@@ -203,7 +204,7 @@ impl<'e> Turn<'e> {
         let context = &*self.writing.context;
         if is_first {
             // A file whose maker is still at work is left alone.
-            let _at_work = create::remove_leftovers(&*context.disk, &self.log, Look::Quick);
+            let _at_work = leftovers::remove_leftovers(&*context.disk, &self.log, Look::Quick);
         }
         if let Decision::Cut { at, data_end, keep } = decide(&self.log, stop)? {
             let path = context.path.display();
