@@ -110,7 +110,7 @@ impl<'i> Pieces<'i> {
         }
         let record = self.record(RawRecordHeader::read(&bytes), Some(true))?;
         let class = match header.kind {
-            Kind::Put if inspection.survey.index.points_to(&record.full_key, start) => Class::Live,
+            Kind::Put if inspection.survey.keys.index.points_to(&record.full_key, start) => Class::Live,
             Kind::Put => Class::Dead,
             Kind::Delete => Class::Tombstone,
             Kind::Ancillary(_) => Class::Statement,

@@ -11,13 +11,13 @@ use crate::format::Damage;
 use crate::format::{
     ALIGNMENT, Ancillary, FILE_HEADER_LEN, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, split_full_key,
 };
-use crate::index::Index;
 use crate::log::LogFile;
 use crate::log::read::Reader;
 use crate::log::run::Run;
 use crate::log::scan::{Reason, Scanner, Step, Stop};
 use crate::log::search::{Beyond, next_header, search};
 use crate::log::tail::Landmark;
+use crate::replay::KeySpace;
 use crate::report::{Loss, LostKey, Report};
 use crate::{Error, Result};
 
@@ -40,10 +40,8 @@ pub(crate) struct Survey {
     scope: Scope,
     /// Ends where the last replayed record ends.
     pub(crate) reader: Reader,
-    /// The newest record of each key.
-    pub(crate) index: Index,
-    /// Bytes of the records that the index points to.
-    pub(crate) live_bytes: u64,
+    /// What the records that verify come to.
+    pub(crate) keys: KeySpace,
     /// The last record's sequence number; 0 if there is none.
     pub(crate) last_seq: u64,
     /// That of the file header; 0 if the header is lost.
@@ -106,8 +104,7 @@ impl Survey {
         Ok(Survey {
             scope,
             reader: Reader { log, map: None, end: FILE_HEADER_LEN as u64 },
-            index: Index::new(),
-            live_bytes: 0,
+            keys: KeySpace::default(),
             last_seq: 0,
             base_seq: if source.header_damage.is_none() { source.log.header.base_seq } else { 0 },
             report,
@@ -146,7 +143,7 @@ impl Survey {
                 },
             }
         }
-        self.report.keys = self.index.len() as u64;
+        self.report.keys = self.keys.index.len() as u64;
         self.report.cut_off = self.lacks_closing_mark();
         if !self.is_torn() {
             self.report.log_end = self.reader.end;
@@ -162,7 +159,7 @@ impl Survey {
             self.report.losses.retain(|loss| !loss.torn);
             self.report.torn_bytes = 0;
             (self.report.log_end, self.report.file_len) = (self.reader.end, log.len()?);
-            self.report.keys = self.index.len() as u64;
+            self.report.keys = self.keys.index.len() as u64;
         }
         Ok(stop)
     }
@@ -175,19 +172,8 @@ impl Survey {
             self.landmark = Some(Landmark { offset, word: entry.header.fingerprint() });
             self.moved = entry.header.kind == Kind::Ancillary(Ancillary::Moved);
             self.report.records += 1;
-            let replaced = match entry.header.kind {
-                Kind::Put => {
-                    self.live_bytes += len;
-                    self.index.apply_put(unit.key(entry), offset, &self.reader)?
-                }
-                Kind::Delete => self.index.apply_delete(unit.key(entry), &self.reader)?,
-                Kind::Ancillary(_) => None,
-            };
-            if let Some(position) = replaced {
-                self.live_bytes -= self.reader.header(position)?.padded_len();
-            }
         }
-        Ok(())
+        self.keys.replay(unit, &self.reader)
     }
 
     /// Decides why the walk stopped, and returns the scanner that goes on after the damage, if one can.
@@ -351,7 +337,7 @@ impl Survey {
         for key in self.report.losses.iter_mut().flat_map(|loss| &mut loss.keys) {
             let mut full_key = crate::format::prefix_of_bucket(&key.bucket)?;
             full_key.extend_from_slice(&key.key);
-            if let Some(position) = self.index.find(&full_key, &self.reader)? {
+            if let Some(position) = self.keys.index.find(&full_key, &self.reader)? {
                 key.kept = Some(self.reader.header(position)?.seq);
             }
         }

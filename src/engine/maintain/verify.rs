@@ -35,19 +35,19 @@ fn compare(fresh: &Survey, shown: &View) -> Result<()> {
         let message = format!("{}: {what}; please report this", fresh.reader.log.path.display());
         Err(Error::internal(message))
     };
-    if (fresh.index.len(), fresh.live_bytes) != (shown.index().len(), shown.keys.live_bytes) {
+    if (fresh.keys.index.len(), fresh.keys.live_bytes) != (shown.index().len(), shown.keys.live_bytes) {
         return disagree("the index in memory has other keys than the log");
     }
     let mut key = Vec::new();
-    for position in fresh.index.positions() {
+    for position in fresh.keys.index.positions() {
         key.clear();
-        fresh.index.key_at(position, &fresh.reader, &mut key)?;
+        fresh.keys.index.key_at(position, &fresh.reader, &mut key)?;
         if shown.find(&key)? != Some(position) {
             return disagree("the index in memory points elsewhere than the log");
         }
     }
     if let Some(sorted) = shown.index().sorted() {
-        let rebuilt = fresh.index.build_sorted(&fresh.reader, || Ok(()))?;
+        let rebuilt = fresh.keys.index.build_sorted(&fresh.reader, || Ok(()))?;
         if !rebuilt.holds_the_same_as(sorted) {
             return disagree("the sorted index in memory has another order than the log's keys");
         }
