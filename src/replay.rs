@@ -10,7 +10,7 @@ use crate::format::{Kind, MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader};
 use crate::index::buckets::Buckets;
 use crate::index::{Index, Keys, POSITION_LIMIT};
 use crate::log::read::Reader;
-use crate::log::run::{RUN_LEN, Run};
+use crate::log::run::{Entry, RUN_LEN, Run};
 use crate::{Error, Result};
 
 /// The index must be able to hold every offset at which a record may start.
@@ -28,6 +28,14 @@ pub(crate) struct KeySpace {
     pub(crate) buckets: Buckets,
 }
 
+/// What is known of a record before it is written: the hash of its key, and the record that it replaces.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Proven {
+    hash: u64,
+    /// Position and length. Without an earlier record of the same run.
+    replaced: Option<(u64, u64)>,
+}
+
 impl KeySpace {
     /// Replays a run of records that follow the ones before.
     ///
@@ -36,65 +44,118 @@ impl KeySpace {
     /// [`Error::Corrupt`] and [`Error::Io`] if a record that is replaced, or one that might be, cannot be read or does not
     /// verify. Records before it are replayed then, and the rest is not.
     pub(crate) fn replay(&mut self, run: &Run, reader: &Reader) -> Result<()> {
+        let mut hashes = [0; RUN_LEN];
         for entries in run.entries.chunks(RUN_LEN) {
             // The slots of all keys in the index are fetched before the first one changes.
-            if entries.len() > 1 {
-                entries.iter().for_each(|entry| self.index.prefetch(run.key(entry)));
+            for (entry, hash) in entries.iter().zip(&mut hashes) {
+                *hash = self.index.hash(run.key(entry));
+                self.index.prefetch(*hash);
             }
-            for entry in entries {
-                self.replay_one(&entry.header, entry.offset, run.key(entry), reader)?;
+            for (entry, &hash) in entries.iter().zip(&hashes) {
+                let key = run.key(entry);
+                let replaced = self.apply(entry, hash, key, reader, |at| reader.is_key(at, key))?;
+                self.bury(replaced, reader)?;
             }
         }
         Ok(())
     }
 
-    fn replay_one(&mut self, header: &RecordHeader, offset: u64, key: &[u8], reader: &Reader) -> Result<()> {
-        let replaced = match header.kind {
-            Kind::Put => {
-                self.live_bytes += header.padded_len();
-                self.index.apply_put(key, offset, reader)?
-            }
-            Kind::Delete => self.index.apply_delete(key, reader)?,
-            Kind::Ancillary(_) => return Ok(()),
-        };
-        match (header.kind, replaced) {
-            (Kind::Put, None) => self.buckets.add(key),
-            (Kind::Delete, Some(_)) => self.buckets.remove(key),
-            _ => {}
-        }
-        if let Some(position) = replaced {
-            self.live_bytes -= reader.header(position)?.padded_len();
-        }
-        Ok(())
-    }
-
-    /// Makes sure that the records which a run is to replace can be replaced: their keys identify them, and their headers say
-    /// how many bytes die. After the write it would be too late: the run could not be replayed, and the file would have
-    /// changed although damage is in it.
+    /// Finds the records that a run is to replace, and makes sure that they can be replaced: their keys identify them, and
+    /// their headers say how many bytes die. After the write it would be too late: the run could not be replayed, and the
+    /// file would have changed although damage is in it.
     ///
     /// # Errors
     ///
     /// [`Error::Corrupt`], [`Error::Io`].
-    pub(crate) fn prove_replaced(&self, run: &Run, reader: &Reader) -> Result<()> {
+    pub(crate) fn prove_replaced(&self, run: &Run, reader: &Reader, proven: &mut Vec<Proven>) -> Result<()> {
+        proven.clear();
         for entries in run.entries.chunks(RUN_LEN) {
+            let first = proven.len();
+            proven.extend(entries.iter().map(|entry| {
+                let hash = self.index.hash(run.key(entry));
+                self.index.prefetch(hash);
+                Proven { hash, replaced: None }
+            }));
             if entries.len() > 1 {
-                self.prefetch(entries.iter().map(|entry| run.key(entry)), reader);
+                let guessed = proven[first..].iter().filter_map(|of| self.index.guess(of.hash));
+                guessed.for_each(|position| reader.prefetch(position));
             }
-            for entry in entries.iter().filter(|entry| !matches!(entry.header.kind, Kind::Ancillary(_))) {
-                if let Some(position) = self.index.find(run.key(entry), reader)? {
-                    reader.header(position)?;
+            for (entry, of) in entries.iter().zip(&mut proven[first..]) {
+                if matches!(entry.header.kind, Kind::Ancillary(_)) {
+                    continue;
+                }
+                if let Some(position) = self.index.find_hashed(of.hash, run.key(entry), reader)? {
+                    of.replaced = Some((position, reader.header(position)?.padded_len()));
                 }
             }
         }
         Ok(())
     }
 
-    /// Begins to fetch what writes of these keys, or of the first of them, need: their slots in the index and the records
-    /// that they replace.
-    pub(crate) fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]> + Clone, reader: &Reader) {
-        let keys = keys.take(RUN_LEN);
-        keys.clone().for_each(|key| self.index.prefetch(key));
-        keys.filter_map(|key| self.index.guess(key)).for_each(|position| reader.prefetch(position));
+    /// As [`KeySpace::replay`], for a run of which [`KeySpace::prove_replaced`] has found out what it replaces.
+    ///
+    /// # Errors
+    ///
+    /// As [`KeySpace::replay`], for records of the run itself and for the sorted index.
+    pub(crate) fn replay_proven(&mut self, run: &Run, proven: &[Proven], reader: &Reader) -> Result<()> {
+        let start = run.entries.first().map_or(0, |entry| entry.offset);
+        for (entry, of) in run.entries.iter().zip(proven) {
+            let key = run.key(entry);
+            let known = of.replaced.map(|(position, _)| position);
+            let is_key = |at| if at < start { Ok(known == Some(at)) } else { reader.is_key(at, key) };
+            let replaced = self.apply(entry, of.hash, key, reader, is_key)?;
+            match of.replaced {
+                Some((position, len)) if replaced == Some(position) => self.live_bytes -= len,
+                _ => self.bury(replaced, reader)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies one record, and returns the position of the record that it replaces.
+    #[inline]
+    fn apply(
+        &mut self,
+        entry: &Entry,
+        hash: u64,
+        key: &[u8],
+        reader: &Reader,
+        is_key: impl FnMut(u64) -> Result<bool>,
+    ) -> Result<Option<u64>> {
+        let replaced = match entry.header.kind {
+            Kind::Put => {
+                let replaced = self.index.apply_put(hash, key, entry.offset, reader, is_key)?;
+                self.live_bytes += entry.header.padded_len();
+                replaced
+            }
+            Kind::Delete => self.index.apply_delete(hash, key, reader, is_key)?,
+            Kind::Ancillary(_) => return Ok(None),
+        };
+        match (entry.header.kind, replaced) {
+            (Kind::Put, None) => self.buckets.add(key),
+            (Kind::Delete, Some(_)) => self.buckets.remove(key),
+            _ => {}
+        }
+        Ok(replaced)
+    }
+
+    /// The record at this position is dead.
+    fn bury(&mut self, replaced: Option<u64>, reader: &Reader) -> Result<()> {
+        if let Some(position) = replaced {
+            self.live_bytes -= reader.header(position)?.padded_len();
+        }
+        Ok(())
+    }
+
+    /// Begins to fetch the slots in the index of these keys, or of the first of them.
+    pub(crate) fn prefetch_slots<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        keys.take(RUN_LEN).for_each(|key| self.index.prefetch(self.index.hash(key)));
+    }
+
+    /// Begins to fetch the records that writes of these keys, or of the first of them, are to replace.
+    pub(crate) fn prefetch_replaced<'k>(&self, keys: impl Iterator<Item = &'k [u8]>, reader: &Reader) {
+        let guessed = keys.take(RUN_LEN).filter_map(|key| self.index.guess(self.index.hash(key)));
+        guessed.for_each(|position| reader.prefetch(position));
     }
 }
 

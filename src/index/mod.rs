@@ -84,11 +84,6 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// An index without keys.
-    pub(crate) fn new() -> Self {
-        Self::default()
-    }
-
     /// The number of keys.
     pub(crate) fn len(&self) -> usize {
         self.hash.len()
@@ -104,8 +99,21 @@ impl Index {
     /// # Errors
     ///
     /// The first error of `keys`.
+    #[inline]
     pub(crate) fn find<K: Keys>(&self, key: &[u8], keys: &K) -> Result<Option<u64>, K::Error> {
-        self.hash.find(self.hasher.hash(key), |position| keys.is_key(position, key))
+        self.find_hashed(self.hash(key), key, keys)
+    }
+
+    /// The hash of a key in this index, for the calls that take it instead of computing it again.
+    #[inline]
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash(key)
+    }
+
+    /// As [`Index::find`], with the key's hash.
+    #[inline]
+    pub(crate) fn find_hashed<K: Keys>(&self, hash: u64, key: &[u8], keys: &K) -> Result<Option<u64>, K::Error> {
+        self.hash.find(hash, |position| keys.is_key(position, key))
     }
 
     /// Makes room for this many keys in the hash index.
@@ -118,16 +126,18 @@ impl Index {
         self.hash.shrink();
     }
 
-    /// Begins to fetch the slots of the hash index that a change or look-up of this key needs. Each key costs one cache
-    /// miss there, and the misses of several keys overlap.
-    pub(crate) fn prefetch(&self, key: &[u8]) {
-        self.hash.prefetch(self.hasher.hash(key));
+    /// Begins to fetch the slots of the hash index that a change or look-up of a key with this hash needs. Each key costs one
+    /// cache miss there, and the misses of several keys overlap.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        self.hash.prefetch(hash);
     }
 
-    /// The probable position of the key's record, for a prefetch: another key may have the same tag. Reads no key from
-    /// the log.
-    pub(crate) fn guess(&self, key: &[u8]) -> Option<u64> {
-        let Ok(found) = self.hash.find(self.hasher.hash(key), |_| Ok::<_, Infallible>(true));
+    /// The probable position of the record of the key with this hash, for a prefetch: another key may have the same tag. Reads
+    /// no key from the log.
+    #[inline]
+    pub(crate) fn guess(&self, hash: u64) -> Option<u64> {
+        let Ok(found) = self.hash.find(hash, |_| Ok::<_, Infallible>(true));
         found
     }
 
@@ -168,17 +178,27 @@ impl Index {
 
     /// Replays a put of `key` by the record at `position`, and returns the position of the record that it replaces.
     ///
+    /// `hash` is the key's hash. `is_key` says whether the record at a position is the key's: a caller that has found out
+    /// before need not read the log again.
+    ///
     /// # Errors
     ///
-    /// The first error of `keys`. Both indexes are unchanged then.
-    pub(crate) fn apply_put<K: Keys>(&mut self, key: &[u8], position: u64, keys: &K) -> Result<Option<u64>, K::Error> {
-        let hash = self.hasher.hash(key);
+    /// The first error of `keys` or `is_key`. Both indexes are unchanged then.
+    #[inline]
+    pub(crate) fn apply_put<K: Keys>(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        position: u64,
+        keys: &K,
+        is_key: impl FnMut(u64) -> Result<bool, K::Error>,
+    ) -> Result<Option<u64>, K::Error> {
         let old = match &mut self.sorted {
-            None => self.hash.insert(hash, position, |at| keys.is_key(at, key))?,
+            None => self.hash.insert(hash, position, is_key)?,
             // Everything that can fail comes before the first change. With the old position known, the change of the
             // hash index cannot fail.
             Some(sorted) => {
-                let old = self.hash.find(hash, |at| keys.is_key(at, key))?;
+                let old = self.hash.find(hash, is_key)?;
                 let hashed = Some(Hashed { hasher: &self.hasher, hash: &self.hash });
                 sorted.insert(&Sought { key, keys, known: old, hashed }, position)?;
                 let Ok(old) = self.hash.insert(hash, position, |at| Ok::<_, Infallible>(old == Some(at)));
@@ -190,14 +210,19 @@ impl Index {
     }
 
     /// Replays a delete of `key`, and returns the position of the record that had put it, or `None` if there was no
-    /// such key.
+    /// such key. The arguments are those of [`Index::apply_put`].
     ///
     /// # Errors
     ///
-    /// The first error of `keys`. Both indexes are unchanged then.
-    pub(crate) fn apply_delete<K: Keys>(&mut self, key: &[u8], keys: &K) -> Result<Option<u64>, K::Error> {
-        let hash = self.hasher.hash(key);
-        let Some(old) = self.hash.find(hash, |at| keys.is_key(at, key))? else { return Ok(None) };
+    /// The first error of `keys` or `is_key`. Both indexes are unchanged then.
+    pub(crate) fn apply_delete<K: Keys>(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        keys: &K,
+        is_key: impl FnMut(u64) -> Result<bool, K::Error>,
+    ) -> Result<Option<u64>, K::Error> {
+        let Some(old) = self.hash.find(hash, is_key)? else { return Ok(None) };
         // The same order as in `apply_put`.
         if let Some(sorted) = &mut self.sorted {
             let hashed = Some(Hashed { hasher: &self.hasher, hash: &self.hash });
@@ -211,6 +236,17 @@ impl Index {
     /// The sorted index, if one is installed.
     pub(crate) fn sorted(&self) -> Option<&SortedIndex> {
         self.sorted.as_ref()
+    }
+}
+
+#[cfg(test)]
+impl Index {
+    fn put<K: Keys>(&mut self, key: &[u8], position: u64, keys: &K) -> Result<Option<u64>, K::Error> {
+        self.apply_put(self.hash(key), key, position, keys, |at| keys.is_key(at, key))
+    }
+
+    fn delete<K: Keys>(&mut self, key: &[u8], keys: &K) -> Result<Option<u64>, K::Error> {
+        self.apply_delete(self.hash(key), key, keys, |at| keys.is_key(at, key))
     }
 }
 
@@ -247,54 +283,54 @@ mod tests {
 
     #[test]
     fn an_index_without_keys_finds_nothing_and_lists_nothing() {
-        let (mut index, log) = (Index::new(), Log::default());
+        let (mut index, log) = (Index::default(), Log::default());
         install(&mut index, &log);
         assert_eq!(index.find(b"k", &log), Ok(None));
-        assert_eq!(index.apply_delete(b"k", &log), Ok(None));
+        assert_eq!(index.delete(b"k", &log), Ok(None));
         assert_holds(&index, &BTreeMap::new(), &log);
     }
 
     #[test]
     fn a_sorted_index_built_before_a_change_is_refused() {
-        let (mut index, mut log) = (Index::new(), Log::default());
+        let (mut index, mut log) = (Index::default(), Log::default());
         let before_put = index.build_sorted(&log, go_on).unwrap();
         let position = log.append(b"k");
-        index.apply_put(b"k", position, &log).unwrap();
+        index.put(b"k", position, &log).unwrap();
         assert!(!index.install_sorted(before_put));
 
         let before_delete = index.build_sorted(&log, go_on).unwrap();
-        index.apply_delete(b"k", &log).unwrap();
+        index.delete(b"k", &log).unwrap();
         assert!(!index.install_sorted(before_delete));
         assert!(index.sorted().is_none());
     }
 
     #[test]
     fn a_second_installation_keeps_the_sorted_index_that_is_there() {
-        let (mut index, mut log) = (Index::new(), Log::default());
+        let (mut index, mut log) = (Index::default(), Log::default());
         let late = index.build_sorted(&log, go_on).unwrap();
         install(&mut index, &log);
         let position = log.append(b"k");
-        index.apply_put(b"k", position, &log).unwrap();
+        index.put(b"k", position, &log).unwrap();
         assert!(index.install_sorted(late));
         assert_holds(&index, &BTreeMap::from([(b"k".to_vec(), position)]), &log);
     }
 
     #[test]
     fn a_change_reads_its_key_once_for_both_indexes() {
-        let (mut index, mut log) = (Index::new(), Log::default());
+        let (mut index, mut log) = (Index::default(), Log::default());
         let key = [b'k'; 100];
         let (first, second) = (log.append(&key), log.append(&key));
-        index.apply_put(&key, first, &log).unwrap();
+        index.put(&key, first, &log).unwrap();
         install(&mut index, &log);
         log.fail_after(1);
-        assert_eq!(index.apply_put(&key, second, &log), Ok(Some(first)));
+        assert_eq!(index.put(&key, second, &log), Ok(Some(first)));
         log.fail_after(1);
-        assert_eq!(index.apply_delete(&key, &log), Ok(Some(second)));
+        assert_eq!(index.delete(&key, &log), Ok(Some(second)));
     }
 
     quickcheck! {
         fn both_indexes_follow_a_map_whenever_listing_begins(changes: Changes, first_listing: u8) -> () {
-            let (mut index, mut log, mut model) = (Index::new(), Log::default(), BTreeMap::new());
+            let (mut index, mut log, mut model) = (Index::default(), Log::default(), BTreeMap::new());
             for (at, change) in changes.0.iter().enumerate() {
                 if at == usize::from(first_listing) {
                     install(&mut index, &log);
@@ -302,10 +338,10 @@ mod tests {
                 match change {
                     Change::Put(TestKey(key)) => {
                         let position = log.append(key);
-                        assert_eq!(index.apply_put(key, position, &log), Ok(model.insert(key.clone(), position)));
+                        assert_eq!(index.put(key, position, &log), Ok(model.insert(key.clone(), position)));
                     }
                     Change::Delete(TestKey(key)) => {
-                        assert_eq!(index.apply_delete(key, &log), Ok(model.remove(key)));
+                        assert_eq!(index.delete(key, &log), Ok(model.remove(key)));
                     }
                 }
             }
@@ -315,10 +351,10 @@ mod tests {
         fn a_change_that_fails_leaves_both_indexes_as_they_were(
             keys: Vec<TestKey>, last: TestKey, answers: u8, listing: bool
         ) -> () {
-            let (mut index, mut log, mut model) = (Index::new(), Log::default(), BTreeMap::new());
+            let (mut index, mut log, mut model) = (Index::default(), Log::default(), BTreeMap::new());
             for TestKey(key) in keys {
                 let position = log.append(&key);
-                index.apply_put(&key, position, &log).unwrap();
+                index.put(&key, position, &log).unwrap();
                 model.insert(key, position);
             }
             if listing {
@@ -326,11 +362,11 @@ mod tests {
             }
             let position = log.append(&last.0);
             log.fail_after(u64::from(answers % 4));
-            if let Ok(old) = index.apply_put(&last.0, position, &log) {
+            if let Ok(old) = index.put(&last.0, position, &log) {
                 assert_eq!(old, model.insert(last.0.clone(), position));
             }
             log.fail_after(u64::from(answers / 4 % 4));
-            if let Ok(old) = index.apply_delete(&last.0, &log) {
+            if let Ok(old) = index.delete(&last.0, &log) {
                 assert_eq!(old, model.remove(&last.0));
             }
             log.heal();
@@ -338,10 +374,10 @@ mod tests {
         }
 
         fn building_fails_when_a_key_cannot_be_read(keys: Vec<TestKey>, answers: u8) -> () {
-            let (mut index, mut log) = (Index::new(), Log::default());
+            let (mut index, mut log) = (Index::default(), Log::default());
             for TestKey(key) in &keys {
                 let position = log.append(key);
-                index.apply_put(key, position, &log).unwrap();
+                index.put(key, position, &log).unwrap();
             }
             log.fail_after(u64::from(answers) % (index.len() as u64 + 1));
             match index.build_sorted(&log, go_on) {

@@ -16,7 +16,7 @@ use crate::log::recover::{Decision, decide, has_end_mark};
 use crate::log::run::Run;
 use crate::log::scan::{Reason, Scanner, Stop};
 use crate::log::tail::Tail;
-use crate::replay::KeySpace;
+use crate::replay::{KeySpace, Proven};
 use crate::{Error, Result};
 
 /// One file's log as far as it was taken in, and the index over it.
@@ -141,8 +141,18 @@ impl View {
         self.partial_tail = None;
     }
 
-    /// Takes in validated units that start at the log's end: all of them become visible at once.
+    /// Replays validated units that start at the log's end. Readers see all of them at once, or none.
     pub(crate) fn replay(&mut self, run: &Run) -> Result<()> {
+        self.replay_by(run, |keys, reader| keys.replay(run, reader))
+    }
+
+    /// As [`View::replay`], for a run of which is known what it replaces.
+    pub(crate) fn replay_proven(&mut self, run: &Run, proven: &[Proven]) -> Result<()> {
+        self.replay_by(run, |keys, reader| keys.replay_proven(run, proven, reader))
+    }
+
+    #[inline]
+    fn replay_by(&mut self, run: &Run, replay: impl FnOnce(&mut KeySpace, &Reader) -> Result<()>) -> Result<()> {
         let Some(end) = run.end() else { return Ok(()) };
         self.reader.end = end;
         if self.reader.map.as_ref().is_some_and(|map| self.reader.end + END_MARK_LEN > map.len()) {
@@ -153,7 +163,7 @@ impl View {
         for entry in &run.entries {
             self.tail.advance(entry.offset, &entry.header, entry.proof);
         }
-        self.keys.replay(run, &self.reader)?;
+        replay(&mut self.keys, &self.reader)?;
         self.broken = false;
         Ok(())
     }

@@ -42,7 +42,7 @@ impl Turn<'_> {
             // No reader would accept such a record.
             return Err(context.full("its sequence numbers cannot go on so far above the last one; reopen the store"));
         }
-        view.keys.prove_replaced(&writer.group.run, &view.reader)?;
+        view.keys.prove_replaced(&writer.group.run, &view.reader, &mut writer.proven)?;
         drop(view);
         let start = writer.group.start();
         let first = writer.group.run.entries.first().map_or(end, |entry| entry.offset);
@@ -56,7 +56,7 @@ impl Turn<'_> {
         context.counters.written.fetch_add(len, Ordering::Relaxed);
         let Err(error) = written else {
             let shown = reading.change(&ingest, |view| {
-                view.replay(&writer.group.run)?;
+                view.replay_proven(&writer.group.run, &writer.proven)?;
                 self.tail.clone_from(&view.tail);
                 Ok(())
             });

@@ -8,6 +8,7 @@ use crate::format::{BLOCK_LEN, FileSeed, MAX_SEQ_STEP};
 use crate::log::LogFile;
 use crate::log::group::Group;
 use crate::log::tail::Tail;
+use crate::replay::Proven;
 
 /// A handle that does not sync begins write-back of what it has written each time when it has used this many sequence
 /// numbers. The sync at the end of a block of numbers stays short then; without it, that sync took 80 to 130 ms. Counted in
@@ -62,6 +63,8 @@ pub(crate) struct Writer {
     pub(super) contended: bool,
     pub(super) rest_until: Option<Instant>,
     pub(crate) group: Group,
+    /// What the records of the group replace.
+    pub(super) proven: Vec<Proven>,
 }
 
 /// How much of the log that no proof covers is written again, in this epoch.
@@ -102,6 +105,7 @@ impl Default for Writer {
             contended: false,
             rest_until: None,
             group: Group::new(FileSeed::new(&[0; 16]), 0),
+            proven: Vec::new(),
         }
     }
 }
