@@ -15,7 +15,7 @@ pub fn atomic_put_without_previous_creates_the_key(fixture: &dyn Fixture) {
     assert_eq!(get(&*store, b"key"), again, "atomic_put must create a key that was deleted");
 }
 
-/// With `None` nothing is ever overwritten, not even by the value that is there.
+/// With `None` nothing is overwritten, not even by the same value.
 pub fn atomic_put_without_previous_refuses_a_key_that_exists(fixture: &dyn Fixture) {
     let store = fixture.open();
     let created = create(&*store, b"key", b"value");
@@ -24,7 +24,7 @@ pub fn atomic_put_without_previous_refuses_a_key_that_exists(fixture: &dyn Fixtu
     assert_eq!(get(&*store, b"key"), created, "a refused atomic_put must write nothing");
 }
 
-/// With the pair that is there, be it returned or read, the value is replaced.
+/// With the current pair, whether it was returned or read, the value is replaced.
 pub fn atomic_put_with_the_current_pair_replaces_it(fixture: &dyn Fixture) {
     let store = fixture.open();
     put(&*store, b"key", b"0");
@@ -38,7 +38,7 @@ pub fn atomic_put_with_the_current_pair_replaces_it(fixture: &dyn Fixture) {
     ok(store.atomic_put(b"key", b"3", Some(&listed)), "atomic_put with the pair from list");
 }
 
-/// With `Some` a key is never created: neither one that was never there nor one that was deleted.
+/// With `Some` no key is created, whether it was never there or was deleted.
 pub fn atomic_put_with_previous_of_an_absent_key_is_key_not_found(fixture: &dyn Fixture) {
     let store = fixture.open();
     let made_up = KvPair::new("key", "value", 1);
@@ -53,7 +53,7 @@ pub fn atomic_put_with_previous_of_an_absent_key_is_key_not_found(fixture: &dyn 
     assert_eq!(list(&*store, b""), [], "a refused atomic_put must write nothing");
 }
 
-/// A pair is stale once the key was written again, by either call, and by the same value, too.
+/// A pair is stale after any later write to the key, also of the same value.
 pub fn atomic_put_with_a_stale_pair_is_key_modified(fixture: &dyn Fixture) {
     let store = fixture.open();
     let first = create(&*store, b"key", b"value");
@@ -71,7 +71,7 @@ pub fn atomic_put_with_a_stale_pair_is_key_modified(fixture: &dyn Fixture) {
     assert_eq!(get(&*store, b"key"), third, "a refused atomic_put must write nothing");
 }
 
-/// With the pair that is there, the key is deleted, and no other.
+/// With the current pair, the key is deleted, and no other.
 pub fn atomic_delete_with_the_current_pair_deletes_it(fixture: &dyn Fixture) {
     let store = fixture.open();
     let key = create(&*store, b"key", b"value");
@@ -81,8 +81,8 @@ pub fn atomic_delete_with_the_current_pair_deletes_it(fixture: &dyn Fixture) {
     assert_eq!(list(&*store, b""), [longer], "atomic_delete must leave other keys");
 }
 
-/// That the caller forgot the previous pair is said before anything else about the key.
-pub fn atomic_delete_without_previous_is_refused_be_the_key_there_or_not(fixture: &dyn Fixture) {
+/// The missing pair is the error, before anything else about the key.
+pub fn atomic_delete_without_previous_is_refused(fixture: &dyn Fixture) {
     let store = fixture.open();
     assert_refused!(store.atomic_delete(b"key", None), Error::PreviousNotSpecified, "atomic_delete(absent key, None)");
     let created = create(&*store, b"key", b"value");
@@ -90,7 +90,7 @@ pub fn atomic_delete_without_previous_is_refused_be_the_key_there_or_not(fixture
     assert_eq!(get(&*store, b"key"), created, "a refused atomic_delete must delete nothing");
 }
 
-/// Unlike `delete`, it tells that there was nothing to delete.
+/// Unlike with `delete`, an absent key is an error.
 pub fn atomic_delete_of_an_absent_key_is_key_not_found(fixture: &dyn Fixture) {
     let store = fixture.open();
     let made_up = KvPair::new("key", "value", 1);
@@ -100,7 +100,7 @@ pub fn atomic_delete_of_an_absent_key_is_key_not_found(fixture: &dyn Fixture) {
     assert_refused!(store.atomic_delete(b"key", Some(&created)), Error::KeyNotFound, "deleting a deleted key");
 }
 
-/// A pair that someone has overwritten does not delete what they wrote.
+/// A pair that was overwritten does not delete the newer value.
 pub fn atomic_delete_with_a_stale_pair_is_key_modified(fixture: &dyn Fixture) {
     let store = fixture.open();
     let first = create(&*store, b"key", b"value");
@@ -110,8 +110,8 @@ pub fn atomic_delete_with_a_stale_pair_is_key_modified(fixture: &dyn Fixture) {
     assert_eq!(get(&*store, b"key"), second, "a refused atomic_delete must delete nothing");
 }
 
-/// The key, the value, and nothing else is as it was: the pair from before must not pass for the one from after.
-pub fn a_pair_from_before_delete_and_re_create_stays_stale(fixture: &dyn Fixture) {
+/// Key and value are the same as before, but the old pair is refused.
+pub fn a_pair_stays_stale_after_delete_and_re_create(fixture: &dyn Fixture) {
     let store = fixture.open();
     let mut stale = vec![create(&*store, b"key", b"value")];
     ok(store.delete(b"key"), "delete");
@@ -126,8 +126,8 @@ pub fn a_pair_from_before_delete_and_re_create_stays_stale(fixture: &dyn Fixture
     assert_eq!(get(&*store, b"key"), current, "a refused write must leave the pair as it is");
 }
 
-/// A program may keep the index alone and make the rest up.
-pub fn of_the_previous_pair_only_last_index_is_compared(fixture: &dyn Fixture) {
+/// A program may keep `last_index` alone and construct the pair.
+pub fn only_last_index_of_the_previous_pair_is_compared(fixture: &dyn Fixture) {
     let store = fixture.open();
     let created = create(&*store, b"key", b"value");
     let by_hand = KvPair { key: b"another key".to_vec(), value: Vec::new(), last_index: created.last_index };
@@ -138,7 +138,7 @@ pub fn of_the_previous_pair_only_last_index_is_compared(fixture: &dyn Fixture) {
     ok(store.atomic_delete(b"key", Some(&by_hand)), "atomic_delete with a pair made by hand");
 }
 
-/// Equal key and value do not help: lower, higher, extreme and another key's indexes are all refused.
+/// With the right key and value, lower, higher, extreme and another key's `last_index` are all refused.
 pub fn any_other_last_index_is_refused(fixture: &dyn Fixture) {
     let store = fixture.open();
     let before = create(&*store, b"before", b"value");

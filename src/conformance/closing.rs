@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Fixture, create, ok};
 use crate::{Error, KvPair, Result, Store};
 
-/// A second close has nothing to do, and says so by `Ok`.
+/// A second close has nothing to do and returns `Ok`.
 pub fn closing_twice_is_ok(fixture: &dyn Fixture) {
     let store = fixture.open();
     ok(store.close(), "close");
@@ -13,7 +13,7 @@ pub fn closing_twice_is_ok(fixture: &dyn Fixture) {
     ok(store.close(), "a third close");
 }
 
-/// Reads and writes alike, of keys that were there and of others.
+/// Reads and writes, of present and absent keys.
 pub fn every_call_after_close_is_closed(fixture: &dyn Fixture) {
     let store = fixture.open();
     let pair = create(&*store, b"key", b"value");
@@ -25,7 +25,7 @@ pub fn every_call_after_close_is_closed(fixture: &dyn Fixture) {
     }
 }
 
-/// Even a call whose arguments are wrong learns first that the store is closed.
+/// `Closed` is the error even if the arguments are wrong.
 pub fn closed_comes_before_every_other_error(fixture: &dyn Fixture) {
     let store = fixture.open();
     ok(store.close(), "close");

@@ -3,7 +3,7 @@
 use super::{Fixture, create, get, list, ok, put};
 use crate::KvPair;
 
-/// One sequence for the whole store: a write gets an index above every earlier one's, whichever keys they are for.
+/// The store has one sequence: a write gets a higher `last_index` than every earlier write to any key.
 pub fn last_index_grows_with_each_write_to_any_key(fixture: &dyn Fixture) {
     let store = fixture.open();
     let mut highest = create(&*store, b"first", b"").last_index;
@@ -15,7 +15,7 @@ pub fn last_index_grows_with_each_write_to_any_key(fixture: &dyn Fixture) {
     }
 }
 
-/// The index does not fall back when the key that had the highest one is deleted.
+/// The sequence does not go back when the key with the highest `last_index` is deleted.
 pub fn last_index_grows_across_delete_and_re_create(fixture: &dyn Fixture) {
     let store = fixture.open();
     let mut highest = create(&*store, b"key", b"value").last_index;
@@ -29,7 +29,7 @@ pub fn last_index_grows_across_delete_and_re_create(fixture: &dyn Fixture) {
     }
 }
 
-/// A write is a write, even if it changes no byte.
+/// A write that changes no byte is still a write.
 pub fn the_same_value_again_gets_a_new_last_index(fixture: &dyn Fixture) {
     let store = fixture.open();
     put(&*store, b"key", b"value");
@@ -41,7 +41,7 @@ pub fn the_same_value_again_gets_a_new_last_index(fixture: &dyn Fixture) {
     above(second.last_index, &third);
 }
 
-/// Neither reads, nor refused writes, nor deletions of what is absent, nor writes to other keys touch a pair's index.
+/// Reads, refused writes, deletions of absent keys and writes to other keys do not change a pair's `last_index`.
 pub fn last_index_stays_while_nothing_is_written(fixture: &dyn Fixture) {
     let store = fixture.open();
     let pair = create(&*store, b"key", b"value");

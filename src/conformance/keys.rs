@@ -1,9 +1,9 @@
-//! Promises about what a key may be.
+//! Promises about keys.
 
 use super::{Fixture, get, list, listed_keys, put};
 use crate::{Error, KvPair, Result, Store};
 
-/// Keys are not text: each single byte is a key, zeros count, and nothing separates or ends a key.
+/// Keys are not text: each single byte is a key, zeros count, and no byte separates or ends a key.
 pub fn a_key_is_any_bytes(fixture: &dyn Fixture) {
     let store = fixture.open();
     let mut keys: Vec<Vec<u8>> = (0..=u8::MAX).map(|byte| vec![byte]).collect();
@@ -20,8 +20,8 @@ pub fn a_key_is_any_bytes(fixture: &dyn Fixture) {
     assert_eq!(listed_keys(&*store, b""), keys, "keys must be listed byte by byte as they were put");
 }
 
-/// A key has at least one byte, and every call says so in the same way; `list` takes a prefix, which may be empty.
-pub fn an_empty_key_is_refused_by_every_call_that_takes_a_key(fixture: &dyn Fixture) {
+/// A key has at least one byte, and every call refuses an empty one in the same way; the prefix of `list` may be empty.
+pub fn every_call_refuses_an_empty_key(fixture: &dyn Fixture) {
     let store = fixture.open();
     put(&*store, b"key", b"value");
     let before = list(&*store, b"");
@@ -31,8 +31,8 @@ pub fn an_empty_key_is_refused_by_every_call_that_takes_a_key(fixture: &dyn Fixt
     assert_eq!(list(&*store, b""), before, "a call that refuses its key must write nothing");
 }
 
-/// A store may bound its keys, but then the error names the bound, and the bound holds to the byte.
-pub fn a_key_beyond_the_limit_is_refused_and_one_at_the_limit_is_kept(fixture: &dyn Fixture) {
+/// A store may limit the length of keys. The error names the limit, which is exact.
+pub fn a_key_at_the_limit_is_kept_and_a_longer_one_refused(fixture: &dyn Fixture) {
     let store = fixture.open();
     let long = vec![b'k'; 1 << 20];
     let limit = match store.put(&long, b"value") {

@@ -3,7 +3,7 @@
 use super::{Fixture, create, get, list, listed_keys, ok, put};
 
 /// An empty `Vec`, not an error: in an empty store, beside other keys, and after the last match was deleted.
-pub fn nothing_found_is_an_empty_list(fixture: &dyn Fixture) {
+pub fn without_a_match_the_list_is_empty(fixture: &dyn Fixture) {
     let store = fixture.open();
     assert_eq!(list(&*store, b""), [], "an empty store must list nothing");
     put(&*store, b"a", b"");
@@ -14,7 +14,7 @@ pub fn nothing_found_is_an_empty_list(fixture: &dyn Fixture) {
     assert_eq!(list(&*store, b"a"), [], "a prefix whose only key was deleted must list nothing");
 }
 
-/// The empty prefix is every key's.
+/// Every key starts with the empty prefix.
 pub fn the_empty_prefix_lists_everything(fixture: &dyn Fixture) {
     let store = fixture.open();
     for key in [&b"\xff"[..], b"m", b"\0"] {
@@ -51,8 +51,8 @@ pub fn a_prefix_is_bytes_and_not_a_path(fixture: &dyn Fixture) {
     assert_eq!(listed_keys(&*store, b"/a"), [b"/a"], "a slash in front must not be dropped");
 }
 
-/// The last prefix of its length has no successor; what starts with it is listed even so, and nothing else.
-pub fn a_prefix_of_0xff_bytes_lists_what_starts_with_them(fixture: &dyn Fixture) {
+/// The last prefix of its length has no successor. The keys that start with it are listed, and no others.
+pub fn a_prefix_of_0xff_bytes_lists_its_keys(fixture: &dyn Fixture) {
     let store = fixture.open();
     let keys = [&b"\xfe\xff"[..], b"\xff", b"\xff\0", b"\xff\xfe\xff", b"\xff\xff", b"\xff\xff\0", b"\xff\xff\xff"];
     for key in keys {
@@ -64,7 +64,7 @@ pub fn a_prefix_of_0xff_bytes_lists_what_starts_with_them(fixture: &dyn Fixture)
     assert_eq!(listed_keys(&*store, b"\xfe\xff"), keys[..1], "prefix fe ff");
 }
 
-/// A prefix is no key, so no length is an error.
+/// A prefix is not a key, so no length is an error.
 pub fn a_prefix_longer_than_any_key_finds_nothing(fixture: &dyn Fixture) {
     let store = fixture.open();
     put(&*store, b"kkk", b"");
@@ -94,19 +94,19 @@ pub fn keys_come_in_the_order_of_their_bytes(fixture: &dyn Fixture) {
         b"\xff\0",
         b"\xff\xff",
     ];
-    // 7 shares no factor with 18, so this visits every key once, in no order that sorting could leave as it is.
+    // 7 and 18 have no common factor, so this visits every key once, out of order.
     for step in 0..sorted.len() {
         put(&*store, sorted[step * 7 % sorted.len()], b"");
     }
     assert_eq!(listed_keys(&*store, b""), sorted, "keys must be listed in byte order");
 
-    // A key that comes after a listing has to find its place among those that were listed.
+    // A key that is put after a listing must get its place among those that were listed.
     put(&*store, b"a\x01", b"");
     let position = sorted.iter().position(|key| key == b"aa").unwrap();
     assert_eq!(listed_keys(&*store, b"")[position], b"a\x01", "a key put after a listing must be listed in its place");
 }
 
-/// A listed pair is the pair: key, value and index.
+/// A listed pair has the key, the value and the `last_index`.
 pub fn a_listing_holds_what_get_returns(fixture: &dyn Fixture) {
     let store = fixture.open();
     let created = create(&*store, b"k/1", b"one");
@@ -118,7 +118,7 @@ pub fn a_listing_holds_what_get_returns(fixture: &dyn Fixture) {
 }
 
 /// History is not listed: neither earlier values nor deleted keys.
-pub fn a_listing_shows_each_key_once_and_no_deleted_one(fixture: &dyn Fixture) {
+pub fn a_listing_has_each_key_once(fixture: &dyn Fixture) {
     let store = fixture.open();
     for round in [b"1", b"2", b"3"] {
         for key in [b"a", b"b", b"c", b"d"] {

@@ -1,8 +1,7 @@
-//! The contract of [`Store`] as a suite that any backend's tests can run (feature `testing`).
+//! The contract of [`Store`] as a suite for the tests of any backend (feature `testing`).
 //!
-//! A backend says through a [`Fixture`] how its stores are opened; [`run`] checks every promise on a fresh, empty one.
-//! Each promise is a public function as well, so that one can be run alone, and [`PROMISES`] lists them all, so that a
-//! backend can make a test of each.
+//! A [`Fixture`] opens the backend's stores, and [`run`] checks every promise on a fresh, empty one. Each promise is a public
+//! function too, which can be run alone, and [`PROMISES`] lists them, so that a backend can make a test of each.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -14,7 +13,7 @@
 //!
 //! impl Fixture for OneFile {
 //!     fn open(&self) -> Arc<dyn Store> {
-//!         // The suite is about the contract; without syncs it is quick.
+//!         // Without syncs the suite is quick.
 //!         new_store("caskfile", &self.0, &Config::new().durability(Durability::Os)).unwrap()
 //!     }
 //!
@@ -41,7 +40,7 @@ use std::sync::Arc;
 
 use crate::{KvPair, Result, Store};
 
-/// Succeeds only on the one error that the contract names for this case.
+/// Succeeds only on the error that the contract names for this case.
 macro_rules! assert_refused {
     ($result:expr, $error:pat $(if $guard:expr)?, $what:expr) => {
         match $result {
@@ -61,36 +60,57 @@ pub mod reopening;
 pub mod sharing;
 pub mod threads;
 
-/// One place in which a backend keeps one store: a file, a server's namespace, a map.
+/// A place for one store of a backend: a file, a namespace of a server, a map.
 ///
-/// Nothing was written there before the suite got it. A method that cannot do its part panics.
+/// It must be empty at the beginning. A method that fails panics.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use caskfile::conformance::{Fixture, PROMISES};
+/// use caskfile::{Config, Store, new_store};
+///
+/// struct OneFile(std::path::PathBuf);
+///
+/// impl Fixture for OneFile {
+///     fn open(&self) -> Arc<dyn Store> {
+///         new_store("caskfile", &self.0, &Config::new()).unwrap()
+///     }
+/// }
+///
+/// let path = std::env::temp_dir().join(format!("caskfile-doc-fixture-{}", std::process::id()));
+/// let fixture = OneFile(path.clone());
+/// let promise = PROMISES.iter().find(|promise| promise.name == "pairs::an_empty_value_is_a_value").unwrap();
+/// assert!(promise.applies_to(&fixture));
+/// (promise.check)(&fixture);
+/// # std::fs::remove_file(path).unwrap();
+/// ```
 pub trait Fixture {
     /// Opens the store. If the fixture is [`persistent`](Fixture::persistent) or [`shared`](Fixture::shared), each call
-    /// opens the same store, with a handle of its own; otherwise it is called once.
+    /// returns a new handle of the same store; otherwise it is called once.
     fn open(&self) -> Arc<dyn Store>;
 
-    /// Whether pairs outlive their handles: opening again after a close sees what was there. `false` when not
-    /// implemented, and the promises of [`reopening`] are not checked.
+    /// Returns whether pairs survive the closing of the store. The default is `false`; the promises of [`reopening`] are not
+    /// checked then.
     fn persistent(&self) -> bool {
         false
     }
 
-    /// Whether several handles may be open, and write, at once. `false` when not implemented, and the promises of
-    /// [`sharing`] are not checked.
+    /// Returns whether several handles may be open and write at once. The default is `false`; the promises of [`sharing`] are
+    /// not checked then.
     fn shared(&self) -> bool {
         false
     }
 
-    /// Looks for damage, after each promise that was kept, when the suite has let go of all its handles. Does nothing
-    /// when not implemented.
+    /// Looks for damage, after each promise that was kept and when all handles are dropped. The default does nothing.
     fn check(&self) {}
 }
 
-/// What a fixture must be able to do for a promise to mean anything.
+/// What a promise needs from a fixture. See [`Fixture`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Needs {
-    /// Opening once.
+    /// One handle.
     Nothing,
     /// [`Fixture::persistent`].
     Persistent,
@@ -98,20 +118,20 @@ pub enum Needs {
     Shared,
 }
 
-/// One promise of the contract.
+/// One promise of the contract. See [`Fixture`] for an example.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Promise {
-    /// The sentence, after the group that it belongs to: `"list::the_empty_prefix_lists_everything"`.
+    /// Its group and its sentence: `"list::the_empty_prefix_lists_everything"`.
     pub name: &'static str,
-    /// Which fixtures it is about.
+    /// What it needs from a fixture.
     pub needs: Needs,
     /// Panics if the promise is broken. The fixture must be a fresh one.
     pub check: fn(&dyn Fixture),
 }
 
 impl Promise {
-    /// Whether this fixture can do what the promise [`needs`](Promise::needs).
+    /// Returns whether the fixture has what the promise [`needs`](Promise::needs). See [`Fixture`] for an example.
     pub fn applies_to(&self, fixture: &dyn Fixture) -> bool {
         match self.needs {
             Needs::Nothing => true,
@@ -131,13 +151,13 @@ macro_rules! promises {
     };
 }
 
-/// Every promise of the contract.
+/// Every promise of the contract. See [`Fixture`] for an example.
 pub const PROMISES: &[Promise] = promises! {
     pairs(Nothing) {
-        get_returns_the_key_and_the_value_that_were_put,
+        get_returns_what_was_put,
         get_of_an_absent_key_is_key_not_found,
-        exists_tells_present_from_absent,
-        put_sets_the_value_whatever_was_there,
+        exists_finds_present_keys_only,
+        put_replaces_any_value,
         put_leaves_other_keys_as_they_are,
         an_empty_value_is_a_value,
         a_value_is_any_bytes,
@@ -147,19 +167,19 @@ pub const PROMISES: &[Promise] = promises! {
     }
     keys(Nothing) {
         a_key_is_any_bytes,
-        an_empty_key_is_refused_by_every_call_that_takes_a_key,
-        a_key_beyond_the_limit_is_refused_and_one_at_the_limit_is_kept,
+        every_call_refuses_an_empty_key,
+        a_key_at_the_limit_is_kept_and_a_longer_one_refused,
     }
     list(Nothing) {
-        nothing_found_is_an_empty_list,
+        without_a_match_the_list_is_empty,
         the_empty_prefix_lists_everything,
         the_key_that_equals_the_prefix_belongs_to_it,
         a_prefix_is_bytes_and_not_a_path,
-        a_prefix_of_0xff_bytes_lists_what_starts_with_them,
+        a_prefix_of_0xff_bytes_lists_its_keys,
         a_prefix_longer_than_any_key_finds_nothing,
         keys_come_in_the_order_of_their_bytes,
         a_listing_holds_what_get_returns,
-        a_listing_shows_each_key_once_and_no_deleted_one,
+        a_listing_has_each_key_once,
     }
     atomic(Nothing) {
         atomic_put_without_previous_creates_the_key,
@@ -168,11 +188,11 @@ pub const PROMISES: &[Promise] = promises! {
         atomic_put_with_previous_of_an_absent_key_is_key_not_found,
         atomic_put_with_a_stale_pair_is_key_modified,
         atomic_delete_with_the_current_pair_deletes_it,
-        atomic_delete_without_previous_is_refused_be_the_key_there_or_not,
+        atomic_delete_without_previous_is_refused,
         atomic_delete_of_an_absent_key_is_key_not_found,
         atomic_delete_with_a_stale_pair_is_key_modified,
-        a_pair_from_before_delete_and_re_create_stays_stale,
-        of_the_previous_pair_only_last_index_is_compared,
+        a_pair_stays_stale_after_delete_and_re_create,
+        only_last_index_of_the_previous_pair_is_compared,
         any_other_last_index_is_refused,
     }
     index(Nothing) {
@@ -189,38 +209,38 @@ pub const PROMISES: &[Promise] = promises! {
     }
     threads(Nothing) {
         concurrent_increments_are_all_counted,
-        of_concurrent_creators_of_one_key_one_wins,
-        of_concurrent_users_of_one_previous_pair_one_wins,
+        one_of_the_concurrent_creators_wins,
+        one_of_the_concurrent_users_of_a_pair_wins,
         no_two_concurrent_writes_get_the_same_last_index,
         every_listing_is_one_moment,
     }
     reopening(Persistent) {
         reopening_keeps_pairs_and_their_last_index,
         reopening_keeps_deletions,
-        dropping_the_last_handle_keeps_what_was_written,
-        a_last_index_from_before_reopening_is_never_handed_out_again,
+        dropping_the_last_handle_keeps_all_writes,
+        no_last_index_is_assigned_again_after_reopening,
         a_pair_from_before_reopening_still_swaps,
         a_stale_pair_from_before_reopening_is_refused,
     }
     sharing(Shared) {
-        what_one_handle_writes_the_other_reads,
+        one_handle_reads_what_another_wrote,
         last_index_grows_across_handles,
-        a_pair_read_through_one_handle_swaps_through_the_other,
+        a_pair_of_one_handle_swaps_through_another,
         a_pair_that_another_handle_made_stale_is_refused,
         closing_one_handle_leaves_the_other_open,
         concurrent_increments_through_several_handles_are_all_counted,
     }
 };
 
-/// Checks every promise that applies, each on a fixture of its own that `fresh` makes.
+/// Checks every promise that applies, each on a new fixture from `fresh`. The [module](self) has an example.
 ///
-/// Goes on after a broken promise, so one run tells all that is wrong.
+/// Goes on after a broken promise, so that one run shows them all.
 ///
 /// Cost: a few thousand small writes, some of them from several threads at once.
 ///
 /// # Panics
 ///
-/// If a promise is broken, with the names of all that are; what was seen is printed as it happens.
+/// If promises are broken, with their names. The panic of each is printed when it happens.
 pub fn run<F: Fixture>(mut fresh: impl FnMut() -> F) {
     let mut broken = Vec::new();
     for promise in PROMISES {
@@ -228,7 +248,7 @@ pub fn run<F: Fixture>(mut fresh: impl FnMut() -> F) {
         if !promise.applies_to(&fixture) {
             continue;
         }
-        // Nothing of the fixture or its stores is looked at again after a panic.
+        // The fixture and its stores are not used after a panic.
         let kept = catch_unwind(AssertUnwindSafe(|| {
             (promise.check)(&fixture);
             fixture.check();
@@ -240,7 +260,7 @@ pub fn run<F: Fixture>(mut fresh: impl FnMut() -> F) {
     assert!(broken.is_empty(), "promises of the contract that are broken: {broken:#?}");
 }
 
-/// Unwraps what the contract says cannot fail here.
+/// Unwraps a result that must be `Ok` here.
 #[track_caller]
 fn ok<T>(result: Result<T>, what: &str) -> T {
     result.unwrap_or_else(|error| panic!("{what} must succeed, but gave Err({error:?})"))

@@ -3,8 +3,8 @@
 use super::{Fixture, get, list, ok, put};
 use crate::Error;
 
-/// What was put is what comes back, under the key that was asked for.
-pub fn get_returns_the_key_and_the_value_that_were_put(fixture: &dyn Fixture) {
+/// `get` returns what was put, with the same key.
+pub fn get_returns_what_was_put(fixture: &dyn Fixture) {
     let store = fixture.open();
     put(&*store, b"colour", b"blue");
     let pair = get(&*store, b"colour");
@@ -12,7 +12,7 @@ pub fn get_returns_the_key_and_the_value_that_were_put(fixture: &dyn Fixture) {
     assert_eq!(pair.value, b"blue", "get must return the value that was put");
 }
 
-/// A miss is an error of its own, in an empty store and beside neighbours.
+/// An absent key has its own error, in an empty store and beside neighbours.
 pub fn get_of_an_absent_key_is_key_not_found(fixture: &dyn Fixture) {
     let store = fixture.open();
     assert_refused!(store.get(b"b"), Error::KeyNotFound, "get in an empty store");
@@ -24,7 +24,7 @@ pub fn get_of_an_absent_key_is_key_not_found(fixture: &dyn Fixture) {
 }
 
 /// `exists` agrees with `get`, before, while and after the key is there.
-pub fn exists_tells_present_from_absent(fixture: &dyn Fixture) {
+pub fn exists_finds_present_keys_only(fixture: &dyn Fixture) {
     let store = fixture.open();
     assert!(!ok(store.exists(b"key"), "exists"), "a key must not exist in an empty store");
     put(&*store, b"ke", b"value");
@@ -37,7 +37,7 @@ pub fn exists_tells_present_from_absent(fixture: &dyn Fixture) {
 }
 
 /// `put` needs no previous pair and refuses nothing: longer, shorter and empty values replace each other.
-pub fn put_sets_the_value_whatever_was_there(fixture: &dyn Fixture) {
+pub fn put_replaces_any_value(fixture: &dyn Fixture) {
     let store = fixture.open();
     for value in [&b"first"[..], b"second, and longer", b"3", b"", b"last"] {
         put(&*store, b"key", value);
@@ -48,7 +48,7 @@ pub fn put_sets_the_value_whatever_was_there(fixture: &dyn Fixture) {
     assert_eq!(get(&*store, b"key").value, b"again", "put must set a key that was deleted");
 }
 
-/// The neighbours of a key in byte order, and its prefixes, keep value and index when it is written.
+/// The neighbours of a key in byte order, and its prefixes, keep their value and `last_index` when it is written.
 pub fn put_leaves_other_keys_as_they_are(fixture: &dyn Fixture) {
     let store = fixture.open();
     let others = [&b"ke"[..], b"kex", b"key\0", b"keyy", b"kez", b"KEY"];
@@ -62,7 +62,7 @@ pub fn put_leaves_other_keys_as_they_are(fixture: &dyn Fixture) {
     assert_eq!(list(&*store, b""), before, "writing one key must leave value and last_index of all others");
 }
 
-/// An empty value is there, and is not the same as no value.
+/// An empty value is not the same as no value.
 pub fn an_empty_value_is_a_value(fixture: &dyn Fixture) {
     let store = fixture.open();
     put(&*store, b"key", b"");
@@ -74,7 +74,7 @@ pub fn an_empty_value_is_a_value(fixture: &dyn Fixture) {
     assert_eq!(get(&*store, b"key"), empty, "atomic_put must set an empty value like any other");
 }
 
-/// Values are not text: every byte, zeros, and what is no UTF-8 come back as they were.
+/// Values are not text: every byte, zeros and invalid UTF-8 come back unchanged.
 pub fn a_value_is_any_bytes(fixture: &dyn Fixture) {
     let store = fixture.open();
     let every_byte: Vec<u8> = (0..=u8::MAX).collect();
@@ -84,10 +84,10 @@ pub fn a_value_is_any_bytes(fixture: &dyn Fixture) {
     }
 }
 
-/// Large values are values, through `put`, `atomic_put`, `get` and `list`.
+/// A large value works with `put`, `atomic_put`, `get` and `list`.
 pub fn a_value_of_a_mebibyte_comes_back_whole(fixture: &dyn Fixture) {
     let store = fixture.open();
-    // A pattern whose period is no power of two: a block that is swapped with another, or repeated, shows.
+    // The period of the pattern is no power of two, so a swapped or repeated block is found.
     let large: Vec<u8> = (0..=250).cycle().take(1 << 20).collect();
     put(&*store, b"before", b"1");
     put(&*store, b"large", &large);
@@ -103,7 +103,7 @@ pub fn a_value_of_a_mebibyte_comes_back_whole(fixture: &dyn Fixture) {
     assert_eq!(get(&*store, b"after").value, b"2", "the value written after a large one must stay");
 }
 
-/// `delete` needs no previous pair, and takes neither prefixes nor extensions of the key with it.
+/// `delete` needs no previous pair, and removes neither prefixes nor extensions of the key.
 pub fn delete_removes_the_key_and_no_other(fixture: &dyn Fixture) {
     let store = fixture.open();
     for key in [&b"dir"[..], b"dir/", b"dir/file", b"di"] {
@@ -116,7 +116,7 @@ pub fn delete_removes_the_key_and_no_other(fixture: &dyn Fixture) {
     }
 }
 
-/// Deleting what is not there is no error, the first time and the second.
+/// Deleting an absent key is no error, the first time and the second.
 pub fn delete_of_an_absent_key_is_ok(fixture: &dyn Fixture) {
     let store = fixture.open();
     ok(store.delete(b"never there"), "delete in an empty store");

@@ -3,7 +3,7 @@
 use super::{Fixture, create, get, list, ok, put};
 use crate::{Error, KvPair};
 
-/// All of a pair outlives the handle.
+/// All of a pair survives the handle.
 pub fn reopening_keeps_pairs_and_their_last_index(fixture: &dyn Fixture) {
     let written = {
         let store = fixture.open();
@@ -27,7 +27,7 @@ pub fn reopening_keeps_pairs_and_their_last_index(fixture: &dyn Fixture) {
     }
 }
 
-/// What was deleted does not come back, and what was deleted and put again does not go.
+/// A deleted key does not come back, and one that was put again stays.
 pub fn reopening_keeps_deletions(fixture: &dyn Fixture) {
     let store = fixture.open();
     put(&*store, b"deleted", b"value");
@@ -47,8 +47,8 @@ pub fn reopening_keeps_deletions(fixture: &dyn Fixture) {
     assert_refused!(store.get(b"deleted"), Error::KeyNotFound, "get, after reopening, of a deleted key");
 }
 
-/// Dropping is closing: a program that ends without a close loses nothing.
-pub fn dropping_the_last_handle_keeps_what_was_written(fixture: &dyn Fixture) {
+/// A program that ends without a close loses nothing.
+pub fn dropping_the_last_handle_keeps_all_writes(fixture: &dyn Fixture) {
     let store = fixture.open();
     let clone = store.clone();
     put(&*store, b"key", b"value");
@@ -59,8 +59,8 @@ pub fn dropping_the_last_handle_keeps_what_was_written(fixture: &dyn Fixture) {
     assert_eq!(list(&*fixture.open(), b""), written, "dropping the last handle must keep what was written");
 }
 
-/// Indexes go on above all that anyone saw, the highest of which may be gone from the store.
-pub fn a_last_index_from_before_reopening_is_never_handed_out_again(fixture: &dyn Fixture) {
+/// New numbers are above all that were seen, also if the pair with the highest one was deleted.
+pub fn no_last_index_is_assigned_again_after_reopening(fixture: &dyn Fixture) {
     let mut highest = 0;
     for _ in 0..3 {
         let store = fixture.open();
@@ -73,15 +73,15 @@ pub fn a_last_index_from_before_reopening_is_never_handed_out_again(fixture: &dy
             );
             highest = pair.last_index;
         }
-        // The pair with the highest index leaves no trace in a listing: its index is still taken.
+        // A listing shows no trace of the pair with the highest number, but the number is still taken.
         ok(store.delete(b"leaves"), "delete");
         ok(store.close(), "close");
-        // An opening that writes nothing must not forget either.
+        // An opening that writes nothing must not forget it either.
         ok(fixture.open().close(), "close");
     }
 }
 
-/// Reopening is no write: who read a pair before may still swap it after.
+/// Reopening is no write, so a pair from before still swaps.
 pub fn a_pair_from_before_reopening_still_swaps(fixture: &dyn Fixture) {
     let (swapped, deleted) = {
         let store = fixture.open();
@@ -94,8 +94,7 @@ pub fn a_pair_from_before_reopening_still_swaps(fixture: &dyn Fixture) {
     ok(store.atomic_delete(b"deleted", Some(&deleted)), "atomic_delete with a pair from before reopening");
 }
 
-/// The case that a counter kept in memory gets wrong: after reopening it starts again, and a pair from before meets its
-/// own index at a value that is not its own.
+/// A counter in memory would start again after reopening, and an old pair would have the number of another value.
 pub fn a_stale_pair_from_before_reopening_is_refused(fixture: &dyn Fixture) {
     let stale: Vec<KvPair> = {
         let store = fixture.open();

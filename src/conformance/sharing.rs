@@ -4,8 +4,8 @@ use super::threads::count_with;
 use super::{Fixture, create, get, list, ok, put};
 use crate::{Error, Store};
 
-/// A call that starts after a write returned sees it, through whichever handle.
-pub fn what_one_handle_writes_the_other_reads(fixture: &dyn Fixture) {
+/// A call that starts after a write has returned sees it, through any handle.
+pub fn one_handle_reads_what_another_wrote(fixture: &dyn Fixture) {
     let (one, other) = (fixture.open(), fixture.open());
     put(&*one, b"key", b"value");
     assert_eq!(get(&*other, b"key"), get(&*one, b"key"), "a put must be seen through every handle");
@@ -22,7 +22,7 @@ pub fn last_index_grows_across_handles(fixture: &dyn Fixture) {
     let handles = [fixture.open(), fixture.open(), fixture.open()];
     let mut highest = 0;
     for turn in 0..12 {
-        // Neither the same handle nor the same key twice running.
+        // Each write uses another handle and another key than the one before.
         let key = [b"a", b"b"][turn % 2];
         put(&*handles[turn % 3], key, b"value");
         let pair = get(&*handles[(turn + 1) % 3], key);
@@ -35,14 +35,14 @@ pub fn last_index_grows_across_handles(fixture: &dyn Fixture) {
 }
 
 /// A pair belongs to the store, not to the handle that read it.
-pub fn a_pair_read_through_one_handle_swaps_through_the_other(fixture: &dyn Fixture) {
+pub fn a_pair_of_one_handle_swaps_through_another(fixture: &dyn Fixture) {
     let (one, other) = (fixture.open(), fixture.open());
     let created = create(&*one, b"key", b"value");
     let swapped = ok(other.atomic_put(b"key", b"new", Some(&created)), "atomic_put with another handle's pair");
     ok(one.atomic_delete(b"key", Some(&swapped)), "atomic_delete with another handle's pair");
 }
 
-/// A handle that did not look since does not believe its old index.
+/// A handle that has not read the key since does not trust its old pair.
 pub fn a_pair_that_another_handle_made_stale_is_refused(fixture: &dyn Fixture) {
     let (one, other) = (fixture.open(), fixture.open());
     let stale = create(&*one, b"key", b"value");
@@ -60,7 +60,7 @@ pub fn a_pair_that_another_handle_made_stale_is_refused(fixture: &dyn Fixture) {
     assert_eq!(get(&*one, b"key"), current, "a refused write must leave the pair as it is");
 }
 
-/// Handles that were opened apart are closed apart.
+/// Handles that were opened separately are closed separately.
 pub fn closing_one_handle_leaves_the_other_open(fixture: &dyn Fixture) {
     let (one, other) = (fixture.open(), fixture.open());
     put(&*one, b"key", b"value");
@@ -71,7 +71,7 @@ pub fn closing_one_handle_leaves_the_other_open(fixture: &dyn Fixture) {
     assert_eq!(get(&*fixture.open(), b"key").value, b"new", "what the other handle writes must be kept");
 }
 
-/// Compare-and-swap holds between handles as it does between threads.
+/// Compare-and-swap works between handles as between threads.
 pub fn concurrent_increments_through_several_handles_are_all_counted(fixture: &dyn Fixture) {
     let handles = [fixture.open(), fixture.open(), fixture.open()];
     count_with(&handles.each_ref().map(|store| &**store as &dyn Store));

@@ -9,14 +9,14 @@ use crate::{Error, KvPair, OptionalExt, Result, Store};
 
 const THREADS: usize = 4;
 
-/// Read, add one, swap, and start again if someone was faster: no increment is lost and none counts twice.
+/// Each thread reads, adds one and swaps, and tries again after a conflict: no increment is lost, and none counts twice.
 pub fn concurrent_increments_are_all_counted(fixture: &dyn Fixture) {
     let store = fixture.open();
     count_with(&[&*store; THREADS]);
 }
 
-/// Whoever creates the key knows that nobody else did.
-pub fn of_concurrent_creators_of_one_key_one_wins(fixture: &dyn Fixture) {
+/// Of threads that create one key, exactly one succeeds.
+pub fn one_of_the_concurrent_creators_wins(fixture: &dyn Fixture) {
     let store = fixture.open();
     for round in 0..10 {
         let key = format!("leader/{round}");
@@ -26,8 +26,8 @@ pub fn of_concurrent_creators_of_one_key_one_wins(fixture: &dyn Fixture) {
     }
 }
 
-/// A previous pair is good for one write, be it a swap or a deletion.
-pub fn of_concurrent_users_of_one_previous_pair_one_wins(fixture: &dyn Fixture) {
+/// A previous pair is good for one write, a swap or a deletion.
+pub fn one_of_the_concurrent_users_of_a_pair_wins(fixture: &dyn Fixture) {
     let store = fixture.open();
     for round in 0..10 {
         let key = format!("task/{round}");
@@ -45,7 +45,7 @@ pub fn of_concurrent_users_of_one_previous_pair_one_wins(fixture: &dyn Fixture) 
     }
 }
 
-/// Indexes tell writes apart, however many come at once.
+/// Concurrent writes have different numbers.
 pub fn no_two_concurrent_writes_get_the_same_last_index(fixture: &dyn Fixture) {
     const WRITES: usize = 25;
     let store = fixture.open();
@@ -69,7 +69,7 @@ pub fn no_two_concurrent_writes_get_the_same_last_index(fixture: &dyn Fixture) {
     assert_eq!(all.len(), THREADS * WRITES, "no two writes may have the same last_index");
 }
 
-/// A listing is taken between two writes, never across one.
+/// A listing shows the store between two writes.
 ///
 /// The writer counts up in three keys, the middle one in byte order first. So at every moment the middle one is equal
 /// to the others or one ahead, in whichever order a listing visits them; a listing that is smeared over time sees more.
@@ -119,7 +119,7 @@ pub(super) fn count_with(handles: &[&dyn Store]) {
     }
 }
 
-/// One try; `false` if someone else was faster.
+/// Tries once; `false` after a conflict.
 fn increment(store: &dyn Store, key: &[u8]) -> bool {
     let current = ok(store.get(key).optional(), "get");
     let next = current.as_ref().map_or(0, count) + 1;

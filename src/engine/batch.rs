@@ -88,6 +88,26 @@ impl Batch {
         self
     }
 
+    /// Sets the bucket of the operations that follow back to that of the handle that writes the batch.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-batch-handle-bucket-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::Batch;
+    ///
+    /// let jobs = cask.bucket("jobs")?;
+    /// let mut batch = Batch::new();
+    /// batch.bucket("log").put("0001", "started").handle_bucket().put("job", "1");
+    /// jobs.write(&batch)?;
+    /// assert!(jobs.exists("job")? && cask.bucket("log")?.exists("0001")?);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn handle_bucket(&mut self) -> &mut Batch {
+        self.bucket = None;
+        self
+    }
+
     /// Adds an operation that sets the value of a key.
     ///
     /// ```
