@@ -5,8 +5,8 @@ meta:
   endian: le
   license: MIT OR Apache-2.0
 doc: |
-  The bytes of FORMAT.md, version 1.0, which see. This describes where everything lies. It checks no checksums, so it
-  takes bytes of a torn tail for a record if they stand in its place: what counts, only a reader of FORMAT.md can say.
+  The layout of FORMAT.md, version 1.0. It checks no checksums, so it takes the bytes of a torn tail for a record. Only a
+  reader with all the checks of FORMAT.md knows which records count.
 seq:
   - id: header
     type: file_header

@@ -86,34 +86,34 @@ def look(name):
 
 def strip(name, title):
     """A file to scale: its header, its records, and what becomes of the rest."""
-    told, length = look(name)
+    answer, length = look(name)
     scale, left, top, tall = 900 / length, 20, 56, 56
     picture = Picture(left * 2 + 900, 160, title)
     x = lambda offset: left + offset * scale
-    picture.text(left, 18, f"{title}: {told['verdict']}", "", "start")
+    picture.text(left, 18, f"{title}: {answer['verdict']}", "", "start")
     picture.box(x(0), top, 64 * scale, tall, "header", "header")
-    e, data_end = told["end"], told["end"] + told.get("torn_bytes", 0)
-    for record in told["records"]:
+    e, data_end = answer["end"], answer["end"] + answer.get("torn_bytes", 0)
+    for record in answer["records"]:
         end = (record["offset"] + 24 + record["key_len"] + record["value_len"] + 7) // 8 * 8
         colour = record["kind"] if record["kind"] in ("put", "delete") else "log"
-        if not record["counts"] and told["verdict"] == "torn":
+        if not record["counts"] and answer["verdict"] == "torn":
             colour = "torn"
         picture.box(x(record["offset"]), top, (end - record["offset"]) * scale, tall, colour, record["kind"], record["key"] or "")
         if record["flags"]:
             picture.text(x(record["offset"]) + 2, top - 5, "+".join(record["flags"]), "small", "start")
-    for lost_from, lost_to in told["damage"]:
+    for lost_from, lost_to in answer["damage"]:
         picture.box(x(lost_from), top, (lost_to - lost_from) * scale, tall, "lost", "damaged")
-    covered = max([e] + [record["offset"] + 24 + record["key_len"] + record["value_len"] for record in told["records"]])
-    if told["verdict"] == "torn" and data_end > covered:
+    covered = max([e] + [record["offset"] + 24 + record["key_len"] + record["value_len"] for record in answer["records"]])
+    if answer["verdict"] == "torn" and data_end > covered:
         covered = (covered + 7) // 8 * 8
         picture.box(x(covered), top, max(1, (data_end - covered) * scale), tall, "torn", "torn")
-    at = told.get("at", e)
-    places = [("e: end mark" if told["verdict"] == "whole" else "e = at" if at == e else "e", e)]
-    if told["verdict"] == "whole":
+    at = answer.get("at", e)
+    places = [("e: end mark" if answer["verdict"] == "whole" else "e = at" if at == e else "e", e)]
+    if answer["verdict"] == "whole":
         picture.box(x(e), top, 8 * scale, tall, "free", "0")
-    if told["verdict"] == "Corrupt":
-        places.append(("P", max(r["offset"] for r in told["records"] if "SYNCED" in r["flags"])))
-    if told["verdict"] == "torn":
+    if answer["verdict"] == "Corrupt":
+        places.append(("P", max(r["offset"] for r in answer["records"] if "SYNCED" in r["flags"])))
+    if answer["verdict"] == "torn":
         places.append(("data end", data_end))
     if at != e:
         places.append(("at", at))
@@ -131,7 +131,7 @@ PICTURES = {
         ("put", "value", "value_len bytes"), ("free", "padding", "up to the next multiple of 8")]),
     "example": lambda: strip("example", "The worked example, to scale"),
     "torn": lambda: strip("batch-unfinished", "A batch without its last record"),
-    "damaged": lambda: strip("damaged-value", "A damaged record, and behind it the proof that it was on stable storage"),
+    "damaged": lambda: strip("damaged-value", "A damaged record, and after it the proof that it was on stable storage"),
 }
 
 if __name__ == "__main__":

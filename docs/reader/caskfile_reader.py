@@ -126,7 +126,7 @@ class Store:
             if r.flags & MORE:                                     # "When a batch counts": not yet
                 continue
             if len(self.unit) > 1 and any(self.read(r.offset, 24) != r.raw for r in self.unit):
-                o, previous, self.unit = self.e, self.before, []   # "Beside a live writer": read the batch anew
+                o, previous, self.unit = self.e, self.before, []   # "Beside a live writer": read the batch again
                 continue
             for r in self.unit:                                    # "What the store holds"
                 self.offsets.append(r.offset)
@@ -182,7 +182,7 @@ class Store:
             if stop == (stop := (self.e, self.at, self.stopped)):  # "Beside a live writer": twice the same
                 raise Refused("Corrupt", self.stopped, self.at, self.damage(proven, data_end))
 
-    def damage(self, proven, data_end):                            # "Beyond damage"
+    def damage(self, proven, data_end):                            # "The list of damaged ranges"
         ranges = []
         while not self.is_whole() and (proven > self.e or (proven := self.proof()) > self.e):
             begin, self.before = self.at, self.unit[-1].seq if self.unit else self.before
@@ -196,7 +196,7 @@ class Store:
                 break
             self.e = found.offset
             try: self.walk()
-            except Refused: break                                  # a later version's record: nobody can tell
+            except Refused: break                                  # W7: a later version's record, so there is no list
         return ranges
 
 # ---- Opening, and what is printed

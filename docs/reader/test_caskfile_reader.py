@@ -88,7 +88,7 @@ class Case(unittest.TestCase):
         return {pair["key"]: pair["value"] for pair in answer["pairs"]}
 
     def after_each(self, name, *steps):
-        """Runs the steps one after the other, each behind a call of a method of the reader."""
+        """Runs the steps one after the other, each after a call of a method of the reader."""
         real, left = getattr(caskfile_reader.Store, name), list(steps)
 
         def method(store, *arguments):

@@ -1,4 +1,4 @@
-// A headless Chromium that looks at pages of `caskfile explore`, and what a person would see of them.
+// A headless Chromium for pages of `caskfile explore`, and what a person sees of them.
 
 const assert = require("node:assert/strict");
 const { execFileSync, spawnSync } = require("node:child_process");
@@ -15,7 +15,7 @@ const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
 const WIDE = { width: 1500, height: 900 };
 
-// The sandbox needs what containers and CI machines, where everybody is root, do not give.
+// The sandbox needs what containers and CI machines, where all processes are root, do not have.
 const ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
 
 function caskfile(...words) {
@@ -47,7 +47,7 @@ class Browser {
         return this.chromium.close();
     }
 
-    // Opens the page of a store. `told` collects what a page must not do: errors, and requests for anything else.
+    // Opens the page of a store. `complaints` collects what a page must not do: errors and network requests.
     async open(store, { viewport = WIDE, scheme = "light", options = [] } = {}) {
         const pages = fs.mkdtempSync(path.join(os.tmpdir(), "caskfile-page-"));
         const file = path.join(pages, "page.html");
@@ -57,26 +57,26 @@ class Browser {
         });
         assert.ok([0, 5, 6].includes(status) && fs.existsSync(file), stderr);
         const tab = await this.chromium.newPage();
-        const told = [];
+        const complaints = [];
         const address = pathToFileURL(file).href;
-        tab.on("console", (message) => told.push(`${message.type()}: ${message.text()}`));
-        tab.on("pageerror", (error) => told.push(error.stack));
-        tab.on("dialog", (dialog) => told.push(`dialog: ${dialog.message()}`));
+        tab.on("console", (message) => complaints.push(`${message.type()}: ${message.text()}`));
+        tab.on("pageerror", (error) => complaints.push(error.stack));
+        tab.on("dialog", (dialog) => complaints.push(`dialog: ${dialog.message()}`));
         tab.on(
             "request",
-            (request) => [address, "data:,"].includes(request.url()) || told.push("asked for " + request.url()),
+            (request) => [address, "data:,"].includes(request.url()) || complaints.push("asked for " + request.url()),
         );
         await tab.setViewport(viewport);
         await tab.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
         await tab.goto(address);
-        return new View(tab, told, pages, file);
+        return new View(tab, complaints, pages, file);
     }
 }
 
-// What is to be seen of a page.
+// What a person sees of a page.
 class View {
-    constructor(tab, told, pages, file) {
-        Object.assign(this, { tab, told, pages, file });
+    constructor(tab, complaints, pages, file) {
+        Object.assign(this, { tab, complaints, pages, file });
     }
 
     async close() {
@@ -138,7 +138,7 @@ class View {
         return (await this.rows("records")).findIndex(({ isChosen }) => isChosen);
     }
 
-    // The offset of the byte that the hex pane has chosen, and of all those that it has set off.
+    // The offset of the byte that the hex pane has chosen, and of all those that it highlights.
     hex() {
         return this.tab.$eval("#hex", (pane) => {
             const offsets = (selector) => [

@@ -1,5 +1,4 @@
-// What a page must show, from those who do not share its code: the golden files' JSON, the reader in Python, and the
-// library.
+// What a page must show, from sources that do not share its code: the golden JSON, the reader in Python, the library.
 
 const { execFileSync } = require("node:child_process");
 const fs = require("node:fs");
@@ -13,14 +12,14 @@ const READER = path.join(ROOT, "docs/reader/caskfile_reader.py");
 // How much of a key and a value a list shows.
 const SHOWN = { bucket: 80, key: 80, value: 120 };
 
-// Stores whose records can be read, by name, with what is written beside them.
+// The golden stores, by name, with their JSON.
 function goldenFiles() {
     const names = fs.readdirSync(GOLDEN).filter((name) => name.endsWith(".cask"));
     const files = names.map((name) => {
         const file = path.join(GOLDEN, name);
-        return { name, file, told: parse(fs.readFileSync(file.replace(/cask$/, "json"), "utf8")) };
+        return { name, file, expected: parse(fs.readFileSync(file.replace(/cask$/, "json"), "utf8")) };
     });
-    return files.filter(({ told }) => told.verdict !== "NotCaskfile");
+    return files.filter(({ expected }) => expected.verdict !== "NotCaskfile");
 }
 
 function goldenFile(name) {
@@ -60,12 +59,12 @@ function read(file) {
     return parse(spawn("python3", ["-B", READER, "--records", file]));
 }
 
-// JSON with the sequence numbers as strings: they go beyond what a number of JavaScript tells apart.
+// JSON with the sequence numbers as strings, since JavaScript's numbers are not exact enough for them.
 function parse(text) {
     return JSON.parse(text.replace(/("(?:seq|last_index)": )(\d+)/g, '$1"$2"'));
 }
 
-// The reader ends with 1 for a file that is refused, and says what it has to say all the same.
+// The reader ends with 1 for a file that is refused, and prints its answer anyway.
 function spawn(command, words) {
     try {
         return execFileSync(command, words, { encoding: "utf8", maxBuffer: 1 << 28 });

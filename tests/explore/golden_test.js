@@ -1,4 +1,4 @@
-// Every golden file, whatever its state, is shown as the golden JSON, the second reader and salvage say that it is.
+// Every golden file is shown as the golden JSON, the second reader and salvage describe it.
 
 const assert = require("node:assert/strict");
 const test = require("node:test");
@@ -10,35 +10,35 @@ let browser;
 test.before(async () => (browser = await Browser.launch()));
 test.after(() => browser.close());
 
-test("every readable golden file ends with the pairs that are written beside it, and says what state it is in", async () => {
-    for (const { name, file, told } of goldenFiles().filter(({ told }) => told.readable)) {
+test("every readable golden file ends with the pairs of its JSON, and shows its state", async () => {
+    for (const { name, file, expected } of goldenFiles().filter(({ expected }) => expected.readable)) {
         const view = await browser.open(file);
-        assert.deepEqual(await view.keySpace(), told.pairs.map(shown), name);
-        assert.equal(await view.text("#verdict strong"), told.verdict.split(",")[0], name);
+        assert.deepEqual(await view.keySpace(), expected.pairs.map(shown), name);
+        assert.equal(await view.text("#verdict strong"), expected.verdict.split(",")[0], name);
         const records = (await view.rows("records")).filter(
             ({ fate }) => fate !== null && !["torn", "unread"].includes(fate),
         );
         assert.deepEqual(
             records.map(({ place, seq }) => [Number(place), seq]),
-            told.records.map(({ offset, seq }) => [offset, "seq " + seq]),
+            expected.records.map(({ offset, seq }) => [offset, "seq " + seq]),
             name,
         );
-        assert.deepEqual(view.told, [], name);
+        assert.deepEqual(view.complaints, [], name);
         await view.close();
     }
 });
 
-test("of every damaged golden file the last moment has what salvage copies, and a button leads to each damaged place", async (t) => {
+test("a damaged golden file ends with what salvage copies, and has a button for each damaged place", async (t) => {
     const made = directory(t);
     const damaged = goldenFiles().filter(
-        ({ told, name }) => told.verdict === "Corrupt" && name !== "base-seq-beyond.cask",
+        ({ expected, name }) => expected.verdict === "Corrupt" && name !== "base-seq-beyond.cask",
     );
     assert.ok(damaged.length > 8);
-    for (const { name, file, told } of damaged) {
+    for (const { name, file, expected } of damaged) {
         const view = await browser.open(file);
         assert.deepEqual(await view.keySpace(), salvaged(file, made), name);
         assert.equal(await view.text("#verdict strong"), "damaged", name);
-        for (const [start] of told.damage ?? [[0, 64]]) {
+        for (const [start] of expected.damage ?? [[0, 64]]) {
             const button = await view.tab.evaluateHandle(
                 (text) =>
                     [...document.querySelectorAll("#places button")].find((button) =>
@@ -49,17 +49,17 @@ test("of every damaged golden file the last moment has what salvage copies, and 
             await button.click();
             assert.equal((await view.hex()).chosen, start, name);
         }
-        assert.deepEqual(view.told, [], name);
+        assert.deepEqual(view.complaints, [], name);
         await view.close();
     }
 });
 
 test("files that this version cannot read are shown up to where it can", async () => {
-    for (const { name, file, told } of goldenFiles().filter(({ told }) => /^Unsupported/.test(told.verdict))) {
+    for (const { name, file, expected } of goldenFiles().filter(({ expected }) => /^Unsupported/.test(expected.verdict))) {
         const view = await browser.open(file);
         assert.equal(await view.text("#verdict strong"), "unread", name);
         assert.match(await view.text("#verdict"), /newer caskfile/, name);
-        assert.deepEqual(view.told, [], name);
+        assert.deepEqual(view.complaints, [], name);
         await view.close();
     }
 });
@@ -76,19 +76,19 @@ test("step by step, forwards and backwards, the keys are those that the second r
         "moved",
     ]) {
         const { file } = goldenFile(name);
-        const expected = moments(file);
+        const steps = moments(file);
         const view = await browser.open(file);
         const lastIndexes = async () => (await view.keySpace()).map(({ last_index }) => last_index).sort();
         await view.tab.click("#first");
-        for (let moment = 0; moment < expected.length; moment++) {
-            assert.deepEqual(await lastIndexes(), expected[moment], `${name}, after record ${moment}`);
+        for (let moment = 0; moment < steps.length; moment++) {
+            assert.deepEqual(await lastIndexes(), steps[moment], `${name}, after record ${moment}`);
             await view.tab.click("#forward");
         }
-        for (let moment = expected.length - 1; moment >= 0; moment--) {
-            assert.deepEqual(await lastIndexes(), expected[moment], `${name}, back to record ${moment}`);
+        for (let moment = steps.length - 1; moment >= 0; moment--) {
+            assert.deepEqual(await lastIndexes(), steps[moment], `${name}, back to record ${moment}`);
             await view.tab.click("#back");
         }
-        assert.deepEqual(view.told, [], name);
+        assert.deepEqual(view.complaints, [], name);
         await view.close();
     }
 });

@@ -12,11 +12,11 @@ let browser;
 test.before(async () => (browser = await Browser.launch()));
 test.after(() => browser.close());
 
-// Opens a page for one test, at whose end it must have caused no error and asked the network for nothing.
+// Opens a page for one test. At the end, it must have caused no error and asked the network for nothing.
 async function open(t, store, options) {
     const view = await browser.open(store, options);
     t.after(async () => {
-        assert.deepEqual(view.told, []);
+        assert.deepEqual(view.complaints, []);
         await view.close();
     });
     return view;
@@ -73,13 +73,13 @@ test("the records on one key lead to each other", async (t) => {
 
 test("the slider is moved by keys, and the log's later records are set apart", async (t) => {
     const view = await open(t, goldenFile("example").file);
-    const told = () => view.text("#told");
-    assert.equal(await told(), "After record 6 of 6: mark · 2 keys");
+    const moment = () => view.text("#moment-text");
+    assert.equal(await moment(), "After record 6 of 6: mark · 2 keys");
     await view.press("#moment", "Home");
-    assert.equal(await told(), "Before the first of 6 records");
+    assert.equal(await moment(), "Before the first of 6 records");
     assert.deepEqual(await view.keySpace(), []);
     await view.press("#moment", "ArrowRight", "ArrowRight");
-    assert.equal(await told(), "After record 2 of 6: put a · 1 key");
+    assert.equal(await moment(), "After record 2 of 6: put a · 1 key");
     assert.deepEqual(await view.keySpace(), [{ bucket: "", key: "a", value: "1", last_index: "1048577" }]);
     assert.equal((await view.hex()).chosen, 0x58);
     assert.deepEqual(
@@ -88,10 +88,10 @@ test("the slider is moved by keys, and the log's later records are set apart", a
     );
     await view.press("#moment", "ArrowRight", "ArrowRight");
     assert.equal(
-        await told(),
+        await moment(),
         "After record 4 of 6: put b · 0 keys · 1 record of a batch, which counts when its last one is there",
     );
-    assert.equal(await view.tab.$eval("#moment", (slider) => slider.getAttribute("aria-valuetext")), await told());
+    assert.equal(await view.tab.$eval("#moment", (slider) => slider.getAttribute("aria-valuetext")), await moment());
     await view.press("#moment", "End");
     assert.equal((await view.keySpace()).length, 2);
 });
@@ -100,19 +100,19 @@ test("the slider is moved by the mouse", async (t) => {
     const view = await open(t, goldenFile("example").file);
     const { x, y, width, height } = await (await view.tab.$("#moment")).boundingBox();
     await view.tab.mouse.click(x + width / 2, y + height / 2);
-    assert.equal(await view.text("#told"), "After record 3 of 6: delete a · 0 keys");
+    assert.equal(await view.text("#moment-text"), "After record 3 of 6: delete a · 0 keys");
     await view.tab.mouse.move(x + width / 2, y + height / 2);
     await view.tab.mouse.down();
     await view.tab.mouse.move(x + width * 0.83, y + height / 2, { steps: 5 });
     await view.tab.mouse.up();
-    assert.equal(await view.text("#told"), "After record 5 of 6: put c · 2 keys");
+    assert.equal(await view.text("#moment-text"), "After record 5 of 6: put c · 2 keys");
 });
 
 test("playing goes on by itself to the end", async (t) => {
     const view = await open(t, goldenFile("example").file);
     await view.tab.click("#play");
-    await view.tab.waitForFunction(() => document.getElementById("told").textContent.startsWith("After record 2"));
-    await view.tab.waitForFunction(() => document.getElementById("told").textContent.startsWith("After record 6"));
+    await view.tab.waitForFunction(() => document.getElementById("moment-text").textContent.startsWith("After record 2"));
+    await view.tab.waitForFunction(() => document.getElementById("moment-text").textContent.startsWith("After record 6"));
     await view.tab.waitForSelector('#play[aria-pressed="false"]');
 });
 
@@ -212,7 +212,7 @@ function withoutTheUnseen(pair) {
     );
 }
 
-test("a script that came into the page in whatever way would not be run, and could not tell anybody", async (t) => {
+test("a script that enters the page is not run and cannot reach the network", async (t) => {
     const view = await browser.open(goldenFile("example").file);
     t.after(() => view.close());
     await view.tab.evaluate(() => {
@@ -223,7 +223,7 @@ test("a script that came into the page in whatever way would not be run, and cou
         return fetch("https://example.org/").catch(() => {});
     });
     assert.equal(await view.tab.evaluate(() => window.harmed), undefined);
-    assert.ok(view.told.length > 0 && view.told.every((told) => !told.startsWith("asked for")), view.told.join("\n"));
+    assert.ok(view.complaints.length > 0 && view.complaints.every((text) => !text.startsWith("asked for")), view.complaints.join("\n"));
 });
 
 test("all that is written can be read, in the light and in the dark", async (t) => {
@@ -295,7 +295,7 @@ test("nothing is cut off or wider than the window, from a telephone's to a desk'
     }
 });
 
-test("of a file that is too long the page says so, and what it shows of its keys is true at the end and at the beginning", async (t) => {
+test("a page of a file that is too long says so, and shows true keys at the beginning and at the end", async (t) => {
     const store = path.join(directory(t), "long.cask");
     const value = "v".repeat(150);
     const line = (key, n) => JSON.stringify({ key: "key " + String(key).padStart(5, "0"), value: value + n });

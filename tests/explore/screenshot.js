@@ -1,4 +1,4 @@
-// Takes the picture in docs/CLI.md anew: `NODE_PATH=target/explore/node_modules node tests/explore/screenshot.js`.
+// Takes the picture in docs/CLI.md: `NODE_PATH=target/explore/node_modules node tests/explore/screenshot.js`.
 
 const path = require("node:path");
 

@@ -1,5 +1,5 @@
-//! docs/FORMAT.md against the library: the page's tables, its worked example and its rules, through a reader of the
-//! test's own that was made from the page and uses nothing of the crate.
+//! docs/FORMAT.md against the library: the page's tables, its byte examples and its rules. The reader in tests/common/files
+//! was made from the page and uses nothing of the crate.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -368,7 +368,7 @@ fn the_library_plays_the_scenes_for_writers_byte_for_byte() {
     assert_eq!(fragments.next(), None, "a dump that no scene plays");
 }
 
-/// Where the damaged ranges of a file are, and the check that its walk fails.
+/// The list of damaged ranges of a file.
 fn damaged_ranges(file: &[u8]) -> Result<Vec<(u64, u64)>, Error> {
     let disk = SimDisk::new();
     disk.set_contents(PATH, file.to_vec());

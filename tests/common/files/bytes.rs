@@ -5,7 +5,7 @@ use super::layout::{END_MARK_LEN, MAGIC, crc32};
 pub const FILE_ID: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 pub const CREATED: u64 = 1_800_000_000;
 
-/// The fields of a record header, and what lies behind it. The lengths are those of key and value unless stated.
+/// The fields of a record header, and its body. The lengths are those of key and value unless `value_len` is set.
 #[derive(Clone, Copy)]
 pub struct Fields<'a> {
     pub flags: u64,

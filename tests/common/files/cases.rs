@@ -1,4 +1,4 @@
-//! One small file for each sentence of docs/FORMAT.md that a reader could get wrong, and what the page says of it.
+//! One small file for each sentence of docs/FORMAT.md that a reader could get wrong, with the page's verdict.
 
 use super::bytes::{Fields, FileBytes, record};
 use super::layout::{
@@ -89,12 +89,12 @@ fn log_ends() -> Vec<Case> {
         case("space ahead of the log", log().raw(&[0; 5000]).0, K),
         case("the last record's padding is missing", unpadded(log()), K),
         case("a few bytes that are not zero", log().raw(&[0, 0, 7]).0, torn(3)),
-        case("a byte behind the end mark", log().raw(&[0; 20]).raw(&[7]).0, torn(21)),
-        case("zeros behind a torn record", log().raw(&[7; 9]).raw(&[0; 50]).0, torn(9)),
+        case("a byte after the end mark", log().raw(&[0; 20]).raw(&[7]).0, torn(21)),
+        case("zeros after a torn record", log().raw(&[7; 9]).raw(&[0; 50]).0, torn(9)),
     ]
 }
 
-/// Behind `log`, the header of this record has the checksum 0, which is stored as 1.
+/// After `log`, the header of this record has the checksum 0, which is stored as 1.
 const ZERO: Fields<'static> = record(0, PUT, 2_031_696_485, b"\0l", b"2");
 
 fn records() -> Vec<Case> {
@@ -116,7 +116,7 @@ fn records() -> Vec<Case> {
             log().push(record(0, MOVED, 2, b"", b"")).push(BROKEN).end(),
             torn(27),
         ),
-        case("an ancillary kind that nobody knows", with(record(SYNCED, 0xff, 2, b"\x09", b"value")), K),
+        case("a later ancillary kind", with(record(SYNCED, 0xff, 2, b"\x09", b"value")), K),
         case("a statement with the flag", with(record(SYNCED, SYNCED_TO, 2, b"", &[0; 8])), K),
         case("a statement of its own place", with(record(0, SYNCED_TO, 2, b"", &(AT as u64).to_le_bytes())), K),
         case(
@@ -132,12 +132,12 @@ fn records() -> Vec<Case> {
         case("kind 0", with(record(0, 0, 2, b"\0k", b"")), unsupported(AT)),
         case("kind 3", with(record(0, 3, 2, b"\0k", b"")), unsupported(AT)),
         case("kind 0x7f, whose body is damaged", with(Fields { kind: 0x7f, ..BROKEN }), unsupported(AT)),
-        case("a flag that nobody knows", with(record(4, PUT, 2, b"\0k", b"")), unsupported(AT)),
-        case("a flag that nobody knows on an ancillary kind", with(record(0x80, 0xf0, 2, b"", b"")), unsupported(AT)),
+        case("a later flag", with(record(4, PUT, 2, b"\0k", b"")), unsupported(AT)),
+        case("a later flag on an ancillary kind", with(record(0x80, 0xf0, 2, b"", b"")), unsupported(AT)),
     ]
 }
 
-/// Each thing that can be wrong with a record, once at the log's end and once with proof behind it.
+/// Each thing that can be wrong with a record, once at the log's end and once with proof after it.
 fn damage() -> Vec<Case> {
     let beyond_place = (AT as u64 + 1).to_le_bytes();
     let mut zero_as_it_is = log().push(ZERO).0;
@@ -160,10 +160,10 @@ fn damage() -> Vec<Case> {
         ("a tombstone with a value", log().push(record(0, DELETE, 2, b"\0k", b"2"))),
         ("a statement of 7 bytes", log().push(record(0, SYNCED_TO, 2, b"", &[0; 7]))),
         ("a statement with a key", log().push(record(0, SYNCED_TO, 2, b"k", &[0; 8]))),
-        ("a statement of a place behind it", log().push(record(0, SYNCED_TO, 2, b"", &beyond_place))),
+        ("a statement of a place above its own", log().push(record(0, SYNCED_TO, 2, b"", &beyond_place))),
     ];
     let both = damages.into_iter().flat_map(|(name, file)| {
-        // The padding's zeros, and those of a statement's value, are no data.
+        // Zeros at the end, of padding or of a statement's value, do not count as data.
         let data = file.0.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1) - AT;
         [case(name, file.clone().end(), torn(data)), case(name, file.push(PROOF).end(), corrupt(AT))]
     });
@@ -210,7 +210,7 @@ fn batches() -> Vec<Case> {
             corrupt(AT + 32),
         ),
         case(
-            "a batch with another group in it, of a kind that nobody knows",
+            "a batch with another group in it, of a later kind",
             begun().push(record(SYNCED, 0x90, 3, b"", b"")).end(),
             torn(32 + 17),
         ),
@@ -242,7 +242,7 @@ fn batches() -> Vec<Case> {
     ]
 }
 
-/// What counts as proof, and what is kept, behind a broken record.
+/// What counts as proof, and what is kept, after a broken record.
 fn proofs() -> Vec<Case> {
     fn broken() -> FileBytes {
         log().push(BROKEN)
@@ -253,7 +253,7 @@ fn proofs() -> Vec<Case> {
     let states = |to: usize| then(record(0, SYNCED_TO, 3, b"", &(to as u64).to_le_bytes()));
     let after = |fields: Fields<'_>| broken().push(fields).0[AT + 32..].to_vec();
     let header = 32 + RECORD_HEADER_LEN;
-    // A true header for the place behind the record that the value belongs to, and its own header and key.
+    // A true header, at the place that it has inside the value of another record.
     let inner = log().raw(&[7; 32]).push(PROOF).0[AT + 32..].to_vec();
     let carrier = record(0, PUT, 2, b"\x05bucketk", &inner);
     vec![
@@ -263,8 +263,8 @@ fn proofs() -> Vec<Case> {
         case("a synced record", then(record(SYNCED, PUT, 3, b"\0m", b"3")), corrupt(AT)),
         case("a synced record that is broken", then(Fields { flags: SYNCED, seq: 3, ..BROKEN }), corrupt(AT)),
         case("a synced record far away", broken().raw(&[0; 4096]).push(PROOF).end(), corrupt(AT)),
-        case("a synced record behind zeros", log().raw(&[0; 8]).push(PROOF).end(), corrupt(AT)),
-        case("a whole record behind zeros", log().raw(&[0; 8]).push(PUT_2).end(), kept(35)),
+        case("a synced record after zeros", log().raw(&[0; 8]).push(PROOF).end(), corrupt(AT)),
+        case("a whole record after zeros", log().raw(&[0; 8]).push(PUT_2).end(), kept(35)),
         case("a synced record off the alignment", broken().raw(&[7; 4]).raw(&after(PROOF)).end(), torn(36 + 17)),
         case("a synced record made for another place", broken().raw(&[7; 8]).raw(&after(PROOF)).end(), torn(40 + 17)),
         case("a synced record with an old sequence number", then(Fields { seq: 1, ..PROOF }), torn(header - 7)),
@@ -274,9 +274,9 @@ fn proofs() -> Vec<Case> {
         case("a synced record with an unknown flag", then(Fields { flags: 5, ..PROOF }), torn(header - 7)),
         case("a synced record whose header is cut short", broken().raw(&after(PROOF)[..23]).0, torn(header - 7)),
         case("a statement of the place", states(AT), kept(header + 1)),
-        case("a statement of a place behind", states(AT + 1), corrupt(AT)),
+        case("a statement of a place above the damage", states(AT + 1), corrupt(AT)),
         case("a statement of its own place", states(AT + 32), corrupt(AT)),
-        case("a statement of a place behind itself", states(AT + 33), kept(header + 1)),
+        case("a statement of a place above itself", states(AT + 33), kept(header + 1)),
         case(
             "a statement that is broken",
             then(Fields { body_crc_xor: 1, ..record(0, SYNCED_TO, 3, b"", &(AT as u64 + 8).to_le_bytes()) }),
@@ -298,7 +298,7 @@ fn proofs() -> Vec<Case> {
             kept(header + 1),
         ),
         case(
-            "a value that knows the file's secret",
+            "a value that was made with the file_id",
             log().push(Fields { body_crc_xor: 1, ..carrier }).end(),
             corrupt(AT),
         ),

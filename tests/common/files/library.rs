@@ -1,4 +1,4 @@
-//! What the library says of a file, and what it writes, given the randomness and the time that it asks for.
+//! The library's verdict on a file, and a disk on which it always writes the same bytes.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

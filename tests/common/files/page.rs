@@ -1,4 +1,4 @@
-//! What docs/FORMAT.md says, taken out of its tables and its dump.
+//! The tables and dumps of docs/FORMAT.md.
 
 use super::reader::{Contents, Name, Setting, Verdict};
 
@@ -9,14 +9,14 @@ pub fn says(words: &str) -> bool {
     PAGE.contains(words)
 }
 
-/// The rows of the first table behind a heading whose own head starts like this, each cell without the marks of code.
+/// The rows of the first table after a heading whose own head starts like this; cells lose their code marks.
 pub fn table(heading: &str, head: &str) -> Vec<Vec<String>> {
     let cells = |line: &str| -> Vec<String> {
         line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
     };
-    let section = PAGE.split_once(&format!("\n## {heading}\n")).map(|(_, behind)| behind);
-    let behind = section.and_then(|section| section.split_once(&format!("\n{head}"))).map(|(_, behind)| behind);
-    let rows = behind.unwrap_or_else(|| panic!("the page has no table {head} behind {heading}")).lines().skip(2);
+    let section = PAGE.split_once(&format!("\n## {heading}\n")).map(|(_, rest)| rest);
+    let after = section.and_then(|section| section.split_once(&format!("\n{head}"))).map(|(_, rest)| rest);
+    let rows = after.unwrap_or_else(|| panic!("the page has no table {head} after {heading}")).lines().skip(2);
     rows.take_while(|line| line.starts_with('|')).map(cells).collect()
 }
 

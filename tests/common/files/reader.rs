@@ -65,7 +65,7 @@ pub struct Reader<'f> {
 }
 
 impl<'f> Reader<'f> {
-    /// Of a file whose header holds.
+    /// A reader of a file with a right header.
     pub fn new(file: &'f [u8]) -> Reader<'f> {
         Reader { file, base_seq: number(FILE_HEADER, "base_seq", file) }
     }
@@ -98,7 +98,7 @@ impl<'f> Reader<'f> {
         Ok(Record { offset: o, flags, kind, key, value, seq, body_holds, next })
     }
 
-    /// S1 to S4: what lies behind `e`, where the walk stopped at `at` and `before` is the sequence number of the record before `e`.
+    /// S1 to S4: the search from `e` on. Returns the largest proven offset, and whether a whole record stands above `at`.
     fn search(&self, e: usize, at: usize, before: u64) -> (u64, bool) {
         let (mut proof, mut whole) = (0, false);
         for x in (e..self.file.len()).step_by(ALIGNMENT).skip(1) {

@@ -1,5 +1,4 @@
-//! Some thousand files as a disk, a program, a crash or a later version might leave them, each with the library's
-//! verdict.
+//! Some thousand files that a disk, a program, a crash or a later version might leave, with the library's verdicts.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,7 +9,7 @@ use std::sync::Arc;
 use caskfile::disk::sim::{Choices, SimDisk};
 use caskfile::{Batch, Cask, Config, Durability};
 
-use super::told::told;
+use super::answer::answer;
 use crate::common::dice::Dice;
 use crate::common::files::anatomy::specimens_of;
 use crate::common::files::cases;
@@ -20,7 +19,7 @@ use crate::common::files::library::PATH;
 use crate::common::files::oracle::Original;
 use crate::common::files::owners::examine;
 
-/// A directory of files, and a line for each with the library's verdict; and what its inspection says is held against it.
+/// A directory of files, with a line for each that has the library's verdict. The library's inspection must agree with it.
 pub struct Corpus<'d> {
     directory: &'d Path,
     lines: String,
@@ -29,8 +28,8 @@ pub struct Corpus<'d> {
 }
 
 impl Corpus<'_> {
-    /// Fills a directory: with `rounds` files that were damaged and forged at random, a tenth as many that power cuts have
-    /// left, and all that follows from one small file.
+    /// Fills a directory with `rounds` files that are damaged and forged at random, a tenth as many after power cuts, and
+    /// every cut of one small file.
     pub fn write(directory: &Path, rounds: u64) -> Corpus<'_> {
         let mut corpus = Corpus { directory, lines: String::new(), files: 0, verdicts: BTreeMap::new() };
         for case in cases::all() {
@@ -53,13 +52,13 @@ impl Corpus<'_> {
         let name = format!("{:06}.cask", self.files);
         self.files += 1;
         fs::write(self.directory.join(&name), file).expect("it can be written");
-        let mut line = told(file);
+        let mut line = answer(file);
         (line["file"], line["story"]) = (name.into(), story.into());
         *self.verdicts.entry(line["verdict"].as_str().unwrap_or_default().to_owned()).or_insert(0) += 1;
         writeln!(self.lines, "{line}").expect("a string takes all");
     }
 
-    /// Every length, and one bit in five: all bits of a byte get their turn.
+    /// Every length, and every fifth bit, so that each bit of a byte has its turn.
     fn add_cut_and_flipped(&mut self, file: &[u8]) {
         for len in 0..=file.len() {
             self.add("cut", &file[..len]);
@@ -104,7 +103,7 @@ fn damage(dice: &mut Dice, file: &mut Vec<u8>) {
     }
 }
 
-/// Three writers, some of whose writes were not synced when the power went: some of them are there, some are not.
+/// Three writers at the moment of a power cut. Some of their unsynced writes survive, some do not.
 fn after_a_power_cut(seed: u64) -> Vec<u8> {
     let (disk, mut dice) = (SimDisk::from_seed(seed), Dice::new(seed));
     let open = |durability| {
@@ -123,7 +122,7 @@ fn after_a_power_cut(seed: u64) -> Vec<u8> {
         done.expect("the power is on");
     }
     let mut file = disk.reboot(&mut Choices::from_seed(seed)).contents(PATH).expect("it was created durably");
-    // Not all that the file was extended by, to have fewer zeros to read.
+    // A part of the space ahead is enough.
     let data_end = file.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     file.truncate((data_end + 64).min(file.len()));
     file

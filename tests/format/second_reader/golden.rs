@@ -1,5 +1,5 @@
-//! The files in tests/golden: one for each situation, with what they hold and what is to be said of them. Every later
-//! version must read them alike, so nothing that is there is ever written again.
+//! The files in tests/golden: one for each situation, with its verdict and contents. Every later version must read them
+//! alike, so a file that is there never changes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::answer::{answer, records};
 use super::files;
-use super::told::{records, told};
 use crate::common::files::layout::crc32;
 use crate::common::files::page;
 
@@ -16,7 +16,7 @@ pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
-/// The list of what must not change: CRC-32, length and name of each file.
+/// The list of files that must not change: CRC-32, length and name of each.
 const FROZEN: &str = "FROZEN";
 
 /// The names of all files, and their bytes.
@@ -37,7 +37,7 @@ fn line((name, bytes): (&String, &Vec<u8>)) -> String {
 
 /// The library's verdict, and the records that count.
 fn expected(story: &str, file: &[u8]) -> Value {
-    let mut expected = told(file);
+    let mut expected = answer(file);
     if let Some(end) = expected["end"].as_u64() {
         expected["records"] = records(file, end).into();
     }
@@ -75,10 +75,10 @@ fn the_pages_example_is_a_golden_file() {
     assert_eq!(golden()["example.cask"], page::dump().0);
 }
 
-/// Writes what is not there yet, and adds it to the list:
+/// Writes the missing golden files, and adds them to the list:
 /// `cargo test --test format -- --ignored write_the_golden_files_that_are_new`.
 #[test]
-#[ignore = "for whoever adds a golden file"]
+#[ignore = "writes new golden files"]
 fn write_the_golden_files_that_are_new() {
     let there = golden();
     for file in files::all() {

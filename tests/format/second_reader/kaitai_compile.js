@@ -1,5 +1,5 @@
-// node kaitai_compile.js FORMAT.ksy DIRECTORY: makes a parser in Python of a Kaitai Struct description. The parser reads
-// when it is told to, and keeps what it has read if it gets stuck.
+// node kaitai_compile.js FORMAT.ksy DIRECTORY: makes a parser in Python from a Kaitai Struct description. The parser reads
+// in a call of its own, and keeps what it has read if it gets stuck.
 const fs = require('fs');
 const path = require('path');
 const compiler = require('kaitai-struct-compiler');

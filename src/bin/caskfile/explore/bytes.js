@@ -1,11 +1,11 @@
-// The bytes of the file, as far as this page holds them.
+// The bytes of the file that this page holds.
 
 const HEADER_LENGTH = 64;
 
 function fromBase64(text) {
     const padding = text.endsWith("==") ? 2 : text.endsWith("=") ? 1 : 0;
     const bytes = new Uint8Array((text.length / 4) * 3 - padding);
-    // In parts, so that a long file is not in memory once more, as one string.
+    // In parts, so that a long file is not in memory a second time as one string.
     const part = 1 << 20;
     for (let from = 0, to = 0; from < text.length; from += part) {
         const decoded = atob(text.slice(from, from + part));
@@ -17,8 +17,8 @@ function fromBase64(text) {
 }
 
 class FileBytes {
-    // `windows` are the ranges of the file that are held, [offset, length] in the file's order; `data` is what stands in
-    // them, one behind the other.
+    // `windows` are the ranges of the file that are held, [offset, length] in the file's order; `data` has their bytes,
+    // one range after the other.
     constructor(length, windows, data) {
         this.length = length;
         this.data = data;
@@ -63,7 +63,7 @@ class FileBytes {
     }
 }
 
-// The last n below `count` for which `holds`, -1 if there is none. It must hold for the first ones, and for no others.
+// The last n below `count` for which `holds`, or -1. It must hold for the first ones, and for no others.
 function lastAtOrBefore(count, holds) {
     let [low, high] = [0, count];
     while (low < high) {

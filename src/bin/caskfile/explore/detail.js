@@ -1,7 +1,7 @@
 // The fields of the chosen piece, as a table.
 
 class Detail {
-    // `choose(offset)` is told which field's first byte was chosen, `chooseStep(step)` which step.
+    // `choose(offset)` is called with the first byte of the chosen field, `chooseStep(step)` with the chosen step.
     constructor(title, body, pieces, replay, { choose, chooseStep }) {
         Object.assign(this, { title, body, pieces, replay, choose, chooseStep });
     }
@@ -14,12 +14,12 @@ class Detail {
         this.body.replaceChildren(element("p", "small", place, ...this.history(step)), this.table(n, offset));
     }
 
-    // The way to the records on the same key.
+    // Links to the records with the same key.
     history(step) {
-        const { before, behind } = step < 0 ? {} : this.replay.keys.neighbours(step);
+        const { before, after } = step < 0 ? {} : this.replay.keys.neighbours(step);
         const ways = [
             ["this key before: ", before],
-            ["this key afterwards: ", behind],
+            ["this key afterwards: ", after],
         ].filter(([, to]) => to !== undefined);
         return ways.flatMap(([text, to]) => [
             " · ",

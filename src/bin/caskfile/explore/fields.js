@@ -1,9 +1,9 @@
-// The fields that a piece is made of, byte by byte, as docs/FORMAT.md names them.
+// The fields of a piece, with the names of docs/FORMAT.md.
 
 // How much of a value is shown as text. The bytes are all in the hex pane.
 const LONGEST_SHOWN = 1 << 16;
 
-// The fields of piece `n` in the file's order: name, offset, length, the role that colours them, what they say.
+// The fields of piece `n` in the file's order: name, offset, length, the role that colours them, their text.
 function fieldsOf(pieces, n) {
     const fields = new FieldList(pieces.bytes, pieces.offset(n), pieces.end(n));
     const record = pieces.record(n);
@@ -23,7 +23,7 @@ const OTHER_PIECES = new Map([
     ["zeros", { role: "zero", says: "the file is longer than its log: writers extend it ahead" }],
     ["torn", { role: "torn", says: "no whole record or batch: the next writer cuts it off" }],
     ["corrupt", { role: "corrupt", says: "had been stored, and is damaged" }],
-    ["unread", { role: "torn", says: "of a later version, or of a file that nobody can tell" }],
+    ["unread", { role: "torn", says: "of a later version, or of a file that cannot be identified" }],
     ["omitted", { role: "zero", says: "the file is too long for one page" }],
 ]);
 
@@ -35,7 +35,7 @@ class FieldList {
         this.list = [];
     }
 
-    // Adds the next field, cut off where the piece ends; `say` is told its bytes and its number.
+    // Adds the next field, cut off where the piece ends; `say` gets its bytes and its number.
     add(name, length, role, say) {
         const offset = this.at;
         length = Math.min(length, this.end - offset);
@@ -59,7 +59,7 @@ function addFileHeader(fields, holds) {
     fields.add("major", 2, "meta", (_, number) => number().toString());
     fields.add("minor", 2, "meta", (_, number) => number().toString());
     fields.add("reserved", 4, "zero", "zeros");
-    fields.add("file_id", 16, "check", "random, and not in this page: who knows it can forge records inside values");
+    fields.add("file_id", 16, "check", "random, and not in this page: with it, one can forge records inside values");
     fields.add("base_seq", 8, "seq", (_, number) => grouped(number()));
     fields.add("created", 8, "meta", (_, number) => dateText(number()));
     fields.add("reserved", 12, "zero", "zeros");
@@ -79,7 +79,7 @@ function addRecord(fields, pieces, n, record) {
         "body_crc",
         4,
         "check",
-        pieces.has(n, BODY_UNKNOWN) ? "nobody can tell" : crcText(pieces.has(n, BODY_HOLDS)),
+        pieces.has(n, BODY_UNKNOWN) ? "unknown" : crcText(pieces.has(n, BODY_HOLDS)),
     );
     fields.add("flags", 1, "meta", flagsText(record.flags) || "none");
     fields.add("kind", 1, "meta", kindText(record.kind));
@@ -117,7 +117,7 @@ function omittedText(pieces, n) {
     return count > 0 ? ": " + plural(count, "record") : "";
 }
 
-// What a piece is, in a line.
+// A one-line title of a piece.
 function titleOf(pieces, n) {
     const record = pieces.record(n);
     if (!record) {

@@ -5,13 +5,13 @@ const HEX_ROW_HEIGHT = 20;
 // Where the file header has its `file_id`.
 const FILE_ID = 16;
 
-// So many bytes a row, if there is room for them.
+// Bytes a row, if there is room for them.
 const WIDE = 16;
 const NARROW = 8;
 const WIDE_FROM = 560;
 
 class HexPane {
-    // `choose(offset)` is told which byte was chosen.
+    // `choose(offset)` is called with the chosen byte.
     constructor(scroller, pieces, choose) {
         Object.assign(this, { scroller, pieces, choose, bytes: pieces.bytes, width: 0, offset: 0, begin: 0, end: 0 });
         this.list = new VirtualList(scroller, HEX_ROW_HEIGHT, (row) => this.drawRow(row));
@@ -34,13 +34,13 @@ class HexPane {
         }
     }
 
-    // Chooses the byte at `offset`, and sets off the range that it stands for.
+    // Chooses the byte at `offset`, and highlights its range.
     show(offset, begin, end) {
         Object.assign(this, { offset, begin, end });
         this.list.reveal(this.rowOf(offset));
     }
 
-    // What is held, or not, at `offset`.
+    // The part of the file at `offset`.
     stretchAt(offset) {
         return this.stretches[lastAtOrBefore(this.stretches.length, (n) => this.stretches[n].offset <= offset)];
     }
@@ -155,7 +155,7 @@ class HexPane {
         }
     }
 
-    // The byte that lies `way` bytes from the chosen one, past what is not held.
+    // The byte `way` bytes from the chosen one, skipping the bytes that are not held.
     step(way) {
         const wanted = Math.min(Math.max(0, this.offset + way), this.bytes.length - 1);
         const stretch = this.stretchAt(wanted);
@@ -166,7 +166,7 @@ class HexPane {
     }
 }
 
-// What is held of the file, and what is not, one behind the other: each a number of rows, the latter a single one.
+// The parts of the file that the page holds or lacks, in order. A part that it lacks is one row.
 function stretchesOf(bytes, width) {
     const stretches = [];
     let [row, at] = [0, 0];

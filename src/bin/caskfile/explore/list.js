@@ -1,7 +1,7 @@
-// Lists of any length, of which only the rows in sight are in the document.
+// Lists of any length. Only the rows in sight are in the document.
 
 // Browsers do not lay out elements that are higher than some millions of pixels. A longer list has a scroll bar of this
-// height, on which a pixel stands for several; wheel and keys move it by rows all the same.
+// height, on which a pixel stands for several rows; wheel and keys still move it by rows.
 const HIGHEST = 4_000_000;
 
 class VirtualList {
@@ -55,7 +55,7 @@ class VirtualList {
     }
 
     scrolled() {
-        // What was set by `scrollTo` comes back as an event, and rounded: `top` knows it better.
+        // A position set by `scrollTo` comes back as a rounded event: `top` is more exact.
         if (Math.abs(this.scroller.scrollTop - this.placed) >= 1) {
             this.placed = this.scroller.scrollTop;
             this.top = Math.min(this.placed / this.pixelsPerRow, this.lastTop);
@@ -102,9 +102,9 @@ class VirtualList {
     }
 }
 
-// A list with one row that is chosen, by mouse or by keys, as ARIA's listbox has it.
+// A list with one chosen row, by mouse or by keys, as in ARIA's listbox.
 class ListBox extends VirtualList {
-    // `fillRow(element, row)` fills a row, and `choose(row)` is told which one was chosen.
+    // `fillRow(element, row)` fills a row, and `choose(row)` is called with the chosen one.
     constructor(scroller, rowHeight, fillRow, choose) {
         super(scroller, rowHeight, (row) => this.option(row));
         Object.assign(this, { fillRow, choose, chosen: -1 });

@@ -1,4 +1,4 @@
-// The page as a whole: what is chosen, which moment is shown, and that all panes agree about it.
+// The page as a whole. It keeps all panes at the same choice and the same moment.
 
 const PLAY_STEP = 400;
 
@@ -40,7 +40,7 @@ class Page {
         this.fillPlaces();
     }
 
-    // Buttons to what is out of order.
+    // Buttons that lead to damage and other unusual places.
     fillPlaces() {
         const places = byId("places");
         places.hidden = this.facts.places.length === 0;
@@ -96,11 +96,11 @@ class Page {
     // Shows the key space after `moment` records; `follow` chooses the last of them.
     moveTo(moment, follow) {
         this.replay.moveTo(Math.min(Math.max(0, moment), this.replay.length));
-        const told = this.momentText();
+        const text = this.momentText();
         const slider = byId("moment");
         slider.value = this.replay.moment;
-        slider.setAttribute("aria-valuetext", told);
-        byId("told").textContent = told;
+        slider.setAttribute("aria-valuetext", text);
+        byId("moment-text").textContent = text;
         byId("keys-title").textContent = "Key space: " + plural(this.replay.liveCount, "key");
         this.keys.refresh();
         this.records.list.draw();

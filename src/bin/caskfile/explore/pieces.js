@@ -1,8 +1,8 @@
-// The file as pieces, one behind the other, so that every byte is part of exactly one. `table.rs` writes the table.
+// The file as consecutive pieces: every byte is part of exactly one. `table.rs` writes the table.
 
 const ROW_LENGTH = 16;
 
-// What people are told that a piece of each class is. The classes' names are the library's, and that of what is left out.
+// The label of each class of pieces. The names are the library's, and one for parts that are left out.
 const LABELS = new Map([
     ["file_header", "file header"],
     ["live", "live"],
@@ -18,13 +18,13 @@ const LABELS = new Map([
     ["omitted", "not in this page"],
 ]);
 
-// The classes of what is no part of the store as it stands.
+// The classes of pieces that are no part of the store.
 const BROKEN = ["torn", "corrupt", "unread"];
 
 // The classes of records that count.
 const COUNTED = ["live", "dead", "tombstone", "statement"];
 
-// What the table says of a piece, in bits.
+// The table's flags of a piece.
 const IS_RECORD = 1;
 const HEADER_HOLDS = 2;
 const BODY_HOLDS = 4;
@@ -58,8 +58,8 @@ class Pieces {
         this.findSteps();
     }
 
-    // The replay goes in steps: a record that counts is one, and so are all those together that are left out in one
-    // place. `steps` has the piece of each, `numbers` the number in the file, from 1 on, of its last record.
+    // The replay goes in steps. A record that counts is one step; so are all records together that are left out in one
+    // place. `steps` has the piece of each step, `numbers` the number of its last record in the file, from 1 on.
     findSteps() {
         this.steps = new Uint32Array(this.count);
         this.numbers = new Float64Array(this.count);
@@ -104,13 +104,12 @@ class Pieces {
         return (this.table.getUint8(n * ROW_LENGTH + 9) & bits) !== 0;
     }
 
-    // How many records a piece stands for that are not in this page.
+    // How many omitted records a piece stands for.
     recordsOmitted(n) {
         return this.className(n) === "omitted" ? this.table.getUint32(n * ROW_LENGTH + 12, true) : 0;
     }
 
-    // The piece among whose records, which are not in this page, the one is that took this one's place; 0 if there is
-    // none.
+    // The omitted piece that holds the record by which this one was replaced; 0 if there is none.
     endsIn(n) {
         return this.className(n) === "omitted" ? 0 : this.table.getUint32(n * ROW_LENGTH + 12, true);
     }
@@ -129,7 +128,7 @@ class Pieces {
         return this.steps[found] === n ? found : -1;
     }
 
-    // What the record header says that stands at the beginning of a piece; undefined if none does.
+    // The record header at the beginning of a piece; undefined if there is none.
     record(n) {
         if (!this.has(n, IS_RECORD)) {
             return undefined;

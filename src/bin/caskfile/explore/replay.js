@@ -2,8 +2,8 @@
 
 const NONE = 0xffffffff;
 
-// A moment is that after so many steps. Steps and keys are numbered from 0 on, keys in their order. At the moment that is
-// shown, `setBy[key]` is the step that the key's value comes from, or NONE.
+// Moment n is the state after n steps. Steps and keys are numbered from 0, keys in their order. `setBy[key]` is the step
+// that set the key's value at the shown moment, or NONE.
 class Replay {
     constructor(pieces) {
         this.pieces = pieces;
@@ -12,7 +12,7 @@ class Replay {
         this.keys = new KeyOrder(pieces);
         this.setBy = new Uint32Array(this.keys.count).fill(NONE);
         this.liveCount = 0;
-        // What each step found in its key's place when it was applied: so it can be taken back.
+        // The value of `setBy` that each step replaced: it undoes the step.
         this.found = new Uint32Array(this.length).fill(NONE);
         this.unitEnd = unitEnds(pieces);
         this.endings = endings(pieces);
@@ -96,8 +96,8 @@ class Replay {
     }
 }
 
-// For each step the last one of its batch; itself if it belongs to none. Where damage has taken the rest of a batch, what
-// is left of it counts by itself.
+// For each step the last one of its batch, or itself. If damage has taken the end of a batch, the records that are left
+// count by themselves.
 function unitEnds(pieces) {
     const { steps } = pieces;
     const ends = new Uint32Array(steps.length);
@@ -109,7 +109,7 @@ function unitEnds(pieces) {
     return ends;
 }
 
-// For the steps that stand for records which are not in this page: the steps whose values these replaced or deleted.
+// For steps that stand for records outside of this page: the steps whose values those records replaced or deleted.
 function endings(pieces) {
     const found = new Map();
     pieces.steps.forEach((piece, step) => {
@@ -144,7 +144,7 @@ class KeyOrder {
         this.listSteps();
     }
 
-    // Gives the keys, which are numbered as they came, the numbers of their places in the order.
+    // Renumbers the keys, which had the order of their records, in key order.
     sort(numbers) {
         const places = new Uint32Array(this.count);
         // Without a comparison of its own, `sort` compares strings by their units, which are bytes here.
@@ -154,7 +154,7 @@ class KeyOrder {
         this.keyOf = this.keyOf.map((number) => (number === NONE ? NONE : places[number]));
     }
 
-    // Lists the steps of each key, one key behind the other; `begin[key]` is where its steps begin.
+    // Lists the steps of each key, key by key; `begin[key]` is where its steps begin.
     listSteps() {
         this.begin = new Uint32Array(this.count + 1);
         const keyed = this.keyOf.filter((key) => key !== NONE);
@@ -171,7 +171,7 @@ class KeyOrder {
         });
     }
 
-    // The steps on the same key, next before and next behind this one.
+    // The steps on the same key, the next before and the next after this one.
     neighbours(step) {
         const key = this.keyOf[step];
         if (key === NONE) {
@@ -179,7 +179,7 @@ class KeyOrder {
         }
         const list = this.list.subarray(this.begin[key], this.begin[key + 1]);
         const at = lastAtOrBefore(list.length, (n) => list[n] <= step);
-        return { before: list[at - 1], behind: list[at + 1] };
+        return { before: list[at - 1], after: list[at + 1] };
     }
 }
 

@@ -1,4 +1,4 @@
-// The file from end to end, drawn to scale, and what its colours mean.
+// The whole file, drawn to scale, and the legend of its colours.
 
 const STRIP_HEIGHT = 28;
 
@@ -14,7 +14,7 @@ class Strip {
         matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
     }
 
-    // `chosen` and `moment` are offsets: of the chosen byte, and of where the replay has come to.
+    // `chosen` and `moment` are offsets: of the chosen byte, and of the end of the replay so far.
     show(chosen, moment) {
         Object.assign(this, { chosen, moment });
         this.draw();
@@ -48,7 +48,7 @@ class Strip {
     }
 }
 
-// What is broken has a texture besides its colour.
+// Broken pieces have a texture besides their colour.
 function hatched(context, colour, scale) {
     const size = Math.round(6 * scale);
     const tile = Object.assign(document.createElement("canvas"), { width: size, height: size });
@@ -64,8 +64,8 @@ function hatched(context, colour, scale) {
     return context.createPattern(tile, "repeat");
 }
 
-// What is drawn where, one over the other: [from, to, class] in pixels. Where several pieces share a pixel it is the most
-// alarming one's: a damaged record in a long file must not be lost.
+// The coloured ranges, later ones on top: [from, to, class] in pixels. A pixel that several pieces share gets the class of
+// the most alarming one, so that a damaged record in a long file stays visible.
 function columns(pieces, width) {
     const drawn = [];
     const perPixel = pieces.bytes.length / width;

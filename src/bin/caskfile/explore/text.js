@@ -1,10 +1,10 @@
-// How bytes and numbers are shown. Everything goes into the page as text, never as markup: keys and values may have been
-// written by anybody.
+// How bytes and numbers are shown. Everything goes into the page as text, never as markup: keys and values may
+// come from anywhere.
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-// Control characters, and those that are not seen or turn the direction of what follows: they could make one key look
-// like another.
+// Control characters, invisible ones, and ones that change the writing direction: they could make one key look like
+// another.
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\\]/gu;
 
 const ESCAPES = new Map([
@@ -14,7 +14,7 @@ const ESCAPES = new Map([
     ["\r", "\\r"],
 ]);
 
-// Bytes as text with the escapes of `caskfile list`: all that is not valid UTF-8, or not to be seen, as \xHH.
+// Bytes as text with the escapes of `caskfile list`: invalid UTF-8 and invisible characters become \xHH.
 function escaped(bytes) {
     let text;
     try {
@@ -34,7 +34,7 @@ function escapedCharacter(character) {
     return Array.from(new TextEncoder().encode(character), (byte) => "\\x" + hex(byte, 2)).join("");
 }
 
-// The beginning of what may be long, for a list. A character that is cut in two must not make all of it hexadecimal.
+// The beginning of a long text, for a list. A character that is cut in two must not turn all of it into hexadecimal.
 function preview(bytes, length) {
     if (bytes.length <= length) {
         return escaped(bytes);

@@ -11,8 +11,8 @@ use crate::common::files::layout::{DELETE, END_MARK_LEN, FILE_HEADER_LEN, MARK, 
 use crate::common::files::library::{self, PATH};
 use crate::common::files::reader::{Contents, Name, Reader, Record, Setting, Verdict};
 
-/// What is to be said of a file.
-pub fn told(file: &[u8]) -> Value {
+/// The answer for a file.
+pub fn answer(file: &[u8]) -> Value {
     match library::verdict(file) {
         Verdict::NotCaskfile => json!({"verdict": "NotCaskfile", "readable": false}),
         Verdict::UnsupportedVersion => json!({"verdict": "UnsupportedVersion", "readable": false}),
@@ -33,7 +33,7 @@ fn store(file: &[u8], contents: &Contents) -> Value {
     let mut pairs: Vec<_> = contents.pairs.iter().collect();
     // In the order of the full keys, which start with the length of the bucket's name.
     pairs.sort_by_key(|((bucket, key), _)| (bucket.len(), bucket, key));
-    let mut told = json!({
+    let mut answer = json!({
         "verdict": verdict,
         "readable": true,
         "end": contents.end,
@@ -41,9 +41,9 @@ fn store(file: &[u8], contents: &Contents) -> Value {
         "pairs": pairs.into_iter().map(pair).collect::<Vec<_>>(),
     });
     if contents.torn > 0 {
-        (told["torn_bytes"], told["kept"]) = (contents.torn.into(), contents.kept.into());
+        (answer["torn_bytes"], answer["kept"]) = (contents.torn.into(), contents.kept.into());
     }
-    told
+    answer
 }
 
 fn pair(((bucket, key), (value, last_index)): (&Name, &Setting)) -> Value {
@@ -60,26 +60,26 @@ fn pair(((bucket, key), (value, last_index)): (&Name, &Setting)) -> Value {
     pair
 }
 
-/// Which check has failed, and what is lost, if the file header is right.
+/// The check that failed, and the damaged ranges if the file header is right.
 fn corrupt(file: &[u8], offset: u64) -> Value {
     let disk = Arc::new(SimDisk::new());
     disk.set_contents(PATH, file.to_vec());
     let opened = Cask::open_on(disk.clone(), PATH, &Config::new().read_only(true));
     let Err(Error::Corrupt { damage, .. }) = opened else { panic!("it is corrupt: {:?}", opened.err()) };
-    let mut told = json!({"verdict": "Corrupt", "readable": false, "at": offset, "fails": failed(offset, damage)});
+    let mut answer = json!({"verdict": "Corrupt", "readable": false, "at": offset, "fails": failed(offset, damage)});
     if offset == 0 {
-        return told;
+        return answer;
     }
     match verify_on(&*disk, Path::new(PATH)) {
         Err(Error::Damaged { report, .. }) => {
             let lost = report.losses.iter().filter(|loss| !loss.torn);
-            told["damage"] = lost.map(|loss| json!([loss.start, loss.end])).collect();
+            answer["damage"] = lost.map(|loss| json!([loss.start, loss.end])).collect();
         }
         // What follows the damage is of a later version.
         Err(Error::UnsupportedRecord { .. }) => {}
         other => panic!("it is corrupt: {other:?}"),
     }
-    told
+    answer
 }
 
 /// The page's checks that this damage may have failed.
