@@ -398,6 +398,8 @@ fn the_damaged_file_of_the_page_goes_through_its_steps() {
     assert!(page::says(&format!("*data end* = {data_end}, *proven* = {}", before.proven)));
     assert_eq!(before.last_index, BLOCK + 2);
     assert_eq!(damaged_ranges(&file).unwrap(), [(152, 184), (216, 248)]);
+    let Verdict::Store(torn) = library::verdict(&file[..file.len() - 32]) else { panic!("nothing proves the damage") };
+    assert_eq!((torn.end, torn.pairs.len(), torn.kept), (152, 2, true));
 }
 
 /// Two synced puts, then a third that is damaged.
