@@ -52,7 +52,7 @@ expect 0 "caskfile list my.cask --bucket unicode --keys --reverse | head -2"
 expect 0 "caskfile buckets my.cask"
 
 echo
-echo "# Compare-and-swap: only who knows the present index may write."
+echo "# Compare-and-swap: a write needs the current index."
 expect 0 "caskfile get my.cask colour --index; echo"
 index=$(caskfile get my.cask colour --index | head -1)
 expect 0 "caskfile cas my.cask colour red --if-index $index"
@@ -65,7 +65,7 @@ expect 0 "echo '{\"op\":\"put\",\"key\":\"leader\",\"value\":\"me\",\"if_absent\
 expect 3 "echo '{\"op\":\"put\",\"key\":\"leader\",\"value\":\"you\",\"if_absent\":true}' | caskfile batch my.cask"
 
 echo
-echo "# The same import again, as one that runs every night would, leaves dead records behind; compaction removes them."
+echo "# The same import again, as a nightly job would run it, leaves dead records; compaction removes them."
 expect 0 "caskfile import my.cask UnicodeData.txt --bucket unicode $raw --quiet"
 expect 0 "caskfile stats my.cask"
 expect 0 "caskfile compact my.cask"

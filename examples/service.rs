@@ -21,7 +21,7 @@ use caskfile::{Batch, Cask, Config, Error, KvPair, OptionalExt};
 const JOBS: usize = 400;
 const JOBS_PER_BATCH: usize = 5;
 const WORKERS: [&str; 2] = ["anna", "ben"];
-/// Nobody waits for longer, should another process have died.
+/// No call waits for longer if another process hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -72,7 +72,7 @@ fn operate() -> Result<(), Box<dyn StdError>> {
     let leader = String::from_utf8(store.get("leader")?.value)?;
     let (_, victim) = workers.iter_mut().find(|(name, _)| *name == leader).ok_or("somebody else leads")?;
     victim.kill();
-    println!("operator: {} jobs are done; killed {leader}, who led", jobs.list("done/")?.len());
+    println!("operator: {} jobs are done; killed the leader {leader}", jobs.list("done/")?.len());
 
     wait_until("the rest is done", || Ok(jobs.list("pending/")?.is_empty()))?;
     store.put("config/stop", "")?;
@@ -203,7 +203,7 @@ fn lead(store: &Cask, name: &str, mut lease: KvPair) -> caskfile::Result<()> {
     }
 }
 
-/// Whether an error says only that another process was faster, or is just writing: look again and decide anew.
+/// Whether an error says only that another process was faster, or is just writing: look again and decide again.
 fn is_passing(name: &str, error: &Error) -> bool {
     match error {
         Error::KeyExists | Error::KeyModified | Error::KeyNotFound => true,

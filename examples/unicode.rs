@@ -6,7 +6,7 @@
 //!
 //! Every line of the table becomes a pair, with the code point as its key. While this process loads, lists, compares
 //! and swaps, and compacts, a second one (this program, started again) writes to the same file all the time. At the
-//! end the file is opened anew and everything in it is compared with the table. The store lies in a temporary
+//! end the file is opened again and everything in it is compared with the table. The store lies in a temporary
 //! directory, which is removed again.
 
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads the report has seen enough of it.
+        // The reader of the report has closed the pipe.
         Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("unicode: {error:#}");
@@ -114,7 +114,7 @@ fn main_job(input: &Path) -> Result<(), Box<dyn Error>> {
     journal.put(STOP, "")?;
     let theirs = second.finish()?;
     let counted = read_count(&journal)?;
-    // Nobody lost an increment to the other.
+    // Neither lost an increment to the other.
     let ours = batches as u64 * 2 + 1;
     ensure(counted == ours + theirs, &format!("{ours} and {theirs} increments made {counted}"))?;
     report.step(format!("stopped it: its {theirs} increments of a counter and our {ours} make {counted}"))?;
@@ -234,7 +234,7 @@ impl SecondProcess {
 }
 
 impl Drop for SecondProcess {
-    /// Leaves no process behind when a step fails.
+    /// Ends the process when a step fails.
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -260,7 +260,7 @@ const LONGEST_LINE: u64 = 4096;
 /// Code points and what the table says of them, by the order of their keys.
 fn read_table(path: &Path) -> Result<BTreeMap<String, String>, InputError> {
     let unreadable = |source| InputError::Unreadable { path: path.to_owned(), source };
-    // Asked before opening: opening a FIFO waits for somebody to write into it.
+    // Asked before opening: opening a FIFO waits for a writer.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(InputError::NotAFile { path: path.to_owned() });
     }

@@ -81,7 +81,7 @@ impl Checker {
             None => 0,
             Some(pair) => sequence_of(&pair.value)
                 .filter(|sequence| pair.value == value(writer, *sequence, &key))
-                .ok_or_else(|| format!("{key} has a value that nobody wrote"))?,
+                .ok_or_else(|| format!("{key} has a value that was never written"))?,
         };
         let model = &mut self.models[writer as usize];
         let floor = acknowledged.max(model.sequence);

@@ -10,7 +10,7 @@
 //! same way. This program starts them all, kills one with SIGKILL every few hundred milliseconds, and starts it again.
 //!
 //! What must be there is known, because each writer's operations follow from its number and a sequence number, which
-//! every operation writes along ([`plan`]): whoever sees a sequence number knows all that the writer's keys must hold at
+//! every operation writes along ([`plan`]): a process that sees a sequence number knows all that the writer's keys must hold at
 //! that moment. What was acknowledged stands in a small file of each process ([`tally`]), which survives the kill. So
 //! each look at the store, live or in a backup, finds at least what was acknowledged when it began, no half batch, and
 //! no index that went back ([`check`]).
@@ -41,7 +41,7 @@ type Result<T> = std::result::Result<T, Box<dyn StdError>>;
 
 const DEFAULT_SECONDS: u64 = 20;
 
-/// Who works at the store, by name. What a name begins with is its role.
+/// The processes at the store, by name. A name begins with the role.
 const WORKERS: [&str; 7] = ["writer-0", "writer-1", "writer-2", "writer-3", "reader-0", "reader-1", "backup-0"];
 
 /// Everything lies in one directory.

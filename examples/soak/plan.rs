@@ -6,7 +6,7 @@ use crate::dice::Dice;
 
 pub const WRITERS: u64 = 4;
 
-/// Each writer has so many keys that come and go, and one for the sequence number.
+/// Each writer has this number of keys that come and go, and one for the sequence number.
 const KEYS: u64 = 48;
 
 pub const ACCOUNTS: u64 = 10;
@@ -26,7 +26,7 @@ pub fn key(writer: u64, number: u64) -> String {
     format!("writer/{writer}/key/{number:02}")
 }
 
-/// Keys of which nobody keeps a record.
+/// Keys that are not recorded.
 pub fn scratch(writer: u64) -> String {
     format!("scratch/{writer}/")
 }
@@ -36,11 +36,11 @@ pub fn scratch(writer: u64) -> String {
 pub enum Kind {
     /// The sequence number by itself, put.
     Put,
-    /// The same, if nobody has changed it.
+    /// The same, if it has not changed.
     Swap,
     /// Changes of other keys along with it, in a batch.
     Batch,
-    /// The same, on the condition that nobody has changed the sequence number.
+    /// The same, on the condition that the sequence number has not changed.
     BatchIf,
 }
 
@@ -70,7 +70,7 @@ pub fn sequence_of(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// A writer's keys after its first so many operations.
+/// A writer's keys after a number of its operations.
 pub struct Model {
     writer: u64,
     pub sequence: u64,

@@ -10,7 +10,7 @@ use std::path::Path;
 pub enum Slot {
     /// The sequence number of the last operation that was acknowledged.
     Sequence,
-    /// The highest index that the process was told.
+    /// The highest index that was acknowledged to the process.
     LastIndex,
     /// Increments that were begun, and those that were acknowledged.
     Incrementing,

@@ -16,10 +16,10 @@ use crate::{Place, Result, config};
 /// Works until standard input ends.
 pub fn run(name: &str, place: &Place) -> Result<()> {
     let done = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&done);
+    let stop = Arc::clone(&done);
     std::thread::spawn(move || {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        told.store(true, Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
     });
     let tally = place.tally(name)?;
     let (role, number) = name.split_once('-').ok_or("no such worker")?;
@@ -51,7 +51,7 @@ impl Writer {
     }
 
     fn work(mut self, done: &AtomicBool) -> Result<()> {
-        // Where the one before was killed: perhaps behind what it was acknowledged, and never before that.
+        // Where the previous one was killed: perhaps after the last acknowledged operation, and never before it.
         let pair = self.cask.get(sequence_key(self.number)).optional()?;
         let mut sequence = pair.and_then(|pair| sequence_of(&pair.value)).unwrap_or(0);
         let acknowledged = self.tally.get(Slot::Sequence)?;
@@ -125,7 +125,7 @@ impl Writer {
         self.expect_higher(pair.last_index)
     }
 
-    /// From one account to another, unless somebody comes in between.
+    /// From one account to another, unless another process comes in between.
     fn transfer(&mut self) -> Result<()> {
         let from = self.dice.below(ACCOUNTS);
         let to = (from + 1 + self.dice.below(ACCOUNTS - 1)) % ACCOUNTS;

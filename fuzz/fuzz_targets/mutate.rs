@@ -1,5 +1,5 @@
 //! Arbitrary edits of a real store: other lengths, kinds, flags and indexes, records dropped, doubled and moved, with
-//! all checksums right again unless an edit says otherwise. So nearly every input gets behind the checksums.
+//! all checksums right again unless an edit says otherwise. So nearly every input passes the checksums.
 //!
 //! The library's verdict must be that of the reader that was made from docs/FORMAT.md, which knows nothing of it, to
 //! the byte; then a store that opens is written and closed, and the reader must find what was written, and one that
@@ -95,12 +95,12 @@ enum Edit<'a> {
         from: u8,
         count: u8,
     },
-    /// So many times eight zeros.
+    /// This number of times eight zeros.
     Gap {
         before: u8,
         words: u8,
     },
-    /// All records from this one on get their indexes anew, each one above the one before.
+    /// All records from this one on get new sequence numbers, each one above the previous.
     Renumber {
         from: u8,
         start: Number,

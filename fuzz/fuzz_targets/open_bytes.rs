@@ -2,7 +2,7 @@
 //! that opens can be written, closed, reopened and compacted without losing or making up a pair.
 //!
 //! The first byte of the input says how the rest becomes a file, see [`Plan`]. Most ways put checksums right, so that
-//! the fuzzer meets the checks behind them.
+//! the fuzzer reaches the checks after them.
 
 #![no_main]
 
@@ -219,7 +219,7 @@ fn write(machine: &Machine, plan: &Plan, cask: Cask, mut pairs: Pairs) {
             pairs.insert((b"b".to_vec(), pair.key), (pair.value, pair.last_index));
         }
         Err(Error::KeyExists) => {}
-        // Nobody but a forger has used all indexes up. The store can still be read.
+        // Only a forged file has used all sequence numbers up. The store can still be read.
         Err(Error::Full { .. }) => {
             assert!(read_everything(&cask) == pairs);
             return;

@@ -59,7 +59,7 @@ enum What {
     ReadAll,
     Verify,
     PowerCut(u16),
-    /// The power goes out, and out again while somebody recovers from that: so many calls later, each time.
+    /// The power goes out, and again during the recovery from that: after this number of calls, each time.
     PowerCuts(u16, Vec<(u8, u16)>),
 }
 
@@ -162,7 +162,7 @@ struct Handle {
     cask: Cask,
     process: SimDisk,
     opening: Opening,
-    /// How many deltas, of all there ever were, its last write left behind.
+    /// The number of deltas after its last write, of all there ever were.
     written: usize,
 }
 
@@ -245,7 +245,7 @@ impl Bench {
         self.check_everything(0);
         self.close(0);
         let names = self.disk.paths();
-        assert!(names.iter().all(|name| !name.to_string_lossy().contains(".tmp-")), "left behind: {names:?}");
+        assert!(names.iter().all(|name| !name.to_string_lossy().contains(".tmp-")), "left over: {names:?}");
     }
 
     // Opening and closing.
@@ -291,7 +291,7 @@ impl Bench {
             handle.process.kill();
         }
         if !trouble.is_none() {
-            // Somebody opens it, and does not get through: what is found must not depend on it.
+            // A process opens it and fails on the way: the outcome must not depend on it.
             let process = self.disk.process();
             self.plan(&process, trouble);
             let result = Cask::open_on(Arc::new(process.clone()), STORE, &opening.config()).map(drop);
@@ -523,7 +523,7 @@ impl Bench {
             }
             Outcome::Failed(Error::LockTimeout { .. }, _) => assert!(!self.may_lock(number)),
             Outcome::Failed(error @ (Error::Io { .. } | Error::Poisoned { .. }), delta) => {
-                // Whoever looks next says whether the write has happened. Nothing that was acknowledged may be missing.
+                // The next look says whether the write has happened. Nothing that was acknowledged may be missing.
                 self.resolve(read_all(self.cask(number)), delta);
                 if let Error::Poisoned { .. } = error {
                     let refused = self.cask(number).put("a", "");

@@ -26,7 +26,7 @@ pub fn salvage(disk: &SimDisk, file: &[u8]) {
             | Error::UnsupportedRecord { .. }
             | Error::Corrupt { offset: 0, .. },
         ) => {
-            assert_eq!(disk.paths(), [PathBuf::from(STORE)], "nothing was salvaged, but something was left behind");
+            assert_eq!(disk.paths(), [PathBuf::from(STORE)], "nothing was salvaged, but something was left over");
             return;
         }
         Err(other) => panic!("bytes alone cannot cause this: {other}"),
@@ -60,7 +60,7 @@ pub fn salvage(disk: &SimDisk, file: &[u8]) {
     let highest = rescued.values().map(|(_, index)| *index).max().unwrap_or(0);
     match cask.put("after", "salvage") {
         Ok(()) => assert!(cask.get("after").unwrap().last_index > highest),
-        // Nobody but a forger has used all indexes up.
+        // Only a forged file has used all sequence numbers up.
         Err(Error::Full { .. }) => {}
         Err(other) => panic!("{other}"),
     }

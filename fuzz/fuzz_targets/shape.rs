@@ -1,4 +1,4 @@
-//! Bytes of the fuzzer's as a file. Most ways put checksums right, so that it meets the checks behind them.
+//! Bytes of the fuzzer's as a file. Most ways put checksums right, so that it reaches the checks after them.
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 

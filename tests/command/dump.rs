@@ -14,10 +14,10 @@ fn objects(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
 }
 
-/// What stands on the page between a command and the end of the block behind it.
+/// What stands on the page between a command and the end of the next block.
 pub fn on_the_page(command: &str) -> &'static str {
-    let (_, behind) = PAGE.split_once(&format!("`{command}`:\n\n```")).unwrap_or_else(|| panic!("no {command}"));
-    behind.split_once('\n').unwrap().1.split_once("```").unwrap().0
+    let (_, rest) = PAGE.split_once(&format!("`{command}`:\n\n```")).unwrap_or_else(|| panic!("no {command}"));
+    rest.split_once('\n').unwrap().1.split_once("```").unwrap().0
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn the_records_of_every_golden_file_are_as_stated() {
         let Some(shown) = file.shown(&shell, &["dump", "--json"]) else { continue };
         let lines = objects(&shown);
         fields.extend(lines.iter().flat_map(|line| line.as_object().unwrap().keys().cloned()));
-        let end = file.told["end"].as_u64();
+        let end = file.expected["end"].as_u64();
         let counted = lines.iter().filter(|line| line["class"] != "torn");
         let records: Vec<Value> = counted
             .map(|line| {
@@ -46,7 +46,7 @@ fn the_records_of_every_golden_file_are_as_stated() {
                 record.into()
             })
             .collect();
-        let Some(written) = file.told["records"].as_array().filter(|_| end.is_some()) else { continue };
+        let Some(written) = file.expected["records"].as_array().filter(|_| end.is_some()) else { continue };
         let mut written = written.clone();
         written.iter_mut().for_each(|record| drop(record.as_object_mut().unwrap().remove("key_len")));
         assert_eq!(records, written, "{}", file.name);
@@ -81,7 +81,7 @@ fn damage_stands_in_its_place_with_the_failed_check() {
         let found = shown.iter().any(|line| line["class"] == class && line["damage"] == damage);
         assert!(found, "{name}: {shown:?}");
     }
-    // As a table, too: behind the line of what is damaged.
+    // As a table, too: after the line of what is damaged.
     for file in golden::all() {
         let (Some(table), Some(lines)) = (file.shown(&shell, &["dump"]), file.shown(&shell, &["dump", "--json"]))
         else {
@@ -105,7 +105,7 @@ fn it_begins_at_the_given_offset() {
     let all = offsets(&[]);
     assert_eq!(all, [64, 88, 120, 152, 184, 216]);
     assert_eq!(offsets(&["--from-offset", "120"]), all[2..]);
-    // In the middle of a record, which ends behind this.
+    // In the middle of a record, which ends after this.
     assert_eq!(offsets(&["--from-offset", "0x80"]), all[2..]);
     assert_eq!(offsets(&["--from-offset", "99999"]), [0; 0]);
     assert_eq!(offsets(&["--from-seq", "1048579"]), all[3..]);

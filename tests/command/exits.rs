@@ -282,7 +282,7 @@ fn a_full_disk_under_stdout_exits_with_8() {
     }
 }
 
-/// `get` took a stdout that it could not have for a pipe that nobody reads: 0, and no value.
+/// `get` took a stdout that it could not have for a pipe without a reader: 0, and no value.
 #[test]
 fn a_value_without_a_free_descriptor_exits_with_8() {
     let shell = Shell::new();

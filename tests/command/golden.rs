@@ -12,7 +12,7 @@ pub struct Golden {
     pub name: String,
     pub bytes: Vec<u8>,
     /// What is written beside it.
-    pub told: Value,
+    pub expected: Value,
 }
 
 pub fn directory() -> PathBuf {
@@ -31,9 +31,9 @@ pub fn named(name: &str) -> Golden {
 }
 
 fn read(path: PathBuf) -> Golden {
-    let told = serde_json::from_slice(&fs::read(path.with_extension("json")).unwrap()).unwrap();
+    let expected = serde_json::from_slice(&fs::read(path.with_extension("json")).unwrap()).unwrap();
     let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-    Golden { bytes: fs::read(&path).unwrap(), path, name, told }
+    Golden { bytes: fs::read(&path).unwrap(), path, name, expected }
 }
 
 impl Golden {
@@ -41,16 +41,16 @@ impl Golden {
     pub fn shown(&self, shell: &Shell, verb: &[&str]) -> Option<String> {
         let path = self.path.to_str().unwrap();
         let ran = shell.run(&[verb, &[path]].concat());
-        let code = match self.told["verdict"].as_str().unwrap() {
+        let code = match self.expected["verdict"].as_str().unwrap() {
             "Corrupt" => 5,
             "NotCaskfile" | "UnsupportedVersion" | "UnsupportedRecord" => 6,
             _ => 0,
         };
-        // Behind damage may be what is of a later version, which is the reason then that the rest is not shown.
+        // Records of a later version may follow damage. They are then the reason that the rest is not shown.
         let later = self.name.contains("damaged") && ran.code == Some(6);
         assert!(ran.code == Some(code) || later, "{}: {:?}: {}", self.name, ran.code, ran.stderr);
         let text = String::from_utf8(ran.stdout.clone()).unwrap();
-        if self.told["verdict"] == "NotCaskfile" {
+        if self.expected["verdict"] == "NotCaskfile" {
             Ran::failed(ran, 6);
             return None;
         }

@@ -88,7 +88,7 @@ fn trickle(name: &str, code: i32, cause: &str) {
     drop(input);
 }
 
-/// Gives an import its first line, and the second when somebody else has the store.
+/// Gives an import its first line, and the second when another process has the store.
 fn lock_out_after_a_line(shell: &Shell, import: &mut Child) -> (Cask, std::process::ChildStdin) {
     let mut input = import.stdin.take().unwrap();
     input.write_all(line(0).as_bytes()).unwrap();
@@ -151,7 +151,7 @@ fn an_import_stopped_while_it_skips_keeps_its_place() {
     assert_eq!(skip_of(&said), 1000);
 }
 
-/// It said that all was imported, and told of as many lines as it was to pass over.
+/// It said that all was imported, and counted as many lines as it was to skip.
 #[test]
 fn skipping_more_lines_than_there_are_exits_with_7() {
     let shell = Shell::new();
@@ -289,7 +289,7 @@ fn a_stopped_compaction_leaves_store_and_directory_unchanged() {
     let input: String = (0..LINES).map(line).collect();
     shell.feed(input.as_bytes(), &["import", "s", "--format", "tsv"]).succeeded();
     let (mut stopped, mut finished) = (0, 0);
-    // How long a compaction takes, nobody knows: later and later, until one was stopped and one was not.
+    // How long a compaction takes is unknown: later and later, until one was stopped and one was not.
     for round in 0.. {
         assert!(round < 2_000, "{stopped} compactions were stopped, {finished} were not");
         let mut compact =

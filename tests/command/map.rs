@@ -16,11 +16,11 @@ type Attributes<'t> = BTreeMap<&'t str, &'t str>;
 fn parse(svg: &str) -> (Vec<(&str, Attributes<'_>)>, String) {
     let (mut elements, mut open, mut text) = (Vec::new(), Vec::new(), String::new());
     let mut rest = svg;
-    while let Some((before, behind)) = rest.split_once('<') {
+    while let Some((before, after)) = rest.split_once('<') {
         assert!(!before.contains('>') && before.split('&').skip(1).all(is_entity), "{before}");
         text += before;
-        let (tag, behind) = behind.split_once('>').unwrap();
-        rest = behind;
+        let (tag, after) = after.split_once('>').unwrap();
+        rest = after;
         if let Some(name) = tag.strip_prefix('/') {
             assert_eq!(open.pop(), Some(name), "{name} is closed");
             continue;
@@ -29,9 +29,9 @@ fn parse(svg: &str) -> (Vec<(&str, Attributes<'_>)>, String) {
         let (name, mut list) = tag.split_once(' ').unwrap_or((tag, ""));
         let mut attributes = Attributes::new();
         while let Some((key, value)) = list.split_once("=\"") {
-            let (value, behind) = value.split_once('"').unwrap();
+            let (value, after) = value.split_once('"').unwrap();
             assert!(attributes.insert(key.trim(), value).is_none());
-            list = behind;
+            list = after;
         }
         assert!(list.trim().is_empty(), "{tag}");
         if !empty {
@@ -43,8 +43,8 @@ fn parse(svg: &str) -> (Vec<(&str, Attributes<'_>)>, String) {
     (elements, text)
 }
 
-fn is_entity(behind: &str) -> bool {
-    ["amp;", "lt;", "gt;", "quot;"].iter().any(|entity| behind.starts_with(entity))
+fn is_entity(after: &str) -> bool {
+    ["amp;", "lt;", "gt;", "quot;"].iter().any(|entity| after.starts_with(entity))
 }
 
 /// The rectangles of a path: x, y, width, height.
@@ -152,7 +152,7 @@ fn before_and_after_stand_side_by_side_at_one_scale() {
     assert!((width(&frames[0]) / lens[0] - width(&frames[1]) / lens[1]).abs() < 0.0001, "{frames:?}");
     let between = frames[1][0][0] - 1.0;
     assert!(frames[0][0][0] + frames[0][0][2] < between);
-    // So many pieces that the first one is drawn in cells.
+    // Enough pieces that the first one is drawn in cells.
     assert!(Inspection::open(shell.directory.join("s")).unwrap().pieces().count() > 4000);
     same("before", &drawn(&svg, SWATCHES_END, between), &parts(&shell.directory.join("s")), 0.002);
     same("after", &drawn(&svg, between, f64::MAX), &parts(&shell.directory.join("after")), 0.002);

@@ -11,7 +11,7 @@ pub fn terminal() -> (File, OwnedFd) {
     let (mut ours, mut theirs) = (-1, -1);
     let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the pointers are to live locals or null, where null is allowed; on success both descriptors are open and
-    // nobody else's.
+    // not shared.
     unsafe {
         let done = libc::openpty(&mut ours, &mut theirs, std::ptr::null_mut(), std::ptr::null(), &size);
         assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
@@ -19,7 +19,7 @@ pub fn terminal() -> (File, OwnedFd) {
     }
 }
 
-/// Everything that is written to the terminal until the last one who has it open is gone.
+/// Everything that is written to the terminal until the last process that has it open is gone.
 pub fn seen(mut ours: File) -> String {
     let mut seen = Vec::new();
     let mut piece = [0; 4096];

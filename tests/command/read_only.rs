@@ -28,7 +28,7 @@ const READING: [&[&str]; 14] = [
     &["explore", "d/s"],
 ];
 
-/// All that could show that somebody has written.
+/// All that could show that the file was written.
 fn state(directory: &Path) -> (Vec<u8>, Vec<String>, [i64; 6]) {
     let times = |metadata: Metadata| [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime_nsec()];
     let [file, around] = [directory.join("s"), directory.to_owned()].map(|path| times(path.metadata().unwrap()));

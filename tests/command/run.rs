@@ -12,7 +12,7 @@ pub struct Shell {
     pub directory: TempDir,
 }
 
-/// What a command has left behind.
+/// What a command has left.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,

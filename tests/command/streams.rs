@@ -114,7 +114,7 @@ fn a_column_of_buckets_names_the_chosen_one() {
     assert_eq!(shell.ok_text(&["buckets", "copy"]), "log\t1\n");
 }
 
-/// The first bucket may be a million pairs long: an export that broke off behind them passed for a whole one to whoever
+/// The first bucket may be a million pairs long: an export that broke off after them passed for a whole one to a program that
 /// did not look at the exit code.
 #[test]
 fn an_export_that_cannot_name_buckets_is_refused_first() {

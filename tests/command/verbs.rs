@@ -192,7 +192,7 @@ fn a_batch_is_applied_whole_or_not_at_all() {
     shell.feed(b"", &["batch", "s"]).succeeded();
 }
 
-/// A batch that expected an index, which no key of a new store has, left one behind.
+/// A batch that expected an index, which no key of a new store has, left a new store.
 #[test]
 fn a_batch_makes_a_store_only_for_a_put() {
     let shell = Shell::new();

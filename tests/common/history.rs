@@ -177,7 +177,7 @@ pub fn ranged<'s>(
     state.iter().filter(move |((at, key), _)| *at == bucket && RangeBounds::<[u8]>::contains(&range, key.as_slice()))
 }
 
-/// The index of a pair that was replaced before anybody read it.
+/// The index of a pair that was replaced before it was read.
 pub const UNSEEN: u64 = u64::MAX;
 
 /// Whether this state is the one that was found.
@@ -191,11 +191,11 @@ pub fn is_found(state: &State, found: &State) -> bool {
 /// The state after one batch, whose last record has this index, if it is known.
 pub fn apply(state: &State, changes: &[Change], last_index: Option<u64>) -> State {
     let mut next = state.clone();
-    for (behind, (key, value)) in changes.iter().rev().enumerate().rev() {
+    for (later, (key, value)) in changes.iter().rev().enumerate().rev() {
         match value {
             None => drop(next.remove(key)),
             Some(value) => {
-                let index = last_index.map_or(UNSEEN, |last| last - behind as u64);
+                let index = last_index.map_or(UNSEEN, |last| last - later as u64);
                 next.insert(key.clone(), Pair { value: value.clone(), index });
             }
         }
@@ -362,7 +362,7 @@ impl History {
         Ok(next)
     }
 
-    /// Notes that somebody saw a pair.
+    /// Notes that a pair was seen.
     pub fn see(&mut self, key: &Key, pair: &Pair) -> Result<(), String> {
         match self.seen.get(&pair.index) {
             Some((other, value)) if (other, value) != (key, &pair.value) => {

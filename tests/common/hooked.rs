@@ -51,12 +51,12 @@ pub struct HookedDisk {
 pub const HALFWAY: &str = "halfway through write_at";
 
 impl HookedDisk {
-    /// A disk whose hook is told the names of calls.
+    /// A disk whose hook gets the names of calls.
     pub fn new(hook: impl Fn(&'static str) -> io::Result<()> + Send + Sync + 'static) -> HookedDisk {
         HookedDisk::watched(move |call| hook(call.name))
     }
 
-    /// A disk whose hook is told all about calls.
+    /// A disk whose hook gets the calls with their arguments.
     pub fn watched(hook: impl Fn(&Call<'_>) -> io::Result<()> + Send + Sync + 'static) -> HookedDisk {
         let most = Arc::new(AtomicUsize::new(usize::MAX));
         HookedDisk { hook: Arc::new(hook), random: None, halve_writes: false, most, never_closed: None }

@@ -31,7 +31,7 @@ impl TempDir {
             let path = std::env::temp_dir().join(format!("caskfile-test-{}-{number}", std::process::id()));
             match std::fs::create_dir(&path) {
                 Ok(()) => return TempDir(path),
-                // A killed process with this number left it behind.
+                // A killed process with this number has left it.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => panic!("{}: {error}", path.display()),
             }

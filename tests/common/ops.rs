@@ -23,7 +23,7 @@ pub struct Place {
     pub key: usize,
 }
 
-/// A value, whose first bytes a test makes unique, and which has others behind them.
+/// A value. A test makes its first bytes unique; others follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Value {
     pub len: u32,
@@ -139,7 +139,7 @@ impl Setup {
     pub const DEFAULT: Setup = Setup { durability: Kept::Sync, exclusive: false, pread: false, read_only: false };
     pub const READER: Setup = Setup { read_only: true, ..Setup::DEFAULT };
 
-    /// Nobody waits for a lock: whoever has it will not give it up while the only thread waits.
+    /// No call waits for a lock: its holder cannot release it while the only thread waits.
     pub fn config(self) -> Config {
         Config::new()
             .connection_timeout(Duration::ZERO)

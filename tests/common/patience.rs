@@ -1,12 +1,12 @@
-//! Tests of which a part is that they come to an end.
+//! Tests that must come to an end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
 
-/// Runs a test in a thread of its own, and fails if that does not come to an end: what is under test is also that
-/// nobody waits for ever.
+/// Runs a test in a thread of its own, and fails if that does not end in time: the test also checks that no thread
+/// waits for ever.
 pub fn in_finite_time(test: impl FnOnce() + Send + 'static) {
     let (done, waiting) = sync_channel(1);
     let running = thread::spawn(move || {
@@ -14,7 +14,7 @@ pub fn in_finite_time(test: impl FnOnce() + Send + 'static) {
         let _ = done.send(());
         outcome
     });
-    waiting.recv_timeout(Duration::from_secs(60)).expect("somebody waits for ever");
+    waiting.recv_timeout(Duration::from_secs(60)).expect("a thread waits for ever");
     if let Ok(Err(panic)) = running.join() {
         std::panic::resume_unwind(panic);
     }

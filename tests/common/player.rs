@@ -104,8 +104,8 @@ pub struct Made {
     pub keys: u64,
     /// No pair has a higher index.
     pub last_index: u64,
-    /// It must be what the original was at one moment: salvage also brings what is left of writes that nobody was told
-    /// of.
+    /// It must be what the original was at one moment: salvage also brings the rest of writes that were not
+    /// acknowledged.
     pub of_one_moment: bool,
 }
 
@@ -141,23 +141,23 @@ impl Made {
 /// What a copy holds, which is written to on the way: no index of its own may be one that the original, which has
 /// handed out `highest`, will soon have.
 pub fn look_at_copy(disk: Arc<dyn Disk>, path: &Path, highest: u64) -> Result<State, String> {
-    let told = |error: Error| format!("{}: {error}", path.display());
-    let reader = Cask::open_on(Arc::clone(&disk), path, &Setup::READER.config()).map_err(told)?;
-    let state = read_all(&reader).map_err(told)?;
-    let report = reader.verify().map_err(told)?;
+    let describe = |error: Error| format!("{}: {error}", path.display());
+    let reader = Cask::open_on(Arc::clone(&disk), path, &Setup::READER.config()).map_err(describe)?;
+    let state = read_all(&reader).map_err(describe)?;
+    let report = reader.verify().map_err(describe)?;
     if report.torn_bytes > 0 || report.cut_off || report.keys != state.len() as u64 {
         return Err(format!("{}: {report:?}", path.display()));
     }
-    let writer = Cask::open_on(disk, path, &Setup::DEFAULT.config()).map_err(told)?;
-    let first = writer.update("a", |_| b"of the copy's own".to_vec()).map_err(told)?.last_index;
+    let writer = Cask::open_on(disk, path, &Setup::DEFAULT.config()).map_err(describe)?;
+    let first = writer.update("a", |_| b"of the copy's own".to_vec()).map_err(describe)?.last_index;
     if first < highest + FAR {
         return Err(format!("{}: its first index of its own is {first}, and {highest} is known", path.display()));
     }
-    writer.close().map_err(told)?;
+    writer.close().map_err(describe)?;
     Ok(state)
 }
 
-/// More writes than any test makes; much less than how far the indexes of a copy lie behind those of its original.
+/// More writes than any test makes; much less than the distance of a copy's indexes from those of its original.
 const FAR: u64 = 1 << 40;
 
 /// Makes a call that reads.
@@ -260,7 +260,7 @@ pub fn together(cask: &Cask, batches: &[Vec<BatchPart>]) -> Result<Vec<Result<Op
 pub fn tell(cask: &Cask, call: &Call) -> Result<Receipt, Error> {
     let previous =
         |key: &Key, index: &Option<u64>| index.map(|index| KvPair::new(key.1.clone(), "not compared", index));
-    let told = |pair: KvPair, key: &Key, value: &Bytes| {
+    let acknowledged = |pair: KvPair, key: &Key, value: &Bytes| {
         assert_eq!((&pair.key, &*pair.value), (&key.1, &**value), "the pair that a write returns is what it wrote");
         Receipt { index: Some(pair.last_index), tells: true, ..Receipt::default() }
     };
@@ -274,13 +274,15 @@ pub fn tell(cask: &Cask, call: &Call) -> Result<Receipt, Error> {
             Receipt::default()
         }
         Call::AtomicPut(key, value, index) => {
-            told(in_bucket(cask, key.0)?.atomic_put(&key.1, value, previous(key, index).as_ref())?, key, value)
+            acknowledged(in_bucket(cask, key.0)?.atomic_put(&key.1, value, previous(key, index).as_ref())?, key, value)
         }
         Call::AtomicDelete(key, index) => {
             in_bucket(cask, key.0)?.atomic_delete(&key.1, previous(key, index).as_ref())?;
             Receipt::default()
         }
-        Call::Update(key, value) => told(in_bucket(cask, key.0)?.update(&key.1, |_| value.to_vec())?, key, value),
+        Call::Update(key, value) => {
+            acknowledged(in_bucket(cask, key.0)?.update(&key.1, |_| value.to_vec())?, key, value)
+        }
         Call::Write(parts) => Receipt { index: cask.write(&batch(parts))?, tells: true, ..Receipt::default() },
         Call::DeletePrefix(bucket, prefix) => {
             Receipt { deleted: Some(in_bucket(cask, *bucket)?.delete_prefix(prefix)?), ..Receipt::default() }

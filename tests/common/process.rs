@@ -29,7 +29,7 @@ pub fn arguments() -> Option<Vec<String>> {
     Some(arguments.split(SEPARATOR).map(str::to_owned).collect())
 }
 
-/// Sets anew how many seconds this process has before a signal ends it.
+/// Sets again how many seconds this process has before a signal ends it.
 pub fn be_patient_for(seconds: u32) {
     // SAFETY: takes no pointer and has no precondition.
     unsafe { libc::alarm(seconds) };
@@ -82,10 +82,10 @@ impl Process {
         Process::launch(Command::new(program), test, arguments).expect("the other process must get to its test")
     }
 
-    /// As [`Process::start`], in a mount name space of its own, in which it may mount what nobody else will see;
+    /// As [`Process::start`], in a mount name space of its own, in which its mounts are visible to itself only;
     /// `None`, with the reason printed, where this user or this system may not have one.
     pub fn start_with_own_mounts(test: &str, arguments: &[&str]) -> Option<Process> {
-        // Who is not the superuser needs a user name space as well, to be the superuser of.
+        // A user without privileges needs a user name space as well, to be the superuser of.
         let flags = if is_superuser() { "-m" } else { "-rm" };
         let mut command = Command::new("unshare");
         command.arg(flags).arg(std::env::current_exe().unwrap());
@@ -111,7 +111,7 @@ impl Process {
 
     pub fn tell(&mut self, line: &str) {
         let input = self.input.as_mut().expect("not finished");
-        input.write_all(format!("{line}\n").as_bytes()).expect("the other process must be there to be told");
+        input.write_all(format!("{line}\n").as_bytes()).expect("the other process must be there to hear it");
     }
 
     /// What it says next; `None` once it has ended.
@@ -211,7 +211,7 @@ fn directory_of_the_test(start: impl FnOnce(&str)) -> Option<&'static Path> {
     Some(Path::new(arguments.swap_remove(0).leak()))
 }
 
-/// Whether a process was ended by the signal that nobody can catch.
+/// Whether a process was ended by the signal that cannot be caught.
 pub fn was_killed(status: ExitStatus) -> bool {
     status.signal() == Some(libc::SIGKILL)
 }
@@ -242,7 +242,7 @@ pub fn drop_privileges() {
     assert!(dropped, "{}", std::io::Error::last_os_error());
 }
 
-/// Lets everybody, with [`drop_privileges`] behind them or not, make and remove files in a directory.
+/// Lets all users make and remove files in a directory, also after [`drop_privileges`].
 pub fn open_to_all(directory: &Path) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o777)).unwrap();

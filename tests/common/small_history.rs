@@ -121,8 +121,8 @@ impl History {
 pub fn read_all(cask: &Cask) -> Result<State, String> {
     let mut state = State::default();
     for pair in cask.list("").map_err(|error| error.to_string())? {
-        let key = KEYS.iter().position(|key| key.as_bytes() == pair.key).ok_or("a key that nobody wrote")?;
-        let value = <[u8; 8]>::try_from(&*pair.value).map_err(|_| "a value that nobody wrote")?;
+        let key = KEYS.iter().position(|key| key.as_bytes() == pair.key).ok_or("a key that was never written")?;
+        let value = <[u8; 8]>::try_from(&*pair.value).map_err(|_| "a value that was never written")?;
         state[key] = Some((u64::from_le_bytes(value), pair.last_index));
     }
     Ok(state)

@@ -247,7 +247,7 @@ fn of_several_handles_one_compacts_and_the_others_follow() {
     });
 }
 
-/// Somebody else takes the lock when a compaction in the background is about to, and keeps it. Returns the store, and what
+/// Another process takes the lock just before a compaction in the background does, and keeps it. Returns the store, and what
 /// has the lock until it is dropped.
 fn with_one_that_waits_for_its_turn(directory: &TempDir) -> (Cask, Arc<Mutex<Option<fs::File>>>) {
     waiting(directory, Duration::ZERO, |_| ())

@@ -99,23 +99,23 @@ fn a_copy_stopped_at_any_time_leaves_nothing() {
     ];
     for (kind, copying) in kinds {
         for patience in 0.. {
-            let mut told = Vec::new();
+            let mut reports = Vec::new();
             let copied = copying(&mut |progress| {
                 // The name is there when all is done, and from the first call on a temporary one can be.
-                assert!(!copy.exists() && (!told.is_empty() || names(directory.path()) == ["store"]), "{kind}");
-                told.push(progress);
-                if told.len() > patience { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                assert!(!copy.exists() && (!reports.is_empty() || names(directory.path()) == ["store"]), "{kind}");
+                reports.push(progress);
+                if reports.len() > patience { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
-            assert!(told.is_sorted_by_key(|progress| (progress.done, progress.total)), "{kind}: {told:?}");
-            assert!(told.iter().all(|progress| progress.done <= progress.total), "{kind}: {told:?}");
+            assert!(reports.is_sorted_by_key(|progress| (progress.done, progress.total)), "{kind}: {reports:?}");
+            assert!(reports.iter().all(|progress| progress.done <= progress.total), "{kind}: {reports:?}");
             if copied.is_ok() {
-                assert!(told.len() == patience && patience > 2, "{kind}: {told:?}");
-                let (first, last) = (told[0], told[told.len() - 1]);
-                assert!(first.done == 0 && last.done == last.total, "{kind}: {told:?}");
+                assert!(reports.len() == patience && patience > 2, "{kind}: {reports:?}");
+                let (first, last) = (reports[0], reports[reports.len() - 1]);
+                assert!(first.done == 0 && last.done == last.total, "{kind}: {reports:?}");
                 break;
             }
             assert!(matches!(copied, Err(Error::CopyCancelled { path }) if path.ends_with("copy")), "{kind}");
-            assert_eq!(names(directory.path()), ["store"], "{kind}, stopped at {told:?}");
+            assert_eq!(names(directory.path()), ["store"], "{kind}, stopped at {reports:?}");
         }
         verify(&copy).unwrap();
         let copied = Cask::open_with(&copy, &Config::new().read_only(true)).unwrap();
@@ -277,7 +277,7 @@ fn a_failing_receiver_is_an_error_and_changes_nothing() {
     cask.verify().unwrap();
 }
 
-/// A pipe that breaks leaves the beginning of the history: every batch as a whole or not at all, and it can be told.
+/// A pipe that breaks leaves the beginning of the history: every batch as a whole or not at all, and it can be recognised.
 #[test]
 fn a_stream_that_breaks_off_is_recognised() {
     let disk = SimDisk::new();

@@ -90,7 +90,7 @@ fn a_name_is_limited_by_the_file_system_only() {
     assert_eq!(names(directory.path()), ["n".repeat(255)]);
 }
 
-/// The errors of the operating system keep their number, for those who must tell one from another.
+/// The errors of the operating system keep their number, so that callers can distinguish them.
 #[test]
 fn an_io_error_carries_its_cause() {
     let error = refused(Cask::open_with("/no/such/directory/store", &Config::new()));
@@ -389,7 +389,7 @@ fn too_long_values_are_refused_before_writing() {
     cask.put("key", "value").unwrap();
     let pair = cask.get("key").unwrap();
     let end = cask.stats().unwrap().log_end;
-    // Zeros that nobody reads: the system gives no memory for them.
+    // Zeros that are never read: the system gives no memory for them.
     let value = vec![0; MAX_VALUE_LEN + 1];
     let mut batch = Batch::new();
     batch.put("other", "").put("key", &value);

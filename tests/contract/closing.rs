@@ -16,7 +16,7 @@ fn open(disk: &SimDisk, config: &Config) -> Cask {
 }
 
 /// The lock cannot be had, so nothing is tidied up. But with the handle its background thread ends, and what that has
-/// not synced yet nobody ever will. (Half of the longest interval, added to now, is no moment that can be expressed.)
+/// not synced yet stays unsynced. (Half of the longest interval, added to now, is no moment that can be expressed.)
 #[test]
 fn closing_syncs_an_interval_even_without_the_lock() {
     for interval in [Duration::from_secs(3600), Duration::MAX] {
@@ -80,7 +80,7 @@ fn a_forked_child_closes_without_harm_to_its_parent() {
 
 /// One process writes without syncing, another one only opens the store and closes it. At every call the power may be
 /// cut, and some of what was not synced be lost while what was written after it is there: a crash, and no damage, since
-/// nobody may have said that it was synced.
+/// no handle may have stated that it was synced.
 #[test]
 fn no_handle_claims_what_was_not_synced() {
     let disk = SimDisk::new();

@@ -37,7 +37,7 @@ impl Neighbour {
         let key = self.any_key();
         let value = vec![self.dice.roll() as u8; self.dice.below(self.len) as usize];
         let previous = self.model.get(&key).cloned();
-        let told = match self.dice.below(8) {
+        let returned = match self.dice.below(8) {
             0 | 1 => self.cask.delete(&key).map(|()| drop(self.model.remove(&key))),
             2 => {
                 let mut batch = Batch::new();
@@ -59,7 +59,7 @@ impl Neighbour {
                 self.model.insert(key.clone(), pair);
             }),
         };
-        match told {
+        match returned {
             Ok(()) => self.writes += 1,
             Err(Error::LockTimeout { .. }) => {}
             Err(_) if !self.disk.power_is_on() => {}
@@ -247,7 +247,7 @@ fn a_power_cut_during_a_compaction_loses_nothing_acknowledged() {
 
 #[test]
 fn a_failing_call_leaves_the_store_compacted_or_not() {
-    // All but those of `SyncData`, the store's own sync, whose failure others are told of as well.
+    // All but those of `SyncData`, the store's own sync, whose failure other processes see as well.
     let verbs = [
         Verb::Attributes,
         Verb::CreateNew,
@@ -544,7 +544,7 @@ fn threads_see_their_writes_while_their_handle_compacts() {
                     .collect();
                 done.store(true, Ordering::Relaxed);
                 assert!(compactions.iter().all(|(compaction, _)| compaction.as_ref().is_ok_and(|it| it.keys >= 300)));
-                assert!(compactions.iter().any(|(_, meanwhile)| *meanwhile > 0), "nobody wrote meanwhile");
+                assert!(compactions.iter().any(|(_, meanwhile)| *meanwhile > 0), "nothing was written meanwhile");
                 writers.into_iter().for_each(|writer| writer.join().unwrap());
             });
             cask.verify().unwrap();

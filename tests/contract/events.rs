@@ -12,7 +12,7 @@ use crate::common::process::{Process, arguments, this_test};
 
 const STORE: &str = "/store";
 
-/// What was told, and by whom.
+/// The events so far.
 struct Kept(Mutex<Vec<(Level, String)>>);
 
 static KEPT: Kept = Kept(Mutex::new(Vec::new()));
@@ -30,16 +30,16 @@ impl Log for Kept {
     fn flush(&self) {}
 }
 
-/// What was told since the last call: a level and a word each.
+/// Checks the events since the last call: a level and a word of each.
 #[track_caller]
-fn told(expected: &[(Level, &str)]) {
-    let told = std::mem::take(&mut *KEPT.0.lock().unwrap());
-    let matches = told.len() == expected.len()
-        && told.iter().zip(expected).all(|((level, message), (expected, word))| {
+fn expect_events(expected: &[(Level, &str)]) {
+    let events = std::mem::take(&mut *KEPT.0.lock().unwrap());
+    let matches = events.len() == expected.len()
+        && events.iter().zip(expected).all(|((level, message), (expected, word))| {
             level == expected && message.contains(word) && message.starts_with(STORE)
         });
-    assert!(matches, "expected {expected:?}, told {told:#?}");
-    assert!(told.iter().all(|(_, message)| !message.contains("secret")));
+    assert!(matches, "expected {expected:?}, got {events:#?}");
+    assert!(events.iter().all(|(_, message)| !message.contains("secret")));
 }
 
 #[test]
@@ -53,36 +53,36 @@ fn the_log_reports_what_no_call_returns() {
     let open = |config: &Config| Cask::open_on(Arc::new(disk.process()), STORE, config).unwrap();
 
     let cask = open(&Config::new());
-    told(&[(Debug, "opened: 0 keys")]);
+    expect_events(&[(Debug, "opened: 0 keys")]);
     cask.put("secret key", "secret value").unwrap();
     assert_eq!(cask.get("secret key").unwrap().value, b"secret value");
     assert!(matches!(cask.get("none"), Err(Error::KeyNotFound)));
-    told(&[]);
+    expect_events(&[]);
     let other = open(&Config::new());
-    told(&[(Debug, "opened: 1 keys")]);
+    expect_events(&[(Debug, "opened: 1 keys")]);
     cask.compact().unwrap();
-    told(&[(Info, "compacted from")]);
+    expect_events(&[(Info, "compacted from")]);
     other.put("secret key", "secret value").unwrap();
-    told(&[(Debug, "the file that has the path now")]);
+    expect_events(&[(Debug, "the file that has the path now")]);
     cask.backup("/copy").unwrap();
-    told(&[(Info, "1 keys were copied to /copy")]);
+    expect_events(&[(Info, "1 keys were copied to /copy")]);
     salvage_on(&disk, STORE.as_ref(), "/rescued".as_ref()).unwrap();
-    told(&[(Info, "1 keys were salvaged to /rescued, 0 ranges are lost")]);
+    expect_events(&[(Info, "1 keys were salvaged to /rescued, 0 ranges are lost")]);
     other.close().unwrap();
-    told(&[(Debug, "closed")]);
+    expect_events(&[(Debug, "closed")]);
 
     disk.fail(When::next().of(Verb::SyncData), Fault::Os(libc::EIO), Repeat::Once);
     for _ in 0..3 {
         assert!(matches!(cask.put("secret key", ""), Err(Error::Poisoned { .. })));
     }
-    told(&[(Failure, "writes are refused since a sync failed: Input/output error")]);
+    expect_events(&[(Failure, "writes are refused since a sync failed: Input/output error")]);
     disk.fail(When::next().of(Verb::Open), Fault::Os(libc::EMFILE), Repeat::Once);
     assert!(cask.reopen().is_err());
-    told(&[]);
+    expect_events(&[]);
     cask.reopen().unwrap();
-    told(&[(Debug, "the file that has the path now"), (Debug, "opened: 1 keys"), (Info, "reopened")]);
+    expect_events(&[(Debug, "the file that has the path now"), (Debug, "opened: 1 keys"), (Info, "reopened")]);
 
-    // What a killed process leaves: a record that is not whole, one behind it, and a file in the making.
+    // What a killed process leaves: a record that is not whole, one after it, and an unfinished file.
     let os = Config::new().durability(Durability::Os);
     let writer = open(&os);
     for key in ["secret 1", "secret 2"] {
@@ -92,23 +92,23 @@ fn the_log_reports_what_no_call_returns() {
     let at = bytes.windows(8).position(|window| window == b"secret 1").unwrap();
     bytes[at] ^= 1;
     drop((cask, writer));
-    told(&[(Debug, "opened"), (Debug, "closed"), (Debug, "closed")]);
+    expect_events(&[(Debug, "opened"), (Debug, "closed"), (Debug, "closed")]);
     let disk = SimDisk::new();
     disk.set_contents(STORE, bytes);
     disk.set_contents("/store.tmp-0000000000000000", vec![1; 100]);
     let cask = Cask::open_on(Arc::new(disk.process()), STORE, &os).unwrap();
-    told(&[
+    expect_events(&[
         (Info, "store.tmp-0000000000000000: removed"),
         (Warn, "whole records in it is kept as /store.torn-"),
         (Warn, "was cut off at"),
         (Debug, "opened: 1 keys"),
     ]);
 
-    // Nobody asks what closing came to when the last handle is dropped.
+    // Dropping the last handle closes the store without returning the outcome.
     cask.put("secret key", "").unwrap();
     disk.fail(When::next().of(Verb::SyncData), Fault::Os(libc::EIO), Repeat::Once);
     drop(cask);
-    told(&[(Failure, "writes are refused"), (Debug, "closed"), (Warn, "closing: ")]);
+    expect_events(&[(Failure, "writes are refused"), (Debug, "closed"), (Warn, "closing: ")]);
 
     // A log whose end mark is missing is not torn.
     let disk = SimDisk::new();
@@ -118,7 +118,7 @@ fn the_log_reports_what_no_call_returns() {
     let mut bytes = disk.contents(STORE).unwrap();
     bytes.truncate(end);
     disk.set_contents(STORE, bytes);
-    told(&[(Debug, "opened: 0 keys"), (Debug, "closed")]);
+    expect_events(&[(Debug, "opened: 0 keys"), (Debug, "closed")]);
     drop(Cask::open_on(Arc::new(disk.process()), STORE, &os).unwrap());
-    told(&[(Debug, "opened: 0 keys"), (Debug, "closed")]);
+    expect_events(&[(Debug, "opened: 0 keys"), (Debug, "closed")]);
 }

@@ -348,7 +348,7 @@ fn random_calls_on_real_files_agree_with_the_model() {
 
 #[test]
 fn a_missing_store_is_no_store_of_the_model() {
-    // The model lets a reader fail to open what nobody has made, and nothing else.
+    // The model lets a reader fail to open a store that does not exist, and nothing else.
     let mut world = World::new(Ground::Simulated(SimDisk::new()));
     world.open(0, Setup::READER).unwrap();
     assert!(world.handles[0].is_none());

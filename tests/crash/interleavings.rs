@@ -34,7 +34,7 @@ enum Action {
     CompactAndPut,
     CompactInVain,
     CompactUntilCancelled,
-    /// The handle opens its file anew, in place of being closed.
+    /// The handle opens its file again, instead of being closed.
     Renew,
     Reopen,
     ReopenToRead,
@@ -83,7 +83,7 @@ enum End {
     PowerCut,
 }
 
-/// What everybody must agree about: values are numbers that only grow, so that nobody may see one go back.
+/// What all handles must agree about: values are numbers that only grow, so none may ever be seen to go back.
 #[derive(Default)]
 struct Knowledge {
     next: AtomicU64,
@@ -91,7 +91,7 @@ struct Knowledge {
     seen: Mutex<BTreeMap<String, u64>>,
     /// The same for what was acknowledged as durable.
     durable: Mutex<BTreeMap<String, u64>>,
-    /// What every index that anybody saw belongs to.
+    /// The pair of every index that was seen.
     indexes: Mutex<BTreeMap<u64, (String, u64)>>,
 }
 
@@ -266,7 +266,7 @@ impl<S: Seat> Player<S> {
             }
             CompactUntilCancelled => match self.cask.compact_with(|_| ControlFlow::Break(())) {
                 Err(Error::CompactionCancelled { .. }) => Ok(()),
-                other => other.map(|compaction| panic!("nobody has cancelled it: {compaction:?}")),
+                other => other.map(|compaction| panic!("nothing has cancelled it: {compaction:?}")),
             },
             Renew => self.cask.reopen(),
             Verify => self.cask.verify().map(drop),
@@ -368,13 +368,13 @@ fn play<S: Seat>(first: Action, second: Action, place: u64, end: End, durability
     two.act(Read, &knowledge).unwrap();
     last.cask.close().unwrap();
     two.cask.close().unwrap();
-    // Who is killed while it makes a copy may leave that, or a part under another name, which the next copy there removes.
+    // A process killed while it makes a copy may leave the copy, or a part under another name, which the next copy removes.
     let left = seat.names().into_iter().filter(|name| end == End::GoesOn || !name.to_string_lossy().contains("copy-"));
     assert_eq!(left.count(), 1, "{:?}", seat.names());
     true
 }
 
-/// What was acknowledged as durable is there, and no index that anybody saw is handed out again.
+/// What was acknowledged as durable is there, and no index that was seen is handed out again.
 fn after_power_cut<S: Seat>(seat: &S, knowledge: &Knowledge, durability: Durability) {
     let left = Knowledge::default();
     left.next.store(knowledge.next.load(Ordering::SeqCst), Ordering::SeqCst);

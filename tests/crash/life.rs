@@ -38,13 +38,13 @@ pub static CUTS: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 pub struct Weather {
     /// How many ways to be found after a power cut are tried at a call.
     pub outcomes: u32,
-    /// Only at one call in so many.
+    /// Only at one call in this number.
     pub one_in: u64,
     /// How many lives may follow this one, each after a power cut in the one before.
     pub lives: u32,
     /// How many followed each other up to now.
     pub generation: usize,
-    /// All ways there are to be found, up to so many, in sectors of the first size, before any random ones.
+    /// All possible states, up to this number, in sectors of the first size, before any random ones.
     pub exhaustive: Option<u32>,
     /// What survives a power cut whole or not at all, in bytes: one of these.
     pub sectors: &'static [u64],
@@ -79,9 +79,9 @@ struct Handle {
     cask: Cask,
     setup: Setup,
     disk: SimDisk,
-    /// The last change of its own that it was told of.
+    /// The last change of its own that was acknowledged.
     wrote: usize,
-    /// A sync of the file has failed, here or elsewhere, and it may have to be told yet.
+    /// A sync of the file has failed, here or elsewhere, and this process may not have seen the error yet.
     troubled: bool,
     poisoned: bool,
     /// It may have failed to give the lock up, and then has it until it is closed.
@@ -103,7 +103,7 @@ struct Copied {
 #[derive(Clone)]
 struct Pending {
     call: Call,
-    /// Once somebody has seen what it wrote: how long the history was before that, and is with it.
+    /// Once a process has seen what it wrote: the length of the history before that, and with it.
     seen: Option<(usize, usize)>,
 }
 
@@ -122,13 +122,13 @@ struct World {
     dice: Dice,
     /// The first thing that went wrong in a power cut, or in between.
     failure: Option<String>,
-    /// Another process is at work between two calls of the one that makes a move, whose pending calls are so many.
+    /// Another process is at work between two calls of the one that makes a move. The number is that of its pending calls.
     interrupted: Option<usize>,
     /// At how many moments of this step the power might have been cut.
     moments: u64,
     /// Something was planned to go wrong in this move.
     disturbed: bool,
-    /// The kernel has failed to write back, and whoever opens the file may be told of it yet.
+    /// The kernel has failed to write back, and a process that opens the file may still get the error.
     troubled: bool,
     /// Something may be only in the cache, and no sync will ever write it.
     dropped: bool,
@@ -144,19 +144,19 @@ impl World {
     fn fits_copy(&self, at: usize, found: &State) -> Outcome {
         let Copied { state, under_way, .. } = &self.copies[at];
         let Some((copying, from)) = *under_way else {
-            let expected = state.as_ref().ok_or_else(|| String::from("a copy that nobody has made"))?;
+            let expected = state.as_ref().ok_or_else(|| String::from("a copy that was never made"))?;
             return if found == &**expected { Ok(()) } else { Err(difference(found, expected)) };
         };
-        // With what nobody has seen yet, if it has that.
+        // With the changes that no process has seen yet, if it has them.
         let mut history = self.history.clone();
         history.durable = from;
-        let told = history.find(found, self.unseen()).map(drop);
+        let returned = history.find(found, self.unseen()).map(drop);
         let moments = (from..=self.history.len()).map(|moment| self.history.state(moment));
         match copying {
-            Copying::Salvage => told.or_else(|error| {
+            Copying::Salvage => returned.or_else(|error| {
                 if moments.into_iter().any(|moment| is_salvaged_from(moment, found)) { Ok(()) } else { Err(error) }
             }),
-            Copying::Backup | Copying::CompactTo => told,
+            Copying::Backup | Copying::CompactTo => returned,
         }
     }
 
@@ -186,13 +186,13 @@ impl World {
         Ok(())
     }
 
-    /// The call that may have written something that nobody has seen.
+    /// The call that may have written something that no process has seen.
     fn unseen(&self) -> Option<&Call> {
         self.pending.last().filter(|pending| pending.seen.is_none()).map(|pending| &pending.call)
     }
 }
 
-/// Whether it is a state with some of what was written later: whole records of writes that nobody was told of.
+/// Whether it is a state with some of what was written later: whole records of writes that were not acknowledged.
 fn is_salvaged_from(state: &State, found: &State) -> bool {
     let highest = state.values().map(|pair| pair.index).max().unwrap_or(0);
     found.iter().all(|(key, pair)| state.get(key) == Some(pair) || pair.index > highest)
@@ -364,14 +364,14 @@ impl Life {
 
     /// Makes a move in which nothing is made to go wrong.
     pub fn act(&self, act: &Move) -> Outcome {
-        let told = self.play(act, |_| {})?;
-        self.judge(act, told)
+        let returned = self.play(act, |_| {})?;
+        self.judge(act, returned)
     }
 
     /// What is to be said of a move that nothing was planned to disturb.
-    fn judge(&self, act: &Move, told: Result<(), Error>) -> Outcome {
+    fn judge(&self, act: &Move, returned: Result<(), Error>) -> Outcome {
         let at = act.handle;
-        match told {
+        match returned {
             Ok(()) => Ok(()),
             Err(Error::LockTimeout { .. }) if self.is_locked(at) => {
                 self.forget_pending();
@@ -391,7 +391,7 @@ impl Life {
         }
     }
 
-    /// A reader cannot open what nobody has made.
+    /// A reader cannot open a store that does not exist.
     fn finds_nothing(&self, act: &Move, source: &std::io::Error) -> bool {
         let reader = matches!(act.act, Act::Open(Setup { read_only: true, .. }));
         reader && source.kind() == std::io::ErrorKind::NotFound && !self.world().created
@@ -400,7 +400,7 @@ impl Life {
     fn may_be_poisoned(&self, at: usize) -> bool {
         let mut world = self.world();
         let troubled = world.troubled;
-        // It may have been told while it was opened.
+        // The opening may have returned the error already.
         let Some(handle) = &mut world.handles[at] else { return troubled };
         handle.poisoned |= handle.troubled;
         handle.poisoned
@@ -448,7 +448,7 @@ impl Life {
         let there = disk.contents(STORE).is_some_and(|bytes| !bytes.is_empty());
         let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &setup.config())?;
         let mut world = self.world();
-        // Who finds a store may find one whose name a power cut takes away.
+        // A process may find a store whose name a later power cut takes away.
         world.created |= !there;
         let disk = disk.clone();
         world.handles[at] =
@@ -456,7 +456,7 @@ impl Life {
         Ok(())
     }
 
-    /// Whether somebody else may have the lock for longer than this thread can wait.
+    /// Whether another process may have the lock for longer than this thread can wait.
     fn is_locked(&self, at: usize) -> bool {
         let world = self.world();
         let mut others = world.handles.iter().enumerate().filter(|(other, _)| *other != at);
@@ -506,14 +506,14 @@ impl Life {
                 Err(error) => Ok(Err(error)),
             };
         }
-        let (told, group) = match &call {
+        let (returned, group) = match &call {
             Call::Group(batches) => match together(&cask, batches) {
                 Ok(answers) => (Ok(Receipt::default()), Some((batches, answers))),
                 Err(error) => (Err(error), None),
             },
             _ => (tell(&cask, &call), None),
         };
-        // What follows are this test's own questions: nobody comes in between, and nothing fails.
+        // What follows are this test's own questions: no process comes in between, and nothing fails.
         let disk = self.disk();
         disk.clear_faults();
         disk.clear_hooks();
@@ -523,7 +523,7 @@ impl Life {
         }
         let mut world = self.world();
         let world = &mut *world;
-        let receipt = match told {
+        let receipt = match returned {
             Ok(receipt) if poisoned && call != Call::Reopen => {
                 return Err(format!("{receipt:?} from a poisoned handle"));
             }
@@ -545,7 +545,7 @@ impl Life {
             let look = |key: &Key| index_of(&cask, key).map_err(|error| error.to_string());
             let last_put = match changes.last() {
                 Some((key, Some(_))) => match index_of(&cask, key) {
-                    // It was killed at its last call, when it gave the lock up, so nobody was told of what it wrote.
+                    // It was killed at its last call, when it gave the lock up, so its write was not acknowledged.
                     Err(error) if world.disturbed => {
                         world.pending.push(Pending { call, seen: None });
                         return Ok(Err(error));
@@ -564,7 +564,7 @@ impl Life {
         if call == Call::Reopen {
             let troubled = world.troubled;
             if let Some(handle) = &mut world.handles[at] {
-                // What it wrote before it failed is nobody's promise any more.
+                // What it wrote before it failed is no longer promised.
                 let wrote = if handle.poisoned || handle.troubled { 0 } else { handle.wrote };
                 *handle =
                     Handle { cask, setup, disk: handle.disk.clone(), wrote, troubled, poisoned: false, sticky: false };
@@ -643,8 +643,8 @@ impl Life {
             world.copies[at] = Copied { under_way: Some((copying, from)), ..Copied::default() };
             world.handles[at].as_ref().map_or_else(|| world.disk.process(), |handle| handle.disk.clone())
         };
-        let told = copy(cask, copying, &disk, Path::new(STORE), &to);
-        if told.as_ref().is_ok_and(|made| made.of_one_moment) {
+        let returned = copy(cask, copying, &disk, Path::new(STORE), &to);
+        if returned.as_ref().is_ok_and(|made| made.of_one_moment) {
             self.world().copies[at].under_way = Some((Copying::Backup, from));
         }
         if self.world().unseen().is_some() {
@@ -652,16 +652,16 @@ impl Life {
         }
         self.world().take_stock_of_copy(at).map_err(|error| format!("{copying:?}: {error}"))?;
         let mut world = self.world();
-        if let Ok(made) = &told {
+        if let Ok(made) = &returned {
             let found = world.copies[at].state.as_ref().ok_or_else(|| format!("{copying:?}: there is no copy"))?;
             made.check(found).map_err(|error| format!("{copying:?}: {error}"))?;
         }
-        world.copies[at].certain = told.is_ok();
+        world.copies[at].certain = returned.is_ok();
         let leftover = |path: &PathBuf| path.to_string_lossy().starts_with(&format!("{}.tmp-", to.display()));
         if let Some(path) = world.disk.paths().into_iter().find(leftover).filter(|_| !world.disturbed) {
-            return Err(format!("{copying:?}: {} was left behind", path.display()));
+            return Err(format!("{copying:?}: {} was left over", path.display()));
         }
-        Ok(told.map(drop))
+        Ok(returned.map(drop))
     }
 
     /// A read may have seen any state that there was while it was under way.
@@ -695,7 +695,7 @@ impl Life {
             return Ok(State::new());
         }
         let found = Cask::open_on(Arc::new(disk), STORE, &Setup::READER.config()).and_then(|cask| read_all(&cask));
-        found.map_err(|error| format!("an observer was told: {error}"))
+        found.map_err(|error| format!("an observer got: {error}"))
     }
 
     fn compare(&self, found: &State, going_on: bool) -> Outcome {
@@ -705,7 +705,7 @@ impl Life {
             let Some(call) = world.unseen().cloned() else {
                 return Err(difference(found, world.history.last()));
             };
-            // No power cut lies behind, so an older state is none that may be found: one that is equal to it came by the call.
+            // There was no power cut, so an older state is not allowed: one that is equal to it came from the call.
             let before = world.history.len();
             let at = world
                 .history
@@ -724,7 +724,7 @@ impl Life {
     fn kill(&self, at: u8, calls: Calls, written: u16, during: &Move) -> Outcome {
         let mut victim = None;
         self.world().disturbed = true;
-        let told = self.play(during, |disk| {
+        let returned = self.play(during, |disk| {
             calls.plan(disk, at, Fault::Kill(usize::from(written)), Repeat::Once);
             victim = Some(disk.clone());
         });
@@ -735,7 +735,7 @@ impl Life {
         self.world().disk.clear_faults();
         self.world().disturbed = false;
         drop(self.take(during.handle));
-        match told? {
+        match returned? {
             Err(error @ (Error::Corrupt { .. } | Error::NotCaskfile { .. } | Error::Other(_))) => {
                 Err(format!("{during:?}: {error}"))
             }
@@ -762,7 +762,7 @@ impl Life {
                 _ => Choices::from_seed(seed),
             });
         }
-        let told = self.play(during, |disk| {
+        let returned = self.play(during, |disk| {
             if let Failure::ShortAndFull(_) = failure {
                 calls.plan(disk, at, fault, Repeat::Once);
                 return calls.plan(disk, at + 1, Fault::Os(libc::ENOSPC), repeat);
@@ -780,7 +780,7 @@ impl Life {
                 handle.sticky |= calls == Calls::Any;
             }
         }
-        match told? {
+        match returned? {
             Ok(()) => Ok(()),
             Err(Error::Poisoned { .. }) => {
                 if let Some(handle) = &mut self.world().handles[during.handle] {
@@ -793,7 +793,7 @@ impl Life {
                 self.forget_pending();
                 self.observe(false)
             }
-            told => self.judge(during, told),
+            returned => self.judge(during, returned),
         }
     }
 
@@ -807,7 +807,7 @@ impl Life {
             let opening = Move { handle: other.handle, act: Act::Open(Setup::DEFAULT) };
             self.act(&opening)?;
         }
-        let told = self.play(during, |disk| {
+        let returned = self.play(during, |disk| {
             let life = Arc::downgrade(&self.0);
             let other = other.clone();
             disk.before(When::nth(u64::from(at)).by(disk), Repeat::Once, move |_| {
@@ -823,14 +823,14 @@ impl Life {
         self.check()?;
         // The other one may have closed its handle, have had the lock by the time this one tried, or have cut or replaced
         // the log that this one was compacting.
-        let told = told?;
-        let had_the_lock = matches!(told, Err(Error::LockTimeout { .. })) && self.is_locked(during.handle);
-        let overtaken = matches!(told, Err(Error::CompactionOvertaken { .. })) && !other.act.only_reads();
+        let returned = returned?;
+        let had_the_lock = matches!(returned, Err(Error::LockTimeout { .. })) && self.is_locked(during.handle);
+        let overtaken = matches!(returned, Err(Error::CompactionOvertaken { .. })) && !other.act.only_reads();
         if had_the_lock || overtaken {
             self.forget_pending();
             return Ok(());
         }
-        self.judge(during, told)
+        self.judge(during, returned)
     }
 
     fn interrupt(&self, other: &Move) -> Outcome {
@@ -962,8 +962,8 @@ fn recover(life: &Life, mut dice: Dice) -> Outcome {
     let mut reader = None;
     if there && dice.one_in(3) {
         let cask = Cask::open_on(Arc::new(disk.process()), STORE, &Setup::READER.config());
-        let cask = cask.map_err(|error| format!("a reader was told: {error}"))?;
-        let found = read_all(&cask).map_err(|error| format!("a reader was told: {error}"))?;
+        let cask = cask.map_err(|error| format!("a reader got: {error}"))?;
+        let found = read_all(&cask).map_err(|error| format!("a reader got: {error}"))?;
         let at = life.settle(&found).map_err(|error| format!("a reader found: {error}"))?;
         life.world().history.durable_up_to(at);
         if disk.contents(STORE) != before {
@@ -979,11 +979,11 @@ fn recover(life: &Life, mut dice: Dice) -> Outcome {
     });
     life.check()?;
     outcome.map_err(|error| format!("{setup:?}: {error}"))?;
-    // Whatever the durability was: closing has made it durable, and left nothing behind.
+    // With any durability, closing has made it durable, and left no other file.
     let expected = |name: &str| name == STORE || name.contains(".torn-") || name.starts_with(COPY);
     let stray = |path: &&Path| !expected(&path.to_string_lossy());
     if let Some(path) = disk.paths().iter().map(|path| path.as_path()).find(stray) {
-        return Err(format!("{} was left behind", path.display()));
+        return Err(format!("{} was left over", path.display()));
     }
     let last = if dice.one_in(3) { disk.reboot(&mut Choices::keep_nothing()) } else { disk.process() };
     let expected = life.state();

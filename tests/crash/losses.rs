@@ -63,7 +63,7 @@ fn salvage_and_forget(disk: &SimDisk) {
     }
 }
 
-/// A process is killed in the middle of a write. The next one appends at the file's end, behind half a record; its own
+/// A process is killed in the middle of a write. The next one appends at the file's end, after half a record; its own
 /// reads come from memory and are right. At the next opening the reader stops at the half record, and everything
 /// that was written since is gone.
 ///
@@ -93,7 +93,7 @@ fn appending_after_a_torn_tail() {
 }
 
 /// A header is damaged so that it says that its record is longer. A reader that believes it skips over the records
-/// behind, finds what looks like the next one, and reports a store without them.
+/// after it, finds what looks like the next one, and reports a store without them.
 ///
 /// Seen to fail with headers whose checksum is not compared.
 #[test]
@@ -107,8 +107,8 @@ fn a_torn_headers_length_swallowing_later_records() {
     contents[at + 12..at + 16].copy_from_slice(&swallowing.to_le_bytes());
     disk.set_contents(STORE, contents.clone());
     for read_only in [true, false] {
-        let told = Cask::open_on(Arc::new(disk.process()), STORE, &Config::new().read_only(read_only));
-        assert!(matches!(told, Err(Error::Corrupt { offset, .. }) if offset == at as u64), "{:?}", told.err());
+        let returned = Cask::open_on(Arc::new(disk.process()), STORE, &Config::new().read_only(read_only));
+        assert!(matches!(returned, Err(Error::Corrupt { offset, .. }) if offset == at as u64), "{:?}", returned.err());
     }
     assert_eq!(disk.contents(STORE).unwrap(), contents, "what is refused is not changed");
     let report = salvage_on(&disk, Path::new(STORE), Path::new("/rescued")).unwrap();
@@ -133,7 +133,7 @@ fn a_torn_headers_length_swallowing_later_records() {
 }
 
 /// A write fails for want of space, and half of a batch is in the file. The engine tells its caller, and goes on: the
-/// next write stands behind the half batch, and is lost with it at the next opening, or completes it.
+/// next write stands after the half batch, and is lost with it at the next opening, or completes it.
 ///
 /// Seen to fail without the cut after a failed write, and with a failed cut that does not poison.
 #[test]
@@ -153,11 +153,11 @@ fn a_failed_batch_write_that_does_not_poison() {
             }
         };
         fail(false);
-        let told = cask.write(&batch);
+        let returned = cask.write(&batch);
         disk.clear_faults();
-        if !matches!(told, Err(Error::Io { .. })) {
+        if !matches!(returned, Err(Error::Io { .. })) {
             // All of it was written, and the end mark was there already.
-            assert!(written >= 95, "{written} bytes: {told:?}");
+            assert!(written >= 95, "{written} bytes: {returned:?}");
             continue;
         }
         assert_eq!(cask.list("").unwrap().len(), 1, "nothing of a batch that has failed is seen");
@@ -165,9 +165,9 @@ fn a_failed_batch_write_that_does_not_poison() {
         expect(&disk.reboot(&mut Choices::keep_nothing()), &[("after", "2"), ("before", "1")]);
         // What cannot be cut off again stays in the way: then nothing more is written, let alone acknowledged.
         fail(true);
-        let told = cask.write(&batch);
+        let returned = cask.write(&batch);
         disk.clear_faults();
-        if matches!(told, Err(Error::Poisoned { .. })) {
+        if matches!(returned, Err(Error::Poisoned { .. })) {
             poisoned += 1;
             assert!(matches!(cask.put("later", "3"), Err(Error::Poisoned { .. })));
             assert!(matches!(cask.sync(), Err(Error::Poisoned { .. })));
@@ -191,7 +191,7 @@ fn acknowledging_before_the_directory_sync() {
     let cask = open(&disk);
     assert!(
         lost(&disk).contents(STORE).is_some(),
-        "whoever was told that the store is open may tell others where it is"
+        "after an opening returns, other processes may learn where the store is"
     );
     cask.put("a", "1").unwrap();
     expect(&lost(&disk), &[("a", "1")]);
@@ -213,7 +213,7 @@ fn acknowledging_before_the_directory_sync() {
     }
 }
 
-/// The kernel fails to write, tells so once, and marks the pages clean. The engine syncs again, is told that all is
+/// The kernel fails to write, reports it once, and marks the pages clean. The engine syncs again, hears that all is
 /// well, and acknowledges what is on no disk. (PostgreSQL, 2018.)
 ///
 /// Seen to fail with a handle that is not poisoned, and with a second handle that does not write again what no proof
@@ -232,11 +232,11 @@ fn a_retry_after_a_failed_sync() {
         } else {
             disk.fail(When::next().of(Verb::SyncData), Fault::Os(libc::EIO), Repeat::Once);
         }
-        let told = cask.put("b", "2").and_then(|_| cask.sync());
-        assert!(matches!(told, Err(Error::Poisoned { .. })), "{told:?}");
+        let returned = cask.put("b", "2").and_then(|_| cask.sync());
+        assert!(matches!(returned, Err(Error::Poisoned { .. })), "{returned:?}");
         assert_eq!(cask.get("b").unwrap().value, b"2", "it is in the cache, and may be read");
-        for told in [cask.put("b", "2").map(drop), cask.sync(), cask.compact().map(drop)] {
-            assert!(matches!(told, Err(Error::Poisoned { .. })), "no retry proves anything: {told:?}");
+        for returned in [cask.put("b", "2").map(drop), cask.sync(), cask.compact().map(drop)] {
+            assert!(matches!(returned, Err(Error::Poisoned { .. })), "no retry proves anything: {returned:?}");
         }
         let other = open(&disk);
         other.put("c", "3").unwrap();
@@ -248,7 +248,7 @@ fn a_retry_after_a_failed_sync() {
 }
 
 /// The power goes again while the store is being repaired, and what the first repair had half undone is found by the
-/// second in a state that nobody had thought of.
+/// second in a state that was not planned for.
 ///
 /// Seen to fail with headers whose checksum is not compared, and with a handle that cannot be dropped when its cut has
 /// failed. (A cut that is not synced takes two processes to do harm: `tests/crash/stories.rs` plays that.)
@@ -321,14 +321,14 @@ fn treating_a_damaged_file_as_empty() {
     for bytes in damaged {
         disk.set_contents(STORE, bytes.clone());
         for read_only in [true, false] {
-            let told = Cask::open_on(Arc::new(disk.process()), STORE, &Config::new().read_only(read_only));
-            let told = told.expect_err("it is no store, and was one");
+            let returned = Cask::open_on(Arc::new(disk.process()), STORE, &Config::new().read_only(read_only));
+            let returned = returned.expect_err("it is no store, and was one");
             assert!(
                 matches!(
-                    told,
+                    returned,
                     Error::NotCaskfile { .. } | Error::Corrupt { offset: 0, .. } | Error::UnsupportedVersion { .. }
                 ),
-                "{told}"
+                "{returned}"
             );
         }
         assert_eq!((disk.contents(STORE).unwrap(), disk.paths().len()), (bytes, 1), "it is not touched");
@@ -412,7 +412,7 @@ fn one_flipped_bit_asking_for_8_tib_of_memory() {
     }
 }
 
-/// Makes the checksums of all headers right again, so that what is behind them is met.
+/// Makes the checksums of all headers right again, so that the checks after them are reached.
 fn mend_headers(bytes: &mut [u8], sound: &[u8]) {
     let mut at = FILE_HEADER;
     while sound[at..at + 8] != [0; 8] {
@@ -498,7 +498,7 @@ fn a_stale_temporary_file_that_blocks_open() {
                 match cask.compact() {
                     // A second name of the store itself that cannot be removed.
                     Err(Error::CompactionRefused { .. }) if unremovable => {}
-                    told => drop(told.unwrap()),
+                    returned => drop(returned.unwrap()),
                 }
                 assert_eq!(pairs(&cask).len(), if compacting { 4 } else { 1 });
                 cask.close().unwrap();
@@ -507,5 +507,5 @@ fn a_stale_temporary_file_that_blocks_open() {
             assert_eq!(temporary(&disk), 0, "killed at call {call}");
         }
     }
-    assert!(left > 10, "only {left} temporary files were left behind");
+    assert!(left > 10, "only {left} temporary files were left over");
 }

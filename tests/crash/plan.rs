@@ -70,9 +70,9 @@ pub enum Step {
         during: Move,
         other: Move,
     },
-    /// And everything begins anew with what is left.
+    /// And everything starts over with what is left.
     PowerCut(u64),
-    /// The kernel fails to write back what is not synced, and who syncs next is told.
+    /// The kernel fails to write back unsynced data, and the next sync returns the error.
     WritebackFails,
     /// All processes are killed, and what only the cache held, and no sync will ever write, is gone.
     CachesDropped,

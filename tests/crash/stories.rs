@@ -60,7 +60,7 @@ fn a_cut_begun_by_a_dead_process_does_not_return() {
     }
 }
 
-/// Where a synced log passes certain places, zeros are written behind it first. They are no more than the sparse rest of
+/// Where a synced log passes certain places, zeros are written after it first. They are no more than the sparse rest of
 /// the file was, whatever becomes of them.
 #[test]
 fn zeros_ahead_of_the_log_change_no_recovery() {
@@ -73,7 +73,7 @@ fn zeros_ahead_of_the_log_change_no_recovery() {
     }
 }
 
-/// A mark ended the log, the only record of its index block: the put behind it, which others had read, was lost in a power
+/// A mark ended the log, the only record of its index block: the put after it, which others had read, was lost in a power
 /// cut. The next writer, which begins with the mark's own bytes, wrote zeros ahead from there, and was killed before it
 /// wrote anything else. Nothing of the block was left, so its indexes were handed out once more, and a compare-and-swap
 /// with the pair that had been read found its index again.
@@ -256,7 +256,7 @@ fn a_copy_cut_short_is_complete_or_absent() {
     }
 }
 
-/// A write that failed has poisoned the handle, whose file is then opened anew: it goes on, and what it acknowledges
+/// A failed write has poisoned the handle, and its file is then opened again: it goes on, and what it acknowledges
 /// rests on nothing that only the cache has.
 #[test]
 fn what_a_reopened_handle_acknowledges_survives_a_lost_cache() {

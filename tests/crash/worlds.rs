@@ -55,11 +55,11 @@ fn outcome(number: u64, seen: &Arc<Seen>) -> Result<(), String> {
         return Ok(());
     }
     let run = || explore(&world, seen);
-    let told = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+    let returned = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         Err(text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string())).unwrap_or_default())
     });
-    told.map_err(|error| {
+    returned.map_err(|error| {
         format!(
             "world {number}: {world}\n{error}\nCASKFILE_WORLDS={number}..{} cargo test --test crash worlds::",
             number + 1

@@ -56,7 +56,7 @@ fn whole_records_after_a_torn_one_are_kept_beside() {
     for n in 0..5 {
         cask.put(format!("key-{n}"), format!("value-{n}")).unwrap();
     }
-    // As a power cut leaves it: what nobody has synced came back in part.
+    // As a power cut leaves it: a part of the unsynced data came back.
     let mut bytes = fs::read(&path).unwrap();
     cask.close().unwrap();
     let damaged = find(&bytes, b"value-2");
@@ -148,7 +148,7 @@ fn damage_under_a_live_handle_spares_the_rest() {
         says(&error, &path, &[&format!("bytes {record} to"), "checksum", "\"second\"", "salvage"]);
         assert_eq!(cask.get("first").unwrap().value, b"value of first");
         let pairs: Vec<Option<KvPair>> = cask.scan("").unwrap().map(|pair| pair.ok()).collect();
-        assert!(matches!(&pairs[..], [Some(_), None, Some(_)]), "a scan goes on behind it");
+        assert!(matches!(&pairs[..], [Some(_), None, Some(_)]), "a scan goes on after it");
         cask.put("second", "replaced").unwrap();
         assert_eq!(cask.get("second").unwrap().value, b"replaced");
         assert_eq!(cask.list("").unwrap().len(), 3);

@@ -14,8 +14,8 @@ fn store_with_one_pair(dir: &TempDir) -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
-/// A file that ends within the eight bytes behind its log, with bytes there that are not zero: a reader without a map
-/// found that it could not read the end mark, took the log for another, read it anew, and found the same again, for
+/// A file that ends within the eight bytes after its log, with bytes there that are not zero: a reader without a map
+/// found that it could not read the end mark, took the log for another, read it again, and found the same again, for
 /// ever.
 #[test]
 fn a_few_bytes_after_the_last_record_delay_no_reader() {
@@ -39,7 +39,7 @@ fn a_few_bytes_after_the_last_record_delay_no_reader() {
 }
 
 /// A batch that breaks off with a record whose last bytes are zeros, and that holds the proof of its own beginning:
-/// salvage took the data's end, which is in front of these zeros, for the end of what is lost behind them.
+/// salvage took the data's end, which is in front of these zeros, for the end of what is lost after them.
 #[test]
 fn a_loss_after_the_last_data_has_a_positive_length() {
     let dir = TempDir::new();

@@ -3,10 +3,10 @@
 //!
 //! Two things say what is right, and neither uses the library. For damage it is the undamaged file ([`oracle`]): what
 //! follows from any damage to it is known to the byte. For files that were changed and got right checksums again, so
-//! that the checks behind the checksums are met, it is the reader that was made from docs/FORMAT.md ([`reader`]).
+//! that the checks after the checksums are reached, it is the reader that was made from docs/FORMAT.md ([`reader`]).
 //!
 //! The corpus is a store of 64 KiB. Every one of its 524,288 bits is flipped, and it is cut at every byte, if
-//! `CASKFILE_MALFORMED` is set; without, the small store is treated like this, and the large one gets one in so many.
+//! `CASKFILE_MALFORMED` is set; without, the small store is treated like this, and the large one in part.
 //! What has to be bounded in memory and time is in `malformed_cost.rs`.
 
 mod check;
@@ -50,7 +50,7 @@ fn count_file() {
     COUNT.with(|_| FILES.fetch_add(1, Ordering::Relaxed));
 }
 
-/// Every case, or one in so many of them. They are chosen by a prime number so that all bits of a byte get their turn.
+/// Every case, or one in `many` of them. They are chosen by a prime number so that all bits of a byte get their turn.
 fn one_in(many: usize) -> usize {
     if std::env::var_os("CASKFILE_MALFORMED").is_some() { 1 } else { many }
 }
@@ -151,7 +151,7 @@ fn ranges_that_read_as_zeros_or_ones_are_found() {
 /// One to four of everything that the other tests do one at a time, and pieces of the file in other places.
 fn damage(dice: &mut Dice, file: &mut Vec<u8>) {
     for _ in 0..=dice.below(3) {
-        // Seldom in the file header: damage to that is soon told.
+        // Seldom in the file header: damage to that is soon found.
         let at = if dice.one_in(50) { dice.below(64) } else { dice.below(file.len() as u64).max(64) } as usize;
         let at = at.min(file.len() - 1);
         let end = file.len().min(at + 1 + dice.below(600) as usize);

@@ -32,11 +32,11 @@ struct Budget {
     bytes_per_call: u64,
 }
 
-/// Each byte may be read so many times, by the walk, by the search behind it, and again by those that look twice because
-/// somebody else could be writing. Small bodies are read one by one.
+/// How often each byte may be read, by the walk, by the search after it, and again by those that look twice because
+/// another process could be writing. Small bodies are read one by one.
 const OPENING: Budget = Budget { bytes_per_byte: 16, bytes_per_call: 4 };
 
-/// Behind each damage the walk begins anew, and reads a few times four kilobytes for it, though damage may be as small as
+/// After each damage the walk starts again, and reads a few times four kilobytes for it, though damage may be as small as
 /// a record's header.
 const SURVEY: Budget = Budget {
     bytes_per_byte: 16 + (16 << 10) / RECORD_HEADER_LEN as u64,

@@ -1,7 +1,7 @@
 //! What salvage finds in damaged files, what it says of the rest, and what the store that it makes promises.
 //!
 //! The files are taken apart before they are damaged, so that for every record it is known whether it is still whole
-//! and what follows if it is not. `CASKFILE_SALVAGE_ROUNDS=100000` damages so many instead of a few hundred.
+//! and what follows if it is not. `CASKFILE_SALVAGE_ROUNDS=100000` damages 100,000 instead of a few hundred.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
@@ -52,7 +52,7 @@ impl Patient<'_> {
         self.damaged.get(range.clone()) != self.original.get(range)
     }
 
-    /// Behind the last byte that is not zero.
+    /// After the last byte that is not zero.
     fn data_end(&self) -> usize {
         self.damaged.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)
     }
@@ -188,7 +188,7 @@ fn treat_on(disk: &SimDisk, original: &[u8], readable: &[u8]) {
             let cask = Cask::open_on(Arc::new(disk.clone()), RESCUED, &Config::new()).unwrap();
             assert!(contents(&cask) == patient.contents(&prognosis));
             cask.verify().unwrap();
-            let next = cask.atomic_put("a key that nobody has", "", None).unwrap().last_index;
+            let next = cask.atomic_put("a key that is not there", "", None).unwrap().last_index;
             assert!(patient.records.iter().all(|record| record.index < next), "an index for the second time");
             let mut paths = disk.paths();
             paths.sort();
@@ -242,7 +242,7 @@ fn history(dice: &mut Dice, logs: bool) -> Vec<u8> {
     bytes
 }
 
-/// Damages something behind the file header.
+/// Damages something after the file header.
 ///
 /// If that is lost too, only a majority of the records tells which are in their place, so none is `misplaced` then.
 fn damage(dice: &mut Dice, bytes: &mut Vec<u8>, misplaced: bool) {
@@ -344,8 +344,8 @@ fn what_the_disk_cannot_read_costs_nothing_but_itself() {
             Err(Error::Damaged { report, .. }) => Report::clone(&report),
             Err(_) => continue,
         };
-        let told = report.unreadable.iter().flat_map(|range| range.clone().step_by(page));
-        assert_eq!(told.collect::<BTreeSet<_>>(), spoiled);
+        let reported = report.unreadable.iter().flat_map(|range| range.clone().step_by(page));
+        assert_eq!(reported.collect::<BTreeSet<_>>(), spoiled);
         assert!(spoiled.is_empty() || !report.is_sound());
     }
 }
@@ -362,7 +362,7 @@ fn a_block_that_goes_bad_costs_only_itself() {
         cask.close().unwrap();
         disk.contents(STORE).unwrap()
     };
-    let (mut told, mut fine) = (0, 0);
+    let (mut reported, mut fine) = (0, 0);
     for (at, nth, salvages) in (0..3 * 60 * 2).map(|n| (n % 3 * 4096, 1 + n / 3 % 60, n / 180 == 1)) {
         let disk = SimDisk::new();
         disk.set_contents(STORE, original.clone());
@@ -381,7 +381,7 @@ fn a_block_that_goes_bad_costs_only_itself() {
             [] => fine += 1,
             [bad] => {
                 assert_eq!((bad.start, bad.end), (at, (at + 4096).min(original.len() as u64)));
-                told += 1;
+                reported += 1;
             }
             _ => panic!("{unreadable:?}"),
         }
@@ -390,7 +390,7 @@ fn a_block_that_goes_bad_costs_only_itself() {
             cask.verify().unwrap();
         }
     }
-    assert!(told > 40 && fine > 40, "{told} {fine}");
+    assert!(reported > 40 && fine > 40, "{reported} {fine}");
 }
 
 #[test]
@@ -401,9 +401,12 @@ fn a_file_that_cannot_be_read_is_not_foreign() {
     for at in (0..original.len() as u64).step_by(4096) {
         disk.spoil(STORE, at);
     }
-    let told = [verify_on(&disk, Path::new(STORE)), salvage_on(&disk, Path::new(STORE), Path::new(RESCUED))];
-    for told in told {
-        assert!(matches!(&told, Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EIO)), "{told:?}");
+    let reported = [verify_on(&disk, Path::new(STORE)), salvage_on(&disk, Path::new(STORE), Path::new(RESCUED))];
+    for reported in reported {
+        assert!(
+            matches!(&reported, Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EIO)),
+            "{reported:?}"
+        );
     }
 }
 
@@ -467,7 +470,7 @@ fn a_file_damaged_everywhere_is_read_a_few_times() {
 }
 
 /// Three handles, each with an index block of its own; what the second and the third wrote is damaged beyond
-/// recognition. Somebody still has a pair of the third's, and compares with it what others have written since.
+/// recognition. A caller still has a pair of the third's, and compares with it what others have written since.
 #[test]
 fn a_salvaged_store_does_not_reuse_a_lost_index() {
     let directory = TempDir::new();
@@ -554,7 +557,7 @@ fn salvage_counts_and_copies_a_broken_batch() {
     assert!(cask.get("key-500").is_err());
 }
 
-/// What is cut off by the next writer has whole records in it that were acknowledged, for all that anybody knows.
+/// What is cut off by the next writer has whole records in it that may have been acknowledged.
 #[test]
 fn a_put_after_a_broken_batch_keeps_the_cut() {
     for of_a_backup in [false, true] {

@@ -81,7 +81,7 @@ fn a_scan_by_index_reports_damage_and_goes_on() {
 
 /// A log without records was recognised by the end of its file header, which was compared with what the handle would
 /// have written there. Where that is something else (a file of a later minor version, whose reserved bytes are in use,
-/// or another store that was copied over this one), a listing read the log anew for ever.
+/// or another store that was copied over this one), a listing read the log again for ever.
 #[test]
 fn a_foreign_but_valid_header_is_read_until_it_changes() {
     let disk = SimDisk::new();
@@ -112,7 +112,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
 }
 
-/// Somebody puts an earlier copy of the file back, in place, and another process goes on from there. A handle that was
+/// An earlier copy of the file is put back, in place, and another process goes on from there. A handle that was
 /// open all the time knows a last record that is no longer there.
 #[test]
 fn a_log_that_went_back_and_diverged_is_read_again() {

@@ -1,4 +1,4 @@
-//! What runs out: space, file sizes, descriptors, threads, maps. Nothing acknowledged is lost, nothing is left behind,
+//! What runs out: space, file sizes, descriptors, threads, maps. Nothing acknowledged is lost, no file is left over,
 //! and when there is some again, writes work again.
 
 use std::cell::RefCell;
@@ -288,8 +288,8 @@ fn a_delete_at_a_file_size_limit_works_or_fails() {
     cask.close().unwrap();
 }
 
-/// Also where exactly the end mark behind a record finds no room any more: a record that is whole can be seen, so it
-/// cannot be taken back, and without an end mark the log could not go on behind it.
+/// Also where only the end mark after a record has no room: a record that is whole can be seen, so it
+/// cannot be taken back, and without an end mark the log could not go on after it.
 #[test]
 fn a_handle_goes_on_when_a_file_size_limit_is_gone() {
     let Some(directory) = in_own_process(this_test!()) else { return };
@@ -331,7 +331,7 @@ fn a_handle_goes_on_when_a_file_size_limit_is_gone() {
     assert_eq!(reader.get("key").unwrap().value, b"after");
 }
 
-/// Beyond the limit the system sends a signal that ends whoever has not taken care. No handle goes there.
+/// A write beyond the limit gets a signal that ends the process by default. No handle writes there.
 #[test]
 fn a_file_size_limit_does_not_end_the_process() {
     let Some(directory) = in_own_process(this_test!()) else { return };
@@ -455,7 +455,7 @@ fn a_write_that_lacks_memory_changes_nothing() {
     cask.close().unwrap();
 }
 
-/// The index is handed the keys of a batch as well, and whoever reads the batch or deletes them holds them at a time.
+/// The index gets the keys of a batch as well, and reading the batch or deleting its keys holds all of them at once.
 #[test]
 fn a_batch_of_long_keys_that_lacks_memory_changes_nothing() {
     const KEYS: usize = 1000;

@@ -17,7 +17,7 @@ fn no_space() -> Fault {
     Fault::Os(libc::ENOSPC)
 }
 
-/// Linux reports a write-back error once per file description, so of two syncs at the same time one is told of success.
+/// Linux reports a write-back error once per file description, so of two syncs at the same time one reports success.
 /// The background thread of a handle has something to sync while a failed write of the same handle is cut off.
 #[test]
 fn a_cut_does_not_sync_beside_the_background_thread() {
@@ -59,7 +59,7 @@ fn the_largest_batch_is_written() {
     assert_eq!(cask.get("k").unwrap().last_index, last_index);
 }
 
-/// Whole records lie behind a torn one, so the tail is to be kept before it is cut off, and there is no space for that.
+/// Whole records follow a torn one, so the tail must be kept before it is cut off, and there is no space for it.
 #[test]
 fn a_torn_tail_that_cannot_be_kept_is_not_cut() {
     let disk = SimDisk::new();

@@ -1,7 +1,7 @@
 //! The first call of an operation to the disk fails, then the second, and so on until the operation is over before its
 //! turn comes: with each error, or short, once or from then on. Then everything goes on, or the power is cut.
 //!
-//! One round in so many is tried, and each loop's end is always found, unless `CASKFILE_FAULT_LOOPS=all` is set: all
+//! A part of the rounds is tried, and each loop's end is always found, unless `CASKFILE_FAULT_LOOPS=all` is set: all
 //! rounds take a minute on the simulated disk and some minutes on real files, where syncs take their time.
 
 use std::ops::ControlFlow;
@@ -29,7 +29,7 @@ enum Op {
     Open,
     /// Opening what a killed process has left in the middle of a batch.
     Recover,
-    /// The same, with whole records behind the damage.
+    /// The same, with whole records after the damage.
     RecoverAndKeep,
     OpenToRead,
     Put,
@@ -159,7 +159,7 @@ impl Ground for SimDisk {
             self.set_sector(sector);
             cuts.push(self.reboot(&mut Choices::from_seed(seed)));
         }
-        // Nobody's power was cut, but what no sync has brought to the disk is not in the cache any more.
+        // The power was not cut, but what no sync has brought to the disk is no longer in the cache.
         cuts.push(self.fork());
         cuts[4].drop_caches();
         cuts
@@ -233,7 +233,7 @@ impl Ground for TempDir {
     }
 }
 
-/// What nobody will remove: the next writer removes what is left of the store, not of a copy that was not finished.
+/// Files that stay: the next writer removes leftovers of the store, not of an unfinished copy.
 fn is_stray(path: &Path, store: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path != store && !name.contains(".torn-") && !name.starts_with("rescued") && !name.starts_with("copy")
@@ -249,7 +249,7 @@ fn open(disk: &Arc<dyn Disk>, path: &Path, config: &Config) -> Result<Cask, Erro
     Cask::open_on(Arc::clone(disk), path, &config.clone().connection_timeout(Duration::ZERO))
 }
 
-/// The bytes that stores begin with, made once: closed, torn, and torn with more behind; and what they hold.
+/// The bytes that stores begin with, made once: closed, torn, and torn with more after it; and what they hold.
 struct Specimens {
     closed: Vec<u8>,
     torn: Vec<u8>,
@@ -311,36 +311,44 @@ impl<G: Ground> Case<G> {
                 case.history = case.history.after(specimens.state, true);
             }
             Start::Busy => {
-                for (who, durability) in [(0, Durability::Sync), (1, Durability::Os), (0, Durability::Sync)] {
-                    case.open(who, &Config::new().durability(durability)).unwrap();
+                for (player, durability) in [(0, Durability::Sync), (1, Durability::Os), (0, Durability::Sync)] {
+                    case.open(player, &Config::new().durability(durability)).unwrap();
                     let value = case.history.fresh();
-                    case.told(who, vec![(who, Some(value))], |cask| cask.put(KEYS[who], value.to_le_bytes())).unwrap();
+                    case.acknowledge(player, vec![(player, Some(value))], |cask| {
+                        cask.put(KEYS[player], value.to_le_bytes())
+                    })
+                    .unwrap();
                 }
                 // So that the first one does not know what the other one has written, and that is not synced.
                 let value = case.history.fresh();
-                case.told(1, vec![(2, Some(value))], |cask| cask.put(KEYS[2], value.to_le_bytes())).unwrap();
+                case.acknowledge(1, vec![(2, Some(value))], |cask| cask.put(KEYS[2], value.to_le_bytes())).unwrap();
             }
         }
         case
     }
 
-    fn open(&mut self, who: usize, config: &Config) -> Result<(), Error> {
-        if self.players[who].cask.is_none() {
-            let cask = open(&self.players[who].process.disk, &self.ground.path(), config)?;
-            self.players[who].cask = Some(cask);
+    fn open(&mut self, player: usize, config: &Config) -> Result<(), Error> {
+        if self.players[player].cask.is_none() {
+            let cask = open(&self.players[player].process.disk, &self.ground.path(), config)?;
+            self.players[player].cask = Some(cask);
             self.history.created = true;
         }
         Ok(())
     }
 
     /// Makes a call that writes. After an error that leaves its outcome open, it stays pending.
-    fn told(&mut self, who: usize, change: Change, call: impl FnOnce(&Cask) -> Result<(), Error>) -> Result<(), Error> {
-        let Some(cask) = self.players[who].cask.clone() else { return Ok(()) };
+    fn acknowledge(
+        &mut self,
+        player: usize,
+        change: Change,
+        call: impl FnOnce(&Cask) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Some(cask) = self.players[player].cask.clone() else { return Ok(()) };
         self.history.pending = Some(change);
         match call(&cask) {
             Ok(()) => {
                 self.settle();
-                if who == 0 {
+                if player == 0 {
                     self.history.acknowledge(self.history.position());
                 }
                 Ok(())
@@ -370,7 +378,7 @@ impl<G: Ground> Case<G> {
                 }
             }
             // An empty file that was to become a store is not one yet.
-            Err(error) => assert!(!self.history.created, "an observer was told: {error}"),
+            Err(error) => assert!(!self.history.created, "an observer got: {error}"),
         }
     }
 
@@ -385,10 +393,10 @@ impl<G: Ground> Case<G> {
                 let cask = open(&self.players[0].process.disk, &path, &Config::new().read_only(true))?;
                 check_list(&cask, &last)
             }
-            Op::Put => self.told(0, vec![(0, Some(value))], |cask| cask.put(KEYS[0], bytes)),
+            Op::Put => self.acknowledge(0, vec![(0, Some(value))], |cask| cask.put(KEYS[0], bytes)),
             Op::PutLarge => {
                 // Removed again, since the history knows short values only: what matters is what is written.
-                self.told(0, vec![(0, None)], |cask| {
+                self.acknowledge(0, vec![(0, None)], |cask| {
                     let mut batch = Batch::new();
                     batch.put(KEYS[0], vec![0xab; 70_000]).delete(KEYS[0]);
                     cask.write(&batch).map(drop)
@@ -399,22 +407,22 @@ impl<G: Ground> Case<G> {
                 let mut batch = Batch::new();
                 batch.put(KEYS[1], bytes).put(KEYS[2], other.to_le_bytes()).delete(KEYS[0]);
                 let change = vec![(1, Some(value)), (2, Some(other)), (0, None)];
-                self.told(0, change, |cask| cask.write(&batch).map(drop))
+                self.acknowledge(0, change, |cask| cask.write(&batch).map(drop))
             }
-            Op::Swap => self.told(0, vec![(0, Some(value))], |cask| {
+            Op::Swap => self.acknowledge(0, vec![(0, Some(value))], |cask| {
                 let previous = cask.get(KEYS[0]).optional()?;
                 cask.atomic_put(KEYS[0], bytes, previous.as_ref()).map(drop)
             }),
             Op::Update => {
-                self.told(0, vec![(0, Some(value))], |cask| cask.update(KEYS[0], |_| bytes.to_vec()).map(drop))
+                self.acknowledge(0, vec![(0, Some(value))], |cask| cask.update(KEYS[0], |_| bytes.to_vec()).map(drop))
             }
-            Op::Delete => self.told(0, vec![(0, None)], |cask| cask.delete(KEYS[0])),
+            Op::Delete => self.acknowledge(0, vec![(0, None)], |cask| cask.delete(KEYS[0])),
             Op::DeletePrefix => {
                 let change = (0..KEYS.len()).map(|key| (key, None)).collect();
-                self.told(0, change, |cask| cask.delete_prefix("").map(drop))
+                self.acknowledge(0, change, |cask| cask.delete_prefix("").map(drop))
             }
-            Op::Sync => self.told(0, Vec::new(), Cask::sync),
-            Op::Compact => self.told(0, Vec::new(), |cask| cask.compact().map(drop)),
+            Op::Sync => self.acknowledge(0, Vec::new(), Cask::sync),
+            Op::Compact => self.acknowledge(0, Vec::new(), |cask| cask.compact().map(drop)),
             Op::Reopen => self.players[0].cask.as_ref().map_or(Ok(()), Cask::reopen),
             Op::Read | Op::Verify => {
                 let Some(cask) = self.players[0].cask.clone() else { return Ok(()) };
@@ -431,7 +439,7 @@ impl<G: Ground> Case<G> {
                 let Some(cask) = self.players[0].cask.clone() else { return Ok(()) };
                 let to = path.with_file_name("copy");
                 let copied = if op == Op::Backup { cask.backup(&to) } else { cask.compact_to(&to) };
-                // Looked at by somebody whom nothing disturbs.
+                // Another process looks, undisturbed.
                 let observer = self.ground.process().disk;
                 if copied.is_ok() || observer.stat(&to).is_ok() {
                     let copy = open(&observer, &to, &Config::new().read_only(true)).unwrap();
@@ -444,7 +452,7 @@ impl<G: Ground> Case<G> {
                 let Some(cask) = self.players[0].cask.clone() else { return Ok(()) };
                 match cask.compact_with(|_| ControlFlow::Break(())) {
                     Err(Error::CompactionCancelled { .. }) => Ok(()),
-                    other => other.map(|compaction| panic!("nobody has cancelled it: {compaction:?}")),
+                    other => other.map(|compaction| panic!("nothing has cancelled it: {compaction:?}")),
                 }
             }
             Op::Close => match self.players[0].cask.take() {
@@ -457,7 +465,7 @@ impl<G: Ground> Case<G> {
 
 fn check_list(cask: &Cask, expected: &State) -> Result<(), Error> {
     for pair in cask.list("")? {
-        let key = KEYS.iter().position(|key| key.as_bytes() == pair.key).expect("a key that somebody wrote");
+        let key = KEYS.iter().position(|key| key.as_bytes() == pair.key).expect("a key that was written");
         let value = u64::from_le_bytes(pair.value[..8].try_into().unwrap());
         assert_eq!(Some((value, pair.last_index)), expected[key], "a read that succeeds is right");
     }
@@ -469,11 +477,11 @@ fn run<G: Ground>(op: Op, nth: u64, fault: Fault, repeat: Repeat, specimens: &Sp
     let mut case = Case::<G>::new(op.start(), specimens);
     let before = (case.players[0].process.calls)();
     (case.players[0].process.fail)(nth, fault, repeat);
-    let told = case.act(op);
+    let returned = case.act(op);
     let made = (case.players[0].process.calls)() - before;
     (case.players[0].process.heal)();
     let may_fail = made >= nth;
-    if let Err(error) = &told {
+    if let Err(error) = &returned {
         assert!(may_fail, "nothing was disturbed: {error}");
         let fits = match error {
             Error::Io { .. } | Error::Poisoned { .. } => true,
@@ -498,29 +506,29 @@ fn run<G: Ground>(op: Op, nth: u64, fault: Fault, repeat: Repeat, specimens: &Sp
 
 /// Everybody goes on: the one whose call has failed, the other one, and then a third.
 fn go_on<G: Ground>(case: &mut Case<G>) {
-    for who in [0, 1] {
+    for player in [0, 1] {
         let value = case.history.fresh();
-        let put = |cask: &Cask| cask.put(KEYS[who], value.to_le_bytes());
-        match case.told(who, vec![(who, Some(value))], put) {
+        let put = |cask: &Cask| cask.put(KEYS[player], value.to_le_bytes());
+        match case.acknowledge(player, vec![(player, Some(value))], put) {
             Ok(()) => {}
-            // A failed sync is reported to everybody who has the file open, once.
+            // A failed sync is reported once to each process that has the file open.
             Err(Error::Poisoned { .. }) => {
                 case.settle();
-                if let Some(cask) = case.players[who].cask.clone() {
-                    cask.reopen().unwrap_or_else(|error| panic!("{who} opens again: {error}"));
-                    let told = case.told(who, vec![(who, Some(value))], put);
-                    told.unwrap_or_else(|error| panic!("{who} goes on after opening again: {error}"));
+                if let Some(cask) = case.players[player].cask.clone() {
+                    cask.reopen().unwrap_or_else(|error| panic!("{player} opens again: {error}"));
+                    let returned = case.acknowledge(player, vec![(player, Some(value))], put);
+                    returned.unwrap_or_else(|error| panic!("{player} goes on after opening again: {error}"));
                 }
             }
-            Err(error) => panic!("{who} goes on: {error}"),
+            Err(error) => panic!("{player} goes on: {error}"),
         }
-        if let Some(cask) = case.players[who].cask.take() {
+        if let Some(cask) = case.players[player].cask.take() {
             assert_eq!(read_all(&cask).unwrap(), *case.history.last());
-            // A lock that could not be given up goes with the handle. Who does not sync hears only now of another's
-            // sync that has failed.
+            // A lock that could not be released ends with the handle. A handle that does not sync sees only now that
+            // another sync has failed.
             match cask.close() {
-                Err(Error::Poisoned { .. }) if who == 1 => {}
-                told => told.unwrap_or_else(|error| panic!("{who} closes: {error}")),
+                Err(Error::Poisoned { .. }) if player == 1 => {}
+                returned => returned.unwrap_or_else(|error| panic!("{player} closes: {error}")),
             }
         }
     }
@@ -568,7 +576,7 @@ const FAULTS: [Fault; 6] = [
     Fault::Short(60),
 ];
 
-/// Runs all loops, or every so many-th of their rounds.
+/// Runs all loops, or one in `step` of their rounds.
 fn run_all<G: Ground>(name: &str, one_in: u64) {
     let specimens = Specimens::new();
     let (mut runs, mut number) = (0, 0);
@@ -602,7 +610,7 @@ fn run_all<G: Ground>(name: &str, one_in: u64) {
     println!("{name}: {runs} runs in which a call fails");
 }
 
-/// One round in so many, or all if that was asked for.
+/// One round in `some`, or all if the environment asks for it.
 fn one_in(some: u64) -> u64 {
     if std::env::var_os("CASKFILE_FAULT_LOOPS").is_some_and(|text| text == "all") { 1 } else { some }
 }

@@ -181,7 +181,7 @@ fn another_process_may_write_before_the_reopening() {
         ours.put("ours", "1").unwrap();
         disk.fail(When::next().of(Verb::SyncData), Fault::Os(libc::EIO), Repeat::Once);
         assert!(matches!(ours.put("ours", "2"), Err(Error::Poisoned { .. })));
-        // The system tells everybody who had the file open of the error, once.
+        // The system reports the error once to each process that had the file open.
         if theirs.put("theirs", "1").is_err() {
             theirs.reopen().unwrap();
             theirs.put("theirs", "1").unwrap();
@@ -222,7 +222,7 @@ fn a_reopened_handle_uses_the_file_that_replaced_its_own() {
 
         std::fs::remove_file(&path).unwrap();
         assert!(matches!(again.put("key", ""), Err(Error::Replaced { .. })));
-        assert!(matches!(again.reopen(), Err(Error::Io { .. })), "a file that is gone is not made anew");
+        assert!(matches!(again.reopen(), Err(Error::Io { .. })), "a file that is gone is not made again");
         assert_eq!(again.get("key").unwrap().value, b"newer", "reads go on");
         assert!(names(directory.path()).is_empty());
     }
@@ -240,7 +240,7 @@ fn a_read_only_handle_reopens_too_and_changes_nothing() {
     assert!(disk.contents(STORE).unwrap() == before);
 }
 
-/// One thread writes, others read and list, one reopens again and again: nobody sees an error or a step back.
+/// One thread writes, others read and list, one reopens again and again: no thread sees an error or an older state.
 #[test]
 fn reopening_a_sound_handle_disturbs_no_other_thread() {
     let directory = TempDir::new();

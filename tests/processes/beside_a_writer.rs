@@ -85,7 +85,7 @@ fn salvage_and_verification_restart_when_the_log_is_cut() {
             other => panic!("call {nth}: {other:?}"),
         }
         if disk.contents(STORE).unwrap() == bytes {
-            // There are not so many calls.
+            // There are fewer calls than that.
             break;
         }
     }
@@ -115,7 +115,7 @@ fn a_reader_of_half_a_record_sees_it_whole_later() {
     }
 }
 
-/// A record that ends where the file ends, at the end of a page, while the one behind it is on its way: touching the
+/// A record that ends where the file ends, at the end of a page, while the next one is being written: touching the
 /// place of the end mark through the map would be SIGBUS. One thread of the reader's process has just taken the record
 /// in, another one asks whether anything is new.
 #[test]
@@ -139,7 +139,7 @@ fn a_reader_leaves_the_place_of_the_end_mark_alone() {
     let reader = open(&disk, &read_only()).unwrap();
     disk.set_contents(STORE, in_between);
     let other_thread = reader.clone();
-    // The scanner reads to the end of the file, is told that there is no more, and asks once more for what follows
+    // The scanner reads to the end of the file, learns that there is no more, and asks once more for what follows
     // the records that it has handed over.
     disk.before(When::nth(3).of(Verb::ReadAt), Repeat::Once, move |_| {
         assert!(other_thread.exists("second").unwrap());
@@ -175,8 +175,8 @@ fn a_reader_does_not_wait_for_a_growing_record() {
     assert_eq!(verify_on(&reading, STORE.as_ref()).unwrap().keys, 1);
 }
 
-/// A whole store takes long to read. Whoever finds something new in the file meanwhile must be able to take it in, and
-/// above all a writer, who would otherwise wait with the file's lock in hand and hold up every other process.
+/// A whole store takes long to read. A process that finds new records meanwhile must be able to replay them, and
+/// above all a writer, which would otherwise wait with the file's lock held and stop every other process.
 #[test]
 fn verifying_holds_up_neither_readers_nor_writers() {
     let disk = SimDisk::new();
@@ -195,7 +195,7 @@ fn verifying_holds_up_neither_readers_nor_writers() {
     verifying.verify().unwrap();
 }
 
-/// Behind a `MOVED` stands the half of a record: whoever wrote it came too late. The log is the other file all the same.
+/// Half a record follows a `MOVED`: its writer came too late. The log is the other file in spite of it.
 #[test]
 fn a_log_that_has_moved_is_left_for_the_new_one() {
     let disk = SimDisk::new();
@@ -210,7 +210,7 @@ fn a_log_that_has_moved_is_left_for_the_new_one() {
         old[end..end + 16].fill(7);
         let file = disk.open(STORE.as_ref(), Access::ReadWrite).unwrap();
         file.write_at(end as u64, &old[end..end + 16]).unwrap();
-        // Somebody who opens it now has to follow with the next call.
+        // A handle that opens it now must follow with the next call.
         opened.fetch_add(1, Ordering::Relaxed);
     });
     writer.compact().unwrap();

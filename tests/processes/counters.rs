@@ -20,7 +20,7 @@ const WRITERS: usize = 8;
 const ACKNOWLEDGEMENT_LEN: usize = 16;
 
 /// Every acknowledged increment counts, and one more for each kill at most: the one that its process had no time left
-/// to write down. What anybody has seen or was told stays, for everybody.
+/// to write down. What any process has seen or got acknowledged stays, for all.
 ///
 /// `CASKFILE_PROCESS_SECONDS` makes it run longer than two seconds.
 #[test]
@@ -77,7 +77,7 @@ fn counters_hold_every_acknowledged_step_and_little_more() {
         let mut once = values.clone();
         once.sort();
         once.dedup();
-        assert_eq!(once.len(), values.len(), "two processes were told that they had counted to the same number");
+        assert_eq!(once.len(), values.len(), "two processes counted to the same number");
         sum += value;
     }
     let total: u64 = acknowledged.iter().map(|values| values.len() as u64).sum();
@@ -140,7 +140,7 @@ fn compact(cask: &Cask) -> bool {
     }
 }
 
-/// Looks at all counters again and again: none may ever be behind what any process was known to have seen before the
+/// Looks at all counters again and again: none may ever be lower than what any process was known to have seen before the
 /// look began.
 fn watch(directory: &Path, how: &str) {
     let config = match how {
@@ -194,7 +194,7 @@ fn keep_compacting(directory: &Path) {
     say(compactions.to_string());
 }
 
-/// What the counting processes have written down: for each counter, all values that they were told to have set.
+/// What the counting processes have written down: for each counter, all values that were acknowledged.
 fn acknowledged(directory: &Path) -> Vec<Vec<u64>> {
     let mut values = vec![Vec::new(); COUNTERS];
     for slot in 0..WRITERS {
@@ -208,9 +208,9 @@ fn acknowledged(directory: &Path) -> Vec<Vec<u64>> {
     values
 }
 
-/// For each counter, the highest value and index that any process has seen or was told: memory that all share.
+/// For each counter, the highest value and index that any process has seen or got acknowledged: memory that all share.
 ///
-/// A process raises what stands here after it has seen more, and reads it before it looks at the store. So whoever
+/// A process raises what stands here after it has seen more, and reads it before it looks at the store. So a process that
 /// then sees less has looked into the past.
 struct Board(MmapRaw);
 
@@ -227,7 +227,7 @@ impl Board {
     fn cell(&self, number: usize) -> &AtomicU64 {
         assert!(number < 2 * COUNTERS);
         // SAFETY: the map is a page's beginning, and covers as many cells as the file that `make` has made, which
-        // nobody cuts. All processes use them as atomics only.
+        // no process cuts. All processes use them as atomics only.
         unsafe { &*self.0.as_mut_ptr().cast::<AtomicU64>().add(number) }
     }
 

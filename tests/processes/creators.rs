@@ -29,7 +29,7 @@ fn make_with_a_pair(disk: &SimDisk) {
     open(disk).unwrap().put("theirs", "value").unwrap();
 }
 
-/// The file that somebody is making, under its temporary name.
+/// The unfinished file of a process, under its temporary name.
 fn unfinished(disk: &SimDisk) -> PathBuf {
     disk.paths().into_iter().find(|path| path != Path::new(STORE)).expect("a store is made under another name")
 }
@@ -71,7 +71,7 @@ fn a_nameless_store_taken_for_a_leftover_is_remade() {
     is_whole(&disk, &cask);
 }
 
-/// Whoever cleans up locks what it removes.
+/// A process that cleans up locks what it removes.
 #[test]
 fn an_unlocked_store_taken_for_a_leftover_is_remade() {
     let disk = SimDisk::new();
@@ -79,7 +79,7 @@ fn an_unlocked_store_taken_for_a_leftover_is_remade() {
         let file = theirs.open(&unfinished(theirs), Access::ReadWrite).unwrap();
         assert!(file.try_lock().unwrap());
         theirs.remove(&unfinished(theirs)).unwrap();
-        // It is let go when nobody needs to wait for that any more.
+        // It is released when no process needs to wait for it any more.
         std::mem::forget(file);
     });
     is_whole(&disk, &cask);
@@ -232,7 +232,7 @@ fn of_two_processes_one_fills_the_empty_file() {
     }
 }
 
-/// By who copies a store there, say.
+/// For example by a process that copies a store there.
 #[test]
 fn an_empty_file_filled_in_place_is_not_replaced() {
     let copied = SimDisk::new();
@@ -266,7 +266,7 @@ fn an_empty_file_in_doubt_is_left_alone() {
     assert_eq!((disk.contents(STORE).unwrap(), disk.paths().len()), (Vec::new(), 1));
 }
 
-/// By something that cleans up, say. Who opens the store must not try for ever.
+/// For example by a program that cleans up. The opening process must not try for ever.
 #[test]
 fn a_store_removed_right_after_its_creation_is_an_error() {
     let disk = SimDisk::new();

@@ -182,10 +182,10 @@ fn a_child_forked_during_a_copy_leaves_it_alone() {
             for n in 0..3 {
                 cask.put([n], vec![n; 1 << 20]).unwrap();
             }
-            let (mut told, mut child) = (0, -1);
+            let (mut calls, mut child) = (0, -1);
             let copied = copy(&cask, &to, &mut |_| {
-                told += 1;
-                if told == nth {
+                calls += 1;
+                if calls == nth {
                     // SAFETY: this process has no other thread that could hold a lock which the child wants.
                     child = unsafe { libc::fork() };
                     process::be_patient_for(30);

@@ -133,7 +133,7 @@ fn play_round(test: &str, dice: &mut Dice, total: &mut Totals) {
     let mut entries: Vec<Entry> = journal::read(&last);
     for number in 1..=started {
         let path = directory.join(format!("journal-{number}"));
-        // Who was killed before it began has none.
+        // A process that was killed before it began has none.
         entries.extend(if path.exists() { journal::read(&path) } else { Vec::new() });
     }
     total.rounds += 1;
@@ -143,7 +143,7 @@ fn play_round(test: &str, dice: &mut Dice, total: &mut Totals) {
     check(&entries, total);
 }
 
-/// The moment at which a process died, if it has told.
+/// The moment at which a process died, if it has said so.
 fn said_last(process: &mut Process) -> String {
     let mut point = String::new();
     while let Some(said) = process.hear() {
@@ -182,7 +182,7 @@ fn patient() -> Config {
     Config::new().connection_timeout(Duration::from_secs(60))
 }
 
-/// The role of a process: random calls until it is told to stop, or dies.
+/// The role of a process: random calls until it must stop, or dies.
 fn take_part(arguments: &[String]) {
     let directory = Path::new(&arguments[0]);
     let number: u64 = arguments[1].parse().unwrap();
@@ -219,7 +219,7 @@ fn take_part(arguments: &[String]) {
                     let journal = fs::OpenOptions::new().append(true).create(true).open(directory.join("compactions"));
                     journal.unwrap().write_all(b".").unwrap();
                 }
-                // Somebody else was at it, or has cut the log meanwhile; or there was nothing to be gained.
+                // Another process was compacting, or has cut the log; or there was nothing to be gained.
                 Err(Error::CompactionOvertaken { .. } | Error::CompactionRefused { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
@@ -394,7 +394,7 @@ fn name(key: usize) -> String {
     format!("key/{key}")
 }
 
-/// A number with something behind it that depends on it: one byte, or some pages.
+/// A number followed by something that depends on it: one byte, or some pages.
 fn bytes(number: u64) -> Vec<u8> {
     let len = match number % 16 {
         0 => 20_000,

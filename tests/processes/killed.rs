@@ -108,7 +108,7 @@ const COURSES: [Course; 11] = [
         ..Course::PLAIN
     },
     Course {
-        name: "every operation, synced in the background by who keeps the lock",
+        name: "every operation, synced in the background with the lock held",
         act: |disk, path| {
             let interval = Durability::Interval(Duration::from_millis(1));
             do_everything(disk, path, Config::new().durability(interval).lock_mode(LockMode::Exclusive));
@@ -137,7 +137,7 @@ const COURSES: [Course; 11] = [
         ..Course::PLAIN
     },
     Course {
-        name: "close by who has written nothing",
+        name: "close of a handle that has written nothing",
         prepare: |path| {
             leave_what_can_be_compacted(path);
             let file = OpenOptions::new().write(true).open(path).unwrap();
@@ -157,9 +157,9 @@ fn hasty() -> Config {
 /// Says what is about to become of a key, does it, and says that it was acknowledged: `?key` and then `+key` or `-key`.
 fn tell<T>(key: &str, then: char, act: impl FnOnce() -> Result<T, Error>) -> T {
     say(format!("?{key}"));
-    let told = act().unwrap();
+    let acknowledged = act().unwrap();
     say(format!("{then}{key}"));
-    told
+    acknowledged
 }
 
 fn write_two(disk: Arc<HookedDisk>, path: &Path, config: Config) {
@@ -224,7 +224,7 @@ fn leave_what_can_be_compacted(path: &Path) {
     cask.close().unwrap();
 }
 
-/// The file of a process that died in the middle of a write; with a whole record behind it, of a machine that did.
+/// The file of a process that died in the middle of a write; with a whole record after it, of a machine that did.
 fn leave_a_torn_tail(path: &Path, record_behind: bool) {
     let cask = Cask::open_with(path, &hasty()).unwrap();
     for n in 0..10 {
@@ -245,7 +245,7 @@ fn leave_a_torn_tail(path: &Path, record_behind: bool) {
 
 /// What a process has said of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum Acknowledged {
     UnderWay,
     There,
     Gone,
@@ -253,26 +253,26 @@ enum Told {
 
 /// Starts the process that plays this role and fate, listens to it to the end, and returns what it has said, at which
 /// moment it died, and whether it got through.
-fn run(test: &str, path: &Path, fate: &Fate) -> (BTreeMap<String, Told>, String, bool) {
+fn run(test: &str, path: &Path, fate: &Fate) -> (BTreeMap<String, Acknowledged>, String, bool) {
     let [what, number] = fate.to_words();
     let mut process = Process::start(test, &[path.to_str().unwrap(), &what, &number]);
-    let (mut told, mut point) = (BTreeMap::new(), String::new());
+    let (mut acknowledged, mut point) = (BTreeMap::new(), String::new());
     while let Some(said) = process.hear() {
         match said.strip_prefix(LAST_WORD) {
             Some(name) => point = name.to_owned(),
             None => {
                 let state = match &said[..1] {
-                    "?" => Told::UnderWay,
-                    "+" => Told::There,
-                    _ => Told::Gone,
+                    "?" => Acknowledged::UnderWay,
+                    "+" => Acknowledged::There,
+                    _ => Acknowledged::Gone,
                 };
-                told.insert(said[1..].to_owned(), state);
+                acknowledged.insert(said[1..].to_owned(), state);
             }
         }
     }
     let status = process.end();
     assert!(status.success() || was_killed(status), "{fate:?}: {status}");
-    (told, point, status.success())
+    (acknowledged, point, status.success())
 }
 
 /// The role of the process that dies.
@@ -305,7 +305,7 @@ fn dies_at_every_call(test: &str, name: &str) {
         let reader = (!old.is_empty()).then(|| open(Config::new().read_only(true)));
         let mends = name.starts_with("recovery");
         let beside = (!old.is_empty() && !mends).then(|| open(hasty()));
-        let (told, point, got_through) = run(test, &path, &Fate::AtCall(call));
+        let (acknowledged, point, got_through) = run(test, &path, &Fate::AtCall(call));
         met.insert(point.clone());
 
         let place = format!("{name}, at call {call} {point}");
@@ -317,7 +317,7 @@ fn dies_at_every_call(test: &str, name: &str) {
             beside.put("beside", "it").unwrap();
             beside.close().unwrap();
         }
-        check(&path, &old, &told, &place);
+        check(&path, &old, &acknowledged, &place);
         let kept = names(directory.path());
         let allowed = |name: &&String| *name == "store" || name.contains(".torn-");
         assert!(kept.iter().all(|name| allowed(&name)), "{place}: {kept:?}");
@@ -332,16 +332,16 @@ fn dies_at_every_call(test: &str, name: &str) {
 }
 
 /// The store opens, is sound, has what it had and what was acknowledged, and gives out no index again.
-fn check(path: &Path, old: &[KvPair], told: &BTreeMap<String, Told>, place: &str) {
+fn check(path: &Path, old: &[KvPair], acknowledged: &BTreeMap<String, Acknowledged>, place: &str) {
     let cask = Cask::open_with(path, &hasty()).unwrap_or_else(|error| panic!("{place}: {error}"));
     cask.verify().unwrap();
     assert_eq!(cask.list("old").unwrap(), old, "{place}");
-    for (key, told) in told {
+    for (key, acknowledged) in acknowledged {
         let there = cask.exists(key).unwrap();
-        match told {
-            Told::UnderWay => {}
-            Told::There => assert!(there, "{place}: {key} was acknowledged"),
-            Told::Gone => assert!(!there, "{place}: that {key} is gone was acknowledged"),
+        match acknowledged {
+            Acknowledged::UnderWay => {}
+            Acknowledged::There => assert!(there, "{place}: {key} was acknowledged"),
+            Acknowledged::Gone => assert!(!there, "{place}: that {key} is gone was acknowledged"),
         }
     }
     for pair in cask.list("new").unwrap() {
@@ -390,7 +390,7 @@ fn a_kill_during_any_unsynced_operation_loses_nothing() {
 
 #[test]
 fn a_kill_with_the_lock_held_loses_nothing() {
-    dies_at_every_call(this_test!(), "every operation, synced in the background by who keeps the lock");
+    dies_at_every_call(this_test!(), "every operation, synced in the background with the lock held");
 }
 
 #[test]
@@ -453,7 +453,7 @@ fn a_kill_during_salvage_leaves_a_whole_store_or_none() {
 
 #[test]
 fn a_kill_while_a_reader_closes_loses_nothing() {
-    dies_at_every_call(this_test!(), "close by who has written nothing");
+    dies_at_every_call(this_test!(), "close of a handle that has written nothing");
 }
 
 /// Every moment that has a name is come to by some course, so that none is only a name.

@@ -1,6 +1,6 @@
 //! Moments of an operation that have a name, and processes that die at one of them.
 //!
-//! A moment lies between two calls that change the disk, and is recognised from the two. Whoever looks on from outside
+//! A moment lies between two calls that change the disk, and is recognised from the two. An observer from outside
 //! can tell no moment in between from it.
 
 #![allow(dead_code)]
@@ -117,7 +117,7 @@ impl Did {
 /// Whether these are a group that ends with the record that says that the log has moved.
 fn is_moved(group: &[u8]) -> bool {
     let last = group.len().checked_sub(END_MARK + HEADER);
-    // Behind a statement and a mark at most; a longer group is one of values.
+    // After a statement and a mark at most; a longer group is one of values.
     last.is_some_and(|last| last <= 3 * HEADER && group[last + AT_KIND] == MOVED)
 }
 

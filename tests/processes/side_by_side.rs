@@ -163,7 +163,7 @@ fn processes_that_create_one_store_at_once_share_it() {
     creators.into_iter().for_each(Process::succeed);
 }
 
-/// The lock of the empty file is had, and by then another file stands in its place: somebody was faster.
+/// The lock of the empty file is had, and by then another file stands in its place: another process was faster.
 #[test]
 fn a_process_accepts_an_empty_file_that_was_filled() {
     let directory = TempDir::new();
@@ -270,7 +270,7 @@ fn no_lock_outlives_its_call_in_a_forked_child() {
 /// A busy disk was seen to take ten seconds for a sync, with the lock held.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The lock is polled, and whoever has just had it is awake while the others sleep.
+/// The lock is polled, and the process that has just released it is awake while the others sleep.
 #[test]
 fn every_process_gets_its_turn_however_many_others_write() {
     if let Some(arguments) = arguments() {
@@ -306,7 +306,7 @@ fn every_process_gets_its_turn_however_many_others_write() {
     writers.into_iter().for_each(Process::succeed);
     shares.push(puts);
     println!("puts in a second: {shares:?}; {longest:?}");
-    // Who syncs keeps the lock for longer and so writes less often; but nobody may be left out.
+    // A writer that syncs keeps the lock for longer and so writes less often; but each gets its turn.
     let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
     assert!(least * 50 > *most, "{shares:?}");
 }

@@ -70,7 +70,7 @@ fn a_lock_is_waited_for_as_long_as_configured() {
     assert_eq!(Cask::open(&path).unwrap().get("key").unwrap().value, b"after");
 }
 
-/// Whoever makes a store of an empty file locks it for that; or it is somebody else's file altogether.
+/// A process that makes a store of an empty file locks it for that; or the file belongs to another program.
 #[test]
 fn an_empty_files_lock_is_waited_for_as_configured() {
     let directory = TempDir::new();
@@ -112,7 +112,7 @@ fn a_timeout_of_zero_tries_once() {
 
 // A file that is taken away from under a handle.
 
-/// What can happen to a file behind the back of a handle, and whether the path names a store afterwards.
+/// What can happen to a file under an open handle, and whether the path names a store afterwards.
 type TakeAway = (&'static str, fn(&Path));
 
 const TAKEN_AWAY: [TakeAway; 6] = [

@@ -14,7 +14,7 @@ fn open(disk: &SimDisk, config: &Config) -> Cask {
     Cask::open_on(Arc::new(disk.clone()), STORE, config).unwrap()
 }
 
-/// Space ahead of the log is what makes a sync cheap, so whoever writes next needs it again.
+/// Space ahead of the log makes a sync cheap, so the next writer needs it again.
 #[test]
 fn space_cut_by_a_close_returns_with_the_next_write() {
     let disk = SimDisk::new();
@@ -39,7 +39,7 @@ fn a_close_does_not_cut_a_file_without_spare_space() {
         let calls = disk.calls_of(Verb::SetLen) + disk.calls_of(Verb::SyncAll);
         open(&disk, &Config::new()).close().unwrap();
         assert_eq!(disk.calls_of(Verb::SetLen) + disk.calls_of(Verb::SyncAll), calls);
-        // The same behind a log that has records.
+        // The same after a log that has records.
         open(&disk, &Config::new()).put("key", "value").unwrap();
     }
 }
@@ -69,13 +69,13 @@ fn a_proven_log_gets_no_second_mark() {
     let proven = disk.contents(STORE).unwrap();
     ours.close().unwrap();
     let closed = disk.contents(STORE).unwrap();
-    // Space behind the log is given back by the last one to close.
+    // The last handle to close gives the space after the log back.
     let (log, space) = proven.split_at(closed.len());
     assert_eq!(closed, log);
     assert!(space.iter().all(|&byte| byte == 0));
 }
 
-/// Without a sync a turn is so short that its next one would be over before anybody else has looked.
+/// Without a sync a turn is so short that its next one would be over before another process has looked.
 #[test]
 fn a_handle_that_waited_lets_others_have_the_next_turn() {
     let config = Config::new().durability(Durability::Os);
@@ -93,7 +93,7 @@ fn a_handle_that_waited_lets_others_have_the_next_turn() {
         let rested = disk.calls_of(Verb::Pause) > waited;
         let pauses = disk.calls_of(Verb::Pause);
         cask.put("key", "3").unwrap();
-        assert_eq!(disk.calls_of(Verb::Pause), pauses, "nobody was there any more");
+        assert_eq!(disk.calls_of(Verb::Pause), pauses, "no other handle was there");
         rested
     });
     assert!(rested);
@@ -125,7 +125,7 @@ fn the_link_count_decides_where_the_path_is_unreadable() {
     assert!(matches!(cask.put("key", "3"), Err(Error::Replaced { .. })));
 }
 
-/// The next group would be written over the beginning of what was left, and the rest of it would lie behind the log.
+/// The next group would be written over the beginning of what was left, and the rest of it would lie after the log.
 #[test]
 fn an_open_handle_cuts_off_a_killed_writers_tail() {
     let disk = SimDisk::new();

@@ -45,10 +45,10 @@ fn expect_replaced<T: std::fmt::Debug>(outcome: Result<T>) {
 
 #[test]
 fn after_the_others_compaction_the_mount_is_unusable() {
-    for told in [true, false] {
+    for visible in [true, false] {
         for durability in [Durability::Sync, Durability::Os, Durability::Interval(Duration::from_secs(3600))] {
             let disk = mounted();
-            disk.set_mount_points(told);
+            disk.set_mount_points(visible);
             let host = open(&disk, HOST, &Config::new()).unwrap();
             let config = Config::new().durability(durability);
             let writer = open(&disk, MOUNT, &config).unwrap();
@@ -164,11 +164,11 @@ fn a_refused_automatic_compaction_is_counted_and_copies_nothing() {
 
 #[test]
 fn a_mounted_empty_file_is_refused_and_stays_empty() {
-    for told in [true, false] {
+    for visible in [true, false] {
         let disk = SimDisk::new();
         disk.set_contents(HOST, Vec::new());
         disk.bind(HOST, MOUNT);
-        disk.set_mount_points(told);
+        disk.set_mount_points(visible);
         let error = refused(open(&disk, MOUNT, &Config::new()));
         assert_eq!(io_kind(&error), ErrorKind::ResourceBusy);
         says(&error, MOUNT.as_ref(), &["mounted by itself", "mount its directory instead", "make the store before"]);

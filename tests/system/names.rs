@@ -209,7 +209,7 @@ fn writers_remove_only_leftovers_without_a_lock() {
     assert_eq!(names(directory.path()), with_leftovers, "a reader removes nothing");
     let cask = Cask::open(&path).unwrap();
     assert_eq!(names(directory.path()), before);
-    // Whoever makes that file may be compacting the store.
+    // The process that makes that file may be compacting the store.
     assert!(matches!(cask.compact(), Err(Error::CompactionOvertaken { .. })));
     cask.close().unwrap();
 
@@ -305,7 +305,7 @@ fn compaction_keeps_mode_and_owner_or_is_refused() {
         }
         return;
     };
-    // The file is somebody else's, and may be written by everybody.
+    // The file belongs to another user, and all users may write it.
     process::drop_privileges();
     let directory = Path::new(&arguments[0]);
     let path = directory.join("store");

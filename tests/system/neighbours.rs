@@ -11,8 +11,8 @@ fn open(disk: &SimDisk, path: &str) -> Cask {
     Cask::open_on(Arc::new(disk.process()), path, &Config::default()).unwrap()
 }
 
-/// Who opens `store` removes what killed creators and compactions have left: files that nobody holds the lock of. A
-/// store of somebody's own, not being written at that moment, is not locked either.
+/// A process that opens `store` removes what killed creators and compactions have left: files that no process has locked. A
+/// user's own store, not being written at that moment, is not locked either.
 #[test]
 fn files_that_resemble_leftovers_are_left_alone() {
     let disk = SimDisk::new();

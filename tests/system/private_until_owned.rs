@@ -16,7 +16,7 @@ fn open(disk: &SimDisk) -> Cask {
     Cask::open_on(Arc::new(disk.clone()), STORE, &Config::new().durability(Durability::Os)).unwrap()
 }
 
-/// Makes the store somebody else's, with a group that may read and write it.
+/// Gives the store to another user, with a group that may read and write it.
 fn share(disk: &SimDisk) -> FileAttributes {
     let shared = FileAttributes { mode: 0o660, uid: 7, gid: 8, ..attributes(disk, STORE) };
     set_attributes(disk, &shared);
@@ -67,7 +67,7 @@ fn assert_no_other_user_could_open(seen: &[(PathBuf, FileAttributes)], like: &Fi
     assert_eq!(last, like, "{}", path.display());
 }
 
-/// The group's permissions were given before the group was: whoever shares the maker's own group could open the file in
+/// The group's permissions were given before the group was: a user who shares the maker's own group could open the file in
 /// between, and keep it open while the records were written to it.
 #[test]
 fn a_compacted_file_is_private_until_it_is_owned() {

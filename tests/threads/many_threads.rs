@@ -1,4 +1,4 @@
-//! Many threads on one handle: who waits for whom, who sees what, and what is left when it is closed.
+//! Many threads on one handle: which thread waits for which, what each sees, and what is left when it is closed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -31,7 +31,7 @@ fn simultaneous_writes_share_their_syncs() {
         let directory = TempDir::new();
         let (under_way, beside) = (AtomicU64::new(0), Arc::new(AtomicBool::new(false)));
         let seen_beside = Arc::clone(&beside);
-        // A sync that takes long enough for all others to have queued up behind it.
+        // A sync that takes long enough for all others to queue up.
         let disk = HookedDisk::new(move |call| {
             if call == "sync_data" {
                 seen_beside.fetch_or(under_way.fetch_add(1, Ordering::SeqCst) > 0, Ordering::SeqCst);
@@ -65,7 +65,7 @@ fn simultaneous_writes_share_their_syncs() {
     });
 }
 
-/// One thread's mistake or lost race is its own, whoever writes the group that it is in.
+/// One thread's mistake or lost race is its own, whichever thread writes its group.
 #[test]
 fn a_refused_request_does_not_affect_its_group() {
     const THREADS: usize = 6;
@@ -180,16 +180,16 @@ fn no_answer_rests_on_a_failed_write() {
 
 // Waiting, with a limit.
 
-/// A disk on which a sync begins, says so, and goes on when it is told to.
+/// A disk on which a sync begins, says so, and goes on when the test says so.
 fn held_syncs() -> (Arc<HookedDisk>, Arc<AtomicBool>, Receiver<()>, SyncSender<()>) {
     let (begun, has_begun) = sync_channel(100);
-    let (go_on, told) = sync_channel(100);
-    let (holding, told) = (Arc::new(AtomicBool::new(false)), Mutex::new(told));
+    let (go_on, resume) = sync_channel(100);
+    let (holding, resume) = (Arc::new(AtomicBool::new(false)), Mutex::new(resume));
     let held = Arc::clone(&holding);
     let disk = HookedDisk::new(move |call| {
         if call == "sync_data" && held.load(Ordering::SeqCst) {
             begun.send(()).unwrap();
-            told.lock().unwrap().recv().unwrap();
+            resume.lock().unwrap().recv().unwrap();
         }
         Ok(())
     });
@@ -415,7 +415,7 @@ fn scans_and_slices_do_not_keep_a_store_open() {
     assert_eq!(cask.bucket("bucket").unwrap().get("key").unwrap().value, b"in the bucket");
 }
 
-/// Counted in a process of its own, in which nobody else opens or starts anything.
+/// Counted in a process of its own, in which no other test opens or starts anything.
 #[test]
 fn hundreds_of_openings_leave_no_descriptor_thread_or_map() {
     let Some(directory) = in_own_process(this_test!()) else { return };

@@ -12,7 +12,7 @@ use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, ReadMode};
 use crate::common::TempDir;
 use crate::common::patience::in_finite_time;
 
-/// A sum is moved about between two keys. Whoever looks at both in one listing sees all of it, whatever is written or
+/// A sum is moved about between two keys. A listing that shows both shows all of it, whatever is written or
 /// compacted meanwhile, on this handle and on others.
 #[test]
 fn no_listing_ever_sees_half_a_batch() {
@@ -191,7 +191,7 @@ fn a_scan_by_index_shows_its_moment_in_order() {
         let config = Config::new().durability(Durability::Os).read_mode(reads);
         let cask = Cask::open_with(directory.join("store"), &config).unwrap();
         let mut expected = Vec::new();
-        // Values of many lengths, so that records end before, at and behind the pieces in which the file is read.
+        // Values of many lengths, so that records end before, at and after the pieces in which the file is read.
         for (number, len) in (0..3000).zip((0..).map(|n| n * 7919 % 5000)) {
             let (bucket, key) = (["", "b", "other"][number % 3], format!("{:x}", number * 7919 % 3001));
             cask.bucket(bucket).unwrap().put(&key, vec![number as u8; len]).unwrap();

@@ -37,7 +37,7 @@ pub struct Record {
     pub index: u64,
 }
 
-/// Takes a file apart that nobody has damaged.
+/// Takes an undamaged file apart.
 pub fn records(file: &[u8]) -> Vec<Record> {
     let mut records = Vec::new();
     let mut at = FILE_HEADER;

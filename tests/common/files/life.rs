@@ -27,7 +27,7 @@ pub fn live_on(file: &[u8], before: Contents) {
             assert!(index > before.last_index, "index {index} after {}", before.last_index);
             pairs.insert((Vec::new(), b"fuzz".to_vec()), (b"behind it".to_vec(), index));
         }
-        // Nobody but a forger has used all indexes up.
+        // Only a forged file has used all sequence numbers up.
         Err(Error::Full { .. }) => return,
         Err(error) => panic!("{error}"),
     }

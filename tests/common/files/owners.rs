@@ -80,7 +80,7 @@ fn says_what_verification_says(
     let total = |class| totals.get(&class).copied().unwrap_or(0);
     let (ours, its) = match (reported(inspection.check().cloned()), reported(verified)) {
         (Ok(ours), Ok(its)) => (ours, its),
-        // Verification goes on behind a torn tail, for whoever salvages it.
+        // Verification goes on after a torn tail, for the sake of salvage.
         (Ok(ours), Err(Error::UnsupportedRecord { .. })) if ours.torn_bytes > 0 => (ours.clone(), ours),
         (Err(ours), Err(its)) if ours.to_string() == its.to_string() => {
             assert!(inspection.header().is_none() || total(Class::Unread) > 0, "{story}");

@@ -1,4 +1,4 @@
-//! Checksums put right, so that the fuzzer meets what lies behind them. Written from docs/FORMAT.md, not with the
+//! Checksums put right, so that the fuzzer reaches the checks after them. Written from docs/FORMAT.md, not with the
 //! crate's own code, which it is to test.
 
 pub const FILE_HEADER: usize = 64;
@@ -49,7 +49,7 @@ pub fn seal_header(file: &mut [u8], at: usize) {
     file[at..at + 4].copy_from_slice(&header_crc.to_le_bytes());
 }
 
-/// Seals what stands where records start: from the file header on one after the other, and behind zeros where the
+/// Seals what stands where records start: from the file header on one after the other, and after zeros where the
 /// next bytes are. Returns where they start.
 pub fn seal_all(file: &mut [u8]) -> Vec<usize> {
     seal_file_header(file);

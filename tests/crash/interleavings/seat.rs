@@ -113,7 +113,7 @@ impl Plans {
             Fault::Os(errno) => Err(std::io::Error::from_raw_os_error(errno)),
             Fault::Short(most) => Ok(most),
             Fault::Kill(most) => {
-                // Of this call, nobody learns, since the next one fails.
+                // The next call fails, so the outcome of this one is never seen.
                 self.dead.store(true, Ordering::SeqCst);
                 Ok(most)
             }

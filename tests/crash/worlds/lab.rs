@@ -25,16 +25,16 @@ const MOST_OUTCOMES: u64 = 256;
 /// How many power cuts may follow each other.
 pub const GENERATIONS: usize = 3;
 
-/// In one of so many lives after a power cut, the power is cut again at every call.
+/// One in this number of lives after a power cut has its power cut again at every call.
 const NESTED_ONE_IN: u64 = 16;
 
 /// What was done up to now, and what need not be done again.
 ///
 /// A verdict on a disk that was found after a power cut depends on the names and contents on it, on what the history
 /// allows, and on nothing else: the processes that were there are dead, and all that is chosen for the life that
-/// follows (random bytes, how the store is opened, what is written) follows from a number for these two. So is the set
-/// of disks that a power cut can leave a function of what is durable and what is pending before it. Whoever has seen
-/// the same number (64 bits) passes the case over.
+/// follows (random bytes, how the store is opened, what is written) follows from a number for these two. In the same way,
+/// the disks that a power cut can leave depend on what is durable and what is pending before it. A case whose number (64
+/// bits) was seen before is skipped.
 #[derive(Default)]
 pub struct Seen {
     disks: Mutex<HashSet<u64>>,
@@ -120,11 +120,11 @@ impl Lab {
         self.scene().failure.take().map_or(Ok(()), Err)
     }
 
-    fn cask(&mut self, who: usize) -> Result<Cask, String> {
-        if let Some(cask) = &self.players[who].cask {
+    fn cask(&mut self, process: usize) -> Result<Cask, String> {
+        if let Some(cask) = &self.players[process].cask {
             return Ok(cask.clone());
         }
-        let player = &mut self.players[who];
+        let player = &mut self.players[process];
         let durability = if player.waits { Durability::Sync } else { Durability::Os };
         let config = Config::new().durability(durability).connection_timeout(Duration::ZERO);
         let cask = Cask::open_on(Arc::new(player.disk.clone()), STORE, &config).map_err(|error| error.to_string())?;
@@ -133,8 +133,8 @@ impl Lab {
         Ok(cask)
     }
 
-    fn close(&mut self, who: usize) -> Outcome {
-        let player = &mut self.players[who];
+    fn close(&mut self, process: usize) -> Outcome {
+        let player = &mut self.players[process];
         let (cask, wrote) = (player.cask.take(), player.wrote.take());
         if let Some(cask) = cask {
             cask.close().map_err(|error| format!("close: {error}"))?;
@@ -146,23 +146,23 @@ impl Lab {
     }
 
     /// Does something and compares what is there then with the history.
-    fn act(&mut self, who: usize, op: Op) -> Outcome {
-        let outcome = self.attempt(who, op);
+    fn act(&mut self, process: usize, op: Op) -> Outcome {
+        let outcome = self.attempt(process, op);
         // What went wrong in a power cut came first.
         self.check()?;
-        outcome.map_err(|error| format!("{who}:{op:?}: {error}"))
+        outcome.map_err(|error| format!("{process}:{op:?}: {error}"))
     }
 
-    fn attempt(&mut self, who: usize, op: Op) -> Outcome {
-        let cask = self.cask(who)?;
+    fn attempt(&mut self, process: usize, op: Op) -> Outcome {
+        let cask = self.cask(process)?;
         match op {
             Op::Put => {
                 let value = self.scene().history.fresh();
-                self.write(who, vec![(0, Some(value))], || cask.put(KEYS[0], value.to_le_bytes()))
+                self.write(process, vec![(0, Some(value))], || cask.put(KEYS[0], value.to_le_bytes()))
             }
             Op::Delete => {
                 let there = self.scene().history.last()[0].is_some();
-                self.write(who, there.then_some((0, None)).into_iter().collect(), || cask.delete(KEYS[0]))
+                self.write(process, there.then_some((0, None)).into_iter().collect(), || cask.delete(KEYS[0]))
             }
             Op::Batch => {
                 let (change, batch) = {
@@ -175,7 +175,7 @@ impl Lab {
                     change.extend(there.then_some((0, None)));
                     (change, batch)
                 };
-                self.write(who, change, || cask.write(&batch).map(drop))
+                self.write(process, change, || cask.write(&batch).map(drop))
             }
             Op::Swap => {
                 let found = cask.get(KEYS[0]).optional().map_err(|error| error.to_string())?;
@@ -188,25 +188,25 @@ impl Lab {
                 }
                 let value = self.scene().history.fresh();
                 let change = vec![(0, Some(value))];
-                self.write(who, change, || cask.atomic_put(KEYS[0], value.to_le_bytes(), found.as_ref()).map(drop))
+                self.write(process, change, || cask.atomic_put(KEYS[0], value.to_le_bytes(), found.as_ref()).map(drop))
             }
             Op::Compact | Op::CompactMeanwhile | Op::Sync => {
                 let mut meanwhile = Ok(());
                 let mut others = if op == Op::CompactMeanwhile { 1 } else { 0 };
-                let told = match op {
+                let returned = match op {
                     Op::Sync => cask.sync(),
                     _ => cask
                         .compact_with(|_| {
                             if others > 0 {
                                 others -= 1;
-                                meanwhile = self.act(1 - who, Op::Batch);
+                                meanwhile = self.act(1 - process, Op::Batch);
                             }
                             ControlFlow::Continue(())
                         })
                         .map(drop),
                 };
                 meanwhile?;
-                told.map_err(|error| error.to_string())?;
+                returned.map_err(|error| error.to_string())?;
                 if others > 0 {
                     return Err(String::from("there was no moment in which another process could write"));
                 }
@@ -218,28 +218,28 @@ impl Lab {
             }
             Op::Reopen => {
                 drop(cask);
-                self.close(who)?;
-                let cask = self.cask(who)?;
+                self.close(process)?;
+                let cask = self.cask(process)?;
                 self.look(&cask)
             }
         }
     }
 
-    fn write(&mut self, who: usize, change: Change, write: impl FnOnce() -> Result<(), Error>) -> Outcome {
+    fn write(&mut self, process: usize, change: Change, write: impl FnOnce() -> Result<(), Error>) -> Outcome {
         let writes = !change.is_empty();
         self.scene().history.pending = Some(change);
         write().map_err(|error| error.to_string())?;
-        let Some(cask) = self.players[who].cask.clone() else { return Ok(()) };
+        let Some(cask) = self.players[process].cask.clone() else { return Ok(()) };
         let found = read_all(&cask)?;
         let mut scene = self.scene();
         scene.history.commit(&found)?;
         let position = scene.history.position();
-        if self.players[who].waits {
+        if self.players[process].waits {
             scene.history.acknowledge(position);
         }
         drop(scene);
         if writes {
-            self.players[who].wrote = Some(position);
+            self.players[process].wrote = Some(position);
         }
         Ok(())
     }
@@ -265,8 +265,8 @@ impl Lab {
 
     fn prepare(&mut self, prelude: Prelude) -> Outcome {
         if !matches!(prelude, Prelude::Nothing | Prelude::LostPages) {
-            for who in 0..PROCESSES {
-                self.act(who, Op::Put)?;
+            for process in 0..PROCESSES {
+                self.act(process, Op::Put)?;
             }
         }
         let other = self.disk.process();
@@ -286,8 +286,8 @@ impl Lab {
                 if prelude == Prelude::HalfCut {
                     let cutter = self.disk.process();
                     cutter.fail(When::next().of(Verb::Punch).by(&cutter), Fault::Kill(0), Repeat::Once);
-                    let told = Cask::open_on(Arc::new(cutter), STORE, &Config::new());
-                    told.err().ok_or("the cut was to be interrupted")?;
+                    let returned = Cask::open_on(Arc::new(cutter), STORE, &Config::new());
+                    returned.err().ok_or("the cut was to be interrupted")?;
                 }
             }
             Prelude::MovedInVain => {
@@ -320,10 +320,10 @@ impl Lab {
 
     /// Closes everything and looks at what is left.
     fn end(&mut self) -> Outcome {
-        for who in 0..PROCESSES {
-            if let Some(cask) = self.players[who].cask.clone() {
+        for process in 0..PROCESSES {
+            if let Some(cask) = self.players[process].cask.clone() {
                 self.look(&cask)?;
-                self.close(who)?;
+                self.close(process)?;
             }
             self.check()?;
         }
@@ -351,7 +351,7 @@ impl Scene {
         };
         let coarsest = SECTORS[SECTORS.len() - 1];
         let Some(&finest) = SECTORS.iter().find(&mut fits) else {
-            // Too many ways: so many of them, drawn from a number for this moment.
+            // Too many ways: some of them, drawn from a number for this moment.
             self.seen.sampled.fetch_add(1, Ordering::Relaxed);
             disk.set_sector(finest_of(moment));
             for tried in 0..most {
@@ -397,7 +397,7 @@ fn finest_of(number: u64) -> u64 {
 
 fn open_reader(disk: &SimDisk) -> Result<Cask, String> {
     let config = Config::new().read_only(true);
-    Cask::open_on(Arc::new(disk.process()), STORE, &config).map_err(|error| format!("a reader was told: {error}"))
+    Cask::open_on(Arc::new(disk.process()), STORE, &config).map_err(|error| format!("a reader got: {error}"))
 }
 
 /// What was found after a power cut must be what the history allows, and work. All that is chosen here follows from
@@ -431,7 +431,7 @@ fn live_on(found: SimDisk, history: &History, number: u64, generation: usize, se
     };
     let cask = lab.cask(0);
     lab.check()?;
-    lab.look(&cask.map_err(|error| format!("a writer was told: {error}"))?)?;
+    lab.look(&cask.map_err(|error| format!("a writer got: {error}"))?)?;
     for &op in ops {
         lab.act(0, op)?;
         if let Some(reader) = &reader {
@@ -446,7 +446,7 @@ fn live_on(found: SimDisk, history: &History, number: u64, generation: usize, se
     disk.clear_hooks();
     let stray = |path: &&Path| *path != Path::new(STORE) && !path.to_string_lossy().contains(".torn-");
     if let Some(path) = disk.paths().iter().map(|path| path.as_path()).find(stray) {
-        return Err(format!("{} was left behind", path.display()));
+        return Err(format!("{} was left over", path.display()));
     }
     // Closing has made everything durable, whatever was configured.
     let last = open_reader(&disk.reboot(&mut Choices::keep_nothing()))?;
@@ -465,11 +465,11 @@ fn live_on(found: SimDisk, history: &History, number: u64, generation: usize, se
 pub fn explore(world: &World, seen: &Arc<Seen>) -> Outcome {
     let mut lab = Lab::new(SimDisk::new(), world.waits, History::new(), 0, seen);
     lab.prepare(world.prelude).map_err(|error| format!("before it: {error}"))?;
-    for (at, &(who, op)) in world.steps.iter().enumerate() {
+    for (at, &(process, op)) in world.steps.iter().enumerate() {
         if at + 1 == world.steps.len() {
             lab.watch();
         }
-        lab.act(who, op)?;
+        lab.act(process, op)?;
     }
     lab.disk.clear_hooks();
     lab.scene().cut(&lab.disk);

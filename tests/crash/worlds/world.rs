@@ -110,8 +110,8 @@ impl Family {
         let waits = [draw(2) == 0, draw(2) == 0];
         let mut steps = Vec::new();
         for at in 0..self.len {
-            let who = if at == 0 && self.prelude.is_symmetric() { 0 } else { draw(PROCESSES as u64) };
-            steps.push((who, OPS[draw(OPS.len() as u64)]));
+            let process = if at == 0 && self.prelude.is_symmetric() { 0 } else { draw(PROCESSES as u64) };
+            steps.push((process, OPS[draw(OPS.len() as u64)]));
         }
         World { prelude: self.prelude, waits, steps }
     }
@@ -141,8 +141,8 @@ pub fn world(mut number: u64) -> World {
 impl World {
     /// Whether another world is the same: nothing is done by a process that is not there.
     pub fn is_another(&self) -> bool {
-        let acts = |who| self.steps.iter().any(|&(by, op)| by == who || op == Op::CompactMeanwhile);
-        self.prelude.is_symmetric() && (0..PROCESSES).any(|who| !acts(who) && !self.waits[who])
+        let acts = |process| self.steps.iter().any(|&(by, op)| by == process || op == Op::CompactMeanwhile);
+        self.prelude.is_symmetric() && (0..PROCESSES).any(|process| !acts(process) && !self.waits[process])
     }
 }
 
@@ -150,7 +150,7 @@ impl fmt::Display for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [one, other] = self.waits.map(|waits| if waits { "Sync" } else { "Os" });
         write!(f, "{:?}, then (0: {one}, 1: {other})", self.prelude)?;
-        self.steps.iter().try_for_each(|(who, op)| write!(f, " {who}:{op:?}"))
+        self.steps.iter().try_for_each(|(process, op)| write!(f, " {process}:{op:?}"))
     }
 }
 

@@ -57,7 +57,7 @@ pub fn check(place: &dyn Place, original: &Original, damaged: &[u8], what: &dyn 
 fn go_on(place: &dyn Place, cask: Cask, before: &Pairs, what: &dyn Display) {
     let highest = cask.stats().unwrap().last_index;
     let index = cask.atomic_put("new", "value", None).unwrap().last_index;
-    // Nobody knows what of a lost tail had been seen, so its block of indexes is left behind as a whole.
+    // What of a lost tail had been seen is unknown, so its whole block of sequence numbers is skipped.
     assert!(index >> 20 > highest >> 20, "{what}: index {index} after {highest}");
     cask.delete("second").unwrap();
     cask.close().unwrap();

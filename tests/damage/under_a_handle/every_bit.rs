@@ -231,7 +231,7 @@ const WRITES: &[Write] = &[
     ("put of a key that only the log tells from others", |cask| shown(cask.put(long("c"), "another"))),
     ("put of a new key", |cask| shown(cask.put("job:2", "new"))),
     ("put of a new key between others like it", |cask| shown(cask.put(long("b"), "new"))),
-    ("put of a new key behind others like it", |cask| shown(cask.put(long("f"), "new"))),
+    ("put of a new key after others like it", |cask| shown(cask.put(long("f"), "new"))),
     ("put into a bucket", |cask| shown(cask.bucket(BUCKETS[2]).unwrap().put("kex", "new"))),
     ("delete", |cask| shown(cask.delete("job:3"))),
     ("delete of a key that only the log tells from others", |cask| shown(cask.delete(long("a")))),

@@ -11,7 +11,7 @@
 //! The check walks through the beginnings and ends in the order of time with the set of all *possibilities*: what the
 //! key may be, and which of the calls under way have had their moment already. Where a call ends, every possibility is
 //! replaced by all those to which it can lead by giving some of the calls under way, the ending one included, their
-//! moments in any order, the ending one last: what comes behind it can as well come later. If none is left, the history
+//! moments in any order, the ending one last: what comes after it can as well come later. If none is left, the history
 //! is not linearizable.
 //!
 //! That is *sound*, nothing linearizable is refused, and *complete*, nothing else passes, since at each end every order
@@ -19,7 +19,7 @@
 //!
 //! - A call that changes nothing gets its moment as soon as what it says is true: from then on the possibility allows
 //!   all that it allowed before, and has one call less to place.
-//! - A write whose index is known, because its caller was told or anybody has seen its value (no two writes set the
+//! - A write whose index is known, because it was returned or because a read saw its value (no two writes set the
 //!   same value), can only have its moment after all those with a lower one and before all those with a higher one:
 //!   indexes grow in the order of the log, which is what the contract says of them and what is checked here.
 //! - Of two possibilities with the same register, of which one has placed all writes of killed processes that the
@@ -47,10 +47,10 @@ pub struct Span {
 /// What a call has to do with one key, and what it said of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
-    /// It was told this value and its index, or that there is none.
+    /// It returned this value and its index, or that there is none.
     Saw(Option<(u64, u64)>),
     SawPresence(bool),
-    /// Set a value under this condition. The index, if the caller was told.
+    /// Set a value under this condition. The index, if it was returned.
     Put {
         value: u64,
         only_if: Condition,
@@ -58,7 +58,7 @@ pub enum Act {
     },
     Delete {
         only_if: Condition,
-        index: Told,
+        index: Deleted,
     },
     /// Was refused, because the condition did not hold in this way.
     Refused(Condition, Refusal),
@@ -78,9 +78,9 @@ pub enum Refusal {
     Modified,
 }
 
-/// What the caller of a deletion was told.
+/// What a deletion returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum Deleted {
     /// Only that the key is gone now.
     Nothing,
     /// That there was nothing to delete.
@@ -101,7 +101,7 @@ enum Register {
     Absent,
     /// Set by a write with this index.
     Index(u64),
-    /// Set by this call, whose index nobody knows.
+    /// Set by this call, whose index is unknown.
     Unseen(usize),
 }
 
@@ -172,13 +172,13 @@ impl<'c> Key<'c> {
                     }
                     key.know(at, index)?;
                 }
-                Act::Delete { index: Told::Index(index), .. } => key.know(at, Some(index))?,
+                Act::Delete { index: Deleted::Index(index), .. } => key.know(at, Some(index))?,
                 _ => {}
             }
         }
         for call in calls {
             if let Act::Saw(Some((value, index))) = call.act {
-                let setter = setters.get(&value).ok_or_else(|| format!("{call:?}: nobody has set that"))?;
+                let setter = setters.get(&value).ok_or_else(|| format!("{call:?}: that was never set"))?;
                 key.know(*setter, Some(index))?;
             }
         }
@@ -197,7 +197,7 @@ impl<'c> Key<'c> {
 
     /// Adds everything that may have become of `from` when the call `at` has just had its moment.
     fn place(&self, from: &Possibility, at: usize, open: &BTreeSet<usize>, found: &mut BTreeSet<Possibility>) {
-        // Those with the fewest writes of killed processes first, so that who has more of them and gains nothing by
+        // Those with the fewest writes of killed processes first, so that a state that has more of them and gains nothing by
         // it is recognised at once.
         let mut waiting = BTreeSet::from([(self.optional(&from.placed), from.clone())]);
         let mut tried = BTreeMap::<(Register, u64), Vec<BTreeSet<usize>>>::new();
@@ -226,7 +226,7 @@ impl<'c> Key<'c> {
         placed.iter().filter(|at| self.calls[**at].span.ended.is_none()).count()
     }
 
-    /// Whether who has placed these calls can do whatever the other can, if the register is the same.
+    /// Whether a state that has placed these calls can do everything that the other can, if the register is the same.
     fn allows_all_that(&self, placed: &BTreeSet<usize>, other: &BTreeSet<usize>) -> bool {
         placed.is_subset(other) && other.difference(placed).all(|at| self.calls[*at].span.ended.is_none())
     }
@@ -241,7 +241,7 @@ impl<'c> Key<'c> {
     }
 
     /// What the register and the highest known index are after a call that has its moment now, if it can have been
-    /// told then what it was told.
+    /// acknowledged then what it was acknowledged.
     fn step(&self, possibility: &Possibility, at: usize) -> Option<(Register, u64)> {
         let register = possibility.register;
         let absent = register == Register::Absent;
@@ -253,10 +253,10 @@ impl<'c> Key<'c> {
             Act::Refused(condition, refusal) => after(refused(condition, register) == Some(refusal), register),
             Act::Put { only_if, .. } if refused(only_if, register).is_none() => self.write(possibility, at, true),
             Act::Delete { only_if, index } if refused(only_if, register).is_none() => match index {
-                Told::WasAbsent => after(absent, register),
-                Told::Nothing if absent => after(true, register),
-                Told::Index(_) if absent => None,
-                Told::Nothing | Told::Index(_) => self.write(possibility, at, false),
+                Deleted::WasAbsent => after(absent, register),
+                Deleted::Nothing if absent => after(true, register),
+                Deleted::Index(_) if absent => None,
+                Deleted::Nothing | Deleted::Index(_) => self.write(possibility, at, false),
             },
             Act::Put { .. } | Act::Delete { .. } => None,
         }
@@ -289,7 +289,7 @@ impl<'c> Key<'c> {
 fn only_reads(act: Act) -> bool {
     match act {
         Act::Put { .. } => false,
-        Act::Delete { index, .. } => index == Told::WasAbsent,
+        Act::Delete { index, .. } => index == Deleted::WasAbsent,
         Act::Saw(_) | Act::SawPresence(_) | Act::Refused(..) => true,
     }
 }
@@ -316,7 +316,7 @@ pub struct Version {
 /// Checks that each listing shows one moment: a place between two units of the log at which every key had the version
 /// that the listing shows, or was not there if it shows none.
 ///
-/// `versions` are all that anybody knows of. Those that nobody knows of may make a listing wrong that passes.
+/// `versions` are all that are known. An unknown one may make a listing wrong that passes.
 ///
 /// # Errors
 ///
@@ -333,7 +333,7 @@ pub fn check_listings(versions: &[Version], listings: &[Vec<(usize, u64)>]) -> R
         for (key, index) in listing {
             let versions = of_key.get(key).map_or(&[][..], Vec::as_slice);
             let at = versions.binary_search_by_key(index, |version| version.index);
-            let at = at.map_err(|_| format!("nobody has written index {index} of key {key}"))?;
+            let at = at.map_err(|_| format!("no call has written index {index} of key {key}"))?;
             after = after.max(versions[at].unit);
             before = before.min(versions.get(at + 1).map_or(u64::MAX, |next| next.unit));
         }
@@ -360,7 +360,7 @@ mod tests {
         Act::Put { value, only_if: Condition::Always, index: None }
     }
 
-    fn told(value: u64, index: u64) -> Act {
+    fn acknowledged(value: u64, index: u64) -> Act {
         Act::Put { value, only_if: Condition::Always, index: Some(index) }
     }
 
@@ -377,10 +377,10 @@ mod tests {
     }
 
     const NOTHING: Act = Act::Saw(None);
-    const DELETE: Act = Act::Delete { only_if: Condition::Always, index: Told::Nothing };
+    const DELETE: Act = Act::Delete { only_if: Condition::Always, index: Deleted::Nothing };
 
     fn deleted(index: u64) -> Act {
-        Act::Delete { only_if: Condition::Always, index: Told::Index(index) }
+        Act::Delete { only_if: Condition::Always, index: Deleted::Index(index) }
     }
 
     /// Calls one after the other.
@@ -402,30 +402,30 @@ mod tests {
     fn a_history_without_overlaps_passes() {
         good(&in_turn(&[NOTHING, put(1), saw(1, 5), DELETE, NOTHING, create(2, 9), swap(3, 9, 11), saw(3, 11)]));
         good(&in_turn(&[create(1, 3), Act::Refused(Condition::Absent, Refusal::Exists), saw(1, 3)]));
-        good(&in_turn(&[told(1, 3), Act::Refused(Condition::Index(2), Refusal::Modified), deleted(4)]));
+        good(&in_turn(&[acknowledged(1, 3), Act::Refused(Condition::Index(2), Refusal::Modified), deleted(4)]));
         good(&in_turn(&[Act::Refused(Condition::Index(2), Refusal::NotFound), Act::SawPresence(false)]));
-        good(&in_turn(&[told(1, 3), Act::SawPresence(true), DELETE, DELETE, Act::SawPresence(false)]));
+        good(&in_turn(&[acknowledged(1, 3), Act::SawPresence(true), DELETE, DELETE, Act::SawPresence(false)]));
     }
 
     #[test]
     fn a_read_of_an_overwritten_value_is_found() {
-        bad(&in_turn(&[told(1, 1), told(2, 2), saw(1, 1)]));
-        bad(&in_turn(&[told(1, 1), put(2), saw(1, 1)]));
-        bad(&in_turn(&[told(1, 1), DELETE, saw(1, 1)]));
+        bad(&in_turn(&[acknowledged(1, 1), acknowledged(2, 2), saw(1, 1)]));
+        bad(&in_turn(&[acknowledged(1, 1), put(2), saw(1, 1)]));
+        bad(&in_turn(&[acknowledged(1, 1), DELETE, saw(1, 1)]));
     }
 
     #[test]
     fn an_acknowledged_write_that_is_lost_is_found() {
         bad(&in_turn(&[put(1), NOTHING]));
         bad(&in_turn(&[put(1), Act::SawPresence(false)]));
-        bad(&in_turn(&[told(1, 1), Act::Refused(Condition::Index(1), Refusal::NotFound)]));
-        bad(&in_turn(&[told(1, 1), create(2, 2)]));
+        bad(&in_turn(&[acknowledged(1, 1), Act::Refused(Condition::Index(1), Refusal::NotFound)]));
+        bad(&in_turn(&[acknowledged(1, 1), create(2, 2)]));
     }
 
     #[test]
     fn a_deleted_key_that_comes_back_is_found() {
         bad(&in_turn(&[put(1), DELETE, Act::SawPresence(true)]));
-        bad(&in_turn(&[told(1, 1), deleted(2), Act::Refused(Condition::Absent, Refusal::Exists)]));
+        bad(&in_turn(&[acknowledged(1, 1), deleted(2), Act::Refused(Condition::Absent, Refusal::Exists)]));
     }
 
     #[test]
@@ -443,16 +443,16 @@ mod tests {
     #[test]
     fn a_read_that_goes_back_in_time_is_found() {
         let under_way = call(0, 100, put(2));
-        let before = call(0, 1, told(1, 1));
+        let before = call(0, 1, acknowledged(1, 1));
         good(&[before, under_way, call(10, 20, saw(1, 1)), call(30, 40, saw(2, 2))]);
         bad(&[before, under_way, call(10, 20, saw(2, 2)), call(30, 40, saw(1, 1))]);
     }
 
     #[test]
     fn two_swaps_from_the_same_version_are_found() {
-        bad(&[call(0, 1, told(1, 1)), call(2, 9, swap(2, 1, 2)), call(2, 9, swap(3, 1, 3))]);
+        bad(&[call(0, 1, acknowledged(1, 1)), call(2, 9, swap(2, 1, 2)), call(2, 9, swap(3, 1, 3))]);
         good(&[
-            call(0, 1, told(1, 1)),
+            call(0, 1, acknowledged(1, 1)),
             call(2, 9, swap(2, 1, 2)),
             call(2, 9, Act::Refused(Condition::Index(1), Refusal::Modified)),
         ]);
@@ -460,16 +460,16 @@ mod tests {
 
     #[test]
     fn a_swap_refused_without_a_change_is_found() {
-        bad(&in_turn(&[told(1, 1), Act::Refused(Condition::Index(1), Refusal::Modified), saw(1, 1)]));
-        bad(&in_turn(&[told(1, 1), DELETE, Act::Refused(Condition::Absent, Refusal::Exists)]));
+        bad(&in_turn(&[acknowledged(1, 1), Act::Refused(Condition::Index(1), Refusal::Modified), saw(1, 1)]));
+        bad(&in_turn(&[acknowledged(1, 1), DELETE, Act::Refused(Condition::Absent, Refusal::Exists)]));
     }
 
     #[test]
     fn an_index_that_repeats_or_goes_back_is_found() {
-        bad(&in_turn(&[told(1, 5), told(2, 5)]));
-        bad(&in_turn(&[told(1, 5), told(2, 4)]));
-        bad(&in_turn(&[told(1, 5), saw(1, 6)]));
-        bad(&in_turn(&[told(1, 5), deleted(5)]));
+        bad(&in_turn(&[acknowledged(1, 5), acknowledged(2, 5)]));
+        bad(&in_turn(&[acknowledged(1, 5), acknowledged(2, 4)]));
+        bad(&in_turn(&[acknowledged(1, 5), saw(1, 6)]));
+        bad(&in_turn(&[acknowledged(1, 5), deleted(5)]));
     }
 
     #[test]
@@ -480,7 +480,7 @@ mod tests {
     #[test]
     fn a_killed_processs_last_call_may_happen_or_not() {
         let pending = killed(20, put(2));
-        let before = call(0, 10, told(1, 1));
+        let before = call(0, 10, acknowledged(1, 1));
         good(&[before, pending, call(30, 40, saw(1, 1))]);
         good(&[before, pending, call(30, 40, saw(2, 2))]);
         good(&[before, pending, call(30, 40, saw(1, 1)), call(50, 60, saw(2, 2))]);
@@ -496,18 +496,18 @@ mod tests {
     fn an_unfinished_write_may_explain_what_others_saw() {
         let hidden = killed(5, put(2));
         good(&[
-            call(0, 1, told(1, 1)),
+            call(0, 1, acknowledged(1, 1)),
             hidden,
             call(10, 20, Act::Refused(Condition::Index(1), Refusal::Modified)),
-            call(30, 40, told(3, 9)),
+            call(30, 40, acknowledged(3, 9)),
             call(50, 60, saw(3, 9)),
         ]);
         // Once: it cannot explain both.
         bad(&[
-            call(0, 1, told(1, 1)),
+            call(0, 1, acknowledged(1, 1)),
             hidden,
             call(10, 20, Act::Refused(Condition::Index(1), Refusal::Modified)),
-            call(30, 40, told(3, 9)),
+            call(30, 40, acknowledged(3, 9)),
             call(50, 60, Act::Refused(Condition::Index(9), Refusal::Modified)),
         ]);
     }
@@ -516,8 +516,8 @@ mod tests {
     fn a_pending_swap_needs_its_version_to_be_there() {
         let pending = killed(20, swap(2, 1, 3));
         let pending = Call { act: Act::Put { value: 2, only_if: Condition::Index(1), index: None }, ..pending };
-        good(&[call(0, 10, told(1, 1)), pending, call(30, 40, saw(2, 3))]);
-        bad(&[call(0, 10, told(1, 1)), call(12, 14, told(4, 2)), pending, call(30, 40, saw(2, 3))]);
+        good(&[call(0, 10, acknowledged(1, 1)), pending, call(30, 40, saw(2, 3))]);
+        bad(&[call(0, 10, acknowledged(1, 1)), call(12, 14, acknowledged(4, 2)), pending, call(30, 40, saw(2, 3))]);
     }
 
     /// Short histories, checked once more by brute force: all orders that time allows, of all or some of what is pending.
@@ -525,8 +525,8 @@ mod tests {
     fn the_verdict_is_that_of_trying_all_orders() {
         let acts = [
             put(1),
-            told(2, 2),
-            told(3, 3),
+            acknowledged(2, 2),
+            acknowledged(3, 3),
             saw(1, 1),
             saw(2, 2),
             saw(3, 3),
@@ -577,7 +577,7 @@ mod tests {
     #[test]
     fn a_pending_delete_may_delete_a_later_put() {
         let delete = call(0, 100, DELETE);
-        good(&[delete, call(1, 2, NOTHING), call(10, 20, told(1, 1)), call(30, 40, NOTHING)]);
+        good(&[delete, call(1, 2, NOTHING), call(10, 20, acknowledged(1, 1)), call(30, 40, NOTHING)]);
     }
 
     #[test]
@@ -591,6 +591,6 @@ mod tests {
         check_listings(&versions, &listing(4, 2)).expect_err("half a batch");
         check_listings(&versions, &listing(1, 5)).expect_err("the other half");
         check_listings(&versions, &listing(6, 2)).expect_err("an old moment and a new one");
-        check_listings(&versions, &listing(1, 3)).expect_err("what nobody has written");
+        check_listings(&versions, &listing(1, 3)).expect_err("what was never written");
     }
 }

@@ -1,14 +1,14 @@
 //! What a process writes down of its calls, so that it is there after it was killed.
 //!
 //! A line is written, with one system call, before a call begins and another when it has returned. A line that a kill
-//! has cut short was not written: the call had not begun, or nobody was told what became of it.
+//! has cut short was not written: the call had not begun, or its outcome was never returned.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::str::{FromStr, SplitWhitespace};
 
-use super::checker::{Act, Call, Condition, Refusal, Span, Told, Version};
+use super::checker::{Act, Call, Condition, Deleted, Refusal, Span, Version};
 
 /// A call on a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Part {
     pub only_if: Condition,
 }
 
-/// What the caller was told.
+/// What the call returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Pair(Option<(u64, u64)>),
@@ -225,13 +225,13 @@ impl Entry {
                     (key, Act::Saw(pair.map(|(_, value, index)| (*value, *index))))
                 })
                 .collect(),
-            // A read that nobody was told the result of says nothing.
+            // A read whose result was never returned says nothing.
             (Op::Get(_) | Op::Exists(_) | Op::List(_), None) => Vec::new(),
             (Op::Put(key, value), None | Some(Outcome::Done)) => {
                 vec![(*key, Act::Put { value: *value, only_if: Condition::Always, index: None })]
             }
             (Op::Delete(key), None | Some(Outcome::Done)) => {
-                vec![(*key, Act::Delete { only_if: Condition::Always, index: Told::Nothing })]
+                vec![(*key, Act::Delete { only_if: Condition::Always, index: Deleted::Nothing })]
             }
             (Op::Swap(key, _, condition), Some(Outcome::Refused(refusal))) => {
                 vec![(*key, Act::Refused(*condition, *refusal))]
@@ -248,7 +248,7 @@ impl Entry {
                 vec![(*key, Act::Refused(Condition::Index(*index), *refusal))]
             }
             (Op::Remove(key, index), None | Some(Outcome::Done)) => {
-                vec![(*key, Act::Delete { only_if: Condition::Index(*index), index: Told::Nothing })]
+                vec![(*key, Act::Delete { only_if: Condition::Index(*index), index: Deleted::Nothing })]
             }
             (Op::Batch(parts), Some(Outcome::Conflict(op, refusal))) => {
                 // Conditions are operations of their own, each before the change that depends on it.
@@ -260,7 +260,7 @@ impl Entry {
                 vec![(key, Act::Refused(condition, *refusal))]
             }
             (Op::Batch(parts), None | Some(Outcome::Index(_))) => {
-                let told = match &self.outcome {
+                let returned = match &self.outcome {
                     Some(Outcome::Index(index)) => Some(*index),
                     _ => None,
                 };
@@ -269,11 +269,11 @@ impl Entry {
                     // Deletions of what is not there are not written, so only of the last part it is known where the
                     // index belongs, and only if it is a put.
                     Some(value) => {
-                        let index = told.flatten().filter(|_| at == last);
+                        let index = returned.flatten().filter(|_| at == last);
                         Act::Put { value, only_if: part.only_if, index }
                     }
-                    None if told == Some(None) => Act::Delete { only_if: part.only_if, index: Told::WasAbsent },
-                    None => Act::Delete { only_if: part.only_if, index: Told::Nothing },
+                    None if returned == Some(None) => Act::Delete { only_if: part.only_if, index: Deleted::WasAbsent },
+                    None => Act::Delete { only_if: part.only_if, index: Deleted::Nothing },
                 };
                 parts.iter().enumerate().map(|(at, part)| (part.key, act(at, part))).collect()
             }
@@ -290,7 +290,7 @@ impl Entry {
         }
     }
 
-    /// The values that it may have set together, and its last index if it was told.
+    /// The values that it may have set together, and its last index if it was returned.
     fn sets(&self) -> (Vec<(usize, u64)>, Option<u64>) {
         let values = match &self.op {
             Op::Put(key, value) | Op::Swap(key, value, _) => vec![(*key, *value)],
@@ -304,7 +304,7 @@ impl Entry {
     }
 }
 
-/// All versions of keys whose indexes anybody knows.
+/// All versions of keys with known indexes.
 pub fn versions(entries: &[Entry]) -> Vec<Version> {
     let mut seen = std::collections::BTreeMap::<(usize, u64), u64>::new();
     for entry in entries {
@@ -319,10 +319,10 @@ pub fn versions(entries: &[Entry]) -> Vec<Version> {
     }
     let mut versions = Vec::new();
     for entry in entries {
-        let (values, told) = entry.sets();
+        let (values, returned) = entry.sets();
         let known: Vec<(usize, u64)> =
             values.iter().filter_map(|(key, value)| Some((*key, *seen.get(&(*key, *value))?))).collect();
-        let unit = known.iter().map(|(_, index)| *index).chain(told).max().unwrap_or(0);
+        let unit = known.iter().map(|(_, index)| *index).chain(returned).max().unwrap_or(0);
         versions.extend(known.iter().map(|(key, index)| Version { key: *key, index: *index, unit }));
     }
     versions
