@@ -46,6 +46,7 @@ impl Kind {
         }
     }
 
+    #[inline]
     pub(super) fn encode(self) -> u8 {
         match self {
             Kind::Put => KIND_PUT,
@@ -58,6 +59,7 @@ impl Kind {
     }
 
     /// Whether this version knows the kind.
+    #[inline]
     pub(crate) fn is_known(self) -> bool {
         !matches!(self, Kind::Ancillary(Ancillary::Unknown(_)))
     }
@@ -84,6 +86,7 @@ impl Flags {
         (byte & !known == 0).then_some(Flags { synced: byte & FLAG_SYNCED != 0, more: byte & FLAG_MORE != 0 })
     }
 
+    #[inline]
     pub(super) fn encode(self) -> u8 {
         let bit = |set, flag| if set { flag } else { 0 };
         bit(self.synced, FLAG_SYNCED) | bit(self.more, FLAG_MORE)

@@ -27,7 +27,7 @@ pub(crate) fn search(log: &LogFile, stop: &Stop) -> Result<Beyond> {
     let mut beyond = Beyond { proof: None, whole_records: false, data_end: stop.unit };
     let file_len = log.len()?;
     // One header more than a chunk, for headers that cross its end.
-    let len = (file_len.saturating_sub(stop.unit)).min((CHUNK + RECORD_HEADER_LEN) as u64) as usize;
+    let len = file_len.saturating_sub(stop.unit).min((CHUNK + RECORD_HEADER_LEN) as u64) as usize;
     // A limit for the bodies of incomplete records. A forged file can have many that overlap.
     let mut patience = PATIENCE * file_len + CHUNK as u64;
     let mut chunks = Chunks::new(log, stop.unit);
