@@ -1,4 +1,4 @@
-//! The same expectations of every disk, and what only the operating system can be asked.
+//! Tests that run on every disk, and tests of the operating system alone.
 
 use std::ffi::{CStr, OsString};
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use super::scratch::Scratch;
 use super::sim::SimDisk;
 use super::{Access, Disk, DiskFile, FileAttributes, RealDisk, SyncScope};
 
-/// Runs the same check over the operating system and over the simulated disk.
+/// Runs a check on the operating system and on the simulated disk.
 fn on_every_disk(check: impl Fn(&dyn Disk, &Path)) {
     check(&SimDisk::new(), Path::new("/directory"));
     let scratch = Scratch::new();
@@ -27,7 +27,7 @@ fn kind<T>(result: io::Result<T>) -> Option<io::ErrorKind> {
 }
 
 #[test]
-fn what_was_written_is_read_and_reads_are_short_at_the_end_of_the_file() {
+fn reads_are_short_at_the_end_of_the_file() {
     on_every_disk(|disk, directory| {
         let file = disk.create_new(&directory.join("file"), 0o600).unwrap();
         assert_eq!(file.write_at(3, b"abcdef").unwrap(), 6);
@@ -45,7 +45,7 @@ fn what_was_written_is_read_and_reads_are_short_at_the_end_of_the_file() {
 }
 
 #[test]
-fn what_is_to_be_written_back_may_be_any_range_and_reads_the_same_afterwards() {
+fn any_range_can_be_written_back() {
     on_every_disk(|disk, directory| {
         let file = disk.create_new(&directory.join("file"), 0o600).unwrap();
         let bytes: Vec<u8> = (0..20_000u32).map(|n| n as u8).collect();
@@ -62,7 +62,7 @@ fn what_is_to_be_written_back_may_be_any_range_and_reads_the_same_afterwards() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_map_of_another_length_shows_the_same_and_what_is_behind_it() {
+fn a_resized_map_shows_the_file() {
     let scratch = Scratch::new();
     let file = RealDisk.create_new(&scratch.0.join("file"), 0o600).unwrap();
     let bytes: Vec<u8> = (0..20_000u32).map(|n| n as u8).collect();
@@ -95,7 +95,7 @@ fn set_len_cuts_and_extends_with_zeros() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_punched_range_reads_as_zeros_and_the_length_stays() {
+fn a_punched_range_reads_as_zeros() {
     on_every_disk(|disk, directory| {
         let file = disk.create_new(&directory.join("file"), 0o600).unwrap();
         file.write_at(0, &[7; 20_000]).unwrap();
@@ -115,7 +115,7 @@ fn a_punched_range_reads_as_zeros_and_the_length_stays() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_file_is_mapped_elsewhere_while_another_description_has_a_map_of_it() {
+fn a_map_of_another_description_is_noticed() {
     on_every_disk(|disk, directory| {
         let path = directory.join("file");
         let file = disk.create_new(&path, 0o600).unwrap();
@@ -129,7 +129,7 @@ fn a_file_is_mapped_elsewhere_while_another_description_has_a_map_of_it() {
         drop((map, other, own));
         assert!(!file.is_mapped_elsewhere().unwrap());
     });
-    // The simulated disk does not know this, since no map of it is lent.
+    // Only on the operating system: no map of the simulated disk is lent.
     let scratch = Scratch::new();
     let path = scratch.0.join("file");
     let file = RealDisk.create_new(&path, 0o600).unwrap();
@@ -154,7 +154,7 @@ fn a_file_opened_for_reading_cannot_be_written() {
 }
 
 #[test]
-fn opening_what_is_not_there_says_so() {
+fn a_missing_file_is_not_found() {
     on_every_disk(|disk, directory| {
         let path = directory.join("file");
         assert_eq!(kind(disk.open(&path, Access::ReadWrite)), Some(io::ErrorKind::NotFound));
@@ -167,7 +167,7 @@ fn opening_what_is_not_there_says_so() {
 
 /// Where files can have no second name, as on FAT.
 #[test]
-fn a_link_that_is_a_rename_takes_free_names_only() {
+fn a_link_that_is_a_rename_replaces_nothing() {
     let disk = SimDisk::new();
     disk.set_links(false);
     let [first, second, third] = ["/first", "/second", "/third"].map(Path::new);
@@ -191,7 +191,7 @@ fn a_directory_is_not_opened_as_a_file() {
 }
 
 #[test]
-fn create_new_and_link_refuse_a_taken_name_and_rename_replaces_it() {
+fn only_rename_replaces_a_file() {
     on_every_disk(|disk, directory| {
         let (old, new) = (directory.join("old"), directory.join("new"));
         disk.create_new(&old, 0o600).unwrap();
@@ -206,7 +206,7 @@ fn create_new_and_link_refuse_a_taken_name_and_rename_replaces_it() {
 }
 
 #[test]
-fn two_names_of_a_file_have_one_identity_and_a_rename_between_them_removes_neither() {
+fn a_rename_between_two_names_of_a_file_keeps_both() {
     on_every_disk(|disk, directory| {
         let (first, second) = (directory.join("first"), directory.join("second"));
         let file = disk.create_new(&first, 0o600).unwrap();
@@ -225,7 +225,7 @@ fn two_names_of_a_file_have_one_identity_and_a_rename_between_them_removes_neith
 }
 
 #[test]
-fn list_gives_the_names_that_start_with_the_prefix() {
+fn list_returns_the_names_with_the_prefix() {
     on_every_disk(|disk, directory| {
         for name in ["store", "store.a", "store.b", "other"] {
             disk.create_new(&directory.join(name), 0o600).unwrap();
@@ -237,7 +237,7 @@ fn list_gives_the_names_that_start_with_the_prefix() {
 }
 
 #[test]
-fn one_description_has_the_lock_until_it_gives_it_up_or_is_closed() {
+fn a_lock_belongs_to_one_description() {
     on_every_disk(|disk, directory| {
         let path = directory.join("file");
         let first = disk.create_new(&path, 0o600).unwrap();
@@ -265,7 +265,7 @@ fn a_file_takes_the_attributes_of_another() {
         file.set_attributes(&FileAttributes { mode: 0o644, ..own.clone() }).unwrap();
         assert_eq!(file.attributes().unwrap(), FileAttributes { mode: 0o644, ..own.clone() });
 
-        // Only the superuser gives files away; anyone else is refused and must hear of it.
+        // Only the superuser gives files away; other users get an error.
         let given_away = FileAttributes { uid: own.uid + 1, gid: own.gid + 1, ..own.clone() };
         match file.set_attributes(&given_away) {
             Ok(()) => assert_eq!(file.attributes().unwrap(), given_away),
@@ -292,7 +292,7 @@ fn with_extended(own: &FileAttributes, mode: u32, extended: &[(&CStr, Vec<u8>)])
     FileAttributes { mode, extended, ..own.clone() }
 }
 
-/// Whether a file can have an ACL and attributes of users. Not every file system has both.
+/// Returns whether a file can have an ACL and user attributes. Not every file system has both.
 fn takes_attributes(file: &dyn DiskFile) -> bool {
     let own = file.attributes().unwrap();
     match file.set_attributes(&with_extended(&own, 0o660, &[(ACL, acl(6, 6, 0, 6)), (c"user.name", vec![1])])) {
@@ -309,7 +309,7 @@ fn takes_attributes(file: &dyn DiskFile) -> bool {
 }
 
 #[test]
-fn a_file_takes_acl_and_extended_attributes_of_another_and_loses_its_own() {
+fn attributes_of_another_file_replace_its_own() {
     on_every_disk(|disk, directory| {
         let file = disk.create_new(&directory.join("file"), 0o600).unwrap();
         if !takes_attributes(&*file) {
@@ -319,7 +319,7 @@ fn a_file_takes_acl_and_extended_attributes_of_another_and_loses_its_own() {
         let (first, second) = ((c"user.first", vec![1]), (c"user.second", Vec::new()));
         for like in [
             with_extended(&own, 0o660, &[(ACL, acl(6, 6, 0, 6)), first.clone(), second.clone()]),
-            // Its owner may not write it, and so could not set an attribute afterwards.
+            // The owner may not write this file, and could not set an attribute afterwards.
             with_extended(&own, 0o440, &[(ACL, acl(4, 4, 4, 4)), (c"user.first", vec![2; 100])]),
             with_extended(&own, 0o600, &[second]),
             with_extended(&own, 0o644, &[]),
@@ -330,9 +330,9 @@ fn a_file_takes_acl_and_extended_attributes_of_another_and_loses_its_own() {
     });
 }
 
-/// A step that fails leaves what the steps before it have done: if the mode came first, the group could open the file.
+/// A failed step leaves the effects of the steps before it. If the mode came first, the group could open the file.
 #[test]
-fn a_file_whose_attributes_cannot_be_set_is_its_owners_alone() {
+fn after_failed_attributes_a_file_is_private() {
     let scratch = Scratch::new();
     for (mode, extended) in [
         (0o660, [(ACL, acl(6, 6, 0, 6)), (c"user.too-long", vec![7; 1 << 17])]),
@@ -347,7 +347,7 @@ fn a_file_whose_attributes_cannot_be_set_is_its_owners_alone() {
         let error = file.set_attributes(&with_extended(&own, mode, &extended)).unwrap_err();
         assert!(error.to_string().contains("attribute "), "{error}");
         assert_eq!(file.attributes().unwrap().mode & 0o077, 0);
-        // Also one that others could open before: what they are to be allowed now is something else.
+        // Also a file that others could open before.
         file.set_attributes(&with_extended(&own, 0o660, &[(ACL, acl(6, 6, 6, 6))])).unwrap();
         file.set_attributes(&with_extended(&own, mode, &extended)).unwrap_err();
         assert_eq!(file.attributes().unwrap().mode & 0o077, 0);
@@ -356,7 +356,7 @@ fn a_file_whose_attributes_cannot_be_set_is_its_owners_alone() {
 }
 
 #[test]
-fn a_map_shows_what_another_description_writes_later_and_outlives_both_file_and_name() {
+fn a_map_shows_later_writes_and_outlives_the_file() {
     on_every_disk(|disk, directory| {
         let path = directory.join("file");
         let reader = disk.create_new(&path, 0o600).unwrap();
@@ -389,7 +389,7 @@ fn a_map_beyond_the_end_shows_the_file_as_it_grows() {
 }
 
 #[test]
-fn a_map_refuses_ranges_that_it_does_not_have() {
+fn a_map_refuses_ranges_outside_it() {
     on_every_disk(|disk, directory| {
         let file = disk.create_new(&directory.join("file"), 0o600).unwrap();
         file.set_len(1 << 16).unwrap();
@@ -403,7 +403,7 @@ fn a_map_refuses_ranges_that_it_does_not_have() {
         assert!(refused(&|| _ = map.word(4)), "not a multiple of 8");
         assert!(refused(&|| _ = map.equals((1 << 16) - 3, b"1234")));
         assert!(refused(&|| _ = map.compare((1 << 16) - 3, 4, b"")));
-        // SAFETY: nobody writes to the file.
+        // SAFETY: nothing writes to the file.
         assert!(refused(&|| _ = unsafe { map.slice((1 << 16) - 3, 4) }));
         map.prefetch(u64::MAX);
     });
@@ -450,7 +450,7 @@ fn a_relative_path_with_dots_becomes_absolute() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_link_of_an_open_file_is_followed_only_while_its_text_says_where_it_leads() {
+fn a_link_that_leads_elsewhere_is_not_followed() {
     use std::os::fd::AsRawFd;
 
     let scratch = Scratch::new();
@@ -462,13 +462,13 @@ fn a_link_of_an_open_file_is_followed_only_while_its_text_says_where_it_leads() 
     let error = RealDisk.resolve(&link).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
     assert!(error.to_string().contains("name the file by its own path"), "{error}");
-    // Nor is it followed to what looks like its text.
+    // Nor to a file whose name is the link's text.
     File::create(scratch.0.join("file (deleted)")).unwrap();
     assert_eq!(RealDisk.resolve(&link).unwrap_err().kind(), io::ErrorKind::InvalidInput);
 }
 
 #[test]
-fn symlinks_are_resolved_even_where_they_dangle() {
+fn dangling_symlinks_are_resolved() {
     let scratch = Scratch::new();
     let at = |name: &str| scratch.0.join(name);
     fs::create_dir(at("real")).unwrap();
@@ -489,9 +489,9 @@ fn symlinks_are_resolved_even_where_they_dangle() {
     assert!(RealDisk.resolve(&at("loop")).is_err());
 }
 
-/// The last name of such a path is a directory's; of one that did not exist, a file of that name was made.
+/// If it did not exist, the store was once created as a file of that name.
 #[test]
-fn a_path_that_ends_in_a_slash_is_no_files() {
+fn a_path_with_a_slash_at_its_end_is_refused() {
     on_every_disk(|disk, directory| {
         drop(disk.create_new(&directory.join("file"), 0o600).unwrap());
         for path in ["file/", "missing/", "missing/.", "missing//", ""] {
@@ -506,7 +506,7 @@ fn a_path_that_ends_in_a_slash_is_no_files() {
 }
 
 #[test]
-fn a_planted_symlink_is_neither_opened_nor_created_through() {
+fn a_planted_symlink_is_not_followed() {
     let scratch = Scratch::new();
     let (target, planted) = (scratch.0.join("target"), scratch.0.join("planted"));
     symlink(&target, &planted).unwrap();
@@ -517,7 +517,7 @@ fn a_planted_symlink_is_neither_opened_nor_created_through() {
 }
 
 #[test]
-fn a_fifo_a_socket_and_a_device_are_refused_by_name_and_without_hanging() {
+fn a_fifo_a_socket_and_a_device_are_refused() {
     let scratch = Scratch::new();
     let (fifo, socket) = (scratch.0.join("fifo"), scratch.0.join("socket"));
     assert!(Command::new("mkfifo").arg(&fifo).status().expect("run mkfifo").success());
@@ -534,7 +534,7 @@ fn a_fifo_a_socket_and_a_device_are_refused_by_name_and_without_hanging() {
 }
 
 #[test]
-fn a_name_that_changes_while_it_is_opened_neither_hangs_the_call_nor_gets_anything_but_a_file_opened() {
+fn a_name_that_changes_during_an_opening_is_safe() {
     let scratch = Scratch::new();
     let at = |name: &str| scratch.0.join(name);
     assert!(Command::new("mkfifo").arg(at("fifo")).status().expect("run mkfifo").success());
@@ -559,14 +559,14 @@ fn a_name_that_changes_while_it_is_opened_neither_hangs_the_call_nor_gets_anythi
                 others += u32::from(file.stat().unwrap().identity != regular);
             }
         }
-        // Not asserted in here: a panic would leave the other thread running and the scope waiting for it.
+        // A panic in here would leave the other thread running, and the scope waiting for it.
         done.store(true, Ordering::Relaxed);
     });
     assert_eq!(others, 0);
 }
 
 #[test]
-fn a_new_file_has_the_mode_that_was_asked_for_whatever_the_umask() {
+fn the_umask_does_not_change_a_new_files_mode() {
     // The umask belongs to the process, so the check runs in a process of its own: this test, started once more.
     const DIRECTORY: &str = "CASKFILE_UMASK_TEST";
     if let Some(directory) = std::env::var_os(DIRECTORY) {
@@ -579,7 +579,7 @@ fn a_new_file_has_the_mode_that_was_asked_for_whatever_the_umask() {
     }
     for umask in ["000", "022", "777"] {
         let scratch = Scratch::new();
-        let name = "disk::tests::a_new_file_has_the_mode_that_was_asked_for_whatever_the_umask";
+        let name = "disk::tests::the_umask_does_not_change_a_new_files_mode";
         let mut shell = Command::new("sh");
         shell.args(["-c", "umask $1 && exec $0 --exact $2"]).arg(std::env::current_exe().unwrap()).args([umask, name]);
         let output = shell.env(DIRECTORY, &scratch.0).output().unwrap();

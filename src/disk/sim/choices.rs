@@ -1,4 +1,4 @@
-//! What a power cut leaves behind, drawn from a seed, or fixed, or tried out exhaustively.
+//! What a power cut leaves: drawn from a seed, fixed, or tried exhaustively.
 
 /// Answers the questions that a crash leaves open: did this sector reach the disk, did that name?
 ///
@@ -16,13 +16,14 @@ enum Source {
     Enumerated { answers: Vec<Answer>, asked: usize },
 }
 
-/// How a random crash treats one file. Independent coins alone would hardly ever keep, or lose, many sectors at once.
+/// How a random crash treats one file. With independent coins alone, many sectors would hardly ever be kept or lost
+/// together.
 #[derive(Debug, Clone, Copy)]
 enum Mood {
     Nothing,
     All,
     Mixed,
-    /// Most answers are like the one before: nothing, everything, or what the last coin said.
+    /// Most answers repeat the one before.
     Runs {
         last: Answer,
     },
@@ -35,28 +36,29 @@ struct Answer {
 }
 
 impl Choices {
-    /// Nothing survives that was not synced.
+    /// Keeps nothing that was not synced.
     pub fn keep_nothing() -> Choices {
         Choices { source: Source::Nothing }
     }
 
-    /// Everything survives, synced or not.
+    /// Keeps everything, synced or not.
     pub fn keep_all() -> Choices {
         Choices { source: Source::All }
     }
 
-    /// A subset that depends on `seed` alone.
+    /// Keeps a subset that depends on `seed` alone.
     pub fn from_seed(seed: u64) -> Choices {
         Choices { source: Source::Random { random: Random::from_seed(seed), mood: Mood::Mixed } }
     }
 
-    /// Every possible outcome, one after the other: use it for one crash, then call [`Choices::advance`], until that
-    /// says no. Only for crashes with few open questions, since their answers multiply.
+    /// Goes through every possible outcome: use it for one crash, call [`Choices::advance`], and repeat until that
+    /// returns `false`. Only for crashes with few open questions, since the numbers of their answers multiply.
     pub fn exhaustive() -> Choices {
         Choices { source: Source::Enumerated { answers: Vec::new(), asked: 0 } }
     }
 
-    /// Goes on to the next outcome of an exhaustive search; `false` if all have been seen, and for other choices.
+    /// Moves to the next outcome of an exhaustive search and returns `true`; `false` after the last one, and for other
+    /// choices.
     pub fn advance(&mut self) -> bool {
         let Source::Enumerated { answers, asked } = &mut self.source else { return false };
         *asked = 0;
@@ -72,12 +74,12 @@ impl Choices {
         }
     }
 
-    /// Whether every answer will be given at some time, so that no way to ask is likelier than another.
+    /// Returns whether every answer will be given at some time, so that it does not matter how likely each is.
     pub(super) fn is_exhaustive(&self) -> bool {
         matches!(self.source, Source::Enumerated { .. })
     }
 
-    /// An answer from 0 to `most`.
+    /// Returns an answer from 0 to `most`.
     pub(super) fn pick(&mut self, most: u64) -> u64 {
         match &mut self.source {
             Source::Nothing => 0,
@@ -107,7 +109,7 @@ impl Choices {
         }
     }
 
-    /// Questions about another thing begin: they may be answered in another mood.
+    /// Begins the questions about another file or directory, which may get another mood.
     pub(super) fn next_subject(&mut self) {
         if let Source::Random { random, mood } = &mut self.source {
             *mood = match random.up_to(7) {
@@ -120,7 +122,7 @@ impl Choices {
     }
 }
 
-/// The generator SplitMix64: small, and good enough to roll dice with.
+/// The generator SplitMix64: small, and random enough for tests.
 #[derive(Debug, Clone)]
 pub(super) struct Random {
     state: u64,
@@ -145,7 +147,7 @@ impl Random {
         }
     }
 
-    /// A number from 0 to `most`, evenly enough for dice.
+    /// Returns a number from 0 to `most`, evenly enough for tests.
     fn up_to(&mut self, most: u64) -> u64 {
         match most.checked_add(1) {
             Some(count) => self.next() % count,

@@ -3,8 +3,8 @@
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
-/// Bytes up to the last one that was ever written, and a length: what lies between is zeros that nobody has to keep,
-/// copy or look at. The engine extends its files far ahead of their logs, and tests copy them by the million.
+/// Bytes up to the last one that was ever written, and a length. The zeros between the two take no memory or time: the
+/// engine extends its files far beyond their logs, and tests copy them by the million.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Contents {
     data: Vec<u8>,
@@ -16,12 +16,12 @@ impl Contents {
         self.len
     }
 
-    /// Behind this there are only zeros.
+    /// Returns the offset after which there are only zeros.
     pub(super) fn data_len(&self) -> u64 {
         self.data.len() as u64
     }
 
-    /// Copies what is there from `offset` on and returns how much that was.
+    /// Copies the bytes from `offset` on and returns their number.
     pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> usize {
         let count = self.len.saturating_sub(offset).min(out.len() as u64) as usize;
         let data = self.data.get(offset as usize..).unwrap_or_default();
@@ -57,13 +57,13 @@ impl Contents {
         self.len = len;
     }
 
-    /// The first byte at or after `offset` that is not zero.
+    /// Returns the offset of the first byte at or after `offset` that is not zero.
     pub(super) fn next_data(&self, offset: u64) -> Option<u64> {
         let rest = self.data.get(usize::try_from(offset).ok()?..)?;
         rest.iter().position(|&byte| byte != 0).map(|at| offset + at as u64)
     }
 
-    /// The bytes up to the last one that is not zero.
+    /// Returns the bytes up to the last one that is not zero.
     fn written(&self) -> &[u8] {
         let end = self.data.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         &self.data[..end]
@@ -83,7 +83,7 @@ impl From<Vec<u8>> for Contents {
     }
 }
 
-/// Equal bytes are equal, and have equal hashes, however many of the zeros at their end were written.
+/// Equal bytes are equal, and have equal hashes, no matter how many zeros at their end were written.
 impl PartialEq for Contents {
     fn eq(&self, other: &Contents) -> bool {
         (self.len, self.written()) == (other.len, other.written())
@@ -112,8 +112,8 @@ mod tests {
     }
 
     quickcheck! {
-        /// Whatever is done, it is what a plain vector would be.
-        fn zeros_that_nobody_keeps_are_there_all_the_same(steps: Vec<(u8, u8, u8)>) -> bool {
+        /// After any changes, the contents are those of a plain vector.
+        fn zeros_without_memory_read_as_zeros(steps: Vec<(u8, u8, u8)>) -> bool {
             let (mut contents, mut plain) = (Contents::default(), Vec::new());
             for (what, at, len) in steps {
                 let (start, end) = (usize::from(at), usize::from(at) + usize::from(len));

@@ -1,4 +1,4 @@
-//! The simulated disk's names: which are there, which are durable, and the changes in between.
+//! The simulated disk's names: the current ones, the durable ones, and the changes in between.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use super::choices::Choices;
 
-/// Every name on the disk, by its full path. Directories are taken to exist; only what is in them is recorded.
+/// Every name on the disk, by its full path. All directories exist; only their entries are recorded.
 #[derive(Clone, Default)]
 pub(super) struct Directory {
-    /// What processes see, as inode numbers.
+    /// The names that processes see, with their inode numbers.
     entries: BTreeMap<PathBuf, u64>,
-    /// What is certain to survive a power cut.
+    /// The names that are certain to survive a power cut.
     durable: BTreeMap<PathBuf, u64>,
-    /// How `durable` becomes `entries`, oldest change first.
+    /// The changes from `durable` to `entries`, oldest first.
     unsynced: Vec<Change>,
     /// Files that are mounted, by the paths that lead to them.
     mounts: BTreeMap<PathBuf, u64>,
@@ -35,7 +35,7 @@ impl Directory {
         self.mounts.contains_key(name)
     }
 
-    /// Lets a path lead to a file, whatever becomes of its names. It ends with the power.
+    /// Makes a path lead to a file, even after its names are gone, until the power goes out.
     pub(super) fn mount(&mut self, at: PathBuf, inode: u64) {
         self.mounts.insert(at, inode);
     }
@@ -44,12 +44,12 @@ impl Directory {
         self.entries.keys().map(PathBuf::as_path)
     }
 
-    /// How many names the file has.
+    /// Returns the file's number of names.
     pub(super) fn links(&self, inode: u64) -> u64 {
         self.entries.values().filter(|&&other| other == inode).count() as u64
     }
 
-    /// Whether the file has a name, or had one that a power cut could bring back.
+    /// Returns whether the file has a name, or had one that a power cut could bring back.
     pub(super) fn mentions(&self, inode: u64) -> bool {
         self.durable.values().chain(self.entries.values()).chain(self.mounts.values()).any(|&other| other == inode)
             || self.unsynced.iter().any(|change| match change {
@@ -72,7 +72,8 @@ impl Directory {
         self.change(Change::Remove { name });
     }
 
-    /// Gives the file at `from` the name `to`, whoever had that. Two names of one file both stay, as POSIX has it.
+    /// Gives the file at `from` the name `to`, replacing what has it. If both are names of one file, both stay, as in
+    /// POSIX.
     pub(super) fn rename(&mut self, from: PathBuf, to: PathBuf, inode: u64) {
         if self.get(&to) != Some(inode) {
             self.change(Change::Rename { from, to, inode });
@@ -84,7 +85,7 @@ impl Directory {
         self.unsynced.push(change);
     }
 
-    /// Every name and change, with what `file` says of the inodes instead of their numbers.
+    /// Hashes every name and change. `file` hashes an inode, in place of its number.
     pub(super) fn fingerprint<H: Hasher>(&self, hasher: &mut H, file: impl Fn(u64, &mut H)) {
         // Two names of one file are not two files with the same contents.
         let mut numbers = Vec::new();
@@ -135,18 +136,18 @@ impl Directory {
         self.durable.clone_from(&self.entries);
     }
 
-    /// How many ways the names may be found after a power cut.
+    /// Returns the number of outcomes that a power cut has for the names.
     pub(super) fn outcomes(&self) -> u64 {
         1 << self.unsynced.len().min(63)
     }
 
-    /// The names as they are found after a power cut: the durable ones, and of the changes either those up to some
-    /// moment (what a journal leaves) or any subset (what is promised). A rename happened or it did not.
+    /// Returns the names after a power cut: the durable ones, and of the changes either those up to some moment (what a
+    /// journal leaves) or any subset (what the system promises). A rename happens whole or not at all.
     pub(super) fn crashed(&self, choices: &mut Choices) -> Directory {
         choices.next_subject();
         let mut survivors = self.durable.clone();
         if !self.unsynced.is_empty() {
-            // The first moments of a journal are among the subsets: they only make a random cut more lifelike.
+            // A journal's outcomes are among the subsets. They only make a random cut more realistic.
             let journaled = !choices.is_exhaustive() && choices.pick(1) == 0;
             let journal_end = if journaled { choices.pick(self.unsynced.len() as u64) as usize } else { 0 };
             for (at, change) in self.unsynced.iter().enumerate() {

@@ -68,22 +68,22 @@ impl Verb {
     }
 }
 
-/// Which call is meant, counted from the moment this is handed to the disk: the first call after that is number 1.
+/// Selects a call. The first matching call after the disk gets this is number 1.
 #[derive(Debug, Clone, Copy)]
 pub struct When {
     nth: u64,
-    /// A bit for each verb that is meant.
+    /// A bit for each verb that matches.
     verbs: u32,
     process: Option<u64>,
 }
 
 impl When {
-    /// The `nth` call from now on, of any kind.
+    /// Selects the `nth` call from now on, of any kind.
     pub fn nth(nth: u64) -> When {
         When { nth, verbs: u32::MAX, process: None }
     }
 
-    /// The next call.
+    /// Selects the next call.
     pub fn next() -> When {
         When::nth(1)
     }
@@ -103,24 +103,24 @@ impl When {
         When { process: Some(process.process), ..self }
     }
 
-    fn means(&self, process: u64, verb: Verb) -> bool {
-        self.process.is_none_or(|meant| meant == process) && self.verbs & verb.bit() != 0
+    fn matches(&self, process: u64, verb: Verb) -> bool {
+        self.process.is_none_or(|wanted| wanted == process) && self.verbs & verb.bit() != 0
     }
 }
 
 /// How a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It does nothing and returns an error of this kind. A sync that fails drops what it should have written.
+    /// The call does nothing and returns an error of this kind. A sync that fails drops what it should have written.
     Error(io::ErrorKind),
     /// As `Error`, with an error number of the operating system.
     Os(i32),
     /// A read or write handles at most this many bytes and says so; other calls are not affected.
     Short(usize),
-    /// The process is killed in the middle of it: a write has written at most this many bytes, a sync has brought
-    /// nothing to the disk, other calls have done their work, and nobody learns of it.
+    /// The process is killed in the middle of the call: a write has written at most this many bytes, a sync has brought
+    /// nothing to the disk, and other calls have done their work. No caller gets the result.
     Kill(usize),
-    /// The power goes out in the middle of it: what it did counts as not yet synced, and it and all later calls fail.
+    /// The power goes out in the middle of the call. What it did counts as not synced, and it and all later calls fail.
     PowerCut,
 }
 
@@ -129,12 +129,12 @@ pub enum Fault {
 pub enum Repeat {
     /// The call fails, the ones after it work.
     Once,
-    /// From that call on, all that are meant fail.
+    /// That call and all later matching calls fail.
     Forever,
 }
 
 impl Fault {
-    /// The error that the caller sees, if the fault shows itself as one and the call does nothing.
+    /// Returns the error that the caller gets, if the call does nothing and fails.
     pub(super) fn error(self) -> Option<io::Error> {
         match self {
             Fault::Error(kind) => Some(kind.into()),
@@ -143,12 +143,12 @@ impl Fault {
         }
     }
 
-    /// Whether the caller does not live to see the end of the call. It cannot count on any of a sync, then.
+    /// Returns whether the caller does not live until the end of the call. Then a sync may have done nothing.
     pub(super) fn ends_the_caller(self) -> bool {
         matches!(self, Fault::Kill(_) | Fault::PowerCut)
     }
 
-    /// How many bytes a read or write handles, of those that it was asked for.
+    /// Returns how many of the requested bytes a read or write handles.
     pub(super) fn limit(self, asked: usize) -> usize {
         match self {
             Fault::Short(most) | Fault::Kill(most) => asked.min(most),
@@ -157,7 +157,7 @@ impl Fault {
     }
 }
 
-/// Things that happen at certain calls: faults, or a test's own closures.
+/// What happens at certain calls: faults, or a test's closures.
 pub(super) struct Schedule<T> {
     planned: Vec<Planned<T>>,
 }
@@ -183,12 +183,12 @@ impl<T: Clone> Schedule<T> {
         self.planned.clear();
     }
 
-    /// Counts one call and returns what happens at it, in the order in which it was planned.
+    /// Counts one call and returns what happens at it, in the order of planning.
     pub(super) fn due(&mut self, process: u64, verb: Verb) -> Vec<T> {
-        // Allocates only where something is due.
+        // Allocates only if something is due.
         let mut due = Vec::new();
         self.planned.retain_mut(|planned| {
-            if !planned.when.means(process, verb) {
+            if !planned.when.matches(process, verb) {
                 return true;
             }
             planned.when.nth = planned.when.nth.saturating_sub(1);

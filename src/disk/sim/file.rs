@@ -7,7 +7,7 @@ use super::inode::PAGE;
 use super::{Fault, Machine, SimDisk, Verb};
 use crate::disk::{DiskFile, FileAttributes, FileStat, Map, MappedBytes, SyncScope};
 
-/// No simulated file gets longer: contents are kept in memory, holes and all.
+/// The longest file. Contents are kept in memory, holes included.
 const MAX_LEN: u64 = 1 << 32;
 
 /// An open file description of the simulated disk.
@@ -21,7 +21,7 @@ impl SimFile {
         SimFile { disk, description }
     }
 
-    /// A sync of the file, of either kind.
+    /// Syncs the file, with or without its attributes.
     fn sync_file(&self, verb: Verb) -> io::Result<()> {
         let mut turn = self.disk.turn(verb)?;
         let machine = &mut *turn.machine;
@@ -31,12 +31,12 @@ impl SimFile {
         let inode = machine.world.inodes.get_mut(&description.inode).expect(OPEN);
         if let Some(error) = turn.fault.and_then(Fault::error) {
             inode.fail_sync(reached, crash);
-            inode.tell_errors(&mut description.heard_errors);
+            inode.report_errors(&mut description.errors_reported);
             return Err(error);
         }
-        if inode.tell_errors(&mut description.heard_errors) {
-            // Another description's sync failed, or the kernel's own writing back: this one hears of it too, once.
-            // What it should have written is on its way, but the disk was not told to make it stay.
+        if inode.report_errors(&mut description.errors_reported) {
+            // Another description's sync failed, or the kernel's own write-back. This description reports that too,
+            // once. Its own bytes are written, but the disk was not asked to make them durable.
             return turn.end(Err(io::Error::from_raw_os_error(libc::EIO)));
         }
         if !turn.fault.is_some_and(Fault::ends_the_caller) {
@@ -64,7 +64,7 @@ impl Drop for SimFile {
     }
 }
 
-/// Why a file of a process that lives is in the machine's tables.
+/// Files of living processes are in the machine's tables.
 const OPEN: &str = "the file is open";
 
 impl Machine {
@@ -169,7 +169,7 @@ impl DiskFile for SimFile {
             let description = machine.descriptions.get_mut(&self.description).expect(OPEN);
             let inode = machine.world.inodes.get_mut(&description.inode).expect(OPEN);
             // This reports what has failed, and the next sync does not report it again.
-            let failed = inode.tell_errors(&mut description.heard_errors);
+            let failed = inode.report_errors(&mut description.errors_reported);
             if failed { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
         })
     }
@@ -243,7 +243,7 @@ impl DiskFile for SimFile {
     }
 }
 
-/// A map of a simulated file. It shows the file as it is, whatever has become of the process and of the power.
+/// A map of a simulated file. It shows the file even after the process or the power is gone.
 struct SimMap {
     disk: SimDisk,
     inode: u64,
@@ -260,7 +260,7 @@ impl MappedBytes for SimMap {
         let (inode, free) = machine.world.inode_and_space(self.inode);
         let (end, covered) = (offset + out.len() as u64, inode.len().next_multiple_of(PAGE));
         if end > covered {
-            // Not while holding the disk: the panic is the test's to look at, and others may go on.
+            // Unlock the disk before the panic, so that other processes can go on.
             drop(machine);
             panic!("SIGBUS: bytes {offset}..{end} of a map of a file whose last page ends at {covered}");
         }
@@ -271,7 +271,7 @@ impl MappedBytes for SimMap {
         }
         let count = inode.contents().read(offset, out);
         machine.count_read(self.disk.process, count);
-        // The kernel fills the last page up with zeros.
+        // The kernel fills the last page with zeros.
         out[count..].fill(0);
     }
 }

@@ -1,15 +1,17 @@
 //! One simulated file: what processes see, what the disk holds, and the changes in between.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::choices::{Choices, Random};
+use super::choices::Choices;
 use super::contents::Contents;
 use crate::disk::FileAttributes;
 
-/// What a kernel caches, maps and punches holes by.
+mod crash;
+
+/// The unit in which the kernel caches, maps and punches holes.
 pub(super) const PAGE: u64 = 4096;
 
 /// A file's contents and attributes. Cloning shares the contents until one side changes them.
@@ -17,18 +19,18 @@ pub(super) const PAGE: u64 = 4096;
 pub(super) struct Inode {
     /// What a read returns: the page cache.
     cache: Arc<Contents>,
-    /// What is certain to survive a power cut.
+    /// The contents that are certain to survive a power cut.
     durable: Arc<Contents>,
-    /// How `durable` becomes `cache`, oldest change first, except for what a failed sync dropped.
+    /// The changes from `durable` to `cache`, oldest first, except what a failed sync dropped.
     unsynced: Vec<Change>,
-    /// The pages that take up space: those that were written, or read through a map.
+    /// The pages that take up space: they were written, or read through a map.
     allocated: Arc<BTreeSet<u64>>,
     attributes: FileAttributes,
     durable_attributes: FileAttributes,
-    /// How many times writing back has failed; each open description reports each failure once.
+    /// How many times a write-back has failed. Each open description reports each failure once.
     write_errors: u64,
-    /// Whether any description has reported the last of them.
-    last_error_was_told: bool,
+    /// Whether any description has reported the last failure.
+    last_error_reported: bool,
     /// Pages that the disk cannot read.
     bad: BTreeSet<u64>,
     /// The description that has the advisory lock.
@@ -40,7 +42,7 @@ pub(super) struct Inode {
 pub(super) struct Crash {
     /// The size of the pieces that survive whole or not at all.
     pub(super) sector: u64,
-    /// Whether a sector that a file grew by, and that did not survive, can hold other things than zeros.
+    /// Whether a sector that a file grew by, and that was lost, can hold garbage instead of zeros.
     pub(super) garbage: bool,
 }
 
@@ -53,17 +55,17 @@ enum Change {
     SetLen(u64),
     /// A hole is punched.
     Punch(Range<u64>),
-    /// What remains of a write whose bytes a failed sync dropped: the length that it gave the file.
+    /// The rest of a write whose bytes a failed sync dropped: the length that it gave the file.
     Grow(u64),
 }
 
 impl Inode {
-    /// An empty file, as it is when its creation survived and nothing else.
+    /// Returns an empty file, as after a power cut that kept only its creation.
     pub(super) fn new(attributes: FileAttributes) -> Inode {
         Inode::with_contents(Arc::default(), attributes)
     }
 
-    /// A file that is on the disk as it is here.
+    /// Returns a file that is durable as it is.
     pub(super) fn with_contents(contents: Arc<Contents>, attributes: FileAttributes) -> Inode {
         Inode {
             allocated: Arc::new((0..contents.data_len().div_ceil(PAGE)).collect()),
@@ -73,7 +75,7 @@ impl Inode {
             durable_attributes: attributes.clone(),
             attributes,
             write_errors: 0,
-            last_error_was_told: true,
+            last_error_reported: true,
             bad: BTreeSet::new(),
             locked_by: None,
         }
@@ -95,7 +97,7 @@ impl Inode {
         self.attributes = attributes;
     }
 
-    /// Puts other contents into the file and onto the disk, as damage or restoration from outside would.
+    /// Replaces the contents, durably, as damage or restoration from outside would.
     pub(super) fn replace_contents(&mut self, contents: Vec<u8>) {
         self.cache = Arc::new(contents.into());
         self.durable = Arc::clone(&self.cache);
@@ -103,8 +105,8 @@ impl Inode {
         self.unsynced.clear();
     }
 
-    /// Copies what is there from `offset` on and returns how much that was: up to a page that cannot be read, and
-    /// `None` in it.
+    /// Copies the bytes from `offset` on and returns their number. Stops before a page that cannot be read; `None` in
+    /// such a page.
     pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> Option<usize> {
         let mut upto = out.len() as u64;
         if let Some(&bad) = self.bad.range(offset / PAGE..).next() {
@@ -114,13 +116,13 @@ impl Inode {
         (!is_bad).then(|| self.cache.read(offset, &mut out[..upto as usize]))
     }
 
-    /// Whatever is in this page cannot be read from now on.
+    /// Makes a page unreadable.
     pub(super) fn spoil(&mut self, page: u64) {
         self.bad.insert(page);
     }
 
-    /// Takes space for the pages of a range, as long as there is some: `free` is how many pages are left, if the disk can
-    /// run full. Returns where the range ends for which there was space.
+    /// Takes space for the pages of a range, until there is none left. `free` is the number of pages that are left, if
+    /// the disk can run full. Returns the end of the range for which there was space.
     pub(super) fn allocate(&mut self, range: Range<u64>, free: Option<&mut u64>) -> u64 {
         let mut endless = u64::MAX;
         let free = free.unwrap_or(&mut endless);
@@ -137,7 +139,7 @@ impl Inode {
         range.end
     }
 
-    /// Gives back the space of all whole pages of a range, and returns how many those were.
+    /// Gives back the space of all whole pages of a range, and returns their number.
     pub(super) fn release(&mut self, range: Range<u64>) -> u64 {
         let pages = range.start.div_ceil(PAGE)..range.end / PAGE;
         let before = self.allocated.len();
@@ -157,7 +159,7 @@ impl Inode {
         self.change(Change::SetLen(len));
     }
 
-    /// Makes a range zeros, as far as the file reaches.
+    /// Makes a range zeros, up to the end of the file.
     pub(super) fn punch(&mut self, range: Range<u64>) {
         self.change(Change::Punch(range));
     }
@@ -167,13 +169,13 @@ impl Inode {
         self.unsynced.push(change);
     }
 
-    /// The first page at or after `offset` that holds more than zeros, as if the others had never been written.
+    /// Returns the first page at or after `offset` that holds more than zeros. Pages of zeros count as holes.
     pub(super) fn next_data(&self, offset: u64) -> Option<u64> {
         let data = self.cache.next_data(offset / PAGE * PAGE)?;
         Some(offset.max(data / PAGE * PAGE)).filter(|&found| found < self.len())
     }
 
-    /// Brings contents and length to the disk, and with `attributes_too` the mode and owner.
+    /// Brings contents and length to the disk, and mode and owner if `attributes_too`.
     pub(super) fn sync(&mut self, attributes_too: bool) {
         if !self.unsynced.is_empty() {
             let durable = Arc::make_mut(&mut self.durable);
@@ -186,9 +188,8 @@ impl Inode {
         }
     }
 
-    /// What a sync that fails leaves: the pages look clean, so nothing will ever write them again, whatever syncs
-    /// succeed later. `reached` says what had been written before the error. The file's length is not data and is
-    /// still on its way.
+    /// Does what a failed sync does: the pages look clean, so no later sync writes them again. `reached` says what was
+    /// written before the error. The file's length is not data, and stays unsynced.
     pub(super) fn fail_sync(&mut self, reached: &mut Choices, crash: Crash) {
         self.durable = self.after_power_cut(reached, crash);
         for change in &mut self.unsynced {
@@ -197,38 +198,39 @@ impl Inode {
             }
         }
         self.write_errors += 1;
-        self.last_error_was_told = false;
+        self.last_error_reported = false;
     }
 
-    /// How many write errors a description does not hear of that is opened now: all but one that nobody was told of.
+    /// Returns the number of write errors that a new description does not report: all, but the last one if no
+    /// description has reported it.
     pub(super) fn errors_before_opening(&self) -> u64 {
-        if self.last_error_was_told { self.write_errors } else { self.write_errors - 1 }
+        if self.last_error_reported { self.write_errors } else { self.write_errors - 1 }
     }
 
-    /// Whether a description that has heard of so many write errors must be told of another; then it has been.
-    pub(super) fn tell_errors(&mut self, heard: &mut u64) -> bool {
-        let news = *heard < self.write_errors;
-        if news {
-            *heard = self.write_errors;
-            self.last_error_was_told = true;
+    /// Returns whether a description that has reported this many write errors must report another, and counts it as
+    /// reported.
+    pub(super) fn report_errors(&mut self, reported: &mut u64) -> bool {
+        let is_new = *reported < self.write_errors;
+        if is_new {
+            *reported = self.write_errors;
+            self.last_error_reported = true;
         }
-        news
+        is_new
     }
 
-    /// Everything of the file that a process or a power cut could find out, for comparison.
+    /// Hashes everything of the file that a process or a power cut could find.
     pub(super) fn fingerprint(&self, hasher: &mut impl Hasher) {
         self.durable.hash(hasher);
         self.unsynced.hash(hasher);
-        // Most of the time they are the same.
         let differs = !Arc::ptr_eq(&self.cache, &self.durable) && *self.cache != *self.durable;
         differs.then_some(&*self.cache).hash(hasher);
-        (&self.attributes, &self.durable_attributes, self.write_errors, self.last_error_was_told).hash(hasher);
+        (&self.attributes, &self.durable_attributes, self.write_errors, self.last_error_reported).hash(hasher);
     }
 
-    /// Forgets clean pages: what is read now comes from the disk, save for what is still to be written there. With the
-    /// pages goes an error that nobody was told of: who opens the file from now on will not hear of it.
+    /// Drops clean pages: reads return what is on the disk, and what is still to be written there. An error that no
+    /// description has reported is dropped with the pages.
     pub(super) fn drop_cache(&mut self) {
-        self.last_error_was_told = true;
+        self.last_error_reported = true;
         self.cache = Arc::clone(&self.durable);
         if !self.unsynced.is_empty() {
             let cache = Arc::make_mut(&mut self.cache);
@@ -236,123 +238,6 @@ impl Inode {
                 change.apply(cache);
             }
         }
-    }
-
-    /// The file as it is found after a power cut.
-    pub(super) fn crashed(&self, choices: &mut Choices, crash: Crash) -> Inode {
-        choices.next_subject();
-        let mut survivor = Inode::with_contents(self.after_power_cut(choices, crash), self.durable_attributes.clone());
-        if self.attributes != self.durable_attributes && choices.pick(1) == 1 {
-            survivor.attributes.clone_from(&self.attributes);
-            survivor.durable_attributes.clone_from(&self.attributes);
-        }
-        survivor
-    }
-
-    /// Mixes the durable contents with some of the unsynced changes.
-    ///
-    /// Two things are chosen. The *length* is one that the file has had since the last sync, or in the middle of a write
-    /// that made it longer. Each *sector* holds what it has held at some moment since the last sync: so a sector is
-    /// never torn (ask for smaller sectors to have that), but any of them can be older or newer than its neighbour, and
-    /// than the length. The one tie is that a sector which the chosen length had cut off, before it grew again, has
-    /// lost what it held: journals see to that.
-    fn after_power_cut(&self, choices: &mut Choices, crash: Crash) -> Arc<Contents> {
-        if self.unsynced.is_empty() {
-            return Arc::clone(&self.durable);
-        }
-        let mut contents = (*self.durable).clone();
-        let kept_lengths = choices.pick(self.unsynced.len() as u64) as usize;
-        let mut length = contents.len();
-        let mut longest = length;
-        for (at, change) in self.unsynced.iter().enumerate() {
-            if at < kept_lengths {
-                length = change.length_after(length);
-            }
-            longest = longest.max(change.length_after(0));
-        }
-        if let Some(write @ Change::Write { .. }) = self.unsynced.get(kept_lengths) {
-            let whole_sectors = (write.length_after(length).max(1) - 1) / crash.sector;
-            let already = length / crash.sector;
-            match choices.pick(whole_sectors.saturating_sub(already)) {
-                0 => {}
-                more => length = (already + more) * crash.sector,
-            }
-        }
-        contents.set_len(longest);
-        for (start, history) in self.sector_histories(crash.sector) {
-            if start >= length {
-                // It makes no difference what such a sector holds.
-                break;
-            }
-            let cut_off = |&at: &usize| at < kept_lengths && matches!(self.unsynced[at], Change::SetLen(_));
-            let least = history.iter().rposition(cut_off).map_or(0, |last| last + 1);
-            let kept = least + choices.pick((history.len() - least) as u64) as usize;
-            if crash.garbage && kept == 0 && choices.pick(1) == 0 {
-                let never_written = self.durable.len().max(start)..contents.len().min(start + crash.sector);
-                let mut garbage = vec![0; never_written.end.saturating_sub(never_written.start) as usize];
-                Random::from_seed(start).fill(&mut garbage);
-                contents.write(never_written.start, &garbage);
-            }
-            for &at in &history[..kept] {
-                self.unsynced[at].apply_within(&mut contents, start, start + crash.sector);
-            }
-        }
-        contents.set_len(length);
-        Arc::new(contents)
-    }
-
-    /// At most how many ways there are for the file to be found after a power cut without garbage.
-    pub(super) fn outcomes(&self, crash: Crash) -> u64 {
-        let attributes = if self.attributes == self.durable_attributes { 1 } else { 2 };
-        if self.unsynced.is_empty() {
-            return attributes;
-        }
-        let mut length = self.durable.len();
-        let mut lengths = 1;
-        for change in &self.unsynced {
-            let already = length / crash.sector;
-            length = change.length_after(length);
-            // A write can have made the file longer by some of its sectors.
-            let written = matches!(change, Change::Write { .. });
-            lengths += 1 + if written { ((length.max(1) - 1) / crash.sector).saturating_sub(already) } else { 0 };
-        }
-        let sectors = self.sector_histories(crash.sector).into_values().map(|history| history.len() as u64 + 1);
-        sectors.fold(attributes.saturating_mul(lengths), u64::saturating_mul)
-    }
-
-    /// For each sector, by its offset, the unsynced changes to its bytes, as positions in `unsynced`. A hole that was
-    /// cut off is not changed by that: else the space that a file was extended by would raise a question a sector.
-    fn sector_histories(&self, sector: u64) -> BTreeMap<u64, Vec<usize>> {
-        let mut histories = BTreeMap::<u64, Vec<usize>>::new();
-        let mut length = self.durable.len();
-        for (at, change) in self.unsynced.iter().enumerate() {
-            let changed = match change {
-                Change::Write { offset, bytes } => *offset..*offset + bytes.len() as u64,
-                Change::SetLen(len) => *len..length,
-                Change::Punch(range) => range.start..range.end.min(length),
-                Change::Grow(_) => 0..0,
-            };
-            length = change.length_after(length);
-            if changed.is_empty() {
-                continue;
-            }
-            let written = matches!(change, Change::Write { .. });
-            // Behind everything that was ever written there are holes only.
-            let data_end =
-                histories.last_key_value().map_or(0, |(start, _)| start + sector).max(self.durable.data_len());
-            let end = if written { changed.end } else { changed.end.min(data_end) };
-            for number in changed.start / sector..end.div_ceil(sector) {
-                let start = number * sector;
-                if written || histories.contains_key(&start) || self.durable_holds_more_than_zeros(start, sector) {
-                    histories.entry(start).or_default().push(at);
-                }
-            }
-        }
-        histories
-    }
-
-    fn durable_holds_more_than_zeros(&self, start: u64, len: u64) -> bool {
-        self.durable.next_data(start).is_some_and(|data| data < start + len)
     }
 }
 
@@ -375,7 +260,7 @@ impl Change {
         }
     }
 
-    /// Does to the bytes from `start` to `end` what the change does to them, and nothing to any other.
+    /// Applies the change to the bytes from `start` to `end` only.
     fn apply_within(&self, contents: &mut Contents, start: u64, end: u64) {
         let end = end.min(contents.len());
         match self {

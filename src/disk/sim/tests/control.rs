@@ -16,7 +16,7 @@ fn os_error<T>(result: io::Result<T>) -> Option<i32> {
 }
 
 #[test]
-fn each_description_hears_of_a_failed_sync_once() {
+fn each_description_reports_a_failed_sync_once() {
     let (disk, file) = disk_with(b"old");
     let (other, process) = (open(&disk), disk.process());
     let (third, bystander) = (open(&process), disk.create_new(Path::new("/other"), 0o600).unwrap());
@@ -30,14 +30,17 @@ fn each_description_hears_of_a_failed_sync_once() {
 }
 
 #[test]
-fn what_the_kernel_fails_to_write_back_is_lost_and_told_to_all_who_have_the_file_open_and_to_the_next_if_nobody_was_told()
- {
+fn each_description_reports_a_failed_write_back() {
     let (disk, file) = disk_with(b"old");
     let other = open(&disk.process());
     file.write_at(0, b"new!").unwrap();
     disk.fail_writeback(STORE);
     let late = open(&disk);
-    assert_eq!(os_error(late.sync(SyncScope::Data)), Some(libc::EIO), "nobody had been told when it was opened");
+    assert_eq!(
+        os_error(late.sync(SyncScope::Data)),
+        Some(libc::EIO),
+        "no description had reported it before the opening"
+    );
     let later = open(&disk);
     for file in [&file, &other] {
         assert_eq!(os_error(file.sync(SyncScope::Data)), Some(libc::EIO));
@@ -60,7 +63,7 @@ fn what_the_kernel_fails_to_write_back_is_lost_and_told_to_all_who_have_the_file
 
 type Call = fn(&SimDisk, &dyn DiskFile) -> io::Result<()>;
 
-/// One call of each kind, on a file that is there.
+/// One call of each kind, on a file that exists.
 fn calls() -> Vec<(Verb, Call)> {
     vec![
         (Verb::Resolve, |disk, _| disk.resolve(Path::new("store")).map(drop)),
@@ -95,7 +98,7 @@ fn calls() -> Vec<(Verb, Call)> {
 }
 
 #[test]
-fn every_call_can_fail_with_every_error_once_or_from_then_on() {
+fn every_call_can_fail_once_or_for_ever() {
     for errno in [libc::EIO, libc::ENOSPC, libc::EINTR] {
         for (verb, call) in calls() {
             let (disk, file) = disk_with(b"old");
@@ -119,7 +122,7 @@ fn every_call_can_fail_with_every_error_once_or_from_then_on() {
 }
 
 #[test]
-fn short_reads_and_writes_can_be_once_or_from_then_on() {
+fn short_reads_and_writes_can_be_once_or_for_ever() {
     let (disk, file) = disk_with(b"old");
     for (repeat, then) in [(Repeat::Once, 3), (Repeat::Forever, 2)] {
         disk.clear_faults();
@@ -131,7 +134,7 @@ fn short_reads_and_writes_can_be_once_or_from_then_on() {
 }
 
 #[test]
-fn two_disks_have_the_same_number_if_and_only_if_nothing_tells_them_apart() {
+fn equal_disks_have_equal_fingerprints() {
     let base = || disk_with(b"old").0;
     let number = |change: &dyn Fn(&SimDisk)| {
         let disk = base();
@@ -187,7 +190,7 @@ fn two_disks_have_the_same_number_if_and_only_if_nothing_tells_them_apart() {
 }
 
 #[test]
-fn dropping_the_cache_keeps_what_is_still_to_be_written() {
+fn dropping_the_cache_keeps_unsynced_bytes() {
     let (disk, file) = disk_with(b"old");
     file.write_at(3, b" and new").unwrap();
     disk.drop_caches();
@@ -196,7 +199,7 @@ fn dropping_the_cache_keeps_what_is_still_to_be_written() {
 }
 
 #[test]
-fn a_killed_process_loses_its_locks_and_its_files_but_not_what_it_wrote() {
+fn a_killed_process_loses_its_locks_and_keeps_its_writes() {
     let (disk, file) = disk_with(b"old");
     let victim = disk.process();
     let its_file = open(&victim);
@@ -213,7 +216,7 @@ fn a_killed_process_loses_its_locks_and_its_files_but_not_what_it_wrote() {
 }
 
 #[test]
-fn a_process_killed_in_a_write_leaves_the_part_that_was_written() {
+fn a_process_killed_in_a_write_leaves_a_part() {
     let (disk, file) = disk_with(b"old");
     let victim = disk.process();
     let its_file = open(&victim);
@@ -226,7 +229,7 @@ fn a_process_killed_in_a_write_leaves_the_part_that_was_written() {
 }
 
 #[test]
-fn the_call_at_which_the_power_goes_may_be_done_and_no_other_is() {
+fn no_call_works_after_the_power_cut() {
     let run = |cut| {
         let (disk, file) = disk_with(b"old");
         disk.cut_at(cut);
@@ -242,7 +245,7 @@ fn the_call_at_which_the_power_goes_may_be_done_and_no_other_is() {
 }
 
 #[test]
-fn a_directory_whose_sync_the_power_cut_ended_is_still_in_doubt() {
+fn a_power_cut_in_a_directory_sync_proves_nothing() {
     let (disk, _file) = disk_with(b"old");
     disk.remove(Path::new(STORE)).unwrap();
     disk.cut_at(1);
@@ -263,7 +266,7 @@ fn without_power_every_process_gets_errors() {
 }
 
 #[test]
-fn faults_hit_the_calls_that_are_meant() {
+fn faults_hit_the_selected_calls() {
     let (disk, file) = disk_with(b"");
     disk.fail(When::nth(2).of(Verb::WriteAt), Fault::Os(libc::ENOSPC), Repeat::Forever);
     disk.fail(When::next().of(Verb::WriteAt), Fault::Short(3), Repeat::Once);
@@ -281,7 +284,7 @@ fn faults_hit_the_calls_that_are_meant() {
 }
 
 #[test]
-fn a_hook_steps_in_between_two_calls_of_another_process() {
+fn a_hook_runs_between_two_calls_of_another_process() {
     let (disk, file) = disk_with(b"old");
     let process = disk.process();
     disk.before(When::nth(2).by(&disk), Repeat::Once, move |disk| {
@@ -295,7 +298,7 @@ fn a_hook_steps_in_between_two_calls_of_another_process() {
 }
 
 #[test]
-fn a_hook_at_every_call_sees_the_power_cuts_of_a_whole_run() {
+fn a_hook_sees_the_power_cuts_of_a_whole_run() {
     let (disk, file) = disk_with(b"old");
     let runs = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&runs);
@@ -317,7 +320,7 @@ fn a_hook_at_every_call_sees_the_power_cuts_of_a_whole_run() {
 }
 
 #[test]
-fn a_fork_is_a_disk_of_its_own_with_nothing_open_or_locked_but_the_same_doubts() {
+fn a_fork_is_an_independent_disk_with_nothing_open() {
     let (disk, file) = disk_with(b"old");
     file.write_at(0, b"new").unwrap();
     assert!(file.try_lock().unwrap());
@@ -333,7 +336,7 @@ fn a_fork_is_a_disk_of_its_own_with_nothing_open_or_locked_but_the_same_doubts()
 }
 
 #[test]
-fn a_map_beyond_the_last_page_of_the_file_raises_a_signal() {
+fn a_read_beyond_the_last_mapped_page_panics() {
     let (disk, file) = disk_with(b"short");
     let map = file.map(1 << 20).unwrap().unwrap();
     assert_eq!(map.word(4088), 0);
@@ -348,7 +351,7 @@ fn a_map_beyond_the_last_page_of_the_file_raises_a_signal() {
 }
 
 #[test]
-fn pages_of_zeros_are_holes_unless_the_file_system_knows_none() {
+fn pages_of_zeros_are_holes() {
     let (disk, file) = disk_with(b"");
     file.write_at(10_000, b"data").unwrap();
     file.set_len(20_000).unwrap();
@@ -361,7 +364,7 @@ fn pages_of_zeros_are_holes_unless_the_file_system_knows_none() {
 }
 
 #[test]
-fn time_passes_only_in_pauses_and_nobody_waits() {
+fn time_passes_only_in_pauses() {
     let disk = SimDisk::new();
     let start = disk.system().unix_time();
     disk.system().pause(Duration::from_secs(1_000_000));
@@ -386,7 +389,7 @@ fn an_inode_number_is_never_used_again() {
 }
 
 #[test]
-fn bytes_are_counted_as_they_are_read_with_a_map_and_without() {
+fn bytes_are_counted_with_a_map_and_without() {
     let (disk, file) = disk_with(b"seven..");
     let mut buffer = [0; 16];
     assert_eq!(file.read_at(2, &mut buffer).unwrap(), 5);

@@ -10,7 +10,7 @@ use crate::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use crate::disk::{Access, Disk, FileAttributes, SyncScope};
 
 #[test]
-fn what_was_not_synced_is_lost_when_nothing_is_kept_and_there_when_all_is() {
+fn unsynced_bytes_can_be_kept_or_lost() {
     let (disk, file) = disk_with(b"old");
     file.write_at(0, b"new and longer").unwrap();
     file.set_len(5).unwrap();
@@ -19,7 +19,7 @@ fn what_was_not_synced_is_lost_when_nothing_is_kept_and_there_when_all_is() {
 }
 
 #[test]
-fn what_was_synced_is_always_kept() {
+fn synced_bytes_are_always_kept() {
     let (disk, file) = disk_with(b"old");
     file.write_at(3, b" and new").unwrap();
     file.sync(SyncScope::Data).unwrap();
@@ -38,7 +38,7 @@ fn a_sync_through_one_description_covers_what_another_wrote() {
 }
 
 #[test]
-fn each_sector_and_the_length_survive_by_themselves() {
+fn each_sector_and_the_length_survive_independently() {
     let (disk, file) = disk_with(b"abcd");
     disk.set_sector(4);
     file.write_at(2, b"CDEF").unwrap();
@@ -46,7 +46,7 @@ fn each_sector_and_the_length_survive_by_themselves() {
 }
 
 #[test]
-fn a_write_can_be_torn_between_any_two_bytes_or_sectors_or_pages() {
+fn a_write_can_be_torn_between_any_two_sectors() {
     for sector in [1, 512, 4096] {
         let (disk, file) = disk_with(&vec![b'-'; 3 * sector as usize]);
         disk.set_sector(sector);
@@ -69,9 +69,9 @@ fn a_write_can_be_torn_between_any_two_bytes_or_sectors_or_pages() {
     }
 }
 
-/// What is lost between two things that were kept reads as what was there before, or as zeros where nothing was.
+/// Bytes that were lost between two kept pieces read as the older bytes, or as zeros if there were none.
 #[test]
-fn gaps_hold_older_bytes_or_zeros_and_later_writes_can_survive_earlier_ones() {
+fn a_later_write_can_survive_an_earlier_one() {
     let (disk, file) = disk_with(b"aaaa");
     disk.set_sector(2);
     for (at, bytes) in [(0, b"bb"), (4, b"cc"), (6, b"dd")] {
@@ -83,7 +83,7 @@ fn gaps_hold_older_bytes_or_zeros_and_later_writes_can_survive_earlier_ones() {
 }
 
 #[test]
-fn there_are_at_most_as_many_ways_to_be_found_as_the_disk_says() {
+fn a_disk_has_at_most_the_outcomes_it_counts() {
     let (disk, file) = disk_with(b"....");
     let count = |disk: &SimDisk| {
         let mut choices = Choices::exhaustive();
@@ -112,7 +112,7 @@ fn there_are_at_most_as_many_ways_to_be_found_as_the_disk_says() {
 }
 
 #[test]
-fn a_long_write_can_have_made_the_file_longer_by_some_of_its_sectors() {
+fn a_write_can_extend_the_file_by_some_sectors() {
     let (disk, file) = disk_with(b"a");
     disk.set_sector(2);
     file.write_at(1, b"bcdef").unwrap();
@@ -121,7 +121,7 @@ fn a_long_write_can_have_made_the_file_longer_by_some_of_its_sectors() {
 }
 
 #[test]
-fn one_sector_has_only_the_contents_that_it_had_in_turn() {
+fn a_sector_has_only_contents_that_it_had() {
     let (disk, file) = disk_with(b"....");
     file.write_at(0, b"ab").unwrap();
     file.write_at(2, b"cd").unwrap();
@@ -131,7 +131,7 @@ fn one_sector_has_only_the_contents_that_it_had_in_turn() {
 }
 
 #[test]
-fn what_was_cut_off_may_come_back_behind_what_was_written_since() {
+fn bytes_that_were_cut_off_may_come_back() {
     let (disk, file) = disk_with(b"aabbcc");
     disk.set_sector(2);
     file.set_len(2).unwrap();
@@ -142,7 +142,7 @@ fn what_was_cut_off_may_come_back_behind_what_was_written_since() {
 }
 
 #[test]
-fn a_punched_hole_reads_as_zeros_and_its_sectors_may_come_back_by_themselves_until_it_is_synced() {
+fn sectors_of_a_punched_hole_may_come_back_until_a_sync() {
     let (disk, file) = disk_with(b"aabbccdd");
     disk.set_sector(2);
     file.punch(1..6).unwrap();
@@ -157,7 +157,7 @@ fn a_punched_hole_reads_as_zeros_and_its_sectors_may_come_back_by_themselves_unt
 }
 
 #[test]
-fn what_was_cut_off_does_not_come_back_in_a_file_that_was_made_longer_again() {
+fn extending_a_file_again_does_not_bring_bytes_back() {
     let (disk, file) = disk_with(b"aabb");
     disk.set_sector(2);
     file.set_len(2).unwrap();
@@ -166,7 +166,7 @@ fn what_was_cut_off_does_not_come_back_in_a_file_that_was_made_longer_again() {
 }
 
 #[test]
-fn with_garbage_a_lost_sector_that_the_file_grew_by_need_not_be_zeros() {
+fn with_garbage_a_lost_sector_need_not_be_zeros() {
     let (disk, file) = disk_with(b"aa");
     disk.set_sector(2);
     file.write_at(0, b"AABB").unwrap();
@@ -200,7 +200,7 @@ fn a_name_is_lost_without_a_sync_of_its_directory() {
 }
 
 #[test]
-fn a_synced_name_says_nothing_of_the_contents() {
+fn a_synced_name_says_nothing_about_the_contents() {
     let disk = SimDisk::new();
     disk.create_new(Path::new(STORE), 0o600).unwrap().write_at(0, b"new").unwrap();
     disk.sync_dir(Path::new("/")).unwrap();
@@ -241,7 +241,7 @@ fn an_owner_and_mode_need_sync_all() {
 }
 
 #[test]
-fn after_a_failed_sync_a_sync_that_succeeds_proves_nothing() {
+fn a_sync_after_a_failed_one_proves_nothing() {
     let (disk, file) = disk_with(b"old");
     file.write_at(0, b"new!").unwrap();
     disk.fail(When::next().of(Verb::SyncData), Fault::Os(libc::EIO), Repeat::Once);
@@ -257,7 +257,7 @@ fn after_a_failed_sync_a_sync_that_succeeds_proves_nothing() {
 }
 
 #[test]
-fn a_failed_sync_can_have_written_some_of_it() {
+fn a_failed_sync_can_have_written_a_part() {
     let (disk, file) = disk_with(b"old");
     disk.set_failed_syncs(Choices::keep_all());
     file.write_at(0, b"new").unwrap();
@@ -267,7 +267,7 @@ fn a_failed_sync_can_have_written_some_of_it() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_disk_and_the_same_crash() {
+fn the_same_seed_gives_the_same_crash() {
     let run = |seed| {
         let disk = SimDisk::from_seed(seed);
         let mut bytes = vec![0; 5000];
@@ -285,7 +285,7 @@ fn the_same_seed_gives_the_same_disk_and_the_same_crash() {
 }
 
 #[test]
-fn random_crashes_often_keep_all_or_nothing_of_a_file_and_the_beginning_of_a_directorys_changes() {
+fn random_crashes_often_keep_all_or_nothing() {
     let (disk, file) = disk_with(&[b'-'; 8192]);
     file.write_at(0, &[b'+'; 8192]).unwrap();
     let names: Vec<_> = (10..30).map(|number| Path::new("/").join(number.to_string())).collect();
@@ -333,8 +333,8 @@ impl Arbitrary for Step {
 }
 
 quickcheck! {
-    /// Whatever is done, after a power cut every byte is one that the file has had there since it was last certain,
-    /// and what the extremes promise holds.
+    /// After any changes and a power cut, every byte is one that the file has had there since the last sync, and
+    /// keeping nothing or everything does what it says.
     fn a_crash_invents_nothing(steps: Vec<Step>, seed: u64, sector: u8) -> bool {
         let (disk, file) = disk_with(b"at the start");
         disk.set_sector(u64::from(sector % 16) + 1);

@@ -1,5 +1,4 @@
-//! What the simulated disk promises to the tests that build on it: [`crash`] what a power cut leaves, [`control`] the
-//! rest of what a test can make happen.
+//! What the simulated disk promises to tests: [`crash`] checks what a power cut leaves, [`control`] the other controls.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ mod crash;
 
 const STORE: &str = "/store";
 
-/// A disk with one file, whose contents are on the disk.
+/// Returns a disk with one file, whose contents are durable.
 fn disk_with(synced: &[u8]) -> (SimDisk, Arc<dyn DiskFile>) {
     let disk = SimDisk::new();
     disk.set_contents(STORE, synced.to_vec());
@@ -24,7 +23,7 @@ fn open(disk: &SimDisk) -> Arc<dyn DiskFile> {
     disk.open(Path::new(STORE), Access::ReadWrite).expect("open the store")
 }
 
-/// Everything that a power cut at this moment can make of the disk, in order and each once.
+/// Returns all outcomes of a power cut now, in order and each once.
 fn outcomes<T: Ord>(disk: &SimDisk, look: impl Fn(&SimDisk) -> T) -> Vec<T> {
     let mut choices = Choices::exhaustive();
     let mut seen = Vec::new();
@@ -39,7 +38,7 @@ fn outcomes<T: Ord>(disk: &SimDisk, look: impl Fn(&SimDisk) -> T) -> Vec<T> {
     seen
 }
 
-/// The store's possible contents, as text, with `.` for a zero.
+/// Returns the store's possible contents as text, with `.` for a zero.
 fn contents_after_cut(disk: &SimDisk) -> Vec<String> {
     outcomes(disk, |disk| match disk.contents(STORE) {
         Some(bytes) => String::from_utf8(bytes).expect("text").replace('\0', "."),

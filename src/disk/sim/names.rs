@@ -1,124 +1,24 @@
-//! The simulated disk behind the seam: how a call is made, and the calls that name paths.
+//! The calls of the simulated disk on names, and its randomness and time.
 
 use std::ffi::OsString;
 use std::io;
-use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::file::SimFile;
 use super::inode::Inode;
-use super::{Description, Fault, Machine, SimDisk, Verb, World};
+use super::{Fault, SimDisk, Verb};
 use crate::disk::attributes::ACL;
 use crate::disk::{Access, Disk, DiskFile, Extended, FileAttributes, FileIdentity, FileStat, System, expect_file_name};
 
-/// A call that has begun: it was counted, and nobody else's can come in between.
-pub(super) struct Turn<'a> {
-    pub(super) machine: MutexGuard<'a, Machine>,
-    process: u64,
-    pub(super) fault: Option<Fault>,
-}
-
-impl SimDisk {
-    /// Begins a call.
-    pub(super) fn turn(&self, verb: Verb) -> io::Result<Turn<'_>> {
-        let mut machine = self.lock();
-        let hooks = machine.hooks.due(self.process, verb);
-        if !hooks.is_empty() {
-            drop(machine);
-            // A hook that is over goes here, while the disk is free: it may hold files, which close.
-            hooks.into_iter().for_each(|hook| hook(self));
-            machine = self.lock();
-        }
-        machine.expect_alive(self.process)?;
-        machine.calls += 1;
-        machine.calls_by_verb[verb as usize] += 1;
-        let fault = machine.faults.due(self.process, verb).into_iter().next();
-        Ok(Turn { machine, process: self.process, fault })
-    }
-
-    /// Makes a call that has no special ways to fail.
-    pub(super) fn call<T>(&self, verb: Verb, act: impl FnOnce(&mut Machine) -> io::Result<T>) -> io::Result<T> {
-        let mut turn = self.turn(verb)?;
-        if let Some(error) = turn.fault.and_then(Fault::error) {
-            return Err(error);
-        }
-        let result = act(&mut turn.machine);
-        turn.end(result)
-    }
-}
-
-impl Turn<'_> {
-    /// Ends the call, and with it the process or the power if that was planned; then nobody learns the result.
-    pub(super) fn end<T>(mut self, result: io::Result<T>) -> io::Result<T> {
-        match self.fault {
-            Some(Fault::PowerCut) => self.machine.power_is_on = false,
-            Some(Fault::Kill(_)) => self.machine.kill(self.process),
-            _ => {}
-        }
-        self.machine.expect_alive(self.process)?;
-        result
-    }
-}
-
-impl Machine {
-    fn expect_alive(&self, process: u64) -> io::Result<()> {
-        if !self.power_is_on {
-            Err(io::Error::other("power is off"))
-        } else if self.killed.contains(&process) {
-            Err(io::Error::other("the process was killed"))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn open(&mut self, process: u64, inode: u64, writable: bool) -> u64 {
-        let heard_errors = self.world.inode(inode).errors_before_opening();
-        self.opened += 1;
-        self.descriptions.insert(self.opened, Description { process, inode, writable, maps: false, heard_errors });
-        self.opened
-    }
-}
-
-impl World {
-    /// Whether `path` is a directory that something is in, or the root.
-    fn is_directory(&self, path: &Path) -> bool {
-        path.parent().is_none() || self.directory.names().any(|name| name != path && name.starts_with(path))
-    }
-
-    /// A file, and how many pages are free, if that is limited.
-    pub(super) fn inode_and_space(&mut self, number: u64) -> (&mut Inode, Option<&mut u64>) {
-        (self.inodes.get_mut(&number).expect("an open file has an inode"), self.settings.free_pages.as_mut())
-    }
-
-    /// Gives back the space of a range of a file.
-    pub(super) fn release(&mut self, number: u64, range: Range<u64>) {
-        let (inode, free) = self.inode_and_space(number);
-        let released = inode.release(range);
-        if let Some(free) = free {
-            *free += released;
-        }
-    }
-
-    pub(super) fn stat(&self, number: u64) -> FileStat {
-        let identity = FileIdentity { device: 1, inode: number };
-        FileStat { identity, links: self.directory.links(number), mount_point: false }
-    }
-
-    /// As Linux has it of a path at which a single file is mounted.
-    fn expect_no_mount(&self, path: &Path) -> io::Result<()> {
-        if self.directory.is_mount_point(path) { Err(io::Error::from_raw_os_error(libc::EBUSY)) } else { Ok(()) }
-    }
-}
-
-/// What a new file has in a directory without a default ACL.
+/// Returns the attributes of a new file in a directory without a default ACL.
 pub(super) fn attributes_of_new(mode: u32) -> FileAttributes {
     FileAttributes { mode: mode & 0o7777, uid: 0, gid: 0, extended: Extended::new() }
 }
 
-/// No name on the disk is longer, in bytes.
+/// The length of the longest name, in bytes.
 const NAME_MAX: usize = 255;
 
 fn expect_short_name(path: &Path) -> io::Result<()> {
@@ -131,7 +31,7 @@ impl Disk for SimDisk {
         Ok(self.lock().world.settings.room)
     }
 
-    /// Resolves by the letters of the path alone, from `/`: there are no symlinks.
+    /// Resolves the text of the path alone, from `/`: there are no symlinks.
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
         self.call(Verb::Resolve, |_| {
             if path.as_os_str().is_empty() {
@@ -262,22 +162,22 @@ impl System for SimDisk {
         })
     }
 
-    /// The number of the process on this disk.
+    /// Returns the number of the process on this disk.
     fn lock_holder(&self, file: &FileIdentity) -> Option<u32> {
         let machine = self.lock();
         let owner = machine.world.inodes.get(&file.inode)?.locked_by?;
         machine.descriptions.get(&owner).and_then(|owner| u32::try_from(owner.process).ok())
     }
 
-    /// The time on the disk's own clock, which only [`System::pause`] moves.
+    /// Returns the time on the disk's own clock, which only [`System::pause`] moves.
     fn unix_time(&self) -> u64 {
-        // Without power there is nobody to look at the clock.
+        // Without power no process asks for the time.
         self.call(Verb::UnixTime, |machine| Ok(machine.world.clock.as_secs())).unwrap_or_default()
     }
 
-    /// Moves the disk's clock on and lets other threads run, without waiting for real.
+    /// Moves the disk's clock and lets other threads run, without sleeping.
     fn pause(&self, duration: Duration) {
-        // A pause has no way to fail; the call that follows it will.
+        // A pause cannot fail; the next call will.
         let _ = self.call(Verb::Pause, |machine| {
             machine.world.clock += duration;
             Ok(())

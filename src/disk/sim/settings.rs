@@ -1,0 +1,78 @@
+//! What a simulated disk can do, and how it fails.
+
+use super::{Choices, SimDisk};
+
+impl SimDisk {
+    /// Sets the size of the sectors, which survive a power cut whole or not at all. With 1, writes are torn at any
+    /// byte.
+    ///
+    /// # Panics
+    ///
+    /// If `bytes` is 0.
+    pub fn set_sector(&self, bytes: u64) {
+        assert!(bytes > 0, "a sector has at least one byte");
+        self.lock().world.settings.crash.sector = bytes;
+    }
+
+    /// Sets whether a sector that a file grew by, and that a power cut took, can hold garbage instead of zeros, as on
+    /// file systems that do not write a file's data before its length.
+    pub fn set_garbage(&self, garbage: bool) {
+        self.lock().world.settings.crash.garbage = garbage;
+    }
+
+    /// Sets whether files can be mapped; otherwise `map` returns `None`.
+    pub fn set_maps(&self, maps: bool) {
+        self.lock().world.settings.maps = maps;
+    }
+
+    /// Sets whether files can have several names; otherwise `link` moves the file to its new name, as on FAT.
+    pub fn set_links(&self, links: bool) {
+        self.lock().world.settings.links = links;
+    }
+
+    /// Sets whether the system reports which paths are mount points, as Linux does since 5.8.
+    pub fn set_mount_points(&self, known: bool) {
+        self.lock().world.settings.mount_points = known;
+    }
+
+    /// Sets whether files are on an overlay. There, a map of a file that is open for reading only could become stale,
+    /// so `map` returns `None` for it.
+    pub fn set_overlay(&self, overlay: bool) {
+        self.lock().world.settings.overlay = overlay;
+    }
+
+    /// Sets whether the file system knows holes; otherwise everything in a file is data.
+    pub fn set_holes(&self, holes: bool) {
+        self.lock().world.settings.holes = holes;
+    }
+
+    /// Sets whether the file system can punch holes.
+    pub fn set_punches(&self, punches: bool) {
+        self.lock().world.settings.punches = punches;
+    }
+
+    /// Sets how much a sync that fails has written before the error: nothing, unless this is called. The rest is lost,
+    /// until it is written again.
+    pub fn set_failed_syncs(&self, keep: Choices) {
+        self.lock().world.settings.failed_syncs = keep;
+    }
+
+    /// Sets the answer of [`Disk::room`](crate::disk::Disk::room), which is `None` at first. The disk does not run full
+    /// by this.
+    pub fn set_room(&self, bytes: u64) {
+        self.lock().world.settings.room = Some(bytes);
+    }
+
+    /// Limits the space to this many more pages of 4,096 bytes; `None`, as at first, is no limit. A write takes space
+    /// for each page that had none. It ends before the first page without space, and fails with ENOSPC if it begins
+    /// there. A read through a map takes space too, as on tmpfs; without space it panics, as a signal would end a
+    /// process. Shortening a file and punching holes give space back; removing a file does not.
+    pub fn set_free_pages(&self, pages: Option<u64>) {
+        self.lock().world.settings.free_pages = pages;
+    }
+
+    /// Gives every file that is created from now on an ACL, as a directory's default ACL does.
+    pub fn set_default_acl(&self, acl: &[u8]) {
+        self.lock().world.settings.default_acl = Some(acl.to_vec());
+    }
+}
