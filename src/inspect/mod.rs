@@ -88,6 +88,17 @@ pub struct Inspection {
 }
 
 /// The fields of a file header, by the names of `docs/FORMAT.md`: see [`Inspection::header`].
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-file-header-{}", std::process::id()));
+/// # caskfile::Cask::open(&path)?.put("key", "value")?;
+/// use caskfile::inspect::{FileHeader, Inspection};
+///
+/// let FileHeader { major, minor, .. } = Inspection::open(&path)?.header().unwrap();
+/// assert_eq!((major, minor), (caskfile::MAJOR_VERSION, caskfile::MINOR_VERSION));
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileHeader {
@@ -102,6 +113,23 @@ pub struct FileHeader {
 }
 
 /// What [`Inspection::catch_up`] has found in the file.
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-change-{}", std::process::id()));
+/// # caskfile::Cask::open(&path)?.put("key", "value")?;
+/// use caskfile::inspect::{Change, Inspection};
+///
+/// let mut inspection = Inspection::open(&path)?;
+/// match inspection.catch_up()? {
+///     Change::Nothing => {}
+///     Change::Grown => println!("new records"),
+///     Change::NewLog => inspection = Inspection::open(&path)?,
+///     other => panic!("{other:?}"),
+/// }
+/// # let _ = inspection;
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
@@ -243,7 +271,17 @@ impl Inspection {
     /// Returns the pieces from `start` on, which must be the start of a piece: after [`Inspection::catch_up`], for example,
     /// the [`Inspection::log_end`] from before it.
     ///
-    /// See [`Inspection::catch_up`] for an example.
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-pieces-from-{}", std::process::id()));
+    /// # caskfile::Cask::open(&path)?.put("key", "value")?;
+    /// use caskfile::inspect::{Class, Inspection};
+    ///
+    /// let inspection = Inspection::open(&path)?;
+    /// let end_mark = inspection.pieces_from(inspection.log_end()).next().unwrap()?;
+    /// assert_eq!(end_mark.class, Class::EndMark);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn pieces_from(&self, start: u64) -> Pieces<'_> {
         Pieces::from(self, start)
     }

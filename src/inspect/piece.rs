@@ -8,7 +8,19 @@ use crate::format::{
     split_full_key,
 };
 
-/// What the bytes of a piece are. [`Inspection`](super::Inspection) has an example.
+/// What the bytes of a piece are.
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-class-{}", std::process::id()));
+/// # caskfile::Cask::open(&path)?.put("key", "value")?;
+/// use caskfile::inspect::{Class, Inspection};
+///
+/// let inspection = Inspection::open(&path)?;
+/// let live = inspection.pieces().filter(|piece| piece.as_ref().unwrap().class == Class::Live);
+/// assert_eq!(live.count(), 1);
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Class {
@@ -185,28 +197,95 @@ impl Record {
 
     /// Returns the name that `docs/FORMAT.md` gives the kind: `"put"`, `"delete"`, `"mark"`, `"SYNCED_TO"` or `"MOVED"`; `None` for
     /// kinds that this version does not know.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-kind-name-{}", std::process::id()));
+    /// # caskfile::Cask::open(&path)?.put("key", "value")?;
+    /// use caskfile::inspect::Inspection;
+    ///
+    /// let inspection = Inspection::open(&path)?;
+    /// let mut records = inspection.pieces().filter_map(|piece| piece.unwrap().record);
+    /// let record = records.find(|record| !record.full_key.is_empty()).unwrap();
+    /// assert_eq!(record.kind_name(), Some("put"));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn kind_name(&self) -> Option<&'static str> {
         kind_name(self.kind)
     }
 
     /// Returns the names of the flags that are set and that this version knows: `"SYNCED"`, `"MORE"`.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-flag-names-{}", std::process::id()));
+    /// # caskfile::Cask::open(&path)?.put("key", "value")?;
+    /// use caskfile::inspect::Inspection;
+    ///
+    /// let inspection = Inspection::open(&path)?;
+    /// let mut records = inspection.pieces().filter_map(|piece| piece.unwrap().record);
+    /// let record = records.find(|record| !record.full_key.is_empty()).unwrap();
+    /// assert!(record.flag_names().eq(["SYNCED"]));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn flag_names(&self) -> impl Iterator<Item = &'static str> + use<> {
         let flags = self.flags;
         FLAG_NAMES.into_iter().filter(move |(flag, _)| flags & flag != 0).map(|(_, name)| name)
     }
 
     /// Returns the flags that are set and that this version does not know.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-unknown-flags-{}", std::process::id()));
+    /// # caskfile::Cask::open(&path)?.put("key", "value")?;
+    /// use caskfile::inspect::Inspection;
+    ///
+    /// let inspection = Inspection::open(&path)?;
+    /// let mut records = inspection.pieces().filter_map(|piece| piece.unwrap().record);
+    /// let record = records.find(|record| !record.full_key.is_empty()).unwrap();
+    /// assert_eq!(record.unknown_flags(), 0);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn unknown_flags(&self) -> u8 {
         FLAG_NAMES.into_iter().fold(self.flags, |left, (flag, _)| left & !flag)
     }
 
     /// Returns the bucket's name and the key; `None` if the full key does not have that form. Only those of puts and
     /// deletes must have it.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-bucket-and-key-{}", std::process::id()));
+    /// # caskfile::Cask::open(&path)?.put("key", "value")?;
+    /// use caskfile::inspect::Inspection;
+    ///
+    /// let inspection = Inspection::open(&path)?;
+    /// let mut records = inspection.pieces().filter_map(|piece| piece.unwrap().record);
+    /// let record = records.find(|record| !record.full_key.is_empty()).unwrap();
+    /// assert_eq!(record.bucket_and_key(), Some((&b""[..], &b"key"[..])));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn bucket_and_key(&self) -> Option<(&[u8], &[u8])> {
         split_full_key(&self.full_key)
     }
 
     /// Returns where in the file the value lies, or would lie.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-record-value-{}", std::process::id()));
+    /// # caskfile::Cask::open(&path)?.put("key", "value")?;
+    /// use caskfile::inspect::Inspection;
+    ///
+    /// let inspection = Inspection::open(&path)?;
+    /// let mut records = inspection.pieces().filter_map(|piece| piece.unwrap().record);
+    /// let record = records.find(|record| !record.full_key.is_empty()).unwrap();
+    /// let mut value = [0; 5];
+    /// inspection.read(record.value().start, &mut value)?;
+    /// assert_eq!(&value, b"value");
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn value(&self) -> Range<u64> {
         let start = self.offset + RECORD_HEADER_LEN as u64 + u64::from(self.key_len);
         start..start + u64::from(self.value_len)
@@ -215,7 +294,17 @@ impl Record {
 
 /// A part of a piece that has a name in `docs/FORMAT.md`.
 ///
-/// See [`Piece::fields`] for an example.
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-field-{}", std::process::id()));
+/// # caskfile::Cask::open(&path)?.put("key", "value")?;
+/// use caskfile::inspect::Inspection;
+///
+/// let header = Inspection::open(&path)?.pieces().next().unwrap()?;
+/// let magic = header.fields()[0];
+/// assert_eq!((magic.name, magic.start, magic.end), ("magic", 0, 8));
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Field {

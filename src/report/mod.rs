@@ -165,7 +165,13 @@ impl Report {
 
     /// Returns how many whole records do not count because their batch has no end: the sum of [`Loss::whole_records`].
     ///
-    /// See [`salvage_unfinished`](crate::salvage_unfinished) for an example.
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-unfinished-{}", std::process::id()));
+    /// # caskfile::Cask::open(&path)?.put("key", "value")?;
+    /// assert_eq!(caskfile::verify(&path)?.unfinished_records(), 0);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn unfinished_records(&self) -> u64 {
         self.losses.iter().map(|loss| loss.whole_records).sum()
     }

@@ -69,7 +69,17 @@ pub struct PairRef<'a> {
 }
 
 impl PairRef<'_> {
-    /// Returns an owned copy. See [`PairRef`] for an example.
+    /// Returns an owned copy.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-to-pair-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// # cask.put("key", "value")?;
+    /// let mut scan = cask.scan("")?;
+    /// assert_eq!(scan.next_ref().unwrap()?.to_pair(), cask.get("key")?);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn to_pair(&self) -> KvPair {
         KvPair { key: self.key.to_vec(), value: self.value.to_vec(), last_index: self.last_index }
     }
