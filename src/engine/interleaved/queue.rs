@@ -1,21 +1,21 @@
-//! The queue of writers, in every order that three threads can run in.
+//! The queue of writers, in every order in which three threads can run.
 //!
-//! The work is a number, doing it is to write it into a shared log, and the outcome is its place there.
+//! The work is a number. To do it is to append it to a shared log. The outcome is its place there.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::in_every_order;
-use crate::engine::lock_wait::Deadline;
-use crate::engine::queue::{Entered, Leader, Queue};
+use crate::engine::deadline::Deadline;
+use crate::engine::write::queue::{Entered, Leader, Queue};
 use crate::sync::{AtomicBool, Mutex, thread};
 
-/// What was written, by nobody but the holder of the leader.
+/// What leaders have written.
 #[derive(Default)]
 struct Log {
     written: Mutex<Vec<u32>>,
-    /// Somebody is writing.
+    /// A leader is writing.
     busy: AtomicBool,
 }
 
@@ -27,16 +27,16 @@ struct Shared {
 
 impl Log {
     fn alone<T>(&self, act: impl FnOnce() -> T) -> T {
-        assert!(!self.busy.swap(true, Ordering::SeqCst), "two have the leader");
+        assert!(!self.busy.swap(true, Ordering::SeqCst), "two threads lead");
         let done = act();
         self.busy.store(false, Ordering::SeqCst);
         done
     }
 }
 
-/// What a writer was notified.
+/// What a writer got.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+enum Got {
     Written(usize),
     Abandoned,
     TimedOut,
@@ -47,16 +47,16 @@ impl Shared {
         self.queue.enter(work, &Deadline::after(patience), || None)
     }
 
-    fn write(&self, number: u32, patience: Option<Duration>) -> Told {
+    fn write(&self, number: u32, patience: Option<Duration>) -> Got {
         match self.enter(Some(number), patience) {
-            Entered::Leader(leader) => Told::Written(self.lead(leader)),
-            Entered::Done(Some(place)) => Told::Written(place),
-            Entered::Done(None) => Told::Abandoned,
-            Entered::TimedOut => Told::TimedOut,
+            Entered::Leader(leader) => Got::Written(self.lead(leader)),
+            Entered::Done(Some(place)) => Got::Written(place),
+            Entered::Done(None) => Got::Abandoned,
+            Entered::TimedOut => Got::TimedOut,
         }
     }
 
-    /// Writes for all who wait, and returns the place of one's own.
+    /// Writes for all waiters, and returns the place of the leader's number.
     fn lead(&self, mut leader: Leader<'_, u32, Option<usize>>) -> usize {
         let (first, count) = self.log.alone(|| {
             let work = leader.take_work(|_| true);
@@ -68,18 +68,18 @@ impl Shared {
         leader.settle((first..first + count).map(Some)).flatten().unwrap()
     }
 
-    /// The work is in the log once, and nowhere but where its writer was notified.
-    fn check(&self, number: u32, notified: &Told) {
+    /// The work is in the log once, at the place that its writer got, or not in it.
+    fn check(&self, number: u32, got: &Got) {
         let written = self.log.written.lock().unwrap();
         let places: Vec<usize> = (0..written.len()).filter(|&place| written[place] == number).collect();
-        match notified {
-            Told::Written(place) => assert_eq!(places, [*place]),
-            Told::Abandoned | Told::TimedOut => assert!(places.is_empty(), "{number} was written all the same"),
+        match got {
+            Got::Written(place) => assert_eq!(places, [*place]),
+            Got::Abandoned | Got::TimedOut => assert!(places.is_empty(), "{number} was written nevertheless"),
         }
     }
 }
 
-/// Two threads beside this one, which are joined.
+/// Runs two threads beside this one, and joins them.
 fn beside<A: Send + 'static, B: Send + 'static>(
     first: impl FnOnce() -> A + Send + 'static,
     second: impl FnOnce() -> B + Send + 'static,
@@ -91,7 +91,7 @@ fn beside<A: Send + 'static, B: Send + 'static>(
 }
 
 #[test]
-fn whoever_writes_for_whom_each_is_told_the_place_of_its_own() {
+fn each_writer_gets_its_own_place_whichever_thread_led() {
     in_every_order("three writers", || {
         let shared = Arc::new(Shared::default());
         let writer = |number| {
@@ -99,8 +99,8 @@ fn whoever_writes_for_whom_each_is_told_the_place_of_its_own() {
             move || shared.write(number, None)
         };
         let (one, two) = beside(writer(1), writer(2), || {
-            let notified = shared.write(3, None);
-            shared.check(3, &notified);
+            let got = shared.write(3, None);
+            shared.check(3, &got);
         });
         shared.check(1, &one);
         shared.check(2, &two);
@@ -109,22 +109,22 @@ fn whoever_writes_for_whom_each_is_told_the_place_of_its_own() {
 }
 
 #[test]
-fn who_watches_before_it_sleeps_is_told_the_place_of_its_own() {
-    in_every_order("two writers who watch", || {
+fn a_writer_that_spins_before_it_sleeps_gets_its_own_place() {
+    in_every_order("two writers that spin", || {
         let shared = Arc::new(Shared { queue: Queue::of_short_turns(), log: Log::default() });
         let other = Arc::clone(&shared);
         let other = thread::spawn(move || [1, 2].map(|number| (number, other.write(number, None))));
-        let notified = [3, 4].map(|number| (number, shared.write(number, None)));
-        for (number, notified) in notified.into_iter().chain(other.join().unwrap()) {
-            shared.check(number, &notified);
+        let got = [3, 4].map(|number| (number, shared.write(number, None)));
+        for (number, got) in got.into_iter().chain(other.join().unwrap()) {
+            shared.check(number, &got);
         }
         assert_eq!(shared.log.written.lock().unwrap().len(), 4);
     });
 }
 
 #[test]
-fn who_wants_to_be_alone_is_alone_and_holds_nobody_up_for_ever() {
-    in_every_order("two writers and one who wants to be alone", || {
+fn a_waiter_that_leads_alone_is_alone_and_blocks_no_writer() {
+    in_every_order("two writers and a thread that leads alone", || {
         let shared = Arc::new(Shared::default());
         let writer = |number| {
             let shared = Arc::clone(&shared);
@@ -132,7 +132,7 @@ fn who_wants_to_be_alone_is_alone_and_holds_nobody_up_for_ever() {
         };
         let (one, two) = beside(writer(1), writer(2), || match shared.enter(None, None) {
             Entered::Leader(_leader) => shared.log.alone(|| ()),
-            _ => panic!("nobody does nothing for another"),
+            _ => panic!("a thread without work must lead"),
         });
         shared.check(1, &one);
         shared.check(2, &two);
@@ -141,7 +141,7 @@ fn who_wants_to_be_alone_is_alone_and_holds_nobody_up_for_ever() {
 }
 
 #[test]
-fn who_has_no_time_leaves_and_the_others_go_on() {
+fn a_writer_without_time_leaves_and_the_others_go_on() {
     in_every_order("two writers and one without time", || {
         let shared = Arc::new(Shared::default());
         let writer = |number| {
@@ -149,17 +149,17 @@ fn who_has_no_time_leaves_and_the_others_go_on() {
             move || shared.write(number, None)
         };
         let (one, two) = beside(writer(1), writer(2), || {
-            let notified = shared.write(3, Some(Duration::ZERO));
-            shared.check(3, &notified);
+            let got = shared.write(3, Some(Duration::ZERO));
+            shared.check(3, &got);
         });
-        assert!(matches!((&one, &two), (Told::Written(_), Told::Written(_))));
+        assert!(matches!((&one, &two), (Got::Written(_), Got::Written(_))));
         shared.check(1, &one);
         shared.check(2, &two);
     });
 }
 
 #[test]
-fn a_leader_that_dies_with_the_work_of_others_leaves_nobody_waiting() {
+fn a_leader_that_dies_with_the_work_of_others_leaves_no_waiter() {
     in_every_order("two writers and a leader that dies", || {
         let shared = Arc::new(Shared::default());
         let writer = |number| {
@@ -168,12 +168,12 @@ fn a_leader_that_dies_with_the_work_of_others_leaves_nobody_waiting() {
         };
         let (one, two) = beside(writer(1), writer(2), || {
             if let Entered::Leader(mut leader) = shared.enter(Some(3), None) {
-                // As a panic does: the leader is dropped with the work that was taken.
+                // As after a panic: the leader is dropped with the work that it took.
                 leader.take_work(|_| true);
             }
         });
         shared.check(1, &one);
         shared.check(2, &two);
-        assert!(one != Told::TimedOut && two != Told::TimedOut);
+        assert!(one != Got::TimedOut && two != Got::TimedOut);
     });
 }

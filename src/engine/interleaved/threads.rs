@@ -1,9 +1,8 @@
 //! Threads that use one store, or two handles of it, on the simulated disk.
 //!
-//! Beside the engine's own locks and atomics, every call to the disk is a place where another thread may go on. Each
-//! test runs in many orders: random ones, and such as are made to find the rare ones that depend on few changes
-//! ("probabilistic concurrency testing"). `CASKFILE_SHUTTLE_ORDERS` says how many of each. A failure prints the order,
-//! as text that `shuttle::replay` takes.
+//! Threads switch at the engine's own locks and atomics, and at every call to the disk. Each test runs in many orders: random
+//! ones, and orders with few switches, which find rare failures ("probabilistic concurrency testing").
+//! `CASKFILE_SHUTTLE_ORDERS` says how many of each. A failure prints its order as text for `shuttle::replay`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use crate::{Batch, Cask, Config, Durability, Error, OptionalExt};
 
 const STORE: &str = "/store";
 
-/// A disk on which another thread may go on at every call.
+/// A disk on which threads may switch at every call.
 fn disk() -> SimDisk {
     let disk = SimDisk::new();
     disk.before(When::next(), Repeat::Forever, |_| thread::yield_now());
@@ -29,7 +28,7 @@ fn open(disk: &SimDisk, config: &Config) -> Cask {
     Cask::open_on(Arc::new(disk.process()), STORE, &config).unwrap()
 }
 
-/// What is left when everything that was not synced is lost.
+/// The store after a power cut that takes everything that was not synced.
 fn after_power_cut(disk: &SimDisk) -> Cask {
     let found = disk.reboot(&mut Choices::keep_nothing());
     open(&found, &Config::new())
@@ -49,20 +48,20 @@ fn count_up(cask: &Cask) -> Result<u64, Error> {
     cask.update("counter", next).map(|pair| number(&pair.value))
 }
 
-/// One handle, or one for each thread as if they were processes.
-fn three_count(one_handle: bool, durability: Durability) {
+/// Three threads count, on one handle, or each on its own as if they were processes.
+fn three_threads_count(one_handle: bool, durability: Durability) {
     let disk = disk();
     let config = Config::new().durability(durability);
     let first = open(&disk, &config);
-    let told = Arc::new(Mutex::new(Vec::new()));
+    let values = Arc::new(Mutex::new(Vec::new()));
     let threads = (0..3).map(|_| {
         let cask = if one_handle { first.clone() } else { open(&disk, &config) };
-        let (told, disk) = (Arc::clone(&told), disk.clone());
+        let (values, disk) = (Arc::clone(&values), disk.clone());
         let thread: Box<dyn FnOnce() + Send> = Box::new(move || {
             for _ in 0..2 {
                 let value = count_up(&cask).unwrap();
-                told.lock().unwrap().push(value);
-                assert!(number(&cask.get("counter").unwrap().value) >= value, "a look into the past");
+                values.lock().unwrap().push(value);
+                assert!(number(&cask.get("counter").unwrap().value) >= value, "a stale read");
                 if durability == Durability::Sync {
                     let left = after_power_cut(&disk).get("counter").unwrap();
                     assert!(number(&left.value) >= value, "{value} was acknowledged and lost");
@@ -72,34 +71,34 @@ fn three_count(one_handle: bool, durability: Durability) {
         thread
     });
     spawn_all(threads.collect());
-    let mut told = told.lock().unwrap().clone();
-    told.sort_unstable();
-    assert_eq!(told, [1, 2, 3, 4, 5, 6]);
+    let mut values = values.lock().unwrap().clone();
+    values.sort_unstable();
+    assert_eq!(values, [1, 2, 3, 4, 5, 6]);
     first.verify().unwrap();
 }
 
 #[test]
-fn threads_that_count_on_one_handle_count_each_number_once_and_lose_none() {
-    in_many_orders(|| three_count(true, Durability::Sync));
+fn threads_on_one_handle_count_each_number_once_and_lose_none() {
+    in_many_orders(|| three_threads_count(true, Durability::Sync));
 }
 
 #[test]
-fn handles_that_count_in_one_file_count_each_number_once_and_lose_none() {
-    in_many_orders(|| three_count(false, Durability::Sync));
+fn handles_of_one_file_count_each_number_once_and_lose_none() {
+    in_many_orders(|| three_threads_count(false, Durability::Sync));
 }
 
 #[test]
-fn threads_that_count_without_syncing_count_each_number_once() {
-    in_many_orders(|| three_count(true, Durability::Os));
+fn threads_that_do_not_sync_count_each_number_once() {
+    in_many_orders(|| three_threads_count(true, Durability::Os));
 }
 
 #[test]
-fn a_reader_beside_a_writer_and_a_compaction_sees_no_half_batch_and_nothing_go_back() {
+fn a_reader_beside_a_compaction_sees_no_half_batch_and_no_older_value() {
     in_many_orders(|| {
         let disk = disk();
         let config = Config::new().durability(Durability::Os);
         let cask = open(&disk, &config);
-        // A handle of another process, which finds the file compacted away under it.
+        // A handle of another process, whose file is compacted away.
         let other = open(&disk, &config);
         let write = |cask: &Cask, value: u64| {
             let mut batch = Batch::new();
@@ -137,7 +136,7 @@ fn a_reader_beside_a_writer_and_a_compaction_sees_no_half_batch_and_nothing_go_b
 }
 
 #[test]
-fn a_write_that_meets_close_is_refused_or_acknowledged_and_there() {
+fn a_write_during_close_is_refused_or_acknowledged_and_there() {
     in_many_orders(|| {
         let disk = disk();
         let cask = open(&disk, &Config::new());
@@ -159,7 +158,7 @@ fn a_write_that_meets_close_is_refused_or_acknowledged_and_there() {
 }
 
 #[test]
-fn the_background_sync_and_close_leave_everything_synced_and_nobody_waiting() {
+fn the_background_sync_and_close_leave_everything_synced() {
     in_many_orders(|| {
         let disk = disk();
         let cask = open(&disk, &Config::new().durability(Durability::Interval(Duration::ZERO)));
@@ -174,24 +173,24 @@ fn the_background_sync_and_close_leave_everything_synced_and_nobody_waiting() {
 }
 
 #[test]
-fn a_sync_that_fails_is_told_to_all_whose_writes_it_was_for_and_nothing_else_is_acknowledged() {
+fn after_a_failed_sync_no_write_of_its_group_is_acknowledged() {
     in_many_orders(|| {
         let disk = disk();
         let cask = open(&disk, &Config::new());
         cask.put("before", "").unwrap();
         disk.fail(When::next().of(Verb::SyncData), Fault::Os(libc::EIO), Repeat::Once);
-        let told = Arc::new(Mutex::new(BTreeMap::new()));
+        let answers = Arc::new(Mutex::new(BTreeMap::new()));
         let writer = |key: &'static str| -> Box<dyn FnOnce() + Send> {
-            let (cask, told) = (cask.clone(), Arc::clone(&told));
+            let (cask, answers) = (cask.clone(), Arc::clone(&answers));
             Box::new(move || {
                 let put = cask.put(key, "");
                 assert!(matches!(put, Ok(()) | Err(Error::Poisoned { .. })), "{put:?}");
-                told.lock().unwrap().insert(key, put.is_ok());
+                answers.lock().unwrap().insert(key, put.is_ok());
             })
         };
         spawn_all(vec![writer("a"), writer("b"), writer("c")]);
-        let told = told.lock().unwrap();
-        assert!(!told.values().any(|acknowledged| *acknowledged), "{told:?}");
+        let answers = answers.lock().unwrap();
+        assert!(!answers.values().any(|acknowledged| *acknowledged), "{answers:?}");
         assert!(matches!(cask.put("after", ""), Err(Error::Poisoned { .. })));
         assert!(cask.get("before").optional().unwrap().is_some());
     });

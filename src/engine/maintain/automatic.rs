@@ -1,20 +1,19 @@
-//! Compaction that starts by itself.
+//! Automatic compaction, in a background thread.
 //!
-//! Whoever has written looks whether the [policy](CompactionPolicy) says that it is time, and starts a thread that
-//! compacts and ends. So there is no thread while there is nothing to do, none keeps a process from ending, and what one
-//! leaves half done when the process ends the next writer removes. Closing the store, and a compaction that is asked
-//! for, stop the thread and wait until it has let the file go: it looks after each piece, but neither during a sync nor
-//! while it builds the sorted index.
+//! After a write, the leader checks whether the [policy](CompactionPolicy) asks for a compaction, and starts a thread that
+//! compacts and ends. So no thread runs while there is nothing to do, and none keeps a process from ending; the next writer
+//! removes what it leaves half done. Closing the store, and a compaction that the user calls, stop the thread and wait for its
+//! end: it checks for that after each piece, but not during a sync.
 //!
-//! Where each process writes a little and closes the store, no copy would ever be finished. So there are two marks: the log
-//! is *due* when it has as many dead bytes as the policy asks for, and *overdue* when it has [twice](OVERDUE) as many. A
-//! handle begins a copy of a log that is due only if it has written that much itself, and so may go on for long enough.
-//! A log that is overdue is compacted by any handle that writes, and closing finishes that.
+//! If each process writes a little and closes the store, stopped copies would never get finished. So there are two levels. A log
+//! is *due* when it has as many dead bytes as the policy asks for. A handle compacts it only if it has written that much
+//! itself, since it may then stay open for long enough. A log is *overdue* with [twice](OVERDUE) as many dead bytes. Any handle
+//! that writes compacts it, and closing the handle waits for that.
 //!
-//! Writers that outrun it are [throttled](super::throttle).
+//! Writers that are faster than the copy are [throttled](super::throttle).
 //!
-//! Several processes notice at about the same time. The first one makes its new file under the store's lock, the others
-//! see it and wait.
+//! Several processes may find the log due at the same time. The first one makes its new file under the store's lock; the others
+//! see that file and wait.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -35,24 +34,27 @@ use crate::sync::thread::Builder;
 use crate::sync::{AtomicBool, AtomicU64, Mutex};
 use crate::{Error, Result};
 
-/// How long to leave it alone after a failure: the first time, doubled each time after that, and at most.
+/// The delay after the first failure. Each further failure doubles it.
 const FIRST_DELAY: Duration = Duration::from_secs(10);
+
+/// The longest delay after a failure.
 const LONGEST_DELAY: Duration = Duration::from_secs(3600);
 
-/// And when somebody else is at it.
+/// The delay while another process compacts.
 const WHILE_OTHERS_COMPACT: Duration = Duration::from_secs(1);
 
 /// A log is overdue at this multiple of the dead bytes that the policy asks for.
 const OVERDUE: u64 = 2;
 
+/// The background thread, and when the next one may start.
 #[derive(Default)]
 pub(crate) struct Automatic {
     state: Mutex<State>,
-    /// The thread is to end; changed under the lock of `state`.
+    /// The thread must end. Changed under the lock of `state`.
     stop: AtomicBool,
     /// Closing waits for the thread to finish.
     awaited: AtomicBool,
-    /// For how long it has waited for the lock meanwhile, in nanoseconds.
+    /// How long the thread has waited for the file's lock while `awaited` was set, in nanoseconds.
     kept_waiting: AtomicU64,
     pub(crate) throttle: Throttle,
 }
@@ -61,9 +63,10 @@ pub(crate) struct Automatic {
 struct State {
     thread: Option<Background>,
     running: bool,
-    /// How many do not want a thread to run: see [`Pause`].
+    /// How many [`Pause`]s there are.
     pauses: usize,
     not_before: Option<Instant>,
+    /// The delay after the last failure, if no compaction has succeeded since.
     delay: Option<Duration>,
 }
 
@@ -73,7 +76,7 @@ impl State {
     }
 }
 
-/// As long as this lives, nothing compacts by itself.
+/// While this lives, no compaction runs or starts in the background.
 pub(crate) struct Pause<'e>(&'e Automatic);
 
 impl Automatic {
@@ -81,7 +84,7 @@ impl Automatic {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Stops the thread if there is one, waits for its end, and lets no other begin.
+    /// Stops the thread, if there is one, and waits for its end. No other begins while the result lives.
     pub(crate) fn pause(&self) -> Pause<'_> {
         let mut state = lock(&self.state);
         state.pauses += 1;
@@ -102,12 +105,12 @@ impl Automatic {
         Duration::from_nanos(self.kept_waiting.load(Ordering::Relaxed))
     }
 
-    /// The thread has waited for the lock while closing waited for the thread.
+    /// Adds the time that the thread has waited for the lock while closing waited for the thread.
     pub(crate) fn keep_waiting(&self, waited: Duration) {
         self.kept_waiting.fetch_add(waited.as_nanos() as u64, Ordering::Relaxed);
     }
 
-    /// As [`Automatic::pause`], but the thread finishes its work.
+    /// As [`Automatic::pause`], but lets the thread finish its work.
     fn finish(&self) -> Pause<'_> {
         let mut state = lock(&self.state);
         state.pauses += 1;
@@ -129,7 +132,7 @@ impl Automatic {
         state.pauses == 0 && !state.running && state.is_rested()
     }
 
-    /// Decides when the next one may begin.
+    /// Decides when the next compaction may begin.
     fn ended(&self, outcome: &Result<()>) {
         let mut state = lock(&self.state);
         state.running = false;
@@ -161,7 +164,7 @@ impl Drop for Pause<'_> {
     }
 }
 
-/// Says how a compaction has ended, also if that was a panic.
+/// Reports the end of a compaction when it is dropped, also after a panic.
 struct Running {
     maintenance: Arc<Maintenance>,
     outcome: Result<()>,
@@ -181,7 +184,7 @@ impl Drop for Running {
 }
 
 impl Maintenance {
-    /// Starts a compaction in the background if the policy says so. Called after a write, without a lock.
+    /// Starts a compaction in the background if one is due. Called after a write, without a lock.
     pub(crate) fn compact_if_due(self: &Arc<Self>) {
         let Some(budget) = self.due() else { return };
         let mut state = lock(&self.automatic.state);
@@ -190,7 +193,7 @@ impl Maintenance {
         }
         let maintenance = Arc::clone(self);
         let work = move || {
-            // Made in here: were there no thread for it, it would be dropped under the lock that its end takes.
+            // Made in the thread: if no thread can be started, it would be dropped while `state` is locked, and lock it again.
             let panicked = Err(Error::internal("a panic"));
             let mut running = Running { maintenance, outcome: panicked };
             let maintenance = Arc::clone(&running.maintenance);
@@ -205,7 +208,7 @@ impl Maintenance {
         };
         self.automatic.throttle.begin(budget);
         match Builder::new().name("caskfile-compact".to_owned()).spawn(work) {
-            // The one before has ended.
+            // The thread before has ended.
             Ok(thread) => (state.thread, state.running) = (Some(Background::new(thread)), true),
             Err(_) => {
                 self.automatic.throttle.end();
@@ -214,10 +217,10 @@ impl Maintenance {
         }
     }
 
-    /// Compacts a log that is overdue, before the store is closed. Waits for a compaction that is under way already. What
-    /// fails here is no error of closing: the store is as it was.
+    /// Compacts a log that is overdue, before the store is closed. Waits for a compaction that is under way. A failure here is no
+    /// error of closing: the store is as it was.
     ///
-    /// Waiting for the lock takes from the patience of closing, also if it is the thread that waits.
+    /// Time that this or the thread waits for the lock is taken from `patience`.
     pub(crate) fn compact_if_overdue(&self, patience: &Patience) {
         let written = self.context.counters.written.load(Ordering::Relaxed);
         if written == 0 || !self.is_overdue() || std::thread::panicking() || self.writing.check_writable().is_err() {
@@ -238,7 +241,7 @@ impl Maintenance {
         }
     }
 
-    /// What there is to be compacted, if that is worth while.
+    /// The log's size, if it is due and this handle should compact it.
     fn due(&self) -> Option<Budget> {
         let view = self.reading.shown().ok()?;
         let budget = Budget { end: view.tail.end, live: view.keys.live_bytes };
@@ -255,17 +258,18 @@ impl Maintenance {
         self.reading.shown().ok().and_then(overdue).unwrap_or(false)
     }
 
-    /// Where a log with so many live bytes has to end to be worth while.
+    /// The end of a log with this many live bytes when it becomes due; `None` without automatic compaction.
     pub(crate) fn due_at(&self, live: u64) -> Option<u64> {
         self.end_with(live, 1)
     }
 
-    /// Where a log ends that has this multiple of the dead bytes that the policy asks for.
+    /// The end of a log that has `times` as many dead bytes as the policy asks for.
     fn end_with(&self, live: u64, times: u64) -> Option<u64> {
         let dead = self.dead_asked(live)?.saturating_mul(times);
         Some(live.saturating_add(dead).saturating_add(FILE_HEADER_LEN as u64))
     }
 
+    /// How many dead bytes the policy asks for.
     fn dead_asked(&self, live: u64) -> Option<u64> {
         let CompactionPolicy::Automatic { dead_percent, min_dead_bytes } = self.context.config.get_compaction() else {
             return None;

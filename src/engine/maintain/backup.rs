@@ -1,8 +1,8 @@
-//! Backups: the store of one moment, in a file or a stream of its own.
+//! Backups: the store of one moment, copied to a new file or a stream.
 //!
-//! A copy has an identity and indexes of its own, so it is written record by record and not byte by byte: a stale block
-//! of the one file must not pass for a record of the other, and no compare-and-swap may succeed with a pair that was
-//! read from the original after the copy was made.
+//! A copy has a file identity and sequence numbers of its own, so it is written record by record. A stale block of one file must
+//! not pass for a record of the other, and a compare-and-swap on the copy must not succeed with a pair that was read from the
+//! original after the copy was made.
 
 use std::io;
 use std::path::Path;
@@ -47,7 +47,7 @@ pub struct Backup {
     pub last_index: u64,
 }
 
-/// A store as it was at one moment: its log only grows, so this stays there to be read.
+/// The store at one moment. The log only grows, so this can be read later.
 struct Moment {
     reader: Reader,
     end: u64,
@@ -80,12 +80,12 @@ impl Maintenance {
                 })?;
                 Ok(moment.backup(bytes))
             })?;
-        self.told(&backup, to);
+        self.report(&backup, to);
         Ok(backup)
     }
 
-    fn told(&self, backup: &Backup, to: &Path) {
-        event!(info, "{}: {} keys were copied to {}", self.context.path.display(), backup.keys, to.display());
+    fn report(&self, backup: &Backup, to: &Path) {
+        event!(info, "{}: copied {} keys to {}", self.context.path.display(), backup.keys, to.display());
     }
 
     pub(crate) fn backup_to(&self, to: &mut dyn io::Write) -> Result<Backup> {
@@ -109,7 +109,7 @@ impl Maintenance {
                 write_live(next, &moment.reader, &positions, copying)?;
                 Ok(moment.backup(next.file.len().map_err(|e| next.io("ask for the length", e))?))
             })?;
-        self.told(&backup, to);
+        self.report(&backup, to);
         Ok(backup)
     }
 
@@ -129,11 +129,10 @@ impl Maintenance {
     }
 }
 
-/// Writes the log of a moment behind the file header that it is to have: every put and every tombstone, each verified on
-/// the copy that is written. Returns the length of the whole file.
+/// Writes the log of a moment after the given file header: every put and every tombstone, each verified on the bytes that are
+/// written. Returns the length of the whole file.
 ///
-/// `MORE` is taken over, so that a stream that breaks off is the beginning
-/// of the history, and not half a batch.
+/// Keeps the flag `MORE`, so that a stream that breaks off holds a prefix of the history, and no half batch.
 fn copy_log(moment: &Moment, header: &FileHeader, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
     let Moment { reader, end, .. } = moment;
     let log = &reader.log;
@@ -142,12 +141,12 @@ fn copy_log(moment: &Moment, header: &FileHeader, mut write: impl FnMut(&[u8]) -
     let (mut unit, mut upto) = (Run::default(), FILE_HEADER_LEN as u64);
     while upto < *end {
         if let Step::Stopped(stop) = scanner.step(&mut unit)? {
-            // It was there when it was taken in.
+            // The view has these records, so they were whole before.
             let damage = if let Reason::Damaged(damage) = stop.reason { damage } else { Damage::Zeros };
             return Err(log.corrupt(stop.at, damage));
         }
-        let says_something = |entry: &&Entry| !matches!(entry.header.kind, Kind::Ancillary(_));
-        let mut entries = unit.entries.iter().filter(says_something).peekable();
+        let is_operation = |entry: &&Entry| !matches!(entry.header.kind, Kind::Ancillary(_));
+        let mut entries = unit.entries.iter().filter(is_operation).peekable();
         while let Some(entry) = entries.next() {
             copyist.push_again(reader, entry, entries.peek().is_some())?;
             if copyist.has_a_piece() {

@@ -1,37 +1,7 @@
-//! Compaction: the live records in a new file, which then takes the old one's place.
+//! Compaction: the calls that compact the store, and how each waits for its two turns.
 //!
-//! It goes on beside readers and writers, of this process and of others, in three parts.
-//!
-//! 1. In a short turn: the new file is made, so that everybody else can see that somebody is at work, and the log's
-//!    end is noted.
-//! 2. Without a lock: the live records before that end are copied in the order of the log, and synced. Then what was
-//!    appended meanwhile is carried over, and what was appended while that was done, until little is left. Everything
-//!    is read back as any reader would read it, and its index is built on the way.
-//! 3. In a second turn: the little that is left is carried over, and the new file takes the old one's place, with the
-//!    index that is ready. What the old one held in memory is given back after the turn.
-//!
-//! With a million keys, half of the file dead, and one thread that puts as fast as it can, the second turn takes 5 to
-//! 7 ms on an ext4 disk: 0.1 ms to carry over the rest, 1 to 2 to sync it, less than 0.1 for `MOVED`, the rename and
-//! the change of the view, and 3 to 4 for the sync of the directory. `benches/pause.rs` shows what others feel of it. The
-//! longest of their waits comes after the turn, when the last one to have the old file open closes it: a file system that
-//! is mounted with `discard` has the disk busy for 20 to 30 ms then, for a file of 288 MB, whoever removes it. To free it
-//! piece by piece would need to know that nobody else has it mapped.
-//!
-//! The copy is not the store of one moment before the second turn has come to its end. It may hold values that were
-//! replaced meanwhile: their successors come later in the log, and so in the copy. A tombstone is carried over if the
-//! copy has a record of its key. So the new file has dead bytes too, if much is written meanwhile, but never more of
-//! them than the old one.
-//!
-//! | state | after a crash here |
-//! | --- | --- |
-//! | temporary file being written | the store is untouched; the next writer removes the temporary file |
-//! | temporary file synced | the same |
-//! | `MOVED` appended to the old log | the path still names the old file, so `MOVED` means nothing; the next record follows it |
-//! | renamed, directory not synced | the path names the old file or the new one, which hold the same; nothing was acknowledged in between |
-//! | directory synced | compacted |
-//!
-//! Memory: eight bytes a key for the positions, until they are copied, and the new index beside the old one. If the handle
-//! has listed, the new sorted index is built between copying and catching up, when no writer waits for it.
+//! The [compactor](super::compactor) does the work. The user's call, the background thread and closing a store differ in how
+//! long they wait for a turn, and in when they give up.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -61,7 +31,7 @@ use crate::{Error, Result};
 pub struct Compaction {
     /// Where the log ended before, in bytes from the start of the file.
     pub before: u64,
-    /// Where it ends now.
+    /// The length of the log after, in bytes.
     pub after: u64,
     /// How many keys were copied.
     pub keys: u64,
@@ -74,12 +44,14 @@ enum Caller<'p> {
     User,
     /// Closing the store: all of its turns together may wait for the connection timeout.
     Closing(&'p Patience),
-    /// None, but closing the store must not wait long.
+    /// No call waits, but closing the store must not wait long for the thread.
     Background,
 }
 
-/// How long a compaction in the background waits for its turn, and how often it looks meanwhile whether it is to stop.
+/// How long a compaction in the background waits for its turn.
 const BACKGROUND_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often it checks meanwhile whether it should stop.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Maintenance {
@@ -93,7 +65,7 @@ impl Maintenance {
         self.compact_for(Caller::Background, watch)
     }
 
-    /// As [`Maintenance::compact`], for a caller that has made sure that nothing else compacts.
+    /// As [`Maintenance::compact`], for a caller that has paused automatic compaction.
     pub(crate) fn compact_at_close(&self, patience: &Patience) -> Result<Compaction> {
         self.compact_for(Caller::Closing(patience), &mut |_| ControlFlow::Continue(()))
     }
@@ -107,7 +79,7 @@ impl Maintenance {
         compactor.copy_live(watch)?;
         compactor.sort(watch)?;
         compactor.catch_up(watch)?;
-        // What the compactor holds afterwards, the old view or the new file, is given back here, without the lock.
+        // The compactor is dropped after the turn, without the lock. It holds the old view then, or the new file after an error.
         self.turn_for(caller, |turn| {
             let done = compactor.finish(turn)?;
             if let Some(due_at) = self.due_at(turn.view()?.keys.live_bytes) {
@@ -124,7 +96,7 @@ impl Maintenance {
             Caller::Background => {}
         }
         let deadline = Deadline::after(Some(BACKGROUND_PATIENCE));
-        // Closing has the patience of the configuration.
+        // Closing waits no longer than this for the lock.
         let patience = self.context.config.get_connection_timeout();
         let is_late = || {
             let automatic = &self.automatic;
@@ -157,7 +129,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn what_is_written_before_anything_was_copied_is_carried_over_and_not_copied_as_well() {
+    fn a_write_before_the_copy_is_carried_over_and_not_copied_twice() {
         let engine = Engine::open(Arc::new(SimDisk::new()), "/store".as_ref(), &Config::new()).unwrap();
         let put = |key: &[u8], len: usize| {
             let mut request = Request::default();
@@ -204,12 +176,12 @@ mod tests {
             })
             .unwrap();
         assert_eq!(engine.reading.current().unwrap().index().sorted().map(|sorted| sorted.len()), Some(2));
-        // Compares it with a new one.
+        // Compares the sorted index with a new one.
         engine.maintenance.verify().unwrap();
     }
 
     #[test]
-    fn a_compaction_that_is_stopped_while_it_sorts_ends_there() {
+    fn a_compaction_can_be_stopped_while_it_sorts() {
         let engine = Engine::open(Arc::new(SimDisk::new()), "/store".as_ref(), &Config::new()).unwrap();
         for number in 0..200 {
             let mut request = Request::default();

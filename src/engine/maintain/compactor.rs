@@ -1,4 +1,28 @@
-//! The compactor: copies what is live to a new file, and installs it.
+//! The compactor: copies the live records to a new file, which then takes the old one's place.
+//!
+//! It works while readers and writers, in this process and others, go on:
+//!
+//! 1. [`Compactor::begin`], in a short turn: makes the new file, which other processes can see, and notes the log's end.
+//! 2. Without a lock: [`Compactor::copy_live`] copies the live records before that end in the order of the log.
+//!    [`Compactor::sort`] sorts their keys, if this handle has a sorted index. [`Compactor::catch_up`] carries over what was
+//!    appended meanwhile, until little is left. Everything is read back as any reader reads it, which builds the new index.
+//! 3. [`Compactor::finish`], in a second turn: carries over the rest, and gives the new file the old one's name and its place
+//!    in the view.
+//!
+//! The copy is the store of one moment only at the end. Before that it may hold replaced values; the newer ones come later in
+//! the log, and so in the copy. A tombstone is carried over if the copy has a record of its key. So the new file may have dead
+//! bytes too, but never more than the old one.
+//!
+//! | state | after a crash here |
+//! | --- | --- |
+//! | temporary file being written | the store is untouched; the next writer removes the temporary file |
+//! | temporary file synced | the same |
+//! | `MOVED` appended to the old log | the path still names the old file, so `MOVED` means nothing; the next record follows it |
+//! | renamed, directory not synced | the path names the old file or the new one, which hold the same pairs; nothing was acknowledged in between |
+//! | directory synced | compacted |
+//!
+//! Memory: eight bytes a key for the positions, until they are copied, and the new index beside the old one. INTERNALS.md has
+//! the times.
 
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
@@ -37,40 +61,39 @@ const MOUNTED: &str = "the file is mounted by itself, so that no other file can 
 const NO_PLACE: &str = "its directory does not let a new file take its place; \
     compact it as a user that may write to the directory";
 
-/// The rest that is carried over while writers wait.
+/// The most that is left to be carried over while writers wait.
 const SMALL_REST: u64 = 64 << 10;
 
-/// What was appended meanwhile is carried over without the lock this often at most. Each time, less should be left, but
-/// a disk may be slower than its writers.
+/// The most rounds of carrying over without the lock. Each round should leave less, but a disk may be slower than its writers.
 const ROUNDS: usize = 16;
 
-/// The old log, the new file, and how far the one was copied to the other.
+/// A compaction under way: the old log, the new file, and how far the copy is.
 pub(super) struct Compactor<'e> {
     writing: &'e Writing,
-    /// The old file, in this reading.
+    /// The old file, and the epoch of its log.
     log: Arc<LogFile>,
     epoch: u64,
-    /// What the old file's were when the new one got them.
+    /// The attributes that the new file has got.
     attributes: FileAttributes,
-    /// Everything before this offset of the old log is in the copy, as far as it is needed.
+    /// Everything that is needed before this offset of the old log is in the copy.
     upto: u64,
     /// The sequence number of the record before that.
     previous_seq: u64,
     next: TempFile<'e>,
     copyist: Copyist,
-    /// The new file as a reader sees it; once it has taken the old one's place, that one's view.
+    /// The new file as a reader sees it; the old file's view once the two are exchanged.
     pub(super) view: View,
     progress: Progress,
 }
 
 impl<'e> Compactor<'e> {
-    /// Makes the new file, and notes where the log ends.
+    /// Makes the new file, and notes the log's end.
     pub(super) fn begin(turn: &mut Turn<'e>, deadline: &Deadline) -> Result<Compactor<'e>> {
         let writing = turn.writing;
         let context = &*writing.context;
         turn.rewrite_ahead(deadline)?;
-        // Under the store's lock, so of two compactions that begin at the same time one sees the other. A second name of the
-        // store, which its maker did not live to remove, goes as well.
+        // Under the store's lock, so that of two compactions that begin at the same time one sees the other. Also removes a
+        // second name of the store that a killed process has left.
         if leftovers::remove_leftovers(&*context.disk, &turn.log, Look::Thorough) {
             return Err(overtaken(context));
         }
@@ -80,7 +103,7 @@ impl<'e> Compactor<'e> {
         if found.mount_point {
             return Err(refused(context, MOUNTED.to_owned()));
         }
-        // What a handle does before its first write is done here, and not in the second turn.
+        // Does what a handle does before its first write, so that the second turn need not.
         turn.reserve(1)?;
         let live_bytes = turn.view()?.keys.live_bytes;
         let next = TempFile::new(&*context.disk, &context.path, PRIVATE, turn.tail.highest_seq);
@@ -106,7 +129,7 @@ impl<'e> Compactor<'e> {
         })
     }
 
-    /// Carries over the rest, and installs the new file in the place of the old one.
+    /// Carries over the rest, and installs the new file.
     pub(super) fn finish(&mut self, turn: &mut Turn<'e>) -> Result<Compaction> {
         let (context, reading) = (&*self.writing.context, &*self.writing.reading);
         if turn.writer.epoch != self.epoch {
@@ -117,7 +140,8 @@ impl<'e> Compactor<'e> {
         if attributes != self.attributes {
             give_attributes(&self.next, &attributes, context)?;
         }
-        // For `MOVED`, for a statement that may have to come before it, and above both the new file's `base_seq` and its mark.
+        // Four numbers: a statement that may come before `MOVED`, `MOVED` itself, and above both the new file's `base_seq` and
+        // its mark.
         let seq = turn.reserve(4)?;
         self.carry_over(|_| Ok(()))?;
         self.close(seq + 1)?;
@@ -129,21 +153,21 @@ impl<'e> Compactor<'e> {
         if path::named(&*context.disk, &context.path, stat.identity)? != Named::This {
             return Err(context.replaced());
         }
-        // Opened for its descriptor, which the sync of the directory needs: to have none left once the file is renamed would
-        // poison the handle.
+        // Reserves a descriptor for the sync of the directory: if there were none left after the rename, the handle would be
+        // poisoned.
         let reserve = context.disk.open(&context.path, Access::Read);
         let reserve = reserve.map_err(|e| Error::io("open", &context.path, e))?;
         let (flags, seq) = turn.begin_records(seq);
         turn.writer.group.push(flags, Kind::Ancillary(Ancillary::Moved), seq, b"", b"");
         turn.write_group()?;
-        // From the rename on, a reader of this process would open the new file by itself, and read all of it.
+        // Otherwise a reader of this process could find the new file after the rename, and read all of it.
         let ingest = reading.ingest();
         let renamed = self.next.rename_to(&context.path);
         renamed.map_err(|e| refused_if_no_place(context, Error::io("rename the compacted file", &context.path, e)))?;
         reading.swap(&ingest, &mut self.view)?;
         drop((ingest, reserve));
         let synced = path::sync_name(&*context.disk, &context.path, &*self.next.file);
-        // The path names the new file now, even if something else fails.
+        // The path names the new file now, even if the sync has failed.
         go_on_in_new_file(turn)?;
         synced.map_err(|e| self.writing.syncs.poison(&turn.log, "sync of the directory", e))?;
         context.counters.compactions.fetch_add(1, Ordering::Relaxed);
@@ -151,7 +175,7 @@ impl<'e> Compactor<'e> {
         Ok(Compaction { before, after, keys: turn.view()?.index().len() as u64 })
     }
 
-    /// Copies what is live of the log up to its end when the compaction began.
+    /// Copies the live records before the noted end.
     pub(super) fn copy_live(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let reader = self.old()?.reader.clone();
         let positions = self.live_positions()?;
@@ -171,11 +195,11 @@ impl<'e> Compactor<'e> {
         Ok(())
     }
 
-    /// Where the live records are that lie before the noted end, in the order of the log.
+    /// The positions of the live records before the noted end, in the order of the log.
     fn live_positions(&self) -> Result<Vec<u64>> {
         let mut positions = Vec::with_capacity(self.old()?.index().len());
-        // Piece by piece, so that nobody waits long for the view. What is replaced or removed meanwhile is missing here,
-        // and its successor or tombstone lies behind the noted end.
+        // Piece by piece, so that no writer waits long for the view. A record that is replaced or removed meanwhile is
+        // missing here; its successor or tombstone comes after the noted end.
         for piece in 0..PIECES {
             positions.extend(self.old()?.index().positions_in(piece).filter(|&position| position < self.upto));
         }
@@ -183,8 +207,8 @@ impl<'e> Compactor<'e> {
         Ok(positions)
     }
 
-    /// Sorts the keys of the copy if this handle has its keys sorted: else the next listing would do it while writers wait.
-    /// What is carried over from here on goes into both indexes.
+    /// Builds the copy's sorted index if this handle has one. Otherwise the next listing would build it while writers wait.
+    /// Records that are carried over later go into both indexes.
     pub(super) fn sort(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         if self.old()?.index().sorted().is_some() {
             let (writing, progress) = (self.writing, self.progress);
@@ -195,7 +219,7 @@ impl<'e> Compactor<'e> {
         Ok(())
     }
 
-    /// Carries over what was appended meanwhile, and while that was done, until little is left.
+    /// Carries over what was appended meanwhile, in rounds, until little is left.
     pub(super) fn catch_up(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         for _ in 0..ROUNDS {
             self.next.sync()?;
@@ -211,7 +235,7 @@ impl<'e> Compactor<'e> {
         Ok(())
     }
 
-    /// Carries over what was appended to the old log up to its end as it is known now.
+    /// Carries over what was appended to the old log, up to the end of its view.
     fn carry_over(&mut self, mut report: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         let old = self.old()?;
         let (reader, end, log) = (old.reader.clone(), old.tail.end, Arc::clone(&self.log));
@@ -220,12 +244,12 @@ impl<'e> Compactor<'e> {
         let mut unit = Run::default();
         while self.upto < end {
             let Step::Unit = scanner.step(&mut unit)? else {
-                // It was there when it was taken in.
+                // The view has these records, so the log was cut meanwhile.
                 return Err(overtaken(&self.writing.context));
             };
             for entry in &unit.entries {
-                // What is replaced by now has a successor further on. If a key is removed, then after what is in the
-                // copy: what was carried over just now is still there.
+                // A put that was replaced has a successor further on. A tombstone comes after every record of its key that the
+                // copy has so far.
                 let needed = match entry.header.kind {
                     Kind::Put => self.old()?.find(unit.key(entry))? == Some(entry.offset),
                     Kind::Delete => self.view.find(unit.key(entry))?.is_some(),
@@ -244,14 +268,14 @@ impl<'e> Compactor<'e> {
         self.write()
     }
 
-    /// The old log's view, if it still is the one that is being copied.
+    /// The old log's view, if the log was neither cut nor exchanged.
     fn old(&self) -> Result<Current<'e>> {
         let view = self.writing.reading.shown()?;
-        // An epoch stands for one reading of one file.
+        // An epoch is one reading of one file.
         if view.epoch == self.epoch { Ok(view) } else { Err(overtaken(&self.writing.context)) }
     }
 
-    /// Writes what was copied, and reads it back as any reader would: what does not verify never takes the old file's
+    /// Writes what was copied, and reads it back as any reader does: a copy that does not verify never takes the old file's
     /// place.
     fn write(&mut self) -> Result<()> {
         self.copyist.write(&self.next)?;
@@ -263,13 +287,13 @@ impl<'e> Compactor<'e> {
         Ok(())
     }
 
-    /// Reports the progress, and stops if the caller wants to.
+    /// Reports the progress, and fails if the caller wants to stop.
     fn report(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         self.progress.total = self.progress.total.max(self.progress.done);
         report(self.writing, self.progress, watch)
     }
 
-    /// Makes the new file what it is to be when others see it. The old log does not grow any more.
+    /// Completes the new file: its `base_seq`, its mark, a sync, and a comparison with the old log, which no longer grows.
     fn close(&mut self, base_seq: u64) -> Result<()> {
         self.next.set_base_seq(base_seq)?;
         self.copyist.push_mark(base_seq + 1);
@@ -295,7 +319,7 @@ impl<'e> Compactor<'e> {
 fn report(writing: &Writing, progress: Progress, watch: &mut Watch<'_>) -> Result<()> {
     writing.check_writable()?;
     let flow = watch(progress);
-    // The closure may have forked, and this may be the child.
+    // The caller's closure may have forked, and this may be the child.
     writing.context.check_process()?;
     match flow {
         ControlFlow::Continue(()) => Ok(()),
@@ -303,7 +327,7 @@ fn report(writing: &Writing, progress: Progress, watch: &mut Watch<'_>) -> Resul
     }
 }
 
-/// Goes on with the new file, whose lock is held since it was made.
+/// Continues the turn in the new file. Its lock has been held since it was made.
 fn go_on_in_new_file(turn: &mut Turn<'_>) -> Result<()> {
     let view = turn.view()?;
     let log = Arc::clone(&view.reader.log);
@@ -311,7 +335,7 @@ fn go_on_in_new_file(turn: &mut Turn<'_>) -> Result<()> {
     drop(view);
     turn.writer.release();
     turn.writer.locked = Some(Arc::clone(&log));
-    // All of it was written by this handle and synced after that, and its header holds the block of the next number.
+    // This handle has written and synced all of it, and the block of the next number is the one in its header.
     let (end, writer) = (turn.tail.end, &mut *turn.writer);
     writer.phase = Phase::BlockReserved;
     (writer.log_end, writer.file_len) = (end, log.len()?);
@@ -348,7 +372,7 @@ fn refused(context: &Context, reason: String) -> Error {
     Error::CompactionRefused { path: context.path.to_path_buf(), reason }
 }
 
-/// Refuses where the directory does not take the new file, or does not let it have the store's name.
+/// The refusal of a compaction in a directory that does not take the new file, or does not let it have the store's name.
 fn refused_if_no_place(context: &Context, error: Error) -> Error {
     let Error::Io { source, .. } = &error else { return error };
     match source.kind() {

@@ -31,7 +31,7 @@ impl Maintenance {
         Maintenance { reading, writing, context, automatic: Automatic::default() }
     }
 
-    /// Stops the compaction in the background, and lets no other begin.
+    /// Stops the compaction in the background. No other begins after that.
     pub(crate) fn end(&self) {
         self.automatic.end();
     }

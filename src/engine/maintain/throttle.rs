@@ -1,18 +1,13 @@
-//! Writers that outrun the compaction in the background are held back.
+//! The throttle: slows writers that are faster than the compaction in the background.
 //!
-//! Without a sync, a log can grow at twice the pace at which it is copied: the compaction would never catch up, and the
-//! log would grow without end. So a compaction earns the log its growth: for each piece that is copied, the log may end
-//! a little further on, and by the time when all is copied, a tenth further than it did. Whoever has written looks
-//! whether the log has passed that limit, and pauses then, without a lock, until the copying is there.
+//! Without syncs, a log can grow at twice the rate at which it is copied. The compaction would never catch up, and the log
+//! would grow without end. So the log has a limit while it is compacted: each copied piece raises it a little, to about a
+//! tenth more than the log's length when all is copied. A thread that has written checks the limit. If the log has passed it,
+//! the thread pauses, without a lock, until the copy has advanced.
 //!
-//! Measured with a million records of 144 bytes, overwritten three times in batches of 1,000 on two cores: 1.3 instead of
-//! 2.2 million records a second, and 2.16 times the live bytes at most instead of 4 at the end, and of 10 after nine
-//! times. Single puts lose nothing that could be measured, since they outrun the copying by little.
-//!
-//! How long is bounded for each call, so that the compaction of a slow disk makes nobody stop: one that writes a small
-//! record pauses for [`LOOKS`] times [`LOOK`], 5 ms, at most, and longer only if it has written much. Nobody pauses for what
-//! others have written. So the limit is none to many threads, or on a slow disk: it is what one or two threads keep that
-//! write as fast as they can where copying makes 200 MB/s.
+//! The pause of each call is bounded, so that writers do not stop on a slow disk: at most [`LOOKS`] times [`LOOK`] for a small
+//! record, and more for more bytes. No thread pauses for what others have written. So many threads, or a slow disk, can still
+//! exceed the limit. INTERNALS.md has the figures.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,26 +17,25 @@ use crate::engine::write::commit::{Outcome, Written};
 use crate::format::FILE_HEADER_LEN;
 use crate::sync::AtomicU64;
 
-/// What the log may grow by until all of it is copied, in hundredths: with what follows, a tenth. A log that is compacted
-/// when half of it is dead has less than 2.2 times its live bytes then.
+/// How much the log may grow until all of it is copied, in percent; with [`SLACK`], about a tenth. So a log that is compacted
+/// when half of it is dead stays below 2.2 times its live bytes.
 const GROWTH_PERCENT: u64 = 8;
 
-/// It may grow by this much at once, so that hardly anybody waits while the compaction begins, nor between two pieces of a
-/// small store.
+/// How much it may grow at once, so that few writers wait while the compaction begins, or between two pieces of a small store.
 const SLACK: u64 = 512 << 10;
 
-/// Who pauses looks this often whether to go on: the copying of a piece takes a few milliseconds.
+/// One pause. The copy of a piece takes a few milliseconds.
 const LOOK: Duration = Duration::from_micros(500);
 
-/// So often after a write, and as often again for each [`PORTION`] that was written: 5 ms for 64 KiB lets a thread write
-/// 13 MB/s however slow the copying is, about half of what a disk that copies 200 MB/s earns it.
+/// The most pauses after a write, and for each [`PORTION`] that it has written. With 5 ms for 64 KiB, a thread can write
+/// 13 MB/s however slow the copy is.
 const LOOKS: u64 = 10;
 const PORTION: u64 = 64 << 10;
 
-/// How far the log may go at present.
+/// The limit of the log at present.
 #[derive(Default)]
 pub(crate) struct Throttle {
-    /// Where the log may end. Zero: nothing is being compacted in the background, and it may end anywhere.
+    /// Where the log may end. 0 if no compaction runs in the background, and there is no limit.
     limit: AtomicU64,
 }
 
@@ -54,8 +48,8 @@ impl Throttle {
         self.limit.store(budget.limit(done), Ordering::Relaxed);
     }
 
-    /// The log goes on in its new file. Its next compaction cannot begin before the thread of this one has ended, and on a
-    /// busy machine that may take long enough to write all of it again.
+    /// Limits the log in its new file. The next compaction cannot begin before the thread of this one has ended, and on a busy
+    /// machine the log could grow a lot until then.
     pub(crate) fn start_over(&self, due_at: u64) {
         if self.limit.load(Ordering::Relaxed) != 0 {
             self.limit.store(due_at.saturating_add(SLACK), Ordering::Relaxed);
@@ -67,7 +61,7 @@ impl Throttle {
     }
 }
 
-/// What a compaction found when it became due.
+/// The log's size when its compaction became due.
 #[derive(Clone, Copy)]
 pub(crate) struct Budget {
     /// Where the log ended.
@@ -77,7 +71,7 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// Where the log may end when so many bytes were copied: what was appended meanwhile is to be copied as well.
+    /// Where the log may end when `done` bytes are copied. What is appended meanwhile must be copied too.
     fn limit(self, done: u64) -> u64 {
         let growth = (self.end - FILE_HEADER_LEN as u64) / 100 * GROWTH_PERCENT;
         let whole = self.live + growth;
@@ -87,22 +81,22 @@ impl Budget {
 }
 
 impl Maintenance {
-    /// Pauses whoever has written up to so many bytes as long as the log is longer than a compaction in the background lets
-    /// it be, if that is not for too long. Called without a lock.
+    /// Pauses a thread that has written `log_bytes` bytes while the log is longer than its limit, for a bounded time. Called
+    /// without a lock.
     pub(crate) fn throttle(&self, outcome: &Outcome, log_bytes: u64) {
         if matches!(outcome, Ok(Written { last_index: Some(_), .. })) {
             let mut looks = LOOKS + log_bytes / PORTION * LOOKS;
-            while looks > 0 && self.is_held_back() {
+            while looks > 0 && self.is_over_limit() {
                 self.context.disk.system().pause(LOOK);
                 looks -= 1;
             }
         }
     }
 
-    fn is_held_back(&self) -> bool {
+    fn is_over_limit(&self) -> bool {
         let limit = self.automatic.throttle.limit.load(Ordering::Relaxed);
-        let is_behind = || self.reading.shown().is_ok_and(|view| view.tail.end > limit);
-        limit != 0 && !self.automatic.is_stopped() && is_behind()
+        let is_beyond = || self.reading.shown().is_ok_and(|view| view.tail.end > limit);
+        limit != 0 && !self.automatic.is_stopped() && is_beyond()
     }
 }
 
@@ -117,11 +111,11 @@ mod tests {
     use crate::engine::write::request::{Action, Request};
 
     #[test]
-    fn a_log_may_grow_by_its_slack_at_once_and_by_the_rest_as_it_is_copied() {
+    fn the_limit_rises_from_the_slack_with_every_copied_piece() {
         let header = FILE_HEADER_LEN as u64;
         let (end, live) = (header + 200_000, 100_000);
         let budget = Budget { end, live };
-        // All that is to be copied: what is live, and the growth.
+        // To be copied: the live bytes and the growth.
         let whole = live + 16_000;
         let limits = [0, whole / 4, whole / 2, whole, whole + 1, u64::MAX].map(|done| budget.limit(done) - end - SLACK);
         assert_eq!(limits, [0, 4_000, 8_000, 16_000, 16_000, 16_000]);
@@ -130,27 +124,27 @@ mod tests {
     }
 
     #[test]
-    fn a_log_of_which_half_is_dead_stays_below_its_aim() {
+    fn a_log_that_is_half_dead_stays_below_2_2_times_its_live_bytes() {
         for live in [32 << 20, 144_000_000, 1 << 40] {
-            // The one before had not ended when this one became due.
+            // The compaction before was still running when this one became due, so the log is longer by the slack.
             let budget = Budget { end: FILE_HEADER_LEN as u64 + 2 * live + SLACK, live };
             assert!(budget.limit(u64::MAX) < live / 10 * 22, "{live}");
         }
     }
 
-    /// A store of which two MiB were written, and how often a put of so many bytes pauses in it.
-    struct Paced {
+    /// A store to which 2 MiB were written, with a count of its pauses.
+    struct Throttled {
         disk: SimDisk,
         engine: Engine,
     }
 
-    impl Paced {
-        fn new() -> Paced {
+    impl Throttled {
+        fn new() -> Throttled {
             let disk = SimDisk::new();
             let engine = Engine::open(Arc::new(disk.clone()), "/store".as_ref(), &Config::new()).unwrap();
-            let paced = Paced { disk, engine };
-            paced.pauses_of(2 << 20);
-            paced
+            let store = Throttled { disk, engine };
+            store.pauses_of(2 << 20);
+            store
         }
 
         fn pauses_of(&self, len: usize) -> u64 {
@@ -161,7 +155,7 @@ mod tests {
             self.disk.calls_of(Verb::Pause) - before
         }
 
-        /// As if a compaction were running, and the log had used all of its slack, but for so many bytes.
+        /// Sets the limit as if a compaction were running and the log had used all of its slack except `left` bytes.
         fn begin(&self, left: u64) -> Budget {
             let end = self.engine.reading.shown().unwrap().tail.end;
             let budget = Budget { end: end + left - SLACK, live: 10 << 20 };
@@ -171,60 +165,60 @@ mod tests {
     }
 
     #[test]
-    fn who_is_ahead_of_the_copying_is_held_back_until_it_has_come_on() {
-        let paced = Paced::new();
-        assert_eq!(paced.pauses_of(100), 0);
-        let budget = paced.begin(10_000);
-        assert_eq!([paced.pauses_of(1000), paced.pauses_of(1000)], [0, 0]);
-        assert_eq!([paced.pauses_of(10_000), paced.pauses_of(100)], [LOOKS, LOOKS]);
-        paced.engine.maintenance.automatic.throttle.advance(budget, 10 << 20);
-        assert_eq!(paced.pauses_of(100), 0);
+    fn a_writer_beyond_the_limit_pauses_until_the_copy_advances() {
+        let store = Throttled::new();
+        assert_eq!(store.pauses_of(100), 0);
+        let budget = store.begin(10_000);
+        assert_eq!([store.pauses_of(1000), store.pauses_of(1000)], [0, 0]);
+        assert_eq!([store.pauses_of(10_000), store.pauses_of(100)], [LOOKS, LOOKS]);
+        store.engine.maintenance.automatic.throttle.advance(budget, 10 << 20);
+        assert_eq!(store.pauses_of(100), 0);
     }
 
     #[test]
-    fn a_new_file_may_grow_until_it_is_due_while_the_thread_that_has_made_it_ends() {
-        let paced = Paced::new();
-        let end = paced.engine.reading.shown().unwrap().tail.end;
-        // A compaction that was asked for holds nobody back.
-        paced.engine.maintenance.automatic.throttle.start_over(end - SLACK);
-        assert_eq!(paced.pauses_of(100), 0);
-        paced.begin(1 << 30);
-        paced.engine.maintenance.automatic.throttle.start_over(end + 10_000 - SLACK);
-        assert_eq!([paced.pauses_of(1000), paced.pauses_of(10_000)], [0, LOOKS]);
+    fn a_new_file_may_grow_until_it_is_due() {
+        let store = Throttled::new();
+        let end = store.engine.reading.shown().unwrap().tail.end;
+        // A compaction that the user has called has no limit.
+        store.engine.maintenance.automatic.throttle.start_over(end - SLACK);
+        assert_eq!(store.pauses_of(100), 0);
+        store.begin(1 << 30);
+        store.engine.maintenance.automatic.throttle.start_over(end + 10_000 - SLACK);
+        assert_eq!([store.pauses_of(1000), store.pauses_of(10_000)], [0, LOOKS]);
     }
 
     #[test]
-    fn who_writes_much_is_held_back_for_longer() {
-        let paced = Paced::new();
-        paced.begin(0);
-        assert_eq!([paced.pauses_of(1 << 20), paced.pauses_of(100)], [17 * LOOKS, LOOKS]);
+    fn a_large_write_pauses_longer() {
+        let store = Throttled::new();
+        store.begin(0);
+        assert_eq!([store.pauses_of(1 << 20), store.pauses_of(100)], [17 * LOOKS, LOOKS]);
     }
 
     #[test]
-    fn nobody_is_held_back_for_what_others_have_written_or_for_having_written_nothing() {
-        let paced = Paced::new();
-        let other = Engine::open(Arc::new(paced.disk.process()), "/store".as_ref(), &Config::new()).unwrap();
-        paced.begin(0);
+    fn no_thread_pauses_for_the_writes_of_others_or_without_a_write() {
+        let store = Throttled::new();
+        let other = Engine::open(Arc::new(store.disk.process()), "/store".as_ref(), &Config::new()).unwrap();
+        store.begin(0);
         let mut request = Request::default();
         request.push(b"\0key", Action::Put(&[7; 1 << 20]));
         other.commit(request).unwrap();
-        assert_eq!(paced.pauses_of(100), LOOKS);
-        let before = paced.disk.calls_of(Verb::Pause);
+        assert_eq!(store.pauses_of(100), LOOKS);
+        let before = store.disk.calls_of(Verb::Pause);
         let mut request = Request::default();
         request.push(b"\0absent", Action::Delete);
-        paced.engine.commit(request).unwrap();
-        assert_eq!(paced.disk.calls_of(Verb::Pause), before);
+        store.engine.commit(request).unwrap();
+        assert_eq!(store.disk.calls_of(Verb::Pause), before);
     }
 
     #[test]
-    fn a_compaction_that_has_ended_or_is_to_end_holds_nobody_back() {
-        let paced = Paced::new();
-        paced.begin(0);
-        let alone = paced.engine.maintenance.automatic.pause();
-        assert_eq!(paced.pauses_of(1 << 20), 0);
+    fn a_compaction_that_ends_does_not_throttle() {
+        let store = Throttled::new();
+        store.begin(0);
+        let alone = store.engine.maintenance.automatic.pause();
+        assert_eq!(store.pauses_of(1 << 20), 0);
         drop(alone);
-        assert_eq!(paced.pauses_of(100), LOOKS);
-        paced.engine.maintenance.automatic.throttle.end();
-        assert_eq!(paced.pauses_of(1 << 20), 0);
+        assert_eq!(store.pauses_of(100), LOOKS);
+        store.engine.maintenance.automatic.throttle.end();
+        assert_eq!(store.pauses_of(1 << 20), 0);
     }
 }

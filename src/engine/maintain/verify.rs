@@ -13,11 +13,11 @@ use crate::{Error, Result};
 impl Maintenance {
     pub(crate) fn verify(&self) -> Result<Report> {
         let log = Arc::clone(&self.reading.current()?.reader.log);
-        // Nobody waits for this: a writer of this process would wait with the file's lock.
+        // Without `ingest`: a writer of this process would wait for it with the file's lock held.
         let mut fresh = Survey::of(&Source::sound(Arc::clone(&log)), Scope::Log)?;
         let report = judged(&log, fresh.report.clone())?;
 
-        // Now nobody in this process takes in anything, so the two can be brought to the same place.
+        // With `ingest`, no thread of this process changes the view, so both can catch up to the same end.
         let ingest = self.reading.ingest();
         drop(self.reading.catch_up(&ingest)?);
         fresh.catch_up()?;
@@ -29,27 +29,27 @@ impl Maintenance {
     }
 }
 
-/// Whether the index in memory and the one that was made anew point to the same records.
+/// Compares the index in memory with a new one that was built from the file.
 fn compare(fresh: &Survey, shown: &View) -> Result<()> {
     let disagree = |what: &str| {
         let message = format!("{}: {what}; please report this", fresh.reader.log.path.display());
         Err(Error::internal(message))
     };
     if (fresh.keys.index.len(), fresh.keys.live_bytes) != (shown.index().len(), shown.keys.live_bytes) {
-        return disagree("the index in memory has other keys than the log");
+        return disagree("the index in memory and the log have different keys");
     }
     let mut key = Vec::new();
     for position in fresh.keys.index.positions() {
         key.clear();
         fresh.keys.index.key_at(position, &fresh.reader, &mut key)?;
         if shown.find(&key)? != Some(position) {
-            return disagree("the index in memory points elsewhere than the log");
+            return disagree("the index in memory points to other records than the log");
         }
     }
     if let Some(sorted) = shown.index().sorted() {
         let rebuilt = fresh.keys.index.build_sorted(&fresh.reader, || Ok(()))?;
         if !rebuilt.holds_the_same_as(sorted) {
-            return disagree("the sorted index in memory has another order than the log's keys");
+            return disagree("the sorted index in memory and the log have different orders of keys");
         }
     }
     Ok(())

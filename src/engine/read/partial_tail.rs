@@ -1,69 +1,68 @@
-//! What a reader remembers of an unfinished group at the log's end, so as not to take it apart with every call.
+//! An unfinished group at the log's end, remembered so that a reader does not scan it again with every call.
 //!
-//! A write brings its bytes in ascending order into a place that holds zeros. So what it has still to bring that makes
-//! a difference lies behind the last byte that is not zero: while there are only zeros, nothing has changed.
+//! A write fills a range of zeros in ascending order. So while only zeros follow its last byte that is not zero, the write has
+//! made no progress that matters.
 
 use crate::Result;
 use crate::format::{END_MARK_LEN, RECORD_HEADER_LEN, RecordHeader};
 use crate::log::LogFile;
 use crate::log::scan::Stop;
 
-/// So many bytes before the last one that is not zero are compared: a processor may show the bytes that another one
-/// copies in a slightly different order. Most groups are smaller than this, and compared as a whole.
+/// How many bytes before the last non-zero byte are compared: a processor may see the bytes that another one copies in a
+/// slightly different order. Most groups are smaller, and are compared as a whole.
 const COMPARED: u64 = 64 << 10;
 
 #[derive(Debug)]
 pub(crate) struct PartialTail {
     start: u64,
-    /// Behind the last byte that is not zero.
-    frontier: u64,
-    /// Where the record that stopped the walk would end, its end mark included.
+    /// The end of the last byte that is not zero.
+    data_end: u64,
+    /// The end of the record that stopped the walk, with its end mark.
     end: u64,
-    /// How far up to `end` the file reached. A write that extends the file may grow it page by page, and what it
-    /// brings beyond the old end may be zeros.
+    /// The file's length, or `end` if that is less. A write may extend the file page by page, and the new pages may hold zeros.
     reached: u64,
     sample: Vec<u8>,
 }
 
 impl PartialTail {
-    /// Remembers what stands where a walk has stopped.
+    /// Remembers the bytes where a walk has stopped.
     pub(crate) fn look(log: &LogFile, stop: &Stop) -> Result<PartialTail> {
         let mut header = [0; RECORD_HEADER_LEN];
         log.read_up_to(stop.at, &mut header)?;
-        // Whether this is a true header does not matter: it only says where to look.
+        // This need not be a true header: it only says where to look.
         let len = RecordHeader::decode(&header).map_or(0, |header| header.padded_len());
         let (start, end) = (stop.unit, stop.at + len.max(RECORD_HEADER_LEN as u64) + END_MARK_LEN);
         let reached = log.len()?.min(end);
-        let mut frontier = start;
+        let mut data_end = start;
         let _: Option<()> = each_piece(log, start, end, |at, piece| {
             if let Some(last) = piece.iter().rposition(|&byte| byte != 0) {
-                frontier = at + last as u64 + 1;
+                data_end = at + last as u64 + 1;
             }
             None
         })?;
-        let sample = sample(log, start, frontier)?;
-        Ok(PartialTail { start, frontier, end, reached, sample })
+        let sample = sample(log, start, data_end)?;
+        Ok(PartialTail { start, data_end, end, reached, sample })
     }
 
-    /// Whether reading again would find the same.
+    /// Returns whether reading again would find the same.
     pub(crate) fn is_unchanged(&self, log: &LogFile) -> bool {
         let any = |_, piece: &[u8]| piece.iter().any(|&byte| byte != 0).then_some(());
         log.len().is_ok_and(|len| len.min(self.end) == self.reached)
-            && sample(log, self.start, self.frontier).is_ok_and(|now| now == self.sample)
-            && each_piece(log, self.frontier, self.end, any).is_ok_and(|found| found.is_none())
+            && sample(log, self.start, self.data_end).is_ok_and(|now| now == self.sample)
+            && each_piece(log, self.data_end, self.end, any).is_ok_and(|found| found.is_none())
     }
 }
 
-/// The header that stands first, which a cut and another group in its place would change, and what stands last.
-fn sample(log: &LogFile, start: u64, frontier: u64) -> Result<Vec<u8>> {
-    let last = (frontier - start).min(COMPARED) as usize;
+/// The first header, which changes if this group is cut off and another one takes its place, and the last bytes.
+fn sample(log: &LogFile, start: u64, data_end: u64) -> Result<Vec<u8>> {
+    let last = (data_end - start).min(COMPARED) as usize;
     let mut sample = vec![0; RECORD_HEADER_LEN + last];
     log.read_up_to(start, &mut sample[..RECORD_HEADER_LEN])?;
-    log.read_up_to(frontier - last as u64, &mut sample[RECORD_HEADER_LEN..])?;
+    log.read_up_to(data_end - last as u64, &mut sample[RECORD_HEADER_LEN..])?;
     Ok(sample)
 }
 
-/// Shows what stands between two places, piece by piece and without the holes, until `look` has found something.
+/// Shows the bytes of a range, piece by piece and without the holes, until `look` has found something.
 fn each_piece<T>(
     log: &LogFile,
     mut at: u64,

@@ -240,7 +240,7 @@ impl Iterator for BucketScans {
         let first = *self.sorted.entry(self.rank)?;
         let next = self.bucket_of(&first);
         if next.is_err() {
-            // The begin of the next bucket is unknown.
+            // The start of the next bucket is unknown.
             self.rank = self.sorted.len();
         }
         Some(next)
@@ -335,7 +335,7 @@ impl Reading {
         Ok(())
     }
 
-    /// All buckets that have a key. Costs one search for each, however many keys they have.
+    /// All buckets that have a key. Costs one search a bucket, however many keys it has.
     pub(crate) fn scan_buckets(&self) -> Result<BucketScans> {
         self.answer(|view| {
             let view = self.sorted(view)?;

@@ -1,12 +1,11 @@
-//! A lock for what many threads read at the same time, and one of them changes now and then.
+//! A reader-writer lock for a value that many threads read and one thread changes now and then.
 //!
-//! Who reads under an `RwLock` counts itself in and out, at one place for all: with two threads on two cores each look-up
-//! waited for that place to come over from the other core, twice, and of what two threads could have read a quarter was
-//! lost that way, or half where the key is absent. Here are several locks beside each other, of which each thread has one
-//! for its reads; who changes the value takes all of them, in their order.
+//! Every reader of an `RwLock` changes one shared counter, so that its cache line moves between the cores with each read. This
+//! lock has several slots, each an `RwLock` in cache lines of its own. A reader locks the slot of its thread; a writer locks all
+//! slots, in order. INTERNALS.md has the figures.
 //!
-//! The standard library's locks know what they protect by holding it, and none of several can hold the one value. So the
-//! value lies beside them, in an `UnsafeCell`, which needs `unsafe`.
+//! A lock of the standard library contains the value that it protects, and none of several locks can contain the one value.
+//! So the value lies beside the slots, in an `UnsafeCell`, which needs `unsafe`.
 
 use std::array;
 use std::cell::UnsafeCell;
@@ -15,34 +14,34 @@ use std::sync::{PoisonError, TryLockError};
 
 use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Each of them costs a change of the value 15 to 25 ns. Threads are numbered in the order in which they came, so those
-/// that were started together have one each, up to this number; with eight, two threads read no more than with four.
+/// Each slot adds 15 to 25 ns to a change of the value. Threads get slots in turn, in the order in which they first read.
 const SLOTS: usize = 4;
 
-/// Alone in its cache line, and in the one that is fetched along with it.
+/// Alone in its cache line, and in the neighbour that is fetched with it.
 #[derive(Default)]
 #[repr(align(128))]
 struct Slot(RwLock<()>);
 
 pub(crate) struct ShardedLock<T> {
     slots: [Slot; SLOTS],
-    /// Read by who holds any of the slots, changed by who holds all of them for writing.
+    /// Read with any slot locked, changed with all slots locked for writing.
     value: UnsafeCell<T>,
 }
 
-// SAFETY: as for `RwLock`: references to the value go to several threads at once, so it must be `Sync`, and who holds all
-// slots may take it out and put another in, so it must be `Send`.
+// SAFETY: as for `RwLock`: several threads have references to the value at once, so it must be `Sync`; a `WriteGuard` can
+// take the value out and put another one in, so it must be `Send`.
 unsafe impl<T: Send + Sync> Sync for ShardedLock<T> {}
 
 /// The value does not change while this lives.
 pub(crate) struct ReadGuard<'l, T> {
-    // No reference: it would promise that the value does not change until the function returns which this was given to.
+    // No reference: a function that gets this guard and drops it would hold a reference that is still assumed to be valid
+    // until it returns.
     value: &'l UnsafeCell<T>,
     #[expect(dead_code, reason = "held for its lock")]
     slot: RwLockReadGuard<'l, ()>,
 }
 
-/// Nobody else looks at the value while this lives.
+/// Exclusive access to the value while this lives.
 pub(crate) struct WriteGuard<'l, T> {
     value: &'l UnsafeCell<T>,
     #[expect(dead_code, reason = "held for their locks")]
@@ -61,13 +60,12 @@ impl<T> ShardedLock<T> {
     }
 
     pub(crate) fn write(&self) -> WriteGuard<'_, T> {
-        // From the first to the last, so that of two that change it one waits for the other with nothing in its hands
-        // that this one needs.
+        // In order, so that of two writers one waits for the first slot, and holds none that the other needs.
         let slots = array::from_fn(|n| self.slots[n].0.write().unwrap_or_else(PoisonError::into_inner));
         WriteGuard { value: &self.value, slots }
     }
 
-    /// `None` if somebody holds it.
+    /// Returns `None` if another thread reads or changes the value.
     pub(crate) fn try_write(&self) -> Option<WriteGuard<'_, T>> {
         let slots = self.slots.each_ref().map(|slot| match slot.0.try_write() {
             Ok(held) => Some(held),
@@ -86,9 +84,8 @@ impl<T> Deref for ReadGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: whoever made a `&mut T` held all slots for writing, and gave up the one of which this holds the read
-        // lock before that was given out; the next one to hold them all waits for this. The reference lives no longer
-        // than `self`, which keeps the slot.
+        // SAFETY: a `&mut T` is made only from a `WriteGuard`, which holds all slots for writing. An earlier one has released
+        // the slot that `self` has locked; a later one waits for it. The reference lives no longer than `self`.
         unsafe { &*self.value.get() }
     }
 }
@@ -97,7 +94,7 @@ impl<T> Deref for WriteGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: as below; while this reference lives, `self` is borrowed and `deref_mut` cannot be called.
+        // SAFETY: as below. While this reference lives, `self` is borrowed, so `deref_mut` cannot be called.
         unsafe { &*self.value.get() }
     }
 }
@@ -105,13 +102,13 @@ impl<T> Deref for WriteGuard<'_, T> {
 impl<T> DerefMut for WriteGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: `self` holds every slot for writing, so there is no `ReadGuard` and no other `WriteGuard` of this value, and
-        // no reference that was made from one, as those borrow it. `self` is borrowed mutably as long as this reference
-        // lives, so no second one is made from it.
+        // no reference that was made from one, since such a reference borrows its guard. `self` is borrowed mutably while
+        // this reference lives, so no second one is made from it.
         unsafe { &mut *self.value.get() }
     }
 }
 
-/// The same for all reads of a thread, whichever lock they are of.
+/// The slot of this thread, the same in all locks.
 #[cfg(not(all(test, any(loom, shuttle))))]
 #[inline]
 fn own_slot() -> usize {
@@ -132,7 +129,7 @@ fn own_slot() -> usize {
     .into()
 }
 
-/// The threads of a checker are one to the standard library.
+/// To the standard library, all threads of a checker are one.
 #[cfg(all(test, any(loom, shuttle)))]
 fn own_slot() -> usize {
     use std::hash::{DefaultHasher, Hash, Hasher};
@@ -150,14 +147,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_that_come_one_after_the_other_have_slots_of_their_own() {
-        // Those of other tests come in between, so this does not always hold for two; among many there are all.
+    fn successive_threads_get_different_slots() {
+        // Threads of other tests take slots too, so two in a row may have the same; 64 have all.
         let slots: Vec<usize> = (0..64).map(|_| thread::spawn(own_slot).join().unwrap()).collect();
         assert!((0..SLOTS).all(|slot| slots.contains(&slot)), "{slots:?}");
     }
 
     #[test]
-    fn what_all_have_changed_is_there_and_nobody_sees_half_of_it() {
+    fn all_changes_count_and_no_reader_sees_half_of_one() {
         const TIMES: u64 = if cfg!(miri) { 20 } else { 2000 };
         let pair = &ShardedLock::new((0_u64, 0_u64));
         let start = &Barrier::new(2 * SLOTS);
@@ -168,7 +165,7 @@ mod tests {
                     for _ in 0..TIMES {
                         let mut pair = pair.write();
                         pair.0 += 1;
-                        // For those who must not look now.
+                        // Lets readers run, which must not see this.
                         thread::yield_now();
                         pair.1 += 1;
                     }
@@ -186,9 +183,9 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_wait_gets_it_only_if_nobody_reads() {
+    fn try_write_succeeds_only_while_no_thread_reads() {
         let value = ShardedLock::new(1);
-        // Whichever slot they have.
+        // Once for each slot.
         for _ in 0..SLOTS {
             thread::scope(|scope| {
                 scope.spawn(|| {
@@ -203,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_who_changes_it_leaves_it_to_others() {
+    fn a_panic_of_a_writer_does_not_lock_others_out() {
         let value = &ShardedLock::new(1);
         let died = thread::scope(|scope| {
             scope

@@ -19,39 +19,39 @@ use crate::log::tail::Tail;
 use crate::replay::{KeySpace, Proven};
 use crate::{Error, Result};
 
-/// One file's log as far as it was taken in, and the index over it.
+/// One file's log as far as it was replayed, and the index over it.
 pub(crate) struct View {
     pub(crate) reader: Reader,
     pub(crate) tail: Tail,
-    /// What the log's records come to.
+    /// The keys that the log's records leave.
     pub(crate) keys: KeySpace,
-    /// Which reading of the log this is; see [`Position`](crate::engine::write::sync_state::Position).
+    /// Counts the readings of the log; see [`Position`](crate::engine::write::sync_state::Position).
     pub(crate) epoch: u64,
     /// The file ends before an end mark could stand at the log's end, so the map must not be touched there.
     pub(super) mark_missing: bool,
-    /// What stands behind the log's end and is no complete record or batch, if it was looked at.
+    /// The incomplete record or batch after the log's end, if a reader has looked at it.
     pub(super) partial_tail: Option<PartialTail>,
-    /// This file's log was longer once, as this handle has read it: listings and mapped values of then may still be there.
+    /// This handle has read a longer log in this file. Scans and mapped values of that time may still exist.
     pub(crate) was_cut: bool,
-    /// The index misses a record that the tail has passed, because reading a key failed while it was taken in: read the
-    /// log anew.
+    /// The index misses a record that the tail has passed, because reading a key failed during replay. The log must be read
+    /// again.
     broken: bool,
 }
 
-/// What a look at the log's end says.
+/// The result of a look at the log's end.
 pub(super) enum Peek {
     Quiet,
-    /// There are bytes behind the end.
+    /// There are bytes after the end.
     More,
-    /// The log is not the one that was taken in.
+    /// The log is not the one that was replayed.
     Cut,
 }
 
-/// A map is made larger than its file, so that it need not be replaced with every append.
+/// A map is larger than its file, so that not every append needs a new one.
 const SMALLEST_MAP: u64 = 1 << 20;
 
-/// While a log is read, its index gets room for as many keys as so many times what was read of it may hold. More would have
-/// to be given back more often, where the rest of the log has fewer keys, and be there until then.
+/// While a log is read, its index gets room for this many times the keys that were read so far. The surplus is given back at
+/// the end.
 const ROOM_AHEAD: u64 = 2;
 
 impl View {
@@ -60,7 +60,7 @@ impl View {
         &self.keys.index
     }
 
-    /// Reads a whole log. `stop` says how the walk ended; it is not judged here.
+    /// Reads a whole log. Returns how the walk ended; the caller judges that.
     pub(crate) fn build(log: Arc<LogFile>, mode: ReadMode, epoch: u64) -> Result<(View, Stop)> {
         let tail = Tail::new(&log.header);
         let file_len = log.len()?;
@@ -82,7 +82,7 @@ impl View {
             view.replay(run)?;
             let end = view.tail.end;
             if (room_until..file_len).contains(&end) {
-                // What is to come may hold as many keys as what was read, byte by byte.
+                // Assumes that the rest of the log has as many keys per byte.
                 room_until = file_len.min(end * ROOM_AHEAD);
                 let keys = view.index().len() as u128 * u128::from(room_until) / u128::from(end);
                 view.keys.index.reserve(keys as usize);
@@ -96,9 +96,9 @@ impl View {
 
     /// Decides on a log that was read without the lock, up to `stop`.
     ///
-    /// What is damaged by the looks of it may have been in the making when it was read, and what proves that it is
-    /// damaged may have been written after that. So it is read once more after the proof was seen: only if it still
-    /// is as it was, it is damaged.
+    /// A record that looks damaged may have been half written when it was read, and the proof that it is damaged may have been
+    /// written after that. So the log is read once more after the proof was seen. The record is damaged only if it is
+    /// unchanged.
     pub(crate) fn judge(mut self, mut stop: Stop, mode: ReadMode) -> Result<(View, Decision)> {
         let log = Arc::clone(&self.reader.log);
         loop {
@@ -121,7 +121,7 @@ impl View {
         }
     }
 
-    /// Takes in what has been appended since.
+    /// Replays what was appended since.
     pub(crate) fn catch_up(&mut self) -> Result<Stop> {
         let log = Arc::clone(&self.reader.log);
         let mut scanner = Scanner::resume(&log, self.tail.end, self.tail.previous_seq)?;
@@ -146,7 +146,7 @@ impl View {
         self.replay_by(run, |keys, reader| keys.replay(run, reader))
     }
 
-    /// As [`View::replay`], for a run of which is known what it replaces.
+    /// As [`View::replay`], for a run whose replaced records are known.
     pub(crate) fn replay_proven(&mut self, run: &Run, proven: &[Proven]) -> Result<()> {
         self.replay_by(run, |keys, reader| keys.replay_proven(run, proven, reader))
     }
@@ -158,7 +158,7 @@ impl View {
         if self.reader.map.as_ref().is_some_and(|map| self.reader.end + END_MARK_LEN > map.len()) {
             self.map(self.reader.end + END_MARK_LEN);
         }
-        // An error or a panic on the way leaves the index without a record that the tail has passed.
+        // An error or a panic below leaves the index without a record that the tail has passed.
         self.broken = true;
         for entry in &run.entries {
             self.tail.advance(entry.offset, &entry.header, entry.proof);
@@ -168,24 +168,24 @@ impl View {
         Ok(())
     }
 
-    /// Maps at least `len` bytes. A disk or a process limit that does not let us map leaves plain reads.
+    /// Maps at least `len` bytes. Where the disk or a process limit does not allow that, plain reads are used.
     fn map(&mut self, len: u64) {
         let generous = (len * 2).max(SMALLEST_MAP).next_multiple_of(SMALLEST_MAP);
         if self.reader.map.as_mut().and_then(Arc::get_mut).is_some_and(|map| map.resize(generous)) {
             return;
         }
-        // There is none, or it cannot be resized, or somebody else, a listing say, still reads from it.
+        // There is no map, or it cannot be resized, or a scan still reads from it.
         let file = &self.reader.log.file;
         let map = file.map(generous).or_else(|_| file.map(len)).unwrap_or(None);
         self.reader.map = map.map(Arc::<Map>::new);
     }
 
-    /// Whether a look at the log's end finds nothing new.
+    /// Returns whether the log's end is as the view has it.
     pub(crate) fn is_quiet(&self) -> Result<bool> {
         Ok(matches!(self.peek()?, Peek::Quiet))
     }
 
-    /// Compares eight bytes at the log's end and the landmark with what they were.
+    /// Compares the landmark and the eight bytes at the log's end with what they were.
     pub(super) fn peek(&self) -> Result<Peek> {
         if self.broken || self.word(self.tail.landmark.offset)? != Some(self.tail.landmark.word) {
             return Ok(Peek::Cut);
@@ -201,7 +201,7 @@ impl View {
         })
     }
 
-    /// Eight bytes of the file, `None` where a file that is read without a map ends before them.
+    /// Eight bytes of the file; `None` if the file is read without a map and ends before them.
     fn word(&self, offset: u64) -> Result<Option<u64>> {
         match self.reader.word(offset) {
             Ok(word) => Ok(Some(word)),
@@ -210,7 +210,7 @@ impl View {
         }
     }
 
-    /// Whether nothing was appended and nothing was cut.
+    /// Returns whether nothing complete was appended and nothing was cut.
     pub(super) fn is_at_end(&self) -> Result<bool> {
         Ok(match self.peek()? {
             Peek::Quiet => true,
@@ -219,7 +219,7 @@ impl View {
         })
     }
 
-    /// The position of a key's record, if the key is there.
+    /// The position of a key's record, if the key exists.
     #[inline]
     pub(crate) fn find(&self, full_key: &[u8]) -> Result<Option<u64>> {
         self.keys.index.find(full_key, &self.reader)

@@ -231,7 +231,7 @@ mod tests {
     use crate::{Config, ReadMode};
 
     #[test]
-    fn a_group_takes_requests_up_to_its_limits_and_none_beyond_them() {
+    fn a_group_takes_requests_up_to_its_limits() {
         let mut two = Request::default();
         two.push(b"\0key", Action::Put(b"value"));
         two.push(b"\0key", Action::Delete);
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!([0; 3].map(|_| by_records.takes(&two)), [true, true, false]);
         let mut by_bytes = Load { records: 0, bytes: GROUP_BYTES - 2 * two.log_bytes };
         assert_eq!([0; 3].map(|_| by_bytes.takes(&two)), [true, true, false]);
-        // A caller waits for the bytes of others, but not for all that there may be.
+        // No caller waits for the bytes of too many others.
         let a_megabyte = vec![0; 1 << 20];
         let mut large = Request::default();
         large.push(b"\0key", Action::Put(&a_megabyte));
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn who_writes_nothing_is_told_so_whatever_becomes_of_the_others_of_the_group() {
+    fn a_request_without_writes_succeeds_even_if_its_group_fails() {
         let disk = SimDisk::new();
         let engine = Engine::open(Arc::new(disk.clone()), Path::new("/store"), &Config::new()).unwrap();
         let request = |action| {
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_request_wanted_to_write_before_it_failed_is_nothing_to_the_next_one() {
+    fn the_withdrawn_writes_of_a_failed_request_do_not_affect_the_next() {
         let disk = SimDisk::new();
         let config = Config::new().read_mode(ReadMode::Pread);
         let engine = Engine::open(Arc::new(disk.clone()), Path::new("/store"), &config).unwrap();
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_group_that_breaks_off_in_the_middle_what_is_whole_in_the_file_counts() {
+    fn whole_units_of_a_group_that_breaks_off_count() {
         let disk = SimDisk::new();
         let engine = Engine::open(Arc::new(disk.clone()), Path::new("/store"), &Config::new()).unwrap();
         let put = |key: &[u8]| {

@@ -1,10 +1,9 @@
 //! Removing all keys with a prefix.
 
+use super::commit::Failure;
 use super::request::{Action, MAX_BATCH_BYTES, MAX_BATCH_OPS, Request};
 use super::turn::Turn;
 use crate::Result;
-
-use super::commit::Failure;
 
 impl Turn<'_> {
     /// Removes all keys of a bucket that start with a prefix, and returns how many there were.
@@ -19,14 +18,14 @@ impl Turn<'_> {
             while !is_a_piece(request.len(), request.log_bytes) {
                 let Some(position) = scan.next_position() else { break };
                 key.clear();
-                // If this key were damaged, another one would be removed.
+                // Verified: a damaged key would remove another one.
                 view.index().key_at(position, &view.reader, &mut key)?;
                 request.make_room(1, key.len(), &self.writing.context.path)?;
                 request.push(&key, Action::Delete);
             }
             drop(view);
             let last = scan.is_empty();
-            // Also if there is nothing to remove: see `commit`.
+            // Also without a deletion: the answer must be durable too.
             for outcome in self.commit(std::slice::from_ref(&request)) {
                 deleted += outcome.map_err(Failure::error)?.deleted;
             }
@@ -37,7 +36,7 @@ impl Turn<'_> {
     }
 }
 
-/// Whether deletions are as many as are written at once.
+/// Returns whether this many deletions are written at once.
 fn is_a_piece(ops: usize, log_bytes: u64) -> bool {
     ops >= MAX_BATCH_OPS || log_bytes >= MAX_BATCH_BYTES / 2
 }
@@ -47,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_removed_in_pieces_of_which_each_could_be_a_batch() {
+    fn deletions_are_written_in_pieces_of_the_size_of_a_batch() {
         let largest = MAX_BATCH_BYTES / 2;
         assert!(!is_a_piece(MAX_BATCH_OPS - 1, largest - 1));
         assert!(is_a_piece(MAX_BATCH_OPS, 0) && is_a_piece(1, largest));

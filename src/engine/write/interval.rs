@@ -13,8 +13,8 @@ use crate::sync::{Condvar, Mutex};
 
 /// The background thread of [`Durability::Interval`](crate::Durability::Interval).
 ///
-/// It holds the file only while there is something to sync in it, and is joined when the store is closed, after it has
-/// synced what is left. A process that ends does not wait for it.
+/// It holds the file only while there is something to sync. Closing the store waits for the thread, which syncs what is left. A
+/// process that ends does not wait for it.
 pub(crate) struct IntervalSync {
     shared: Arc<Shared>,
     thread: Option<Background>,
@@ -32,7 +32,7 @@ struct State {
     stop: bool,
 }
 
-/// What is written and not yet synced.
+/// A range that is written and not yet synced.
 struct Dirty {
     log: Arc<LogFile>,
     upto: Position,
@@ -42,12 +42,12 @@ struct Dirty {
 impl IntervalSync {
     pub(crate) fn start(interval: Duration, syncs: Arc<SyncState>) -> io::Result<IntervalSync> {
         let shared = Arc::new(Shared { syncs, state: Mutex::default(), changed: Condvar::new() });
-        let theirs = Arc::clone(&shared);
-        let thread = Builder::new().name("caskfile-sync".to_owned()).spawn(move || theirs.run(interval))?;
+        let own = Arc::clone(&shared);
+        let thread = Builder::new().name("caskfile-sync".to_owned()).spawn(move || own.run(interval))?;
         Ok(IntervalSync { shared, thread: Some(Background::new(thread)) })
     }
 
-    /// A write up to `upto` was published and not synced.
+    /// Notes a write up to `upto` that readers see and that is not synced.
     pub(crate) fn written(&self, log: &Arc<LogFile>, upto: Position) {
         let mut state = lock(&self.shared.state);
         let since = state.dirty.as_ref().map_or_else(Instant::now, |dirty| dirty.since);
@@ -74,8 +74,8 @@ impl Shared {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            // Half of the interval to gather writes, the other half for the sync itself. An interval can be too long
-            // for its end to be a moment: then only the close is left.
+            // Half of the interval gathers writes; the other half is for the sync itself. If the interval is too long for an
+            // `Instant`, only closing the store syncs.
             let left = match dirty.since.checked_add(interval / 2) {
                 _ if state.stop => Duration::ZERO,
                 Some(due) => due.saturating_duration_since(Instant::now()),
@@ -88,7 +88,7 @@ impl Shared {
             if let Some(dirty) = state.dirty.take() {
                 drop(state);
                 if self.syncs.synced(dirty.upto.epoch) < dirty.upto.offset {
-                    // A failure poisons the handle: the next write is told.
+                    // A failure poisons the handle, and the next write returns the error.
                     let _ = self.syncs.sync(&dirty.log, dirty.upto);
                 }
                 drop(dirty);
@@ -105,7 +105,7 @@ mod tests {
     use crate::log::testing::{Draft, open_on};
 
     #[test]
-    fn nothing_is_synced_before_half_of_an_interval_is_over_and_all_of_it_at_the_end() {
+    fn the_thread_syncs_after_half_an_interval_and_at_the_end() {
         let start = |interval: Duration| {
             let disk = SimDisk::new();
             let log = Arc::new(open_on(&disk, Draft::new().bytes));
@@ -114,7 +114,7 @@ mod tests {
         };
         let (slow_disk, slow_log, slow) = start(Duration::from_secs(3600));
         let (quick_disk, quick_log, quick) = start(Duration::ZERO);
-        // The one with an hour has had its chance when the other has taken it so often.
+        // By the time that the quick thread has synced 99 times, the slow one could have synced too.
         for offset in 1..100 {
             slow.written(&slow_log, Position { epoch: 1, offset });
             quick.written(&quick_log, Position { epoch: 1, offset });
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_synced_already_is_not_synced_again_at_the_end_of_an_interval() {
+    fn synced_writes_are_not_synced_again_at_the_end() {
         let disk = SimDisk::new();
         let log = Arc::new(open_on(&disk, Draft::new().bytes));
         let syncs = Arc::new(SyncState::default());

@@ -15,15 +15,14 @@ use std::time::{Duration, Instant};
 use crate::disk::{DiskFile, PLACES, WaitingLine};
 use crate::engine::context::{LONGEST_PAUSE, PART_OF_STANDSTILL};
 
-/// The one that is next looks this often whether the lock is free. Each place further back adds as much: no turn and the
-/// change to the next one take less.
+/// How often the next process checks whether the lock is free. Each place further back adds as much, since no turn takes less.
 const NEXT_PAUSE: Duration = Duration::from_micros(20);
 
-/// Of the time that the places ahead are expected to take, the part that is waited until the next look. The line may
-/// become four times as fast meanwhile, and no place is late.
+/// A process waits this part of the time that the places ahead are expected to take. So the line may become four times as fast,
+/// and the process is not late.
 const PART_OF_TURNS: u32 = 4;
 
-/// How long a process waits for the one that is next, if that one does not take the lock: it may have been stopped.
+/// How long a process waits for the next one to take the lock. That one may have been stopped.
 pub(super) const COURTESY: Duration = Duration::from_millis(20);
 
 /// Attempts to take the last place before the next pause.
@@ -33,13 +32,13 @@ const ATTEMPTS: usize = 16;
 pub(super) struct Line<'f> {
     /// `None` if the disk has no waiting line: then every process is next.
     places: Option<&'f dyn WaitingLine>,
-    /// `None` if none could be taken.
+    /// `None` if no place could be taken.
     place: Option<u64>,
-    /// The lowest place ahead that another description has. `None`: this one is next.
+    /// The lowest place ahead that another description has. `None` if this one is next.
     pub(super) ahead: Option<u64>,
     /// When `ahead` last changed.
     pub(super) since: Instant,
-    /// How long the line last took for one place.
+    /// How long the line took for its last place.
     turn: Duration,
 }
 
@@ -48,7 +47,7 @@ impl Line<'_> {
         Line { places: file.waiting_line(), place: None, ahead: None, since: Instant::now(), turn: Duration::ZERO }
     }
 
-    /// Takes a place, if this has none yet, and looks how far the line is.
+    /// Takes a place, if this has none yet, and checks which places are ahead.
     pub(super) fn look(&mut self) {
         if self.place.is_none() {
             self.place = self.join();
@@ -56,7 +55,7 @@ impl Line<'_> {
         let end = self.place.unwrap_or(PLACES);
         let places = self.places;
         let taken = |among| places?.place_of_another(among);
-        // As long as the lowest is there, it stays the lowest.
+        // While the lowest place is taken, it stays the lowest.
         let unmoved = self.ahead.filter(|&ahead| taken(0..ahead + 1).is_some());
         let ahead = unmoved.or_else(|| lowest_before(end, taken));
         if ahead != self.ahead {
@@ -72,7 +71,7 @@ impl Line<'_> {
         let (places, mut first) = (self.places?, 0);
         for _ in 0..ATTEMPTS {
             let place = end_of_line(first, |among| places.place_of_another(among));
-            // Where the system refuses such locks, every process is next.
+            // If the system refuses such locks, every process is next.
             if place >= PLACES || places.try_place(place).unwrap_or(true) {
                 return (place < PLACES).then_some(place);
             }
@@ -81,7 +80,7 @@ impl Line<'_> {
         None
     }
 
-    /// How many places are ahead at most.
+    /// The most places that can be ahead.
     fn distance(&self) -> u32 {
         let (Some(place), Some(ahead)) = (self.place, self.ahead) else { return 0 };
         u32::try_from(place - ahead).unwrap_or(u32::MAX)
@@ -110,10 +109,11 @@ fn lowest_before(end: u64, taken: impl Fn(Range<u64>) -> Option<u64>) -> Option<
     std::iter::successors(taken(0..end), |&found| taken(0..found)).last()
 }
 
-/// The first place from `first` on that is free, as all after it are. Looks about twice the logarithm of the line's length.
+/// The first place at or after `first` that is free along with all places after it. Takes about 2 log2 n looks in a line of n
+/// places.
 fn end_of_line(first: u64, taken: impl Fn(Range<u64>) -> Option<u64>) -> u64 {
     let Some(found) = taken(first..PLACES) else { return first };
-    // All after `high` are free, as far as is known, and the one before `low` is taken.
+    // Places from `high` on are free when they are looked at, and the place before `low` is taken.
     let (mut low, mut reach) = (found + 1, 1);
     let mut high = loop {
         let high = low.saturating_add(reach).min(PLACES);
@@ -140,7 +140,7 @@ mod tests {
     use crate::disk::scratch::Scratch;
     use crate::disk::{Access, Disk, RealDisk};
 
-    /// As many open descriptions of one empty file as are wanted.
+    /// Opens one empty file `count` times.
     fn descriptions(scratch: &Scratch, count: usize) -> Vec<Arc<dyn DiskFile>> {
         let path = scratch.0.join("door");
         drop(RealDisk.create_new(&path, 0o600).unwrap());
@@ -153,18 +153,18 @@ mod tests {
         lines
     }
 
-    /// Of each line its place, and the one ahead.
+    /// The place of each line, and the one ahead of it.
     fn places(lines: &mut [Line<'_>]) -> Vec<(Option<u64>, Option<u64>)> {
         lines.iter_mut().map(|line| (line.look(), (line.place, line.ahead)).1).collect()
     }
 
     #[test]
-    fn those_that_wait_are_next_in_the_order_in_which_they_came() {
+    fn waiting_processes_are_next_in_the_order_of_their_arrival() {
         let scratch = Scratch::new();
         let files = descriptions(&scratch, 5);
         let mut lines = stand(&files[..4]);
         assert_eq!(places(&mut lines), [(Some(0), None), (Some(1), Some(0)), (Some(2), Some(0)), (Some(3), Some(0))]);
-        // A gap in the middle is not for the one that comes last.
+        // A late process does not take a gap in the middle.
         lines.remove(1);
         let mut late = Line::new(&*files[4]);
         late.look();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_can_stand_in_line_and_one_of_them_is_next() {
+    fn of_any_number_in_line_one_is_next() {
         let scratch = Scratch::new();
         let files = descriptions(&scratch, 300);
         let mut lines = stand(&files);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn those_at_the_same_moment_take_places_of_their_own() {
+    fn processes_that_join_at_the_same_time_get_different_places() {
         let scratch = Scratch::new();
         let files = descriptions(&scratch, 40);
         let mut lines: Vec<_> = files.iter().map(|file| Line::new(&**file)).collect();
@@ -210,7 +210,7 @@ mod tests {
 
     /// The system answers with any place that is taken, not with the lowest.
     #[test]
-    fn both_ends_of_a_long_line_with_gaps_are_found_with_few_looks() {
+    fn both_ends_of_a_long_line_are_found_with_few_looks() {
         for (from, to) in [(0, 0), (0, 1), (7, 8), (0, 150), (1000, 5000), (PLACES - 3, PLACES)] {
             for gap in [1, 2, 7] {
                 let taken: std::collections::BTreeSet<u64> = (from..to).step_by(gap).collect();
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_longer_further_back_and_when_nothing_moves() {
+    fn a_pause_is_longer_further_back_and_at_a_standstill() {
         let scratch = Scratch::new();
         let files = descriptions(&scratch, 1);
         let at = |place, ahead, still: Duration, turn| {
@@ -242,7 +242,7 @@ mod tests {
         };
         let (soon, turn) = (Duration::ZERO, Duration::from_micros(200));
         assert!(at(0, None, soon, Duration::ZERO) < 2 * NEXT_PAUSE);
-        assert!(at(1, Some(0), soon, turn) < 3 * NEXT_PAUSE, "the second is there when the first is gone");
+        assert!(at(1, Some(0), soon, turn) < 3 * NEXT_PAUSE, "the second process must be awake when the first is done");
         assert!(at(101, Some(0), soon, turn) >= 100 * turn / PART_OF_TURNS);
         assert!(at(0, None, Duration::from_millis(50), turn) >= Duration::from_millis(1));
         assert_eq!(at(0, None, Duration::from_secs(1), turn), LONGEST_PAUSE);
@@ -250,14 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_programs_lock_on_the_whole_file_is_no_place() {
+    fn a_foreign_lock_on_the_whole_file_is_no_place() {
         use std::os::fd::AsRawFd;
 
         let scratch = Scratch::new();
         let files = descriptions(&scratch, 1);
         let foreign = std::fs::OpenOptions::new().read(true).write(true).open(scratch.0.join("door")).unwrap();
-        // From the start to the end, however long the file gets.
-        // SAFETY: all fields are numbers, of which zero is one.
+        // The whole file, whatever its length.
+        // SAFETY: all fields are integers, for which zero is a valid value.
         let mut lock: libc::flock = unsafe { std::mem::zeroed() };
         lock.l_type = libc::F_WRLCK as libc::c_short;
         // SAFETY: the descriptor is open, and `lock` is ours.

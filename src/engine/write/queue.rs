@@ -6,7 +6,7 @@
 //! Threads that write in a loop fall into two halves: while one half is synced, the other one queues up, and each sync serves
 //! half of them. So a leader may [gather](Leader::gather): it waits for as many as there were last time.
 //!
-//! Where writes are not synced, a turn takes 2 us, less than waking a thread. So the next waiter spins for a moment before it
+//! Where writes are not synced, a turn takes less time than waking a thread. So the next waiter spins for a moment before it
 //! sleeps. `benches/group_commit.rs` measures both; INTERNALS.md has the figures.
 
 use std::collections::VecDeque;
@@ -250,8 +250,8 @@ mod tests {
         Deadline::after(None)
     }
 
-    /// Queues `work` up from another thread, and waits until it stands in the queue.
-    fn behind<'s>(
+    /// Queues `work` up from another thread, and returns when it is in the queue.
+    fn waiter<'s>(
         scope: &'s thread::Scope<'s, '_>,
         queue: &'s Numbers,
         work: Option<u32>,
@@ -273,16 +273,16 @@ mod tests {
     fn leader(queue: &Numbers) -> Leader<'_, u32, Option<u32>> {
         match queue.enter(Some(1), &forever(), ABANDON) {
             Entered::Leader(leader) => leader,
-            _ => panic!("an empty queue hands the leader to whoever comes"),
+            _ => panic!("the first thread in an empty queue must lead"),
         }
     }
 
     #[test]
-    fn the_first_does_the_work_of_those_behind_it_and_hands_out_the_outcomes_in_order() {
+    fn the_leader_works_for_the_waiters_and_settles_in_order() {
         let queue = Numbers::default();
         thread::scope(|scope| {
             let mut leader = leader(&queue);
-            let others = [behind(scope, &queue, Some(2), forever()), behind(scope, &queue, Some(3), forever())];
+            let others = [waiter(scope, &queue, Some(2), forever()), waiter(scope, &queue, Some(3), forever())];
             let work = leader.take_work(|_| true);
             assert_eq!(work, [1, 2, 3]);
             assert_eq!(leader.settle(work.into_iter().map(Some)), Some(Some(1)));
@@ -291,13 +291,13 @@ mod tests {
     }
 
     #[test]
-    fn work_is_taken_up_to_the_first_who_wants_to_be_alone_or_for_whom_there_is_no_room() {
+    fn work_is_taken_while_there_is_room_up_to_a_waiter_without_work() {
         let queue = Numbers::default();
         thread::scope(|scope| {
             let mut first = leader(&queue);
-            let second = behind(scope, &queue, Some(2), forever());
-            let alone = behind(scope, &queue, None, forever());
-            let fourth = behind(scope, &queue, Some(4), forever());
+            let second = waiter(scope, &queue, Some(2), forever());
+            let alone = waiter(scope, &queue, None, forever());
+            let fourth = waiter(scope, &queue, Some(4), forever());
             assert_eq!(first.take_work(|&n| n < 2), [1]);
             assert_eq!(first.take_work(|_| true), [2]);
             first.settle([Some(1), Some(2)]);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_bench_full_are_all_told_their_own() {
+    fn waiters_of_several_groups_all_get_their_own_outcomes() {
         let queue = &Numbers::default();
         thread::scope(|scope| {
             let mut first = leader(queue);
@@ -324,26 +324,26 @@ mod tests {
     }
 
     #[test]
-    fn who_runs_out_of_time_leaves_and_fails_nobody_else() {
+    fn a_waiter_that_times_out_leaves_and_harms_no_other() {
         let queue = Numbers::default();
         thread::scope(|scope| {
             let first = leader(&queue);
-            let patient = behind(scope, &queue, Some(3), forever());
+            let patient = waiter(scope, &queue, Some(3), forever());
             let none = queue.enter(Some(2), &Deadline::after(Some(Duration::ZERO)), ABANDON);
             assert!(matches!(none, Entered::TimedOut));
             drop(first);
             assert_eq!(patient.join().unwrap(), "led");
         });
         let state = lock(&queue.state);
-        assert!(state.waiting.is_empty() && !state.is_led, "the leader was given to nobody");
+        assert!(state.waiting.is_empty() && !state.is_led, "the queue is empty and has no leader");
     }
 
     #[test]
-    fn work_that_was_taken_is_waited_for_beyond_the_time_limit() {
+    fn a_waiter_whose_work_was_taken_waits_beyond_its_deadline() {
         let queue = Numbers::default();
         thread::scope(|scope| {
             let mut first = leader(&queue);
-            let short = behind(scope, &queue, Some(2), Deadline::after(Some(Duration::from_millis(500))));
+            let short = waiter(scope, &queue, Some(2), Deadline::after(Some(Duration::from_millis(500))));
             let work = first.take_work(|_| true);
             assert_eq!(work, [1, 2]);
             thread::sleep(Duration::from_millis(700));
@@ -352,11 +352,11 @@ mod tests {
         });
     }
 
-    /// Two write together, so that two are expected next time.
+    /// Lets two threads write together, so that the next leader expects two.
     fn two_were_active(queue: &Numbers) {
         thread::scope(|scope| {
             let mut first = leader(queue);
-            let second = behind(scope, queue, Some(2), forever());
+            let second = waiter(scope, queue, Some(2), forever());
             let work = first.take_work(|_| true);
             first.settle(work.into_iter().map(Some));
             assert_eq!(second.join().unwrap(), "done");
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_waits_for_another_goes_on_when_that_has_come() {
+    fn a_gathering_leader_goes_on_when_all_have_come() {
         let queue = Numbers::default();
         two_were_active(&queue);
         thread::scope(|scope| {
@@ -379,11 +379,11 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_waits_for_two_does_not_go_on_with_the_first() {
+    fn a_leader_that_gathers_two_does_not_go_on_with_one() {
         let queue = &Numbers::default();
         thread::scope(|scope| {
             let mut first = leader(queue);
-            let others = [2, 3].map(|n| behind(scope, queue, Some(n), forever()));
+            let others = [2, 3].map(|n| waiter(scope, queue, Some(n), forever()));
             let work = first.take_work(|_| true);
             first.settle(work.into_iter().map(Some));
             assert_eq!(others.map(|other| other.join().unwrap()), ["done"; 2]);
@@ -391,10 +391,10 @@ mod tests {
         thread::scope(|scope| {
             let mut first = leader(queue);
             let others = scope.spawn(|| {
-                let second = behind(scope, queue, Some(2), forever());
-                // Time for a leader that does go on.
+                let second = waiter(scope, queue, Some(2), forever());
+                // Time for a leader that would go on now.
                 thread::sleep(Duration::from_millis(50));
-                [second, behind(scope, queue, Some(3), forever())].map(|other| other.join().unwrap())
+                [second, waiter(scope, queue, Some(3), forever())].map(|other| other.join().unwrap())
             });
             first.gather(FOR_EVER, &forever());
             let work = first.take_work(|_| true);
@@ -404,12 +404,12 @@ mod tests {
     }
 
     #[test]
-    fn those_whose_work_was_done_and_those_who_wait_are_expected_again() {
+    fn finished_and_waiting_threads_are_expected_again() {
         let queue = Numbers::default();
         thread::scope(|scope| {
             let mut first = leader(&queue);
-            let done = behind(scope, &queue, Some(2), forever());
-            let waiting = [9, 9].map(|n| behind(scope, &queue, Some(n), forever()));
+            let done = waiter(scope, &queue, Some(2), forever());
+            let waiting = [9, 9].map(|n| waiter(scope, &queue, Some(n), forever()));
             let work = first.take_work(|&n| n < 3);
             first.settle(work.into_iter().map(Some));
             assert_eq!(lock(&queue.state).active, 4);
@@ -418,9 +418,9 @@ mod tests {
         });
     }
 
-    /// Who is next is woken alone, the others group by group.
+    /// The next leader is woken alone, the others group by group.
     #[test]
-    fn the_first_in_the_queue_sits_alone_and_the_others_side_by_side() {
+    fn the_first_waiter_has_a_group_of_its_own() {
         let queue = Numbers::default();
         let mut state = lock(&queue.state);
         (0..2 + GROUP_SIZE).for_each(|n| drop(state.join(Some(n as u32))));
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_has_waited_in_vain_does_not_wait_the_next_time() {
+    fn a_leader_does_not_gather_after_gathering_in_vain() {
         let queue = Numbers::default();
         two_were_active(&queue);
         leader(&queue).gather(GatherTime { first: Duration::from_millis(1), each: Duration::ZERO }, &forever());
@@ -438,10 +438,10 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_panics_leaves_nobody_waiting() {
+    fn a_leader_that_panics_leaves_no_thread_waiting() {
         let queue = Numbers::default();
         thread::scope(|scope| {
-            let (ready, notified) = mpsc::channel();
+            let (ready, is_ready) = mpsc::channel();
             let (go, wait) = mpsc::channel::<()>();
             let queue = &queue;
             let leader = scope.spawn(move || {
@@ -451,9 +451,9 @@ mod tests {
                 first.take_work(|&n| n < 3);
                 panic!("while it holds the work of others");
             });
-            notified.recv().unwrap();
-            let taken = behind(scope, queue, Some(2), forever());
-            let waiting = behind(scope, queue, Some(3), forever());
+            is_ready.recv().unwrap();
+            let taken = waiter(scope, queue, Some(2), forever());
+            let waiting = waiter(scope, queue, Some(3), forever());
             go.send(()).unwrap();
             assert!(leader.join().is_err());
             assert_eq!(taken.join().unwrap(), "abandoned");

@@ -1,4 +1,4 @@
-//! What this handle knows to be on stable storage, and what a failed sync leaves.
+//! The syncs of a handle: how much of the log they have brought to stable storage, and the error of one that failed.
 
 use std::io;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::log::LogFile;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::{Error, Result};
 
-/// A position in one reading of the log. A log that was read anew (after a cut, or in another file) is another
-/// epoch, in which what was known of the one before counts for nothing.
+/// A position in one reading of the log. A log that is read again, after a cut or in another file, is another epoch. Knowledge
+/// about one epoch says nothing about another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) epoch: u64,
@@ -22,23 +22,22 @@ pub(crate) struct Position {
 /// Syncs of one handle: one at a time, counted, and none after one that failed.
 #[derive(Default)]
 pub(crate) struct SyncState {
-    /// Held during a sync. The kernel reports a write-back error once per open file description, so of two syncs at
-    /// a time one would be told of success.
+    /// Locked during a sync. The kernel reports a write-back error once per open file description, so of two syncs at the same
+    /// time, one would succeed. Locked before `synced` and `failure`.
     one_at_a_time: Mutex<()>,
-    /// Everything before this is on stable storage, by this handle's own successful syncs.
+    /// Everything before this position is on stable storage, by this handle's own successful syncs.
     synced: Mutex<Option<Position>>,
-    /// Whether writes are refused. What with is in `failure`.
+    /// Whether writes are refused, with the error in `failure`. Set under the lock of `failure`.
     poisoned: AtomicBool,
     failure: Mutex<Failure>,
     pub(crate) syncs: AtomicU64,
 }
 
-/// What has poisoned a handle.
+/// The failure that has poisoned a handle.
 #[derive(Default)]
 struct Failure {
     error: Option<Error>,
-    /// The handle was opened again with this epoch: the error still goes to everybody whose writes are of an earlier
-    /// one.
+    /// The epoch with which the handle was reopened. Syncs of earlier epochs still fail with the error.
     over_since: u64,
 }
 
@@ -48,15 +47,13 @@ impl SyncState {
         lock(&self.synced).filter(|synced| synced.epoch == epoch).map_or(0, |synced| synced.offset)
     }
 
-    /// Syncs the file; afterwards everything before `sampled`, which was validated before this call, is known to be
-    /// on stable storage.
+    /// Syncs the file. After that, everything before `sampled` is on stable storage; it was validated before this call.
     ///
     /// # Errors
     ///
-    /// [`Error::Poisoned`] if this sync or any before it failed: a sync that succeeds after a failed one proves
-    /// nothing.
+    /// [`Error::Poisoned`] if this sync or one before it failed: a sync that succeeds after a failed one proves nothing.
     pub(crate) fn sync(&self, log: &LogFile, sampled: Position) -> Result<()> {
-        let _turn = lock(&self.one_at_a_time);
+        let _alone = lock(&self.one_at_a_time);
         self.check_poison()?;
         self.check_past(sampled.epoch)?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
@@ -67,32 +64,32 @@ impl SyncState {
         Ok(())
     }
 
-    /// Records what a sync outside of [`SyncState::sync`] has proven.
+    /// Records the synced position. [`SyncState::sync`] does this itself.
     pub(crate) fn set_synced(&self, sampled: Position) {
         let mut synced = lock(&self.synced);
-        // A background sync may finish after the log was read anew: it speaks of an epoch that is over.
+        // A background sync may finish after the log was read again, and is about an epoch that is over.
         let newer = synced.is_none_or(|old| (old.epoch, old.offset) < (sampled.epoch, sampled.offset));
         if newer {
             *synced = Some(sampled);
         }
     }
 
-    /// Forgets the synced position: the log is about to be cut, or was read anew.
+    /// Forgets the synced position: the log is about to be cut, or was read again.
     ///
-    /// Waits for a sync that is under way, whose result would otherwise be recorded after this. No other begins while
-    /// the guard that this returns lives: a cut syncs as well.
+    /// Waits for a sync that is under way, whose result would otherwise be recorded after this. No other begins while the
+    /// returned guard lives, since a cut syncs too.
     pub(crate) fn forget(&self) -> MutexGuard<'_, ()> {
-        let turn = lock(&self.one_at_a_time);
+        let alone = lock(&self.one_at_a_time);
         *lock(&self.synced) = None;
-        turn
+        alone
     }
 
-    /// Refuses all further writes, and gives the error to refuse them with.
+    /// Refuses all further writes, and returns the error for them.
     pub(crate) fn poison(&self, log: &LogFile, operation: &'static str, cause: io::Error) -> Error {
         let error = Error::Poisoned { path: log.path.to_path_buf(), operation, cause: Arc::new(cause) };
         let mut failure = lock(&self.failure);
         if self.poisoned.load(Ordering::Relaxed) {
-            // The first error is the one to tell.
+            // The first failure is the one to report.
             return failure.error.clone().unwrap_or(error);
         }
         failure.error = Some(error.clone());
@@ -109,15 +106,15 @@ impl SyncState {
         lock(&self.failure).error.clone().map_or(Ok(()), Err)
     }
 
-    /// Whoever waits for a sync of what was written before the handle was poisoned is told so, though it was opened
-    /// again since: a sync of the old description that succeeds now would prove nothing.
+    /// Refuses to sync writes from before the handle was poisoned, even if it was reopened since: a sync of the old file
+    /// description that succeeds now would prove nothing.
     fn check_past(&self, epoch: u64) -> Result<()> {
         let failure = lock(&self.failure);
         failure.error.clone().filter(|_| epoch < failure.over_since).map_or(Ok(()), Err)
     }
 
-    /// Allows writes again, from this epoch on: the file was opened once more, and nothing is claimed of what was
-    /// written before.
+    /// Allows writes again, from this epoch on: the file was opened once more. What was written before is not claimed to be
+    /// synced.
     pub(crate) fn revive(&self, epoch: u64) {
         let _no_sync_under_way = self.forget();
         lock(&self.failure).over_since = epoch;
@@ -136,9 +133,9 @@ mod tests {
     use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
     use crate::log::testing::{Draft, open_on};
 
-    /// The thread in the background may have begun with it before the handle was opened again.
+    /// The background thread may have begun that sync before the handle was reopened.
     #[test]
-    fn what_was_written_before_a_failure_is_not_synced_any_more_once_the_handle_goes_on() {
+    fn writes_from_before_a_failure_are_not_synced_after_reopening() {
         let disk = SimDisk::new();
         let log = open_on(&disk, Draft::new().bytes);
         let syncs = SyncState::default();
@@ -148,7 +145,7 @@ mod tests {
         syncs.revive(after.epoch);
         let calls = disk.calls_of(Verb::SyncData);
         assert!(matches!(syncs.sync(&log, before), Err(Error::Poisoned { .. })));
-        assert_eq!(disk.calls_of(Verb::SyncData), calls, "of an error that is left in it the handle knows nothing");
+        assert_eq!(disk.calls_of(Verb::SyncData), calls, "the old description may have lost its error");
         syncs.check_poison().unwrap();
         syncs.sync(&log, after).unwrap();
         assert_eq!(syncs.synced(after.epoch), after.offset);

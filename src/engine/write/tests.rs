@@ -1,24 +1,23 @@
 //! Tests of numbering, rewriting, appending and write-back, on the simulated disk.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use super::commit::Outcome;
 use super::numbering::MAX_GROUP_RECORDS;
+use super::request::{Action, Request};
 use super::writer::{LARGEST_PAGE, WRITE_BACK_STEP, Writer};
-use crate::Error;
 use crate::config::Durability;
-use crate::format::{Ancillary, Flags, Kind, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, block_of, block_start};
-use crate::log::LogFile;
-use crate::log::scan::Reason;
-use std::path::Path;
-
-use crate::Config;
 use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use crate::disk::{Access, Disk};
 use crate::engine::Engine;
-use crate::engine::write::commit::Outcome;
-use crate::engine::write::request::{Action, Request};
-use crate::format::{FileHeader, MAJOR_VERSION, MINOR_VERSION, RecordHeader};
-use crate::log::scan::Scanner;
+use crate::format::{
+    Ancillary, FileHeader, Flags, Kind, MAJOR_VERSION, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MINOR_VERSION,
+    RecordHeader, block_of, block_start,
+};
+use crate::log::LogFile;
+use crate::log::scan::{Reason, Scanner};
+use crate::{Config, Error};
 
 fn open(disk: &SimDisk, durability: Durability) -> Engine {
     let config = Config::new().durability(durability);
@@ -31,7 +30,7 @@ fn puts(count: usize) -> Request {
     request
 }
 
-/// Commits as a handle does that has used all indexes up to this one, in whatever became of the file.
+/// Commits as a handle that has used all sequence numbers up to `used`.
 fn commit_above(engine: &Engine, used: u64, request: Request) -> Outcome {
     let outcomes = engine.writing.solo(engine.context.deadline(), |turn| {
         turn.writer.highest_used_seq = used;
@@ -57,14 +56,14 @@ fn is(record: &RecordHeader, kind: Ancillary) -> bool {
 }
 
 #[test]
-fn a_group_for_which_a_block_has_no_room_begins_in_the_next_one_behind_its_mark() {
+fn a_group_without_room_in_its_block_begins_after_the_mark_of_the_next() {
     for others in [false, true] {
         for left in 0..8 {
             let disk = SimDisk::new();
             let ours = open(&disk, Durability::Sync);
             ours.commit(puts(1)).unwrap();
             if others {
-                // Then what this handle has synced is stated in a record of its own.
+                // So this handle states what it has synced in a separate record.
                 let theirs = open(&disk.process(), Durability::Os);
                 theirs.commit(puts(1)).unwrap();
                 ours.commit(puts(1)).unwrap();
@@ -79,19 +78,19 @@ fn a_group_for_which_a_block_has_no_room_begins_in_the_next_one_behind_its_mark(
             let group = &records[before.len()..];
             assert_eq!(group.last().unwrap().seq, last_index);
             let statements = group.iter().filter(|record| is(record, Ancillary::SyncedTo)).count() as u64;
-            // With one for a statement.
+            // Three puts and a statement.
             let fits = left > 3;
             assert_eq!(block_of(last_index), if fits { block } else { block + 1 }, "{left} left");
             assert_eq!(group[0].seq, if fits { used + 1 } else { block_start(block + 1) });
-            assert_eq!(statements, u64::from(others && fits), "a mark is synced, and leaves nothing to be stated");
+            assert_eq!(statements, u64::from(others && fits), "a mark is synced, so there is nothing to state");
             assert_eq!(is(&group[0], Ancillary::Mark), !fits);
-            assert!(group.iter().zip(group[0].seq..).all(|(record, index)| record.seq == index));
+            assert!(group.iter().zip(group[0].seq..).all(|(record, seq)| record.seq == seq));
         }
     }
 }
 
 #[test]
-fn what_the_file_says_already_is_not_stated() {
+fn a_synced_position_is_stated_once() {
     let disk = SimDisk::new();
     let engine = open(&disk, Durability::Os);
     for _ in 0..3 {
@@ -103,7 +102,7 @@ fn what_the_file_says_already_is_not_stated() {
 }
 
 #[test]
-fn who_does_not_sync_has_the_disk_begin_with_what_was_written_a_step_of_indexes_at_a_time() {
+fn without_syncs_write_back_begins_after_each_step_of_numbers() {
     for durability in [Durability::Os, Durability::Interval(std::time::Duration::MAX), Durability::Sync] {
         let disk = SimDisk::new();
         let engine = open(&disk, durability);
@@ -122,7 +121,7 @@ fn who_does_not_sync_has_the_disk_begin_with_what_was_written_a_step_of_indexes_
 }
 
 #[test]
-fn what_is_written_back_adjoins_what_was_and_leaves_out_the_page_with_the_logs_end() {
+fn write_backs_adjoin_and_leave_out_the_page_of_the_logs_end() {
     let mut writer = Writer::default();
     let page = LARGEST_PAGE;
     writer.set_written_back(1000);
@@ -138,9 +137,9 @@ fn what_is_written_back_adjoins_what_was_and_leaves_out_the_page_with_the_logs_e
     assert_eq!(due(5, 0, 10 * page), Some(3 * page..10 * page));
 }
 
-/// Whoever is told of it may be the only one.
+/// The kernel may report that error only once.
 #[test]
-fn what_could_not_be_written_back_poisons_the_handle_as_a_failed_sync_does() {
+fn a_failed_write_back_poisons_the_handle_as_a_failed_sync_does() {
     let disk = SimDisk::new();
     let engine = open(&disk, Durability::Os);
     let first = engine.commit(puts(1)).unwrap().last_index.unwrap();
@@ -153,9 +152,9 @@ fn what_could_not_be_written_back_poisons_the_handle_as_a_failed_sync_does() {
     assert_eq!(records(&engine).last().unwrap().seq, used + 1, "the first is in the file, and in doubt");
 }
 
-/// Others may have seen what was cut off.
+/// Other processes may have seen the records that were cut off.
 #[test]
-fn after_a_cut_the_next_index_is_of_a_new_block() {
+fn after_a_cut_the_next_number_is_in_a_new_block() {
     let disk = SimDisk::new();
     let engine = open(&disk, Durability::Sync);
     engine.commit(puts(1)).unwrap();
@@ -169,9 +168,9 @@ fn after_a_cut_the_next_index_is_of_a_new_block() {
     assert!(is(&records(&engine)[before.len()], Ancillary::Mark));
 }
 
-/// What was proven before it is proven still, and its indexes nobody has seen.
+/// The log is as proven as before, and no reader has seen the numbers of the failed write.
 #[test]
-fn after_a_failed_write_that_has_left_nothing_the_next_one_goes_on_as_if_it_had_not_been() {
+fn a_failed_write_that_left_nothing_does_not_affect_the_next() {
     let disk = SimDisk::new();
     let engine = open(&disk, Durability::Sync);
     engine.commit(puts(1)).unwrap();
@@ -185,9 +184,9 @@ fn after_a_failed_write_that_has_left_nothing_the_next_one_goes_on_as_if_it_had_
     assert_eq!(records(&engine).len(), before.len() + 1, "there is no mark");
 }
 
-/// A disk need not write the parts of a group in their order.
+/// A disk need not write the parts of a group in order.
 #[test]
-fn what_a_failed_write_has_left_is_cut_off_also_where_its_beginning_is_missing() {
+fn the_end_of_a_failed_write_is_cut_off_even_without_its_beginning() {
     let disk = SimDisk::new();
     let (ours, system) = (disk.process(), disk.process());
     let engine = open(&ours, Durability::Sync);
@@ -203,7 +202,7 @@ fn what_a_failed_write_has_left_is_cut_off_also_where_its_beginning_is_missing()
 }
 
 #[test]
-fn the_last_indexes_are_used_and_then_nothing_is_written_any_more() {
+fn after_the_last_sequence_number_writes_are_refused() {
     let last_block = block_of(MAX_SEQ);
     for left in 0..8 {
         let disk = SimDisk::new();
@@ -233,7 +232,7 @@ fn the_last_indexes_are_used_and_then_nothing_is_written_any_more() {
 }
 
 #[test]
-fn no_record_is_written_whose_index_no_reader_takes() {
+fn no_record_is_written_whose_number_readers_would_refuse() {
     let disk = SimDisk::new();
     let engine = open(&disk, Durability::Sync);
     engine.commit(puts(1)).unwrap();
@@ -244,20 +243,20 @@ fn no_record_is_written_whose_index_no_reader_takes() {
         assert!(matches!(error, Error::Full { .. }), "{used}: {error}");
         assert_eq!(records(&engine).len(), before.len());
     }
-    // With the highest that they take, of a mark.
-    let index = commit_above(&engine, last + MAX_SEQ_STEP - 1, puts(1)).unwrap().last_index;
-    assert_eq!(index, Some(last + MAX_SEQ_STEP + 1));
+    // The mark gets the highest number that readers accept.
+    let next = commit_above(&engine, last + MAX_SEQ_STEP - 1, puts(1)).unwrap().last_index;
+    assert_eq!(next, Some(last + MAX_SEQ_STEP + 1));
     assert_eq!(records(&engine).last().unwrap().seq, last + MAX_SEQ_STEP + 1);
 }
 
 #[test]
-fn the_page_knows_how_large_a_batch_may_be() {
+fn the_readme_states_the_largest_batch() {
     assert!(include_str!("../../../README.md").contains("up to 1,048,568 operations"));
     assert_eq!(MAX_GROUP_RECORDS, 1_048_568);
 }
 
 #[test]
-fn no_group_is_written_beyond_the_largest_file() {
+fn no_group_is_written_beyond_the_longest_file() {
     let disk = SimDisk::new();
     let engine = open(&disk, Durability::Sync);
     let before = records(&engine).len();

@@ -1,4 +1,4 @@
-//! A turn: this thread leads the queue, has the file's lock, and has recognised the log up to its end.
+//! A turn: the time in which a leader has the file's lock and knows the log up to its end.
 
 use std::io;
 use std::sync::Arc;
@@ -330,9 +330,9 @@ mod tests {
         file.write_at(at + 40, &[1]).unwrap();
     }
 
-    /// Otherwise each group makes the file longer, and its end mark may find no space.
+    /// Otherwise each group would extend the file, and there may be no space for its end mark.
     #[test]
-    fn a_handle_notices_that_another_one_has_given_back_what_the_file_was_extended_by() {
+    fn a_handle_notices_that_another_one_has_shortened_the_file() {
         for (reads, durability) in [ReadMode::Map, ReadMode::Pread]
             .into_iter()
             .flat_map(|reads| [(reads, Durability::Os), (reads, Durability::Sync)])
@@ -346,11 +346,11 @@ mod tests {
             let end = || engine.reading.current().unwrap().tail.end;
             let other = open();
             other.close().unwrap();
-            let given_back = file_len(&disk) as u64 == end() + END_MARK_LEN;
+            let was_shortened = file_len(&disk) as u64 == end() + END_MARK_LEN;
             assert_eq!(
-                given_back,
+                was_shortened,
                 reads == ReadMode::Pread,
-                "{reads:?}: it did not write, so the log's end is where it was"
+                "{reads:?}: the first handle did not write, so the log's end is where it was"
             );
             put(&engine, "second", 100);
             assert!(file_len(&disk) >= len, "{reads:?}, {durability:?}: {} bytes", file_len(&disk));
@@ -360,11 +360,11 @@ mod tests {
 
     /// On the simulated disk, touching a map beyond the end of the file is a panic.
     #[test]
-    fn a_handle_that_still_shows_a_log_that_was_cut_finds_the_file_as_long_as_it_knew_it() {
+    fn a_file_is_not_shortened_while_a_handle_shows_the_longer_log() {
         for punches in [true, false] {
             let disk = SimDisk::new();
             disk.set_punches(punches);
-            // It never hears of what the others write.
+            // This handle makes no call while the others write.
             let asleep = open(&disk);
             put(&asleep, "kept", 100);
             let writer = open(&disk);
@@ -387,7 +387,7 @@ mod tests {
             assert!(file_len(&disk) >= len, "another handle maps the file");
             put(&asleep, "next", 100);
             asleep.close().unwrap();
-            assert!(file_len(&disk) >= len, "this one had never seen the longer log");
+            assert!(file_len(&disk) >= len, "another handle has read the longer log, which this one has not");
 
             let mut bytes = [1; 5000];
             held.read(position, &mut bytes).unwrap();
@@ -398,7 +398,7 @@ mod tests {
             let end = open(&disk).reading.current().unwrap().tail.end;
             let last = open(&disk);
             last.close().unwrap();
-            assert_eq!(file_len(&disk) as u64, end + END_MARK_LEN, "nobody else maps the file");
+            assert_eq!(file_len(&disk) as u64, end + END_MARK_LEN, "no other handle maps the file");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Waiters: where a queued thread sleeps until another one has led for it, or until it leads itself.
+//! Waiters: a queued thread sleeps until a leader has done its work, or until it leads itself.
 
 use std::hint;
 use std::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ pub(super) struct WaitGroup<W, O> {
     /// Locked after the queue's state, where both are needed.
     slots: Mutex<Slots<W, O>>,
     changed: Condvar,
-    /// A slot has changed. Spinning waiters read this and then look at their slots.
+    /// Whether a slot has changed. A spinning waiter reads this first, and then looks at its slot.
     notified: AtomicBool,
 }
 

@@ -1,9 +1,8 @@
-//! All small groups of requests on two keys, with failing calls to the disk, against a model that knows which outcomes
-//! are allowed.
+//! All small groups of requests on two keys, with failing calls to the disk, against a model of the allowed outcomes.
 //!
-//! Every outcome must fit one order of the requests that ends in what the log holds afterwards, for this handle, for
-//! another process and for a new one. A request that failed has changed nothing, unless the handle is poisoned. One group
-//! in several is tried, unless `CASKFILE_GROUPS=all` is set.
+//! There must be one order of the requests that explains all outcomes and the pairs that the log holds afterwards, for this
+//! handle, for another process and for a new one. A request that failed has changed nothing, unless the handle is poisoned.
+//! Only some of the groups are tried, unless `CASKFILE_GROUPS=all` is set.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,16 +19,17 @@ const KEYS: [&[u8]; 2] = [b"\0a", b"\0b"];
 enum Op {
     Put(usize),
     Delete(usize),
-    /// The key is to have the index that it had before the group.
+    /// Expects the sequence number that the key had before the group.
     First(usize),
-    /// The key is to have an index that no key has.
+    /// Expects a sequence number that no key has.
     Other(usize),
+    /// Expects that the key does not exist.
     Absent(usize),
 }
 
 use Op::{Absent, Delete, First, Other, Put};
 
-/// Before the group, key 0 is there and key 1 is not.
+/// Before the group, key 0 exists and key 1 does not.
 const REQUESTS: [&[Op]; 18] = [
     &[Put(0)],
     &[Put(1)],
@@ -51,7 +51,7 @@ const REQUESTS: [&[Op]; 18] = [
     &[Delete(0), Delete(0), Put(1)],
 ];
 
-/// Which put has made each key's value; 0 is the one before the group.
+/// The put that made each key's value; 0 is the one before the group.
 type State = [Option<u8>; 2];
 
 const START: State = [Some(0), None];
@@ -69,8 +69,8 @@ enum Refusal {
     Modified,
 }
 
-/// What a request does to a state: how many records it writes and how many keys it removes, and what then is there; or
-/// the condition that refuses it.
+/// The effect of a request on a state: how many records it writes, how many keys it removes, and the state after it; or the
+/// condition that refuses it.
 fn predict(request: usize, ops: &[Op], state: State) -> std::result::Result<(u64, u64, State), (usize, Refusal)> {
     for (op, condition) in ops.iter().enumerate() {
         let refusal = match *condition {
@@ -103,24 +103,24 @@ fn predict(request: usize, ops: &[Op], state: State) -> std::result::Result<(u64
     Ok((writes, deleted, after))
 }
 
-/// What a request was answered.
+/// The answer that a request got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Done {
-        index: Option<u64>,
+        last_index: Option<u64>,
         deleted: u64,
     },
     Refused(usize, Refusal),
-    /// It has changed nothing.
+    /// The request has changed nothing.
     Failed,
-    /// Nothing is known.
+    /// The outcome is unknown.
     Poisoned,
 }
 
 impl Answer {
     fn of(outcome: &Outcome) -> Answer {
         match outcome {
-            Ok(written) => Answer::Done { index: written.last_index, deleted: written.deleted },
+            Ok(written) => Answer::Done { last_index: written.last_index, deleted: written.deleted },
             Err(Failure::Condition { op, cause }) => {
                 let refusal = match cause {
                     Error::KeyExists => Refusal::Exists,
@@ -136,7 +136,7 @@ impl Answer {
     }
 }
 
-/// Whether some order of the requests explains the answers and what was found in the end.
+/// Returns whether some order of the requests explains the answers and the state that was found.
 fn is_legal(group: &[&[Op]], answers: &[Answer], state: State, found: State) -> bool {
     fn search(group: &[&[Op]], answers: &[Answer], left: u32, state: State, found: State) -> bool {
         if left == 0 {
@@ -146,8 +146,8 @@ fn is_legal(group: &[&[Op]], answers: &[Answer], state: State, found: State) -> 
             let go_on = |state| search(group, answers, left & !(1 << request), state, found);
             let predicted = predict(request, group[request], state);
             match (answers[request], predicted) {
-                (Answer::Done { index, deleted }, Ok((writes, removed, after))) => {
-                    index.is_some() == (writes > 0) && deleted == removed && go_on(after)
+                (Answer::Done { last_index, deleted }, Ok((writes, removed, after))) => {
+                    last_index.is_some() == (writes > 0) && deleted == removed && go_on(after)
                 }
                 (Answer::Refused(op, refusal), Err(predicted)) => predicted == (op, refusal) && go_on(state),
                 (Answer::Failed, _) => go_on(state),
@@ -160,7 +160,7 @@ fn is_legal(group: &[&[Op]], answers: &[Answer], state: State, found: State) -> 
     search(group, answers, (1 << group.len()) - 1, state, found)
 }
 
-/// The calls that fail while a group is committed, and how.
+/// Which calls fail while a group is committed, and how.
 type Faults = Vec<(When, Fault, Repeat)>;
 
 /// A store with key 0 in it, and another process that has it open.
@@ -169,7 +169,7 @@ struct Case {
     ours: Engine,
     theirs: Engine,
     durability: Durability,
-    /// The index of key 0.
+    /// The sequence number of key 0.
     first: u64,
 }
 
@@ -184,16 +184,16 @@ fn put(key: &[u8], value: u8) -> Request {
     request
 }
 
-/// The values and indexes of the two keys.
+/// The values and sequence numbers of the two keys.
 fn read(engine: &Engine) -> [Option<(u8, u64)>; 2] {
     let view = engine.reading.current().unwrap();
     KEYS.map(|key| {
         let position = view.find(key).unwrap()?;
         let mut value = Vec::new();
         let start = view.reader.start(position).unwrap();
-        let index = view.reader.value_into(&start, key, &mut value, true).unwrap();
+        let seq = view.reader.value_into(&start, key, &mut value, true).unwrap();
         assert_eq!(value, [value[0]; 8]);
-        Some((value[0], index))
+        Some((value[0], seq))
     })
 }
 
@@ -202,7 +202,7 @@ fn values(found: [Option<(u8, u64)>; 2]) -> State {
 }
 
 impl Case {
-    /// `unsynced`: the other process has written last, and its record is not on stable storage.
+    /// `unsynced`: the other process has written the last record and not synced it.
     fn new(durability: Durability, unsynced: bool) -> Case {
         let disk = SimDisk::new();
         let ours = open(disk.process(), durability).unwrap();
@@ -256,12 +256,12 @@ impl Case {
         if !is_legal(group, answers, START, values(found)) {
             return Err(format!("the log holds {found:?}"));
         }
-        for (value, index) in found.into_iter().flatten().filter(|(value, _)| *value > 0) {
+        for (value, seq) in found.into_iter().flatten().filter(|(value, _)| *value > 0) {
             let (request, op) = (usize::from(value - 1) / 4, usize::from(value - 1) % 4);
-            let Answer::Done { index: Some(last_index), .. } = answers[request] else { continue };
-            let last = last_index - (group[request].len() - 1 - op) as u64;
-            if index <= self.first || index > last_index || index < last {
-                return Err(format!("request {request} got the index {last_index}, and the log holds {found:?}"));
+            let Answer::Done { last_index: Some(last_index), .. } = answers[request] else { continue };
+            let lowest = last_index - (group[request].len() - 1 - op) as u64;
+            if seq <= self.first || seq > last_index || seq < lowest {
+                return Err(format!("request {request} got the last_index {last_index}, and the log holds {found:?}"));
             }
         }
         for other in [&self.theirs, &open(self.disk.process(), Durability::Os).unwrap()] {
@@ -296,11 +296,10 @@ impl Case {
     }
 }
 
-/// Where a write of records of 40 bytes may break off: in a header, in a body, at a record's end and in an end mark.
+/// Lengths of short writes of records of 40 bytes: up to a header, a body, a record's end and an end mark.
 const SHORT: [usize; 14] = [1, 8, 24, 32, 39, 40, 41, 64, 72, 80, 96, 112, 120, 128];
 
-/// What is made to fail while a group is committed that makes this many calls, and this many of them writes, if nothing
-/// fails.
+/// All faults to try with a group that makes this many calls and this many writes if none fails.
 fn all_faults(calls: u64, writes: u64) -> Vec<Faults> {
     let (eio, enospc) = (Fault::Os(libc::EIO), Fault::Os(libc::ENOSPC));
     let write = |nth| When::nth(nth).of(Verb::WriteAt);
@@ -316,7 +315,7 @@ fn all_faults(calls: u64, writes: u64) -> Vec<Faults> {
             }
         }
     }
-    // A write fails, and something else while the handle looks what it has left.
+    // A write fails, and then another call, while the handle looks at what the write has left.
     for second in 2..calls + 12 {
         for bytes in [8, 40] {
             let short = (write(1), Fault::Short(bytes), Repeat::Once);
@@ -330,7 +329,7 @@ fn all_faults(calls: u64, writes: u64) -> Vec<Faults> {
     all
 }
 
-/// Tries a group with everything that can fail. Returns how many cases there were.
+/// Tries a group with all faults. Returns how many cases there were.
 fn try_group(group: &[&[Op]], number: usize) -> usize {
     let durability = if number % 3 == 2 { Durability::Os } else { Durability::Sync };
     let case = || Case::new(durability, number % 2 == 1);
