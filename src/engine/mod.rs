@@ -47,7 +47,7 @@ use context::Context;
 use maintain::Maintenance;
 use read::Reading;
 use write::Writing;
-use write::commit::Outcome;
+use write::outcome::Outcome;
 use write::request::Request;
 
 /// One open store, shared by all clones of a handle.

@@ -2,9 +2,9 @@
 
 use super::Cask;
 use crate::engine::Batch;
-use crate::engine::write::commit::Failure;
+use crate::engine::write::outcome::Failure;
 #[cfg(any(test, feature = "testing"))]
-use crate::engine::write::commit::Outcome;
+use crate::engine::write::outcome::Outcome;
 use crate::engine::write::request::{Action, Request, no_memory};
 use crate::format::{FullKey, MAX_VALUE_LEN};
 use crate::memory::copied;

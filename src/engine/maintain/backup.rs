@@ -85,7 +85,7 @@ impl Maintenance {
     }
 
     fn report(&self, backup: &Backup, to: &Path) {
-        event!(info, "{}: copied {} keys to {}", self.context.path.display(), backup.keys, to.display());
+        event!(info, "{}: {} keys were copied to {}", self.context.path.display(), backup.keys, to.display());
     }
 
     pub(crate) fn backup_to(&self, to: &mut dyn io::Write) -> Result<Backup> {

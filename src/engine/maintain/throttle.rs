@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Maintenance;
-use crate::engine::write::commit::{Outcome, Written};
+use crate::engine::write::outcome::{Outcome, Written};
 use crate::format::FILE_HEADER_LEN;
 use crate::sync::AtomicU64;
 
@@ -35,7 +35,7 @@ const PORTION: u64 = 64 << 10;
 /// The limit of the log at present.
 #[derive(Default)]
 pub(crate) struct Throttle {
-    /// Where the log may end. 0 if no compaction runs in the background, and there is no limit.
+    /// Where the log may end. Set by the compaction, and read by writers without a lock. 0 if no compaction runs in the background, and there is no limit.
     limit: AtomicU64,
 }
 

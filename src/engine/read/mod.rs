@@ -27,8 +27,10 @@ use view::View;
 /// The reading side of an open store.
 pub(crate) struct Reading {
     pub(crate) context: Arc<Context>,
+    /// Locked while the log's end is read and the view is changed.
     ingest: Mutex<()>,
-    /// `None` before the file is opened and after the store is closed.
+    /// Changed only with `ingest` locked, except by opening and closing. `None` before the file is opened and after the store is
+    /// closed.
     view: ShardedLock<Option<View>>,
 }
 

@@ -1,10 +1,17 @@
 //! Group commit: one turn, one write and one sync for all requests that are waiting.
+//!
+//! [`Writing::commit`] queues a request. The leader runs [`Writing::commit_group`], which takes the waiting requests, has
+//! [`Turn::commit`] plan, number, write, show and sync them, and hands out their outcomes.
+//!
+//! If the write fails, every request from the first lost one on is decided again, by the log alone; one that still has something
+//! to write gets the error. If the sync fails, the handle is poisoned, and every successful outcome becomes that error.
 
 use std::io;
 use std::time::Duration;
 
 use super::Writing;
 use super::numbering::MAX_GROUP_RECORDS;
+use super::outcome::{Outcome, abandoned};
 use super::plan::Plan;
 use super::queue::{Entered, GatherTime, Leader};
 use super::request::{Action, MAX_BATCH_BYTES, Request, no_memory};
@@ -23,58 +30,6 @@ const GROUP_BYTES: u64 = 8 << 20;
 /// How long the leader of a group waits for others: less than half of what a sync takes on a fast disk, and for each of them
 /// what it takes to be woken and to come back, one after the other on a single core.
 const GATHER: GatherTime = GatherTime { first: Duration::from_micros(40), each: Duration::from_micros(10) };
-
-/// What became of a request.
-pub(crate) type Outcome = std::result::Result<Written, Failure>;
-
-/// A request that was committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Written {
-    /// The sequence number of its last record; `None` if there was nothing to write.
-    pub(crate) last_index: Option<u64>,
-    /// How many keys it removed.
-    pub(crate) deleted: u64,
-}
-
-/// A request that was not committed.
-#[derive(Debug, Clone)]
-pub(crate) enum Failure {
-    /// A condition does not hold: which operation's, and how.
-    Condition {
-        op: usize,
-        cause: Error,
-    },
-    Error(Error),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        Failure::Error(error)
-    }
-}
-
-impl Failure {
-    /// The error of a call that knows which condition it made.
-    pub(crate) fn error(self) -> Error {
-        match self {
-            Failure::Condition { cause, .. } => cause,
-            Failure::Error(error) => error,
-        }
-    }
-
-    /// The error of a batch.
-    pub(crate) fn batch_error(self) -> Error {
-        match self {
-            Failure::Condition { op, cause } => Error::BatchConflict { op, cause: Box::new(cause) },
-            Failure::Error(error) => error,
-        }
-    }
-}
-
-/// The outcome of work whose leader has panicked.
-pub(super) fn abandoned() -> Error {
-    Error::internal("the thread that was writing for this one panicked; the outcome is unknown")
-}
 
 impl Writing {
     /// Commits a request together with those of other threads, and says whether this thread led.
@@ -228,6 +183,7 @@ mod tests {
     use super::*;
     use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
     use crate::engine::Engine;
+    use crate::engine::write::outcome::{Failure, Written};
     use crate::{Config, ReadMode};
 
     #[test]

@@ -1,6 +1,6 @@
 //! Removing all keys with a prefix.
 
-use super::commit::Failure;
+use super::outcome::Failure;
 use super::request::{Action, MAX_BATCH_BYTES, MAX_BATCH_OPS, Request};
 use super::turn::Turn;
 use crate::Result;

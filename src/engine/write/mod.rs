@@ -4,7 +4,7 @@
 //! 2. the leader takes the [file's lock](file_lock) and begins a [`turn`], which catches up and recovers a torn tail;
 //! 3. [`commit`] makes a [`plan`] of all requests, lays their records out and writes them as one group;
 //! 4. [`numbering`] reserves their sequence numbers, [`append`] writes the group and shows it to readers;
-//! 5. [`durability`] syncs, as configured, and every request gets its outcome.
+//! 5. [`durability`] syncs, as configured, and every request gets its [`outcome`].
 
 pub(crate) mod append;
 pub(crate) mod commit;
@@ -14,6 +14,7 @@ pub(crate) mod file_lock;
 mod interval;
 mod line;
 pub(crate) mod numbering;
+pub(crate) mod outcome;
 pub(crate) mod plan;
 pub(crate) mod queue;
 mod reopen;
@@ -36,8 +37,8 @@ use super::read::Reading;
 use crate::config::Durability;
 use crate::sync::Mutex;
 use crate::{Error, Result};
-use commit::{Outcome, abandoned};
 use interval::IntervalSync;
+use outcome::{Outcome, abandoned};
 use queue::{Entered, Queue};
 use request::Request;
 use sync_state::SyncState;
@@ -49,9 +50,11 @@ pub(crate) struct Writing {
     pub(crate) reading: Arc<Reading>,
     pub(crate) context: Arc<Context>,
     queue: Queue<Request, Outcome>,
+    /// Locked by the leader for its whole turn.
     pub(crate) writer: Mutex<Writer>,
+    /// Has locks of its own. The interval thread uses it without a turn.
     pub(crate) syncs: Arc<SyncState>,
-    /// The thread of [`Durability::Interval`].
+    /// The thread of [`Durability::Interval`]. Locked in a turn, and by closing after the last one.
     interval: Mutex<Option<IntervalSync>>,
 }
 

@@ -5,7 +5,7 @@ use std::io;
 
 use foldhash::quality::RandomState;
 
-use super::commit::{Failure, Outcome, Written};
+use super::outcome::{Failure, Outcome, Written};
 use super::request::{Action, Request, no_memory};
 use super::turn::Turn;
 use crate::memory::make_room;

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::commit::Outcome;
 use super::numbering::MAX_GROUP_RECORDS;
+use super::outcome::Outcome;
 use super::request::{Action, Request};
 use super::writer::{LARGEST_PAGE, WRITE_BACK_STEP, Writer};
 use crate::config::Durability;

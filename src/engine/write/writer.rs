@@ -11,8 +11,8 @@ use crate::log::tail::Tail;
 use crate::replay::Proven;
 
 /// A handle that does not sync begins write-back of what it has written each time when it has used this many sequence
-/// numbers. The sync at the end of a block of numbers stays short then; without it, that sync took 80 to 130 ms. Counted in
-/// numbers, so that it is a small part of what the block has cost, whatever the size of its records.
+/// numbers. The sync at the end of a block of numbers stays short then. Counted in numbers, so that it costs a small part of
+/// what the block costs, whatever the size of its records.
 pub(super) const WRITE_BACK_STEP: u64 = BLOCK_LEN / 64;
 
 /// A handle that goes on in another file keeps its highest sequence number only if it is at most this far above the file's. Half

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::*;
 use crate::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use crate::engine::Engine;
+use crate::engine::write::outcome::Failure;
 use crate::{Config, ReadMode};
 
 const KEYS: [&[u8]; 2] = [b"\0a", b"\0b"];
@@ -364,7 +365,7 @@ fn group(len: usize, mut number: usize) -> Vec<&'static [Op]> {
 }
 
 #[test]
-fn every_outcome_of_a_group_in_which_calls_fail_fits_what_the_log_holds() {
+fn every_outcome_of_a_group_with_failing_calls_fits_the_log() {
     let all = std::env::var_os("CASKFILE_GROUPS").is_some_and(|groups| groups == "all");
     for (len, one_in) in [(1, 1), (2, 5), (3, 307), (4, 9973)] {
         let one_in = if all { one_in.min(if len < 4 { 1 } else { 97 }) } else { one_in };
