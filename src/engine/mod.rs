@@ -30,7 +30,7 @@ pub(crate) mod read;
 mod stats;
 pub(crate) mod write;
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use batch::{Batch, MAX_BATCH_BYTES, MAX_BATCH_OPS};
@@ -42,7 +42,6 @@ pub use read::scan::{BucketScans, PairRef, Scan};
 pub use stats::Stats;
 
 use crate::Result;
-use crate::sync::{Mutex, MutexGuard};
 use context::Context;
 use maintain::Maintenance;
 use read::Reading;
@@ -70,10 +69,4 @@ impl Engine {
         self.maintenance.throttle(&outcome, log_bytes);
         outcome
     }
-}
-
-/// Locks a mutex. The std locks' own poisoning is passed over: the view changes by whole units, and a turn that ends in a
-/// panic poisons the handle.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

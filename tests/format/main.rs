@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod arrows;
 mod internals;
 mod rules;
 mod second_reader;

@@ -15,10 +15,10 @@ use std::sync::Arc;
 
 use super::context::Context;
 use super::deadline::Deadline;
-use super::lock;
 use crate::index::SortedIndex;
 use crate::log::create;
 use crate::log::read::{Reader, Start};
+use crate::sync::lock;
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 use sharded::{ReadGuard, ShardedLock};

@@ -4,9 +4,9 @@ use super::sync_state::Position;
 use super::turn::Turn;
 use super::writer::Phase;
 use crate::config::Durability;
-use crate::engine::lock;
 use crate::format::{Ancillary, Kind};
 use crate::log::path::{self, directory};
+use crate::sync::lock;
 use crate::{Error, Result};
 
 impl Turn<'_> {

@@ -5,9 +5,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::sync_state::{Position, SyncState};
-use crate::engine::lock;
 use crate::fork::Background;
 use crate::log::LogFile;
+use crate::sync::lock;
 use crate::sync::thread::Builder;
 use crate::sync::{Condvar, Mutex};
 

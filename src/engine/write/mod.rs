@@ -32,10 +32,10 @@ use std::time::Instant;
 
 use super::context::Context;
 use super::deadline::{Deadline, Patience};
-use super::lock;
 use super::read::Reading;
 use crate::config::Durability;
 use crate::sync::Mutex;
+use crate::sync::lock;
 use crate::{Error, Result};
 use interval::IntervalSync;
 use outcome::{Outcome, abandoned};

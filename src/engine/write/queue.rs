@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::waiter::{Stage, WaitGroup, Waiter, finish};
 use crate::engine::deadline::Deadline;
-use crate::engine::lock;
+use crate::sync::lock;
 use crate::sync::{Condvar, Mutex};
 
 pub(crate) struct Queue<W, O> {

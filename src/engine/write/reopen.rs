@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Writing;
 use crate::engine::deadline::Deadline;
-use crate::engine::lock;
+use crate::sync::lock;
 use crate::{Error, Result};
 
 impl Writing {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::disk::SyncScope;
-use crate::engine::lock;
 use crate::events::event;
 use crate::log::LogFile;
+use crate::sync::lock;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::{Error, Result};
 

@@ -10,7 +10,6 @@ use super::file_lock::REST;
 use super::writer::{Phase, Writer};
 use crate::config::{Durability, LockMode};
 use crate::engine::deadline::Deadline;
-use crate::engine::lock;
 use crate::engine::read::view::View;
 use crate::engine::read::{Current, Ingest};
 use crate::events::event;
@@ -22,6 +21,7 @@ use crate::log::scan::{Reason, Stop};
 use crate::log::tail::Tail;
 use crate::log::{LogFile, append};
 use crate::sync::MutexGuard;
+use crate::sync::lock;
 use crate::{Error, Result};
 
 /// How often handles that do not sync with every write compare the path's inode with their own.
