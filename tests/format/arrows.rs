@@ -40,7 +40,9 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
 fn module_path(file: &Path) -> Vec<String> {
     let relative = file.strip_prefix(root().join("src")).unwrap().with_extension("");
     let mut path: Vec<String> = relative.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
-    path.pop_if(|last| last == "mod" || last == "lib");
+    if path.last().is_some_and(|last| last == "mod" || last == "lib") {
+        path.pop();
+    }
     path
 }
 
@@ -88,7 +90,7 @@ fn imports(own: &[String], code: &str) -> Vec<Vec<String>> {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     for start in ["crate::", "super::"] {
         for (at, _) in code.match_indices(start) {
-            let before = code[..at].as_bytes();
+            let before = &code.as_bytes()[..at];
             if before.last().is_some_and(|&byte| word(byte) || byte == b':' || byte == b'$') {
                 continue;
             }
