@@ -1,4 +1,4 @@
-//! What all parts of an open store share: which file it is, how it was opened, and what is counted.
+//! The context that all parts of an open store share: its file, its configuration and its counters.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::log::create::Opening;
 use crate::sync::{AtomicBool, AtomicU64};
 use crate::{Error, Result};
 
-/// Of the time in which nothing has moved, the part that is waited until the next look.
+/// While nothing moves, a process waits this part of the standstill so far until its next look.
 pub(crate) const PART_OF_STANDSTILL: u32 = 32;
 
-/// No pause between two looks is longer.
+/// The longest pause between two looks.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// The shortest pause where there is no waiting line.
@@ -29,15 +29,15 @@ pub(crate) struct Context {
     pub(crate) by_path: Arc<dyn Disk>,
     pub(crate) path: Arc<Path>,
     pub(crate) config: Config,
-    /// The process that opened the store. A forked child shares its parent's lock, and what other threads of the parent had
-    /// locked stays locked in the child.
+    /// The process that opened the store. A forked child shares its parent's file lock, and mutexes that other threads of the
+    /// parent had locked stay locked in the child.
     process: Process,
     /// Set when closing begins, so that no call queues up after it.
     closing: AtomicBool,
     pub(crate) counters: Counters,
 }
 
-/// What [`Stats`](crate::Stats) counts.
+/// The counters of [`Stats`](crate::Stats).
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) groups: AtomicU64,
@@ -45,12 +45,12 @@ pub(crate) struct Counters {
     pub(crate) written: AtomicU64,
     pub(crate) torn_bytes: AtomicU64,
     pub(crate) compactions: AtomicU64,
-    /// In the background.
+    /// Of compactions in the background.
     pub(crate) failed_compactions: AtomicU64,
     pub(crate) lock_waits: AtomicU64,
     /// Nanoseconds.
     pub(crate) lock_waited: AtomicU64,
-    /// Nanoseconds, of the last time.
+    /// Nanoseconds, of the last opening or reopening.
     pub(crate) opening: AtomicU64,
 }
 

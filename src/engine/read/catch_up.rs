@@ -17,7 +17,7 @@ use crate::log::scan::{Reason, Scanner, Stop};
 use crate::{Error, Result};
 
 impl Reading {
-    /// Replays what was appended before this call, up to what is incomplete.
+    /// Replays what was appended before this call, up to an incomplete record or batch.
     pub(super) fn refresh(&self) -> Result<()> {
         let ingest = self.ingest();
         loop {
@@ -107,8 +107,8 @@ impl Reading {
         Ok((self.shown()?, stop))
     }
 
-    /// Replays what others have appended, without the file's lock. What is incomplete, or looks damaged, is left to the turn
-    /// that is about to take the lock.
+    /// Replays what others have appended, without the file's lock. The turn that is about to take the lock decides about a tail
+    /// that is incomplete or looks damaged.
     pub(crate) fn catch_up_early(&self) -> Result<()> {
         if self.shown()?.is_quiet()? {
             return Ok(());

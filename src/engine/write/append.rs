@@ -74,8 +74,8 @@ impl Turn<'_> {
         Err(error)
     }
 
-    /// Replays what this handle's own write has left in the file, where the log was whole up to `end` at least. If it cannot be
-    /// read up to there any more, what became of the write is unknown, and nothing may be written or cut where the walk has
+    /// Replays what this handle's own write has left in the file. Before the write, the log was whole up to `end`. If it can no
+    /// longer be read up to there, the outcome of the write is unknown, and nothing may be written or cut where the walk has
     /// stopped: that may be anywhere in the log.
     fn look_again(&mut self, ingest: &Ingest<'_>, end: u64) -> Result<Stop> {
         let found = self.writing.reading.catch_up(ingest).and_then(|(view, stop)| match stop.reason {

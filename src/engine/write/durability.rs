@@ -38,7 +38,7 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Does for durability what the configuration asks before a call returns.
+    /// Syncs, or has the interval thread sync, as the configuration asks.
     pub(super) fn settle(&mut self) -> Result<()> {
         let durability = self.writing.context.config.get_durability();
         if durability == Durability::Sync {
@@ -61,7 +61,7 @@ impl Turn<'_> {
             return self.writing.syncs.check_poison();
         }
         if self.writer.phase < Phase::TailResynced {
-            // This handle has written nothing yet, so only what the file holds is to be made durable.
+            // This handle has written nothing yet, so only records of others have to be made durable.
             return if self.tail.is_proven() { self.sync_name() } else { self.prepare() };
         }
         self.sync()

@@ -14,8 +14,8 @@ use crate::disk::PLACES;
 use crate::engine::deadline::Deadline;
 use crate::log::LogFile;
 
-/// A handle that waits long reads at this interval what others have written meanwhile. What is left to be read when it gets
-/// the lock keeps all others waiting.
+/// A handle that waits long reads what others have written at this interval. All others wait for what it has left to read when
+/// it gets the lock.
 const READ_PAUSE: Duration = Duration::from_millis(10);
 
 /// After a turn without a sync for which it had to wait, a handle leaves the lock to others for this long. Otherwise its next
@@ -25,8 +25,8 @@ pub(super) const REST: Duration = Duration::from_micros(200);
 impl Writing {
     /// Takes the file's lock; `true` if it had to wait for it. Tries at least once, however little time is left.
     ///
-    /// A process that comes while others stand in line takes the last place, also if it has just had the lock itself: it
-    /// cannot win it again each time because the others are asleep when it gives it up.
+    /// A process that comes while others stand in line takes the last place, even if it has just had the lock. Otherwise it
+    /// could win the lock each time, since the others are asleep when it releases it.
     pub(crate) fn wait_for_lock(&self, log: &LogFile, deadline: &Deadline) -> Result<bool> {
         let file = &*log.file;
         let try_lock = || file.try_lock().map_err(|e| log.io("lock", e));

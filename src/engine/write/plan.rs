@@ -11,7 +11,7 @@ use super::turn::Turn;
 use crate::memory::make_room;
 use crate::{Error, Result};
 
-/// What the requests of a group come to.
+/// The writes and outcomes of a group.
 #[derive(Default)]
 pub(super) struct Plan<'r> {
     /// The operations to be written, request by request.
@@ -22,7 +22,7 @@ pub(super) struct Plan<'r> {
     known: usize,
 }
 
-/// What one request comes to.
+/// The writes and the outcome of one request.
 pub(super) struct Verdict {
     pub(super) outcome: Outcome,
     /// How many of the plan's writes are this request's.
@@ -117,10 +117,10 @@ impl<'r> Plan<'r> {
     }
 
     /// Decides requests by the log alone, after the write of their group has failed: a request that has something to write gets
-    /// the error. If what the log holds is unknown, every request gets it.
+    /// the error. If the content of the log is unknown, every request gets it.
     ///
-    /// What reached the file as a whole stays, and counts. Every request from the first lost one on may have been decided by a
-    /// change that is lost.
+    /// Requests whose records reached the file keep their outcomes. Every request from the first lost one on may have been
+    /// decided by a change that is lost.
     pub(super) fn decide_again(&mut self, turn: &Turn<'_>, requests: &[Request], error: &Error) {
         let log_end = turn.view().map_or(0, |view| view.tail.end);
         let is_lost = |verdict: &Verdict| verdict.writes > 0 && verdict.end.is_none_or(|end| end > log_end);

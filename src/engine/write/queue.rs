@@ -21,14 +21,14 @@ use crate::sync::{Condvar, Mutex};
 
 pub(crate) struct Queue<W, O> {
     state: Mutex<State<W, O>>,
-    /// As many are waiting as the leader wants.
+    /// Signalled, with `state`, when as many wait as the leader wants.
     gathered: Condvar,
     /// How long the next waiter spins before it sleeps.
     spin: Duration,
 }
 
 struct State<W, O> {
-    /// Without the leader.
+    /// The waiters, in order; not the leader.
     waiting: VecDeque<Waiter<W, O>>,
     /// There is a leader. Leadership passes directly to the next waiter, so without a leader the queue is empty.
     is_led: bool,
@@ -56,8 +56,8 @@ const MOST_GATHERED: usize = 128;
 /// After gathering in vain, at most this many leaders do without it.
 const LONGEST_WITHOUT: u32 = 64;
 
-/// About as long as waking a thread takes. With less, two threads that sleep in turn go on like that. On cores with more
-/// threads than they can run, spinning takes time from the others, so only the next waiter spins, and no longer.
+/// About the time that waking a thread takes. With less, two threads would put each other to sleep in turn. Spinning takes time
+/// from other threads if there are more than cores, so only the next waiter spins, and no longer.
 const SPIN: Duration = Duration::from_micros(40);
 
 /// How a thread leaves the queue.

@@ -41,7 +41,7 @@ pub(crate) struct Turn<'e> {
     orderly: bool,
 }
 
-/// What a look at the log before the lock is taken has found.
+/// The result of a look at the log before the lock is taken.
 enum Approach {
     /// Nothing is new, or the lock is held already.
     Quiet,
@@ -101,8 +101,8 @@ impl<'e> Turn<'e> {
             self.adopt(&view);
             drop(view);
             if stop.unit != self.writer.log_end || !mapped {
-                // Others have written since, and may have extended the file. A handle that closes makes it shorter only if
-                // no other maps it, so a handle without a map asks every time.
+                // Others have written since, and may have extended the file. A handle that closes shortens a file only if no
+                // other handle maps it, so a handle without a map asks every time.
                 (self.writer.log_end, self.writer.file_len) = (stop.unit, self.log.len()?);
             }
             if moved && reading.moved_away(&self.log)? {
@@ -117,8 +117,8 @@ impl<'e> Turn<'e> {
         }
     }
 
-    /// Reads what others have written, or the file that the log has moved to, before the lock is taken: others would wait for
-    /// it. Under the lock, only what comes after this is left to be read.
+    /// Reads what others have written, or the file that the log has moved to, before it takes the lock, so that others do not
+    /// wait for this. Under the lock, only what comes later is left to be read.
     ///
     /// An error says nothing about the log, which may be changing meanwhile. The turn decides under the lock.
     fn approach(&mut self) -> Result<Approach> {

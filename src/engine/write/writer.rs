@@ -1,4 +1,4 @@
-//! What the leader knows: which file's lock it has, how far it is with that log, and what it has written.
+//! The writer: what the leader knows about the file lock, the log and its own writes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::replay::Proven;
 pub(super) const WRITE_BACK_STEP: u64 = BLOCK_LEN / 64;
 
 /// A handle that goes on in another file keeps its highest sequence number only if it is at most this far above the file's. Half
-/// of what readers admit: records after the gap are to be proof for what is before it.
+/// of what readers admit, so that records after the gap prove what is before it.
 const MAX_CARRIED: u64 = MAX_SEQ_STEP / 2;
 
 /// No system keeps files in larger pages.
@@ -31,8 +31,8 @@ pub(crate) enum Phase {
     Recovered,
     /// The file's name is on stable storage.
     NameSynced,
-    /// What no proof covered was written again and synced: from here on, a sync that succeeds covers everything before the
-    /// log's end.
+    /// The unproven tail was written again and synced. From here on, a sync that succeeds covers everything before the log's
+    /// end.
     TailResynced,
     /// A block of sequence numbers is reserved for this handle, above all numbers that others may have seen and lost.
     BlockReserved,
