@@ -103,6 +103,14 @@ impl Context {
         if self.is_closing() { Error::Closed } else { Error::Forked { path: self.path.to_path_buf() } }
     }
 
+    /// # Errors
+    ///
+    /// [`Error::Closed`] once closing has begun, and [`Error::Forked`] in a forked child.
+    #[inline]
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.is_closing() { Err(Error::Closed) } else { self.check_process() }
+    }
+
     /// Refuses a write that cannot succeed, before it waits for anything.
     pub(crate) fn check_writable(&self) -> Result<()> {
         if self.is_closing() {

@@ -82,7 +82,9 @@ impl Reader {
     #[inline]
     pub(crate) fn prefetch(&self, position: u64) {
         if let Some(map) = &self.map {
-            (0..SHORT_RECORD).step_by(CACHE_LINE).for_each(|line| map.prefetch(position + line as u64));
+            for line in 0..SHORT_RECORD / CACHE_LINE {
+                map.prefetch(position + (line * CACHE_LINE) as u64);
+            }
         }
     }
 

@@ -313,7 +313,7 @@ impl Cask {
     }
 
     fn check_open(&self) -> Result<()> {
-        self.engine.reading.shown().map(drop)
+        self.engine.context.check_open()
     }
 }
 

@@ -85,8 +85,10 @@ impl Load {
 impl Turn<'_> {
     /// Decides each request, writes what they write as one group, and syncs as configured.
     pub(crate) fn commit(&mut self, requests: &[Request]) -> Vec<Outcome> {
-        // What the plan needs of the index arrives meanwhile, and then what the group needs of the log.
-        if let Ok(view) = self.view() {
+        // What the plan needs of the index arrives meanwhile, and then what the group needs of the log. For a single operation
+        // there is no meanwhile.
+        let is_single = matches!(requests, [request] if request.len() == 1);
+        if let (false, Ok(view)) = (is_single, self.view()) {
             view.keys.prefetch_slots(requests.iter().flat_map(Request::ops).map(|(key, _)| key));
         }
         let mut plan = Plan::of(self, requests);
