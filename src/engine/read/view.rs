@@ -191,7 +191,7 @@ impl View {
         if self.is_quiet_in_map() { Ok(Peek::Quiet) } else { self.look() }
     }
 
-    /// What almost every read finds: two loads from the map, and nothing that can fail.
+    /// The common case: two loads from the map, and nothing that can fail.
     #[inline]
     fn is_quiet_in_map(&self) -> bool {
         let Some(map) = &self.reader.map else { return false };
