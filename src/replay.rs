@@ -32,7 +32,7 @@ pub(crate) struct KeySpace {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Proven {
     hash: u64,
-    /// Position and length. Without an earlier record of the same run.
+    /// Position and length of the key's record from before this run.
     replaced: Option<(u64, u64)>,
 }
 

@@ -13,7 +13,7 @@ use crate::log::create::Opening;
 use crate::sync::{AtomicBool, AtomicU64};
 use crate::{Error, Result};
 
-/// While nothing moves, a process waits this part of the standstill so far until its next look.
+/// While nothing moves, the next pause is the time since the last move, divided by this.
 pub(crate) const PART_OF_STANDSTILL: u32 = 32;
 
 /// The longest pause between two looks.

@@ -78,8 +78,8 @@ impl Engine {
         context.disk.release();
         event!(debug, "{}: closed", context.path.display());
         match tidied {
-            // Another thread has closed it meanwhile, or the lock was not to be had: the next handle that closes will
-            // shorten the file.
+            // Another thread has closed it meanwhile, or this handle did not get the lock in time. The next handle that
+            // closes shortens the file.
             Err(Error::Closed | Error::LockTimeout { .. }) => Ok(()),
             result => result,
         }

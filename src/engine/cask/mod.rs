@@ -1,5 +1,5 @@
-//! [`Cask`]: the handle that users hold. Here are its life and its figures; its reads, its writes and its copies have files
-//! of their own.
+//! [`Cask`]: the handle that users hold. This file opens, closes and describes it; its reads, its writes and its copies
+//! have files of their own.
 
 mod copies;
 mod reads;
@@ -32,8 +32,9 @@ use crate::store::{KvPair, Store};
 ///
 /// # Cost
 ///
-/// A read makes no system call while nothing is appended, and takes no lock that is held during a sync. A read during a
-/// write of this process waits until that is written. A read that finds new records in the file reads them.
+/// A read makes no system call while nothing is appended, and takes no lock that is held during a sync. A read that
+/// starts while this process writes may wait for that write, but not for its sync. A read that finds new records in the
+/// file reads them.
 ///
 /// A write costs one `pwrite`, locking and unlocking the file in [`LockMode::PerWrite`](crate::LockMode::PerWrite), and
 /// a sync in [`Durability::Sync`](crate::Durability::Sync). The first write after opening costs one more sync.

@@ -193,7 +193,8 @@ impl Maintenance {
         }
         let maintenance = Arc::clone(self);
         let work = move || {
-            // Made in the thread: if no thread can be started, it would be dropped while `state` is locked, and lock it again.
+            // `Running` is made in the thread. If it were made here and no thread could be started, it would be dropped here,
+            // while `state` is locked, and would lock it again.
             let panicked = Err(Error::internal("a panic"));
             let mut running = Running { maintenance, outcome: panicked };
             let maintenance = Arc::clone(&running.maintenance);

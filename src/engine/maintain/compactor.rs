@@ -335,7 +335,8 @@ fn go_on_in_new_file(turn: &mut Turn<'_>) -> Result<()> {
     drop(view);
     turn.writer.release();
     turn.writer.locked = Some(Arc::clone(&log));
-    // This handle has written and synced all of it, and the block of the next number is the one in its header.
+    // This handle has written and synced all of the file. The next sequence number is in the block of `base_seq`, which
+    // the file header holds.
     let (end, writer) = (turn.tail.end, &mut *turn.writer);
     writer.phase = Phase::BlockReserved;
     (writer.log_end, writer.file_len) = (end, log.len()?);

@@ -6,8 +6,8 @@
 //! the thread pauses, without a lock, until the copy has advanced.
 //!
 //! The pause of each call is bounded, so that writers do not stop on a slow disk: at most [`LOOKS`] times [`LOOK`] for a small
-//! record, and more for more bytes. No thread pauses for what others have written. So many threads, or a slow disk, can still
-//! exceed the limit. INTERNALS.md has the figures.
+//! record, and more for more bytes. No thread pauses for what others have written. On a slow disk, or with many threads, the
+//! log can still exceed the limit. INTERNALS.md has the figures.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

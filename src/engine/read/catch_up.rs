@@ -95,7 +95,7 @@ impl Reading {
         drop(view);
         let mut scanner = Scanner::resume(&log, end, previous_seq)?;
         let replay = |view: &mut View, run: &Run| {
-            // Until the walk has seen what follows this run: other threads peek meanwhile, and the file may end here.
+            // Other threads may peek before the walk has seen what follows this run, and the file may end here.
             view.mark_missing = true;
             view.replay(run)
         };

@@ -88,7 +88,8 @@ impl Reading {
         *self.view.write() = None;
     }
 
-    /// Closes if no other thread uses the view: for a forked child, where such a thread does not exist and its lock stays.
+    /// Closes, unless the view is locked. For a forked child: the thread that locked it does not exist there, so the lock
+    /// stays.
     pub(crate) fn try_close(&self) {
         if let Some(mut view) = self.view.try_write() {
             *view = None;

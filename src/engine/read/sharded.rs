@@ -34,8 +34,8 @@ unsafe impl<T: Send + Sync> Sync for ShardedLock<T> {}
 
 /// The value does not change while this lives.
 pub(crate) struct ReadGuard<'l, T> {
-    // No reference: a function that gets this guard and drops it would hold a reference that is still assumed to be valid
-    // until it returns.
+    // Not a `&T`: the compiler assumes that a `&T` in an argument is valid until the function returns, even if the
+    // function drops this guard before.
     value: &'l UnsafeCell<T>,
     #[expect(dead_code, reason = "held for its lock")]
     slot: RwLockReadGuard<'l, ()>,

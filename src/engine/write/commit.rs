@@ -27,8 +27,8 @@ use crate::{Error, Result};
 /// single request may be larger.)
 const GROUP_BYTES: u64 = 8 << 20;
 
-/// How long the leader of a group waits for others: less than half of what a sync takes on a fast disk, and for each of them
-/// what it takes to be woken and to come back, one after the other on a single core.
+/// How long the leader of a group waits for others. `first` is less than half of the time of a sync on a fast disk. `each`
+/// is the time in which one thread wakes and comes back; on a single core, they do so one after the other.
 const GATHER: GatherTime = GatherTime { first: Duration::from_micros(40), each: Duration::from_micros(10) };
 
 impl Writing {
@@ -85,8 +85,7 @@ impl Load {
 impl Turn<'_> {
     /// Decides each request, writes what they write as one group, and syncs as configured.
     pub(crate) fn commit(&mut self, requests: &[Request]) -> Vec<Outcome> {
-        // What the plan needs of the index arrives meanwhile, and then what the group needs of the log. For a single operation
-        // there is no meanwhile.
+        // Begins to fetch what the plan needs of the index. A single operation needs it at once, so nothing would be gained.
         let is_single = matches!(requests, [request] if request.len() == 1);
         if let (false, Ok(view)) = (is_single, self.view()) {
             view.keys.prefetch_slots(requests.iter().flat_map(Request::ops).map(|(key, _)| key));
@@ -205,8 +204,8 @@ mod tests {
         assert_eq!((0..100).filter(|_| load.takes(&large)).count(), 7);
     }
 
-    /// The sorted index reads keys that begin alike after the write. If one cannot be read, the log is read again, and its end
-    /// is written once more.
+    /// After the write, the sorted index reads keys that begin alike. If one cannot be read, the log is read again, and its
+    /// end is written once more.
     #[test]
     fn a_write_that_cannot_be_made_durable_is_not_reported_as_unwritten() {
         const KEYS: [&[u8]; 2] = [b"\0a long beginning that both share, 1", b"\0a long beginning that both share, 2"];

@@ -14,12 +14,12 @@ use crate::disk::PLACES;
 use crate::engine::deadline::Deadline;
 use crate::log::LogFile;
 
-/// A handle that waits long reads what others have written at this interval. All others wait for what it has left to read when
-/// it gets the lock.
+/// A handle that waits long reads, at this interval, what others have written. What it has not read by then, it reads with the
+/// lock, while all others wait.
 const READ_PAUSE: Duration = Duration::from_millis(10);
 
-/// After a turn without a sync for which it had to wait, a handle leaves the lock to others for this long. Otherwise its next
-/// turn would be over before another process looked whether it is next.
+/// A handle that had to wait for its turn, and does not sync in it, leaves the lock to others for this long afterwards.
+/// Otherwise its next turn would be over before the next process looks.
 pub(super) const REST: Duration = Duration::from_micros(200);
 
 impl Writing {

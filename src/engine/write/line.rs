@@ -18,8 +18,8 @@ use crate::engine::context::{LONGEST_PAUSE, PART_OF_STANDSTILL};
 /// How often the next process checks whether the lock is free. Each place further back adds as much, since no turn takes less.
 const NEXT_PAUSE: Duration = Duration::from_micros(20);
 
-/// A process waits this part of the time that the places ahead are expected to take. So the line may become four times as fast,
-/// and the process is not late.
+/// A process waits a quarter of the time that the places ahead are expected to take. So it is not late even if the line becomes
+/// four times as fast.
 const PART_OF_TURNS: u32 = 4;
 
 /// How long a process waits for the next one to take the lock. That one may have been stopped.
@@ -38,7 +38,7 @@ pub(super) struct Line<'f> {
     pub(super) ahead: Option<u64>,
     /// When `ahead` last changed.
     pub(super) since: Instant,
-    /// How long the line took for its last place.
+    /// The time between the last two moves of the line, for each place that it moved.
     turn: Duration,
 }
 

@@ -15,8 +15,9 @@ pub(crate) const MAX_GROUP_RECORDS: u64 = BLOCK_LEN - 8;
 const ALL_USED: &str = "all sequence numbers are used up";
 
 impl Turn<'_> {
-    /// Reserves `count` sequence numbers and one more for a statement, and returns the first. Writes and syncs a mark if no
-    /// record of their block is known to be on stable storage yet; then nothing is left to state.
+    /// Reserves `count` sequence numbers, and one more for a `SYNCED_TO` before them. Returns the first. If no record of
+    /// their block is known to be on stable storage, writes and syncs a mark. The mark takes the additional number: after a
+    /// sync, no `SYNCED_TO` is needed.
     pub(crate) fn reserve(&mut self, count: u64) -> Result<u64> {
         debug_assert!(count < BLOCK_LEN, "a block has a mark of its own too");
         self.prepare()?;
@@ -78,8 +79,8 @@ impl Turn<'_> {
             return Flags { synced: true, more: false };
         }
         if let Some(mark) = &tail.trailing_mark {
-            // It counts as proven, but it may not be synced. With its bytes in the same write it is no worse off than what
-            // follows it.
+            // The mark counts as proven, but it may not be on stable storage. So it is written again, in the same write as
+            // the records after it.
             group.reset(self.log.seed, tail.end - RECORD_HEADER_LEN as u64);
             group.rewrite(mark);
         }

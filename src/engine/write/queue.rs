@@ -50,7 +50,7 @@ pub(crate) struct GatherTime {
     pub(crate) each: Duration,
 }
 
-/// More missing waiters than this do not add to the time.
+/// Waiters beyond this number add no more time.
 const MOST_GATHERED: usize = 128;
 
 /// After gathering in vain, at most this many leaders do without it.
@@ -157,7 +157,7 @@ impl<W, O> Leader<'_, W, O> {
     /// Waits until as many are queued as there were last time, within `time` and `limit`.
     pub(crate) fn gather(&mut self, time: GatherTime, limit: &Deadline) {
         if cfg!(all(test, any(loom, shuttle))) {
-            // A checker of threads has no time: no wait ends there because its time is over.
+            // A checker of threads has no clock, so this wait could last for ever there.
             return;
         }
         let mut state = lock(&self.queue.state);

@@ -46,7 +46,8 @@ impl Writing {
             // Another file: this handle takes its lock while it holds the old one's, which stays if this fails.
             self.wait_for_lock(&log, deadline)?;
         }
-        // Of the same file, the old description keeps the lock. The new one could only have it after that.
+        // The same file: the old description keeps the lock. The new one could get it only after the old one had
+        // released it, and another process could come in between.
         let take_over = exclusive.is_some().then(|| Arc::clone(&log));
         if let Err(error) = reading.go_on_with(&reading.ingest(), log) {
             let _ = take_over.map(|log| log.file.unlock());

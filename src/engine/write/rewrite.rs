@@ -28,7 +28,8 @@ impl Turn<'_> {
     /// writers do not wait for all of a long tail. What they append meanwhile comes after it, and is rewritten too. If they cut
     /// the log, that is another epoch, and this begins again.
     ///
-    /// The deadline's time is for one wait, and there is one wait for each piece: this handle has had a turn before each.
+    /// Each piece waits for the lock once, and each wait may take the deadline's whole time, since this handle has had a
+    /// turn before it.
     ///
     /// Only for the beginning of a turn: decisions of a turn do not hold after the lock was given up.
     pub(crate) fn rewrite_ahead(&mut self, deadline: &Deadline) -> Result<()> {

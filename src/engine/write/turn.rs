@@ -72,7 +72,8 @@ impl<'e> Turn<'e> {
         Ok(turn)
     }
 
-    /// Marks a turn that has come to its end. Dropping one without this is a panic, which poisons the handle.
+    /// Marks a turn that has come to its end. Without this, a drop of the turn comes from a panic, and poisons the
+    /// handle.
     pub(super) fn end(&mut self) {
         self.orderly = true;
     }

@@ -112,7 +112,7 @@ impl<W, O> Waiter<W, O> {
         let began = Instant::now();
         while !time.is_zero() && !self.group.notified.load(Ordering::Acquire) && began.elapsed() < time {
             if cfg!(all(test, any(loom, shuttle))) {
-                // A checker of threads has no time: it tries what comes of one look.
+                // A checker of threads has no clock. One look is enough, since it tries that look at different moments.
                 return;
             }
             hint::spin_loop();

@@ -54,7 +54,8 @@ pub(crate) struct Writer {
     pub(crate) file_len: u64,
     /// The highest sequence number that this handle has ever used, in whichever file.
     pub(crate) highest_used_seq: u64,
-    /// Where the next write-back begins: the step of [`WRITE_BACK_STEP`] numbers of the last one, and its end in the log.
+    /// The last write-back: the number of its step of [`WRITE_BACK_STEP`] sequence numbers, and where it ended in the
+    /// log.
     write_back_from: (u64, u64),
     pub(super) identity_checked: Option<Instant>,
     /// When a handle without a map last looked for what others have written.
