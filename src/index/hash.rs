@@ -29,9 +29,9 @@ const SLOTS_IN_A_LINE: usize = 64 / size_of::<u64>();
 
 /// Hashes keys with a seed of its own.
 ///
-/// The seed is random per handle. So a user who chooses keys of a store cannot prepare keys that all fall into one
-/// sub-table. An attacker who can measure a running process for long may still do so, and gains slow look-ups, never
-/// wrong ones. No hash is written to the file, so handles need not agree.
+/// The seed is random per handle. So a user of a store cannot prepare keys that all fall into one sub-table. With long
+/// measurements of a running process that may still be possible, and makes look-ups slow, never wrong. No hash is
+/// written to the file, so handles need not agree.
 #[derive(Clone, Default)]
 pub(crate) struct KeyHasher {
     state: RandomState,
@@ -129,7 +129,7 @@ impl HashIndex {
             return;
         }
         self.make_tables();
-        // A sub-table's share differs from the mean by once or twice the mean's root.
+        // A sub-table's share differs from the mean by one or two square roots of the mean.
         let capacity = (mean + 2 * mean.isqrt()) * 5 / 4 + 1;
         self.tables.iter_mut().filter(|table| table.slots.len() < capacity).for_each(|table| table.resize(capacity));
     }

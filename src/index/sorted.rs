@@ -18,7 +18,7 @@ use super::{Hashed, Keys};
 /// If long keys share their first 18 bytes, the methods compare with the key in the log. They may ask about replaced or
 /// deleted records, but never about a position that was not inserted.
 ///
-/// Every operation takes logarithmic time, and asks as often.
+/// Every operation takes logarithmic time, and asks about a logarithmic number of keys.
 #[derive(Clone)]
 pub(crate) struct SortedIndex {
     root: Node,

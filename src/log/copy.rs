@@ -58,9 +58,9 @@ impl Copyist {
 
     /// Writes the collected records and an end mark, which the next piece overwrites.
     ///
-    /// Starts write-back of a whole piece, so that the disk works while the next piece is prepared and never has more
-    /// than two to write: on a journaling file system, a sync of the store waits for what was just written to other
-    /// files. A shorter rest is left to the sync that follows.
+    /// Starts write-back of a whole piece, so that the disk works while the next piece is prepared. Waits for the piece
+    /// before, so that the disk never has more than two to write: on a journaling file system, a sync of the store
+    /// waits for them. A shorter rest is left to the sync that follows.
     pub(crate) fn write(&mut self, next: &TempFile<'_>) -> Result<()> {
         let (start, end, is_a_piece) = (self.group.start(), self.group.end(), self.has_a_piece());
         next.write(start, self.group.finish())?;

@@ -22,7 +22,7 @@ pub(crate) enum Decision {
     /// The log has a torn tail and is to end at `at`.
     Cut {
         at: u64,
-        /// The end of the last byte that is not zero and is cut off.
+        /// Where the data that is cut off ends: only zeros follow.
         data_end: u64,
         /// The tail may be worth something. A copy of it is kept beside the store first.
         keep: bool,

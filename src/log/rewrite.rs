@@ -31,7 +31,7 @@ pub(crate) fn check_again(log: &LogFile, from: u64, previous_seq: u64, to: u64) 
     })
 }
 
-/// Returns the end of the last complete unit between `from`, at which a record starts, and `to`, and the sequence
+/// Walks from `from`, where a record starts, to `to`. Returns the end of the last complete unit, and the sequence
 /// number of its last record. Needs no lock: [`check_again`] judges the rest under the lock.
 pub(crate) fn whole_up_to(log: &LogFile, from: u64, previous_seq: u64, to: u64) -> Result<(u64, u64)> {
     let mut scanner = Scanner::resume(log, from, previous_seq)?;

@@ -19,7 +19,8 @@ pub(crate) struct Beyond {
 
 const SMALLEST_CHUNK: usize = 4 << 10;
 
-/// The search reads this many times the file's length, and a chunk, for bodies that turn out to be incomplete.
+/// For bodies that turn out to be incomplete, the search reads at most this many times the file's length, and one chunk
+/// more.
 const PATIENCE: u64 = 4;
 
 /// Looks for headers at every eighth byte from the incomplete unit to the end of the file, skipping holes.
@@ -60,7 +61,8 @@ fn headers<'b>(
     file_len: u64,
 ) -> impl Iterator<Item = (u64, RecordHeader)> + 'b {
     let after = log.seq_bound(stop.previous_seq);
-    // No header starts at or after the last byte that is not zero: a kind, which does not stand first, is never zero.
+    // A header has a byte that is never zero, its kind, and this is not its first byte. So no header starts at or after
+    // the last byte that is not zero.
     let last = last_data(bytes).unwrap_or(0);
     (0..CHUNK.min(last)).step_by(ALIGNMENT as usize).filter_map(move |start| {
         let candidate = bytes.get(start..start + RECORD_HEADER_LEN)?.try_into().ok()?;
