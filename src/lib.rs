@@ -38,7 +38,7 @@
 //! - [`Config`] says how a store is opened: [`Durability`], [`LockMode`], how long to wait for other writers,
 //!   [when to compact](CompactionPolicy).
 //! - [`verify()`] reports every damaged range of a file, [`salvage()`] copies what can still be read to a new file.
-//! - [`inspect`] shows what each byte of a file is, for people who debug or study a store.
+//! - [`inspect`] shows what each byte of a file is, for debugging and studying a store.
 //! - The feature `testing` makes the module `disk` public: the seam between the engine and the operating system, and a
 //!   simulated disk on which a test can cut the power at any call. Functions whose names end in `_on` use such a disk.
 //!

@@ -47,9 +47,9 @@ pub enum CompactionPolicy {
     /// As soon as the dead bytes, which compaction would leave out, are at least `dead_percent` hundredths of the live bytes
     /// and at least `min_dead_bytes`. [`Stats`](crate::Stats) has the dead and live bytes.
     ///
-    /// Cost: the live bytes are read and written once, and need room beside the old file. With 100 percent, each byte is
-    /// rewritten at most once for each byte that was written, and the log has at most 2.2 times the live bytes, or about 1.1
-    /// times the live bytes and `min_dead_bytes` together, within the limits above.
+    /// Cost: the live bytes are read and written once, and need room beside the old file. With 100 percent, compactions
+    /// rewrite at most one byte for each byte that was written. The log then has at most 2.2 times the live bytes, or about
+    /// 1.1 times the sum of live bytes and `min_dead_bytes` if that is more. Both hold as far as throttling does.
     Automatic {
         /// In hundredths of the live bytes.
         dead_percent: u32,

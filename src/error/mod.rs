@@ -67,7 +67,7 @@ pub enum Error {
     /// `atomic_delete` was called without the previous pair.
     PreviousNotSpecified,
 
-    /// The handle was closed, or a clone of it or a bucket was.
+    /// This handle was closed, or a clone of it, or one of its buckets.
     Closed,
 
     /// No backend has this name.
@@ -86,8 +86,8 @@ pub enum Error {
         /// How long this call waited.
         waited: Duration,
         /// The id of the process that has the lock, where the system shows it. It may be this process, by another thread or
-        /// another handle. `None` if the process is in another PID namespace, has just released the lock, or took it as a
-        /// parent that has ended since. Another process may have the lock by now.
+        /// another handle. `None` if the process is in another PID namespace, has just released the lock, or has ended and
+        /// left the lock to a child. Another process may have the lock by now.
         holder: Option<u32>,
     },
 

@@ -1,4 +1,4 @@
-//! What each byte of a file is, for people who debug or study a store, and for tools that show it.
+//! What each byte of a file is: for debugging and studying a store, and for tools that show it.
 //!
 //! [`Inspection::open`] reads a file in any state: whole, torn, corrupt, of a later version, without its header, or while
 //! another process writes to it. [`Inspection::pieces`] goes through it from the first byte to the last: each byte belongs

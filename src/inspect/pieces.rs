@@ -142,7 +142,7 @@ impl<'i> Pieces<'i> {
                 self.previous_seq = header.seq;
                 (self.check_body(&header, &mut record)?, whole_end)
             }
-            // Its header is true, so its lengths are.
+            // The header is true, and so are its lengths.
             Verdict::Unsupported { .. } => (None, whole_end),
             Verdict::False(damage @ Damage::Sequence { .. }) => {
                 spelt.map(|header| self.check_body(&header, &mut record)).transpose()?;

@@ -36,8 +36,8 @@ impl Source {
         }
     }
 
-    /// Opens a file, and one whose records cannot be read too: one of a later version, or one that has lost its header and
-    /// has too few records to do without. The error says why they cannot be read.
+    /// Opens a file even if its records cannot be read: because it is of a later version, or because it has lost its
+    /// header and has too few records to do without. The error says which.
     pub(crate) fn open_or_say_why(disk: &dyn Disk, path: &Path) -> Result<(Source, Option<Error>)> {
         let (path, file) = open(disk, path)?;
         Source::of_file(file, &path)

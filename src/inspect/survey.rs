@@ -40,11 +40,11 @@ pub(crate) struct Survey {
     scope: Scope,
     /// Ends where the last replayed record ends.
     pub(crate) reader: Reader,
-    /// What the records that verify come to.
+    /// The keys that the records that verify leave.
     pub(crate) keys: KeySpace,
     /// The last record's sequence number; 0 if there is none.
     pub(crate) last_seq: u64,
-    /// That of the file header; 0 if the header is lost.
+    /// `base_seq` of the file header; 0 if the header is lost.
     pub(crate) base_seq: u64,
     pub(crate) report: Report,
     /// The last replayed record says that the log was compacted into another file.
@@ -75,7 +75,7 @@ impl Survey {
             let unreadable = source.unreadable();
             let mut survey = Survey::begin(source, scope)?;
             let walked = survey.walk().and_then(|()| survey.look_up_lost_keys());
-            // This ends: a log is cut by recovery only, which keeps whole records, and what the disk has failed to read is
+            // This loop ends. Only recovery cuts a log, and it keeps whole records. What the disk has failed to read is
             // not read again.
             let failed_meanwhile = matches!(walked, Err(Error::Corrupt { .. })) && source.unreadable() != unreadable;
             if survey.is_still_there()? && !failed_meanwhile {

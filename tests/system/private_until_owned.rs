@@ -67,8 +67,8 @@ fn assert_no_other_user_could_open(seen: &[(PathBuf, FileAttributes)], like: &Fi
     assert_eq!(last, like, "{}", path.display());
 }
 
-/// The group's permissions were given before the group was: a user who shares the maker's own group could open the file in
-/// between, and keep it open while the records were written to it.
+/// The group's permissions were given before the group was: users of the maker's own group could open the file in between,
+/// and keep it open while the records were written to it.
 #[test]
 fn a_compacted_file_is_private_until_it_is_owned() {
     let disk = SimDisk::new();

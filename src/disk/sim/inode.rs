@@ -42,7 +42,7 @@ pub(super) struct Inode {
 pub(super) struct Crash {
     /// The size of the pieces that survive whole or not at all.
     pub(super) sector: u64,
-    /// Whether a sector that a file grew by, and that was lost, can hold garbage instead of zeros.
+    /// Whether a lost sector in the part by which a file has grown can hold garbage instead of zeros.
     pub(super) garbage: bool,
 }
 
@@ -201,8 +201,8 @@ impl Inode {
         self.last_error_reported = false;
     }
 
-    /// Returns the number of write errors that a new description does not report: all, but the last one if no
-    /// description has reported it.
+    /// Returns how many write errors a new description counts as reported: all of them, except the last one if no
+    /// description has reported that yet.
     pub(super) fn errors_before_opening(&self) -> u64 {
         if self.last_error_reported { self.write_errors } else { self.write_errors - 1 }
     }

@@ -194,8 +194,8 @@ impl SimDisk {
     /// the hook may use it. `when` may match the hook's own calls too; then the hook runs for them as well.
     ///
     /// With [`Repeat::Forever`] and [`SimDisk::reboot`], one run of a program shows the power cuts at all its calls. A
-    /// cut within a call leaves what a cut before the next call leaves; a cut within a sync, what a cut before it
-    /// leaves.
+    /// cut within a call leaves the same as a cut before the next call. A cut within a sync leaves the same as a cut
+    /// before that sync.
     pub fn before(&self, when: When, repeat: Repeat, hook: impl Fn(&SimDisk) + Send + Sync + 'static) {
         self.lock().hooks.add(when, repeat, Arc::new(hook));
     }
@@ -252,8 +252,9 @@ impl SimDisk {
         world.directory.mount(at.into(), inode);
     }
 
-    /// Makes the page of 4,096 bytes at `offset` unreadable: EIO, and a read that begins before it ends where it
-    /// begins. Maps still show the page. Does nothing if there is no such file.
+    /// Makes the page of 4,096 bytes at `offset` unreadable. A read that begins in the page fails with EIO. A read that
+    /// begins before the page ends where the page begins. Maps still show the page. Does nothing if there is no such
+    /// file.
     pub fn spoil(&self, path: impl AsRef<Path>, offset: u64) {
         let world = &mut self.lock().world;
         if let Some(number) = world.directory.get(path.as_ref()) {

@@ -14,8 +14,8 @@ impl SimDisk {
         self.lock().world.settings.crash.sector = bytes;
     }
 
-    /// Sets whether a sector that a file grew by, and that a power cut took, can hold garbage instead of zeros, as on
-    /// file systems that do not write a file's data before its length.
+    /// Sets whether a sector that a power cut took from the part by which a file has grown can hold garbage instead of
+    /// zeros, as on file systems that do not write a file's data before its length.
     pub fn set_garbage(&self, garbage: bool) {
         self.lock().world.settings.crash.garbage = garbage;
     }
