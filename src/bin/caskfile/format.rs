@@ -83,8 +83,8 @@ impl Format {
         }
     }
 
-    /// The beginning of an input without its byte order mark. Without escapes every byte is data; with escapes, no export
-    /// begins with one.
+    /// The beginning of an input without its byte order mark. With escapes, a mark is no data: an export escapes it.
+    /// Without escapes, every byte is data.
     pub fn without_mark<'a>(&self, input: &'a [u8]) -> &'a [u8] {
         match self {
             Format::Tsv(Delimited { escapes: false, .. }) => input,

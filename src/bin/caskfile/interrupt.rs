@@ -18,7 +18,7 @@ use crate::failure::{Failure, Result, io_failure};
 pub struct Interrupt(Arc<AtomicUsize>);
 
 impl Interrupt {
-    /// From here on, the first signal is recorded only, and the second one ends the process at once.
+    /// From here on, the first signal is only recorded, and the second one ends the process at once.
     pub fn watch() -> Result<Interrupt> {
         let (received, again) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         for (signal, exit) in SIGNALS.into_iter().filter(|&(signal, _)| !is_ignored(signal)) {

@@ -25,8 +25,9 @@ const MOST_PLACES: usize = 200;
 #[derive(Default)]
 pub struct Table {
     /// 16 bytes for each piece: its offset (8 bytes), the number of its class, what holds, 2 bytes of zeros, and 4 bytes.
-    /// The latter are, for a piece that stands for omitted ones, the number of their records; for a put that one of these
-    /// replaced or deleted, the number of that piece. A piece ends where the next one starts.
+    /// In the row that stands for omitted pieces, the 4 bytes are the number of their records. In the row of a put that
+    /// an omitted record replaced or deleted, they are the number of the row that stands for that record. A piece ends
+    /// where the next one starts.
     pub rows: Vec<u8>,
     pub windows: Vec<Window>,
     /// Bytes of each class, whether they are in the page or not.

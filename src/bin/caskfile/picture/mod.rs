@@ -1,7 +1,7 @@
 //! [`svg`]: files as an SVG, to scale, in rows as text is.
 //!
 //! It shows no key and no value, so that it can be given to others. Each class is one path, so that the picture stays small.
-//! If a file has more pieces than the eye can see, the areas of the classes in the cells of a grid are to scale.
+//! A file with too many pieces to see is drawn as a grid of cells, and in each cell the areas of the classes are to scale.
 
 mod drawn;
 mod paths;
