@@ -1,11 +1,11 @@
 //! Power cuts, kills and failing calls on the simulated disk.
 //!
-//! Whatever happens, the store is a prefix of its history that holds everything acknowledged as durable, with no half
-//! batch and nothing that was deleted, and an index that was seen is never handed out again.
+//! In every case, the store is a prefix of its history. It holds everything that was acknowledged as durable, no half
+//! batch and no deleted pair, and a sequence number that was seen is never assigned again.
 //!
 //! `CASKFILE_CRASH_SEEDS` says how many seeds each test tries, `CASKFILE_CRASH_SEED` with which to begin (alone: this
-//! one only), and `CASKFILE_CRASH_SECONDS` for how long each of the random ones goes on instead. A sequence that fails
-//! is made shorter as far as it goes, and printed with its seed and the command that plays it again.
+//! one only), and `CASKFILE_CRASH_SECONDS` how many seconds each random test goes on instead. A sequence that fails is
+//! made as short as possible, and printed with its seed and the command that plays it again.
 
 #[path = "../common/mod.rs"]
 mod common;

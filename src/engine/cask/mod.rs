@@ -76,7 +76,7 @@ impl std::ops::Deref for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // No caller can get this error. What was acknowledged is as durable as was promised without this.
+        // No caller can get this error. Acknowledged writes are as durable as was promised, also if closing fails.
         if let Err(error) = self.0.close() {
             event!(warn, "{}: closing: {error:#}", self.0.context.path.display());
         }
