@@ -68,7 +68,8 @@ impl Shared {
         leader.settle((first..first + count).map(Some)).flatten().unwrap()
     }
 
-    /// The work is in the log once, at the place that its writer got, or not in it.
+    /// The work is in the log once, at the place that its writer got. Or it is not in the log, and its writer got no
+    /// place.
     fn check(&self, number: u32, got: &Got) {
         let written = self.log.written.lock().unwrap();
         let places: Vec<usize> = (0..written.len()).filter(|&place| written[place] == number).collect();
