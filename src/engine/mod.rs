@@ -62,8 +62,8 @@ impl Engine {
     /// Commits a request, together with those of other threads if there are any, and compacts the log if it is time.
     pub(crate) fn commit(&self, request: Request) -> Outcome {
         let log_bytes = request.log_bytes;
-        let (outcome, led) = self.writing.commit(request);
-        if led {
+        let (outcome, had_turn) = self.writing.commit(request);
+        if had_turn {
             self.maintenance.compact_if_due();
         }
         self.maintenance.throttle(&outcome, log_bytes);

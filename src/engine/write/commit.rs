@@ -32,7 +32,7 @@ const GROUP_BYTES: u64 = 8 << 20;
 const GATHER: GatherTime = GatherTime { first: Duration::from_micros(40), each: Duration::from_micros(10) };
 
 impl Writing {
-    /// Commits a request together with those of other threads, and says whether this thread led.
+    /// Commits a request together with those of other threads, and says whether this thread had a turn.
     pub(crate) fn commit(&self, request: Request) -> (Outcome, bool) {
         if let Err(error) = self.check_writable() {
             return (Err(error.into()), false);
@@ -41,12 +41,16 @@ impl Writing {
         match self.queue.enter(Some(request), &deadline, || Err(abandoned().into())) {
             Entered::Done(outcome) => (outcome, false),
             Entered::TimedOut => (Err(self.queue_timeout(&deadline).into()), false),
-            Entered::Leader(leader) => (self.commit_group(leader, &deadline), true),
+            Entered::Leader(leader) => match self.commit_group(leader, &deadline) {
+                Ok(outcome) => (outcome, true),
+                Err(error) => (Err(error.into()), false),
+            },
         }
     }
 
-    /// Commits the leader's request and those of the waiters after it. Returns the leader's outcome.
-    fn commit_group(&self, mut leader: Leader<'_, Request, Outcome>, deadline: &Deadline) -> Outcome {
+    /// Commits the leader's request and those of the waiters after it. Returns the leader's outcome, or the error if no turn
+    /// can begin.
+    fn commit_group(&self, mut leader: Leader<'_, Request, Outcome>, deadline: &Deadline) -> Result<Outcome> {
         if self.context.config.get_durability() == Durability::Sync {
             // Without a sync, a turn is over before another thread could come.
             leader.gather(GATHER, deadline);
@@ -62,7 +66,7 @@ impl Writing {
             }
             Ok(turn.commit(&requests))
         })?;
-        leader.settle(outcomes).unwrap_or_else(|| Err(abandoned().into()))
+        Ok(leader.settle(outcomes).unwrap_or_else(|| Err(abandoned().into())))
     }
 }
 
