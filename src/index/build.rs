@@ -6,6 +6,10 @@ use super::{Index, Keys, SortedIndex};
 /// Building reads this many keys at a time, and then asks the hash index about them.
 const FETCHED: usize = 64;
 
+/// Building calls its check once for this many keys: every few milliseconds, and about as often as the copy of their records
+/// reports its progress.
+const CHECKED: usize = 128 * FETCHED;
+
 /// A sorted index that is ready to be installed.
 pub(crate) struct Built {
     pub(super) sorted: SortedIndex,
@@ -23,7 +27,7 @@ impl Index {
     /// Builds the sorted index from the hash index and the keys in the log.
     ///
     /// It only reads, and takes a tenth of a second per million keys at best; [`install_sorted`] needs exclusive
-    /// access. `check` is called for every [`FETCHED`] keys that are read, and between reading, sorting and building.
+    /// access. `check` is called for every [`CHECKED`] keys that are read, and between reading, sorting and building.
     /// An error of it ends the work.
     ///
     /// [`install_sorted`]: Self::install_sorted
@@ -42,8 +46,10 @@ impl Index {
         positions.sort_unstable();
         let mut entries = Vec::with_capacity(positions.len());
         let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(FETCHED));
-        for positions in positions.chunks(FETCHED) {
-            check()?;
+        for (chunk, positions) in positions.chunks(FETCHED).enumerate() {
+            if chunk % (CHECKED / FETCHED) == 0 {
+                check()?;
+            }
             bytes.clear();
             ends.clear();
             // Fetches the slots of all these keys before the first of them is looked up.
@@ -71,7 +77,7 @@ impl Index {
         let mut read = 0;
         sort_entries(&mut entries, |position, out| {
             read += 1;
-            if read % FETCHED == 0 {
+            if read % CHECKED == 0 {
                 check()?;
             }
             self.key_at(position, keys, out)
@@ -99,7 +105,7 @@ mod tests {
     #[test]
     fn building_the_sorted_index_stops_when_its_check_fails() {
         let (mut index, mut log) = (Index::default(), Log::default());
-        let keys = 10 * FETCHED;
+        let keys = 3 * CHECKED;
         for number in 0..keys {
             // Alike in their first bytes, so that sorting reads them once more.
             let key = format!("the same beginning for all of them: {number}");
@@ -112,11 +118,7 @@ mod tests {
             Ok(())
         };
         index.build_sorted(&log, count).unwrap();
-        assert_eq!(
-            checks,
-            2 * (keys / FETCHED) + 2,
-            "per chunk, while reading and while sorting, and between the parts"
-        );
+        assert_eq!(checks, 2 * (keys / CHECKED) + 2, "while reading and while sorting, and between the parts");
         for fails_at in 1..=checks {
             let (mut calls, before) = (0, log.asked_so_far());
             let fail = || {
@@ -125,7 +127,7 @@ mod tests {
             };
             assert!(matches!(index.build_sorted(&log, fail), Err(Failed)));
             assert_eq!(calls, fails_at);
-            let most = (fails_at - 1) * FETCHED;
+            let most = (fails_at - 1) * CHECKED;
             assert!(log.asked_so_far() - before <= most as u64, "no key is read after the check has failed");
         }
     }

@@ -200,4 +200,23 @@ mod tests {
         assert!(matches!(stopped, Err(Error::CompactionCancelled { .. })), "{stopped:?}");
         assert!(compactor.view.index().sorted().is_none());
     }
+
+    /// The caller's closure may print what it gets.
+    #[test]
+    fn a_compaction_reports_about_once_a_megabyte_also_while_it_sorts() {
+        let engine = Engine::open(Arc::new(SimDisk::new()), "/store".as_ref(), &Config::new()).unwrap();
+        let mut request = Request::default();
+        for number in 0..20_000 {
+            request.push(format!("\0a long beginning that all share, {number}").as_bytes(), Action::Put(b"value"));
+        }
+        engine.commit(request).unwrap();
+        drop(engine.reading.scan(b"\0", b"").unwrap());
+        let mut reports = 0;
+        let done = engine.maintenance.compact(&mut |_| {
+            reports += 1;
+            ControlFlow::Continue(())
+        });
+        assert_eq!(done.unwrap().keys, 20_000);
+        assert!(reports < 20, "{reports} reports of a log of less than two megabytes");
+    }
 }
