@@ -49,6 +49,8 @@ pub(crate) struct Survey {
     pub(crate) report: Report,
     /// The last replayed record says that the log was compacted into another file.
     pub(crate) moved: bool,
+    /// The sequence number before the log's end, if a torn tail follows.
+    torn_after: Option<u64>,
     /// The last replayed record.
     landmark: Option<Landmark>,
     /// The last record before each loss. If one is gone, the log was cut.
@@ -109,6 +111,7 @@ impl Survey {
             base_seq: if source.header_damage.is_none() { source.log.header.base_seq } else { 0 },
             report,
             moved: false,
+            torn_after: None,
             landmark: None,
             landmarks: Vec::new(),
             beyond: None,
@@ -158,6 +161,7 @@ impl Survey {
         if self.reader.end > end {
             self.report.losses.retain(|loss| !loss.torn);
             self.report.torn_bytes = 0;
+            self.torn_after = None;
             (self.report.log_end, self.report.file_len) = (self.reader.end, log.len()?);
             self.report.keys = self.keys.index.len() as u64;
         }
@@ -266,8 +270,8 @@ impl Survey {
     }
 
     fn lacks_closing_mark(&self) -> bool {
-        // 0 if the header is lost.
-        self.base_seq > self.last_seq
+        // `base_seq` is 0 if the header is lost. Records after a torn end are not of the log.
+        self.base_seq > self.torn_after.unwrap_or(self.last_seq)
     }
 
     fn is_torn(&self) -> bool {
@@ -277,6 +281,7 @@ impl Survey {
     fn torn_from(&mut self, log_end: u64, data_end: u64) {
         if !self.is_torn() {
             (self.report.log_end, self.report.torn_bytes) = (log_end, data_end - log_end);
+            self.torn_after = Some(self.last_seq);
         }
     }
 

@@ -450,3 +450,28 @@ fn an_end_mark_with_data_after_it_fails_the_first_check_of_the_walk() {
     let opened = Cask::open_on(Arc::new(disk), PATH, &Config::new().read_only(true));
     assert!(matches!(opened, Err(Error::Corrupt { offset: 64, damage: Damage::Zeros, .. })));
 }
+
+/// The closing mark of a copy counts only before the log's end: a record after a torn place does not replace it.
+#[test]
+fn a_closing_mark_that_is_torn_is_missing() {
+    let base = BLOCK * 7;
+    let put = record(0, PUT, 3, b"\0k", b"v");
+    let whole = FileBytes::new(base).push(put).push(record(SYNCED, MARK, base + 1, b"", b""));
+    let unfinished = FileBytes::new(base).push(put).push(record(MORE, MARK, base + 1, b"", b"")).end();
+    // The next writer was killed after its mark, and a bit of the closing mark flips.
+    let mut flipped = whole.clone().push(record(0, MARK, base + BLOCK, b"", b"")).end();
+    let closing_mark = FileBytes::new(base).push(put).len();
+    flipped[closing_mark + 5] ^= 1;
+    for (name, file, cut_off) in
+        [("whole", whole.end(), false), ("unfinished", unfinished, true), ("flipped", flipped, true)]
+    {
+        let disk = SimDisk::new();
+        disk.set_contents(PATH, file);
+        let report = match verify_on(&disk, Path::new(PATH)) {
+            Ok(report) => report,
+            Err(Error::Damaged { report, .. }) => (*report).clone(),
+            Err(other) => panic!("{name}: {other}"),
+        };
+        assert_eq!((report.cut_off, report.is_sound()), (cut_off, !cut_off), "{name}: {report}");
+    }
+}
