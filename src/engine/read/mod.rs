@@ -177,18 +177,73 @@ impl Reading {
         let mut view = view;
         while view.index().sorted().is_none() {
             drop(view);
-            let ingest = self.ingest();
-            let shown = self.shown()?;
-            if shown.index().sorted().is_none() {
-                // Other threads may read meanwhile. None may change the index that is being sorted.
-                let built = shown.index().build_sorted(&shown.reader, || Ok(()))?;
-                drop(shown);
-                let installed = self.change(&ingest, |view| Ok(view.keys.index.install_sorted(built)))?;
-                debug_assert!(installed, "the index does not change while `ingest` is held");
-            }
-            drop(ingest);
+            // No view is held when this returns: the next line may wait for the right to change it.
+            self.add_sorted()?;
             view = self.current()?;
         }
         Ok(view)
+    }
+
+    /// Builds the sorted index of the view, unless another thread has done so.
+    fn add_sorted(&self) -> Result<()> {
+        let ingest = self.ingest();
+        let shown = self.shown()?;
+        if shown.index().sorted().is_some() {
+            return Ok(());
+        }
+        // Other threads may read meanwhile. None may change the index that is being sorted.
+        let built = shown.index().build_sorted(&shown.reader, || Ok(()))?;
+        drop(shown);
+        let installed = self.change(&ingest, |view| Ok(view.keys.index.install_sorted(built)))?;
+        debug_assert!(installed, "the index does not change while `ingest` is held");
+        Ok(())
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::disk::sim::{SimDisk, Verb};
+    use crate::engine::Engine;
+    use crate::engine::write::request::{Action, Request};
+    use crate::{Config, ReadMode};
+
+    fn put(engine: &Engine, key: &[u8]) {
+        let mut request = Request::default();
+        request.push(key, Action::Put(b"value"));
+        engine.commit(request).unwrap();
+    }
+
+    /// It held the view while it waited for the right to change it: with a writer, or alone as here, for ever.
+    #[test]
+    fn a_listing_whose_sorted_index_another_thread_has_built_meanwhile_does_not_lock_itself_out() {
+        let disk = SimDisk::new();
+        let config = Config::new().read_mode(ReadMode::Pread);
+        let open = |disk| Arc::new(Engine::open(Arc::new(disk), Path::new("/store"), &config).unwrap());
+        let (engine, other) = (open(disk.process()), open(disk.process()));
+        put(&engine, b"\0first");
+        put(&other, b"\0second");
+        drop(engine.reading.current().unwrap());
+
+        let ingest = engine.reading.ingest();
+        let (done, listed) = mpsc::channel();
+        let (lister, before) = (Arc::clone(&engine), disk.calls_of(Verb::ReadAt));
+        thread::spawn(move || done.send(lister.reading.scan(b"\0", b"").unwrap().len()));
+        // With these two reads it finds its view current. It holds the view until it has seen that there is no sorted index.
+        while disk.calls_of(Verb::ReadAt) < before + 2 {
+            thread::yield_now();
+        }
+        let shown = engine.reading.shown().unwrap();
+        let built = shown.index().build_sorted(&shown.reader, || Ok(())).unwrap();
+        drop(shown);
+        engine.reading.change(&ingest, |view| Ok(assert!(view.keys.index.install_sorted(built)))).unwrap();
+        put(&other, b"\0third");
+        drop(ingest);
+        assert_eq!(listed.recv_timeout(Duration::from_secs(20)), Ok(3));
     }
 }
