@@ -241,7 +241,7 @@ mod tests {
         let shown = engine.reading.shown().unwrap();
         let built = shown.index().build_sorted(&shown.reader, || Ok(())).unwrap();
         drop(shown);
-        engine.reading.change(&ingest, |view| Ok(assert!(view.keys.index.install_sorted(built)))).unwrap();
+        assert!(engine.reading.change(&ingest, |view| Ok(view.keys.index.install_sorted(built))).unwrap());
         put(&other, b"\0third");
         drop(ingest);
         assert_eq!(listed.recv_timeout(Duration::from_secs(20)), Ok(3));
