@@ -123,7 +123,7 @@ impl Maintenance {
 mod tests {
     use super::*;
     use crate::Config;
-    use crate::disk::sim::SimDisk;
+    use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
     use crate::engine::Engine;
     use crate::engine::write::request::{Action, Request};
     use std::sync::Arc;
@@ -218,5 +218,27 @@ mod tests {
         });
         assert_eq!(done.unwrap().keys, 20_000);
         assert!(reports < 20, "{reports} reports of a log of less than two megabytes");
+    }
+
+    /// A power cut could take the new name, and every write after it.
+    #[test]
+    fn a_failed_sync_of_the_directory_poisons_the_handle_whatever_fails_after_it() {
+        let disk = SimDisk::new();
+        let engine = Engine::open(Arc::new(disk.clone()), "/store".as_ref(), &Config::new()).unwrap();
+        let put = || {
+            let mut request = Request::default();
+            request.push(b"\0key", Action::Put(b"value"));
+            engine.commit(request)
+        };
+        put().unwrap();
+        put().unwrap();
+        disk.fail(When::next().of(Verb::SyncDir), Fault::Os(libc::EIO), Repeat::Once);
+        let after = disk.clone();
+        disk.before(When::next().of(Verb::SyncDir), Repeat::Once, move |_| {
+            after.fail(When::next().of(Verb::Len), Fault::Os(libc::EIO), Repeat::Once);
+        });
+        engine.maintenance.compact(&mut |_| ControlFlow::Continue(())).unwrap_err();
+        let error = put().unwrap_err().error();
+        assert!(matches!(error, Error::Poisoned { .. }), "{error}");
     }
 }

@@ -168,8 +168,10 @@ impl<'e> Compactor<'e> {
         drop((ingest, reserve));
         let synced = path::sync_name(&*context.disk, &context.path, &*self.next.file);
         // The path names the new file now, even if the sync has failed.
-        go_on_in_new_file(turn)?;
+        let gone_on = go_on_in_new_file(turn);
+        // First, whatever else has failed: without its name, no write to the new file is durable.
         synced.map_err(|e| self.writing.syncs.poison(&turn.log, "sync of the directory", e))?;
+        gone_on?;
         context.counters.compactions.fetch_add(1, Ordering::Relaxed);
         event!(info, "{}: compacted from {before} to {after} bytes", context.path.display());
         Ok(Compaction { before, after, keys: turn.view()?.index().len() as u64 })
