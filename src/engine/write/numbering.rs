@@ -72,7 +72,11 @@ impl Turn<'_> {
     /// Begins a group at the log's end. Returns the flags of its first record, which say what this handle knows to be on stable
     /// storage.
     pub(super) fn begin_group(&mut self) -> Flags {
-        let (tail, is_synced) = (&self.tail, self.synced() >= self.tail.end);
+        self.begin_group_synced(self.synced())
+    }
+
+    fn begin_group_synced(&mut self, synced: u64) -> Flags {
+        let (tail, is_synced) = (&self.tail, synced >= self.tail.end);
         let group = &mut self.writer.group;
         group.reset(self.log.seed, tail.end);
         if is_synced {
@@ -90,8 +94,9 @@ impl Turn<'_> {
     /// Begins a group whose records' numbers start at `seq`, which was reserved for them. Returns the flags of the first record
     /// and its number.
     pub(crate) fn begin_records(&mut self, seq: u64) -> (Flags, u64) {
-        let flags = self.begin_group();
+        // Read once: a sync of the interval may end at any moment.
         let synced = self.synced();
+        let flags = self.begin_group_synced(synced);
         if !flags.synced && synced > self.tail.proven {
             // Other processes have appended since this handle's last sync. No record states yet what that sync has brought to
             // stable storage.

@@ -268,3 +268,36 @@ fn no_group_is_written_beyond_the_longest_file() {
     assert!(matches!(error, Err(Error::Full { .. })));
     assert_eq!(records(&engine).len(), before);
 }
+
+/// The check before the write finds what a record replaces in the log. It cannot find what an earlier record of the same
+/// batch puts.
+#[test]
+fn a_batch_replaces_its_own_records_too() {
+    for is_listed in [false, true] {
+        let disk = SimDisk::new();
+        let engine = open(&disk, Durability::Os);
+        let batch = |ops: &[(&[u8], Action<&[u8]>)]| {
+            let mut request = Request::default();
+            ops.iter().for_each(|&(key, action)| request.push(key, action));
+            engine.commit(request).unwrap().last_index.unwrap()
+        };
+        batch(&[(b"\0old", Action::Put(b"1")), (b"\0gone", Action::Put(b"a longer value"))]);
+        if is_listed {
+            drop(engine.reading.scan(b"\0", b"").unwrap());
+        }
+        let last = batch(&[
+            (b"\0old", Action::Put(b"22")),
+            (b"\0old", Action::Put(b"333")),
+            (b"\0gone", Action::Delete),
+            (b"\0new", Action::Put(b"4444")),
+            (b"\0new", Action::Delete),
+            (b"\0new", Action::Put(b"55555")),
+        ]);
+        // Compares keys, live bytes and the sorted index with those of a new walk over the file.
+        engine.maintenance.verify().unwrap();
+        let view = engine.reading.current().unwrap();
+        let seq = |key: &[u8]| view.find(key).unwrap().map(|position| view.reader.header(position).unwrap().seq);
+        assert_eq!((seq(b"\0old"), seq(b"\0gone"), seq(b"\0new")), (Some(last - 4), None, Some(last)));
+        assert_eq!(view.index().len(), 2);
+    }
+}
