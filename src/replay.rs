@@ -76,12 +76,18 @@ impl KeySpace {
                 self.index.prefetch(hash);
                 Proven { hash, replaced: None }
             }));
-            if entries.len() > 1 {
-                let guessed = proven[first..].iter().filter_map(|of| self.index.guess(of.hash));
-                guessed.for_each(|position| reader.prefetch(position));
+            // Most keys of a long run are new: for them, the guess is the only look at the index.
+            let is_guessed = entries.len() > 1;
+            if is_guessed {
+                for of in &mut proven[first..] {
+                    let guess = self.index.guess(of.hash);
+                    guess.into_iter().for_each(|position| reader.prefetch(position));
+                    of.replaced = guess.map(|position| (position, 0));
+                }
             }
             for (entry, of) in entries.iter().zip(&mut proven[first..]) {
-                if matches!(entry.header.kind, Kind::Ancillary(_)) {
+                let may_be_there = of.replaced.take().is_some() || !is_guessed;
+                if !may_be_there || matches!(entry.header.kind, Kind::Ancillary(_)) {
                     continue;
                 }
                 if let Some(position) = self.index.find_hashed(of.hash, run.key(entry), reader)? {
