@@ -76,18 +76,18 @@ impl KeySpace {
                 self.index.prefetch(hash);
                 Proven { hash, replaced: None }
             }));
-            // Most keys of a long run are new: for them, the guess is the only look at the index.
-            let is_guessed = entries.len() > 1;
-            if is_guessed {
-                for of in &mut proven[first..] {
-                    let guess = self.index.guess(of.hash);
-                    guess.into_iter().for_each(|position| reader.prefetch(position));
-                    of.replaced = guess.map(|position| (position, 0));
+            // Most keys of a long run are new, and the index has no record with their tags: this look at it is the only one.
+            let mut is_new = [false; RUN_LEN];
+            if entries.len() > 1 {
+                for (of, is_new) in proven[first..].iter().zip(&mut is_new) {
+                    match self.index.guess(of.hash) {
+                        Some(position) => reader.prefetch(position),
+                        None => *is_new = true,
+                    }
                 }
             }
-            for (entry, of) in entries.iter().zip(&mut proven[first..]) {
-                let may_be_there = of.replaced.take().is_some() || !is_guessed;
-                if !may_be_there || matches!(entry.header.kind, Kind::Ancillary(_)) {
+            for ((entry, of), is_new) in entries.iter().zip(&mut proven[first..]).zip(is_new) {
+                if is_new || matches!(entry.header.kind, Kind::Ancillary(_)) {
                     continue;
                 }
                 if let Some(position) = self.index.find_hashed(of.hash, run.key(entry), reader)? {

@@ -41,7 +41,6 @@ pub use read::by_index::IndexScan;
 pub use read::scan::{BucketScans, PairRef, Scan};
 pub use stats::Stats;
 
-use crate::Result;
 use context::Context;
 use maintain::Maintenance;
 use read::Reading;

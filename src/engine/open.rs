@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::Engine;
 use super::context::Context;
 use super::deadline::Patience;
 use super::maintain::Maintenance;
 use super::read::Reading;
 use super::write::Writing;
-use super::{Engine, Result};
-use crate::Error;
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::events::event;
 use crate::log::path::directory;
+use crate::{Error, Result};
 
 impl Engine {
     /// Opens a store. Creates it first if the configuration says so.

@@ -29,9 +29,8 @@ use crate::events::event;
 use crate::fork::Background;
 use crate::format::FILE_HEADER_LEN;
 use crate::progress::Progress;
-use crate::sync::lock;
 use crate::sync::thread::Builder;
-use crate::sync::{AtomicBool, AtomicU64, Mutex};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, lock};
 use crate::{Error, Result};
 
 /// The delay after the first failure. Each further failure doubles it.

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use super::sync_state::{Position, SyncState};
 use crate::fork::Background;
 use crate::log::LogFile;
-use crate::sync::lock;
 use crate::sync::thread::Builder;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, lock};
 
 /// The background thread of [`Durability::Interval`](crate::Durability::Interval).
 ///

@@ -16,8 +16,7 @@ use std::time::Duration;
 
 use super::waiter::{Stage, WaitGroup, Waiter, finish};
 use crate::engine::deadline::Deadline;
-use crate::sync::lock;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, lock};
 
 pub(crate) struct Queue<W, O> {
     state: Mutex<State<W, O>>,

@@ -7,8 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::disk::SyncScope;
 use crate::events::event;
 use crate::log::LogFile;
-use crate::sync::lock;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, lock};
 use crate::{Error, Result};
 
 /// A position in one reading of the log. A log that is read again, after a cut or in another file, is another epoch. Knowledge

@@ -20,8 +20,7 @@ use crate::log::recover::{Decision, decide, keep_torn_tail};
 use crate::log::scan::{Reason, Stop};
 use crate::log::tail::Tail;
 use crate::log::{LogFile, append};
-use crate::sync::MutexGuard;
-use crate::sync::lock;
+use crate::sync::{MutexGuard, lock};
 use crate::{Error, Result};
 
 /// How often handles that do not sync with every write compare the path's inode with their own.

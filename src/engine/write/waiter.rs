@@ -6,8 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::deadline::Deadline;
-use crate::sync::lock;
-use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, lock};
 
 /// How many waiters a group takes. Without a limit, a queue that is never empty would use one group for ever.
 pub(super) const GROUP_SIZE: usize = 128;
