@@ -163,6 +163,7 @@ use std::time::Duration;
 
 mod attributes;
 mod bad_blocks;
+mod clock;
 mod map;
 mod os;
 #[cfg(test)]
@@ -174,6 +175,7 @@ mod tests;
 
 pub use attributes::{Extended, FileAttributes};
 pub(crate) use bad_blocks::AroundBadBlocks;
+pub use clock::Clock;
 pub use map::{Map, MappedBytes};
 pub use os::{RealDisk, RealSystem};
 
@@ -424,6 +426,11 @@ pub trait System: Send + Sync {
 
     /// Returns the seconds since the Unix epoch.
     fn unix_time(&self) -> u64;
+
+    /// Returns the clock by which the engine waits. By default it is the system's.
+    fn clock(&self) -> Clock {
+        Clock::default()
+    }
 
     /// Sleeps. The engine calls it between two tries for a busy lock.
     fn pause(&self, duration: Duration) {

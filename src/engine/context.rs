@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::deadline::Deadline;
 use crate::config::Config;
-use crate::disk::{Access, Disk, FileIdentity};
+use crate::disk::{Access, Clock, Disk, FileIdentity};
 use crate::fork::Process;
 use crate::log::create::Opening;
 use crate::sync::{AtomicBool, AtomicU64};
@@ -29,6 +29,7 @@ pub(crate) struct Context {
     pub(crate) by_path: Arc<dyn Disk>,
     pub(crate) path: Arc<Path>,
     pub(crate) config: Config,
+    pub(crate) clock: Clock,
     /// The process that opened the store. A forked child shares its parent's file lock, and mutexes that other threads of the
     /// parent had locked stay locked in the child.
     process: Process,
@@ -56,11 +57,13 @@ pub(crate) struct Counters {
 
 impl Context {
     pub(crate) fn new(disk: Arc<dyn Disk>, by_path: Arc<dyn Disk>, path: Arc<Path>, config: &Config) -> Context {
+        let clock = disk.system().clock();
         Context {
             disk,
             by_path,
             path,
             config: config.clone(),
+            clock,
             process: Process::this(),
             closing: AtomicBool::new(false),
             counters: Counters::default(),
@@ -132,7 +135,7 @@ impl Context {
 
     /// The deadline of a call that begins now.
     pub(crate) fn deadline(&self) -> Deadline {
-        Deadline::after(self.config.get_connection_timeout())
+        Deadline::after(&self.clock, self.config.get_connection_timeout())
     }
 
     /// The error of a call that has waited for the lock of this file, or of the file at the path.

@@ -3,10 +3,14 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use crate::disk::Clock;
+use crate::sync::{Condvar, MutexGuard};
+
 /// The end of a call's patience. The clock starts when the code first asks how much time is left, so a call that need not
 /// wait does not read a clock.
 #[derive(Debug)]
 pub(crate) struct Deadline {
+    clock: Clock,
     began: Cell<Option<Instant>>,
     /// `None`: for ever.
     timeout: Option<Duration>,
@@ -15,18 +19,23 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    pub(crate) fn after(timeout: Option<Duration>) -> Deadline {
-        Deadline { began: Cell::new(None), timeout, names_holder: true }
+    pub(crate) fn after(clock: &Clock, timeout: Option<Duration>) -> Deadline {
+        Deadline { clock: clock.clone(), began: Cell::new(None), timeout, names_holder: true }
     }
 
     /// A deadline of one of many tries, whose error no caller sees.
-    pub(crate) fn of_a_try(timeout: Duration) -> Deadline {
-        Deadline { names_holder: false, ..Deadline::after(Some(timeout)) }
+    pub(crate) fn of_a_try(clock: &Clock, timeout: Duration) -> Deadline {
+        Deadline { names_holder: false, ..Deadline::after(clock, Some(timeout)) }
     }
 
     /// The same timeout from now on.
     pub(crate) fn renewed(&self) -> Deadline {
-        Deadline { began: Cell::new(None), ..*self }
+        Deadline { clock: self.clock.clone(), began: Cell::new(None), ..*self }
+    }
+
+    /// A deadline after this time, and no later than this one.
+    pub(crate) fn within(&self, time: Duration) -> Deadline {
+        Deadline::after(&self.clock, Some(self.left().map_or(time, |left| time.min(left))))
     }
 
     pub(crate) fn names_holder(&self) -> bool {
@@ -44,10 +53,15 @@ impl Deadline {
 
     pub(crate) fn waited(&self) -> Duration {
         if let Some(began) = self.began.get() {
-            return began.elapsed();
+            return self.clock.since(began);
         }
-        self.began.set(Some(Instant::now()));
+        self.began.set(Some(self.clock.now()));
         Duration::ZERO
+    }
+
+    /// Waits until the condition is signalled, at most this long. May return earlier.
+    pub(crate) fn wait<'m, T>(&self, signal: &Condvar, guard: MutexGuard<'m, T>, most: Duration) -> MutexGuard<'m, T> {
+        self.clock.wait(signal, guard, most)
     }
 }
 
@@ -64,8 +78,8 @@ impl Patience {
     }
 
     /// For the next turn: what is left.
-    pub(crate) fn deadline(&self) -> Deadline {
-        Deadline::after(self.left.get())
+    pub(crate) fn deadline(&self, clock: &Clock) -> Deadline {
+        Deadline::after(clock, self.left.get())
     }
 
     pub(crate) fn spend(&self, waited: Duration) {

@@ -20,7 +20,7 @@ use crate::{Error, Result};
 impl Engine {
     /// Opens a store. Creates it first if the configuration says so.
     pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, config: &Config) -> Result<Engine> {
-        let opened = Instant::now();
+        let opened = disk.system().clock().now();
         let path: Arc<Path> = disk.resolve(path).map_err(|e| Error::io("resolve", path, e))?.into();
         let by_path = Arc::clone(&disk);
         // Without a hold on the directory, the path is used.
@@ -42,7 +42,7 @@ impl Engine {
 
     /// Opens the file of this handle once more, after a failure that the handle cannot go on from.
     pub(crate) fn reopen(&self) -> Result<()> {
-        let began = Instant::now();
+        let began = self.context.clock.now();
         self.writing.reopen()?;
         self.note_opening(began)?;
         event!(info, "{}: reopened", self.context.path.display());
@@ -50,7 +50,7 @@ impl Engine {
     }
 
     fn note_opening(&self, began: Instant) -> Result<()> {
-        let took = began.elapsed();
+        let took = self.context.clock.since(began);
         self.context.counters.opening.store(took.as_nanos() as u64, Ordering::Relaxed);
         let view = self.reading.shown()?;
         let (keys, end) = (view.index().len(), view.tail.end);

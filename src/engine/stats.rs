@@ -88,7 +88,7 @@ impl Engine {
             lock_waits: self.context.counters.lock_waits.load(Relaxed),
             lock_waited: Duration::from_nanos(self.context.counters.lock_waited.load(Relaxed)),
             opening: Duration::from_nanos(self.context.counters.opening.load(Relaxed)),
-            open_for: self.opened.elapsed(),
+            open_for: self.context.clock.since(self.opened),
         })
     }
 }

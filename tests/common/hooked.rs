@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use caskfile::disk::{
-    Access, Disk, DiskFile, FileAttributes, FileIdentity, FileStat, Map, RealDisk, RealSystem, SyncScope, System,
+    Access, Clock, Disk, DiskFile, FileAttributes, FileIdentity, FileStat, Map, RealDisk, RealSystem, SyncScope, System,
 };
 
 /// A call that is about to be made.
@@ -39,6 +39,8 @@ pub struct HookedDisk {
     hook: Hook,
     /// What all random bytes are, if they are to be known beforehand.
     pub random: Option<u8>,
+    /// By which the engine waits, and which a pause moves if it stands still.
+    pub clock: Clock,
     /// Each write is made in two halves, with a call of the hook in between under the name [`HALFWAY`].
     pub halve_writes: bool,
     /// Reads and writes handle no more bytes than this. The hook may change it before every call.
@@ -59,7 +61,14 @@ impl HookedDisk {
     /// A disk whose hook gets the calls with their arguments.
     pub fn watched(hook: impl Fn(&Call<'_>) -> io::Result<()> + Send + Sync + 'static) -> HookedDisk {
         let most = Arc::new(AtomicUsize::new(usize::MAX));
-        HookedDisk { hook: Arc::new(hook), random: None, halve_writes: false, most, never_closed: None }
+        HookedDisk {
+            hook: Arc::new(hook),
+            random: None,
+            clock: Clock::default(),
+            halve_writes: false,
+            most,
+            never_closed: None,
+        }
     }
 
     fn file(&self, path: &Path, file: io::Result<Arc<dyn DiskFile>>) -> io::Result<Arc<dyn DiskFile>> {
@@ -156,6 +165,10 @@ impl System for HookedDisk {
         RealSystem.lock_holder(file)
     }
 
+    fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
     fn unix_time(&self) -> u64 {
         RealSystem.unix_time()
     }
@@ -163,7 +176,9 @@ impl System for HookedDisk {
     /// The hook may make it longer; it has no way to fail.
     fn pause(&self, duration: Duration) {
         let _ = (self.hook)(&Call::on("pause", Path::new("")));
-        RealSystem.pause(duration);
+        if !self.clock.pass(duration) {
+            RealSystem.pause(duration);
+        }
     }
 }
 

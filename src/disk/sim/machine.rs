@@ -12,7 +12,7 @@ use super::directory::Directory;
 use super::faults::Schedule;
 use super::inode::{Crash, Inode};
 use super::{Choices, Fault, Hook, SimDisk, Verb};
-use crate::disk::{FileIdentity, FileStat};
+use crate::disk::{Clock, FileIdentity, FileStat};
 
 /// The disk and the running system around it.
 pub(super) struct Machine {
@@ -30,6 +30,8 @@ pub(super) struct Machine {
     pub(super) opened: u64,
     pub(super) faults: Schedule<Fault>,
     pub(super) hooks: Schedule<Hook>,
+    /// By which engines wait.
+    pub(super) engine_clock: Clock,
 }
 
 /// What outlives the processes.

@@ -53,6 +53,7 @@ mod settings;
 pub use choices::Choices;
 pub use faults::{Fault, Repeat, Verb, When};
 
+use super::Clock;
 use choices::Random;
 use directory::Directory;
 use faults::Schedule;
@@ -129,6 +130,7 @@ impl SimDisk {
             opened: 0,
             faults: Schedule::default(),
             hooks: Schedule::default(),
+            engine_clock: Clock::default(),
         };
         SimDisk { machine: Arc::new(Mutex::new(machine)), process: 1 }
     }

@@ -11,7 +11,9 @@ use super::file::SimFile;
 use super::inode::Inode;
 use super::{Fault, SimDisk, Verb};
 use crate::disk::attributes::ACL;
-use crate::disk::{Access, Disk, DiskFile, Extended, FileAttributes, FileIdentity, FileStat, System, expect_file_name};
+use crate::disk::{
+    Access, Clock, Disk, DiskFile, Extended, FileAttributes, FileIdentity, FileStat, System, expect_file_name,
+};
 
 /// Returns the attributes of a new file in a directory without a default ACL.
 pub(super) fn attributes_of_new(mode: u32) -> FileAttributes {
@@ -175,11 +177,16 @@ impl System for SimDisk {
         self.call(Verb::UnixTime, |machine| Ok(machine.world.clock.as_secs())).unwrap_or_default()
     }
 
+    fn clock(&self) -> Clock {
+        self.lock().engine_clock.clone()
+    }
+
     /// Moves the disk's clock and lets other threads run, without sleeping.
     fn pause(&self, duration: Duration) {
         // A pause cannot fail; the next call will.
         let _ = self.call(Verb::Pause, |machine| {
             machine.world.clock += duration;
+            machine.engine_clock.pass(duration);
             Ok(())
         });
         std::thread::yield_now();

@@ -1,6 +1,7 @@
 //! What a simulated disk can do, and how it fails.
 
 use super::{Choices, SimDisk};
+use crate::disk::Clock;
 
 impl SimDisk {
     /// Sets the size of the sectors, which survive a power cut whole or not at all. With 1, writes are torn at any
@@ -55,6 +56,13 @@ impl SimDisk {
     /// until it is written again.
     pub fn set_failed_syncs(&self, keep: Choices) {
         self.lock().world.settings.failed_syncs = keep;
+    }
+
+    /// Stops the clock of engines that are opened from now on, and returns it. Only the test and pauses move it then.
+    pub fn stop_clock(&self) -> Clock {
+        let clock = Clock::standing_still();
+        self.lock().engine_clock = clock.clone();
+        clock
     }
 
     /// Sets the answer of [`Disk::room`](crate::disk::Disk::room), which is `None` at first. The disk does not run full

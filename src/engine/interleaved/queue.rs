@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::in_every_order;
+use crate::disk::Clock;
 use crate::engine::deadline::Deadline;
 use crate::engine::write::queue::{Entered, Leader, Queue};
 use crate::sync::{AtomicBool, Mutex, thread};
@@ -44,7 +45,7 @@ enum Got {
 
 impl Shared {
     fn enter(&self, work: Option<u32>, patience: Option<Duration>) -> Entered<'_, u32, Option<usize>> {
-        self.queue.enter(work, &Deadline::after(patience), || None)
+        self.queue.enter(work, &Deadline::after(&Clock::default(), patience), || None)
     }
 
     fn write(&self, number: u32, patience: Option<Duration>) -> Got {

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use super::Maintenance;
 use super::throttle::{Budget, Throttle};
 use crate::config::CompactionPolicy;
+use crate::disk::Clock;
 use crate::engine::deadline::Patience;
 use crate::engine::read::Current;
 use crate::events::event;
@@ -70,8 +71,8 @@ struct State {
 }
 
 impl State {
-    fn is_rested(&self) -> bool {
-        self.not_before.is_none_or(|moment| Instant::now() >= moment)
+    fn is_rested(&self, clock: &Clock) -> bool {
+        self.not_before.is_none_or(|moment| clock.now() >= moment)
     }
 }
 
@@ -127,12 +128,12 @@ impl Automatic {
         std::mem::forget(self.pause());
     }
 
-    fn may_begin(&self, state: &State) -> bool {
-        state.pauses == 0 && !state.running && state.is_rested()
+    fn may_begin(&self, state: &State, clock: &Clock) -> bool {
+        state.pauses == 0 && !state.running && state.is_rested(clock)
     }
 
     /// Decides when the next compaction may begin.
-    fn ended(&self, outcome: &Result<()>) {
+    fn ended(&self, outcome: &Result<()>, clock: &Clock) {
         let mut state = lock(&self.state);
         state.running = false;
         self.throttle.end();
@@ -149,7 +150,7 @@ impl Automatic {
                 *state.delay.insert(delay)
             }
         };
-        state.not_before = Instant::now().checked_add(delay);
+        state.not_before = clock.now().checked_add(delay);
     }
 }
 
@@ -178,7 +179,7 @@ impl Drop for Running {
                 event!(warn, "{}: compaction in the background: {error:#}", self.maintenance.context.path.display());
             }
         }
-        self.maintenance.automatic.ended(&self.outcome);
+        self.maintenance.automatic.ended(&self.outcome, &self.maintenance.context.clock);
     }
 }
 
@@ -187,7 +188,7 @@ impl Maintenance {
     pub(crate) fn compact_if_due(self: &Arc<Self>) {
         let Some(budget) = self.due() else { return };
         let mut state = lock(&self.automatic.state);
-        if !self.automatic.may_begin(&state) {
+        if !self.automatic.may_begin(&state, &self.context.clock) {
             return;
         }
         let maintenance = Arc::clone(self);
@@ -212,7 +213,7 @@ impl Maintenance {
             Ok(thread) => (state.thread, state.running) = (Some(Background::new(thread)), true),
             Err(_) => {
                 self.automatic.throttle.end();
-                state.not_before = Instant::now().checked_add(FIRST_DELAY);
+                state.not_before = self.context.clock.now().checked_add(FIRST_DELAY);
             }
         }
     }
@@ -228,7 +229,7 @@ impl Maintenance {
         }
         let _alone = self.automatic.finish();
         patience.spend(self.automatic.kept_waiting());
-        let rested = lock(&self.automatic.state).is_rested();
+        let rested = lock(&self.automatic.state).is_rested(&self.context.clock);
         if !rested || !self.is_overdue() {
             return;
         }

@@ -72,7 +72,7 @@ impl Maintenance {
 
     fn compact_for(&self, caller: Caller<'_>, watch: &mut Watch<'_>) -> Result<Compaction> {
         let deadline = || match caller {
-            Caller::Closing(patience) => patience.deadline(),
+            Caller::Closing(patience) => patience.deadline(&self.context.clock),
             Caller::User | Caller::Background => self.context.deadline(),
         };
         let mut compactor = self.turn_for(caller, |turn| Compactor::begin(turn, &deadline()))?;
@@ -95,7 +95,8 @@ impl Maintenance {
             Caller::Closing(patience) => return self.writing.solo_with(patience, act),
             Caller::Background => {}
         }
-        let deadline = Deadline::after(Some(BACKGROUND_PATIENCE));
+        let clock = &self.context.clock;
+        let deadline = Deadline::after(clock, Some(BACKGROUND_PATIENCE));
         // Closing waits no longer than this for the lock.
         let patience = self.context.config.get_connection_timeout();
         let is_late = || {
@@ -104,7 +105,7 @@ impl Maintenance {
         };
         loop {
             let awaited = self.automatic.is_awaited();
-            let outcome = self.writing.solo(Deadline::of_a_try(LOOK), &mut act);
+            let outcome = self.writing.solo(Deadline::of_a_try(clock, LOOK), &mut act);
             let Err(Error::LockTimeout { waited, .. }) = &outcome else { return outcome };
             if awaited {
                 self.automatic.keep_waiting(*waited);

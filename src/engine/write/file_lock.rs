@@ -5,7 +5,7 @@
 //! file's lock is what protects the file.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Writing;
 use super::line::{COURTESY, Line};
@@ -34,11 +34,12 @@ impl Writing {
         if (!others_wait() || deadline.is_over()) && try_lock()? {
             return Ok(false);
         }
-        let (mut line, began) = (Line::new(file), Instant::now());
+        let clock = &self.context.clock;
+        let (mut line, began) = (Line::new(file, clock), clock.now());
         let mut read = began;
         let outcome = loop {
             line.look();
-            if line.ahead.is_none() || line.since.elapsed() >= COURTESY || deadline.is_over() {
+            if line.ahead.is_none() || clock.since(line.since) >= COURTESY || deadline.is_over() {
                 match try_lock() {
                     Ok(false) => {}
                     Ok(true) => break Ok(true),
@@ -48,16 +49,16 @@ impl Writing {
             if deadline.is_over() {
                 break Err(self.context.lock_timeout(Some(log.identity), deadline));
             }
-            if read.elapsed() >= READ_PAUSE {
+            if clock.since(read) >= READ_PAUSE {
                 // Errors are left to the turn, as in `Turn::approach`.
                 let _ = self.reading.catch_up_early();
-                read = Instant::now();
+                read = clock.now();
             }
             let pause = line.pause();
             self.context.disk.system().pause(deadline.left().map_or(pause, |left| left.min(pause)));
         };
         drop(line);
-        let nanoseconds = began.elapsed().as_nanos() as u64;
+        let nanoseconds = clock.since(began).as_nanos() as u64;
         self.context.counters.lock_waits.fetch_add(1, Ordering::Relaxed);
         self.context.counters.lock_waited.fetch_add(nanoseconds, Ordering::Relaxed);
         outcome

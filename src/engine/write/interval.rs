@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::sync_state::{Position, SyncState};
+use crate::disk::Clock;
 use crate::fork::Background;
 use crate::log::LogFile;
 use crate::sync::thread::Builder;
@@ -21,6 +22,7 @@ pub(crate) struct IntervalSync {
 
 struct Shared {
     syncs: Arc<SyncState>,
+    clock: Clock,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -39,8 +41,8 @@ struct Dirty {
 }
 
 impl IntervalSync {
-    pub(crate) fn start(interval: Duration, syncs: Arc<SyncState>) -> io::Result<IntervalSync> {
-        let shared = Arc::new(Shared { syncs, state: Mutex::default(), changed: Condvar::new() });
+    pub(crate) fn start(interval: Duration, syncs: Arc<SyncState>, clock: Clock) -> io::Result<IntervalSync> {
+        let shared = Arc::new(Shared { syncs, clock, state: Mutex::default(), changed: Condvar::new() });
         let own = Arc::clone(&shared);
         let thread = Builder::new().name("caskfile-sync".to_owned()).spawn(move || own.run(interval))?;
         Ok(IntervalSync { shared, thread: Some(Background::new(thread)) })
@@ -49,7 +51,7 @@ impl IntervalSync {
     /// Notes a write up to `upto` that readers see and that is not synced.
     pub(crate) fn written(&self, log: &Arc<LogFile>, upto: Position) {
         let mut state = lock(&self.shared.state);
-        let since = state.dirty.as_ref().map_or_else(Instant::now, |dirty| dirty.since);
+        let since = state.dirty.as_ref().map_or_else(|| self.shared.clock.now(), |dirty| dirty.since);
         state.dirty = Some(Dirty { log: Arc::clone(log), upto, since });
         drop(state);
         self.shared.changed.notify_one();
@@ -77,11 +79,11 @@ impl Shared {
             // `Instant`, only closing the store syncs.
             let left = match dirty.since.checked_add(interval / 2) {
                 _ if state.stop => Duration::ZERO,
-                Some(due) => due.saturating_duration_since(Instant::now()),
+                Some(due) => due.saturating_duration_since(self.clock.now()),
                 None => Duration::MAX,
             };
             if !left.is_zero() {
-                state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+                state = self.clock.wait(&self.changed, state, left);
                 continue;
             }
             if let Some(dirty) = state.dirty.take() {
@@ -108,7 +110,7 @@ mod tests {
         let start = |interval: Duration| {
             let disk = SimDisk::new();
             let log = Arc::new(open_on(&disk, Draft::new().bytes));
-            let thread = IntervalSync::start(interval, Arc::default()).unwrap();
+            let thread = IntervalSync::start(interval, Arc::default(), Clock::default()).unwrap();
             (disk, log, thread)
         };
         let (slow_disk, slow_log, slow) = start(Duration::from_secs(3600));
@@ -131,7 +133,7 @@ mod tests {
         let disk = SimDisk::new();
         let log = Arc::new(open_on(&disk, Draft::new().bytes));
         let syncs = Arc::new(SyncState::default());
-        let thread = IntervalSync::start(Duration::from_secs(3600), Arc::clone(&syncs)).unwrap();
+        let thread = IntervalSync::start(Duration::from_secs(3600), Arc::clone(&syncs), Clock::default()).unwrap();
         let upto = Position { epoch: 1, offset: 64 };
         thread.written(&log, upto);
         syncs.sync(&log, upto).unwrap();

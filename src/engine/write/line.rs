@@ -12,7 +12,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::disk::{DiskFile, PLACES, WaitingLine};
+use crate::disk::{Clock, DiskFile, PLACES, WaitingLine};
 use crate::engine::context::{LONGEST_PAUSE, PART_OF_STANDSTILL};
 
 /// How often the next process checks whether the lock is free. Each place further back adds as much, since no turn takes less.
@@ -32,6 +32,7 @@ const ATTEMPTS: usize = 16;
 pub(super) struct Line<'f> {
     /// `None` if the disk has no waiting line: then every process is next.
     places: Option<&'f dyn WaitingLine>,
+    clock: &'f Clock,
     /// `None` if no place could be taken.
     place: Option<u64>,
     /// The lowest place ahead that another description has. `None` if this one is next.
@@ -42,9 +43,10 @@ pub(super) struct Line<'f> {
     turn: Duration,
 }
 
-impl Line<'_> {
-    pub(super) fn new(file: &dyn DiskFile) -> Line<'_> {
-        Line { places: file.waiting_line(), place: None, ahead: None, since: Instant::now(), turn: Duration::ZERO }
+impl<'f> Line<'f> {
+    pub(super) fn new(file: &'f dyn DiskFile, clock: &'f Clock) -> Line<'f> {
+        let (since, turn) = (clock.now(), Duration::ZERO);
+        Line { places: file.waiting_line(), clock, place: None, ahead: None, since, turn }
     }
 
     /// Takes a place, if this has none yet, and checks which places are ahead.
@@ -61,9 +63,9 @@ impl Line<'_> {
         if ahead != self.ahead {
             if let Some(before) = self.ahead {
                 let moved = ahead.unwrap_or(end).saturating_sub(before);
-                self.turn = self.since.elapsed() / u32::try_from(moved).unwrap_or(u32::MAX).max(1);
+                self.turn = self.clock.since(self.since) / u32::try_from(moved).unwrap_or(u32::MAX).max(1);
             }
-            (self.ahead, self.since) = (ahead, Instant::now());
+            (self.ahead, self.since) = (ahead, self.clock.now());
         }
     }
 
@@ -91,7 +93,7 @@ impl Line<'_> {
         let distance = self.distance();
         let shortest = NEXT_PAUSE.saturating_mul(distance.saturating_add(1));
         let turns = (self.turn / PART_OF_TURNS).saturating_mul(distance.saturating_sub(1));
-        let standstill = self.since.elapsed() / PART_OF_STANDSTILL;
+        let standstill = self.clock.since(self.since) / PART_OF_STANDSTILL;
         shortest.max(turns).max(standstill).min(LONGEST_PAUSE)
     }
 }
@@ -132,9 +134,8 @@ fn end_of_line(first: u64, taken: impl Fn(Range<u64>) -> Option<u64>) -> u64 {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::sync::Arc;
-
     use std::cell::Cell;
+    use std::sync::{Arc, LazyLock};
 
     use super::*;
     use crate::disk::scratch::Scratch;
@@ -147,8 +148,13 @@ mod tests {
         (0..count).map(|_| RealDisk.open(&path, Access::ReadWrite).unwrap()).collect()
     }
 
+    fn line(file: &dyn DiskFile) -> Line<'_> {
+        static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::default);
+        Line::new(file, &CLOCK)
+    }
+
     fn stand<'f>(files: &'f [Arc<dyn DiskFile>]) -> Vec<Line<'f>> {
-        let mut lines: Vec<Line<'f>> = files.iter().map(|file| Line::new(&**file)).collect();
+        let mut lines: Vec<Line<'f>> = files.iter().map(|file| line(&**file)).collect();
         lines.iter_mut().for_each(Line::look);
         lines
     }
@@ -166,7 +172,7 @@ mod tests {
         assert_eq!(places(&mut lines), [(Some(0), None), (Some(1), Some(0)), (Some(2), Some(0)), (Some(3), Some(0))]);
         // A late process does not take a gap in the middle.
         lines.remove(1);
-        let mut late = Line::new(&*files[4]);
+        let mut late = line(&*files[4]);
         late.look();
         assert_eq!((late.place, late.distance()), (Some(4), 4));
         lines.remove(0);
@@ -191,7 +197,7 @@ mod tests {
             assert!(places.iter().zip(next as u64..).all(|(&(place, _), expected)| place == Some(expected)));
             assert_eq!(places.iter().filter(|(_, ahead)| ahead.is_none()).count(), 1);
             assert_eq!(places[0].1, None);
-            lines[next] = Line::new(&*files[next]);
+            lines[next] = line(&*files[next]);
         }
     }
 
@@ -199,7 +205,7 @@ mod tests {
     fn processes_that_join_at_the_same_time_get_different_places() {
         let scratch = Scratch::new();
         let files = descriptions(&scratch, 40);
-        let mut lines: Vec<_> = files.iter().map(|file| Line::new(&**file)).collect();
+        let mut lines: Vec<_> = files.iter().map(|file| line(&**file)).collect();
         std::thread::scope(|scope| lines.iter_mut().for_each(|line| drop(scope.spawn(move || line.look()))));
         lines.iter_mut().for_each(Line::look);
         let mut places: Vec<_> = lines.iter().map(|line| line.place.unwrap()).collect();
@@ -238,7 +244,7 @@ mod tests {
         let files = descriptions(&scratch, 1);
         let at = |place, ahead, still: Duration, turn| {
             let since = Instant::now().checked_sub(still).unwrap();
-            Line { places: files[0].waiting_line(), place: Some(place), ahead, since, turn }.pause()
+            Line { place: Some(place), ahead, since, turn, ..line(&*files[0]) }.pause()
         };
         let (soon, turn) = (Duration::ZERO, Duration::from_micros(200));
         assert!(at(0, None, soon, Duration::ZERO) < 2 * NEXT_PAUSE);

@@ -28,7 +28,6 @@ mod waiter;
 pub(crate) mod writer;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::context::Context;
 use super::deadline::{Deadline, Patience};
@@ -64,7 +63,7 @@ impl Writing {
         let syncs = Arc::<SyncState>::default();
         let interval = match durability {
             Durability::Interval(interval) if !read_only => Some(
-                IntervalSync::start(interval, Arc::clone(&syncs))
+                IntervalSync::start(interval, Arc::clone(&syncs), context.clock.clone())
                     .map_err(|e| Error::io("start the sync thread", &context.path, e))?,
             ),
             _ => None,
@@ -94,9 +93,10 @@ impl Writing {
         patience: &Patience,
         act: impl FnOnce(&mut Turn<'e>) -> Result<T>,
     ) -> Result<T> {
-        let began = Instant::now();
-        let outcome = self.solo(patience.deadline(), |turn| {
-            patience.spend(began.elapsed());
+        let clock = &self.context.clock;
+        let began = clock.now();
+        let outcome = self.solo(patience.deadline(clock), |turn| {
+            patience.spend(clock.since(began));
             act(turn)
         });
         if let Err(Error::LockTimeout { waited, .. }) = &outcome {

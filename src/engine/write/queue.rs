@@ -10,7 +10,7 @@
 //! sleeps. `benches/group_commit.rs` measures both; INTERNALS.md has the figures.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -169,11 +169,10 @@ impl<W, O> Leader<'_, W, O> {
             return;
         }
         let time = time.first + time.each * wanted.min(MOST_GATHERED) as u32;
-        let deadline = Deadline::after(Some(limit.left().map_or(time, |left| time.min(left))));
+        let deadline = limit.within(time);
         state.wanted = wanted;
         while let (true, Some(left)) = (state.wanted != 0, deadline.left().filter(|left| !left.is_zero())) {
-            let woken = self.queue.gathered.wait_timeout(state, left);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            state = deadline.wait(&self.queue.gathered, state, left);
         }
         if std::mem::take(&mut state.wanted) == 0 {
             state.in_vain = 0;
@@ -236,6 +235,7 @@ impl<W, O> Drop for Leader<'_, W, O> {
 mod tests {
     use super::super::waiter::GROUP_SIZE;
     use super::*;
+    use crate::disk::Clock;
     use std::sync::mpsc;
     use std::thread;
 
@@ -246,7 +246,7 @@ mod tests {
     const FOR_EVER: GatherTime = GatherTime { first: Duration::from_secs(3600), each: Duration::ZERO };
 
     fn forever() -> Deadline {
-        Deadline::after(None)
+        Deadline::after(&Clock::default(), None)
     }
 
     /// Queues `work` up from another thread, and returns when it is in the queue.
@@ -328,7 +328,7 @@ mod tests {
         thread::scope(|scope| {
             let first = leader(&queue);
             let patient = waiter(scope, &queue, Some(3), forever());
-            let none = queue.enter(Some(2), &Deadline::after(Some(Duration::ZERO)), ABANDON);
+            let none = queue.enter(Some(2), &forever().within(Duration::ZERO), ABANDON);
             assert!(matches!(none, Entered::TimedOut));
             drop(first);
             assert_eq!(patient.join().unwrap(), "led");
@@ -342,7 +342,7 @@ mod tests {
         let queue = Numbers::default();
         thread::scope(|scope| {
             let mut first = leader(&queue);
-            let short = waiter(scope, &queue, Some(2), Deadline::after(Some(Duration::from_millis(500))));
+            let short = waiter(scope, &queue, Some(2), forever().within(Duration::from_millis(500)));
             let work = first.take_work(|_| true);
             assert_eq!(work, [1, 2]);
             thread::sleep(Duration::from_millis(700));

@@ -53,7 +53,7 @@ impl<'e> Turn<'e> {
         let mut writer = lock(&writing.writer);
         if let Some(until) = writer.rest_until.take() {
             // Costs a system call only if the last turn was contended, and never exceeds the caller's deadline.
-            let rest = until.saturating_duration_since(Instant::now());
+            let rest = until.saturating_duration_since(writing.context.clock.now());
             let rest = deadline.left().map_or(rest, |left| left.min(rest));
             if !rest.is_zero() {
                 writing.context.disk.system().pause(rest);
@@ -129,8 +129,9 @@ impl<'e> Turn<'e> {
         let view = reading.shown()?;
         if view.reader.map.is_none() {
             // Each look is a system call then. In a short time others cannot have written much.
-            let is_recent = |last: Instant| last.elapsed() < SHORT_ABSENCE;
-            if self.writer.looked.replace(Instant::now()).is_some_and(is_recent) {
+            let clock = &self.writing.context.clock;
+            let is_recent = |last: Instant| clock.since(last) < SHORT_ABSENCE;
+            if self.writer.looked.replace(clock.now()).is_some_and(is_recent) {
                 return Ok(Approach::Quiet);
             }
         }
@@ -176,7 +177,7 @@ impl<'e> Turn<'e> {
     fn check_identity(&mut self) -> Result<()> {
         let context = &*self.writing.context;
         let often = context.config.get_durability() == Durability::Sync;
-        let due = self.writer.identity_checked.is_none_or(|last| last.elapsed() >= IDENTITY_CHECK);
+        let due = self.writer.identity_checked.is_none_or(|last| context.clock.since(last) >= IDENTITY_CHECK);
         if !often && !due {
             return Ok(());
         }
@@ -191,7 +192,7 @@ impl<'e> Turn<'e> {
             Ok(_) => return Err(context.replaced()),
             Err(error) => return Err(error),
         }
-        self.writer.identity_checked = Some(Instant::now());
+        self.writer.identity_checked = Some(context.clock.now());
         Ok(())
     }
 
@@ -280,12 +281,13 @@ impl Drop for Turn<'_> {
             let cause = io::Error::other("a panic while writing");
             self.writing.syncs.poison(&self.log, "write", cause);
         }
-        let config = &self.writing.context.config;
+        let context = &*self.writing.context;
+        let config = &context.config;
         if config.get_lock_mode() == LockMode::PerWrite {
             self.writer.release();
             let contended = std::mem::take(&mut self.writer.contended);
             if contended && config.get_durability() != Durability::Sync {
-                self.writer.rest_until = Some(Instant::now() + REST);
+                self.writer.rest_until = Some(context.clock.now() + REST);
             }
         }
     }

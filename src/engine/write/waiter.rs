@@ -134,7 +134,7 @@ impl<W, O> Waiter<W, O> {
             slots.asleep += 1;
             slots = match left {
                 None => changed.wait(slots).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => changed.wait_timeout(slots, left).unwrap_or_else(PoisonError::into_inner).0,
+                Some(left) => deadline.wait(changed, slots, left),
             };
             slots.asleep -= 1;
         }
