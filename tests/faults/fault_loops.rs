@@ -1,6 +1,10 @@
 //! The first call of an operation to the disk fails, then the second, and so on until the operation is over before its
 //! turn comes: with each error, or short, once or from then on. Then everything goes on, or the power is cut.
 //!
+//! While the handle whose call has failed is still open, it has no lock and no file open but its own; in one half of the
+//! rounds another process that had the store open, and a new one, write before it goes on. Neither waits for a lock: a
+//! lock that a failed call has kept would make them fail.
+//!
 //! A part of the rounds is tried, and each loop's end is always found, unless `CASKFILE_FAULT_LOOPS=all` is set: all
 //! rounds take a minute on the simulated disk and some minutes on real files, where syncs take their time.
 
@@ -11,8 +15,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use caskfile::disk::Disk;
-use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, When};
-use caskfile::{Batch, Cask, Config, Durability, Error, OptionalExt, salvage_on, verify_on};
+use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
+use caskfile::{Batch, Cask, Config, Durability, Error, LockMode, OptionalExt, salvage_on, verify_on};
 
 use crate::common::TempDir;
 use crate::common::hooked::HookedDisk;
@@ -123,6 +127,10 @@ struct Process {
     fail: Box<dyn Fn(u64, Fault, Repeat)>,
     heal: Box<dyn Fn()>,
     calls: Box<dyn Fn() -> u64>,
+    /// Whether the call that gives up a lock has failed. Then the lock goes with the handle.
+    unlock_failed: Box<dyn Fn() -> bool>,
+    /// The files whose lock this process has, and how many files it has open, on a ground that knows it.
+    holds: Box<dyn Fn() -> Option<(Vec<PathBuf>, usize)>>,
 }
 
 impl Ground for SimDisk {
@@ -140,12 +148,14 @@ impl Ground for SimDisk {
 
     fn process(&self) -> Process {
         let disk = SimDisk::process(self);
-        let (one, other, third) = (disk.clone(), disk.clone(), disk.clone());
+        let (one, other, third, fourth, fifth) = (disk.clone(), disk.clone(), disk.clone(), disk.clone(), disk.clone());
         Process {
             disk: Arc::new(disk),
             fail: Box::new(move |nth, fault, repeat| one.fail(When::nth(nth).by(&one), fault, repeat)),
             heal: Box::new(move || other.clear_faults()),
             calls: Box::new(move || third.calls()),
+            unlock_failed: Box::new(move || fourth.failed_calls_of(Verb::Unlock) > 0),
+            holds: Box::new(move || Some((fifth.locks(), fifth.open_files()))),
         }
     }
 
@@ -188,22 +198,26 @@ impl Ground for TempDir {
             to: AtomicU64,
             errno: AtomicU64,
             short: AtomicUsize,
+            unlocks_failed: AtomicU64,
         }
         let plan = Arc::<Plan>::default();
         let most = Arc::new(AtomicUsize::new(usize::MAX));
         let (ours, limit) = (Arc::clone(&plan), Arc::clone(&most));
-        let mut disk = HookedDisk::new(move |_| {
+        let mut disk = HookedDisk::new(move |name| {
             let number = ours.calls.fetch_add(1, Ordering::SeqCst) + 1;
             let fails = (ours.from.load(Ordering::SeqCst)..ours.to.load(Ordering::SeqCst)).contains(&number);
             let short = ours.short.load(Ordering::SeqCst);
             limit.store(if fails && short > 0 { short } else { usize::MAX }, Ordering::SeqCst);
             match ours.errno.load(Ordering::SeqCst) {
-                errno if fails && errno > 0 => Err(std::io::Error::from_raw_os_error(errno as i32)),
+                errno if fails && errno > 0 => {
+                    ours.unlocks_failed.fetch_add(u64::from(name == "unlock"), Ordering::SeqCst);
+                    Err(std::io::Error::from_raw_os_error(errno as i32))
+                }
                 _ => Ok(()),
             }
         });
         disk.most = most;
-        let (one, other) = (Arc::clone(&plan), Arc::clone(&plan));
+        let (one, other, third) = (Arc::clone(&plan), Arc::clone(&plan), Arc::clone(&plan));
         Process {
             disk: Arc::new(disk),
             fail: Box::new(move |nth, fault, repeat| {
@@ -220,6 +234,8 @@ impl Ground for TempDir {
             }),
             heal: Box::new(move || other.to.store(0, Ordering::SeqCst)),
             calls: Box::new(move || plan.calls.load(Ordering::SeqCst)),
+            unlock_failed: Box::new(move || third.unlocks_failed.load(Ordering::SeqCst) > 0),
+            holds: Box::new(|| None),
         }
     }
 
@@ -290,13 +306,15 @@ struct Case<G> {
     ground: G,
     history: History,
     players: [Player; 2],
+    /// That of the process to be disturbed.
+    lock_mode: LockMode,
 }
 
 impl<G: Ground> Case<G> {
-    fn new(start: Start, specimens: &Specimens) -> Case<G> {
+    fn new(start: Start, lock_mode: LockMode, specimens: &Specimens) -> Case<G> {
         let ground = G::new();
         let players = [0, 1].map(|_| Player { process: ground.process(), cask: None });
-        let mut case = Case { ground, history: History::new(), players };
+        let mut case = Case { ground, history: History::new(), players, lock_mode };
         match start {
             Start::Nothing | Start::Busy => {}
             Start::EmptyFile => case.ground.lay_out(b""),
@@ -311,13 +329,19 @@ impl<G: Ground> Case<G> {
                 case.history = case.history.after(specimens.state, true);
             }
             Start::Busy => {
-                for (player, durability) in [(0, Durability::Sync), (1, Durability::Os), (0, Durability::Sync)] {
+                // Beside an exclusive handle, no other can be opened.
+                let order = if lock_mode == LockMode::Exclusive { [1, 0, 0] } else { [0, 1, 0] };
+                for player in order {
+                    let durability = [Durability::Sync, Durability::Os][player];
                     case.open(player, &Config::new().durability(durability)).unwrap();
                     let value = case.history.fresh();
                     case.acknowledge(player, vec![(player, Some(value))], |cask| {
                         cask.put(KEYS[player], value.to_le_bytes())
                     })
                     .unwrap();
+                }
+                if lock_mode == LockMode::Exclusive {
+                    return case;
                 }
                 // So that the first one does not know what the other one has written, and that is not synced.
                 let value = case.history.fresh();
@@ -329,6 +353,8 @@ impl<G: Ground> Case<G> {
 
     fn open(&mut self, player: usize, config: &Config) -> Result<(), Error> {
         if self.players[player].cask.is_none() {
+            let lock_mode = if player == 0 { self.lock_mode } else { LockMode::PerWrite };
+            let config = &config.clone().lock_mode(lock_mode);
             let cask = open(&self.players[player].process.disk, &self.ground.path(), config)?;
             self.players[player].cask = Some(cask);
             self.history.created = true;
@@ -472,9 +498,26 @@ fn check_list(cask: &Cask, expected: &State) -> Result<(), Error> {
     Ok(())
 }
 
-/// One run: this call of the operation fails. Returns whether there was such a call.
-fn run<G: Ground>(op: Op, nth: u64, fault: Fault, repeat: Repeat, specimens: &Specimens) -> bool {
-    let mut case = Case::<G>::new(op.start(), specimens);
+/// The number of a call that no operation comes to.
+const NEVER: u64 = 1 << 40;
+
+/// What happens first, after the failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// The handle whose call has failed goes on.
+    Itself,
+    /// The others write.
+    Others,
+    /// The others find the store locked, as it was, if the handle is still open: it is an exclusive one.
+    Excluded,
+}
+
+const AFTERS: [After; 3] = [After::Itself, After::Others, After::Excluded];
+
+/// One run: this call of the operation fails. Returns how many calls it has made.
+fn run<G: Ground>(op: Op, nth: u64, fault: Fault, repeat: Repeat, after: After, specimens: &Specimens) -> u64 {
+    let lock_mode = if after == After::Excluded { LockMode::Exclusive } else { LockMode::PerWrite };
+    let mut case = Case::<G>::new(op.start(), lock_mode, specimens);
     let before = (case.players[0].process.calls)();
     (case.players[0].process.fail)(nth, fault, repeat);
     let returned = case.act(op);
@@ -500,28 +543,68 @@ fn run<G: Ground>(op: Op, nth: u64, fault: Fault, repeat: Repeat, specimens: &Sp
         after_cut(&disk, &case.history);
     }
     case.settle();
+    if !(case.players[0].process.unlock_failed)() {
+        expect_no_more_than_its_own(&case);
+        if after != After::Itself {
+            others_write(&mut case);
+        }
+    }
     go_on(&mut case);
-    may_fail
+    made
+}
+
+/// The handle has its own file open, and no lock but that of an exclusive handle.
+fn expect_no_more_than_its_own<G: Ground>(case: &Case<G>) {
+    let Some((locks, open_files)) = (case.players[0].process.holds)() else { return };
+    let is_open = case.players[0].cask.is_some();
+    let locked = is_open && case.lock_mode == LockMode::Exclusive;
+    let expected = if locked { vec![case.ground.path()] } else { Vec::new() };
+    assert_eq!(locks, expected, "a call that has failed keeps the lock of a file, or gives up one that it should keep");
+    // Of a reopened exclusive handle, the older description keeps the lock.
+    let expected = if locked { 1..=2 } else { usize::from(is_open)..=usize::from(is_open) };
+    assert!(expected.contains(&open_files), "a call that has failed leaves files open: {open_files} in all");
+}
+
+/// The others write without any patience: one that had the store open, and one that opens it now. Or they cannot, if the handle
+/// whose call has failed has the store for itself.
+fn others_write<G: Ground>(case: &mut Case<G>) {
+    let (disk, path) = (case.ground.process().disk, case.ground.path());
+    if case.lock_mode == LockMode::Exclusive && case.players[0].cask.is_some() {
+        let excluded = |result: Result<(), Error>| match result {
+            Err(Error::LockTimeout { .. }) => {}
+            other => panic!("after a failed call of an exclusive handle, another process gets: {other:?}"),
+        };
+        case.players[1].cask.iter().for_each(|cask| excluded(cask.put(KEYS[1], "not written")));
+        return excluded(open(&disk, &path, &Config::new()).map(drop));
+    }
+    write_on(case, 1);
+    use_it(&disk, &path, &mut case.history, false);
+    case.history.created = true;
+}
+
+/// A process writes, and opens the store again if that is what it must do.
+fn write_on<G: Ground>(case: &mut Case<G>, player: usize) {
+    let value = case.history.fresh();
+    let put = |cask: &Cask| cask.put(KEYS[player], value.to_le_bytes());
+    match case.acknowledge(player, vec![(player, Some(value))], put) {
+        Ok(()) => {}
+        // A failed sync is reported once to each process that has the file open.
+        Err(Error::Poisoned { .. }) => {
+            case.settle();
+            if let Some(cask) = case.players[player].cask.clone() {
+                cask.reopen().unwrap_or_else(|error| panic!("{player} opens again: {error}"));
+                let returned = case.acknowledge(player, vec![(player, Some(value))], put);
+                returned.unwrap_or_else(|error| panic!("{player} goes on after opening again: {error}"));
+            }
+        }
+        Err(error) => panic!("{player} goes on: {error}"),
+    }
 }
 
 /// Everybody goes on: the one whose call has failed, the other one, and then a third.
 fn go_on<G: Ground>(case: &mut Case<G>) {
     for player in [0, 1] {
-        let value = case.history.fresh();
-        let put = |cask: &Cask| cask.put(KEYS[player], value.to_le_bytes());
-        match case.acknowledge(player, vec![(player, Some(value))], put) {
-            Ok(()) => {}
-            // A failed sync is reported once to each process that has the file open.
-            Err(Error::Poisoned { .. }) => {
-                case.settle();
-                if let Some(cask) = case.players[player].cask.clone() {
-                    cask.reopen().unwrap_or_else(|error| panic!("{player} opens again: {error}"));
-                    let returned = case.acknowledge(player, vec![(player, Some(value))], put);
-                    returned.unwrap_or_else(|error| panic!("{player} goes on after opening again: {error}"));
-                }
-            }
-            Err(error) => panic!("{player} goes on: {error}"),
-        }
+        write_on(case, player);
         if let Some(cask) = case.players[player].cask.take() {
             assert_eq!(read_all(&cask).unwrap(), *case.history.last());
             // A lock that could not be released ends with the handle. A handle that does not sync sees only now that
@@ -581,31 +664,34 @@ fn run_all<G: Ground>(name: &str, one_in: u64) {
     let specimens = Specimens::new();
     let (mut runs, mut number) = (0, 0);
     for op in OPS {
-        let mut most = 0;
+        let undisturbed = run::<G>(op, NEVER, FAULTS[0], Repeat::Once, After::Itself, &specimens);
+        let mut most = undisturbed;
         for fault in FAULTS {
             for repeat in [Repeat::Once, Repeat::Forever] {
-                for nth in 1.. {
+                for (nth, after) in (1..).flat_map(|nth| AFTERS.map(|after| (nth, after))) {
                     number += 1;
                     // The last round of a loop finds its end, so it has to be found without.
-                    if number % one_in != 0 && nth <= most {
+                    let finds_end = nth > most && after == After::Itself;
+                    if number % one_in != 0 && !finds_end {
                         continue;
                     }
-                    let what = format!("{op:?}, call {nth}, {fault:?} {repeat:?}");
-                    let round = || run::<G>(op, nth, fault, repeat, &specimens);
-                    let reached = std::panic::catch_unwind(std::panic::AssertUnwindSafe(round));
-                    let reached = reached.unwrap_or_else(|panic| {
+                    let what = format!("{op:?}, call {nth}, {fault:?} {repeat:?}, then {after:?}");
+                    let round = || run::<G>(op, nth, fault, repeat, after, &specimens);
+                    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(round));
+                    let made = made.unwrap_or_else(|panic| {
                         let text = panic.downcast_ref::<String>().cloned();
                         panic!("{what}: {}", text.unwrap_or_default());
                     });
                     runs += 1;
-                    if !reached {
+                    // An exclusive handle makes fewer calls.
+                    if made < nth && after == After::Itself {
                         break;
                     }
-                    most = nth.max(most);
+                    most = made.min(nth).max(most);
                 }
             }
         }
-        assert!(most > 0, "{op:?} makes no call");
+        assert!(undisturbed > 0, "{op:?} makes no call");
     }
     println!("{name}: {runs} runs in which a call fails");
 }
@@ -617,19 +703,21 @@ fn one_in(some: u64) -> u64 {
 
 #[test]
 fn after_any_failing_call_nothing_acknowledged_is_lost() {
-    run_all::<SimDisk>("simulated disk", one_in(7));
+    run_all::<SimDisk>("simulated disk", one_in(13));
 }
 
 #[test]
 fn the_same_on_real_files() {
-    run_all::<TempDir>("real files", one_in(41));
+    run_all::<TempDir>("real files", one_in(101));
 }
 
 /// So that the list of calls above means something.
 #[test]
 fn an_operation_that_nothing_disturbs_succeeds() {
     let specimens = Specimens::new();
-    for op in OPS {
-        assert!(!run::<SimDisk>(op, u64::MAX, Fault::Os(libc::EIO), Repeat::Once, &specimens), "{op:?}");
+    for (op, after) in OPS.into_iter().flat_map(|op| AFTERS.map(|after| (op, after))) {
+        let made = run::<SimDisk>(op, NEVER, Fault::Os(libc::EIO), Repeat::Once, after, &specimens);
+        // A read of an exclusive handle makes no call.
+        assert!(made > 0 || after == After::Excluded, "{op:?}, then {after:?}");
     }
 }

@@ -8,4 +8,5 @@ mod common;
 mod exhaustion;
 mod failing_writes;
 mod fault_loops;
+mod others;
 mod reopened;

@@ -44,6 +44,12 @@ impl Directory {
         self.entries.keys().map(PathBuf::as_path)
     }
 
+    /// Returns a name of the file, or one that says that it has none.
+    pub(super) fn name_of(&self, inode: u64) -> PathBuf {
+        let name = self.entries.iter().find(|&(_, &other)| other == inode).map(|(name, _)| name.clone());
+        name.unwrap_or_else(|| format!("file {inode}, which has no name").into())
+    }
+
     /// Returns the file's number of names.
     pub(super) fn links(&self, inode: u64) -> u64 {
         self.entries.values().filter(|&&other| other == inode).count() as u64

@@ -23,6 +23,8 @@ impl SimFile {
 
     /// Syncs the file, with or without its attributes.
     fn sync_file(&self, verb: Verb) -> io::Result<()> {
+        // Hooks run in the middle of it.
+        let _syncing = self.disk.begin_sync(self.description);
         let mut turn = self.disk.turn(verb)?;
         let machine = &mut *turn.machine;
         let crash = machine.world.settings.crash;
@@ -32,11 +34,13 @@ impl SimFile {
         if let Some(error) = turn.fault.and_then(Fault::error) {
             inode.fail_sync(reached, crash);
             inode.report_errors(&mut description.errors_reported);
+            description.note_failed_sync();
             return Err(error);
         }
         if inode.report_errors(&mut description.errors_reported) {
             // Another description's sync failed, or the kernel's own write-back. This description reports that too,
             // once. Its own bytes are written, but the disk was not asked to make them durable.
+            description.note_failed_sync();
             return turn.end(Err(io::Error::from_raw_os_error(libc::EIO)));
         }
         if !turn.fault.is_some_and(Fault::ends_the_caller) {
@@ -109,6 +113,7 @@ impl DiskFile for SimFile {
             return Err(error);
         }
         turn.machine.expect_writable(self.description)?;
+        turn.machine.expect_right_to_change(self.description, Verb::WriteAt);
         expect_length(offset.checked_add(bytes.len() as u64))?;
         let count = turn.fault.map_or(bytes.len(), |fault| fault.limit(bytes.len()));
         let inode = turn.machine.inode_of(self.description);
@@ -119,6 +124,7 @@ impl DiskFile for SimFile {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
         inode.write(offset, &bytes[..count]);
+        turn.machine.bytes_written += count as u64;
         turn.end(Ok(count))
     }
 
@@ -132,6 +138,7 @@ impl DiskFile for SimFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.disk.call(Verb::SetLen, |machine| {
             machine.expect_writable(self.description)?;
+            machine.expect_right_to_change(self.description, Verb::SetLen);
             expect_length(Some(len))?;
             let inode = machine.inode_of(self.description);
             machine.world.release(inode, len..u64::MAX);
@@ -143,6 +150,7 @@ impl DiskFile for SimFile {
     fn punch(&self, range: Range<u64>) -> io::Result<()> {
         self.disk.call(Verb::Punch, |machine| {
             machine.expect_writable(self.description)?;
+            machine.expect_right_to_change(self.description, Verb::Punch);
             if !machine.world.settings.punches {
                 return Err(io::ErrorKind::Unsupported.into());
             }
@@ -170,7 +178,11 @@ impl DiskFile for SimFile {
             let inode = machine.world.inodes.get_mut(&description.inode).expect(OPEN);
             // This reports what has failed, and the next sync does not report it again.
             let failed = inode.report_errors(&mut description.errors_reported);
-            if failed { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+            if failed {
+                description.note_failed_sync();
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
+            Ok(())
         })
     }
 
@@ -186,8 +198,14 @@ impl DiskFile for SimFile {
     fn try_lock(&self) -> io::Result<bool> {
         self.disk.call(Verb::TryLock, |machine| {
             let inode = machine.inode_of(self.description);
-            let owner = machine.world.inode(inode).locked_by.get_or_insert(self.description);
-            Ok(*owner == self.description)
+            let locked = machine.world.inode(inode);
+            let has_it = *locked.locked_by.get_or_insert(self.description) == self.description;
+            locked.was_locked |= has_it;
+            if has_it {
+                machine.lockers.insert(self.disk.process);
+                machine.descriptions.get_mut(&self.description).expect(OPEN).note_lock();
+            }
+            Ok(has_it)
         })
     }
 

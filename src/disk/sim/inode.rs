@@ -35,6 +35,8 @@ pub(super) struct Inode {
     bad: BTreeSet<u64>,
     /// The description that has the advisory lock.
     pub(super) locked_by: Option<u64>,
+    /// Whether any description has ever had it, since the machine was started.
+    pub(super) was_locked: bool,
 }
 
 /// How power cuts treat bytes.
@@ -78,6 +80,7 @@ impl Inode {
             last_error_reported: true,
             bad: BTreeSet::new(),
             locked_by: None,
+            was_locked: false,
         }
     }
 

@@ -11,6 +11,7 @@ use super::choices::Random;
 use super::directory::Directory;
 use super::faults::Schedule;
 use super::inode::{Crash, Inode};
+use super::rules::Conduct;
 use super::{Choices, Fault, Hook, SimDisk, Verb};
 use crate::disk::{Clock, FileIdentity, FileStat};
 
@@ -20,9 +21,18 @@ pub(super) struct Machine {
     pub(super) power_is_on: bool,
     pub(super) calls: u64,
     pub(super) calls_by_verb: [u64; Verb::COUNT],
+    /// Calls that a planned fault has made fail.
+    pub(super) failed_by_verb: [u64; Verb::COUNT],
     pub(super) bytes_read: u64,
+    pub(super) bytes_written: u64,
     /// By process.
     pub(super) bytes_read_under_lock: BTreeMap<u64, u64>,
+    /// By process.
+    pub(super) syncs_without_lock: BTreeMap<u64, u64>,
+    /// The processes that have ever taken a lock.
+    pub(super) lockers: BTreeSet<u64>,
+    /// What a process has done against the [`rules`](super::rules).
+    pub(super) broken_rule: Option<String>,
     pub(super) processes: u64,
     pub(super) killed: BTreeSet<u64>,
     /// The open files, by a number that is never used again.
@@ -69,6 +79,7 @@ pub(super) struct Description {
     pub(super) maps: bool,
     /// The number of the inode's write errors that it has reported, or that came before it was opened.
     pub(super) errors_reported: u64,
+    pub(super) conduct: Conduct,
 }
 
 /// A call that has begun: it is counted, and no other call can come in between.
@@ -89,10 +100,12 @@ impl SimDisk {
             hooks.into_iter().for_each(|hook| hook(self));
             machine = self.lock();
         }
+        machine.expect_rules_kept();
         machine.expect_alive(self.process)?;
         machine.calls += 1;
         machine.calls_by_verb[verb as usize] += 1;
         let fault = machine.faults.due(self.process, verb).into_iter().next();
+        machine.failed_by_verb[verb as usize] += u64::from(fault.and_then(Fault::error).is_some());
         Ok(Turn { machine, process: self.process, fault })
     }
 
@@ -134,7 +147,9 @@ impl Machine {
     pub(super) fn open(&mut self, process: u64, inode: u64, writable: bool) -> u64 {
         let errors_reported = self.world.inode(inode).errors_before_opening();
         self.opened += 1;
-        self.descriptions.insert(self.opened, Description { process, inode, writable, maps: false, errors_reported });
+        let conduct = Conduct::default();
+        let description = Description { process, inode, writable, maps: false, errors_reported, conduct };
+        self.descriptions.insert(self.opened, description);
         self.opened
     }
 

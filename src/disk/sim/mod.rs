@@ -48,6 +48,7 @@ mod file;
 mod inode;
 mod machine;
 mod names;
+mod rules;
 mod settings;
 
 pub use choices::Choices;
@@ -116,14 +117,20 @@ impl SimDisk {
         world.inodes.retain(|&number, _| world.directory.mentions(number));
         for inode in world.inodes.values_mut() {
             inode.locked_by = None;
+            inode.was_locked = false;
         }
         let machine = Machine {
             world,
             power_is_on: true,
             calls: 0,
             calls_by_verb: [0; Verb::COUNT],
+            failed_by_verb: [0; Verb::COUNT],
             bytes_read: 0,
+            bytes_written: 0,
             bytes_read_under_lock: BTreeMap::new(),
+            syncs_without_lock: BTreeMap::new(),
+            lockers: BTreeSet::new(),
+            broken_rule: None,
             processes: 1,
             killed: BTreeSet::new(),
             descriptions: BTreeMap::new(),
@@ -217,10 +224,20 @@ impl SimDisk {
         self.lock().calls_by_verb[verb as usize]
     }
 
+    /// Returns the number of calls of one kind that a planned fault has made fail.
+    pub fn failed_calls_of(&self, verb: Verb) -> u64 {
+        self.lock().failed_by_verb[verb as usize]
+    }
+
     /// Returns the number of bytes that all processes have read, through maps too. This measures work independently of
     /// the machine's speed.
     pub fn bytes_read(&self) -> u64 {
         self.lock().bytes_read
+    }
+
+    /// Returns the number of bytes that all processes have written.
+    pub fn bytes_written(&self) -> u64 {
+        self.lock().bytes_written
     }
 
     /// Returns the number of bytes that this process has read, through maps too, while it had a file's lock and all

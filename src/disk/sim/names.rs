@@ -89,6 +89,7 @@ impl Disk for SimDisk {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
             expect_short_name(to)?;
+            machine.expect_right_to_replace(self.process, inode, "links, without its lock,");
             if machine.world.settings.links {
                 machine.world.directory.add(to.to_path_buf(), inode);
             } else {
@@ -107,6 +108,10 @@ impl Disk for SimDisk {
             machine.world.expect_no_mount(from)?;
             machine.world.expect_no_mount(to)?;
             expect_short_name(to)?;
+            machine.expect_right_to_replace(self.process, inode, "renames, without its lock,");
+            if let Some(replaced) = machine.world.directory.get(to) {
+                machine.expect_right_to_replace(self.process, replaced, "renames a file, without the lock, over");
+            }
             machine.world.directory.rename(from.to_path_buf(), to.to_path_buf(), inode);
             Ok(())
         })
@@ -114,8 +119,9 @@ impl Disk for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.call(Verb::Remove, |machine| {
-            machine.world.named(path)?;
+            let inode = machine.world.named(path)?;
             machine.world.expect_no_mount(path)?;
+            machine.expect_right_to_remove(self.process, inode);
             machine.world.directory.remove(path.to_path_buf());
             Ok(())
         })

@@ -1,4 +1,5 @@
-//! What the simulated disk promises to tests: [`crash`] checks what a power cut leaves, [`control`] the other controls.
+//! What the simulated disk promises to tests: [`crash`] checks what a power cut leaves, [`rules`] what processes may not do,
+//! and [`control`] the other controls.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use crate::disk::{Access, Disk, DiskFile};
 
 mod control;
 mod crash;
+mod rules;
 
 const STORE: &str = "/store";
 
