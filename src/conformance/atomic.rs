@@ -138,7 +138,8 @@ pub fn only_last_index_of_the_previous_pair_is_compared(fixture: &dyn Fixture) {
     ok(store.atomic_delete(b"key", Some(&by_hand)), "atomic_delete with a pair made by hand");
 }
 
-/// With the right key and value, lower, higher, extreme and another key's `last_index` are all refused.
+/// With the right key and value, lower, higher, extreme and another key's `last_index` are all refused; so is one that differs in
+/// a single bit, whichever it is: an index has 64 of them.
 pub fn any_other_last_index_is_refused(fixture: &dyn Fixture) {
     let store = fixture.open();
     let before = create(&*store, b"before", b"value");
@@ -146,10 +147,20 @@ pub fn any_other_last_index_is_refused(fixture: &dyn Fixture) {
     let after = create(&*store, b"after", b"value");
     let index = current.last_index;
     let wrong = [index.wrapping_sub(1), index.wrapping_add(1), before.last_index, after.last_index, 0, u64::MAX];
-    for last_index in wrong.into_iter().filter(|wrong| *wrong != index) {
+    let one_bit = (0..u64::BITS).map(|bit| index ^ (1 << bit));
+    for last_index in wrong.into_iter().chain(one_bit).filter(|wrong| *wrong != index) {
         let pair = KvPair { last_index, ..current.clone() };
-        assert_refused!(store.atomic_put(b"key", b"x", Some(&pair)), Error::KeyModified, "swapping with a wrong index");
-        assert_refused!(store.atomic_delete(b"key", Some(&pair)), Error::KeyModified, "deleting with a wrong index");
+        let what = |does: &str| format!("{does} with the index {last_index:#x} in place of {index:#x}");
+        assert_refused!(store.atomic_put(b"key", b"x", Some(&pair)), Error::KeyModified, what("swapping"));
+        assert_refused!(store.atomic_delete(b"key", Some(&pair)), Error::KeyModified, what("deleting"));
     }
     assert_eq!(get(&*store, b"key"), current, "a refused write must leave the pair as it is");
+    ok(store.atomic_delete(b"key", Some(&current)), "atomic_delete with the right index after wrong ones");
+    for last_index in [0, 1, index, u64::MAX] {
+        let pair = KvPair { last_index, ..current.clone() };
+        let what = |does: &str| format!("{does} an absent key with the index {last_index}");
+        assert_refused!(store.atomic_put(b"key", b"x", Some(&pair)), Error::KeyNotFound, what("swapping"));
+        assert_refused!(store.atomic_delete(b"key", Some(&pair)), Error::KeyNotFound, what("deleting"));
+    }
+    assert_eq!(list(&*store, b""), [after, before], "a refused write must create nothing");
 }

@@ -15,6 +15,21 @@ pub fn last_index_grows_with_each_write_to_any_key(fixture: &dyn Fixture) {
     }
 }
 
+/// Every pair has a number of its own, also after more writes than a byte counts.
+pub fn no_two_pairs_share_a_last_index(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    let mut highest = 0;
+    for write in 0..300 {
+        let key = format!("{}", write % 150);
+        put(&*store, key.as_bytes(), b"value");
+        highest = above(highest, &get(&*store, key.as_bytes()));
+    }
+    let mut indexes: Vec<u64> = list(&*store, b"").iter().map(|pair| pair.last_index).collect();
+    indexes.sort();
+    indexes.dedup();
+    assert_eq!(indexes.len(), 150, "no two pairs may share a last_index");
+}
+
 /// The sequence does not go back when the key with the highest `last_index` is deleted.
 pub fn last_index_grows_across_delete_and_re_create(fixture: &dyn Fixture) {
     let store = fixture.open();
@@ -46,7 +61,11 @@ pub fn last_index_stays_while_nothing_is_written(fixture: &dyn Fixture) {
     let store = fixture.open();
     let pair = create(&*store, b"key", b"value");
     let wrong = KvPair::new("key", "value", u64::MAX);
-    ok(store.exists(b"key"), "exists");
+    for _ in 0..3 {
+        ok(store.exists(b"key"), "exists");
+        assert_eq!(get(&*store, b"key"), pair, "reading a pair must leave its last_index");
+        assert_eq!(list(&*store, b""), std::slice::from_ref(&pair), "listing a pair must leave its last_index");
+    }
     ok(store.delete(b"absent"), "delete");
     store.atomic_put(b"key", b"x", None).expect_err("creating a key that exists must be refused");
     store.atomic_put(b"key", b"x", Some(&wrong)).expect_err("swapping with a wrong index must be refused");

@@ -1,6 +1,8 @@
 //! Promises about `list`.
 
+use super::effort::at_once;
 use super::{Fixture, create, get, list, listed_keys, ok, put};
+use crate::{KvPair, Store};
 
 /// An empty `Vec`, not an error: in an empty store, beside other keys, and after the last match was deleted.
 pub fn without_a_match_the_list_is_empty(fixture: &dyn Fixture) {
@@ -49,6 +51,96 @@ pub fn a_prefix_is_bytes_and_not_a_path(fixture: &dyn Fixture) {
         "a slash in a prefix must be a byte like any other"
     );
     assert_eq!(listed_keys(&*store, b"/a"), [b"/a"], "a slash in front must not be dropped");
+}
+
+/// A prefix is compared byte by byte: it has no case, no wildcards, no escapes, and a zero does not end it.
+pub fn a_prefix_matches_only_its_own_bytes(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    let mut keys: Vec<Vec<u8>> = Vec::new();
+    let starts = [
+        "key", "KEY", "Key", "k%y", "k_y", "k*y", "k?y", "k[e]y", "k.y", "k\\y", "^key", "\u{e4}", "\u{c4}", "a\u{308}",
+    ];
+    for start in starts.iter().map(|start| start.as_bytes()).chain([&b"k\0y"[..], b"k\0z", b"k", b"%", b"*", b"\xc3"]) {
+        keys.extend([start.to_vec(), [start, b"1"].concat(), [start, b"/2"].concat()]);
+    }
+    keys.sort();
+    keys.dedup();
+    for key in &keys {
+        put(&*store, key, b"");
+    }
+    let mut prefixes = keys.clone();
+    prefixes.extend(
+        [&b"ke"[..], b"KE", b"k\0", b"k[", b"k[a-z]", b".", b".*", b"key*", b"key%", b"%y", b"\0", b" key"]
+            .map(Vec::from),
+    );
+    for prefix in &prefixes {
+        let expected: Vec<&Vec<u8>> = keys.iter().filter(|key| key.starts_with(prefix)).collect();
+        let listed = listed_keys(&*store, prefix);
+        assert_eq!(
+            listed.iter().collect::<Vec<_>>(),
+            expected,
+            "the prefix \"{}\" must match its own bytes and nothing else",
+            prefix.escape_ascii()
+        );
+    }
+}
+
+/// Thousands of pairs come in one listing, under the empty prefix and under a longer one, and all of them.
+pub fn a_listing_of_thousands_of_pairs_is_complete(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    let keys = put_thousands(&*store);
+    assert_complete(&listed_keys(&*store, b""), &keys);
+    let under = |prefix: &[u8]| keys.iter().filter(|key| key.starts_with(prefix)).cloned().collect::<Vec<_>>();
+    for prefix in [&b"k/"[..], b"k/0", b"k/1"] {
+        assert_complete(&listed_keys(&*store, prefix), &under(prefix));
+    }
+    let values = list(&*store, b"k/2").into_iter().map(|pair| pair.value);
+    assert!(values.eq(under(b"k/2")), "each pair of a long listing must have its own value");
+}
+
+/// Puts enough pairs for four pages of 1,000, and returns their keys in byte order. The value of each is its key. Several threads
+/// write, so that a store that syncs can do it for all of them at once.
+pub(super) fn put_thousands(store: &dyn Store) -> Vec<Vec<u8>> {
+    const THREADS: usize = 8;
+    const KEYS: usize = 4_200;
+    let keys: Vec<Vec<u8>> = (0..KEYS).map(|number| format!("k/{number:04}").into_bytes()).collect();
+    at_once(THREADS, |thread| keys.iter().skip(thread).step_by(THREADS).for_each(|key| put(store, key, key)));
+    keys
+}
+
+pub(super) fn assert_complete(listed: &[Vec<u8>], keys: &[Vec<u8>]) {
+    let wrong = listed.iter().zip(keys).find(|(listed, key)| listed != key);
+    assert_eq!(wrong, None, "a long listing must be in byte order, without gaps");
+    assert_eq!(listed.len(), keys.len(), "a listing must not end before its last pair");
+}
+
+/// Whatever changes the pairs, the next listing shows it.
+pub fn a_listing_shows_every_change_since_the_last_one(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    let mut expected = Vec::new();
+    let check = |after: &str, expected: &[KvPair]| {
+        for prefix in [&b""[..], b"k", b"k/"] {
+            assert_eq!(list(&*store, prefix), expected, "a listing must show {after}");
+        }
+    };
+    check("that there is nothing yet", &expected);
+    put(&*store, b"k/b", b"1");
+    expected.push(get(&*store, b"k/b"));
+    check("a put", &expected);
+    expected.insert(0, create(&*store, b"k/a", b"2"));
+    check("an atomic_put that created", &expected);
+    put(&*store, b"k/b", b"3");
+    expected[1] = get(&*store, b"k/b");
+    check("a put that replaced", &expected);
+    expected[0] = ok(store.atomic_put(b"k/a", b"4", Some(&expected[0])), "atomic_put");
+    check("an atomic_put that replaced", &expected);
+    ok(store.delete(b"k/b"), "delete");
+    expected.pop();
+    check("a delete", &expected);
+    ok(store.atomic_delete(b"k/a", expected.pop().as_ref()), "atomic_delete");
+    check("an atomic_delete", &expected);
+    expected.push(create(&*store, b"k/a", b"5"));
+    check("that a deleted key is there again", &expected);
 }
 
 /// The last prefix of its length has no successor. The keys that start with it are listed, and no others.

@@ -51,7 +51,9 @@ macro_rules! assert_refused {
 }
 
 pub mod atomic;
+pub mod calls;
 pub mod closing;
+mod effort;
 pub mod index;
 pub mod keys;
 pub mod list;
@@ -161,25 +163,32 @@ pub const PROMISES: &[Promise] = promises! {
         put_leaves_other_keys_as_they_are,
         an_empty_value_is_a_value,
         a_value_is_any_bytes,
+        a_value_of_any_length_comes_back_whole,
         a_value_of_a_mebibyte_comes_back_whole,
         delete_removes_the_key_and_no_other,
         delete_of_an_absent_key_is_ok,
     }
     keys(Nothing) {
         a_key_is_any_bytes,
+        keys_that_look_alike_are_different_keys,
+        long_keys_that_differ_in_one_byte_are_different_keys,
         every_call_refuses_an_empty_key,
         a_key_at_the_limit_is_kept_and_a_longer_one_refused,
+        the_limit_of_keys_counts_bytes,
     }
     list(Nothing) {
         without_a_match_the_list_is_empty,
         the_empty_prefix_lists_everything,
         the_key_that_equals_the_prefix_belongs_to_it,
         a_prefix_is_bytes_and_not_a_path,
+        a_prefix_matches_only_its_own_bytes,
         a_prefix_of_0xff_bytes_lists_its_keys,
         a_prefix_longer_than_any_key_finds_nothing,
         keys_come_in_the_order_of_their_bytes,
         a_listing_holds_what_get_returns,
         a_listing_has_each_key_once,
+        a_listing_of_thousands_of_pairs_is_complete,
+        a_listing_shows_every_change_since_the_last_one,
     }
     atomic(Nothing) {
         atomic_put_without_previous_creates_the_key,
@@ -198,14 +207,19 @@ pub const PROMISES: &[Promise] = promises! {
     index(Nothing) {
         last_index_grows_with_each_write_to_any_key,
         last_index_grows_across_delete_and_re_create,
+        no_two_pairs_share_a_last_index,
         the_same_value_again_gets_a_new_last_index,
         last_index_stays_while_nothing_is_written,
+    }
+    calls(Nothing) {
+        random_calls_agree_with_a_map,
     }
     closing(Nothing) {
         closing_twice_is_ok,
         every_call_after_close_is_closed,
         closed_comes_before_every_other_error,
         close_closes_every_clone_of_the_handle,
+        a_close_beside_calls_ends_them,
     }
     threads(Nothing) {
         concurrent_increments_are_all_counted,
@@ -213,6 +227,9 @@ pub const PROMISES: &[Promise] = promises! {
         one_of_the_concurrent_users_of_a_pair_wins,
         no_two_concurrent_writes_get_the_same_last_index,
         every_listing_is_one_moment,
+        reads_beside_a_writer_show_whole_writes,
+        a_write_that_has_returned_is_seen_by_every_thread,
+        writes_beside_a_key_leave_it_as_it_is,
     }
     reopening(Persistent) {
         reopening_keeps_pairs_and_their_last_index,
@@ -221,6 +238,10 @@ pub const PROMISES: &[Promise] = promises! {
         no_last_index_is_assigned_again_after_reopening,
         a_pair_from_before_reopening_still_swaps,
         a_stale_pair_from_before_reopening_is_refused,
+        reopening_keeps_thousands_of_pairs,
+        a_closed_handle_does_not_disturb_the_next_one,
+        a_close_beside_writers_keeps_what_they_wrote,
+        random_calls_across_reopening_agree_with_a_map,
     }
     sharing(Shared) {
         one_handle_reads_what_another_wrote,
@@ -229,6 +250,11 @@ pub const PROMISES: &[Promise] = promises! {
         a_pair_that_another_handle_made_stale_is_refused,
         closing_one_handle_leaves_the_other_open,
         concurrent_increments_through_several_handles_are_all_counted,
+        one_of_the_concurrent_creators_through_several_handles_wins,
+        one_of_the_concurrent_users_of_a_pair_through_several_handles_wins,
+        no_two_concurrent_writes_through_several_handles_get_the_same_last_index,
+        reads_beside_another_handle_show_one_moment_and_whole_writes,
+        random_calls_through_several_handles_agree_with_a_map,
     }
 };
 
@@ -236,7 +262,7 @@ pub const PROMISES: &[Promise] = promises! {
 ///
 /// Goes on after a broken promise, so that one run shows them all.
 ///
-/// Cost: a few thousand small writes, some of them from several threads at once.
+/// Cost: some twenty thousand small writes, most of them from several threads at once; more if the backend is fast.
 ///
 /// # Panics
 ///
@@ -299,6 +325,7 @@ mod tests {
     fn the_list_of_promises_leaves_no_function_out() {
         let groups = [
             ("atomic", include_str!("atomic.rs")),
+            ("calls", include_str!("calls.rs")),
             ("closing", include_str!("closing.rs")),
             ("index", include_str!("index.rs")),
             ("keys", include_str!("keys.rs")),

@@ -78,9 +78,42 @@ pub fn an_empty_value_is_a_value(fixture: &dyn Fixture) {
 pub fn a_value_is_any_bytes(fixture: &dyn Fixture) {
     let store = fixture.open();
     let every_byte: Vec<u8> = (0..=u8::MAX).collect();
-    for value in [&every_byte[..], &[0; 64], &[0xff; 64], b"\r\n\x1a", b"trailing zero\0"] {
+    for value in [
+        &every_byte[..],
+        &[0; 64],
+        &[0xff; 64],
+        b"\r\n\x1a",
+        b"trailing zero\0",
+        b" blanks \n",
+        b"\0",
+        b"null",
+        b"\"\"",
+    ] {
         put(&*store, b"key", value);
         assert_eq!(get(&*store, b"key").value, value, "a value must come back byte by byte");
+    }
+}
+
+/// No length is special, neither for one value nor for many of one size.
+pub fn a_value_of_any_length_comes_back_whole(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    let mut lengths = vec![0, 1];
+    for power in 2..=17 {
+        lengths.extend([(1 << power) - 1, 1 << power, (1 << power) + 1]);
+    }
+    let key = |len: usize| format!("of {len} bytes").into_bytes();
+    // The period of the pattern is no power of two, so a swapped or repeated block is found.
+    let value = |len: usize| (0..=250).cycle().skip(len % 251).take(len).collect::<Vec<u8>>();
+    for &len in &lengths {
+        put(&*store, &key(len), &value(len));
+    }
+    for &len in &lengths {
+        assert!(get(&*store, &key(len)).value == value(len), "a value of {len} bytes must come back whole");
+    }
+    let listed = list(&*store, b"of ");
+    assert_eq!(listed.len(), lengths.len(), "values of every length must be listed");
+    for pair in listed {
+        assert!(key(pair.value.len()) == pair.key, "the value {} must be listed whole", pair.key.escape_ascii());
     }
 }
 

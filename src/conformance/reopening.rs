@@ -1,6 +1,11 @@
 //! Promises about a store that is opened again.
 
-use super::{Fixture, create, get, list, ok, put};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::calls::Game;
+use super::effort::at_once;
+use super::list::{assert_complete, put_thousands};
+use super::{Fixture, create, get, list, listed_keys, ok, put};
 use crate::{Error, KvPair};
 
 /// All of a pair survives the handle.
@@ -117,4 +122,78 @@ pub fn a_stale_pair_from_before_reopening_is_refused(fixture: &dyn Fixture) {
         }
         assert_eq!(get(&*store, b"key"), current, "a refused write must leave the pair as it is");
     }
+}
+
+/// What each kind of write has left is there again, and so are the pairs of a store that has thousands.
+pub fn reopening_keeps_thousands_of_pairs(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    let mut keys = put_thousands(&*store);
+    let last = get(&*store, &keys[keys.len() - 1]);
+    ok(store.atomic_delete(&last.key, Some(&last)), "atomic_delete");
+    ok(store.delete(&keys[1_000]), "delete");
+    keys.pop();
+    keys.remove(1_000);
+    ok(store.close(), "close");
+    drop(store);
+
+    let store = fixture.open();
+    assert_complete(&listed_keys(&*store, b""), &keys);
+    for key in keys.iter().rev().step_by(7) {
+        assert_eq!(get(&*store, key).value, *key, "after reopening, each of thousands of pairs must be found");
+    }
+}
+
+/// The handle that was closed stays closed, and what is done with it does not concern the next one.
+pub fn a_closed_handle_does_not_disturb_the_next_one(fixture: &dyn Fixture) {
+    let closed = fixture.open();
+    put(&*closed, b"key", b"value");
+    ok(closed.close(), "close");
+    let store = fixture.open();
+    assert_refused!(closed.put(b"key", b"x"), Error::Closed, "put on a closed handle while another one is open");
+    assert_refused!(closed.list(b""), Error::Closed, "list on a closed handle while another one is open");
+    ok(closed.close(), "a second close");
+    drop(closed);
+    assert_eq!(get(&*store, b"key").value, b"value", "a closed handle must not disturb the next one");
+    put(&*store, b"key", b"new");
+    ok(store.close(), "close");
+    assert_eq!(get(&*fixture.open(), b"key").value, b"new", "what the next handle writes must be kept");
+}
+
+/// Every write that has returned before a close in another thread ended the rest is there again.
+pub fn a_close_beside_writers_keeps_what_they_wrote(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    let started = AtomicU64::new(0);
+    let written = at_once(3, |thread| {
+        let mut written = Vec::new();
+        if thread == 0 {
+            while started.load(Ordering::SeqCst) < 20 {
+                std::thread::yield_now();
+            }
+            ok(store.close(), "close beside writers");
+            return written;
+        }
+        for round in 0u64.. {
+            let result = store.atomic_put(format!("{thread}/{round:06}").as_bytes(), b"value", None);
+            started.fetch_add(1, Ordering::SeqCst);
+            match result {
+                Ok(pair) => written.push(pair),
+                Err(Error::Closed) => break,
+                Err(error) => {
+                    started.store(20, Ordering::SeqCst);
+                    panic!("a write that meets a close must succeed or be Err(Closed), but gave {error:?}");
+                }
+            }
+        }
+        written
+    });
+    drop(store);
+    assert!(
+        list(&*fixture.open(), b"") == written.concat(),
+        "a close must keep every write that has returned, and no other"
+    );
+}
+
+/// As [`calls::random_calls_agree_with_a_map`](super::calls::random_calls_agree_with_a_map), with a close or a drop now and then.
+pub fn random_calls_across_reopening_agree_with_a_map(fixture: &dyn Fixture) {
+    Game::new(0x5eed).reopening().play(fixture, 1);
 }

@@ -1,6 +1,7 @@
 //! Promises about several handles that are open at once, in one process or in several.
 
-use super::threads::count_with;
+use super::calls::Game;
+use super::threads::{count_with, create_with, list_with, number_with, read_with, see_with, use_pairs_with};
 use super::{Fixture, create, get, list, ok, put};
 use crate::{Error, Store};
 
@@ -75,4 +76,39 @@ pub fn closing_one_handle_leaves_the_other_open(fixture: &dyn Fixture) {
 pub fn concurrent_increments_through_several_handles_are_all_counted(fixture: &dyn Fixture) {
     let handles = [fixture.open(), fixture.open(), fixture.open()];
     count_with(&handles.each_ref().map(|store| &**store as &dyn Store));
+}
+
+/// Creating works between handles as between threads.
+pub fn one_of_the_concurrent_creators_through_several_handles_wins(fixture: &dyn Fixture) {
+    let handles = [fixture.open(), fixture.open(), fixture.open()];
+    create_with(&handles.each_ref().map(|store| &**store as &dyn Store));
+}
+
+/// A pair is good for one write, whichever handle uses it.
+pub fn one_of_the_concurrent_users_of_a_pair_through_several_handles_wins(fixture: &dyn Fixture) {
+    let handles = [fixture.open(), fixture.open(), fixture.open()];
+    use_pairs_with(&handles.each_ref().map(|store| &**store as &dyn Store));
+}
+
+/// One sequence for the store, also when several handles write at once.
+pub fn no_two_concurrent_writes_through_several_handles_get_the_same_last_index(fixture: &dyn Fixture) {
+    let handles = [fixture.open(), fixture.open(), fixture.open()];
+    number_with(&handles.each_ref().map(|store| &**store as &dyn Store));
+}
+
+/// Listings and reads beside a writer that has another handle.
+pub fn reads_beside_another_handle_show_one_moment_and_whole_writes(fixture: &dyn Fixture) {
+    let (one, other) = (fixture.open(), fixture.open());
+    list_with(&*one, &*other);
+    read_with(&*one, &*other);
+    ok(one.delete(b"key"), "delete");
+    for key in [b"k/m", b"k/a", b"k/z"] {
+        ok(one.delete(key), "delete");
+    }
+    see_with(&*one, &*other);
+}
+
+/// As [`calls::random_calls_agree_with_a_map`](super::calls::random_calls_agree_with_a_map), through three handles in turn.
+pub fn random_calls_through_several_handles_agree_with_a_map(fixture: &dyn Fixture) {
+    Game::new(0x5eed).play(fixture, 3);
 }

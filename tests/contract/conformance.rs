@@ -1,5 +1,6 @@
 //! The contract, over every backend there is and over one that knows no disk.
 
+mod gallery;
 mod memory;
 
 use std::sync::Arc;

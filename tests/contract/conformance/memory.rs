@@ -9,36 +9,36 @@ use caskfile::{Error, KvPair, Result, Store};
 
 /// A handle on pairs in memory. Every handle that [`MemoryStore::open`] makes of the same [`Memory`] sees the same pairs.
 pub struct MemoryStore {
-    memory: Arc<Memory>,
-    closed: AtomicBool,
+    pub memory: Arc<Memory>,
+    pub closed: AtomicBool,
 }
 
 /// What outlives the handles.
 #[derive(Default)]
-pub struct Memory(Mutex<Pairs>);
+pub struct Memory(pub Mutex<Pairs>);
 
 #[derive(Default)]
-struct Pairs {
+pub struct Pairs {
     /// Values and the index of the write that set each.
-    values: BTreeMap<Vec<u8>, (Vec<u8>, u64)>,
-    last_index: u64,
+    pub values: BTreeMap<Vec<u8>, (Vec<u8>, u64)>,
+    pub last_index: u64,
 }
 
 impl MemoryStore {
     /// Far below the engine's limit, so that the suite does not take that one for granted.
-    const MAX_KEY_LEN: usize = 1000;
+    pub const MAX_KEY_LEN: usize = 1000;
 
     pub fn open(memory: &Arc<Memory>) -> MemoryStore {
         MemoryStore { memory: Arc::clone(memory), closed: AtomicBool::new(false) }
     }
 
-    fn pairs(&self) -> Result<MutexGuard<'_, Pairs>> {
+    pub fn pairs(&self) -> Result<MutexGuard<'_, Pairs>> {
         let pairs = self.memory.0.lock().expect("no call panics while it holds the lock");
         // Looked at under the lock: once close has returned, no call is still on its way in.
         if self.closed.load(Ordering::Relaxed) { Err(Error::Closed) } else { Ok(pairs) }
     }
 
-    fn pairs_for(&self, key: &[u8]) -> Result<MutexGuard<'_, Pairs>> {
+    pub fn pairs_for(&self, key: &[u8]) -> Result<MutexGuard<'_, Pairs>> {
         let pairs = self.pairs()?;
         match key.len() {
             1..=MemoryStore::MAX_KEY_LEN => Ok(pairs),
@@ -48,23 +48,23 @@ impl MemoryStore {
 }
 
 impl Pairs {
-    fn get(&self, key: &[u8]) -> Result<KvPair> {
+    pub fn get(&self, key: &[u8]) -> Result<KvPair> {
         let (value, last_index) = self.values.get(key).ok_or(Error::KeyNotFound)?;
         Ok(KvPair::new(key, &value[..], *last_index))
     }
 
-    fn set(&mut self, key: &[u8], value: &[u8]) -> KvPair {
+    pub fn set(&mut self, key: &[u8], value: &[u8]) -> KvPair {
         self.last_index += 1;
         self.values.insert(key.to_vec(), (value.to_vec(), self.last_index));
         KvPair::new(key, value, self.last_index)
     }
 
     /// The index stays where it is: it must not fall back when the key that had it goes.
-    fn remove(&mut self, key: &[u8]) {
+    pub fn remove(&mut self, key: &[u8]) {
         self.values.remove(key);
     }
 
-    fn expect_unmodified(&self, key: &[u8], previous: &KvPair) -> Result<()> {
+    pub fn expect_unmodified(&self, key: &[u8], previous: &KvPair) -> Result<()> {
         match self.values.get(key) {
             None => Err(Error::KeyNotFound),
             Some((_, last_index)) if *last_index != previous.last_index => Err(Error::KeyModified),
