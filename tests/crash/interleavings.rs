@@ -79,6 +79,8 @@ const ACTIONS: [Action; 22] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     GoesOn,
+    /// Before it goes on with a call for a lock, another of its threads reads, and so knows what the writer does not know yet.
+    GoesOnAfterAReader,
     IsKilled,
     PowerCut,
 }
@@ -314,7 +316,9 @@ fn play<S: Seat>(first: Action, second: Action, place: u64, end: End, durability
         let (two, reader, knowledge, reached) =
             (two.clone(), reader.clone(), Arc::clone(&knowledge), Arc::clone(&reached));
         let victim = one.seat.clone();
-        one.seat.before(place, move || {
+        // Shares all but the writer with the handle that is interrupted.
+        let thread = one.clone();
+        let act = move || {
             reached.store(1, Ordering::SeqCst);
             if let Err(error) = two.act(second, &knowledge) {
                 assert!(is_busy(&error), "{second:?}: {error}");
@@ -322,10 +326,15 @@ fn play<S: Seat>(first: Action, second: Action, place: u64, end: End, durability
             reader.act(Read, &knowledge).unwrap();
             match end {
                 End::GoesOn => {}
+                End::GoesOnAfterAReader => thread.act(Read, &knowledge).unwrap(),
                 End::IsKilled => victim.kill(),
                 End::PowerCut => drop(victim.after_power_cut(0)),
             }
-        });
+        };
+        match end {
+            End::GoesOnAfterAReader => one.seat.before_lock(place, act),
+            _ => one.seat.before(place, act),
+        }
     }
     let outcome = one.act(first, &knowledge);
     one.seat.heal();
@@ -342,7 +351,7 @@ fn play<S: Seat>(first: Action, second: Action, place: u64, end: End, durability
         return false;
     }
     match end {
-        End::GoesOn => {
+        End::GoesOn | End::GoesOnAfterAReader => {
             if let Err(error) = outcome {
                 assert!(is_busy(&error), "{first:?}: {error}");
             }
@@ -368,8 +377,9 @@ fn play<S: Seat>(first: Action, second: Action, place: u64, end: End, durability
     two.act(Read, &knowledge).unwrap();
     last.cask.close().unwrap();
     two.cask.close().unwrap();
+    let goes_on = matches!(end, End::GoesOn | End::GoesOnAfterAReader);
     // A process killed while it makes a copy may leave the copy, or a part under another name, which the next copy removes.
-    let left = seat.names().into_iter().filter(|name| end == End::GoesOn || !name.to_string_lossy().contains("copy-"));
+    let left = seat.names().into_iter().filter(|name| goes_on || !name.to_string_lossy().contains("copy-"));
     assert_eq!(left.count(), 1, "{:?}", seat.names());
     true
 }
@@ -392,7 +402,12 @@ fn after_power_cut<S: Seat>(seat: &S, knowledge: &Knowledge, durability: Durabil
 fn try_all<S: Seat>(end: End, durability: Durability, thinner: usize) {
     // All pairs at all places if asked for, or where it takes seconds only; else a part of both.
     let all = std::env::var_os("CASKFILE_CRASH_ROUNDS").is_some() || !cfg!(debug_assertions);
-    let (every, step) = if all { (1, 1) } else { (5 * thinner, 3) };
+    let (every, step) = match end {
+        _ if all => (1, 1),
+        // An action asks for few locks.
+        End::GoesOnAfterAReader => (2 * thinner, 1),
+        _ => (5 * thinner, 3),
+    };
     let (mut games, mut failures) = (0, Vec::new());
     for (at, first) in ACTIONS.into_iter().filter(|first| *first != ComeAndDie).enumerate() {
         for (offset, second) in ACTIONS.into_iter().enumerate() {
@@ -426,6 +441,14 @@ fn try_all<S: Seat>(end: End, durability: Durability, thinner: usize) {
 fn both_processes_agree_whatever_happens_between_two_calls() {
     try_all::<SimDisk>(End::GoesOn, Durability::Sync, 1);
     try_all::<SimDisk>(End::GoesOn, Durability::Os, 1);
+}
+
+/// A thread that calls for a lock holds nothing that readers of its handle need. They may follow a compaction while the writer
+/// still waits for the old file's lock.
+#[test]
+fn a_writer_that_waited_goes_on_with_what_a_reader_found() {
+    try_all::<SimDisk>(End::GoesOnAfterAReader, Durability::Sync, 1);
+    try_all::<SimDisk>(End::GoesOnAfterAReader, Durability::Os, 1);
 }
 
 #[test]

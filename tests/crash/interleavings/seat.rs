@@ -23,6 +23,8 @@ pub trait Seat: Clone + Send + Sync + 'static {
     fn fail(&self, verb: Verb, nth: u64, fault: Fault);
     /// Does something before this process's `nth` call from now on.
     fn before(&self, nth: u64, act: impl Fn() + Send + Sync + 'static);
+    /// The same before its `nth` call for a lock from now on, of at most a thousand.
+    fn before_lock(&self, nth: u64, act: impl Fn() + Send + Sync + 'static);
     /// Nothing that was planned happens any more.
     fn heal(&self);
     fn kill(&self);
@@ -57,6 +59,12 @@ impl Seat for SimDisk {
 
     fn before(&self, nth: u64, act: impl Fn() + Send + Sync + 'static) {
         SimDisk::before(self, When::nth(nth).by(self), Repeat::Once, move |_| act());
+    }
+
+    fn before_lock(&self, nth: u64, act: impl Fn() + Send + Sync + 'static) {
+        SimDisk::before(self, When::nth(nth).of(Verb::TryLock).by(self), Repeat::Once, move |_| act());
+        let endless = |_: &SimDisk| panic!("a process asks for locks without end");
+        SimDisk::before(self, When::nth(1000).of(Verb::TryLock).by(self), Repeat::Forever, endless);
     }
 
     fn heal(&self) {
@@ -164,6 +172,10 @@ impl Seat for RealSeat {
 
     fn before(&self, nth: u64, act: impl Fn() + Send + Sync + 'static) {
         *self.plans.act.lock().unwrap() = Some((nth, Arc::new(act)));
+    }
+
+    fn before_lock(&self, _: u64, _: impl Fn() + Send + Sync + 'static) {
+        unreachable!("the locks of a real disk are not counted");
     }
 
     fn heal(&self) {
