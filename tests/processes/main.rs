@@ -11,6 +11,7 @@ mod creators;
 mod forks;
 mod histories;
 mod killed;
+mod on_time;
 mod points;
 mod side_by_side;
 mod successors;

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::inode::PAGE;
 use super::{Fault, Machine, SimDisk, Verb};
-use crate::disk::{DiskFile, FileAttributes, FileStat, Map, MappedBytes, SyncScope};
+use crate::disk::{DiskFile, FileAttributes, FileStat, Map, MappedBytes, SyncScope, WaitingLine};
 
 /// The longest file. Contents are kept in memory, holes included.
 const MAX_LEN: u64 = 1 << 32;
@@ -218,6 +218,10 @@ impl DiskFile for SimFile {
         })
     }
 
+    fn waiting_line(&self) -> Option<&dyn WaitingLine> {
+        self.disk.lock().world.settings.waiting_line.then_some(self)
+    }
+
     fn stat(&self) -> io::Result<FileStat> {
         self.disk.call(Verb::FileStat, |machine| {
             let inode = machine.inode_of(self.description);
@@ -258,6 +262,31 @@ impl DiskFile for SimFile {
             let mut others = machine.descriptions.iter().filter(|&(&number, _)| number != self.description);
             Ok(others.any(|(_, other)| other.inode == inode && other.maps))
         })
+    }
+}
+
+/// The calls of a process that was killed do nothing.
+impl WaitingLine for SimFile {
+    fn try_place(&self, place: u64) -> io::Result<bool> {
+        let machine = &mut *self.disk.lock();
+        let Some(own) = machine.descriptions.get(&self.description) else { return Ok(false) };
+        Ok(*machine.places.entry((own.inode, place)).or_insert(self.description) == self.description)
+    }
+
+    fn leave_place(&self, place: u64) {
+        let machine = &mut *self.disk.lock();
+        let Some(own) = machine.descriptions.get(&self.description) else { return };
+        if machine.places.get(&(own.inode, place)) == Some(&self.description) {
+            machine.places.remove(&(own.inode, place));
+        }
+    }
+
+    /// Any of them: the last.
+    fn place_of_another(&self, among: Range<u64>) -> Option<u64> {
+        let machine = self.disk.lock();
+        let inode = machine.descriptions.get(&self.description)?.inode;
+        let mut taken = machine.places.range((inode, among.start)..(inode, among.end.max(among.start)));
+        taken.rfind(|&(_, &owner)| owner != self.description).map(|(&(_, place), _)| place)
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) struct Machine {
     /// The open files, by a number that is never used again.
     pub(super) descriptions: BTreeMap<u64, Description>,
     pub(super) opened: u64,
+    /// The places in the waiting lines, by inode and number, and the descriptions that have them.
+    pub(super) places: BTreeMap<(u64, u64), u64>,
     pub(super) faults: Schedule<Fault>,
     pub(super) hooks: Schedule<Hook>,
     /// By which engines wait.
@@ -64,6 +66,7 @@ pub(super) struct Settings {
     pub(super) mount_points: bool,
     pub(super) holes: bool,
     pub(super) punches: bool,
+    pub(super) waiting_line: bool,
     pub(super) failed_syncs: Choices,
     pub(super) room: Option<u64>,
     pub(super) free_pages: Option<u64>,
@@ -163,6 +166,7 @@ impl Machine {
 
     pub(super) fn close(&mut self, number: u64) {
         if let Some(description) = self.descriptions.remove(&number) {
+            self.places.retain(|_, owner| *owner != number);
             let inode = self.world.inode(description.inode);
             if inode.locked_by == Some(number) {
                 inode.locked_by = None;

@@ -58,6 +58,12 @@ impl SimDisk {
         self.lock().world.settings.failed_syncs = keep;
     }
 
+    /// Sets whether descriptions wait for a file's lock in a line, as on Linux; otherwise there is none. A look at the line
+    /// counts as no call.
+    pub fn set_waiting_line(&self, waiting_line: bool) {
+        self.lock().world.settings.waiting_line = waiting_line;
+    }
+
     /// Stops the clock of engines that are opened from now on, and returns it. Only the test and pauses move it then.
     pub fn stop_clock(&self) -> Clock {
         let clock = Clock::standing_still();
