@@ -281,38 +281,4 @@ impl Maintenance {
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::Config;
-    use crate::disk::Disk;
-    use crate::disk::sim::SimDisk;
-    use crate::engine::Engine;
-    use crate::engine::write::request::{Action, Request};
-
-    /// The compaction would fail for the same reason, and would count as a failure of its own.
-    #[test]
-    fn a_write_that_gets_no_turn_starts_no_compaction() {
-        let disk = SimDisk::new();
-        let path = Path::new("/store");
-        let policy = CompactionPolicy::Automatic { dead_percent: 100, min_dead_bytes: 1 };
-        let config = Config::new().compaction(policy);
-        let engine = Engine::open(Arc::new(disk.clone()), path, &config).unwrap();
-        let put = || {
-            let mut request = Request::default();
-            request.push(b"\0key", Action::Put(&[7; 1000]));
-            request
-        };
-        for _ in 0..10 {
-            // Without maintenance.
-            engine.writing.commit(put()).0.unwrap();
-        }
-        assert!(engine.maintenance.due().is_some());
-        disk.remove(path).unwrap();
-        let error = engine.commit(put()).unwrap_err().error();
-        assert!(matches!(error, Error::Replaced { .. }), "{error}");
-        drop(engine.maintenance.automatic.pause());
-        assert_eq!(engine.context.counters.failed_compactions.load(Ordering::Relaxed), 0);
-    }
-}
+mod tests;

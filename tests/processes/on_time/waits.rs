@@ -150,9 +150,8 @@ fn prepared(disk: &SimDisk, before: Before, config: &Config) -> Option<Cask> {
     }
     let other = open(&disk.process(), &Config::new().durability(Durability::Os)).unwrap();
     other.put("key", "1").unwrap();
-    match before {
-        Before::Unproven => (0..10).for_each(|n| other.put(format!("unproven-{n}"), vec![n; 1 << 20]).unwrap()),
-        _ => {}
+    if before == Before::Unproven {
+        (0..5).for_each(|n| other.put(format!("unproven-{n}"), vec![n; 2 << 20]).unwrap());
     }
     let cask = (before != Before::Closed).then(|| open(disk, config).unwrap());
     if let (Before::Open | Before::Overdue, Some(cask)) = (before, &cask) {
@@ -247,7 +246,7 @@ fn games(calls: &'static [(&str, Before, Call)], check: impl Fn(&Game, &Outcome)
         (None, milliseconds(300)),
         (None, milliseconds(20_000)),
         (Some(milliseconds(0)), milliseconds(5)),
-        (Some(milliseconds(1)), milliseconds(3600_000)),
+        (Some(milliseconds(1)), milliseconds(3_600_000)),
         (Some(milliseconds(50)), milliseconds(0)),
         (Some(milliseconds(70)), milliseconds(45)),
         (Some(milliseconds(70)), milliseconds(85)),
@@ -257,7 +256,7 @@ fn games(calls: &'static [(&str, Before, Call)], check: impl Fn(&Game, &Outcome)
     let every = if std::env::var("CASKFILE_WAITS").is_ok_and(|all| all == "all") { 1 } else { 11 };
     let mut number = 0;
     for &(name, before, call) in calls {
-        for durability in [Durability::Sync, Durability::Interval(milliseconds(3600_000)), Durability::Os] {
+        for durability in [Durability::Sync, Durability::Interval(milliseconds(3_600_000)), Durability::Os] {
             for (timeout, held) in times {
                 for again in [false, true] {
                     for line in [Line::None, Line::Empty, Line::Stopped] {
