@@ -91,6 +91,7 @@ mod fork;
 mod format;
 mod index;
 pub mod inspect;
+mod limits;
 mod log;
 mod memory;
 mod prefetch;
@@ -113,6 +114,8 @@ pub use format::{Damage, MAJOR_VERSION, MAX_BUCKET_LEN, MAX_VALUE_LEN, MINOR_VER
 pub use inspect::{salvage, salvage_unfinished, salvage_with, verify};
 #[cfg(any(test, feature = "testing"))]
 pub use inspect::{salvage_on, verify_on};
+#[cfg(any(test, feature = "testing"))]
+pub use limits::Limits;
 pub use progress::Progress;
 pub use report::{Loss, LostKey, Report};
 pub use store::{KvPair, OptionalExt, Store};

@@ -16,9 +16,6 @@ use crate::{Error, Result};
 /// The index must be able to hold every offset at which a record may start.
 const _: () = assert!(MAX_FILE_LEN <= POSITION_LIMIT);
 
-/// A record that is only verified is read in pieces of this many bytes.
-const PIECE: usize = 64 << 10;
-
 /// The keys of a log, and what they take up.
 #[derive(Default)]
 pub(crate) struct KeySpace {
@@ -216,9 +213,10 @@ impl Keys for Reader {
         hasher.update(&out[from..]);
         // In pieces: the value is not kept, and may be larger than the memory.
         let (mut at, end) = (position + (RECORD_HEADER_LEN + out.len() - from) as u64, position + header.record_len());
-        let mut piece = vec![0; PIECE.min((end - at) as usize)];
+        let most = self.log.limits.verified_at_once();
+        let mut piece = vec![0; most.min((end - at) as usize)];
         while at < end {
-            let piece = &mut piece[..PIECE.min((end - at) as usize)];
+            let piece = &mut piece[..most.min((end - at) as usize)];
             self.read(at, piece)?;
             hasher.update(piece);
             at += piece.len() as u64;

@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{DiskFile, FileAttributes, FileStat, SyncScope};
+#[cfg(any(test, feature = "testing"))]
+use crate::limits::Limits;
 
 /// The system reads this many bytes at once, and fails for all of them if it fails for one.
 const BLOCK: u64 = 4096;
@@ -105,6 +107,11 @@ impl DiskFile for AroundBadBlocks {
 
     fn attributes(&self) -> io::Result<FileAttributes> {
         self.file.attributes()
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn limits(&self) -> &'static Limits {
+        self.file.limits()
     }
 
     // Nothing is read through a map, where a bad block would be a signal, and nothing is written or locked.

@@ -161,6 +161,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits::{Limits, Shared};
+
 mod attributes;
 mod bad_blocks;
 mod clock;
@@ -261,6 +263,12 @@ pub trait Disk: Send + Sync {
 
     /// Gives up what [`Disk::anchor`] holds. The disk goes on without it.
     fn release(&self) {}
+
+    /// Returns the limits of the stores on this disk: the real ones, but for a disk that tests have set small limits for.
+    #[cfg(any(test, feature = "testing"))]
+    fn limits(&self) -> &'static Limits {
+        &Limits::REAL
+    }
 
     /// Returns randomness and time for the engine. By default they are the operating system's.
     fn system(&self) -> &dyn System {
@@ -367,9 +375,33 @@ pub trait DiskFile: Send + Sync {
     fn is_mapped_elsewhere(&self) -> io::Result<bool> {
         Ok(true)
     }
+
+    /// Returns the limits of the file's disk.
+    #[cfg(any(test, feature = "testing"))]
+    fn limits(&self) -> &'static Limits {
+        &Limits::REAL
+    }
+}
+
+impl dyn Disk + '_ {
+    /// The limits of the stores on this disk.
+    pub(crate) fn limits_kept(&self) -> Shared {
+        #[cfg(any(test, feature = "testing"))]
+        return self.limits();
+        #[cfg(not(any(test, feature = "testing")))]
+        Limits::REAL
+    }
 }
 
 impl dyn DiskFile + '_ {
+    /// The limits of the file's disk.
+    pub(crate) fn limits_kept(&self) -> Shared {
+        #[cfg(any(test, feature = "testing"))]
+        return self.limits();
+        #[cfg(not(any(test, feature = "testing")))]
+        Limits::REAL
+    }
+
     /// Writes all of these bytes at `offset`, in as many calls as it takes.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::write::request::{Action, Request, no_memory};
 pub use super::write::request::{MAX_BATCH_BYTES, MAX_BATCH_OPS};
 use crate::format::{FullKey, MAX_VALUE_LEN, prefix_of_bucket};
+use crate::limits::Shared;
 use crate::memory::make_room;
 use crate::{Error, Result};
 
@@ -240,12 +241,12 @@ impl Batch {
 
     /// Checks the operations and returns them with full keys. `default_bucket` is that of the handle, `path` that of the
     /// store.
-    pub(crate) fn to_request(&self, default_bucket: &[u8], path: &Path) -> Result<Request> {
+    pub(crate) fn to_request(&self, default_bucket: &[u8], path: &Path, limits: Shared) -> Result<Request> {
         if self.out_of_memory {
             return Err(no_memory(path));
         }
-        if self.len() > MAX_BATCH_OPS {
-            let (len, max) = (self.len() as u64, MAX_BATCH_OPS as u64);
+        let (len, max) = (self.len() as u64, limits.group_records());
+        if len > max {
             return Err(Error::BatchTooLarge { what: "operations", len, max });
         }
         let named = self.steps.iter().filter(|step| step.bucket.is_some()).count();
@@ -269,8 +270,8 @@ impl Batch {
         if let Some((op, cause)) = &self.mistake {
             return Err(invalid(*op, cause.clone()));
         }
-        if request.log_bytes > MAX_BATCH_BYTES {
-            let (len, max) = (request.log_bytes, MAX_BATCH_BYTES);
+        let (len, max) = (request.log_bytes, limits.batch_bytes());
+        if len > max {
             return Err(Error::BatchTooLarge { what: "bytes", len, max });
         }
         Ok(request)

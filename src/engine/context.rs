@@ -9,6 +9,7 @@ use super::deadline::Deadline;
 use crate::config::Config;
 use crate::disk::{Access, Clock, Disk, FileIdentity};
 use crate::fork::Process;
+use crate::limits::Shared;
 use crate::log::create::Opening;
 use crate::sync::{AtomicBool, AtomicU64};
 use crate::{Error, Result};
@@ -30,6 +31,7 @@ pub(crate) struct Context {
     pub(crate) path: Arc<Path>,
     pub(crate) config: Config,
     pub(crate) clock: Clock,
+    pub(crate) limits: Shared,
     /// The process that opened the store. A forked child shares its parent's file lock, and mutexes that other threads of the
     /// parent had locked stay locked in the child.
     process: Process,
@@ -59,6 +61,7 @@ impl Context {
     pub(crate) fn new(disk: Arc<dyn Disk>, by_path: Arc<dyn Disk>, path: Arc<Path>, config: &Config) -> Context {
         let clock = disk.system().clock();
         Context {
+            limits: disk.limits_kept(),
             disk,
             by_path,
             path,

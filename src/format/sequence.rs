@@ -1,7 +1,9 @@
 //! Sequence numbers: their blocks and their bounds.
 
+use crate::limits::Limits;
+
 /// Sequence numbers are reserved in blocks of this many.
-pub(crate) const BLOCK_LEN: u64 = 1 << 20;
+pub(crate) const BLOCK_LEN: u64 = Limits::REAL.block_len();
 
 /// The largest distance between a sequence number and the one before it. A handle whose writes keep failing skips a
 /// block each time; the bound allows 2^28 failures in a row. Larger steps come only from damage or forgery.
@@ -11,11 +13,13 @@ pub(crate) const MAX_SEQ_STEP: u64 = 1 << 48;
 pub(crate) const MAX_SEQ: u64 = (1 << 62) - 1;
 
 /// The block of a sequence number.
+#[cfg(test)]
 pub(crate) const fn block_of(seq: u64) -> u64 {
     seq / BLOCK_LEN
 }
 
 /// The first sequence number of a block.
+#[cfg(test)]
 pub(crate) const fn block_start(block: u64) -> u64 {
     block * BLOCK_LEN
 }

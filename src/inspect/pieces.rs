@@ -54,7 +54,7 @@ impl<'i> Pieces<'i> {
             inspection,
             regions: &inspection.regions[done..],
             at: start,
-            window: Window::new(),
+            window: Window::new(inspection.log()),
             previous_seq: 0,
             batch: None,
             padding_end: None,

@@ -32,9 +32,6 @@ pub(crate) enum Scope {
     Unfinished,
 }
 
-/// The memory that the names of lost keys may take; further ones are counted only.
-const LISTED_KEY_BYTES: usize = 1 << 20;
-
 /// What a walk over a file has found.
 pub(crate) struct Survey {
     scope: Scope,
@@ -321,7 +318,7 @@ impl Survey {
         else {
             return Ok(());
         };
-        if self.listed_key_bytes + got > LISTED_KEY_BYTES {
+        if self.listed_key_bytes + got > log.limits.listed_key_bytes() {
             self.report.unlisted_keys += 1;
             return Ok(());
         }

@@ -6,27 +6,19 @@ use super::LogFile;
 use super::search::last_data;
 use crate::disk::SyncScope;
 use crate::format::END_MARK_LEN;
-
-/// The smallest and the largest step by which a file is extended ahead of its log.
-const SMALLEST_STEP: u64 = 64 << 10;
-const LARGEST_STEP: u64 = 64 << 20;
+use crate::limits::{Limits, Shared};
 
 /// A block of a file starts at a multiple of this on every file system.
 const SMALLEST_BLOCK: u64 = 512;
-
-/// Steps are multiples of this.
-const STEP_UNIT: u64 = 4 << 10;
 
 /// A file is extended by one part in this many of the log's length.
 const STEP_PART: u64 = 4;
 
 /// A quarter of the log's length: small stores stay small, and large ones are seldom extended.
-fn extension_step(log_end: u64) -> u64 {
-    (log_end / STEP_PART).clamp(SMALLEST_STEP, LARGEST_STEP).next_multiple_of(STEP_UNIT)
+fn extension_step(log_end: u64, limits: Shared) -> u64 {
+    let step = (log_end / STEP_PART).clamp(limits.smallest_step(), limits.largest_step());
+    step.next_multiple_of(limits.step_unit())
 }
-
-/// A synced group that passes a multiple of this writes zeros up to the next one.
-const ZEROS_AHEAD: u64 = 128 << 10;
 
 /// Writes a finished group, its end mark included, at `offset`.
 ///
@@ -98,7 +90,7 @@ fn take_last_blocks(
 fn extend(log: &LogFile, file_len: &mut u64, end: u64) -> io::Result<()> {
     *file_len = log.file.len()?;
     if end > *file_len {
-        let len = end + extension_step(end);
+        let len = end + extension_step(end, log.limits);
         // A failure is passed over: a limit on file sizes may allow the group and not the step.
         if log.file.set_len(len).is_ok() {
             *file_len = len;
@@ -107,11 +99,11 @@ fn extend(log: &LogFile, file_len: &mut u64, end: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes zeros from the log's end to the next multiple of [`ZEROS_AHEAD`], if a group that ends at `end` passes the
-/// one before.
+/// Writes zeros from the log's end to the next multiple of a limit, if a group that ends at `end` passes the one before.
 fn take_blocks_ahead(log: &LogFile, log_end: u64, end: u64, file_len: u64) {
-    let ahead = end.next_multiple_of(ZEROS_AHEAD).min(file_len);
-    if end - log_end < ZEROS_AHEAD && end / ZEROS_AHEAD > log_end / ZEROS_AHEAD && ahead > end {
+    let step = log.limits.zeros_ahead();
+    let ahead = end.next_multiple_of(step).min(file_len);
+    if end - log_end < step && end / step > log_end / step && ahead > end {
         // Not from the group's end: on a full disk, the group takes the space of these zeros.
         let _ = log.file.write_all(log_end, &vec![0; (ahead - log_end) as usize]);
     }
@@ -148,15 +140,15 @@ fn clear(log: &LogFile, from: u64) -> io::Result<()> {
     let mut at = from;
     while let Some(data) = log.file.next_data(at)? {
         at = at.max(data);
-        let piece_end = (at + 1).next_multiple_of(CLEARED_AT_ONCE as u64).min(len);
-        log.file.write_all(at, &[0; CLEARED_AT_ONCE][..(piece_end - at) as usize])?;
+        // The usual size of a block.
+        let piece_end = (at + 1).next_multiple_of(log.limits.cleared_at_once()).min(len);
+        log.file.write_all(at, &ZEROS[..(piece_end - at) as usize])?;
         at = piece_end;
     }
     Ok(())
 }
 
-/// The length of a piece of zeros where holes cannot be punched: the usual size of a block.
-const CLEARED_AT_ONCE: usize = 4 << 10;
+const ZEROS: [u8; Limits::REAL.cleared_at_once() as usize] = [0; Limits::REAL.cleared_at_once() as usize];
 
 /// Gives back the extended space after the end mark at `end`. Only for a file that no other handle maps.
 pub(crate) fn trim(log: &LogFile, end: u64) -> io::Result<()> {
@@ -173,6 +165,9 @@ mod tests {
     use super::*;
     use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
     use crate::disk::{Access, Disk};
+
+    const ZEROS_AHEAD: u64 = Limits::REAL.zeros_ahead();
+    const REAL: Shared = &Limits::REAL;
 
     #[test]
     fn a_cut_never_shows_an_end_mark_before_data() {
@@ -300,16 +295,16 @@ mod tests {
 
     #[test]
     fn steps_follow_the_logs_length_between_their_bounds() {
-        assert_eq!(extension_step(64), 64 << 10);
-        assert_eq!(extension_step(4 << 20), 1 << 20);
-        assert_eq!(extension_step(1 << 40), 64 << 20);
+        assert_eq!(extension_step(64, REAL), 64 << 10);
+        assert_eq!(extension_step(4 << 20, REAL), 1 << 20);
+        assert_eq!(extension_step(1 << 40, REAL), 64 << 20);
     }
 
     #[test]
     fn the_page_knows_the_steps_and_the_blocks() {
         use super::super::testing::page_says;
 
-        let (least, most, unit) = (SMALLEST_STEP >> 10, LARGEST_STEP >> 20, STEP_UNIT >> 10);
+        let (least, most, unit) = (REAL.smallest_step >> 10, REAL.largest_step >> 20, REAL.step_unit >> 10);
         assert!(page_says(&format!("passes a multiple of {} KiB", ZEROS_AHEAD >> 10)));
         assert_eq!(STEP_PART, 4);
         assert!(page_says(&format!(

@@ -6,8 +6,8 @@ use super::LogFile;
 use crate::Result;
 use crate::format::ALIGNMENT;
 
-/// The length of a piece, and of a large chunk.
-pub(super) const CHUNK: usize = 1 << 20;
+#[cfg(test)]
+pub(super) const CHUNK: usize = crate::limits::Limits::REAL.chunk();
 
 /// Reads a range piece by piece and passes each piece to `take`, with its offset. Returns whether the file has the
 /// whole range. An incomplete piece is not passed on.
@@ -17,10 +17,11 @@ pub(super) fn each_piece(
     to: u64,
     mut take: impl FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<bool> {
-    let mut buffer = vec![0; to.saturating_sub(from).min(CHUNK as u64) as usize];
+    let most = log.limits.chunk() as u64;
+    let mut buffer = vec![0; to.saturating_sub(from).min(most) as usize];
     let mut at = from;
     while at < to {
-        let piece = &mut buffer[..(to - at).min(CHUNK as u64) as usize];
+        let piece = &mut buffer[..(to - at).min(most) as usize];
         if log.read_up_to(at, piece)? < piece.len() {
             return Ok(false);
         }

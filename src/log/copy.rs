@@ -2,26 +2,26 @@
 
 use crate::Result;
 use crate::format::{Ancillary, FILE_HEADER_LEN, FileHeader, Flags, Kind, RECORD_HEADER_LEN, RecordHeader};
+use crate::limits::Shared;
+use crate::log::LogFile;
 use crate::log::group::Group;
 use crate::log::read::Reader;
 use crate::log::run::Entry;
 use crate::log::temp_file::TempFile;
 use crate::progress::Copying;
 
-/// Records are written to the new file in pieces of about this many bytes.
-const PIECE: usize = 1 << 20;
-
 /// Collects copies of records and writes them piece by piece.
 pub(crate) struct Copyist {
     group: Group,
     record: Vec<u8>,
+    limits: Shared,
 }
 
 impl Copyist {
-    /// For the file with this header.
-    pub(crate) fn new(header: &FileHeader) -> Copyist {
+    /// For the file with this header, on the disk of the log that is copied.
+    pub(crate) fn new(header: &FileHeader, from: &LogFile) -> Copyist {
         let group = Group::new(header.seed(), FILE_HEADER_LEN as u64);
-        Copyist { group, record: Vec::new() }
+        Copyist { group, record: Vec::new(), limits: from.limits }
     }
 
     /// Adds a record. It is always verified, on the copy that is written, so that a copy never makes damage look sound.
@@ -53,7 +53,7 @@ impl Copyist {
     }
 
     pub(crate) fn has_a_piece(&self) -> bool {
-        self.group.len() >= PIECE
+        self.group.len() >= self.limits.copied_at_once()
     }
 
     /// Writes the collected records and an end mark, which the next piece overwrites.
@@ -91,7 +91,7 @@ pub(crate) fn write_live(
     positions: &[u64],
     copying: &mut Copying<'_, '_>,
 ) -> Result<()> {
-    let mut copyist = Copyist::new(&next.header);
+    let mut copyist = Copyist::new(&next.header, &reader.log);
     let mut highest_seq = next.header.base_seq;
     for &position in positions {
         highest_seq = highest_seq.max(copyist.push(reader, position, false)?.seq);

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::LogFile;
-use super::chunks::{CHUNK, Chunks};
+use super::chunks::Chunks;
 use super::search::body_holds;
 use crate::disk::{DiskFile, FileStat};
 use crate::format::{
@@ -43,7 +43,8 @@ pub(crate) fn without_header(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Resul
         base_seq: MAX_SEQ,
         created: 0,
     };
-    Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity, links })
+    let limits = file.limits_kept();
+    Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity, links, limits })
 }
 
 /// The seed that the records of a file agree on, or `None`.
@@ -54,11 +55,12 @@ pub(crate) fn without_header(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Resul
 pub(crate) fn find_seed(log: &LogFile) -> Result<Option<FileSeed>> {
     let file_len = log.len()?;
     // A false candidate costs the reading of its body. Candidates may overlap, so the total is bounded.
-    let mut patience = 4 * file_len + CHUNK as u64;
+    let most = log.limits.chunk();
+    let mut patience = 4 * file_len + most as u64;
     // For each seed, the number of its records and the offset of the first.
     let mut votes: HashMap<FileSeed, (u32, u64)> = HashMap::new();
     let mut chunks = Chunks::new(log, FILE_HEADER_LEN as u64);
-    while let Some((at, chunk)) = chunks.read(CHUNK + RECORD_HEADER_LEN)? {
+    while let Some((at, chunk)) = chunks.read(most + RECORD_HEADER_LEN)? {
         let mut start = 0;
         while let Some(bytes) = chunk.get(start..).and_then(|rest| rest.first_chunk()) {
             start += ALIGNMENT as usize;
@@ -104,6 +106,7 @@ fn candidate(bytes: &[u8; RECORD_HEADER_LEN], offset: u64, file_len: u64) -> Opt
 
 #[cfg(test)]
 mod tests {
+    use super::super::chunks::CHUNK;
     use super::super::testing::{Draft, MARK, MORE, PATH, PLAIN, SYNCED, seed};
     use super::*;
     use crate::disk::sim::SimDisk;

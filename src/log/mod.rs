@@ -35,6 +35,7 @@ use std::sync::Arc;
 
 use crate::disk::{DiskFile, FileIdentity, FileStat};
 use crate::format::{Damage, FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, MAX_SEQ, SeqBound};
+use crate::limits::Shared;
 use crate::{Error, Result};
 
 /// The distance between the highest sequence number of a copy's source and the copy's `base_seq`. The source may go on
@@ -55,6 +56,7 @@ pub(crate) struct LogFile {
     pub(crate) identity: FileIdentity,
     /// The number of names that the file had when it was opened.
     pub(crate) links: u64,
+    pub(crate) limits: Shared,
 }
 
 impl LogFile {
@@ -81,7 +83,8 @@ impl LogFile {
             return Err(corrupt(Damage::Sequence { found: header.base_seq, previous: 0 }));
         }
         let FileStat { identity, links, .. } = file.stat().map_err(|e| Error::io("stat", path, e))?;
-        Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity, links })
+        let limits = file.limits_kept();
+        Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity, links, limits })
     }
 
     /// Makes sure that the file header has not changed. Called before the log is read from its start again.

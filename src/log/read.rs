@@ -32,8 +32,8 @@ pub(crate) struct Start {
 impl Start {
     /// Whether reading the record takes so long that other threads should not wait for it.
     #[inline]
-    pub(crate) fn is_long(&self) -> bool {
-        self.header.record_len() > LONG_RECORD
+    pub(crate) fn is_long(&self, log: &LogFile) -> bool {
+        self.header.record_len() > log.limits.long_record()
     }
 }
 
@@ -48,8 +48,6 @@ pub(crate) struct Record<'a> {
 const CACHE_LINE: usize = 64;
 /// A record up to this length is copied whole at almost no cost.
 const SHORT_RECORD: usize = 192;
-/// Copying and checking a longer record takes more than a few microseconds.
-const LONG_RECORD: u64 = 64 << 10;
 
 impl Reader {
     /// Copies bytes out of the file.

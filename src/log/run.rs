@@ -4,6 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use crate::format::RecordHeader;
+use crate::limits::{Limits, Shared};
 use crate::memory::{KEPT_CAPACITY, make_room};
 
 /// A validated record.
@@ -23,10 +24,9 @@ impl Entry {
     }
 }
 
-/// A walk passes a run on when it has this many records, or keys of this many bytes. Replaying a run overlaps the cache
-/// misses of its records.
-pub(crate) const RUN_LEN: usize = 64;
-const RUN_KEYS: usize = 64 << 10;
+/// A walk passes a run on when it has this many records, or keys of many bytes. Replaying a run overlaps the cache misses of
+/// its records.
+pub(crate) const RUN_LEN: usize = Limits::REAL.run_len();
 
 /// Records in the order of the log, in whole units. A unit is a single record, or all records of a batch: it counts as
 /// a whole or not.
@@ -65,8 +65,8 @@ impl Run {
     }
 
     #[inline]
-    pub(super) fn is_long(&self) -> bool {
-        self.entries.len() >= RUN_LEN || self.keys.len() >= RUN_KEYS
+    pub(super) fn is_long(&self, limits: Shared) -> bool {
+        self.entries.len() >= limits.run_len() || self.keys.len() >= limits.run_keys()
     }
 
     #[inline]

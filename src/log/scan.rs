@@ -5,7 +5,7 @@
 
 use super::LogFile;
 use super::run::{Entry, Run};
-use super::window::{LARGEST_WINDOW, Window};
+use super::window::Window;
 use crate::format::{
     Ancillary, Damage, END_MARK_LEN, FILE_HEADER_LEN, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict,
     split_full_key,
@@ -59,7 +59,7 @@ impl<'a> Scanner<'a> {
     /// A walk from an offset at which a record starts or the log ends. `previous_seq` is the sequence number of the
     /// record before it, 0 if there is none.
     pub(crate) fn resume(log: &'a LogFile, offset: u64, previous_seq: u64) -> Result<Scanner<'a>> {
-        Ok(Scanner { log, offset, previous_seq, file_len: log.len()?, window: Window::new() })
+        Ok(Scanner { log, offset, previous_seq, file_len: log.len()?, window: Window::new(log) })
     }
 
     /// Walks to the end of the log, or to the first place that cannot be read, and passes all records to `visit`, in
@@ -78,7 +78,7 @@ impl<'a> Scanner<'a> {
             if !goes_on {
                 run.truncate(whole);
             }
-            if !run.entries.is_empty() && (!goes_on || run.is_long()) {
+            if !run.entries.is_empty() && (!goes_on || run.is_long(self.log.limits)) {
                 visit(&run)?;
                 run.clear();
             }
@@ -156,7 +156,7 @@ impl<'a> Scanner<'a> {
             return Ok(Some(Reason::Damaged(Damage::BrokenBatch)));
         }
         let key_len = usize::from(header.key_len);
-        let wanted = if header.record_len() <= LARGEST_WINDOW as u64 {
+        let wanted = if header.record_len() <= self.log.limits.largest_window() as u64 {
             header.record_len() as usize
         } else {
             RECORD_HEADER_LEN + key_len
@@ -198,7 +198,7 @@ impl<'a> Scanner<'a> {
     /// Hashes the rest of a body that is too long for the window. `None` if the file ends before the body.
     fn finish_body(&mut self, mut hasher: crc32fast::Hasher, mut offset: u64, mut left: u64) -> Result<Option<u32>> {
         while left > 0 {
-            let wanted = left.min(LARGEST_WINDOW as u64) as usize;
+            let wanted = left.min(self.log.limits.largest_window() as u64) as usize;
             let bytes = self.window.get(self.log, offset, wanted)?;
             if bytes.len() < wanted {
                 return Ok(None);

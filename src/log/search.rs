@@ -1,7 +1,7 @@
 //! The search beyond damage: looks for proof that the damaged bytes had been on stable storage.
 
 use super::LogFile;
-use super::chunks::{CHUNK, Chunks, each_piece};
+use super::chunks::{Chunks, each_piece};
 use super::scan::Stop;
 use crate::Result;
 use crate::format::{ALIGNMENT, Ancillary, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, padded};
@@ -17,8 +17,6 @@ pub(crate) struct Beyond {
     pub(crate) data_end: u64,
 }
 
-const SMALLEST_CHUNK: usize = 4 << 10;
-
 /// For bodies that turn out to be incomplete, the search reads at most this many times the file's length, and one chunk
 /// more.
 const PATIENCE: u64 = 4;
@@ -28,18 +26,19 @@ pub(crate) fn search(log: &LogFile, stop: &Stop) -> Result<Beyond> {
     let mut beyond = Beyond { proof: None, whole_records: false, data_end: stop.unit };
     let file_len = log.len()?;
     // One header more than a chunk, for headers that cross its end.
-    let len = file_len.saturating_sub(stop.unit).min((CHUNK + RECORD_HEADER_LEN) as u64) as usize;
+    let chunk = log.limits.chunk();
+    let len = file_len.saturating_sub(stop.unit).min((chunk + RECORD_HEADER_LEN) as u64) as usize;
     // A limit for the bodies of incomplete records. A forged file can have many that overlap.
-    let mut patience = PATIENCE * file_len + CHUNK as u64;
+    let mut patience = PATIENCE * file_len + chunk as u64;
     let mut chunks = Chunks::new(log, stop.unit);
     while let Some((at, bytes)) = chunks.read(len)? {
         if let Some(last) = last_data(bytes) {
             beyond.data_end = beyond.data_end.max(at + last as u64 + 1);
         }
-        for (place, header) in headers(log, stop, at, bytes, file_len) {
+        for (place, header) in headers(log, stop, at, bytes, file_len, chunk) {
             weigh(log, stop, place, &header, &mut beyond, &mut patience)?;
         }
-        chunks.advance(CHUNK);
+        chunks.advance(chunk);
     }
     Ok(beyond)
 }
@@ -59,12 +58,13 @@ fn headers<'b>(
     at: u64,
     bytes: &'b [u8],
     file_len: u64,
+    chunk: usize,
 ) -> impl Iterator<Item = (u64, RecordHeader)> + 'b {
     let after = log.seq_bound(stop.previous_seq);
     // A header has a byte that is never zero, its kind, and this is not its first byte. So no header starts at or after
     // the last byte that is not zero.
     let last = last_data(bytes).unwrap_or(0);
-    (0..CHUNK.min(last)).step_by(ALIGNMENT as usize).filter_map(move |start| {
+    (0..chunk.min(last)).step_by(ALIGNMENT as usize).filter_map(move |start| {
         let candidate = bytes.get(start..start + RECORD_HEADER_LEN)?.try_into().ok()?;
         if !RecordHeader::plausible(candidate, after) {
             return None;
@@ -139,24 +139,25 @@ pub(crate) fn body_crc(log: &LogFile, offset: u64, header: &RecordHeader) -> Res
 pub(crate) fn next_header(log: &LogFile, from: u64, previous_seq: u64) -> Result<Option<u64>> {
     let file_len = log.len()?;
     // Most damage is small, and a survey searches from many places.
-    let mut chunk = SMALLEST_CHUNK;
+    let mut chunk = log.limits.smallest_chunk();
     let from = padded(from);
     // [`headers`] returns headers after `unit` only.
     let reason = super::scan::Reason::EndMark;
     let stop = Stop { unit: from.saturating_sub(1), at: from, previous_seq, reason };
     let mut chunks = Chunks::new(log, from);
     while let Some((at, bytes)) = chunks.read(chunk + RECORD_HEADER_LEN)? {
-        if let Some((offset, _)) = headers(log, &stop, at, bytes, file_len).next() {
+        if let Some((offset, _)) = headers(log, &stop, at, bytes, file_len, log.limits.chunk()).next() {
             return Ok(Some(offset));
         }
         chunks.advance(chunk);
-        chunk = (chunk * 2).min(CHUNK);
+        chunk = (chunk * 2).min(log.limits.chunk());
     }
     Ok(None)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::chunks::CHUNK;
     use super::super::scan::{Reason, Scanner};
     use super::super::testing::{Draft, MARK, MORE, PLAIN, SYNCED, open, open_on, page_says};
     use super::*;

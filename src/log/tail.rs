@@ -1,6 +1,8 @@
 //! What a handle knows of the log up to its end.
 
-use crate::format::{Ancillary, FILE_HEADER_LEN, FileHeader, Kind, RECORD_HEADER_LEN, RecordHeader, block_of};
+use super::LogFile;
+use crate::format::{Ancillary, FILE_HEADER_LEN, Kind, RECORD_HEADER_LEN, RecordHeader};
+use crate::limits::Shared;
 
 /// The state of the log after its last complete unit.
 #[derive(Debug, Clone)]
@@ -26,6 +28,7 @@ pub(crate) struct Tail {
     pub(crate) moved: bool,
     /// The number of records.
     pub(crate) records: u64,
+    limits: Shared,
 }
 
 /// Eight bytes that do not change while the log is only appended to: the checksums of the last record, or a part of the
@@ -38,12 +41,12 @@ pub(crate) struct Landmark {
 
 impl Tail {
     /// The tail of a log without records.
-    pub(crate) fn new(header: &FileHeader) -> Tail {
-        let (offset, word) = header.fingerprint();
+    pub(crate) fn new(log: &LogFile) -> Tail {
+        let (offset, word) = log.header.fingerprint();
         Tail {
             end: FILE_HEADER_LEN as u64,
             previous_seq: 0,
-            highest_seq: header.base_seq,
+            highest_seq: log.header.base_seq,
             proven: FILE_HEADER_LEN as u64,
             proven_after: 0,
             block_first: 0,
@@ -51,13 +54,14 @@ impl Tail {
             trailing_mark: None,
             moved: false,
             records: 0,
+            limits: log.limits,
         }
     }
 
     /// Moves the tail past the next record, which must belong to a complete unit.
     pub(crate) fn advance(&mut self, offset: u64, header: &RecordHeader, proof: Option<u64>) {
         debug_assert_eq!(offset, self.end);
-        if block_of(header.seq) > block_of(self.highest_seq) {
+        if self.limits.block_of(header.seq) > self.limits.block_of(self.highest_seq) {
             self.block_first = offset;
         }
         if let Some(proof) = proof.filter(|&proof| proof > self.proven) {
@@ -87,7 +91,7 @@ impl Tail {
     /// Only then may a sequence number of the block be assigned. After a power cut, the next writer finds the block in
     /// the file and starts above it.
     pub(crate) fn is_block_stable(&self, block: u64, synced: u64) -> bool {
-        block == block_of(self.highest_seq) && self.proven.max(synced) > self.block_first
+        block == self.limits.block_of(self.highest_seq) && self.proven.max(synced) > self.block_first
     }
 }
 
@@ -100,7 +104,7 @@ mod tests {
 
     fn tail_of(draft: Draft) -> Tail {
         let log = draft.finish();
-        let mut tail = Tail::new(&log.header);
+        let mut tail = Tail::new(&log);
         let mut scanner = Scanner::from_start(&log).unwrap();
         let stop = scanner.walk(|unit| {
             unit.entries.iter().for_each(|entry| tail.advance(entry.offset, &entry.header, entry.proof));
@@ -177,7 +181,7 @@ mod tests {
     #[test]
     fn the_landmark_is_the_last_record_or_the_identity() {
         let header = super::super::testing::header();
-        let tail = Tail::new(&header);
+        let tail = Tail::new(&Draft::new().copy());
         assert_eq!(tail.landmark.offset, 24);
         assert_eq!(tail.landmark.word.to_le_bytes(), header.encode()[24..32]);
         let mut draft = Draft::new();

@@ -4,22 +4,20 @@ use super::LogFile;
 use crate::Result;
 use crate::memory::make_room;
 
-/// The window's length in a long walk. Longer bodies are checked piece by piece.
-pub(super) const LARGEST_WINDOW: usize = 1 << 20;
-
-/// The window's first length: most walks read one group that another process has just written.
-const SMALLEST_WINDOW: usize = 4 << 10;
+#[cfg(test)]
+pub(super) const LARGEST_WINDOW: usize = crate::limits::Limits::REAL.largest_window();
 
 /// A buffer for walks from the start of a file to its end.
 pub(crate) struct Window {
     bytes: Vec<u8>,
     start: u64,
+    /// Short at first: most walks read one group that another process has just written.
     next_len: usize,
 }
 
 impl Window {
-    pub(crate) fn new() -> Window {
-        Window { bytes: Vec::new(), start: 0, next_len: SMALLEST_WINDOW }
+    pub(crate) fn new(log: &LogFile) -> Window {
+        Window { bytes: Vec::new(), start: 0, next_len: log.limits.smallest_window() }
     }
 
     pub(super) fn forget(&mut self) {
@@ -32,7 +30,7 @@ impl Window {
         let held = self.start..self.start + self.bytes.len() as u64;
         if !held.contains(&offset) || held.end < offset + wanted as u64 {
             let len = wanted.max(self.next_len);
-            self.next_len = (self.next_len * 2).min(LARGEST_WINDOW);
+            self.next_len = (self.next_len * 2).min(log.limits.largest_window());
             self.bytes.clear();
             make_room(&mut self.bytes, len).map_err(|e| log.io("get memory for a value", e))?;
             self.bytes.resize(len, 0);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use caskfile::disk::sim::SimDisk;
 use caskfile::disk::{Disk, RealDisk};
-use caskfile::{Cask, Error, KvPair, Scan, Slice};
+use caskfile::{Cask, Error, KvPair, Limits, Scan, Slice};
 use quickcheck::{Arbitrary, Gen, QuickCheck, TestResult};
 
 use crate::common::TempDir;
@@ -332,9 +332,29 @@ fn random_calls_on_the_simulated_disk_match_the_model() {
 }
 
 #[test]
+fn random_calls_with_small_limits_match_the_model() {
+    check(60, |steps| {
+        let disk = SimDisk::new();
+        disk.set_limits(Limits::SMALL);
+        run(Ground::Simulated(disk), &steps)
+    });
+}
+
+#[test]
+fn random_calls_with_some_small_limits_match_the_model() {
+    check(40, |steps| {
+        let disk = SimDisk::new();
+        let sum = steps.iter().map(|step| format!("{step:?}").len() as u64).sum::<u64>();
+        disk.set_limits(Limits::mixed(sum.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+        run(Ground::Simulated(disk), &steps)
+    });
+}
+
+#[test]
 fn random_calls_without_maps_and_holes_match_the_model() {
     check(20, |steps| {
         let disk = SimDisk::new();
+        disk.set_limits(Limits::mixed(steps.len() as u64 * 0x9E37_79B9));
         disk.set_maps(false);
         disk.set_holes(false);
         run(Ground::Simulated(disk), &steps)

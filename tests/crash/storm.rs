@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use caskfile::Limits;
 use caskfile::disk::sim::SimDisk;
 use quickcheck::Arbitrary;
 
@@ -24,6 +25,24 @@ pub fn chosen(seeds: u64) -> Range<u64> {
     first.unwrap_or(0)..first.unwrap_or(0) + count
 }
 
+/// Limits that a sequence crosses all the time. Bytes are passed on in pieces of some kilobytes: each piece is a call, at which
+/// the power may be cut, and values have up to seventy of them.
+const SMALL: Limits = Limits {
+    rewritten_at_once: 8 << 10,
+    zeros_ahead: 4 << 10,
+    smallest_step: 2 << 10,
+    largest_step: 16 << 10,
+    step_unit: 1 << 10,
+    cleared_at_once: 4 << 10,
+    chunk: 8 << 10,
+    smallest_chunk: 512,
+    largest_window: 8 << 10,
+    smallest_window: 512,
+    copied_at_once: 2 << 10,
+    verified_at_once: 2 << 10,
+    ..Limits::SMALL
+};
+
 /// Lives through the steps, of which the last `stormy` have this weather; if none has, the power is cut after them.
 pub fn run(prepare: fn(&SimDisk), steps: &[Step], stormy: usize, seed: u64, weather: Weather) -> Outcome {
     let run = || {
@@ -31,6 +50,7 @@ pub fn run(prepare: fn(&SimDisk), steps: &[Step], stormy: usize, seed: u64, weat
         let disk = SimDisk::from_seed(dice.roll());
         disk.set_holes(!dice.one_in(8));
         disk.set_maps(!dice.one_in(8));
+        disk.set_limits(if dice.one_in(2) { SMALL } else { Limits::REAL });
         prepare(&disk);
         let life = Life::new(disk, dice);
         for (at, step) in steps.iter().enumerate() {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules that any module may import. The table has no arrows to them.
-const SMALL: [&str; 7] = ["config", "events", "fork", "memory", "prefetch", "progress", "sync"];
+const SMALL: [&str; 8] = ["config", "events", "fork", "limits", "memory", "prefetch", "progress", "sync"];
 
 type Arrows = BTreeMap<String, BTreeSet<String>>;
 

@@ -30,6 +30,8 @@ use super::file::RealFile;
 use super::names::{OPEN_FLAGS, explain_lease, or_rename, rename_new};
 use super::stat::{PERMISSION_BITS, expect_regular, identity};
 use crate::disk::{Access, Disk, DiskFile, FileIdentity, FileStat, RealDisk, RealSystem, System};
+#[cfg(any(test, feature = "testing"))]
+use crate::limits::Limits;
 
 /// The operating system's files. Those in one directory stay within reach without its path.
 pub(super) struct AnchoredDisk {
@@ -328,6 +330,11 @@ impl Disk for AnchoredDisk {
 
     fn release(&self) {
         self.lock().take();
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn limits(&self) -> &'static Limits {
+        RealDisk.limits()
     }
 
     fn system(&self) -> &dyn System {

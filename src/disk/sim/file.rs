@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::inode::PAGE;
 use super::{Fault, Machine, SimDisk, Verb};
 use crate::disk::{DiskFile, FileAttributes, FileStat, Map, MappedBytes, SyncScope, WaitingLine};
+use crate::limits::Limits;
 
 /// The longest file. Contents are kept in memory, holes included.
 const MAX_LEN: u64 = 1 << 32;
@@ -126,6 +127,10 @@ impl DiskFile for SimFile {
         inode.write(offset, &bytes[..count]);
         turn.machine.bytes_written += count as u64;
         turn.end(Ok(count))
+    }
+
+    fn limits(&self) -> &'static Limits {
+        self.disk.lock().world.settings.limits
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -14,6 +14,7 @@ use super::inode::{Crash, Inode};
 use super::rules::Conduct;
 use super::{Choices, Fault, Hook, SimDisk, Verb};
 use crate::disk::{Clock, FileIdentity, FileStat};
+use crate::limits::Limits;
 
 /// The disk and the running system around it.
 pub(super) struct Machine {
@@ -71,6 +72,7 @@ pub(super) struct Settings {
     pub(super) room: Option<u64>,
     pub(super) free_pages: Option<u64>,
     pub(super) default_acl: Option<Vec<u8>>,
+    pub(super) limits: &'static Limits,
 }
 
 /// An open file description.

@@ -62,6 +62,8 @@ use inode::{Crash, Inode};
 use machine::{Machine, Settings, World};
 use names::attributes_of_new;
 
+use crate::limits::Limits;
+
 /// The default size of a sector. A sector survives a power cut whole or not at all.
 pub const SECTOR: u64 = 512;
 
@@ -110,6 +112,7 @@ impl SimDisk {
                 room: None,
                 free_pages: None,
                 default_acl: None,
+                limits: &Limits::REAL,
             },
         })
     }

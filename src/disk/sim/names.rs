@@ -14,6 +14,7 @@ use crate::disk::attributes::ACL;
 use crate::disk::{
     Access, Clock, Disk, DiskFile, Extended, FileAttributes, FileIdentity, FileStat, System, expect_file_name,
 };
+use crate::limits::Limits;
 
 /// Returns the attributes of a new file in a directory without a default ACL.
 pub(super) fn attributes_of_new(mode: u32) -> FileAttributes {
@@ -155,6 +156,10 @@ impl Disk for SimDisk {
             let names = here.filter_map(Path::file_name);
             Ok(names.filter(|name| name.as_bytes().starts_with(prefix.as_bytes())).map(OsString::from).collect())
         })
+    }
+
+    fn limits(&self) -> &'static Limits {
+        self.lock().world.settings.limits
     }
 
     fn system(&self) -> &dyn System {

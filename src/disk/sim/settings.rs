@@ -2,8 +2,18 @@
 
 use super::{Choices, SimDisk};
 use crate::disk::Clock;
+use crate::limits::Limits;
 
 impl SimDisk {
+    /// Sets the limits of all stores on this disk, before the first is made. They hold in the lives after a power cut too.
+    ///
+    /// # Panics
+    ///
+    /// If the limits do not fit each other.
+    pub fn set_limits(&self, limits: Limits) {
+        self.lock().world.settings.limits = limits.keep();
+    }
+
     /// Sets the size of the sectors, which survive a power cut whole or not at all. With 1, writes are torn at any
     /// byte.
     ///

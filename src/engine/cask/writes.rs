@@ -190,15 +190,15 @@ impl Cask {
     /// ```
     pub fn write(&self, batch: &Batch) -> Result<Option<u64>> {
         self.check_open()?;
-        let request = batch.to_request(&self.bucket, &self.engine.context.path)?;
+        let request = batch.to_request(&self.bucket, &self.engine.context.path, self.engine.context.limits)?;
         match self.engine.commit(request) {
             Ok(written) => Ok(written.last_index),
             Err(failure) => Err(failure.batch_error()),
         }
     }
 
-    /// Writes batches in one group, in this order, as if each came from another thread, and returns the result of each. For
-    /// tests that need the same group every time.
+    /// Writes batches in one group, or in as few as their sizes allow, in this order, as if each came from another thread.
+    /// Returns the result of each. For tests that need the same group every time.
     ///
     /// # Errors
     ///
@@ -222,9 +222,9 @@ impl Cask {
         self.check_open()?;
         let requests = batches
             .iter()
-            .map(|batch| batch.to_request(&self.bucket, &self.engine.context.path))
+            .map(|batch| batch.to_request(&self.bucket, &self.engine.context.path, self.engine.context.limits))
             .collect::<Result<Vec<_>>>()?;
-        let outcomes = self.engine.writing.solo(self.engine.context.deadline(), |turn| Ok(turn.commit(&requests)))?;
+        let outcomes = self.engine.writing.commit_together(&requests)?;
         let answer = |outcome: Outcome| outcome.map(|written| written.last_index).map_err(Failure::batch_error);
         Ok(outcomes.into_iter().map(answer).collect())
     }

@@ -136,7 +136,7 @@ impl Maintenance {
 fn copy_log(moment: &Moment, header: &FileHeader, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
     let Moment { reader, end, .. } = moment;
     let log = &reader.log;
-    let mut copyist = Copyist::new(header);
+    let mut copyist = Copyist::new(header, log);
     let mut scanner = Scanner::from_start(log)?;
     let (mut unit, mut upto) = (Run::default(), FILE_HEADER_LEN as u64);
     while upto < *end {

@@ -61,9 +61,6 @@ const MOUNTED: &str = "the file is mounted by itself, so that no other file can 
 const NO_PLACE: &str = "its directory does not let a new file take its place; \
     compact it as a user that may write to the directory";
 
-/// The most that is left to be carried over while writers wait.
-const SMALL_REST: u64 = 64 << 10;
-
 /// The most rounds of carrying over without the lock. Each round should leave less, but a disk may be slower than its writers.
 const ROUNDS: usize = 16;
 
@@ -111,7 +108,7 @@ impl<'e> Compactor<'e> {
         next.expect_room(live_bytes)?;
         let attributes = attributes(&turn.log)?;
         give_attributes(&next, &attributes, context)?;
-        let mut copyist = Copyist::new(&next.header);
+        let mut copyist = Copyist::new(&next.header, &turn.log);
         copyist.write(&next)?;
         let log = Arc::new(LogFile::open(Arc::clone(&next.file), &context.path)?);
         let (view, _) = View::build(log, context.config.get_read_mode(), turn.writer.epoch + 1)?;
@@ -229,7 +226,7 @@ impl<'e> Compactor<'e> {
             drop(self.writing.reading.current()?);
             let rest = self.old()?.tail.end - self.upto;
             self.progress.total = self.progress.done + rest;
-            if rest <= SMALL_REST {
+            if rest <= self.log.limits.small_rest() {
                 break;
             }
             self.carry_over(|compactor| compactor.report(watch))?;
@@ -342,7 +339,7 @@ fn go_on_in_new_file(turn: &mut Turn<'_>) -> Result<()> {
     let (end, writer) = (turn.tail.end, &mut *turn.writer);
     writer.phase = Phase::BlockReserved;
     (writer.log_end, writer.file_len) = (end, log.len()?);
-    writer.set_written_back(end);
+    writer.set_written_back(log.limits, end);
     let syncs = &*turn.writing.syncs;
     drop(syncs.forget());
     syncs.set_synced(Position { epoch: writer.epoch, offset: end });

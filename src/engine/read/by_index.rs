@@ -118,6 +118,6 @@ impl Reading {
         };
         positions.sort_unstable();
         let verify = self.context.config.get_verify_on_read();
-        Ok(IndexScan { reader, positions: positions.into_iter(), window: Window::new(), verify })
+        Ok(IndexScan { window: Window::new(&reader.log), reader, positions: positions.into_iter(), verify })
     }
 }

@@ -60,7 +60,7 @@ impl Current<'_> {
     #[inline]
     pub(crate) fn read<T>(self, position: u64, read: impl FnOnce(&Reader, &Start) -> Result<T>) -> Result<T> {
         let start = self.reader.start(position)?;
-        if !start.is_long() {
+        if !start.is_long(&self.reader.log) {
             return read(&self.reader, &start);
         }
         let reader = self.reader.clone();

@@ -8,10 +8,6 @@ use crate::format::{END_MARK_LEN, RECORD_HEADER_LEN, RecordHeader};
 use crate::log::LogFile;
 use crate::log::scan::Stop;
 
-/// How many bytes before the last non-zero byte are compared: a processor may see the bytes that another one copies in a
-/// slightly different order. Most groups are smaller, and are compared as a whole.
-const COMPARED: u64 = 64 << 10;
-
 #[derive(Debug)]
 pub(crate) struct PartialTail {
     start: u64,
@@ -55,7 +51,9 @@ impl PartialTail {
 
 /// The first header, which changes if this group is cut off and another one takes its place, and the last bytes.
 fn sample(log: &LogFile, start: u64, data_end: u64) -> Result<Vec<u8>> {
-    let last = (data_end - start).min(COMPARED) as usize;
+    // A processor may see the bytes that another one copies in a slightly different order. Most groups are smaller than this,
+    // and are compared as a whole.
+    let last = (data_end - start).min(log.limits.compared()) as usize;
     let mut sample = vec![0; RECORD_HEADER_LEN + last];
     log.read_up_to(start, &mut sample[..RECORD_HEADER_LEN])?;
     log.read_up_to(data_end - last as u64, &mut sample[RECORD_HEADER_LEN..])?;

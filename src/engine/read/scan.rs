@@ -85,13 +85,9 @@ impl PairRef<'_> {
     }
 }
 
-/// How many records are fetched while those before them are read. Neighbours in key order lie anywhere in the log, and the
-/// processor would wait for each.
-const AHEAD: usize = 12;
-
 impl Scan {
     fn new(reader: Reader, positions: Positions, bucket_len: usize, verify: bool) -> Scan {
-        let ahead = VecDeque::with_capacity(AHEAD);
+        let ahead = VecDeque::with_capacity(reader.log.limits.scanned_ahead());
         Scan { reader, positions, ahead, bucket_len, verify, buffer: Vec::new() }
     }
 
@@ -148,7 +144,7 @@ impl Scan {
     }
 
     pub(crate) fn next_position(&mut self) -> Option<u64> {
-        let missing = AHEAD - self.ahead.len();
+        let missing = self.reader.log.limits.scanned_ahead() - self.ahead.len();
         self.ahead.extend(self.positions.by_ref().take(missing).inspect(|&position| self.reader.prefetch(position)));
         self.ahead.pop_front()
     }
@@ -175,7 +171,7 @@ impl Scan {
     /// An owned pair. A long value is read directly into it, so that it is in memory once.
     fn pair(&mut self, position: u64) -> Result<KvPair> {
         let start = self.reader.start(position)?;
-        if !start.is_long() {
+        if !start.is_long(&self.reader.log) {
             return self.lend_from(&start).map(|pair| pair.to_pair());
         }
         let (mut key, mut value) = (Vec::new(), Vec::new());

@@ -47,9 +47,6 @@ pub(super) enum Peek {
     Cut,
 }
 
-/// A map is larger than its file, so that not every append needs a new one.
-const SMALLEST_MAP: u64 = 1 << 20;
-
 /// While a log is read, its index gets room for this many times the keys that were read so far. The surplus is given back at
 /// the end.
 const ROOM_AHEAD: u64 = 2;
@@ -62,7 +59,7 @@ impl View {
 
     /// Reads a whole log. Returns how the walk ended; the caller judges that.
     pub(crate) fn build(log: Arc<LogFile>, mode: ReadMode, epoch: u64) -> Result<(View, Stop)> {
-        let tail = Tail::new(&log.header);
+        let tail = Tail::new(&log);
         let file_len = log.len()?;
         let mut view = View {
             reader: Reader { log: Arc::clone(&log), map: None, end: tail.end },
@@ -170,7 +167,9 @@ impl View {
 
     /// Maps at least `len` bytes. Where the disk or a process limit does not allow that, plain reads are used.
     fn map(&mut self, len: u64) {
-        let generous = (len * 2).max(SMALLEST_MAP).next_multiple_of(SMALLEST_MAP);
+        // Larger than its file, so that not every append needs a new one.
+        let smallest = self.reader.log.limits.smallest_map();
+        let generous = (len * 2).max(smallest).next_multiple_of(smallest);
         if self.reader.map.as_mut().and_then(Arc::get_mut).is_some_and(|map| map.resize(generous)) {
             return;
         }

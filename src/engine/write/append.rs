@@ -97,7 +97,7 @@ impl Turn<'_> {
 
     /// Begins write-back of what was written, if it is much, without waiting for it.
     pub(super) fn begin_write_back(&mut self) -> Result<()> {
-        let Some(range) = self.writer.due_write_back() else { return Ok(()) };
+        let Some(range) = self.writer.due_write_back(self.log.limits) else { return Ok(()) };
         let begun = self.log.file.write_back(range, 0);
         begun.map_err(|e| self.writing.syncs.poison(&self.log, "write-back", e))
     }

@@ -10,22 +10,18 @@ use std::io;
 use std::time::Duration;
 
 use super::Writing;
-use super::numbering::MAX_GROUP_RECORDS;
 use super::outcome::{Outcome, abandoned};
 use super::plan::Plan;
 use super::queue::{Entered, GatherTime, Leader};
-use super::request::{Action, MAX_BATCH_BYTES, Request, no_memory};
+use super::request::{Action, Request, no_memory};
 use super::turn::Turn;
 use super::writer::Phase;
 use crate::config::Durability;
 use crate::engine::deadline::Deadline;
 use crate::format::{Flags, Kind};
+use crate::limits::{Limits, Shared};
 use crate::log::group::record_len;
 use crate::{Error, Result};
-
-/// A group takes no further request once it has this many bytes, so that no caller waits for the bytes of too many others. (A
-/// single request may be larger.)
-const GROUP_BYTES: u64 = 8 << 20;
 
 /// How long the leader of a group waits for others. `first` is less than half of the time of a sync on a fast disk. `each`
 /// is the time in which one thread wakes and comes back; on a single core, they do so one after the other.
@@ -57,7 +53,7 @@ impl Writing {
         }
         // If no turn can begin, no other thread's work was touched.
         let outcomes = self.in_turn(deadline, |turn| {
-            let mut load = Load::default();
+            let mut load = Load::new(turn.log.limits);
             let requests = leader.take_work(|request| load.takes(request));
             if turn.must_rewrite(&requests) {
                 if let Err(error) = turn.rewrite_ahead(deadline) {
@@ -70,19 +66,42 @@ impl Writing {
     }
 }
 
+#[cfg(any(test, feature = "testing"))]
+impl Writing {
+    /// Commits requests in groups, each as long as a leader would make it if they were all waiting.
+    pub(crate) fn commit_together(&self, requests: &[Request]) -> Result<Vec<Outcome>> {
+        self.solo(self.context.deadline(), |turn| {
+            let (mut outcomes, mut rest) = (Vec::with_capacity(requests.len()), requests);
+            while let Some((first, others)) = rest.split_first() {
+                let mut load = Load::new(turn.log.limits);
+                load.takes(first);
+                let (group, later) = rest.split_at(1 + others.iter().take_while(|other| load.takes(other)).count());
+                outcomes.extend(turn.commit(group));
+                rest = later;
+            }
+            Ok(outcomes)
+        })
+    }
+}
+
 /// What a group has taken so far.
-#[derive(Default)]
 struct Load {
     records: u64,
     bytes: u64,
+    limits: Shared,
 }
 
 impl Load {
-    /// Takes a request, if there is room for it.
+    fn new(limits: Shared) -> Load {
+        Load { records: 0, bytes: 0, limits }
+    }
+
+    /// Takes a request, if there is room for it: no caller waits for the bytes of too many others. (A single request may be
+    /// larger.)
     fn takes(&mut self, request: &Request) -> bool {
         self.records += request.len() as u64;
         self.bytes += request.log_bytes;
-        self.records <= MAX_GROUP_RECORDS && self.bytes <= GROUP_BYTES
+        self.records <= self.limits.group_records() && self.bytes <= self.limits.group_bytes()
     }
 }
 
@@ -175,7 +194,7 @@ fn log_bytes(key: &[u8], action: &Action<&[u8]>) -> u64 {
 }
 
 /// A group is one write, and Linux writes less than 2 GiB at once.
-const _: () = assert!(MAX_BATCH_BYTES + GROUP_BYTES < (1 << 31) - 4096);
+const _: () = assert!(Limits::REAL.batch_bytes() + Limits::REAL.group_bytes() < (1 << 31) - 4096);
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod groups;
@@ -193,18 +212,19 @@ mod tests {
 
     #[test]
     fn a_group_takes_requests_up_to_its_limits() {
+        const REAL: Shared = &Limits::REAL;
         let mut two = Request::default();
         two.push(b"\0key", Action::Put(b"value"));
         two.push(b"\0key", Action::Delete);
-        let mut by_records = Load { records: MAX_GROUP_RECORDS - 4, bytes: 0 };
+        let mut by_records = Load { records: REAL.group_records - 4, ..Load::new(REAL) };
         assert_eq!([0; 3].map(|_| by_records.takes(&two)), [true, true, false]);
-        let mut by_bytes = Load { records: 0, bytes: GROUP_BYTES - 2 * two.log_bytes };
+        let mut by_bytes = Load { bytes: REAL.group_bytes - 2 * two.log_bytes, ..Load::new(REAL) };
         assert_eq!([0; 3].map(|_| by_bytes.takes(&two)), [true, true, false]);
         // No caller waits for the bytes of too many others.
         let a_megabyte = vec![0; 1 << 20];
         let mut large = Request::default();
         large.push(b"\0key", Action::Put(&a_megabyte));
-        let mut load = Load::default();
+        let mut load = Load::new(REAL);
         assert_eq!((0..100).filter(|_| load.takes(&large)).count(), 7);
     }
 

@@ -1,9 +1,10 @@
 //! Removing all keys with a prefix.
 
 use super::outcome::Failure;
-use super::request::{Action, MAX_BATCH_BYTES, MAX_BATCH_OPS, Request};
+use super::request::{Action, Request};
 use super::turn::Turn;
 use crate::Result;
+use crate::limits::Shared;
 
 impl Turn<'_> {
     /// Removes all keys of a bucket that start with a prefix, and returns how many there were.
@@ -15,7 +16,7 @@ impl Turn<'_> {
         loop {
             let mut request = Request::default();
             let view = self.view()?;
-            while !is_a_piece(request.len(), request.log_bytes) {
+            while !is_a_piece(self.log.limits, request.len() as u64, request.log_bytes) {
                 let Some(position) = scan.next_position() else { break };
                 key.clear();
                 // Verified: a damaged key would remove another one.
@@ -37,18 +38,20 @@ impl Turn<'_> {
 }
 
 /// Returns whether this many deletions are written at once.
-fn is_a_piece(ops: usize, log_bytes: u64) -> bool {
-    ops >= MAX_BATCH_OPS || log_bytes >= MAX_BATCH_BYTES / 2
+fn is_a_piece(limits: Shared, ops: u64, log_bytes: u64) -> bool {
+    ops >= limits.group_records() || log_bytes >= limits.deletion_bytes()
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
+    use super::super::request::{MAX_BATCH_BYTES, MAX_BATCH_OPS};
     use super::*;
+    use crate::limits::Limits;
 
     #[test]
     fn deletions_are_written_in_pieces_of_the_size_of_a_batch() {
-        let largest = MAX_BATCH_BYTES / 2;
-        assert!(!is_a_piece(MAX_BATCH_OPS - 1, largest - 1));
-        assert!(is_a_piece(MAX_BATCH_OPS, 0) && is_a_piece(1, largest));
+        let (real, ops, largest) = (&Limits::REAL, MAX_BATCH_OPS as u64, MAX_BATCH_BYTES / 2);
+        assert!(!is_a_piece(real, ops - 1, largest - 1));
+        assert!(is_a_piece(real, ops, 0) && is_a_piece(real, 1, largest));
     }
 }

@@ -23,7 +23,7 @@ impl Turn<'_> {
     pub(super) fn sync(&mut self) -> Result<()> {
         let sampled = self.position();
         self.writing.syncs.sync(&self.log, sampled)?;
-        self.writer.set_written_back(sampled.offset);
+        self.writer.set_written_back(self.log.limits, sampled.offset);
         Ok(())
     }
 

@@ -7,10 +7,7 @@
 use super::turn::Turn;
 use super::writer::Phase;
 use crate::Result;
-use crate::format::{Ancillary, BLOCK_LEN, Flags, Kind, MAX_SEQ, RECORD_HEADER_LEN, block_of, block_start};
-
-/// A group cannot hold more records than this: a block of sequence numbers, less the marks and statements in it.
-pub(crate) const MAX_GROUP_RECORDS: u64 = BLOCK_LEN - 8;
+use crate::format::{Ancillary, Flags, Kind, MAX_SEQ, RECORD_HEADER_LEN};
 
 const ALL_USED: &str = "all sequence numbers are used up";
 
@@ -19,16 +16,17 @@ impl Turn<'_> {
     /// their block is known to be on stable storage, writes and syncs a mark. The mark takes the additional number: after a
     /// sync, no `SYNCED_TO` is needed.
     pub(crate) fn reserve(&mut self, count: u64) -> Result<u64> {
-        debug_assert!(count < BLOCK_LEN, "a block has a mark of its own too");
+        let limits = self.log.limits;
+        debug_assert!(count < limits.block_len(), "a block has a mark of its own too");
         self.prepare()?;
         let mut next = self.next_seq();
-        if block_of(next + count) != block_of(next) {
-            next = block_start(block_of(next) + 1);
+        if limits.block_of(next + count) != limits.block_of(next) {
+            next = limits.block_start(limits.block_of(next) + 1);
         }
         if next + count > MAX_SEQ {
             return Err(self.writing.context.full(ALL_USED));
         }
-        if !self.tail.is_block_stable(block_of(next), self.synced()) {
+        if !self.tail.is_block_stable(limits.block_of(next), self.synced()) {
             self.append_mark(next)?;
             next += 1;
         }
@@ -51,11 +49,12 @@ impl Turn<'_> {
         }
         // Above everything that the file shows, and above everything that this handle has ever used: a number of the file's
         // last block may have been seen and then lost in a power cut.
-        let block = block_of(self.next_seq() - 1) + 1;
-        if block_start(block) >= MAX_SEQ - BLOCK_LEN {
+        let limits = self.log.limits;
+        let block = limits.block_of(self.next_seq() - 1) + 1;
+        if limits.block_start(block) >= MAX_SEQ - limits.block_len() {
             return Err(self.writing.context.full(ALL_USED));
         }
-        self.append_mark(block_start(block))?;
+        self.append_mark(limits.block_start(block))?;
         self.writer.phase = Phase::BlockReserved;
         Ok(())
     }

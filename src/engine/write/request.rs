@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use super::numbering::MAX_GROUP_RECORDS;
+use crate::limits::Limits;
 use crate::log::group::record_len;
 use crate::memory::make_room;
 use crate::{Error, Result};
 
 /// The most operations that a batch can have.
-pub const MAX_BATCH_OPS: usize = MAX_GROUP_RECORDS as usize;
+pub const MAX_BATCH_OPS: usize = Limits::REAL.group_records() as usize;
 
 /// The most bytes that a batch can take up in the log, 24 a record and padding included: room for one value of the
 /// largest size, and a little more. A batch is one write, which Linux limits to 2 GiB.
-pub const MAX_BATCH_BYTES: u64 = (1 << 30) + (1 << 20);
+pub const MAX_BATCH_BYTES: u64 = Limits::REAL.batch_bytes();
 
 /// What one operation does, or expects of its key, with the value's bytes as a `V`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

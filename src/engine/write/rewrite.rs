@@ -13,9 +13,6 @@ use crate::config::LockMode;
 use crate::engine::deadline::Deadline;
 use crate::log::rewrite::{check_again, whole_up_to, write_again};
 
-/// How many bytes are written again before the lock is given up for a moment.
-const REWRITTEN_AT_ONCE: u64 = 4 << 20;
-
 impl Turn<'_> {
     /// Writes what is left of the unproven tail again, and checks all of it.
     pub(super) fn rewrite_rest(&mut self) -> Result<()> {
@@ -38,13 +35,13 @@ impl Turn<'_> {
         {
             return Ok(());
         }
-        let (mut budget, mut is_synced) = (None, true);
+        let (at_once, mut budget, mut is_synced) = (self.log.limits.rewritten_at_once(), None, true);
         loop {
             let done = self.writer.rewritten.with_proof(&self.tail);
             let left = if self.tail.is_proven() { 0 } else { self.tail.end.saturating_sub(done.to) };
             // A writer that appends faster than this rewrites is stopped in the end, by the lock.
             let budget = budget.get_or_insert(left * 2);
-            let is_done = left <= REWRITTEN_AT_ONCE || *budget < REWRITTEN_AT_ONCE;
+            let is_done = left <= at_once || *budget < at_once;
             if is_done && is_synced {
                 return Ok(());
             }
@@ -61,10 +58,10 @@ impl Turn<'_> {
                 }
                 continue;
             }
-            let to = done.to + REWRITTEN_AT_ONCE;
+            let to = done.to + at_once;
             write_again(&log, done.to, to)?;
             self.writer.rewritten = Rewritten { to, ..done };
-            (*budget, is_synced) = (*budget - REWRITTEN_AT_ONCE, false);
+            (*budget, is_synced) = (*budget - at_once, false);
             self.writer.release();
             let begun = log.file.write_back(done.to..to, 0);
             begun.map_err(|e| self.writing.syncs.poison(&log, "write-back", e))?;

@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::numbering::MAX_GROUP_RECORDS;
 use super::outcome::Outcome;
 use super::request::{Action, Request};
-use super::writer::{LARGEST_PAGE, WRITE_BACK_STEP, Writer};
+use super::writer::Writer;
 use crate::config::Durability;
 use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use crate::disk::{Access, Disk};
@@ -15,9 +14,12 @@ use crate::format::{
     Ancillary, FileHeader, Flags, Kind, MAJOR_VERSION, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MINOR_VERSION,
     RecordHeader, block_of, block_start,
 };
+use crate::limits::Limits;
 use crate::log::LogFile;
 use crate::log::scan::{Reason, Scanner};
 use crate::{Config, Error};
+
+const WRITE_BACK_STEP: u64 = Limits::REAL.write_back_step();
 
 fn open(disk: &SimDisk, durability: Durability) -> Engine {
     let config = Config::new().durability(durability);
@@ -123,11 +125,11 @@ fn without_syncs_write_back_begins_after_each_step_of_numbers() {
 #[test]
 fn write_backs_adjoin_and_leave_out_the_page_of_the_logs_end() {
     let mut writer = Writer::default();
-    let page = LARGEST_PAGE;
-    writer.set_written_back(1000);
+    let page = Limits::REAL.largest_page();
+    writer.set_written_back(&Limits::REAL, 1000);
     let mut due = |steps, more, end| {
         (writer.highest_used_seq, writer.log_end) = (steps * WRITE_BACK_STEP + more, end);
-        writer.due_write_back()
+        writer.due_write_back(&Limits::REAL)
     };
     assert_eq!(due(0, WRITE_BACK_STEP - 1, 5 * page), None);
     assert_eq!(due(1, 0, 5 * page + 8), Some(1000..5 * page));
@@ -252,7 +254,7 @@ fn no_record_is_written_whose_number_readers_would_refuse() {
 #[test]
 fn the_readme_states_the_largest_batch() {
     assert!(include_str!("../../../README.md").contains("up to 1,048,568 operations"));
-    assert_eq!(MAX_GROUP_RECORDS, 1_048_568);
+    assert_eq!(Limits::REAL.group_records(), 1_048_568);
 }
 
 #[test]

@@ -4,23 +4,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::format::{BLOCK_LEN, FileSeed, MAX_SEQ_STEP};
+use crate::format::{FileSeed, MAX_SEQ_STEP};
+use crate::limits::Shared;
 use crate::log::LogFile;
 use crate::log::group::Group;
 use crate::log::tail::Tail;
 use crate::replay::Proven;
 
-/// A handle that does not sync begins write-back of what it has written each time when it has used this many sequence
-/// numbers. The sync at the end of a block of numbers stays short then. Counted in numbers, so that it costs a small part of
-/// what the block costs, whatever the size of its records.
-pub(super) const WRITE_BACK_STEP: u64 = BLOCK_LEN / 64;
-
 /// A handle that goes on in another file keeps its highest sequence number only if it is at most this far above the file's. Half
 /// of what readers admit, so that records after the gap prove what is before it.
 const MAX_CARRIED: u64 = MAX_SEQ_STEP / 2;
-
-/// No system keeps files in larger pages.
-pub(super) const LARGEST_PAGE: u64 = 64 << 10;
 
 /// How far this handle is with the log whose lock it takes. Each phase includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,8 +47,7 @@ pub(crate) struct Writer {
     pub(crate) file_len: u64,
     /// The highest sequence number that this handle has ever used, in whichever file.
     pub(crate) highest_used_seq: u64,
-    /// The last write-back: the number of its step of [`WRITE_BACK_STEP`] sequence numbers, and where it ended in the
-    /// log.
+    /// The last write-back: the number of its step of sequence numbers, and where it ended in the log.
     write_back_from: (u64, u64),
     pub(super) identity_checked: Option<Instant>,
     /// When a handle without a map last looked for what others have written.
@@ -145,19 +137,21 @@ impl Writer {
     }
 
     /// Nothing before `end` needs write-back any more.
-    pub(crate) fn set_written_back(&mut self, end: u64) {
-        self.write_back_from = (self.highest_used_seq / WRITE_BACK_STEP, end);
+    pub(crate) fn set_written_back(&mut self, limits: Shared, end: u64) {
+        self.write_back_from = (self.highest_used_seq / limits.write_back_step(), end);
     }
 
-    /// The part of the log whose write-back is due, if there is one.
-    pub(super) fn due_write_back(&mut self) -> Option<Range<u64>> {
+    /// The part of the log whose write-back is due, if there is one: after each step of sequence numbers, so that the sync at
+    /// the end of a block of numbers stays short. Counted in numbers, so that it costs a small part of what the block costs,
+    /// whatever the size of its records.
+    pub(super) fn due_write_back(&mut self, limits: Shared) -> Option<Range<u64>> {
         let (step, from) = self.write_back_from;
-        if self.highest_used_seq / WRITE_BACK_STEP == step {
+        if self.highest_used_seq / limits.write_back_step() == step {
             return None;
         }
         // Without the page that the next record goes into: on some file systems that write would wait for the disk.
-        let end = self.log_end - self.log_end % LARGEST_PAGE;
-        self.set_written_back(end);
+        let end = self.log_end - self.log_end % limits.largest_page();
+        self.set_written_back(limits, end);
         Some(from..end)
     }
 }

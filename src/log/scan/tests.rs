@@ -2,6 +2,7 @@
 
 use super::super::run::RUN_LEN;
 use super::super::testing::{Draft, MARK, MORE, PATH, PLAIN, SYNCED, open, open_on};
+use super::super::window::LARGEST_WINDOW;
 use super::*;
 use crate::disk::sim::{Repeat, SimDisk, Verb, When};
 
