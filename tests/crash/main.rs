@@ -11,6 +11,7 @@
 mod common;
 
 mod groups;
+mod halves;
 mod interleavings;
 mod life;
 mod losses;

@@ -4,6 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use super::inode::PAGE;
+use super::recording::Change;
 use super::{Fault, Machine, SimDisk, Verb};
 use crate::disk::{DiskFile, FileAttributes, FileStat, Map, MappedBytes, SyncScope, WaitingLine};
 use crate::limits::Limits;
@@ -117,8 +118,8 @@ impl DiskFile for SimFile {
         turn.machine.expect_right_to_change(self.description, Verb::WriteAt);
         expect_length(offset.checked_add(bytes.len() as u64))?;
         let count = turn.fault.map_or(bytes.len(), |fault| fault.limit(bytes.len()));
-        let inode = turn.machine.inode_of(self.description);
-        let (inode, free) = turn.machine.world.inode_and_space(inode);
+        let number = turn.machine.inode_of(self.description);
+        let (inode, free) = turn.machine.world.inode_and_space(number);
         let space_end = inode.allocate(offset..offset + count as u64, free);
         let count = (space_end - offset) as usize;
         if count == 0 && !bytes.is_empty() && turn.fault.is_none() {
@@ -126,6 +127,8 @@ impl DiskFile for SimFile {
         }
         inode.write(offset, &bytes[..count]);
         turn.machine.bytes_written += count as u64;
+        let written = || Change::Write { inode: number, offset, bytes: bytes[..count].into() };
+        turn.machine.record(self.disk.process, written);
         turn.end(Ok(count))
     }
 
@@ -148,6 +151,7 @@ impl DiskFile for SimFile {
             let inode = machine.inode_of(self.description);
             machine.world.release(inode, len..u64::MAX);
             machine.world.inode(inode).set_len(len);
+            machine.record(self.disk.process, || Change::SetLen { inode, len });
             Ok(())
         })
     }
@@ -161,7 +165,8 @@ impl DiskFile for SimFile {
             }
             let inode = machine.inode_of(self.description);
             machine.world.release(inode, range.clone());
-            machine.world.inode(inode).punch(range);
+            machine.world.inode(inode).punch(range.clone());
+            machine.record(self.disk.process, || Change::Punch { inode, range });
             Ok(())
         })
     }
@@ -207,6 +212,7 @@ impl DiskFile for SimFile {
             let has_it = *locked.locked_by.get_or_insert(self.description) == self.description;
             locked.was_locked |= has_it;
             if has_it {
+                machine.record(self.disk.process, || Change::Lock { inode });
                 machine.lockers.insert(self.disk.process);
                 machine.descriptions.get_mut(&self.description).expect(OPEN).note_lock();
             }
@@ -218,7 +224,9 @@ impl DiskFile for SimFile {
         self.disk.call(Verb::Unlock, |machine| {
             let inode = machine.inode_of(self.description);
             let lock = &mut machine.world.inode(inode).locked_by;
-            lock.take_if(|owner| *owner == self.description);
+            if lock.take_if(|owner| *owner == self.description).is_some() {
+                machine.record(self.disk.process, || Change::Unlock { inode });
+            }
             Ok(())
         })
     }
@@ -245,6 +253,7 @@ impl DiskFile for SimFile {
         self.disk.call(Verb::SetAttributes, |machine| {
             let inode = machine.inode_of(self.description);
             machine.world.inode(inode).set_attributes(like.clone());
+            machine.record(self.disk.process, || Change::SetAttributes { inode, attributes: like.clone() });
             Ok(())
         })
     }
@@ -308,7 +317,7 @@ impl MappedBytes for SimMap {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) {
-        let mut machine = self.disk.lock();
+        let mut machine = self.disk.hooked(Verb::ReadMap);
         let (inode, free) = machine.world.inode_and_space(self.inode);
         let (end, covered) = (offset + out.len() as u64, inode.len().next_multiple_of(PAGE));
         if end > covered {

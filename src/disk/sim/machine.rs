@@ -11,6 +11,7 @@ use super::choices::Random;
 use super::directory::Directory;
 use super::faults::Schedule;
 use super::inode::{Crash, Inode};
+use super::recording::{Change, Recording};
 use super::rules::Conduct;
 use super::{Choices, Fault, Hook, SimDisk, Verb};
 use crate::disk::{Clock, FileIdentity, FileStat};
@@ -45,6 +46,7 @@ pub(super) struct Machine {
     pub(super) hooks: Schedule<Hook>,
     /// By which engines wait.
     pub(super) engine_clock: Clock,
+    pub(super) recording: Option<Recording>,
 }
 
 /// What outlives the processes.
@@ -97,6 +99,18 @@ pub(super) struct Turn<'a> {
 impl SimDisk {
     /// Begins a call.
     pub(super) fn turn(&self, verb: Verb) -> io::Result<Turn<'_>> {
+        let mut machine = self.hooked(verb);
+        machine.expect_rules_kept();
+        machine.expect_alive(self.process)?;
+        machine.calls += 1;
+        machine.calls_by_verb[verb as usize] += 1;
+        let fault = machine.faults.due(self.process, verb).into_iter().next();
+        machine.failed_by_verb[verb as usize] += u64::from(fault.and_then(Fault::error).is_some());
+        Ok(Turn { machine, process: self.process, fault })
+    }
+
+    /// Runs the hooks that are due, and locks the machine.
+    pub(super) fn hooked(&self, verb: Verb) -> MutexGuard<'_, Machine> {
         let mut machine = self.lock();
         let hooks = machine.hooks.due(self.process, verb);
         if !hooks.is_empty() {
@@ -105,13 +119,7 @@ impl SimDisk {
             hooks.into_iter().for_each(|hook| hook(self));
             machine = self.lock();
         }
-        machine.expect_rules_kept();
-        machine.expect_alive(self.process)?;
-        machine.calls += 1;
-        machine.calls_by_verb[verb as usize] += 1;
-        let fault = machine.faults.due(self.process, verb).into_iter().next();
-        machine.failed_by_verb[verb as usize] += u64::from(fault.and_then(Fault::error).is_some());
-        Ok(Turn { machine, process: self.process, fault })
+        machine
     }
 
     /// Makes a call that has no special ways to fail.
@@ -139,7 +147,7 @@ impl Turn<'_> {
 }
 
 impl Machine {
-    fn expect_alive(&self, process: u64) -> io::Result<()> {
+    pub(super) fn expect_alive(&self, process: u64) -> io::Result<()> {
         if !self.power_is_on {
             Err(io::Error::other("power is off"))
         } else if self.killed.contains(&process) {
@@ -169,9 +177,9 @@ impl Machine {
     pub(super) fn close(&mut self, number: u64) {
         if let Some(description) = self.descriptions.remove(&number) {
             self.places.retain(|_, owner| *owner != number);
-            let inode = self.world.inode(description.inode);
-            if inode.locked_by == Some(number) {
-                inode.locked_by = None;
+            let inode = description.inode;
+            if self.world.inode(inode).locked_by.take_if(|owner| *owner == number).is_some() {
+                self.record(description.process, || Change::Unlock { inode });
             }
         }
     }

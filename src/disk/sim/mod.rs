@@ -9,6 +9,9 @@
 //! the test ([`SimDisk::before`]). The closure may make calls of another process, or look at a power cut at this
 //! moment.
 //!
+//! [`SimDisk::record`] records what a process changes. [`SimDisk::play`] does it again on a copy of the disk, as far as a
+//! test wants, up to any byte of a write: the test's own process then meets the half of a write.
+//!
 //! ```text
 //! calls ──> faults.rs: does this one fail? ──> directory.rs: names │ durable names │ unsynced changes
 //!                                              inode.rs:     cache │ durable bytes │ unsynced changes
@@ -48,11 +51,13 @@ mod file;
 mod inode;
 mod machine;
 mod names;
+mod recording;
 mod rules;
 mod settings;
 
 pub use choices::Choices;
 pub use faults::{Fault, Repeat, Verb, When};
+pub use recording::{Cue, Recording};
 
 use super::Clock;
 use choices::Random;
@@ -143,6 +148,7 @@ impl SimDisk {
             faults: Schedule::default(),
             hooks: Schedule::default(),
             engine_clock: Clock::default(),
+            recording: None,
         };
         SimDisk { machine: Arc::new(Mutex::new(machine)), process: 1 }
     }
@@ -158,6 +164,16 @@ impl SimDisk {
     /// fail. The cache keeps what it wrote, for other processes to see.
     pub fn kill(&self) {
         self.lock().kill(self.process);
+    }
+
+    /// Returns whether both are handles of one process on one disk.
+    pub fn is_same_process(&self, other: &SimDisk) -> bool {
+        Arc::ptr_eq(&self.machine, &other.machine) && self.process == other.process
+    }
+
+    /// Returns whether this handle's process can still make calls: it was not killed, and the power is on.
+    pub fn is_alive(&self) -> bool {
+        self.lock().expect_alive(self.process).is_ok()
     }
 
     /// Returns an independent copy of the disk now, as if every process had been killed: nothing is open or locked, no

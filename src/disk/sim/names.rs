@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::file::SimFile;
 use super::inode::Inode;
+use super::recording::Change;
 use super::{Fault, SimDisk, Verb};
 use crate::disk::attributes::ACL;
 use crate::disk::{
@@ -76,8 +77,9 @@ impl Disk for SimDisk {
             if let Some(acl) = machine.world.settings.default_acl.clone() {
                 attributes.extended.insert(ACL.to_owned(), acl);
             }
-            let inode = machine.world.add_inode(Inode::new(attributes));
+            let inode = machine.world.add_inode(Inode::new(attributes.clone()));
             machine.world.directory.add(path.to_path_buf(), inode);
+            machine.record(self.process, || Change::Create { path: path.to_path_buf(), inode, attributes });
             Ok(machine.open(self.process, inode, true))
         })?;
         Ok(Arc::new(SimFile::new(self.clone(), description)))
@@ -96,6 +98,9 @@ impl Disk for SimDisk {
             } else {
                 machine.world.directory.rename(from.to_path_buf(), to.to_path_buf(), inode);
             }
+            let (from, to, links) = (from.to_path_buf(), to.to_path_buf(), machine.world.settings.links);
+            machine
+                .record(self.process, || if links { Change::Link { from, to } } else { Change::Rename { from, to } });
             Ok(())
         })
     }
@@ -113,7 +118,9 @@ impl Disk for SimDisk {
             if let Some(replaced) = machine.world.directory.get(to) {
                 machine.expect_right_to_replace(self.process, replaced, "renames a file, without the lock, over");
             }
-            machine.world.directory.rename(from.to_path_buf(), to.to_path_buf(), inode);
+            let (from, to) = (from.to_path_buf(), to.to_path_buf());
+            machine.world.directory.rename(from.clone(), to.clone(), inode);
+            machine.record(self.process, || Change::Rename { from, to });
             Ok(())
         })
     }
@@ -124,6 +131,7 @@ impl Disk for SimDisk {
             machine.world.expect_no_mount(path)?;
             machine.expect_right_to_remove(self.process, inode);
             machine.world.directory.remove(path.to_path_buf());
+            machine.record(self.process, || Change::Remove { path: path.to_path_buf() });
             Ok(())
         })
     }
