@@ -6,6 +6,7 @@
 pub mod counted_memory;
 pub mod dice;
 pub mod files;
+pub mod held;
 pub mod history;
 pub mod hooked;
 pub mod ops;

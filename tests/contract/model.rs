@@ -9,15 +9,15 @@ use std::sync::Arc;
 
 use caskfile::disk::sim::SimDisk;
 use caskfile::disk::{Disk, RealDisk};
-use caskfile::{Cask, Error, KvPair, Limits, Scan, Slice};
+use caskfile::{Cask, Error, Limits};
 use quickcheck::{Arbitrary, Gen, QuickCheck, TestResult};
 
 use crate::common::TempDir;
-use crate::common::history::{self, Call, History, Refusal, listed, predict};
-use crate::common::ops::{self, Op, PREFIXES, Place, Setup, below};
-use crate::common::player::{
-    answer, ask, check_receipt, copy, in_bucket, index_of, look_at_copy, read_all, refusal, tell,
-};
+use crate::common::dice::Dice;
+use crate::common::held::{Held, Holdings};
+use crate::common::history::{self, Call, History, Refusal, predict};
+use crate::common::ops::{Op, Setup, below};
+use crate::common::player::{answer, ask, check_receipt, copy, index_of, look_at_copy, read_all, refusal, tell};
 
 const HANDLES: usize = 3;
 
@@ -28,10 +28,8 @@ enum Step {
     Close(usize),
     Drop(usize),
     Call(usize, Op),
-    /// Begins a scan that goes on by a pair with every later call of the handle, whatever that does.
-    Scan(usize, usize),
-    /// Keeps a value without copying it.
-    Lend(usize, Place),
+    /// Begins to hold a scan or a value, which goes on with every later step, whatever that does.
+    Hold(usize, u16),
 }
 
 impl Arbitrary for Step {
@@ -41,8 +39,7 @@ impl Arbitrary for Step {
             0 => Step::Open(handle, Setup::arbitrary(g)),
             1 => Step::Close(handle),
             2 if bool::arbitrary(g) => Step::Drop(handle),
-            3 => Step::Scan(handle, below(g, PREFIXES.len())),
-            4 => Step::Lend(handle, Place::arbitrary(g)),
+            3 | 4 => Step::Hold(handle, u16::arbitrary(g)),
             _ => Step::Call(handle, Op::arbitrary(g)),
         }
     }
@@ -102,21 +99,19 @@ impl Ground {
 struct Handle {
     cask: Cask,
     setup: Setup,
-    scans: Vec<(Scan, Vec<KvPair>)>,
-    slices: Vec<(Slice, Vec<u8>)>,
 }
 
 struct World {
     ground: Ground,
     handles: [Option<Handle>; HANDLES],
     history: History,
-    /// Slices that outlive their handles.
-    orphans: Vec<(Slice, Vec<u8>)>,
+    /// Scans and values, some of which outlive their handles.
+    holdings: Holdings,
 }
 
 impl World {
     fn new(ground: Ground) -> World {
-        World { ground, handles: [const { None }; HANDLES], history: History::default(), orphans: Vec::new() }
+        World { ground, handles: [const { None }; HANDLES], history: History::default(), holdings: Holdings::default() }
     }
 
     /// Whether another handle keeps the file's lock.
@@ -129,7 +124,7 @@ impl World {
         self.close(at)?;
         match Cask::open_on(self.ground.disk(), self.ground.path(), &setup.config()) {
             Ok(cask) => {
-                self.handles[at] = Some(Handle { cask, setup, scans: Vec::new(), slices: Vec::new() });
+                self.handles[at] = Some(Handle { cask, setup });
                 Ok(())
             }
             Err(Error::LockTimeout { .. }) if !setup.read_only && self.locked_out(at) => Ok(()),
@@ -150,12 +145,6 @@ impl World {
             other => return Err(format!("a closed handle said {other:?}")),
         }
         handle.cask.close().map_err(|error| format!("a second close: {error}"))?;
-        for (scan, expected) in handle.scans {
-            // A snapshot outlives its handle.
-            let rest: Result<Vec<_>, _> = scan.collect();
-            same(&rest.map_err(|error| format!("scan: {error}"))?, &expected, "what was left of a scan")?;
-        }
-        self.orphans.extend(handle.slices);
         Ok(())
     }
 
@@ -164,23 +153,20 @@ impl World {
             Step::Open(at, setup) => return self.open(at, setup),
             Step::Close(at) => return self.close(at),
             Step::Drop(at) => {
-                if let Some(handle) = self.handles[at].take() {
-                    self.orphans.extend(handle.slices);
-                }
+                self.handles[at] = None;
                 return Ok(());
             }
-            Step::Call(at, _) | Step::Scan(at, _) | Step::Lend(at, _) => at,
+            Step::Call(at, _) | Step::Hold(at, _) => at,
         };
         if self.handles[at].is_none() {
             self.open(at, Setup::DEFAULT)?;
         }
         match step {
             Step::Call(_, op) => self.call(at, op)?,
-            Step::Scan(_, prefix) => self.scan(at, PREFIXES[*prefix])?,
-            Step::Lend(_, place) => self.lend(at, *place)?,
+            Step::Hold(_, seed) => self.hold(at, *seed)?,
             Step::Open(..) | Step::Close(_) | Step::Drop(_) => {}
         }
-        self.go_on(at)
+        self.holdings.go_on()
     }
 
     fn call(&mut self, at: usize, op: &Op) -> Result<(), String> {
@@ -230,46 +216,13 @@ impl World {
         }
     }
 
-    fn scan(&mut self, at: usize, prefix: &[u8]) -> Result<(), String> {
-        let Some(handle) = &mut self.handles[at] else { return Ok(()) };
-        let scan = handle.cask.scan(prefix).map_err(|error| format!("scan: {error}"))?;
-        let expected = listed(self.history.last(), 0, prefix);
-        let expected = expected.map(|((_, key), pair)| KvPair::new(key.clone(), pair.value.to_vec(), pair.index));
-        handle.scans.push((scan, expected.collect()));
-        Ok(())
-    }
-
-    fn lend(&mut self, at: usize, place: Place) -> Result<(), String> {
-        let Some(handle) = &mut self.handles[at] else { return Ok(()) };
-        let key = (place.bucket, ops::KEYS[place.key].to_vec());
-        let cask = in_bucket(&handle.cask, place.bucket).map_err(|error| error.to_string())?;
-        // SAFETY: only this library writes to the store of this test.
-        match (unsafe { cask.mapped() }.get(&key.1), self.history.last().get(&key)) {
-            (Ok(slice), Some(pair)) => {
-                handle.slices.push((slice, pair.value.to_vec()));
-                Ok(())
-            }
-            (Err(Error::KeyNotFound), None) => Ok(()),
-            (found, expected) => Err(format!("lent {found:?}, expected {expected:?}")),
+    fn hold(&mut self, at: usize, seed: u16) -> Result<(), String> {
+        let Some(handle) = &self.handles[at] else { return Ok(()) };
+        let held = Held::begin(&handle.cask, &mut Dice::new(seed.into()), &[self.history.last()]);
+        match held.map_err(|error| format!("to be held: {error}"))? {
+            Some(held) => self.holdings.add(held),
+            None => Ok(()),
         }
-    }
-
-    /// Takes a pair from every scan, from alternating ends.
-    fn go_on(&mut self, at: usize) -> Result<(), String> {
-        let Some(handle) = &mut self.handles[at] else { return Ok(()) };
-        for (scan, expected) in &mut handle.scans {
-            let backward = expected.len() % 2 == 0;
-            let (found, wanted) = if expected.is_empty() {
-                (scan.next(), None)
-            } else if backward {
-                (scan.next_back(), expected.pop())
-            } else {
-                (scan.next(), Some(expected.remove(0)))
-            };
-            let found = found.transpose().map_err(|error| format!("scan: {error}"))?;
-            same(&found, &wanted, "a scan's next pair")?;
-        }
-        Ok(())
     }
 
     /// Whatever happened: all handles agree, the file is whole, and nothing is left beside it.
@@ -286,9 +239,7 @@ impl World {
         for at in 0..HANDLES {
             self.close(at)?;
         }
-        for (slice, expected) in &self.orphans {
-            same(&slice.to_vec(), expected, "a lent value")?;
-        }
+        self.holdings.finish()?;
         if self.history.len() == 0 {
             return Ok(());
         }

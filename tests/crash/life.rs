@@ -14,6 +14,7 @@ use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use caskfile::{Cask, Error};
 
 use crate::common::dice::Dice;
+use crate::common::held::{Held, Holdings};
 use crate::common::history::{BatchPart, Call, History, Key, Refusal, State, difference, predict};
 use crate::common::ops::{Copying, Filler, Kept, Op, Part, Place, Previous, Setup, Value};
 use crate::common::player::{
@@ -132,6 +133,10 @@ struct World {
     troubled: bool,
     /// Something may be only in the cache, and no sync will ever write it.
     dropped: bool,
+    /// What each process holds while all of them go on.
+    holdings: Vec<(SimDisk, Holdings)>,
+    /// Decide what is held. Not the ones of the world, so that they go on as they would without it.
+    holding: Dice,
 }
 
 impl World {
@@ -206,6 +211,7 @@ fn copy_path(at: usize) -> PathBuf {
 impl Life {
     /// A life in calm weather, on a disk that has no store.
     pub fn new(disk: SimDisk, dice: Dice) -> Life {
+        let holding = Dice::new(dice.clone().roll());
         Life(Arc::new(Mutex::new(World {
             began_empty: disk.contents(STORE).is_some(),
             disk,
@@ -222,6 +228,8 @@ impl Life {
             disturbed: false,
             troubled: false,
             dropped: false,
+            holdings: Vec::new(),
+            holding,
         })))
     }
 
@@ -327,6 +335,8 @@ impl Life {
             disturbed: false,
             troubled: false,
             dropped: false,
+            holdings: Vec::new(),
+            holding: dice.clone(),
             ..*world
         })));
         drop(world);
@@ -358,8 +368,43 @@ impl Life {
         // What went wrong in a power cut came first.
         self.check()?;
         outcome?;
+        self.hold()?;
+        self.go_on_holding()?;
         self.cut("after it");
         self.check()
+    }
+
+    /// Lets one of the open handles hold a scan or a value, now and then.
+    fn hold(&self) -> Outcome {
+        let mut world = self.world();
+        let world = &mut *world;
+        let at = world.holding.below(2 * HANDLES as u64) as usize;
+        // What a process has half written may be seen from now on or not.
+        let Some(handle) = world.handles.get(at).and_then(Option::as_ref).filter(|_| world.pending.is_empty()) else {
+            return Ok(());
+        };
+        let (cask, disk) = (handle.cask.clone(), handle.disk.clone());
+        let now = Arc::clone(world.history.last());
+        let held = match Held::begin(&cask, &mut world.holding, &[&now]) {
+            Ok(Some(held)) => held,
+            Ok(None) | Err(Error::Io { .. } | Error::Poisoned { .. }) => return Ok(()),
+            Err(error) => return Err(format!("to be held: {error}")),
+        };
+        let known = world.holdings.iter().position(|(process, _)| process.is_same_process(&disk));
+        let known = known.unwrap_or_else(|| {
+            world.holdings.push((disk, Holdings::default()));
+            world.holdings.len() - 1
+        });
+        world.holdings[known].1.add(held)
+    }
+
+    /// Looks at all that is held. What a process holds ends with it, and with the power.
+    fn go_on_holding(&self) -> Outcome {
+        let mut holdings = std::mem::take(&mut self.world().holdings);
+        holdings.retain(|(process, _)| process.is_alive());
+        let outcome = holdings.iter_mut().try_for_each(|(_, holdings)| holdings.go_on());
+        self.world().holdings = holdings;
+        outcome
     }
 
     /// Makes a move in which nothing is made to go wrong.
@@ -846,6 +891,7 @@ impl Life {
         }
         let outcome = self.act(other);
         self.world().interrupted = None;
+        self.go_on_holding()?;
         outcome
     }
 
@@ -925,6 +971,9 @@ impl Life {
         }
         self.check()?;
         self.observe(true)?;
+        let holdings = std::mem::take(&mut self.world().holdings);
+        let alive = holdings.into_iter().filter(|(process, _)| process.is_alive());
+        alive.into_iter().try_for_each(|(_, mut holdings)| holdings.finish())?;
         self.disk().clear_hooks();
         Ok(())
     }

@@ -62,7 +62,7 @@ impl Writer {
         self.other.get_or_insert_with(open).put(key, value).unwrap();
     }
 
-    /// A put of which so many bytes reach the file before the disk is full.
+    /// A put whose first bytes reach the file before the disk is full.
     fn put_in_vain(&self, key: &str, value: &[u8], written: usize) {
         self.disk.fail(When::nth(1).of(Verb::WriteAt).by(&self.disk), Fault::Short(written), Repeat::Once);
         self.disk.fail(When::nth(2).of(Verb::WriteAt).by(&self.disk), Fault::Os(libc::ENOSPC), Repeat::Once);
