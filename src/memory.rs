@@ -7,8 +7,8 @@ use std::io;
 /// grows by an eighth, or more if that is asked for.
 const LARGE: usize = 1 << 20;
 
-/// A buffer larger than this is given back after use.
-pub(crate) const KEPT_CAPACITY: usize = 4 << 20;
+/// A buffer with more bytes than this is given back after use.
+const KEPT_CAPACITY: usize = 4 << 20;
 
 /// Makes room for `more` elements at the end of the buffer.
 ///
@@ -26,6 +26,15 @@ pub(crate) fn make_room<T>(buffer: &mut Vec<T>, more: usize) -> io::Result<()> {
         Ok(())
     };
     made.or_else(|_| buffer.try_reserve_exact(more)).map_err(|_| io::ErrorKind::OutOfMemory.into())
+}
+
+/// Empties a buffer that is used again, and gives its memory back if that is more than [`KEPT_CAPACITY`].
+#[inline]
+pub(crate) fn empty<T>(buffer: &mut Vec<T>) {
+    buffer.clear();
+    if buffer.capacity() > KEPT_CAPACITY / size_of::<T>().max(1) {
+        *buffer = Vec::new();
+    }
 }
 
 /// Returns a copy of these bytes.

@@ -4,7 +4,7 @@ use std::io;
 
 use super::run::Run;
 use crate::format::{Ancillary, END_MARK_LEN, FileSeed, Flags, Kind, RECORD_HEADER_LEN, RecordHeader, padded};
-use crate::memory::{KEPT_CAPACITY, make_room};
+use crate::memory::{empty, make_room};
 
 /// Records on their way to the file, laid out as they will lie there.
 #[derive(Debug)]
@@ -23,10 +23,7 @@ impl Group {
 
     /// Empties the group and prepares it for this file and offset.
     pub(crate) fn reset(&mut self, seed: FileSeed, start: u64) {
-        self.bytes.clear();
-        if self.bytes.capacity() > KEPT_CAPACITY {
-            self.bytes = Vec::new();
-        }
+        empty(&mut self.bytes);
         self.run.clear();
         (self.seed, self.start) = (seed, start);
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::format::RecordHeader;
 use crate::limits::{Limits, Shared};
-use crate::memory::{KEPT_CAPACITY, make_room};
+use crate::memory::{empty, make_room};
 
 /// A validated record.
 #[derive(Debug, Clone)]
@@ -38,11 +38,8 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn clear(&mut self) {
-        if self.keys.capacity() > KEPT_CAPACITY {
-            *self = Run::default();
-        }
-        self.entries.clear();
-        self.keys.clear();
+        empty(&mut self.entries);
+        empty(&mut self.keys);
     }
 
     /// Makes room for more records and for this many bytes of keys. A batch can have more of them than there is memory.

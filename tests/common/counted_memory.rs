@@ -9,6 +9,8 @@ thread_local! {
     /// What this thread has allocated and not given back, less what it has given back of others', and the most that
     /// this ever was.
     static HELD: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
+    /// How often this thread has asked for memory.
+    static ASKED: Cell<usize> = const { Cell::new(0) };
 }
 
 fn count(bytes: isize) {
@@ -17,6 +19,9 @@ fn count(bytes: isize) {
         let (now, peak) = held.get();
         held.set((now + bytes, peak.max(now + bytes)));
     });
+    if bytes > 0 {
+        let _ = ASKED.try_with(|asked| asked.set(asked.get() + 1));
+    }
 }
 
 // SAFETY: every call is handed on to the system's allocator as it is.
@@ -65,4 +70,11 @@ pub fn peak_during(act: impl FnOnce()) -> usize {
     act();
     let (_, peak) = HELD.with(Cell::get);
     (peak - before).max(0) as usize
+}
+
+/// How often `act` asks for memory: in this thread.
+pub fn allocations_of(act: impl FnOnce()) -> usize {
+    let before = ASKED.with(Cell::get);
+    act();
+    ASKED.with(Cell::get) - before
 }

@@ -7,12 +7,14 @@ mod common;
 mod automatic;
 mod backup;
 mod bad_input;
+mod budgets;
 mod closing;
 mod compaction;
 mod conformance;
 #[cfg(feature = "log")]
 mod events;
 mod large_values;
+mod memory_kept;
 mod memory_of_reads;
 mod model;
 mod stats;

@@ -80,7 +80,7 @@ impl Machine {
 
     fn count_read(&mut self, process: u64, count: usize) {
         self.bytes_read += count as u64;
-        let mut owners = self.world.inodes.values().filter_map(|inode| inode.locked_by);
+        let mut owners = self.world.inodes.values().filter(|inode| !inode.is_new).filter_map(|inode| inode.locked_by);
         if owners.any(|owner| self.descriptions.get(&owner).is_some_and(|owner| owner.process == process)) {
             *self.bytes_read_under_lock.entry(process).or_default() += count as u64;
         }

@@ -37,6 +37,8 @@ pub(super) struct Inode {
     pub(super) locked_by: Option<u64>,
     /// Whether any description has ever had it, since the machine was started.
     pub(super) was_locked: bool,
+    /// Whether it has only the name that its maker gave it. Nothing waits for the lock of such a file.
+    pub(super) is_new: bool,
 }
 
 /// How power cuts treat bytes.
@@ -64,7 +66,7 @@ enum Change {
 impl Inode {
     /// Returns an empty file, as after a power cut that kept only its creation.
     pub(super) fn new(attributes: FileAttributes) -> Inode {
-        Inode::with_contents(Arc::default(), attributes)
+        Inode { is_new: true, ..Inode::with_contents(Arc::default(), attributes) }
     }
 
     /// Returns a file that is durable as it is.
@@ -81,6 +83,7 @@ impl Inode {
             bad: BTreeSet::new(),
             locked_by: None,
             was_locked: false,
+            is_new: false,
         }
     }
 

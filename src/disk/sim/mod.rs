@@ -262,7 +262,7 @@ impl SimDisk {
     }
 
     /// Returns the number of bytes that this process has read, through maps too, while it had a file's lock and all
-    /// others had to wait.
+    /// others had to wait. The lock of a file that has only its first name does not count.
     pub fn bytes_read_under_lock(&self) -> u64 {
         self.lock().bytes_read_under_lock.get(&self.process).copied().unwrap_or(0)
     }

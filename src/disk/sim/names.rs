@@ -93,6 +93,7 @@ impl Disk for SimDisk {
             }
             expect_short_name(to)?;
             machine.expect_right_to_replace(self.process, inode, "links, without its lock,");
+            machine.world.inode(inode).is_new = false;
             if machine.world.settings.links {
                 machine.world.directory.add(to.to_path_buf(), inode);
             } else {
@@ -115,6 +116,7 @@ impl Disk for SimDisk {
             machine.world.expect_no_mount(to)?;
             expect_short_name(to)?;
             machine.expect_right_to_replace(self.process, inode, "renames, without its lock,");
+            machine.world.inode(inode).is_new = false;
             if let Some(replaced) = machine.world.directory.get(to) {
                 machine.expect_right_to_replace(self.process, replaced, "renames a file, without the lock, over");
             }

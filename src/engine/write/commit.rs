@@ -21,6 +21,7 @@ use crate::engine::deadline::Deadline;
 use crate::format::{Flags, Kind};
 use crate::limits::{Limits, Shared};
 use crate::log::group::record_len;
+use crate::memory::empty;
 use crate::{Error, Result};
 
 /// How long the leader of a group waits for others. `first` is less than half of the time of a sync on a fast disk. `each`
@@ -122,8 +123,9 @@ impl Turn<'_> {
                 plan.decide_again(self, requests, &error);
             }
         }
-        // A large value is not held until the next write.
+        // A large value is not held until the next write, and no large batch.
         self.writer.group.advance();
+        empty(&mut self.writer.proven);
         let mut outcomes = plan.into_outcomes();
         // Also if nothing was written: such an outcome was read from the log, and a power cut must not take it back. A refusal
         // promises no more than a read does, so it stays if the sync fails: every reader sees the record that it rests on.
