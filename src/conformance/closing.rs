@@ -1,9 +1,8 @@
 //! Promises about `close`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::effort::at_once;
+use super::effort::close_beside;
 use super::{Fixture, create, ok};
 use crate::{Error, KvPair, Result, Store};
 
@@ -52,32 +51,17 @@ pub fn close_closes_every_clone_of_the_handle(fixture: &dyn Fixture) {
 /// Calls that meet a close succeed or are `Closed`; none starts after it.
 pub fn a_close_beside_calls_ends_them(fixture: &dyn Fixture) {
     let store = fixture.open();
-    let started = AtomicU64::new(0);
-    at_once(3, |thread| {
-        if thread == 0 {
-            while started.load(Ordering::SeqCst) < 4 {
-                std::thread::yield_now();
-            }
-            ok(store.close(), "close beside calls");
-            for (call, result) in calls(&*store, b"key", None) {
-                assert_refused!(result, Error::Closed, format_args!("{call} after a close beside calls"));
-            }
-            return;
-        }
-        for round in 0u64.. {
-            let key = format!("{thread}/{}", round % 8);
-            let done = store.put(key.as_bytes(), b"value").and_then(|()| store.get(key.as_bytes()));
-            started.fetch_add(1, Ordering::SeqCst);
-            match done.and_then(|_| store.list(b"")) {
-                Ok(listed) => assert!(!listed.is_empty(), "a listing that meets a close must not be empty"),
-                Err(Error::Closed) => break,
-                Err(error) => {
-                    started.store(4, Ordering::SeqCst);
-                    panic!("a call that meets a close must succeed or be Err(Closed), but gave {error:?}");
-                }
-            }
-        }
+    close_beside(&*store, 4, |thread, round| {
+        let key = format!("{thread}/{}", round % 8);
+        store.put(key.as_bytes(), b"value")?;
+        store.get(key.as_bytes())?;
+        let listed = store.list(b"")?;
+        assert!(!listed.is_empty(), "a listing that meets a close must not be empty");
+        Ok(())
     });
+    for (call, result) in calls(&*store, b"key", None) {
+        assert_refused!(result, Error::Closed, format_args!("{call} after a close beside calls"));
+    }
 }
 
 /// Every call but `close`.

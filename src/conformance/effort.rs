@@ -2,9 +2,12 @@
 
 use std::panic::resume_unwind;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use super::ok;
+use crate::{Error, Result, Store};
 
 /// How many rounds threads go: until they have met often.
 ///
@@ -62,4 +65,46 @@ pub(super) fn at_once<T: Send>(threads: usize, work: impl Fn(usize) -> T + Sync)
         let ended: Vec<_> = started.into_iter().map(|thread| thread.join()).collect();
         ended.into_iter().map(|ended| ended.unwrap_or_else(|panic| resume_unwind(panic))).collect()
     })
+}
+
+/// Closes the store while two other threads go on with `call`, after one of them has made this many calls. Returns what their calls gave until
+/// they were `Closed`.
+pub(super) fn close_beside<T: Send>(
+    store: &dyn Store,
+    calls: u64,
+    call: impl Fn(usize, u64) -> Result<T> + Sync,
+) -> Vec<Vec<T>> {
+    let (made, closed) = (AtomicU64::new(0), AtomicBool::new(false));
+    at_once(3, |thread| {
+        let mut given = Vec::new();
+        if thread == 0 {
+            let _go_on = OnDrop(|| closed.store(true, Ordering::SeqCst));
+            while made.load(Ordering::SeqCst) < calls {
+                thread::yield_now();
+            }
+            ok(store.close(), "close beside calls");
+            return given;
+        }
+        let _close = OnDrop(|| made.store(u64::MAX, Ordering::SeqCst));
+        for round in 0.. {
+            let late = closed.load(Ordering::SeqCst);
+            match call(thread, round) {
+                Ok(_) if late => panic!("a call that starts after a close must be Err(Closed), but gave Ok"),
+                Ok(value) => given.push(value),
+                Err(Error::Closed) => break,
+                Err(error) => panic!("a call that meets a close must succeed or be Err(Closed), but gave {error:?}"),
+            }
+            made.fetch_max(round, Ordering::SeqCst);
+        }
+        given
+    })
+}
+
+/// Lets other threads end, also after a panic.
+pub(super) struct OnDrop<F: Fn()>(pub(super) F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }

@@ -1,9 +1,7 @@
 //! Promises about a store that is opened again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::calls::Game;
-use super::effort::at_once;
+use super::effort::close_beside;
 use super::list::{assert_complete, put_thousands};
 use super::{Fixture, create, get, list, listed_keys, ok, put};
 use crate::{Error, KvPair};
@@ -162,35 +160,11 @@ pub fn a_closed_handle_does_not_disturb_the_next_one(fixture: &dyn Fixture) {
 /// Every write that has returned before a close in another thread ended the rest is there again.
 pub fn a_close_beside_writers_keeps_what_they_wrote(fixture: &dyn Fixture) {
     let store = fixture.open();
-    let started = AtomicU64::new(0);
-    let written = at_once(3, |thread| {
-        let mut written = Vec::new();
-        if thread == 0 {
-            while started.load(Ordering::SeqCst) < 20 {
-                std::thread::yield_now();
-            }
-            ok(store.close(), "close beside writers");
-            return written;
-        }
-        for round in 0u64.. {
-            let result = store.atomic_put(format!("{thread}/{round:06}").as_bytes(), b"value", None);
-            started.fetch_add(1, Ordering::SeqCst);
-            match result {
-                Ok(pair) => written.push(pair),
-                Err(Error::Closed) => break,
-                Err(error) => {
-                    started.store(20, Ordering::SeqCst);
-                    panic!("a write that meets a close must succeed or be Err(Closed), but gave {error:?}");
-                }
-            }
-        }
-        written
-    });
+    let write = |thread, round| store.atomic_put(format!("{thread}/{round:06}").as_bytes(), b"value", None);
+    let written = close_beside(&*store, 10, write).concat();
     drop(store);
-    assert!(
-        list(&*fixture.open(), b"") == written.concat(),
-        "a close must keep every write that has returned, and no other"
-    );
+    let kept = list(&*fixture.open(), b"") == written;
+    assert!(kept, "a close must keep every write that has returned, and no other");
 }
 
 /// As [`calls::random_calls_agree_with_a_map`](super::calls::random_calls_agree_with_a_map), with a close or a drop now and then.

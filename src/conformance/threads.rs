@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::effort::{Effort, at_once};
+use super::effort::{Effort, OnDrop, at_once};
 use super::{Fixture, create, get, list, ok, put};
 use crate::{Error, KvPair, OptionalExt, Result, Store};
 
@@ -292,7 +292,7 @@ fn beside_a_writer(effort: Effort, write: impl Fn(u64) + Sync, read: impl Fn() -
     let finished = AtomicBool::new(false);
     at_once(2, |thread| {
         if thread == 0 {
-            let _finish = SetOnDrop(&finished);
+            let _finish = OnDrop(|| finished.store(true, Ordering::Release));
             effort.rounds().for_each(|round| write(round + 1));
             return;
         }
@@ -306,13 +306,4 @@ fn beside_a_writer(effort: Effort, write: impl Fn(u64) + Sync, read: impl Fn() -
         }
         read();
     });
-}
-
-/// Lets the reading thread end even if the writing one panics.
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }

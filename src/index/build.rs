@@ -1,7 +1,7 @@
 //! Building the sorted index from the hash index and the log.
 
 use super::entry::{Entry, sort_entries};
-use super::{Index, Keys, SortedIndex};
+use super::{Index, Keys, Positions, SortedIndex};
 
 /// Building reads this many keys at a time, and then asks the hash index about them.
 const FETCHED: usize = 64;
@@ -17,9 +17,15 @@ pub(crate) struct Built {
 }
 
 impl Built {
-    /// Whether both list the same positions in the same order.
-    pub(crate) fn holds_the_same_as(&self, other: &SortedIndex) -> bool {
-        self.sorted.range(0..usize::MAX).eq(other.range(0..usize::MAX))
+    /// The first rank at which the other one has another entry, or only one of them has any.
+    pub(crate) fn first_difference(&self, other: &SortedIndex) -> Option<usize> {
+        let entry = |sorted: &SortedIndex, rank| sorted.entry(rank).map(|entry| (entry.prefix(), entry.position()));
+        (0..self.sorted.len().max(other.len())).find(|rank| entry(&self.sorted, *rank) != entry(other, *rank))
+    }
+
+    /// All positions in the order of their keys.
+    pub(crate) fn positions(&self) -> Positions {
+        self.sorted.range(0..usize::MAX)
     }
 }
 

@@ -179,6 +179,13 @@ impl HashIndex {
     }
 }
 
+#[cfg(test)]
+impl HashIndex {
+    pub(super) fn plant_len(&mut self, more: isize) {
+        self.len = self.len.checked_add_signed(more).expect("a test plants a length");
+    }
+}
+
 /// The sub-table of a hash: its highest bits.
 fn table_of(hash: u64) -> usize {
     (hash >> (u64::BITS - TABLE_BITS)) as usize

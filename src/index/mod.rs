@@ -239,6 +239,26 @@ impl Index {
     }
 }
 
+/// What tests plant, so that verification of a handle has something to find.
+#[cfg(test)]
+impl Index {
+    pub(crate) fn plant_hash<T>(&mut self, change: impl FnOnce(&mut HashIndex) -> T) {
+        change(&mut self.hash);
+    }
+
+    pub(crate) fn plant_len(&mut self, more: isize) {
+        self.hash.plant_len(more);
+    }
+
+    pub(crate) fn plant_sorted(&mut self, entries: &[Entry]) {
+        self.sorted = Some(SortedIndex::planted(entries));
+    }
+
+    pub(crate) fn plant_separator(&mut self) {
+        self.sorted.as_mut().expect("a listing has built it").plant_separator();
+    }
+}
+
 #[cfg(test)]
 impl Index {
     fn put<K: Keys>(&mut self, key: &[u8], position: u64, keys: &K) -> Result<Option<u64>, K::Error> {

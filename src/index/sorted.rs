@@ -221,4 +221,16 @@ impl SortedIndex {
 }
 
 #[cfg(test)]
+impl SortedIndex {
+    /// An index of entries in any order.
+    pub(super) fn planted(entries: &[Entry]) -> Self {
+        Self { root: Node::build(entries) }
+    }
+
+    pub(super) fn plant_separator(&mut self) {
+        self.root.plant_separator();
+    }
+}
+
+#[cfg(test)]
 mod tests;

@@ -277,6 +277,16 @@ impl Node {
     }
 }
 
+#[cfg(test)]
+impl Node {
+    /// Makes the root's second separator as high as its child's last key.
+    pub(super) fn plant_separator(&mut self) {
+        let Self::Branch(branch) = self else { panic!("a leaf has no separators") };
+        let child = &mut Arc::make_mut(branch).children[1];
+        child.separator = *child.node.last().expect("a child has entries");
+    }
+}
+
 /// The first step of a path, and the rest.
 fn split(path: &[u8]) -> (usize, &[u8]) {
     let (first, rest) = path.split_first().expect("a path has a step for each level");

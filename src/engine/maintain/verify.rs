@@ -7,6 +7,8 @@ use crate::engine::read::view::View;
 use crate::inspect::judged;
 use crate::inspect::source::Source;
 use crate::inspect::survey::{Scope, Survey};
+use crate::log::tail::Tail;
+use crate::replay::KeySpace;
 use crate::report::Report;
 use crate::{Error, Result};
 
@@ -29,28 +31,77 @@ impl Maintenance {
     }
 }
 
-/// Compares the index in memory with a new one that was built from the file.
+/// Compares the index in memory, and what is counted with it, with new ones that were built from the file. Every kind of
+/// difference has a message of its own.
 fn compare(fresh: &Survey, shown: &View) -> Result<()> {
-    let disagree = |what: &str| {
+    let disagree = |what: String| {
         let message = format!("{}: {what}; please report this", fresh.reader.log.path.display());
         Err(Error::internal(message))
     };
-    if (fresh.keys.index.len(), fresh.keys.live_bytes) != (shown.index().len(), shown.keys.live_bytes) {
-        return disagree("the index in memory and the log have different keys");
+    let mut live: Vec<u64> = fresh.keys.index.positions().collect();
+    live.sort_unstable();
+    // Before any of these positions is read: there may be no record.
+    let mut seen = vec![false; live.len()];
+    for position in shown.index().positions() {
+        match live.binary_search(&position) {
+            Ok(at) if !seen[at] => seen[at] = true,
+            Ok(_) => return disagree(format!("the index in memory has the record at {position} twice")),
+            Err(_) => return disagree(format!("the index in memory has {position}, where the log has no live record")),
+        }
     }
     let mut key = Vec::new();
-    for position in fresh.keys.index.positions() {
+    for &position in &live {
         key.clear();
         fresh.keys.index.key_at(position, &fresh.reader, &mut key)?;
-        if shown.find(&key)? != Some(position) {
-            return disagree("the index in memory points to other records than the log");
+        let found = shown.find(&key)?;
+        if found != Some(position) {
+            let found = found.map_or("no record".to_owned(), |found| format!("the record at {found}"));
+            let key = key.escape_ascii();
+            return disagree(format!(
+                "the index in memory leads \"{key}\" to {found}, and the log to that at {position}"
+            ));
         }
+    }
+    let buckets = |keys: &KeySpace| keys.buckets.count(keys.index.len() as u64);
+    for (what, in_memory, in_log) in [
+        ("keys", shown.index().len() as u64, live.len() as u64),
+        ("live bytes", shown.keys.live_bytes, fresh.keys.live_bytes),
+        ("buckets", buckets(&shown.keys), buckets(&fresh.keys)),
+        ("records", shown.tail.records, fresh.report.records),
+    ] {
+        if in_memory != in_log {
+            return disagree(format!("{in_memory} {what} are counted in memory, and {in_log} in the log"));
+        }
+    }
+    let highest = fresh.last_seq.max(fresh.base_seq);
+    if (shown.tail.previous_seq, shown.tail.highest_seq) != (fresh.last_seq, highest) {
+        let Tail { previous_seq, highest_seq, .. } = shown.tail;
+        return disagree(format!(
+            "the last sequence numbers are {previous_seq} and {highest_seq} in memory, and {} and {highest} in the log",
+            fresh.last_seq
+        ));
     }
     if let Some(sorted) = shown.index().sorted() {
         let rebuilt = fresh.keys.index.build_sorted(&fresh.reader, || Ok(()))?;
-        if !rebuilt.holds_the_same_as(sorted) {
-            return disagree("the sorted index in memory and the log have different orders of keys");
+        if let Some(rank) = rebuilt.first_difference(sorted) {
+            return disagree(format!(
+                "the sorted index in memory is not in the order of the log from key number {rank} on"
+            ));
+        }
+        for (rank, position) in rebuilt.positions().enumerate() {
+            key.clear();
+            fresh.keys.index.key_at(position, &fresh.reader, &mut key)?;
+            let found = sorted.lower_rank(&shown.index().sought(&key, &shown.reader))?;
+            if found != rank {
+                let key = key.escape_ascii();
+                return disagree(format!(
+                    "the sorted index in memory finds \"{key}\" at {found}, and has it at {rank}"
+                ));
+            }
         }
     }
     Ok(())
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
