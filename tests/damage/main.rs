@@ -8,6 +8,7 @@ mod found_by_fuzzing;
 mod inspection;
 mod malformed;
 mod malformed_cost;
+mod reports;
 mod salvaged;
 mod under_a_handle;
 

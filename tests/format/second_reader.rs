@@ -6,6 +6,7 @@ mod answer;
 mod corpus;
 mod files;
 mod golden;
+mod shown;
 
 use std::path::Path;
 use std::process::Command;

@@ -237,6 +237,15 @@ const PLANTED: &[(&str, Plant, &str)] = &[
     ),
 ];
 
+fn change(engine: &Engine, plant: impl FnOnce(&mut View)) {
+    let ingest = engine.reading.ingest();
+    let planted = engine.reading.change(&ingest, |view| {
+        plant(view);
+        Ok(())
+    });
+    planted.unwrap();
+}
+
 fn verdict(engine: &Engine) -> Option<String> {
     match engine.maintenance.verify() {
         Ok(report) => {
@@ -254,9 +263,7 @@ fn verification_of_a_handle_names_every_wrong_index_in_memory() {
     for (what, plant, says) in PLANTED {
         let (_disk, engine) = store();
         assert_eq!(verdict(&engine), None, "nothing is planted yet");
-        let ingest = engine.reading.ingest();
-        engine.reading.change(&ingest, |view| Ok(plant(view))).unwrap();
-        drop(ingest);
+        change(&engine, *plant);
         match verdict(&engine) {
             Some(said) if said.contains(says) && said.starts_with("/store: ") => {}
             said => wrong.push(format!("{what}: must say \"{says}\", but says {said:?}")),
@@ -270,9 +277,7 @@ fn verification_of_a_handle_names_every_wrong_index_in_memory() {
 fn verification_of_a_handle_compares_beside_another_writer() {
     let (disk, engine) = store();
     let other = Engine::open(Arc::new(disk.process()), Path::new("/store"), &Config::new()).unwrap();
-    let ingest = engine.reading.ingest();
-    engine.reading.change(&ingest, |view| Ok(remove(view, ONCE))).unwrap();
-    drop(ingest);
+    change(&engine, |view| remove(view, ONCE));
     commit(&other, b"\0a new key", Action::Put(b"value"));
     assert!(verdict(&engine).unwrap().contains("key 004\" to no record"));
     assert_eq!(verdict(&other), None);
