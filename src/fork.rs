@@ -157,6 +157,7 @@ impl Drop for Background {
 #[cfg(all(test, target_os = "linux", not(any(miri, loom, shuttle))))]
 mod tests {
     use super::*;
+    use crate::patience::with_a_deadline;
 
     /// How a child is made.
     #[derive(Debug, Clone, Copy)]
@@ -215,6 +216,7 @@ mod tests {
     /// or detaching the parent's thread would then join or detach the child's.
     #[test]
     fn a_child_leaves_its_parents_threads_alone() {
+        let Some(()) = with_a_deadline(a_child_leaves_its_parents_threads_alone) else { return };
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let stopped = std::sync::Arc::new(std::sync::Mutex::new(stopped));
         let threads = || {

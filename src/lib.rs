@@ -94,6 +94,9 @@ pub mod inspect;
 mod limits;
 mod log;
 mod memory;
+#[cfg(test)]
+#[path = "../tests/common/patience.rs"]
+mod patience;
 mod prefetch;
 mod progress;
 mod replay;

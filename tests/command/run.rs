@@ -7,6 +7,9 @@ use std::process::{Child, Command, Output, Stdio};
 
 use crate::common::TempDir;
 
+/// Seconds. No command takes as long, unless it never ends.
+const PATIENCE: u32 = 120;
+
 /// A directory with stores, in which commands are run.
 pub struct Shell {
     pub directory: TempDir,
@@ -37,6 +40,8 @@ impl Shell {
                 // SAFETY: it takes no pointer, and may be called between fork and exec.
                 unsafe { libc::signal(signal, libc::SIG_DFL) };
             }
+            // SAFETY: as above. A command that hangs ends by this signal, and the test that waits for it fails.
+            unsafe { libc::alarm(PATIENCE) };
             Ok(())
         };
         // SAFETY: the closure allocates nothing and takes no lock.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, When};
 use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, Progress, salvage_with, verify, verify_on};
 
+use crate::common::patience::with_a_deadline;
 use crate::common::refusal::{io_kind, refused, says};
 use crate::common::{TempDir, names};
 
@@ -157,6 +158,7 @@ fn a_restored_store_refuses_a_pair_read_after_the_backup() {
 
 #[test]
 fn backups_while_several_handles_write_are_of_one_moment() {
+    let Some(()) = with_a_deadline(backups_while_several_handles_write_are_of_one_moment) else { return };
     let directory = TempDir::new();
     let path = directory.join("store");
     let config = Config::new().durability(Durability::Os);
@@ -406,6 +408,7 @@ fn a_file_copied_during_writes_opens_or_is_refused() {
 
 #[test]
 fn cp_beside_a_writer_keeps_all_older_data() {
+    let Some(()) = with_a_deadline(cp_beside_a_writer_keeps_all_older_data) else { return };
     let directory = TempDir::new();
     let path = directory.join("store");
     let config = Config::new().durability(Durability::Os);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability, Error, LockMode};
 
 use crate::common::TempDir;
+use crate::common::patience::with_a_deadline;
 
 #[test]
 fn the_figures_match_the_contents_and_the_file() {
@@ -88,6 +89,7 @@ fn stats_report_torn_bytes_and_the_opening_time() {
 
 #[test]
 fn waiting_for_the_lock_is_counted_and_measured() {
+    let Some(()) = with_a_deadline(waiting_for_the_lock_is_counted_and_measured) else { return };
     let directory = TempDir::new();
     let path = directory.join("store");
     let patient = Cask::open(&path).unwrap();

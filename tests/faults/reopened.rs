@@ -9,6 +9,7 @@ use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use caskfile::disk::{Access, Disk};
 use caskfile::{Cask, Config, Durability, Error, KvPair, LockMode, OptionalExt};
 
+use crate::common::patience::with_a_deadline;
 use crate::common::{TempDir, names};
 
 const STORE: &str = "/store";
@@ -148,6 +149,7 @@ fn a_reopening_that_fails_can_be_tried_again() {
 
 #[test]
 fn the_background_thread_goes_on_after_a_failed_sync() {
+    let Some(()) = with_a_deadline(the_background_thread_goes_on_after_a_failed_sync) else { return };
     let disk = forgetful_disk(0);
     let config = Config::new().durability(Durability::Interval(Duration::from_millis(2)));
     let cask = open(&disk, &config).unwrap();
@@ -243,6 +245,7 @@ fn a_read_only_handle_reopens_too_and_changes_nothing() {
 /// One thread writes, others read and list, one reopens again and again: no thread sees an error or an older state.
 #[test]
 fn reopening_a_sound_handle_disturbs_no_other_thread() {
+    let Some(()) = with_a_deadline(reopening_a_sound_handle_disturbs_no_other_thread) else { return };
     let directory = TempDir::new();
     let cask = Cask::open_with(directory.join("store"), &Config::new().durability(Durability::Os)).unwrap();
     cask.put("counter", 0_u64.to_be_bytes()).unwrap();

@@ -13,6 +13,7 @@ use caskfile::{Batch, Cask, Config, Durability, Error, LockMode, Progress};
 
 use crate::common::TempDir;
 use crate::common::hooked::HookedDisk;
+use crate::common::patience::with_a_deadline;
 use crate::common::process::{self, in_own_process, this_test};
 
 /// Forks, and has the child check something. A child that panics, hangs or is killed makes this fail.
@@ -215,6 +216,7 @@ fn a_child_forked_during_a_copy_leaves_it_alone() {
 
 #[test]
 fn another_program_started_by_this_one_inherits_no_descriptor() {
+    let Some(()) = with_a_deadline(another_program_started_by_this_one_inherits_no_descriptor) else { return };
     let directory = TempDir::new();
     let path = directory.join("store");
     let cask = Cask::open_with(&path, &Config::new().lock_mode(LockMode::Exclusive)).unwrap();

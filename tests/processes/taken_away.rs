@@ -9,6 +9,7 @@ use std::time::Duration;
 use caskfile::{Batch, Cask, Config, Durability, Error, LockMode};
 
 use crate::common::TempDir;
+use crate::common::patience::with_a_deadline;
 use crate::common::process::{Process, arguments, listen, say, this_test};
 use crate::common::refusal::{Unchanged, io_kind, refused, says, store_with};
 
@@ -174,6 +175,7 @@ fn a_syncing_handle_writes_nothing_to_a_removed_file() {
 
 #[test]
 fn a_handle_notices_its_removed_file_within_a_second() {
+    let Some(()) = with_a_deadline(a_handle_notices_its_removed_file_within_a_second) else { return };
     let directory = TempDir::new();
     let durabilities = [Durability::Os, Durability::Interval(Duration::from_millis(20))];
     let handles: Vec<(PathBuf, Cask)> = durabilities

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::common::patience::with_a_deadline;
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use caskfile::disk::{Access, Disk, SyncScope};
 use caskfile::{Cask, Config, Durability, Error, LockMode, ReadMode};
@@ -196,6 +197,7 @@ fn reads(process: &SimDisk, act: impl FnOnce()) -> [u64; 2] {
 /// All other writers wait for what is read under the lock: 0.7 s for a gigabyte.
 #[test]
 fn missed_records_are_read_before_the_lock_is_taken() {
+    let Some(()) = with_a_deadline(missed_records_are_read_before_the_lock_is_taken) else { return };
     for maps in [true, false] {
         let disk = SimDisk::new();
         disk.set_maps(maps);
@@ -227,6 +229,7 @@ fn a_compacted_file_is_read_without_a_lock() {
 /// The other handle has the lock until this one, which waits for it, has read what it has missed.
 #[test]
 fn a_handle_reads_new_records_while_it_waits() {
+    let Some(()) = with_a_deadline(a_handle_reads_new_records_while_it_waits) else { return };
     let disk = SimDisk::new();
     let ours = open(&disk, &Config::new());
     ours.put("ours", "1").unwrap();

@@ -15,6 +15,7 @@ use caskfile::{Cask, Config, Durability, Error};
 
 use crate::common::TempDir;
 use crate::common::hooked::HookedDisk;
+use crate::common::patience::with_a_deadline;
 use crate::common::process::{self, Process, arguments, drop_privileges, in_own_mounts, is_superuser, say, this_test};
 
 fn run(program: &str, arguments: &[&str]) -> bool {
@@ -255,6 +256,7 @@ fn a_store_in_a_moved_directory_is_not_written() {
 /// A file server takes a lease, to be asked before other processes open the file.
 #[test]
 fn a_leased_file_is_opened_when_the_lease_ends() {
+    let Some(()) = with_a_deadline(a_leased_file_is_opened_when_the_lease_ends) else { return };
     /// Linux's number, which the crate `libc` does not have.
     const F_SETSIG: libc::c_int = 10;
     fn lease(holder: &File, kind: libc::c_int) {

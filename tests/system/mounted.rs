@@ -16,6 +16,7 @@ use caskfile::disk::sim::{Repeat, SimDisk, Verb, When};
 use caskfile::{Cask, CompactionPolicy, Config, Durability, Error, LockMode, ReadMode, Result};
 
 use crate::common::names;
+use crate::common::patience::with_a_deadline;
 use crate::common::process::{in_own_mounts, say, this_test};
 use crate::common::refusal::{Unchanged, io_kind, refused, says};
 
@@ -143,6 +144,7 @@ fn without_mount_data_a_refused_rename_refuses_compaction() {
 
 #[test]
 fn a_refused_automatic_compaction_is_counted_and_copies_nothing() {
+    let Some(()) = with_a_deadline(a_refused_automatic_compaction_is_counted_and_copies_nothing) else { return };
     let disk = mounted();
     let often = CompactionPolicy::Automatic { dead_percent: 1, min_dead_bytes: 1 };
     let config = Config::new().durability(Durability::Os).compaction(often);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, ReadMode};
 
 use crate::common::TempDir;
-use crate::common::patience::in_finite_time;
+use crate::common::patience::{in_finite_time, with_a_deadline};
 
 /// A sum is moved about between two keys. A listing that shows both shows all of it, whatever is written or
 /// compacted meanwhile, on this handle and on others.
@@ -223,6 +223,7 @@ fn a_scan_by_index_shows_its_moment_in_order() {
 
 #[test]
 fn a_mapped_slice_survives_later_writes_and_close() {
+    let Some(()) = with_a_deadline(a_mapped_slice_survives_later_writes_and_close) else { return };
     let directory = TempDir::new();
     let path = directory.join("store");
     let cask = Cask::open_with(&path, &Config::new().durability(Durability::Os)).unwrap();

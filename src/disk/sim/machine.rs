@@ -13,7 +13,7 @@ use super::faults::Schedule;
 use super::inode::{Crash, Inode};
 use super::recording::{Change, Recording};
 use super::rules::Conduct;
-use super::{Choices, Fault, Hook, SimDisk, Verb};
+use super::{Choices, Fault, Hook, Pause, SimDisk, Verb};
 use crate::disk::{Clock, FileIdentity, FileStat};
 use crate::limits::Limits;
 
@@ -47,6 +47,7 @@ pub(super) struct Machine {
     /// By which engines wait.
     pub(super) engine_clock: Clock,
     pub(super) recording: Option<Recording>,
+    pub(super) on_pause: Option<Pause>,
 }
 
 /// What outlives the processes.

@@ -84,6 +84,8 @@ pub struct SimDisk {
 
 type Hook = Arc<dyn Fn(&SimDisk) + Send + Sync>;
 
+type Pause = Arc<dyn Fn(&SimDisk, Duration) + Send + Sync>;
+
 impl Default for SimDisk {
     fn default() -> SimDisk {
         SimDisk::new()
@@ -149,6 +151,7 @@ impl SimDisk {
             hooks: Schedule::default(),
             engine_clock: Clock::default(),
             recording: None,
+            on_pause: None,
         };
         SimDisk { machine: Arc::new(Mutex::new(machine)), process: 1 }
     }
@@ -230,9 +233,16 @@ impl SimDisk {
         self.lock().hooks.add(when, repeat, Arc::new(hook));
     }
 
+    /// Lets `pause` do what a pause of a process does, instead of moving the clock or yielding.
+    pub fn on_pause(&self, pause: impl Fn(&SimDisk, Duration) + Send + Sync + 'static) {
+        self.lock().on_pause = Some(Arc::new(pause));
+    }
+
     /// Forgets all hooks.
     pub fn clear_hooks(&self) {
-        self.lock().hooks.clear();
+        // Dropped while the disk is unlocked: they may hold files, which close.
+        let hooks = std::mem::take(&mut self.lock().hooks);
+        drop(hooks);
     }
 
     /// Returns the number of calls, by all processes.

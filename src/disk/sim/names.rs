@@ -205,12 +205,16 @@ impl System for SimDisk {
     /// Moves the disk's clock and lets other threads run, without sleeping.
     fn pause(&self, duration: Duration) {
         // A pause cannot fail; the next call will.
-        let has_passed = self.call(Verb::Pause, |machine| {
+        let paused = self.call(Verb::Pause, |machine| {
             machine.world.clock += duration;
-            Ok(machine.engine_clock.pass(duration))
+            Ok(machine.on_pause.clone())
         });
+        if let Ok(Some(pause)) = paused {
+            return pause(self, duration);
+        }
+        let has_passed = self.lock().engine_clock.pass(duration);
         // On a clock that stands still, the time is over.
-        if !has_passed.unwrap_or_default() {
+        if !has_passed {
             std::thread::yield_now();
         }
     }

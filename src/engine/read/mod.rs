@@ -210,6 +210,7 @@ mod tests {
     use crate::disk::sim::{SimDisk, Verb};
     use crate::engine::Engine;
     use crate::engine::write::request::{Action, Request};
+    use crate::patience::with_a_deadline;
     use crate::{Config, ReadMode};
 
     fn put(engine: &Engine, key: &[u8]) {
@@ -221,6 +222,11 @@ mod tests {
     /// It held the view while it waited for the right to change it: with a writer, or alone as here, for ever.
     #[test]
     fn a_listing_whose_sorted_index_another_thread_has_built_meanwhile_does_not_lock_itself_out() {
+        let Some(()) =
+            with_a_deadline(a_listing_whose_sorted_index_another_thread_has_built_meanwhile_does_not_lock_itself_out)
+        else {
+            return;
+        };
         let disk = SimDisk::new();
         let config = Config::new().read_mode(ReadMode::Pread);
         let open = |disk| Arc::new(Engine::open(Arc::new(disk), Path::new("/store"), &config).unwrap());

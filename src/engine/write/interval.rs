@@ -104,9 +104,11 @@ mod tests {
     use super::*;
     use crate::disk::sim::{SimDisk, Verb};
     use crate::log::testing::{Draft, open_on};
+    use crate::patience::with_a_deadline;
 
     #[test]
     fn the_thread_syncs_after_half_an_interval_and_at_the_end() {
+        let Some(()) = with_a_deadline(the_thread_syncs_after_half_an_interval_and_at_the_end) else { return };
         let start = |interval: Duration| {
             let disk = SimDisk::new();
             let log = Arc::new(open_on(&disk, Draft::new().bytes));
@@ -130,6 +132,7 @@ mod tests {
 
     #[test]
     fn synced_writes_are_not_synced_again_at_the_end() {
+        let Some(()) = with_a_deadline(synced_writes_are_not_synced_again_at_the_end) else { return };
         let disk = SimDisk::new();
         let log = Arc::new(open_on(&disk, Draft::new().bytes));
         let syncs = Arc::new(SyncState::default());

@@ -236,6 +236,7 @@ mod tests {
     use super::super::waiter::GROUP_SIZE;
     use super::*;
     use crate::disk::Clock;
+    use crate::patience::with_a_deadline;
     use std::sync::mpsc;
     use std::thread;
 
@@ -278,6 +279,7 @@ mod tests {
 
     #[test]
     fn the_leader_works_for_the_waiters_and_settles_in_order() {
+        let Some(()) = with_a_deadline(the_leader_works_for_the_waiters_and_settles_in_order) else { return };
         let queue = Numbers::default();
         thread::scope(|scope| {
             let mut leader = leader(&queue);
@@ -291,6 +293,7 @@ mod tests {
 
     #[test]
     fn work_is_taken_while_there_is_room_up_to_a_waiter_without_work() {
+        let Some(()) = with_a_deadline(work_is_taken_while_there_is_room_up_to_a_waiter_without_work) else { return };
         let queue = Numbers::default();
         thread::scope(|scope| {
             let mut first = leader(&queue);
@@ -308,6 +311,7 @@ mod tests {
 
     #[test]
     fn waiters_of_several_groups_all_get_their_own_outcomes() {
+        let Some(()) = with_a_deadline(waiters_of_several_groups_all_get_their_own_outcomes) else { return };
         let queue = &Numbers::default();
         thread::scope(|scope| {
             let mut first = leader(queue);
@@ -324,6 +328,7 @@ mod tests {
 
     #[test]
     fn a_waiter_that_times_out_leaves_and_harms_no_other() {
+        let Some(()) = with_a_deadline(a_waiter_that_times_out_leaves_and_harms_no_other) else { return };
         let queue = Numbers::default();
         thread::scope(|scope| {
             let first = leader(&queue);
@@ -339,6 +344,7 @@ mod tests {
 
     #[test]
     fn a_waiter_whose_work_was_taken_waits_beyond_its_deadline() {
+        let Some(()) = with_a_deadline(a_waiter_whose_work_was_taken_waits_beyond_its_deadline) else { return };
         let queue = Numbers::default();
         thread::scope(|scope| {
             let mut first = leader(&queue);
@@ -364,6 +370,7 @@ mod tests {
 
     #[test]
     fn a_gathering_leader_goes_on_when_all_have_come() {
+        let Some(()) = with_a_deadline(a_gathering_leader_goes_on_when_all_have_come) else { return };
         let queue = Numbers::default();
         two_were_active(&queue);
         thread::scope(|scope| {
@@ -379,6 +386,7 @@ mod tests {
 
     #[test]
     fn a_leader_that_gathers_two_does_not_go_on_with_one() {
+        let Some(()) = with_a_deadline(a_leader_that_gathers_two_does_not_go_on_with_one) else { return };
         let queue = &Numbers::default();
         thread::scope(|scope| {
             let mut first = leader(queue);
@@ -404,6 +412,7 @@ mod tests {
 
     #[test]
     fn finished_and_waiting_threads_are_expected_again() {
+        let Some(()) = with_a_deadline(finished_and_waiting_threads_are_expected_again) else { return };
         let queue = Numbers::default();
         thread::scope(|scope| {
             let mut first = leader(&queue);
@@ -430,6 +439,7 @@ mod tests {
 
     #[test]
     fn a_leader_does_not_gather_after_gathering_in_vain() {
+        let Some(()) = with_a_deadline(a_leader_does_not_gather_after_gathering_in_vain) else { return };
         let queue = Numbers::default();
         two_were_active(&queue);
         leader(&queue).gather(GatherTime { first: Duration::from_millis(1), each: Duration::ZERO }, &forever());
@@ -438,6 +448,7 @@ mod tests {
 
     #[test]
     fn a_leader_that_panics_leaves_no_thread_waiting() {
+        let Some(()) = with_a_deadline(a_leader_that_panics_leaves_no_thread_waiting) else { return };
         let queue = Numbers::default();
         thread::scope(|scope| {
             let (ready, is_ready) = mpsc::channel();
