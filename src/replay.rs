@@ -42,7 +42,7 @@ impl KeySpace {
     /// verify. Records before it are replayed then, and the rest is not.
     pub(crate) fn replay(&mut self, run: &Run, reader: &Reader) -> Result<()> {
         let mut hashes = [0; RUN_LEN];
-        for entries in run.entries.chunks(RUN_LEN) {
+        for entries in run.entries.chunks(reader.log.limits.run_len()) {
             // The slots of all keys in the index are fetched before the first one changes.
             for (entry, hash) in entries.iter().zip(&mut hashes) {
                 *hash = self.index.hash(run.key(entry));
@@ -66,7 +66,7 @@ impl KeySpace {
     /// [`Error::Corrupt`], [`Error::Io`].
     pub(crate) fn prove_replaced(&self, run: &Run, reader: &Reader, proven: &mut Vec<Proven>) -> Result<()> {
         proven.clear();
-        for entries in run.entries.chunks(RUN_LEN) {
+        for entries in run.entries.chunks(reader.log.limits.run_len()) {
             let first = proven.len();
             proven.extend(entries.iter().map(|entry| {
                 let hash = self.index.hash(run.key(entry));

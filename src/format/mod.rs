@@ -25,9 +25,9 @@ pub use key::{MAX_BUCKET_LEN, max_key_len};
 pub(crate) use kind::{Ancillary, Flags, Kind};
 pub use record::MAX_VALUE_LEN;
 pub(crate) use record::{MAX_FILE_LEN, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, padded};
-pub(crate) use sequence::{BLOCK_LEN, MAX_SEQ, MAX_SEQ_STEP, SeqBound};
 #[cfg(test)]
-pub(crate) use sequence::{block_of, block_start};
+pub(crate) use sequence::{BLOCK_LEN, block_of, block_start};
+pub(crate) use sequence::{MAX_SEQ, MAX_SEQ_STEP, SeqBound};
 
 /// Every record starts at a multiple of this many bytes.
 pub(crate) const ALIGNMENT: u64 = 8;

@@ -1,8 +1,10 @@
 //! Sequence numbers: their blocks and their bounds.
 
+#[cfg(test)]
 use crate::limits::Limits;
 
 /// Sequence numbers are reserved in blocks of this many.
+#[cfg(test)]
 pub(crate) const BLOCK_LEN: u64 = Limits::REAL.block_len();
 
 /// The largest distance between a sequence number and the one before it. A handle whose writes keep failing skips a

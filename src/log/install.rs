@@ -4,7 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::disk::{Disk, cannot_link};
-use crate::format::{BLOCK_LEN, MAX_SEQ};
+use crate::format::MAX_SEQ;
+use crate::limits::Shared;
 use crate::log::leftovers::{Look, remove_leftovers_of};
 use crate::log::owner::{PRIVATE, give_to_owner};
 use crate::log::path::sync_name;
@@ -59,6 +60,6 @@ fn explain(error: io::Error) -> io::Error {
 }
 
 /// A `base_seq` for a copy of a store with this highest sequence number.
-pub(crate) fn above_all_seqs(highest: u64) -> u64 {
-    highest.max((highest + COPY_SEQS).min(MAX_SEQ - BLOCK_LEN))
+pub(crate) fn above_all_seqs(highest: u64, limits: Shared) -> u64 {
+    highest.max((highest + COPY_SEQS).min(MAX_SEQ - limits.block_len()))
 }

@@ -14,6 +14,7 @@ mod conformance;
 #[cfg(feature = "log")]
 mod events;
 mod large_values;
+mod limits;
 mod memory_kept;
 mod memory_of_reads;
 mod model;

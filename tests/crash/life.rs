@@ -21,6 +21,7 @@ use crate::common::player::{
     Answer, Receipt, answer, ask, check_receipt, copy, index_of, look_at_copy, read_all, refusal, tell, together,
 };
 use crate::groups::{Answered, explain};
+use crate::numbers;
 use crate::plan::{Act, Calls, Failure, HANDLES, Move, Step};
 
 pub const STORE: &str = "/store";
@@ -277,6 +278,10 @@ impl Life {
         world.moments += 1;
         let thinner = (world.moments / 200).max(1);
         if lives == 0 || world.failure.is_some() || !world.dice.one_in(one_in * thinner) {
+            return;
+        }
+        if let Err(error) = numbers::check(&world.disk) {
+            world.failure.get_or_insert(format!("{place}: {error}"));
             return;
         }
         if let Some(most) = exhaustive {

@@ -15,6 +15,7 @@ mod halves;
 mod interleavings;
 mod life;
 mod losses;
+mod numbers;
 mod oracles;
 mod plan;
 mod sequences;

@@ -6,6 +6,7 @@ mod common;
 mod damaged_files;
 mod found_by_fuzzing;
 mod inspection;
+mod lost_tails;
 mod malformed;
 mod malformed_cost;
 mod reports;

@@ -61,7 +61,7 @@ impl Moment {
     }
 
     fn base_seq(&self) -> u64 {
-        above_all_seqs(self.last_index)
+        above_all_seqs(self.last_index, self.reader.log.limits)
     }
 }
 

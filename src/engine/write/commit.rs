@@ -154,7 +154,9 @@ impl Turn<'_> {
 
     /// Fills the group, and notes where each request's records end in the log, and the sequence number of the last.
     fn lay_out(&mut self, plan: &mut Plan<'_>) -> Result<()> {
-        let first_seq = self.reserve(plan.writes.len() as u64)?;
+        let count = plan.writes.len() as u64;
+        debug_assert!(count <= self.log.limits.group_records(), "a group of {count} records");
+        let first_seq = self.reserve(count)?;
         let (mut flags, mut seq) = self.begin_records(first_seq);
         let group = &mut self.writer.group;
         let keys = plan.writes.iter().map(|(key, _)| key.len()).sum();
