@@ -35,7 +35,9 @@ struct Stage {
 struct Progress {
     at: Cue,
     dice: Dice,
-    /// The film goes on at one call of the reader in this number.
+    /// The film stands at this many calls of the reader, and goes on at the next one.
+    patience: u64,
+    /// After that, it goes on at one call in this number.
     one_in: u64,
     /// A process on the stage has a lock that the writer waits for. From then on it would do something else than was recorded.
     over: bool,
@@ -52,14 +54,15 @@ struct Reader<'g> {
 impl Stage {
     fn new(film: &Arc<Film>, dice: &mut Dice) -> Stage {
         let (film, disk, one_in) = (Arc::clone(film), film.base.fork(), dice.choose(&[1, 2, 4, 10]));
-        let progress = Progress { at: Cue::default(), dice: Dice::new(dice.roll()), one_in, over: false };
+        let patience = if dice.one_in(2) { 1 + dice.below(12) } else { 0 };
+        let progress = Progress { at: Cue::default(), dice: Dice::new(dice.roll()), patience, one_in, over: false };
         Stage { film, disk, progress: Arc::new(Mutex::new(progress)) }
     }
 
     /// Goes on to a random place.
     fn begin(&self, dice: &mut Dice) {
         let mut at = self.at();
-        for _ in 0..dice.below(6) {
+        for _ in 0..dice.choose(&[0, 0, 1, 2, 4, 8, 12]) {
             at = self.film.later(at, dice);
         }
         self.play_to(at);
@@ -82,7 +85,11 @@ impl Stage {
         process.before(When::nth(1).by(process).and_map_reads(), Repeat::Forever, move |_| {
             let progress = &mut *progress.lock().unwrap();
             progress.over |= is_locked_here(&disk);
-            if progress.over || !progress.dice.one_in(progress.one_in) {
+            let is_due = match progress.patience.checked_sub(1) {
+                Some(left) => std::mem::replace(&mut progress.patience, left) == 1,
+                None => progress.dice.one_in(progress.one_in),
+            };
+            if progress.over || !is_due {
                 return;
             }
             let to = film.later(progress.at, &mut progress.dice);
@@ -165,7 +172,7 @@ impl Reader<'_> {
             1 => Call::Get(place(), 1),
             2 => Call::Get(place(), 2),
             3 => Call::Get((0, b"b".to_vec()), 0),
-            4 => Call::Get((0, b"k/1".to_vec()), 0),
+            4 => Call::Get((0, b"k/1".to_vec()), 3),
             5 => Call::List(0, Vec::new(), 0),
             6 => Call::List(0, b"a".to_vec(), 2),
             7 => Call::Stats,
@@ -218,7 +225,7 @@ fn play(seeds: u64, game: fn(&mut Reader<'_>) -> Outcome) {
 
 #[test]
 fn a_reader_sees_each_finished_write_and_no_half_of_one() {
-    play(150, |reader| {
+    play(250, |reader| {
         let cask = reader.open()?;
         let call = reader.call();
         // Half of the readers have read before, and some have met a half that still stands.
@@ -232,7 +239,7 @@ fn a_reader_sees_each_finished_write_and_no_half_of_one() {
 
 #[test]
 fn a_store_opened_beside_a_write_shows_whole_writes() {
-    play(60, |reader| {
+    play(100, |reader| {
         reader.stage.begin(reader.dice);
         let call = Call::Whole(Whole::ByIndex);
         let (said, bounds) = reader.stage.during(&reader.process, || {

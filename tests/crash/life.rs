@@ -138,6 +138,8 @@ struct World {
     holdings: Vec<(SimDisk, Holdings)>,
     /// Decide what is held. Not the ones of the world, so that they go on as they would without it.
     holding: Dice,
+    /// A thing more after every step, and not now and then.
+    holds_often: bool,
 }
 
 impl World {
@@ -231,7 +233,13 @@ impl Life {
             dropped: false,
             holdings: Vec::new(),
             holding,
+            holds_often: false,
         })))
+    }
+
+    /// Lets a process hold a thing more after every step.
+    pub fn hold_often(&self) {
+        self.world().holds_often = true;
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -342,6 +350,7 @@ impl Life {
             dropped: false,
             holdings: Vec::new(),
             holding: dice.clone(),
+            holds_often: false,
             ..*world
         })));
         drop(world);
@@ -383,7 +392,8 @@ impl Life {
     fn hold(&self) -> Outcome {
         let mut world = self.world();
         let world = &mut *world;
-        let at = world.holding.below(2 * HANDLES as u64) as usize;
+        let handles = if world.holds_often { 1 } else { 2 } * HANDLES as u64;
+        let at = world.holding.below(handles) as usize;
         // What a process has half written may be seen from now on or not.
         let Some(handle) = world.handles.get(at).and_then(Option::as_ref).filter(|_| world.pending.is_empty()) else {
             return Ok(());
@@ -518,6 +528,10 @@ impl Life {
     fn close(&self, at: usize) -> Outcome {
         let locked = self.is_locked(at);
         let Some(handle) = self.take(at) else { return Ok(()) };
+        if handle.sticky {
+            // A scan keeps the file open, and with it a lock that could not be given up.
+            self.world().holdings.retain(|(process, _)| !process.is_same_process(&handle.disk));
+        }
         match handle.cask.close() {
             Ok(()) if locked || handle.poisoned || handle.troubled => {}
             Ok(()) if handle.wrote > 0 => self.world().acknowledge(handle.wrote),

@@ -12,6 +12,7 @@ mod common;
 
 mod groups;
 mod halves;
+mod held;
 mod interleavings;
 mod life;
 mod losses;

@@ -95,7 +95,7 @@ fn shrink(mut steps: Vec<Step>, mut seed: u64, mut error: String, weather: Weath
 }
 
 /// What plays a failure of the running test again.
-fn command(seed: u64) -> String {
+pub fn command(seed: u64) -> String {
     let thread = std::thread::current();
     format!("CASKFILE_CRASH_SEED={seed} cargo test --test crash {} -- --exact", thread.name().unwrap_or_default())
 }

@@ -38,7 +38,11 @@ struct Writer {
 
 impl Writer {
     fn new(disk: &SimDisk, durability: Durability) -> Writer {
-        let (disk, config) = (disk.process(), Config::new().durability(durability));
+        Writer::of(disk.process(), durability)
+    }
+
+    fn of(disk: SimDisk, durability: Durability) -> Writer {
+        let config = Config::new().durability(durability);
         let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &config).unwrap();
         Writer { disk, config, cask, other: None }
     }
@@ -156,11 +160,10 @@ pub fn films(reads: ReadMode) -> Vec<Arc<Film>> {
             nothing,
             &[
                 |w| {
-                    let parts = [("a", noise(40_000)), ("b", vec![0; 40_000]), ("k/1", noise(20))];
+                    let parts = [("a", noise(30_000)), ("b", vec![0; 36_000]), ("k/1", noise(20))];
                     w.write(&parts.map(|(key, value)| (key, Some(value))));
                 },
-                |w| w.put("ab", &[vec![0; 90_000], vec![1]].concat()),
-                |w| w.put("b", &noise(70_000)),
+                |w| w.put("ab", &[vec![0; 66_000], vec![1]].concat()),
             ],
         ),
         shot(
@@ -172,6 +175,7 @@ pub fn films(reads: ReadMode) -> Vec<Arc<Film>> {
                 |w| assert_eq!(w.cask.delete_prefix("k/").unwrap(), 1),
                 |w| w.write(&[("ab", Some(noise(600))), ("b", Some(vec![0; 64]))]),
                 |w| w.cask.delete("a").unwrap(),
+                |w| w.write(&[("ab", Some(noise(9))), ("b", Some(noise(2_000)))]),
             ],
         ),
         shot(
@@ -238,12 +242,17 @@ pub fn films(reads: ReadMode) -> Vec<Arc<Film>> {
             "a long torn batch is cut off",
             sync,
             |disk| {
-                left_by_a_killed_writer(disk, 9_500, |cask| {
-                    let parts = ["a", "b", "k/2"].map(|key| (key, Some(noise(3_500))));
+                left_by_a_killed_writer(disk, 10_500, |cask| {
+                    // A reader that begins with a page reads the second record by a call of its own.
+                    let parts = [("a", 4_070), ("b", 3_500), ("k/2", 3_500)].map(|(key, len)| (key, Some(noise(len))));
                     cask.write(&batch(&parts)).map(drop)
                 });
             },
-            &[|w| w.write(&["a", "b", "k/2"].map(|key| (key, Some(vec![9; 3_500])))), |w| w.put("b", &noise(3_500))],
+            &[
+                // After the mark with which a writer begins, the later records lie where those of the torn batch were.
+                |w| w.write(&[("a", 4_046), ("b", 3_500), ("k/2", 3_500)].map(|(key, len)| (key, Some(vec![9; len])))),
+                |w| w.put("b", &noise(3_500)),
+            ],
         ),
         one_each(
             "puts in one write each",
@@ -287,9 +296,11 @@ impl Film {
         // A file that others map is not made shorter.
         let watcher = Config::new().read_only(true).read_mode(reads);
         let _watcher = Cask::open_on(Arc::new(disk.process()), STORE, &watcher).unwrap();
-        let mut writer = Writer::new(&disk, durability);
-        let recorded = writer.disk.clone();
-        Film::of(name, base, &recorded, &mut writer, acts, |_| {})
+        let process = disk.process();
+        // Its opening belongs to its first operation: it may cut off what a killed writer has left.
+        process.record();
+        let mut writer = Writer::of(process.clone(), durability);
+        Film::of(name, base, &process, &mut writer, acts, |_| {})
     }
 
     /// A film of a writer that knows less than this library's: it writes each operation's bytes in one piece to the end of the
@@ -299,6 +310,7 @@ impl Film {
         let (base, shadow) = (disk.fork(), disk.fork());
         let mut writer = Writer::new(&shadow, durability);
         let file = disk.open(Path::new(STORE), Access::ReadWrite).unwrap();
+        disk.record();
         Film::of(name, base, &disk, &mut writer, acts, |writer| {
             let log_end = writer.cask.stats().unwrap().log_end as usize;
             let (before, after) = (disk.contents(STORE).unwrap(), shadow.contents(STORE).unwrap());
@@ -310,7 +322,7 @@ impl Film {
         })
     }
 
-    /// Records what a process does while the writer acts.
+    /// What a process that is recorded does while the writer acts.
     fn of(
         name: &'static str,
         base: SimDisk,
@@ -323,7 +335,6 @@ impl Film {
         drop(Writer::new(&opened, Durability::Os));
         let tidy = opened.contents(STORE) == base.contents(STORE);
         let (mut ends, mut states) = (Vec::new(), vec![read_all(&writer.cask).unwrap()]);
-        recorded.record();
         for act in acts {
             act(writer);
             after_each(writer);
@@ -352,6 +363,17 @@ impl Film {
         let left = self.cues.len() as u64 - from;
         if left == 0 {
             return self.recording.end();
+        }
+        let way = dice.below(5);
+        if way == 0 {
+            let calls = at.calls + 1 + dice.below(3) as usize;
+            return Cue { calls, bytes: 0 }.min(self.recording.end());
+        }
+        if way == 1 {
+            // Whole operations, as between two calls.
+            let ends = self.ends.iter().map(|&calls| Cue { calls, bytes: 0 }).filter(|&end| end > at);
+            let ends: Vec<_> = ends.chain([self.recording.end()]).collect();
+            return dice.choose(&ends);
         }
         // Most often one of the next places: the halves of one write, and what follows directly.
         let near = dice.choose(&[4, 12, 30, left]).min(left);
