@@ -4,9 +4,11 @@
 //! `salvaged` damages files at random, so it can only ask whether a range has the record. Here it is known to the byte.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use caskfile::disk::sim::SimDisk;
 use caskfile::inspect::{Class, Inspection};
-use caskfile::{Error, Loss, LostKey, Report, salvage_on, verify_on};
+use caskfile::{Batch, Cask, Config, Durability, Error, Loss, LostKey, Report, salvage_on, verify_on};
 
 use crate::common::files::anatomy::{
     DELETE, FILE_HEADER, PUT, RECORD_HEADER, Record, STORE, SYNCED_TO, records, replay, specimens,
@@ -237,4 +239,32 @@ fn a_report_names_a_lost_file_header() {
         report.losses.clear();
         assert_eq!(report, sound, "byte {at}: nothing else is lost");
     }
+}
+
+/// A torn record before a torn batch: their ranges touch, so they are one range, which must say all that both say.
+#[test]
+fn losses_that_touch_are_one_with_all_that_they_say() {
+    let disk = SimDisk::new();
+    let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &Config::new().durability(Durability::Os)).unwrap();
+    cask.put("first", "1").unwrap();
+    cask.put("before", "the batch").unwrap();
+    cask.write(Batch::new().put("a", "1").put("b", "2").put("c", "3")).unwrap();
+    let mut bytes = disk.contents(STORE).unwrap();
+    let end = cask.stats().unwrap().log_end as usize;
+    bytes.truncate(end + 64);
+    let records = records(&bytes);
+    let of = |key: &str| records.iter().find(|record| record.key.get(1..) == Some(key.as_bytes())).unwrap();
+    for lost in ["before", "b"] {
+        bytes[of(lost).end - 1] ^= 1;
+    }
+    let report = report_of(verify_on(&*disk_with(&bytes), Path::new(STORE)));
+    let [loss] = &report.losses[..] else { panic!("{report}") };
+    assert_eq!((loss.start, loss.end, loss.torn), (of("before").at as u64, of("c").at as u64, true), "{report}");
+    assert_eq!((loss.batch, loss.whole_records), (Some(of("a").at as u64), 1), "{report}");
+    let keys: Vec<&[u8]> = loss.keys.iter().map(|lost| &lost.key[..]).collect();
+    assert_eq!(keys, [&b"before"[..], b"b"], "{report}");
+    let data_end = bytes.iter().rposition(|&byte| byte != 0).unwrap() as u64 + 1;
+    assert_eq!((report.log_end, report.torn_bytes), (loss.start, data_end - loss.start), "{report}");
+    // What stands before them, and the last record of the batch.
+    assert_eq!(report.keys, 2, "{report}");
 }
