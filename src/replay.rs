@@ -231,7 +231,31 @@ mod tests {
 
     use super::*;
     use crate::disk::sim::{SimDisk, Verb};
+    use crate::limits::Limits;
     use crate::log::testing::{Draft, PLAIN, open_on};
+
+    #[test]
+    fn a_record_is_verified_in_pieces_of_any_length() {
+        for len in 0..100 {
+            let (disk, mut draft) = (SimDisk::new(), Draft::new());
+            disk.set_limits(Limits::SMALL);
+            let value: Vec<u8> = (0..len).map(|n| n + 1).collect();
+            let position = draft.push(PLAIN, Kind::Put, b"\0key", &value);
+            draft.put(PLAIN, "next");
+            let end = draft.end();
+            let reader = Reader { log: Arc::new(open_on(&disk, draft.bytes)), map: None, end };
+            let mut key = Vec::new();
+            reader.read_verified(position, &mut key).unwrap();
+            assert_eq!(key, b"\0key");
+            for damaged in 0..u64::from(len) {
+                let at = position + RECORD_HEADER_LEN as u64 + 4 + damaged;
+                let byte = value[damaged as usize];
+                reader.log.file.write_at(at, &[byte ^ 1]).unwrap();
+                assert!(reader.read_verified(position, &mut Vec::new()).is_err(), "{len} bytes, at {damaged}");
+                reader.log.file.write_at(at, &[byte]).unwrap();
+            }
+        }
+    }
 
     #[test]
     fn keys_are_answered_from_the_map_and_from_the_file() {

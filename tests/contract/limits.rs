@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use caskfile::disk::sim::SimDisk;
+use caskfile::disk::sim::{Choices, SimDisk};
 use caskfile::{Batch, Cask, Config, Durability, Error, Limits, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 
 const STORE: &str = "/store";
@@ -91,7 +91,7 @@ fn the_largest_batch_and_the_others_get_numbers_of_blocks_with_a_mark() {
                     }
                     batch
                 };
-                let batches: Vec<_> = std::iter::once(first).chain((0..others).map(|_| 1)).map(batch).collect();
+                let batches: Vec<_> = std::iter::once(first).chain((0..others).map(|n| 1 + n % 3)).map(batch).collect();
                 let indexes: Vec<_> =
                     cask.write_together(&batches).unwrap().into_iter().map(|index| index.unwrap().unwrap()).collect();
                 assert!(indexes.is_sorted_by(|one, next| one < next), "{indexes:?}");
@@ -106,6 +106,57 @@ fn the_largest_batch_and_the_others_get_numbers_of_blocks_with_a_mark() {
                 }
             }
         }
+    }
+}
+
+/// A batch goes into the index in runs. Half of its keys are new, in different places of each run.
+#[test]
+fn each_record_of_a_long_batch_replaces_its_key() {
+    let small = Limits { run_len: 3, ..Limits::REAL };
+    for (limits, lengths) in [(small, vec![1, 2, 3, 4, 5, 6, 7, 20]), (Limits::REAL, vec![63, 64, 65, 127, 129, 200])] {
+        for len in lengths {
+            let (disk, cask) = open(limits);
+            let write = |keys: &mut dyn Iterator<Item = u32>, value: &str| {
+                let mut batch = Batch::new();
+                for key in keys {
+                    batch.put(format!("key {key:03}"), value);
+                }
+                cask.write(&batch).unwrap();
+            };
+            write(&mut (0..len).filter(|key| key % 5 < 2 || key % 7 == 0), "old");
+            write(&mut (0..len), "new");
+            let check = |cask: &Cask| {
+                let pairs = cask.list("").unwrap();
+                assert_eq!(pairs.len(), len as usize, "a batch of {len}");
+                assert!(pairs.iter().all(|pair| pair.value == b"new"), "a batch of {len}");
+                cask.verify().unwrap();
+            };
+            check(&cask);
+            cask.close().unwrap();
+            check(&reopened(&disk));
+        }
+    }
+}
+
+/// A sync of a process that died has failed, so pages that look clean have never reached the disk. The next writer writes the
+/// tail again in pieces, and lets others in between.
+#[test]
+fn a_tail_of_many_pieces_is_on_stable_storage_after_the_next_sync() {
+    for records in [1, 3, 4, 5, 8, 20, 41] {
+        let (disk, cask) = open(Limits { rewritten_at_once: 128, ..Limits::REAL });
+        cask.put("first", "synced").unwrap();
+        cask.sync().unwrap();
+        for n in 0..records {
+            cask.put(format!("key {n:02}"), "value").unwrap();
+        }
+        disk.fail_writeback(STORE);
+        cask.sync().unwrap_err();
+        drop(cask);
+        let other = Cask::open_on(Arc::new(disk.process()), STORE, &Config::new()).unwrap();
+        other.put("last", "synced").unwrap();
+        let after = disk.reboot(&mut Choices::keep_nothing());
+        let there = reopened(&after).list("").unwrap().len();
+        assert_eq!(there, records + 2, "after {records} records that a sync had lost");
     }
 }
 

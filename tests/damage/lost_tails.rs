@@ -221,6 +221,37 @@ fn chains_of_copies_that_lose_their_tails_give_each_index_once() {
     }
 }
 
+/// A stream is written in pieces, which end anywhere in a batch.
+#[test]
+fn a_stream_that_breaks_off_holds_no_half_batch() {
+    let disk = SimDisk::new();
+    disk.set_limits(Limits { copied_at_once: 100, ..LIMITS });
+    let config = Config::new().durability(Durability::Os);
+    let cask = Cask::open_on(Arc::new(disk.clone()), "/original", &config).unwrap();
+    for n in 0..9 {
+        let mut batch = Batch::new();
+        for key in 0..2 + n % 4 {
+            batch.put(format!("key {key}"), n.to_string());
+        }
+        batch.put("last", n.to_string());
+        cask.write(&batch).unwrap();
+    }
+    let mut bytes = Vec::new();
+    cask.backup_to(&mut bytes).unwrap();
+    let mut found = Vec::new();
+    for len in FILE_HEADER..=bytes.len() {
+        let elsewhere = SimDisk::new();
+        elsewhere.set_contents("/copy", bytes[..len].to_vec());
+        let copy = Cask::open_on(Arc::new(elsewhere), "/copy", &Config::new().read_only(true)).unwrap();
+        let value = |key: &str| copy.get(key).optional().unwrap().map(|pair| pair.value);
+        let last = value("last");
+        assert_eq!(value("key 0"), last, "half a batch is in a stream of {len} bytes");
+        found.extend(last);
+    }
+    found.dedup();
+    assert_eq!(found.concat(), b"012345678", "each prefix of the history");
+}
+
 /// A copy begins far above its original, until there is nothing above. Then it can be read, and takes no writes.
 #[test]
 fn copies_near_the_last_sequence_number_give_no_index_twice() {

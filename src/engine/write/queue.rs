@@ -410,6 +410,25 @@ mod tests {
         });
     }
 
+    /// The largest batch was written with the requests behind it, in a group with more records than a block has numbers.
+    #[test]
+    fn the_leaders_own_work_takes_room_too() {
+        let Some(()) = with_a_deadline(the_leaders_own_work_takes_room_too) else { return };
+        let queue = Numbers::default();
+        thread::scope(|scope| {
+            let mut first = leader(&queue);
+            let others = [2, 9].map(|n| waiter(scope, &queue, Some(n), forever()));
+            let mut taken = 0;
+            let work = first.take_work(|&n| {
+                taken += n;
+                taken <= 3
+            });
+            assert_eq!((work, taken), (vec![1, 2], 12));
+            first.settle([1, 2].map(Some));
+            assert_eq!(others.map(|other| other.join().unwrap()), ["done", "led"]);
+        });
+    }
+
     #[test]
     fn finished_and_waiting_threads_are_expected_again() {
         let Some(()) = with_a_deadline(finished_and_waiting_threads_are_expected_again) else { return };
