@@ -410,7 +410,7 @@ mod tests {
         });
     }
 
-    /// The largest batch was written with the requests behind it, in a group with more records than a block has numbers.
+    /// The largest batch was written with the requests after it, in a group with more records than a block has numbers.
     #[test]
     fn the_leaders_own_work_takes_room_too() {
         let Some(()) = with_a_deadline(the_leaders_own_work_takes_room_too) else { return };
