@@ -79,6 +79,22 @@ fn a_scan_by_index_reports_damage_and_goes_on() {
     assert!(pairs.next().is_none());
 }
 
+/// The name of a long bucket is in the log alone, so the start of the next bucket is unknown.
+#[test]
+fn a_scan_of_buckets_ends_where_a_name_is_damaged() {
+    let disk = SimDisk::new();
+    let cask = open(&disk).unwrap();
+    for name in ["first", "a second bucket with a long name", "third"] {
+        cask.bucket(name).unwrap().put("key", "value").unwrap();
+    }
+    let buckets = cask.scan_buckets().unwrap();
+    damage(&disk, b"a second bucket");
+    let found: Vec<_> = buckets.take(9).map(|next| next.map(|(name, _)| name)).collect();
+    // Shorter names come first.
+    assert_eq!(found[..2].iter().flatten().collect::<Vec<_>>(), [b"first", b"third"]);
+    assert!(matches!(found[2..], [Err(Error::Corrupt { .. })]), "{found:?}");
+}
+
 /// A log without records was recognised by the end of its file header, which was compared with what the handle would
 /// have written there. Where that is something else (a file of a later minor version, whose reserved bytes are in use,
 /// or another store that was copied over this one), a listing read the log again for ever.

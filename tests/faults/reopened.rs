@@ -235,11 +235,18 @@ fn a_read_only_handle_reopens_too_and_changes_nothing() {
     let disk = SimDisk::new();
     let writer = open(&disk, &sync_config()).unwrap();
     writer.put("key", "value").unwrap();
-    let before = disk.contents(STORE).unwrap();
+    writer.put("torn", "value").unwrap();
+    writer.close().unwrap();
+    // A writer would cut this end off.
+    let whole = disk.contents(STORE).unwrap();
+    let before = whole[..whole.len() - 48].to_vec();
+    disk.set_contents(STORE, before.clone());
     let reader = open(&disk.process(), &sync_config().read_only(true)).unwrap();
+    let locks = disk.calls_of(Verb::TryLock);
     reader.reopen().unwrap();
-    assert_eq!(value(&reader, "key"), Some(b"value".to_vec()));
+    assert_eq!((value(&reader, "key"), value(&reader, "torn")), (Some(b"value".to_vec()), None));
     assert!(disk.contents(STORE).unwrap() == before);
+    assert_eq!(disk.calls_of(Verb::TryLock), locks, "it would wait for writers");
 }
 
 /// One thread writes, others read and list, one reopens again and again: no thread sees an error or an older state.

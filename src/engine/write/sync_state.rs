@@ -149,4 +149,23 @@ mod tests {
         syncs.sync(&log, after).unwrap();
         assert_eq!(syncs.synced(after.epoch), after.offset);
     }
+
+    /// The system reports a failed write-back to one sync only.
+    #[test]
+    fn a_sync_that_waited_for_one_that_failed_fails_too() {
+        let disk = SimDisk::new();
+        let log = Arc::new(open_on(&disk, Draft::new().bytes));
+        let syncs = Arc::<SyncState>::default();
+        let upto = Position { epoch: 1, offset: 64 };
+        let (sender, waiting) = std::sync::mpsc::channel();
+        let (second, its_log) = (Arc::clone(&syncs), Arc::clone(&log));
+        disk.before(When::next().of(Verb::SyncData), Repeat::Once, move |_| {
+            let (second, its_log) = (Arc::clone(&second), Arc::clone(&its_log));
+            sender.send(std::thread::spawn(move || second.sync(&its_log, upto))).unwrap();
+        });
+        disk.fail(When::next().of(Verb::SyncData), Fault::Os(libc::EIO), Repeat::Once);
+        assert!(matches!(syncs.sync(&log, upto), Err(Error::Poisoned { .. })));
+        assert!(matches!(waiting.recv().unwrap().join().unwrap(), Err(Error::Poisoned { .. })));
+        assert_eq!(syncs.synced(upto.epoch), 0);
+    }
 }

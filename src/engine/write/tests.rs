@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::outcome::Outcome;
+use super::outcome::{Failure, Outcome};
 use super::request::{Action, Request};
-use super::writer::Writer;
-use crate::config::Durability;
+use super::writer::{Phase, Rewritten, Writer};
+use crate::config::{Durability, ReadMode};
 use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use crate::disk::{Access, Disk};
 use crate::engine::Engine;
@@ -17,6 +17,7 @@ use crate::format::{
 use crate::limits::Limits;
 use crate::log::LogFile;
 use crate::log::scan::{Reason, Scanner};
+use crate::sync::lock;
 use crate::{Config, Error};
 
 const WRITE_BACK_STEP: u64 = Limits::REAL.write_back_step();
@@ -302,4 +303,120 @@ fn a_batch_replaces_its_own_records_too() {
         assert_eq!((seq(b"\0old"), seq(b"\0gone"), seq(b"\0new")), (Some(last - 4), None, Some(last)));
         assert_eq!(view.index().len(), 2);
     }
+}
+
+/// A file system in a network may give the lock to another process while this one holds it.
+#[test]
+fn a_write_after_a_lost_lock_overwrites_nothing() {
+    let disk = SimDisk::new();
+    let (engine, other) = (open(&disk, Durability::Os), open(&disk.process(), Durability::Os));
+    engine.commit(puts(1)).unwrap();
+    let outcome = engine.writing.solo(engine.context.deadline(), |turn| {
+        turn.log.file.unlock().unwrap();
+        other.commit(puts(3)).unwrap();
+        // A reader of this handle has seen them, so the place for the next group is known to be taken.
+        let last = engine.reading.current()?.find(b"\x002")?;
+        assert!(last.is_some());
+        Ok(turn.commit(&[puts(2)]).pop().unwrap())
+    });
+    let failure = outcome.unwrap().unwrap_err().error();
+    assert!(matches!(failure, Error::Poisoned { .. }), "{failure}");
+    let third = open(&disk.process(), Durability::Os);
+    assert_eq!(third.reading.current().unwrap().index().len(), 3);
+}
+
+fn delete_absent() -> Request {
+    let mut request = Request::default();
+    request.push(b"\0absent", Action::Delete);
+    request
+}
+
+/// Only records that are in the file, and may not stay there, make a handle useless.
+#[test]
+fn a_failed_call_that_wrote_nothing_leaves_the_handle_usable() {
+    let disk = SimDisk::new();
+    open(&disk, Durability::Sync).close().unwrap();
+    let engine = open(&disk.process(), Durability::Sync);
+    disk.fail(When::next().of(Verb::SyncDir), Fault::Os(libc::EIO), Repeat::Once);
+    let failure = engine.commit(delete_absent()).unwrap_err().error();
+    assert!(matches!(failure, Error::Io { .. }), "{failure}");
+    engine.commit(puts(1)).unwrap();
+}
+
+#[test]
+fn calls_that_change_nothing_sync_the_name_once_and_write_nothing() {
+    let disk = SimDisk::new();
+    let engine = open(&disk, Durability::Sync);
+    engine.commit(puts(1)).unwrap();
+    engine.close().unwrap();
+    let engine = open(&disk.process(), Durability::Sync);
+    let calls = || [Verb::WriteAt, Verb::SyncData, Verb::SyncAll, Verb::SyncDir].map(|verb| disk.calls_of(verb));
+    let before = calls();
+    for _ in 0..3 {
+        engine.commit(delete_absent()).unwrap();
+    }
+    assert_eq!(calls(), [before[0], before[1], before[2], before[3] + 1]);
+}
+
+/// The path may name an old copy now, or another store.
+#[test]
+fn a_handle_reopened_on_an_old_copy_goes_on_with_its_numbers() {
+    let disk = SimDisk::new();
+    let engine = open(&disk, Durability::Sync);
+    let first = engine.commit(puts(1)).unwrap().last_index.unwrap();
+    let copy = disk.contents("/store").unwrap();
+    commit_above(&engine, MAX_SEQ_STEP - 1, puts(1)).unwrap();
+    disk.set_contents("/store", copy);
+    engine.writing.reopen().unwrap();
+    let next = engine.commit(puts(1)).unwrap().last_index.unwrap();
+    assert_eq!(block_of(next), block_of(first) + 1);
+}
+
+/// What the group knows of its own writes must go with a request that fails in the middle.
+#[test]
+fn a_group_never_creates_the_key_that_it_just_put() {
+    let disk = SimDisk::new();
+    let config = Config::new().durability(Durability::Os).read_mode(ReadMode::Pread);
+    let engine = Engine::open(Arc::new(disk.clone()), Path::new("/store"), &config).unwrap();
+    engine.commit(puts(1)).unwrap();
+    let request = |actions: &[(&[u8], Action<&[u8]>)]| {
+        let mut request = Request::default();
+        actions.iter().for_each(|&(key, action)| request.push(key, action));
+        request
+    };
+    let failing = request(&[(b"\0new", Action::Put(b"value")), (b"\x000", Action::Delete)]);
+    let put = request(&[(b"\0key", Action::Put(b"value"))]);
+    let create = request(&[(b"\0key", Action::ExpectAbsent), (b"\0key", Action::Put(b"value"))]);
+    let outcomes = engine.writing.solo(engine.context.deadline(), |turn| {
+        disk.fail(When::next().of(Verb::ReadAt), Fault::Os(libc::EIO), Repeat::Once);
+        Ok(turn.commit(&[failing, put, create]))
+    });
+    let outcomes: Vec<_> = outcomes.unwrap().into_iter().map(|outcome| outcome.map_err(Failure::error)).collect();
+    let [Err(Error::Io { .. }), Ok(_), Err(Error::KeyExists)] = &outcomes[..] else { panic!("{outcomes:?}") };
+}
+
+/// What a handle knows of one reading of the log must not count in the next: a part of a tail that is taken for rewritten, or for
+/// written back, would be acknowledged without ever being synced.
+#[test]
+fn a_writer_that_starts_over_keeps_only_its_lock_and_its_numbers() {
+    let disk = SimDisk::new();
+    let engine = open(&disk, Durability::Sync);
+    engine.commit(puts(1)).unwrap();
+    let mut writer = lock(&engine.writing.writer);
+    writer.locked = Some(Arc::clone(&engine.reading.shown().unwrap().reader.log));
+    writer.phase = Phase::BlockReserved;
+    writer.rewritten = Rewritten { to: 1000, checked: 500, checked_after: 7 };
+    writer.identity_checked = Some(engine.context.clock.now());
+    (writer.log_end, writer.highest_used_seq) = (2000, 3 * WRITE_BACK_STEP);
+    writer.set_written_back(&Limits::REAL, 1500);
+    writer.start_over(9);
+    assert_eq!((writer.epoch, writer.phase), (9, Phase::Read));
+    let Rewritten { to, checked, checked_after } = writer.rewritten;
+    assert_eq!((to, checked, checked_after), (0, 0, 0));
+    assert!(writer.identity_checked.is_none(), "the path may name another file");
+    assert_eq!(writer.log_end, 0, "the file's length is not known");
+    assert!(writer.locked.is_some());
+    assert_eq!(writer.highest_used_seq, 3 * WRITE_BACK_STEP);
+    writer.log_end = 1 << 20;
+    assert_eq!(writer.due_write_back(&Limits::REAL), Some(0..1 << 20));
 }

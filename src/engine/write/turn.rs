@@ -403,4 +403,29 @@ mod tests {
             assert_eq!(file_len(&disk) as u64, end + END_MARK_LEN, "no other handle maps the file");
         }
     }
+
+    /// On the simulated disk, touching a map beyond the end of the file is a panic.
+    #[test]
+    fn a_close_leaves_the_file_as_long_as_its_own_listing_shows_it() {
+        let disk = SimDisk::new();
+        let writer = open(&disk);
+        for n in 0..100 {
+            put(&writer, &format!("lost-{n}"), 5000);
+        }
+        let handle = open(&disk);
+        assert!(has(&handle, "lost-99"));
+        let (listing, last, cut_from) = {
+            let view = handle.reading.current().unwrap();
+            let find = |key: &[u8]| view.find(key).unwrap().unwrap();
+            (view.reader.clone(), find(b"\0lost-99"), find(b"\0lost-50"))
+        };
+        drop(writer);
+        damage(&disk, cut_from);
+        open(&disk).close().unwrap();
+        put(&handle, "next", 100);
+        handle.close().unwrap();
+        let mut bytes = [1; 5000];
+        listing.read(last, &mut bytes).unwrap();
+        assert_eq!(bytes, [0; 5000], "the cut has removed it");
+    }
 }
