@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use caskfile::disk::sim::SimDisk;
-use caskfile::inspect::{Class, Inspection};
+use caskfile::inspect::{Change, Class, Inspection};
 use caskfile::{Batch, Cask, Config, Durability, Error, Loss, LostKey, Report, salvage_on, verify_on};
 
 use crate::common::files::anatomy::{
@@ -267,4 +267,38 @@ fn losses_that_touch_are_one_with_all_that_they_say() {
     assert_eq!((report.log_end, report.torn_bytes), (loss.start, data_end - loss.start), "{report}");
     // What stands before them, and the last record of the batch.
     assert_eq!(report.keys, 2, "{report}");
+}
+
+/// Whatever part of the log an inspection has seen when it was opened, half a record or half a batch included: once it has caught
+/// up, it says what a new inspection says.
+#[test]
+fn an_inspection_that_catches_up_says_what_a_new_one_says() {
+    let (crashed, _) = specimens();
+    let data_end = crashed.iter().rposition(|&byte| byte != 0).unwrap() + 1;
+    let said = |inspection: &Inspection| (inspection.check().unwrap().clone(), format!("{:?}", pieces(inspection)));
+    let expected = said(&Inspection::open_on(disk_with(&crashed), PATH).unwrap());
+    for seen in (FILE_HEADER..data_end).step_by(3) {
+        let mut start = crashed.clone();
+        // The file has its length already, or grows too.
+        if seen % 2 == 0 {
+            start[seen..].fill(0);
+        } else {
+            start.truncate(seen);
+        }
+        let disk = disk_with(&start);
+        let mut inspection = Inspection::open_on(disk.clone(), PATH).unwrap();
+        disk.set_contents(PATH, crashed.clone());
+        let mut quiet = 0;
+        // A place that does not parse is read again when it was met for the second time.
+        while quiet < 3 {
+            match inspection.catch_up().unwrap() {
+                Change::Nothing => quiet += 1,
+                Change::Grown => quiet = 0,
+                other => panic!("{seen} bytes were there: {other:?}"),
+            }
+        }
+        let (report, pieces) = said(&inspection);
+        assert_eq!(report, expected.0, "{seen} bytes were there");
+        assert!(pieces == expected.1, "{seen} bytes were there: the pieces differ");
+    }
 }
