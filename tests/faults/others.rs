@@ -72,6 +72,13 @@ impl Scene {
         self.simulated.as_ref().map(|disk| (disk.locks(), disk.open_files()))
     }
 
+    /// Nothing of this process stands in the line for the lock. Others would wait for it, out of courtesy.
+    fn expect_no_place_in_line(&self, what: &str) {
+        let file = self.outsider.open(&self.path, Access::ReadWrite).unwrap();
+        let place = file.waiting_line().and_then(|line| line.place_of_another(0..1 << 40));
+        assert_eq!(place, None, "{what}: the process still stands in the line for the lock");
+    }
+
     /// The others write, or find the store locked, as it was before.
     fn others_write(&self, what: &str) {
         let new = || Cask::open_on(new_process(self.simulated.as_ref()), &self.path, &config());
@@ -271,6 +278,10 @@ fn every_failure(is_simulated: bool) {
             assert!(!matches!(outcome, Ok(Ok(()))), "{what}: it does not fail");
             let what = &format!("after {what} ({lock_mode:?})");
             assert_eq!(scene.holds(), before, "{what}: other locks, or a file is left open");
+            scene.expect_no_place_in_line(what);
+            let left =
+                scene.simulated.iter().flat_map(SimDisk::paths).find(|path| path.to_string_lossy().contains("tmp"));
+            assert_eq!(left, None, "{what}: a temporary file is left");
             scene.others_write(what);
             scene.handle.put("c", what).unwrap_or_else(|error| panic!("{what}: the handle itself gets: {error}"));
             assert_eq!(scene.holds(), before, "{what}, and a put: other locks, or a file is left open");

@@ -8,3 +8,4 @@ mod held_up;
 #[cfg(target_os = "linux")]
 mod many_threads;
 mod moments;
+mod one_sync;
