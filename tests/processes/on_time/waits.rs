@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use caskfile::disk::{Access, Clock, Disk, DiskFile};
-use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability, Error};
+use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability, Error, verify_on};
 
 const STORE: &str = "/store";
 
@@ -267,7 +267,10 @@ fn games(calls: &'static [(&str, Before, Call)], check: impl Fn(&Game, &Outcome)
                 for again in [false, true] {
                     for line in [Line::None, Line::Empty, Line::Stopped] {
                         number += 1;
-                        if number % every != 0 {
+                        // A call of several turns, each of which may wait for the whole timeout.
+                        let is_close = (timeout, held) == (Some(milliseconds(70)), milliseconds(45));
+                        let is_played = is_close && again && (durability, line) == (Durability::Sync, Line::None);
+                        if number % every != 0 && !is_played {
                             continue;
                         }
                         let config = Config::new().durability(durability).connection_timeout(timeout);
@@ -330,6 +333,29 @@ fn no_read_waits_for_the_lock() {
         let told = game.describe(outcome);
         assert!(outcome.result.is_ok() && outcome.pauses == 0 && outcome.waited.is_zero(), "{told}");
     });
+}
+
+/// The system breaks a lease after 45 seconds. A call without a handle has no timeout of its own.
+#[test]
+fn checking_a_file_outwaits_a_lease_and_no_longer() {
+    for (held, succeeds) in [(0, true), (45, true), (120, false)] {
+        let disk = SimDisk::new();
+        let clock = disk.stop_clock();
+        drop(prepared(&disk, Before::Closed, &Config::new()));
+        let began = clock.now();
+        let until = began + Duration::from_secs(held);
+        disk.fail(When::next().of(Verb::Open), Fault::Os(libc::EAGAIN), Repeat::Forever);
+        let now = clock.clone();
+        disk.before(When::next().of(Verb::Open), Repeat::Forever, move |disk| {
+            if now.now() >= until {
+                disk.clear_faults();
+            }
+        });
+        let checked = verify_on(&disk, STORE.as_ref());
+        assert_eq!(checked.is_ok(), succeeds, "a lease for {held} s: {checked:?}");
+        let waited = clock.since(began).as_secs();
+        assert!(waited >= held.min(45) && waited <= 60, "a lease for {held} s: waited {waited} s");
+    }
 }
 
 /// Another process has a lease on the file, as a file server may, for longer than all tries of a bounded number.
