@@ -10,6 +10,9 @@ doc: |
 seq:
   - id: header
     type: file_header
+  - id: roots
+    type: roots
+    if: header.features.has_roots
   - id: records
     type: record
     repeat: until
@@ -25,7 +28,8 @@ types:
         valid: 1
       - id: minor
         type: u2
-      - id: reserved
+      - id: features
+        type: features
         size: 4
       - id: file_id
         size: 16
@@ -36,11 +40,46 @@ types:
       - id: created
         type: u8
         doc: seconds since 1970-01-01 00:00 UTC
-      - id: reserved_too
+      - id: reserved
         size: 12
       - id: crc
         type: u4
         doc: CRC-32 of the 60 bytes before
+  features:
+    meta:
+      bit-endian: le
+    seq:
+      - id: has_roots
+        type: b1
+        doc: the record ROOTS follows the file header
+  roots:
+    seq:
+      - id: header_crc
+        type: u4
+      - id: body_crc
+        type: u4
+        valid: 0
+      - id: header
+        type: record_header
+      - id: slots
+        type: slot
+        repeat: expr
+        repeat-expr: 2
+  slot:
+    seq:
+      - id: generation
+        type: u8
+        doc: of the slots that hold, the one with the higher generation is the root; 0 if the slot is empty
+      - id: synced_to
+        type: u8
+        doc: everything before this offset was on stable storage when the slot was written
+      - id: snapshot
+        type: u8
+      - id: reserved
+        size: 36
+      - id: crc
+        type: u4
+        doc: CRC-32 of file_id, the slot's offset (u8), and the 60 bytes before
   record:
     doc: A record, or the end mark, which has nothing but its first two fields.
     seq:
@@ -126,3 +165,4 @@ enums:
     0x80: mark
     0x81: synced_to
     0x82: moved
+    0xc0: roots

@@ -100,6 +100,8 @@ limits! {
     largest_step: u64 = 64 << 20, 1024;
     /// Steps are multiples of this.
     step_unit: u64 = 4 << 10, 8;
+    /// The file gets a new root before a group once its root lags this many synced bytes.
+    root_step: u64 = 256 << 10, 96;
     /// The length of a piece of zeros where holes cannot be punched.
     cleared_at_once: u64 = 4 << 10, 24;
     /// The length of a piece when all bytes of a range are read, and of a large chunk when data is looked for.

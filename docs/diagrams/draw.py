@@ -92,6 +92,8 @@ def strip(name, title):
     x = lambda offset: left + offset * scale
     picture.text(left, 18, f"{title}: {answer['verdict']}", "", "start")
     picture.box(x(0), top, 64 * scale, tall, "header", "header")
+    if answer["header"]["features"] & 1:
+        picture.box(x(64), top, 152 * scale, tall, "log", "ROOTS")
     e, data_end = answer["end"], answer["end"] + answer.get("torn_bytes", 0)
     for record in answer["records"]:
         end = (record["offset"] + 24 + record["key_len"] + record["value_len"] + 7) // 8 * 8
@@ -129,7 +131,8 @@ PICTURES = {
     "record": lambda: header("Records", "A record, in rows of 8 bytes", [
         ("put", "full key: length of the bucket's name, the name, the key", "key_len bytes"),
         ("put", "value", "value_len bytes"), ("free", "padding", "up to the next multiple of 8")]),
-    "example": lambda: strip("example", "The worked example, to scale"),
+    "slot": lambda: header("Roots", "A slot of ROOTS, in rows of 8 bytes"),
+    "example": lambda: strip("worked-example", "The worked example, to scale"),
     "torn": lambda: strip("batch-unfinished", "A batch without its last record"),
     "damaged": lambda: strip("damaged-value", "A damaged record, and after it the proof that it was on stable storage"),
 }

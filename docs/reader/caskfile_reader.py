@@ -11,10 +11,11 @@ class Refused(Exception): "Nothing is read: (error in the page's terms, the chec
 
 # ---- Records, and "Limits"
 SYNCED, MORE = 0x01, 0x02
-PUT, DELETE, MARK, SYNCED_TO, MOVED = 0x01, 0x02, 0x80, 0x81, 0x82
-KINDS = {PUT: "put", DELETE: "delete", MARK: "mark", SYNCED_TO: "SYNCED_TO", MOVED: "MOVED"}
+PUT, DELETE, MARK, SYNCED_TO, MOVED, ROOTS, LOOSE = 0x01, 0x02, 0x80, 0x81, 0x82, 0xc0, range(0xc0, 0x100)
+KINDS = {PUT: "put", DELETE: "delete", MARK: "mark", SYNCED_TO: "SYNCED_TO", MOVED: "MOVED"}    # those of witnesses
+NAMES = {**KINDS, ROOTS: "ROOTS"}
 MARKED, NO_MARK, UNFINISHED = "W1: 8 zero bytes", "W1: fewer than 8 bytes", "W1: the end of the log, inside a batch"
-IN_BATCH = "W8: SYNCED inside a batch"
+IN_BATCH, LOOSE_IN_BATCH = "W8: SYNCED inside a batch", "W8: a loose record inside a batch"
 SEQ_MAX, SEQ_STEP, VALUE_MAX, OFFSET_MAX = 2**62 - 1, 2**48, 2**30, 2**43
 
 class Record:
@@ -38,9 +39,9 @@ class Store:
             raise Refused("Io", "H1: not a regular file (InvalidInput)", None, [])
         self.file = open(path, "rb", buffering=0)
         self.fd = self.file.fileno()
-        self.header, self.file_id = self.read_file_header()
-        self.e, self.at, self.before, self.last = 64, 64, 0, None  # last: the last record before e
-        self.unit, self.stopped, self.end = [], None, 64           # unit: records from e on, of a batch not yet whole
+        self.header, self.file_id, self.start = self.read_file_header()
+        self.e, self.at, self.before, self.last = self.start, self.start, 0, None   # last: the last record before e
+        self.unit, self.stopped, self.end = [], None, self.start   # unit: records from e on, of a batch not yet whole
         self.pairs, self.offsets = {}, array.array("Q")            # full key -> its put; of all records before e
 
     def read(self, at, length):                                    # fewer bytes only where the file ends
@@ -69,7 +70,7 @@ class Store:
     # ---- What a reader checks: the file header (H1 is above)
     def read_file_header(self):
         raw = self.read(0, 64)
-        magic, major, minor, z1, file_id, base, created, z2, crc = struct.unpack("<8sHH4s16sQQ12sI", raw.ljust(64))
+        magic, major, minor, features, file_id, base, created, z, crc = struct.unpack("<8sHHI16sQQ12sI", raw.ljust(64))
         for check, holds, error, at in (
                 ("H2: 64 bytes", len(raw) == 64, "NotCaskfile", None),
                 ("H3: magic", magic == bytes.fromhex("ca 53 4b 46 0d 0a 1a 0a"), "NotCaskfile", None),
@@ -78,7 +79,33 @@ class Store:
                 ("H6: base_seq", base <= SEQ_MAX, "Corrupt", 0)):
             if not holds:
                 raise Refused(error, check, at, [] if at is None else [[0, 64]])
-        return dict(major=major, minor=minor, reserved=(z1 + z2).hex(), base_seq=base, created=created), file_id
+        if features & 1:                                           # the file has roots
+            raw, self.file_id = self.read(64, 24), file_id
+            if len(raw) < 24:
+                raise Refused("Truncated", "H7: 224 bytes", 0, [])
+            wanted = struct.pack("<IBBHIQ", 0, 0, ROOTS, 0, 128, 1)
+            if raw != struct.pack("<I", self.crc_at(64, wanted) or 1) + wanted:
+                raise Refused("Corrupt", "H7: the header of ROOTS", 64, [[64, 216]])
+        return (dict(major=major, minor=minor, features=features, reserved=z.hex(), base_seq=base, created=created),
+                file_id, 216 if features & 1 else 64)
+
+    def crc_at(self, offset, data):
+        return zlib.crc32(self.file_id + struct.pack("<Q", offset) + data)
+
+    # ---- Roots
+    def read_root(self):                                           # S; the start of the log if nothing states it
+        roots, slots = [(0, self.start)], self.read(88, 128) if self.start == 216 else b""
+        for at in range(0, len(slots) - 63, 64):
+            generation, s = struct.unpack("<QQ", slots[at:at + 16])
+            crc = int.from_bytes(slots[at + 60:at + 64], "little")
+            if crc == self.crc_at(88 + at, slots[at:at + 60]) and 0 < generation < 2**64 - 1 and 216 <= s <= OFFSET_MAX:
+                roots.append((generation, s))
+        return max(roots)[1]
+
+    def check_length(self):                                        # H8: the slots first, then the length
+        s = self.read_root()
+        if self.start == 216 and os.fstat(self.fd).st_size < s + 8:
+            raise Refused("Truncated", "H8: the file has S + 8 bytes", 0, [])
 
     # ---- The walk
     def check_header(self, raw, o, previous):
@@ -86,7 +113,7 @@ class Store:
         if len(raw) < 24:
             return None, "W2: fewer than 24 bytes"
         r = Record(o, raw)
-        crc = zlib.crc32(self.file_id + struct.pack("<Q", o) + raw[4:]) or 1
+        crc = self.crc_at(o, raw[4:]) or 1
         highest = min(max(previous, self.header["base_seq"]) + SEQ_STEP, SEQ_MAX)
         checks = (("W3: header_crc", r.header_crc == crc),
                   ("W4: value_len", r.value_len <= VALUE_MAX),
@@ -102,6 +129,8 @@ class Store:
         return crc == r.body_crc
 
     def form_is_right(self, r):                                    # W10. All other kinds have any body.
+        if r.kind in LOOSE:
+            return r.flags == 0
         if r.kind in (PUT, DELETE):
             return split(self.full_key(r)) is not None and (r.kind == PUT or r.value_len == 0)
         return r.kind != SYNCED_TO or (r.key_len == 0 and r.value_len == 8 and self.stated_offset(r) <= r.offset)
@@ -116,8 +145,9 @@ class Store:
             r, self.stopped = self.check_header(raw, o, previous)
             if self.stopped == "W7: flags or kind":
                 raise Refused("UnsupportedRecord", self.stopped, o, [])
-            self.stopped = (self.stopped or (self.unit and r.flags & SYNCED and IN_BATCH)
-                            or (not self.body_is_right(r) and "W9: body_crc")
+            self.stopped = (self.stopped or (self.unit and r.kind in LOOSE and LOOSE_IN_BATCH)
+                            or (self.unit and r.flags & SYNCED and IN_BATCH)
+                            or (r.kind not in LOOSE and not self.body_is_right(r) and "W9: body_crc")
                             or (not self.form_is_right(r) and "W10: form"))
             if self.stopped:
                 return
@@ -150,8 +180,8 @@ class Store:
                     if not failed:
                         yield r
 
-    def proof(self):                                               # P, or 0 if nothing proves anything
-        largest = 0
+    def proof(self):                                               # P
+        largest = self.read_root()                                 # S5
         for r in self.witnesses(self.e + 8):
             if r.flags & SYNCED:                                   # S2
                 largest = max(largest, r.offset)
@@ -168,19 +198,24 @@ class Store:
 
     def find_end(self, verdict):
         stop = None
+        self.check_length()
         while True:
             self.walk()
             self.end = verdict["end"] = self.e
             verdict.update(highest_seq=max(self.before, self.header["base_seq"]))
-            if self.is_whole():
-                return verdict.update(verdict="whole" + ", but for its end mark" * (self.stopped == NO_MARK))
             data_end, proven = self.data_end(), self.proof()
-            if proven <= self.e:
-                kept = (any(self.body_is_right(r) for r in self.witnesses(self.at + 8))        # S4
-                        or self.before < self.header["base_seq"] or self.ends_inside_a_batch())
+            if proven > self.e:
+                if stop == (stop := (self.e, self.at, self.stopped)):   # "Beside a live writer": twice the same
+                    if data_end > self.e:
+                        raise Refused("Corrupt", self.stopped, self.at, self.damage(proven, data_end))
+                    raise Refused("Truncated", "S5: the root states %d" % proven, self.e, [])
+            elif 0 < self.header["base_seq"] >= self.before:
+                raise Refused("Truncated", "W11: the closing mark", self.e, [])
+            elif self.is_whole():
+                return verdict.update(verdict="whole" + ", but for its end mark" * (self.stopped == NO_MARK))
+            else:
+                kept = any(self.body_is_right(r) for r in self.witnesses(self.at + 8)) or self.ends_inside_a_batch()  # S4
                 return verdict.update(verdict="torn", torn_bytes=data_end - self.e, kept=kept, at=self.at, reason=self.stopped)
-            if stop == (stop := (self.e, self.at, self.stopped)):  # "Beside a live writer": twice the same
-                raise Refused("Corrupt", self.stopped, self.at, self.damage(proven, data_end))
 
     def damage(self, proven, data_end):                            # "The list of damaged ranges"
         ranges = []
@@ -215,7 +250,7 @@ def pairs(store):                                                  # in the orde
 def records(store):
     for r in (Record(o, store.read(o, 24)) for o in [*store.offsets, *(r.offset for r in store.unit)]):
         bucket, key = split(store.full_key(r)) if r.kind < 0x80 else (None, None)
-        yield {"offset": r.offset, "seq": r.seq, "kind": KINDS.get(r.kind, "0x%02x" % r.kind),
+        yield {"offset": r.offset, "seq": r.seq, "kind": NAMES.get(r.kind, "0x%02x" % r.kind),
                "flags": [name for name, flag in (("SYNCED", SYNCED), ("MORE", MORE)) if r.flags & flag],
                **field("bucket", bucket), **field("key", key),
                "key_len": r.key_len, "value_len": r.value_len, "counts": r.offset < store.end}

@@ -10,16 +10,30 @@ import caskfile_reader
 HERE = os.path.dirname(os.path.abspath(__file__))
 READER = os.path.join(HERE, "caskfile_reader.py")
 FILE_ID = bytes(range(16))
-PUT, DELETE, MARK, SYNCED_TO, MOVED = 1, 2, 0x80, 0x81, 0x82
+PUT, DELETE, MARK, SYNCED_TO, MOVED, ROOTS = 1, 2, 0x80, 0x81, 0x82, 0xc0
 SYNCED, MORE = 1, 2
 BLOCK = 1 << 20
 END = bytes(8)
 
 
-def file_header(base_seq=0):
-    head = bytes.fromhex("ca534b460d0a1a0a") + struct.pack("<HH", 1, 0) + bytes(4) + FILE_ID
+def file_header(base_seq=0, features=0):
+    head = bytes.fromhex("ca534b460d0a1a0a") + struct.pack("<HHI", 1, 0, features) + FILE_ID
     head += struct.pack("<QQ", base_seq, 1_800_000_000) + bytes(12)
     return head + struct.pack("<I", zlib.crc32(head))
+
+
+def crc_at(offset, data):
+    return struct.pack("<I", zlib.crc32(FILE_ID + struct.pack("<Q", offset) + data))
+
+
+def roots(*slots):
+    """ROOTS; each slot is a generation and an offset that it states, or None."""
+    rest = struct.pack("<IBBHIQ", 0, 0, ROOTS, 0, 128, 1)
+    data = crc_at(64, rest) + rest
+    for at, slot in zip((88, 152), slots):
+        stated = struct.pack("<QQ", *slot) + bytes(44) if slot else bytes(60)
+        data += stated + (crc_at(at, stated) if slot else bytes(4))
+    return data
 
 
 def full_key(key, bucket=b""):
@@ -36,8 +50,10 @@ def record(offset, kind, seq, key=b"", value=b"", flags=0):
 class Builder:
     """A file that grows record by record; sequence numbers count up from the first of block 1."""
 
-    def __init__(self, base_seq=0):
-        self.data, self.seq, self.at = file_header(base_seq), BLOCK - 1, []
+    def __init__(self, base_seq=0, slots=()):
+        self.data, self.seq, self.at = file_header(base_seq, 1 if slots else 0), BLOCK - 1, []
+        if slots:
+            self.data += roots(*slots)
 
     def add(self, kind, key=b"", value=b"", flags=0, seq=None):
         self.seq = self.seq + 1 if seq is None else seq
@@ -104,13 +120,13 @@ class Case(unittest.TestCase):
 class WorkedExample(Case):
     def test_the_page_s_dump(self):
         answer = self.read(example(), records=True)
-        self.assertEqual((answer["verdict"], answer["end"], answer["highest_seq"]), ("whole", 240, 1048581))
+        self.assertEqual((answer["verdict"], answer["end"], answer["highest_seq"]), ("whole", 392, 1048581))
         self.assertEqual(answer["pairs"], [
             {"bucket": "", "key": "b", "value": "22", "last_index": 1048579},
             {"bucket": "x", "key": "c", "value": "333", "last_index": 1048580}])
         kinds = [(r["offset"], r["kind"], r["flags"]) for r in answer["records"]]
-        self.assertEqual(kinds, [(0x40, "mark", []), (0x58, "put", ["SYNCED"]), (0x78, "delete", ["SYNCED"]),
-                                 (0x98, "put", ["SYNCED", "MORE"]), (0xb8, "put", []), (0xd8, "mark", ["SYNCED"])])
+        self.assertEqual(kinds, [(0xd8, "mark", []), (0xf0, "put", ["SYNCED"]), (0x110, "delete", ["SYNCED"]),
+                                 (0x130, "put", ["SYNCED", "MORE"]), (0x150, "put", []), (0x170, "mark", ["SYNCED"])])
 
     def test_who_reads_the_output_does_not_learn_the_file_id(self):
         answer = json.dumps(self.read(example(), records=True))
@@ -118,9 +134,26 @@ class WorkedExample(Case):
         self.assertNotIn(FILE_ID.hex(), answer)
 
     def test_the_tables_make_the_same_bytes(self):
-        b = Builder().add(MARK).put(b"a", b"1", SYNCED).add(DELETE, full_key(b"a"), flags=SYNCED)
+        b = Builder(slots=((1, 0x170), None)).add(MARK).put(b"a", b"1", SYNCED).add(DELETE, full_key(b"a"), flags=SYNCED)
         b.put(b"b", b"22", SYNCED | MORE).put(b"c", b"333", bucket=b"x").add(MARK, flags=SYNCED).raw(END)
         self.assertEqual(b.data, example())
+
+
+class Roots(Case):
+    def test_every_cut_below_the_root_is_refused(self):
+        data = example()
+        for length in range(64, len(data)):
+            expected = "Truncated" if length < 0x178 else "torn" if length < 0x188 else "whole, but for its end mark"
+            self.assertEqual(self.read(data[:length])["verdict"], expected, length)
+
+    def test_a_root_that_is_written_during_the_walk_is_no_loss(self):
+        begun = Builder(slots=(None, None)).put(b"a", b"1")
+        end = len(begun.data)
+        self.write(begun.data + END)
+        whole = Builder(slots=((1, end + 32), None)).put(b"a", b"1").put(b"b", b"2").raw(END).data
+        # The walk has stopped at the end mark, and then the writer appends, syncs and writes the root.
+        self.after_each("walk", lambda: self.write(whole))
+        self.assertEqual(self.values(self.open()), {"a": "1", "b": "2"})
 
 
 class Paths(Case):
@@ -159,7 +192,7 @@ class BesideAWriter(Case):
     def test_a_moved_is_followed_whatever_stands_behind_the_end(self):
         other = os.path.join(self.dir.name, "tmp")
         for tail in (END, b"torn" * 3):
-            self.write(Builder(BLOCK + 9).put(b"a", b"new").raw(END).data)
+            self.write(Builder(BLOCK + 9).put(b"a", b"new").add(MARK, flags=SYNCED, seq=BLOCK + 10).raw(END).data)
             os.rename(self.path, other)
             self.write(Builder().put(b"a", b"1").add(MOVED).raw(tail).data)
             self.after_each("find_end", lambda: os.rename(other, self.path))

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::Engine;
 use crate::Result;
-use crate::format::FILE_HEADER_LEN;
 
 /// Figures about a store, and about what one handle has done: the result of [`Cask::stats`](crate::Cask::stats).
 ///
@@ -68,7 +67,7 @@ pub struct Stats {
 impl Engine {
     pub(crate) fn stats(&self) -> Result<Stats> {
         let view = self.reading.current()?;
-        let log_len = view.tail.end - FILE_HEADER_LEN as u64;
+        let log_len = view.tail.end - view.reader.log.start();
         Ok(Stats {
             keys: view.index().len() as u64,
             buckets: view.keys.buckets.count(view.index().len() as u64),

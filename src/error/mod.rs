@@ -46,7 +46,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 ///
 /// - [`Closed`](Error::Closed) after the handle was closed, and [`Forked`](Error::Forked) in a forked child;
 /// - [`Io`](Error::Io), if the operating system refuses something;
-/// - [`Corrupt`](Error::Corrupt), if bytes that it reads are damaged, and
+/// - [`Corrupt`](Error::Corrupt), if bytes that it reads are damaged, [`Truncated`](Error::Truncated), if the file has
+///   lost its end, and
 ///   [`UnsupportedRecord`](Error::UnsupportedRecord), if a newer version has written to the file;
 /// - [`Replaced`](Error::Replaced), if another program has replaced the file.
 ///
@@ -100,6 +101,22 @@ pub enum Error {
         offset: u64,
         /// What does not hold there.
         damage: Damage,
+    },
+
+    /// The file has lost its end: it is shorter than it was when it was synced, or its log ends before that, or the end
+    /// of a copy is missing. The file was not changed. Take the whole file from where it came from;
+    /// [`salvage`](crate::salvage) copies what is left of it to a new file.
+    Truncated {
+        /// The store's file.
+        path: PathBuf,
+        /// Where the log ends in what is left, in bytes from the start of the file; 0 if the file's length alone shows
+        /// that its end is missing.
+        log_end: u64,
+        /// How far the file or its log reached at least, in bytes; 0 for a copy without its closing mark, which does not
+        /// show how much is missing.
+        stated: u64,
+        /// The file's length in bytes.
+        len: u64,
     },
 
     /// Verification has found damage to bytes that had been written correctly, or bytes that the disk cannot read. The file

@@ -39,6 +39,19 @@ impl Error {
             Error::Corrupt { path, offset, damage } => {
                 about(f, path, format_args!("corrupt at offset {offset}: {damage}; {UNCHANGED}"))
             }
+            Error::Truncated { path, log_end: 0, stated, len } => {
+                about(f, path, format_args!("truncated: it has {len} bytes, and had at least {stated}; {INCOMPLETE}"))
+            }
+            Error::Truncated { path, log_end, stated: 0, .. } => about(
+                f,
+                path,
+                format_args!("truncated: it is a copy without its end; its log ends at {log_end}; {INCOMPLETE}"),
+            ),
+            Error::Truncated { path, log_end, stated, .. } => about(
+                f,
+                path,
+                format_args!("truncated: its log ends at {log_end}, and had reached {stated} at least; {INCOMPLETE}"),
+            ),
             Error::Damaged { path, report } => about(f, path, format_args!("{report}\n{UNCHANGED}")),
             Error::Poisoned { path, operation, .. } => {
                 about(f, path, format_args!("reopen the store: writes are refused since a {operation} failed"))
@@ -85,6 +98,9 @@ impl Error {
 }
 
 const UNCHANGED: &str = "the file is unchanged, salvage copies what still verifies to a new file";
+
+/// What to do about a file that has lost its end.
+const INCOMPLETE: &str = "copy the whole file again from where it came from; the file is unchanged, salvage copies what is left to a new file";
 
 fn about(f: &mut fmt::Formatter<'_>, path: &Path, what: fmt::Arguments<'_>) -> fmt::Result {
     write!(f, "{}: {what}", path.display())

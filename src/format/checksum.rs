@@ -37,6 +37,15 @@ impl FileSeed {
         crc32fast::hash(&bytes).max(1)
     }
 
+    /// The checksum of bytes at `offset` that are no record header. It covers `file_id`, the offset and the bytes.
+    pub(super) fn crc_at(self, offset: u64, bytes: &[u8]) -> u32 {
+        let mut hasher = Hasher::new();
+        hasher.update(&self.0);
+        hasher.update(&offset.to_le_bytes());
+        hasher.update(bytes);
+        hasher.finalize()
+    }
+
     /// The seed of the file in which this header has its checksum at `offset`. Each sound record of a file gives it,
     /// even if the file header is lost.
     pub(crate) fn of_header(offset: u64, header: &[u8; RECORD_HEADER_LEN]) -> FileSeed {

@@ -5,11 +5,14 @@ use std::ops::Range;
 
 use byteorder::{ByteOrder, LittleEndian};
 
-use super::header::{AT_BASE_SEQ, AT_CRC, AT_CREATED, AT_FILE_ID, AT_MAGIC, AT_MAJOR, AT_MINOR, AT_ZERO, AT_ZERO_2};
-use super::kind::{FLAG_MORE, FLAG_SYNCED, KIND_DELETE, KIND_MARK, KIND_MOVED, KIND_PUT, KIND_SYNCED_TO};
+use super::header::{
+    AT_BASE_SEQ, AT_CRC, AT_CREATED, AT_FEATURES, AT_FILE_ID, AT_MAGIC, AT_MAJOR, AT_MINOR, AT_ZERO_2,
+};
+use super::kind::{FLAG_MORE, FLAG_SYNCED, KIND_DELETE, KIND_MARK, KIND_MOVED, KIND_PUT, KIND_ROOTS, KIND_SYNCED_TO};
 use super::record::{
     AT_BODY_CRC, AT_FLAGS, AT_HEADER_CRC, AT_KEY_LEN, AT_KIND, AT_SEQ, AT_VALUE_LEN, RECORD_HEADER_LEN,
 };
+use super::roots::{AT_GENERATION, AT_RESERVED, AT_SLOT_CRC, AT_SNAPSHOT, AT_SYNCED_TO};
 
 /// The name of a field, and its place in its header.
 pub(crate) type Named = (&'static str, Range<usize>);
@@ -19,7 +22,7 @@ pub(crate) const FILE_HEADER_FIELDS: [Named; 9] = [
     ("magic", AT_MAGIC),
     ("major", AT_MAJOR),
     ("minor", AT_MINOR),
-    ("reserved", AT_ZERO),
+    ("features", AT_FEATURES),
     ("file_id", AT_FILE_ID),
     ("base_seq", AT_BASE_SEQ),
     ("created", AT_CREATED),
@@ -36,6 +39,15 @@ pub(crate) const RECORD_HEADER_FIELDS: [Named; 7] = [
     ("key_len", AT_KEY_LEN),
     ("value_len", AT_VALUE_LEN),
     ("seq", AT_SEQ),
+];
+
+/// The fields of a slot of `ROOTS`, in order.
+pub(crate) const SLOT_FIELDS: [Named; 5] = [
+    ("generation", AT_GENERATION),
+    ("synced_to", AT_SYNCED_TO),
+    ("snapshot", AT_SNAPSHOT),
+    ("reserved", AT_RESERVED),
+    ("crc", AT_SLOT_CRC),
 ];
 
 /// The numbers in a record header, before they are judged.
@@ -81,6 +93,7 @@ pub(crate) fn kind_name(kind: u8) -> Option<&'static str> {
         KIND_MARK => "mark",
         KIND_SYNCED_TO => "SYNCED_TO",
         KIND_MOVED => "MOVED",
+        KIND_ROOTS => "ROOTS",
         _ => return None,
     })
 }
@@ -90,15 +103,18 @@ pub(crate) const FLAG_NAMES: [(u8, &str); 2] = [(FLAG_SYNCED, "SYNCED"), (FLAG_M
 
 #[cfg(test)]
 mod tests {
-    use super::super::FILE_HEADER_LEN;
+    use super::super::{FILE_HEADER_LEN, SLOT_LEN};
     use super::*;
 
     const PAGE: &str = include_str!("../../docs/FORMAT.md");
 
     #[test]
     fn every_byte_of_a_header_has_the_pages_name() {
-        let tables: [(&[Named], usize); 2] =
-            [(&FILE_HEADER_FIELDS, FILE_HEADER_LEN), (&RECORD_HEADER_FIELDS, RECORD_HEADER_LEN)];
+        let tables: [(&[Named], usize); 3] = [
+            (&FILE_HEADER_FIELDS, FILE_HEADER_LEN),
+            (&RECORD_HEADER_FIELDS, RECORD_HEADER_LEN),
+            (&SLOT_FIELDS, SLOT_LEN),
+        ];
         for (fields, len) in tables {
             let mut end = 0;
             for (name, at) in fields {
@@ -126,7 +142,7 @@ mod tests {
     #[test]
     fn kinds_and_flags_have_the_names_that_the_page_gives_them() {
         let named: Vec<_> = (0..=u8::MAX).filter_map(|kind| Some((kind, kind_name(kind)?))).collect();
-        assert_eq!(named.len(), 5);
+        assert_eq!(named.len(), 6);
         for (number, name) in named.into_iter().chain(FLAG_NAMES) {
             let rows = [format!("| {number:#04x} | {name} |"), format!("| {number:#04x} | `{name}` |")];
             assert!(rows.iter().any(|row| PAGE.contains(row)), "docs/FORMAT.md lacks {rows:?}");

@@ -5,6 +5,7 @@ use std::ops::Range;
 use byteorder::{ByteOrder, LittleEndian};
 
 use super::FileSeed;
+use super::roots::ROOTS_END;
 
 /// The first bytes of every caskfile: a byte that is not ASCII, and line ends and a control-Z that a copy in text mode
 /// would change.
@@ -19,12 +20,15 @@ pub const MINOR_VERSION: u16 = 0;
 pub(super) const AT_MAGIC: Range<usize> = 0..8;
 pub(super) const AT_MAJOR: Range<usize> = AT_MAGIC.end..AT_MAGIC.end + 2;
 pub(super) const AT_MINOR: Range<usize> = AT_MAJOR.end..AT_MAJOR.end + 2;
-pub(super) const AT_ZERO: Range<usize> = AT_MINOR.end..AT_MINOR.end + 4;
-pub(super) const AT_FILE_ID: Range<usize> = AT_ZERO.end..AT_ZERO.end + 16;
+pub(super) const AT_FEATURES: Range<usize> = AT_MINOR.end..AT_MINOR.end + 4;
+pub(super) const AT_FILE_ID: Range<usize> = AT_FEATURES.end..AT_FEATURES.end + 16;
 pub(super) const AT_BASE_SEQ: Range<usize> = AT_FILE_ID.end..AT_FILE_ID.end + 8;
 pub(super) const AT_CREATED: Range<usize> = AT_BASE_SEQ.end..AT_BASE_SEQ.end + 8;
 pub(super) const AT_ZERO_2: Range<usize> = AT_CREATED.end..AT_CREATED.end + 12;
 pub(super) const AT_CRC: Range<usize> = AT_ZERO_2.end..AT_ZERO_2.end + 4;
+
+/// The bit of `features` that says that the file's first record is `ROOTS`.
+const HAS_ROOTS: u32 = 1;
 
 /// The file header's length. The first record starts here.
 pub(crate) const FILE_HEADER_LEN: usize = AT_CRC.end;
@@ -34,6 +38,8 @@ pub(crate) const FILE_HEADER_LEN: usize = AT_CRC.end;
 pub(crate) struct FileHeader {
     pub(crate) major: u16,
     pub(crate) minor: u16,
+    /// The first record is `ROOTS`: see [`super::roots`].
+    pub(crate) has_roots: bool,
     /// Random and new for every file, also for one that compaction makes. Secret: with it, record headers can be forged
     /// inside values. No tool prints it.
     pub(crate) file_id: [u8; 16],
@@ -57,6 +63,11 @@ impl FileHeader {
         FileSeed::new(&self.file_id)
     }
 
+    /// Where the log starts.
+    pub(crate) fn log_start(&self) -> u64 {
+        if self.has_roots { ROOTS_END } else { FILE_HEADER_LEN as u64 }
+    }
+
     /// Eight bytes by which a log without records is recognised, and their offset: half of the file's identity.
     /// Reserved bytes are not used, since a later minor version may change them.
     pub(crate) fn fingerprint(&self) -> (u64, u64) {
@@ -69,6 +80,7 @@ impl FileHeader {
         bytes[AT_MAGIC].copy_from_slice(&MAGIC);
         LittleEndian::write_u16(&mut bytes[AT_MAJOR], self.major);
         LittleEndian::write_u16(&mut bytes[AT_MINOR], self.minor);
+        LittleEndian::write_u32(&mut bytes[AT_FEATURES], if self.has_roots { HAS_ROOTS } else { 0 });
         bytes[AT_FILE_ID].copy_from_slice(&self.file_id);
         LittleEndian::write_u64(&mut bytes[AT_BASE_SEQ], self.base_seq);
         LittleEndian::write_u64(&mut bytes[AT_CREATED], self.created);
@@ -98,6 +110,7 @@ impl FileHeader {
         Ok(FileHeader {
             major,
             minor,
+            has_roots: LittleEndian::read_u32(&bytes[AT_FEATURES]) & HAS_ROOTS != 0,
             file_id,
             base_seq: LittleEndian::read_u64(&bytes[AT_BASE_SEQ]),
             created: LittleEndian::read_u64(&bytes[AT_CREATED]),
@@ -110,13 +123,24 @@ mod tests {
     use super::*;
 
     fn header() -> FileHeader {
-        FileHeader { major: MAJOR_VERSION, minor: 0, file_id: [9; 16], base_seq: 1 << 40, created: 1_700_000_000 }
+        FileHeader {
+            major: MAJOR_VERSION,
+            minor: 0,
+            has_roots: true,
+            file_id: [9; 16],
+            base_seq: 1 << 40,
+            created: 1_700_000_000,
+        }
     }
 
     #[test]
     fn the_header_is_64_bytes_and_reads_back_as_written() {
         assert_eq!(FILE_HEADER_LEN, 64);
-        assert_eq!(FileHeader::decode(&header().encode()), Ok(header()));
+        for has_roots in [false, true] {
+            let header = FileHeader { has_roots, ..header() };
+            assert_eq!(FileHeader::decode(&header.encode()), Ok(header));
+            assert_eq!(header.log_start(), if has_roots { 216 } else { 64 });
+        }
     }
 
     #[test]

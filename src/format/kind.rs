@@ -22,6 +22,8 @@ pub(crate) enum Ancillary {
     Moved,
     /// From a later version.
     Unknown(u8),
+    /// A record whose body does not concern the walk, and may change: `ROOTS`, or one of a later version.
+    Loose(u8),
 }
 
 pub(super) const KIND_PUT: u8 = 1;
@@ -31,6 +33,9 @@ const FIRST_ANCILLARY: u8 = 0x80;
 pub(super) const KIND_MARK: u8 = FIRST_ANCILLARY;
 pub(super) const KIND_SYNCED_TO: u8 = FIRST_ANCILLARY + 1;
 pub(super) const KIND_MOVED: u8 = FIRST_ANCILLARY + 2;
+/// Kinds from here on are loose.
+const FIRST_LOOSE: u8 = 0xc0;
+pub(super) const KIND_ROOTS: u8 = FIRST_LOOSE;
 
 impl Kind {
     #[inline]
@@ -41,6 +46,7 @@ impl Kind {
             KIND_MARK => Some(Kind::Ancillary(Ancillary::Mark)),
             KIND_SYNCED_TO => Some(Kind::Ancillary(Ancillary::SyncedTo)),
             KIND_MOVED => Some(Kind::Ancillary(Ancillary::Moved)),
+            _ if byte >= FIRST_LOOSE => Some(Kind::Ancillary(Ancillary::Loose(byte))),
             _ if byte >= FIRST_ANCILLARY => Some(Kind::Ancillary(Ancillary::Unknown(byte))),
             _ => None,
         }
@@ -54,14 +60,20 @@ impl Kind {
             Kind::Ancillary(Ancillary::Mark) => KIND_MARK,
             Kind::Ancillary(Ancillary::SyncedTo) => KIND_SYNCED_TO,
             Kind::Ancillary(Ancillary::Moved) => KIND_MOVED,
-            Kind::Ancillary(Ancillary::Unknown(byte)) => byte,
+            Kind::Ancillary(Ancillary::Unknown(byte) | Ancillary::Loose(byte)) => byte,
         }
     }
 
-    /// Whether this version knows the kind.
+    /// Whether a record of this kind says something about the records before it, or about a key: it can be a witness.
     #[inline]
     pub(crate) fn is_known(self) -> bool {
-        !matches!(self, Kind::Ancillary(Ancillary::Unknown(_)))
+        !matches!(self, Kind::Ancillary(Ancillary::Unknown(_) | Ancillary::Loose(_)))
+    }
+
+    /// Whether the body does not concern the walk.
+    #[inline]
+    pub(crate) fn is_loose(self) -> bool {
+        matches!(self, Kind::Ancillary(Ancillary::Loose(_)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The bytes of a caskfile, as pure functions without input or output.
 //!
 //! `docs/FORMAT.md` is the specification. This module has the file header ([`header`]), records ([`record`]) with their
-//! kinds ([`kind`]) and sequence numbers ([`sequence`]), the full key in a record's body ([`key`]), the checksums
+//! kinds ([`kind`]) and sequence numbers ([`sequence`]), the roots at the file's head ([`roots`]), the full key in a record's body ([`key`]), the checksums
 //! ([`checksum`]) and the names of all fields ([`fields`]). All numbers are little-endian.
 
 mod checksum;
@@ -13,11 +13,14 @@ mod header;
 mod key;
 mod kind;
 mod record;
+mod roots;
 mod sequence;
 
 pub(crate) use checksum::FileSeed;
 pub use damage::Damage;
-pub(crate) use fields::{FILE_HEADER_FIELDS, FLAG_NAMES, Named, RECORD_HEADER_FIELDS, RawRecordHeader, kind_name};
+pub(crate) use fields::{
+    FILE_HEADER_FIELDS, FLAG_NAMES, Named, RECORD_HEADER_FIELDS, RawRecordHeader, SLOT_FIELDS, kind_name,
+};
 pub(crate) use header::{FILE_HEADER_LEN, FileHeader, HeaderFault};
 pub use header::{MAJOR_VERSION, MINOR_VERSION};
 pub(crate) use key::{FullKey, KeyFault, prefix_of_bucket, split_full_key};
@@ -25,6 +28,7 @@ pub use key::{MAX_BUCKET_LEN, max_key_len};
 pub(crate) use kind::{Ancillary, Flags, Kind};
 pub use record::MAX_VALUE_LEN;
 pub(crate) use record::{MAX_FILE_LEN, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, padded};
+pub(crate) use roots::{ROOTS_END, ROOTS_START, Root, SLOT_LEN, SLOTS, roots_header};
 #[cfg(test)]
 pub(crate) use sequence::{BLOCK_LEN, block_of, block_start};
 pub(crate) use sequence::{MAX_SEQ, MAX_SEQ_STEP, SeqBound};

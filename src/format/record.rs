@@ -315,11 +315,13 @@ mod tests {
             RecordHeader::judge(&resealed(bytes), place()),
             Verdict::Unsupported { kind: 3, flags: FLAG_SYNCED }
         );
-        bytes[AT_KIND] = 0xf0;
-        assert!(matches!(
-            RecordHeader::judge(&resealed(bytes), place()),
-            Verdict::True(RecordHeader { kind: Kind::Ancillary(Ancillary::Unknown(0xf0)), .. })
-        ));
+        for (byte, kind) in
+            [(0xbf, Ancillary::Unknown(0xbf)), (0xc0, Ancillary::Loose(0xc0)), (0xff, Ancillary::Loose(0xff))]
+        {
+            bytes[AT_KIND] = byte;
+            let Verdict::True(header) = RecordHeader::judge(&resealed(bytes), place()) else { panic!("{byte:#x}") };
+            assert_eq!((header.kind, header.kind.is_known()), (Kind::Ancillary(kind), false));
+        }
         bytes[AT_FLAGS] = 0x80;
         assert!(matches!(RecordHeader::judge(&resealed(bytes), place()), Verdict::Unsupported { .. }));
     }

@@ -13,6 +13,8 @@ pub(super) struct Region {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Is {
+    /// The record `ROOTS`.
+    Roots,
     /// Records, all of which were read and verified.
     Sound,
     /// Bytes that may have the form of records, but do not count.

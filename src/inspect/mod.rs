@@ -43,11 +43,11 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, RealDisk};
 use crate::format::Damage;
-use crate::format::{END_MARK_LEN, FILE_HEADER_LEN};
+use crate::format::{END_MARK_LEN, FILE_HEADER_LEN, ROOTS_START};
 use crate::log::LogFile;
 use crate::log::scan::{Reason, Stop};
 use crate::log::search::search;
-use crate::report::Report;
+use crate::report::{Loss, Report};
 use crate::{Error, Result};
 use layout::{Is, Layout, Region};
 use source::Source;
@@ -221,6 +221,10 @@ impl Inspection {
         let file_len = if broken_end > report.file_len { self.log().len()? } else { report.file_len };
         let mut layout = Layout::new(file_len);
         layout.push(FILE_HEADER_LEN as u64, Is::Plain(Class::FileHeader));
+        let is_lost = |loss: &Loss| !loss.torn && loss.start == ROOTS_START;
+        if end >= self.log().start() && !report.losses.iter().any(is_lost) {
+            layout.push(self.log().start(), Is::Roots);
+        }
         for loss in report.losses.iter().filter(|loss| !loss.torn && loss.start >= FILE_HEADER_LEN as u64) {
             layout.push(loss.start, Is::Sound);
             layout.push_even_empty(loss.end, Is::Broken { class: Class::Corrupt, damage: Some(loss.damage) });
@@ -339,8 +343,29 @@ impl Inspection {
         holds.then_some(FileHeader { major, minor, base_seq, created })
     }
 
-    /// Returns the report of [`verify()`] on the file up to the log's end. A copy whose end is missing
-    /// ([`Report::cut_off`]) is no error here, since all that the file has can be shown.
+    /// Returns how much of the log has been on stable storage at least, as the head of the file says: see
+    /// [`Report::synced_to`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-inspect-synced-to-{}", std::process::id()));
+    /// use caskfile::Cask;
+    /// use caskfile::inspect::Inspection;
+    ///
+    /// let cask = Cask::open(&path)?;
+    /// cask.put("key", "value")?;
+    /// assert_eq!(Inspection::open(&path)?.synced_to(), None);
+    /// cask.close()?;
+    /// let inspection = Inspection::open(&path)?;
+    /// assert!(inspection.synced_to().is_some_and(|synced_to| synced_to <= inspection.log_end()));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn synced_to(&self) -> Option<u64> {
+        self.survey.report.synced_to
+    }
+
+    /// Returns the report of [`verify()`] on the file up to the log's end. A file or a copy whose end is missing
+    /// ([`Report::truncated`], [`Report::cut_off`]) is no error here, since all that the file has can be shown.
     ///
     /// # Errors
     ///

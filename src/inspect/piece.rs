@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::format::Damage;
 use crate::format::{
-    FILE_HEADER_FIELDS, FLAG_NAMES, Named, RECORD_HEADER_FIELDS, RECORD_HEADER_LEN, RawRecordHeader, kind_name, padded,
-    split_full_key,
+    FILE_HEADER_FIELDS, FLAG_NAMES, Named, RECORD_HEADER_FIELDS, RECORD_HEADER_LEN, RawRecordHeader, SLOT_FIELDS,
+    SLOTS, kind_name, padded, split_full_key,
 };
 
 /// What the bytes of a piece are.
@@ -26,6 +26,8 @@ use crate::format::{
 pub enum Class {
     /// The file's header, whether it holds or not.
     FileHeader,
+    /// The record `ROOTS`, which says how much of the log has been on stable storage.
+    Roots,
     /// A put that holds its key's current value.
     Live,
     /// A put that was replaced, or whose key was deleted.
@@ -57,8 +59,9 @@ impl Class {
     ///
     /// assert!(Class::ALL.map(Class::name).contains(&"tombstone"));
     /// ```
-    pub const ALL: [Class; 11] = [
+    pub const ALL: [Class; 12] = [
         Class::FileHeader,
+        Class::Roots,
         Class::Live,
         Class::Dead,
         Class::Tombstone,
@@ -71,7 +74,7 @@ impl Class {
         Class::Zeros,
     ];
 
-    /// Returns the class in one word, for programs: `"file_header"`, `"live"`, `"dead"`, `"tombstone"`, `"statement"`,
+    /// Returns the class in one word, for programs: `"file_header"`, `"roots"`, `"live"`, `"dead"`, `"tombstone"`, `"statement"`,
     /// `"padding"`, `"end_mark"`, `"torn"`, `"corrupt"`, `"unread"` or `"zeros"`.
     ///
     /// ```
@@ -80,6 +83,7 @@ impl Class {
     pub fn name(self) -> &'static str {
         match self {
             Class::FileHeader => "file_header",
+            Class::Roots => "roots",
             Class::Live => "live",
             Class::Dead => "dead",
             Class::Tombstone => "tombstone",
@@ -310,7 +314,7 @@ impl Record {
 pub struct Field {
     /// The name. In headers, that of the tables in `docs/FORMAT.md`; after a record's header `"bucket_len"`, `"bucket"`
     /// and `"key"`, or `"full_key"` if it has another form, then `"value"` and `"padding"`; in other pieces the name of
-    /// their class.
+    /// their class. In `ROOTS`, the names of the slots' table, twice.
     pub name: &'static str,
     /// Where it starts, in bytes from the start of the file.
     pub start: u64,
@@ -348,7 +352,12 @@ impl Piece {
                     }
                     _ => fields.push("full_key", record.key_len.into()),
                 }
-                fields.push("value", record.value_len.into());
+                if self.class == Class::Roots {
+                    SLOTS.iter().for_each(|_| fields.push_all(&SLOT_FIELDS));
+                }
+                let value_end =
+                    self.start + RECORD_HEADER_LEN as u64 + record.key_len as u64 + u64::from(record.value_len);
+                fields.push("value", value_end.saturating_sub(fields.at));
                 fields.push("padding", padded(fields.at) - fields.at);
             }
             None if self.class == Class::FileHeader => fields.push_all(&FILE_HEADER_FIELDS),

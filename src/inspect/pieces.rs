@@ -7,7 +7,7 @@ use super::{Class, Inspection, Piece, Record};
 use crate::Result;
 use crate::format::Damage;
 use crate::format::{
-    ALIGNMENT, Ancillary, Kind, Place, RECORD_HEADER_LEN, RawRecordHeader, RecordHeader, Verdict, padded,
+    ALIGNMENT, Ancillary, Flags, Kind, Place, RECORD_HEADER_LEN, RawRecordHeader, RecordHeader, Verdict, padded,
 };
 use crate::log::LogFile;
 use crate::log::scan::has_form;
@@ -69,6 +69,10 @@ impl<'i> Pieces<'i> {
                 let damage = self.inspection.header_damage.filter(|_| class == Class::FileHeader);
                 self.plain(class, region.end, damage)
             }
+            Is::Roots => {
+                let record = self.head_of_record()?.map(|raw| self.record(raw, None)).transpose()?;
+                Piece { record, ..self.plain(Class::Roots, region.end, None) }
+            }
             Is::Sound => match padding_end {
                 Some(end) => self.plain(Class::Padding, end, None),
                 None => self.sound(region.end)?,
@@ -95,6 +99,12 @@ impl<'i> Pieces<'i> {
         Piece { start: self.at, end, class, record: None, damage }
     }
 
+    /// The numbers in the 24 bytes at `self.at`, if the file has them.
+    fn head_of_record(&mut self) -> Result<Option<RawRecordHeader>> {
+        let bytes = self.window.get(self.inspection.log(), self.at, RECORD_HEADER_LEN)?;
+        Ok(bytes.first_chunk().map(RawRecordHeader::read))
+    }
+
     /// A record that the survey has verified.
     fn sound(&mut self, region_end: u64) -> Result<Piece> {
         let (inspection, start) = (self.inspection, self.at);
@@ -108,7 +118,8 @@ impl<'i> Pieces<'i> {
             // Another process has cut the log since the survey.
             return Err(log.corrupt(start, Damage::Header { found, computed }));
         }
-        let record = self.record(RawRecordHeader::read(&bytes), Some(true))?;
+        let body_holds = (!header.kind.is_loose()).then_some(true);
+        let record = self.record(RawRecordHeader::read(&bytes), body_holds)?;
         let class = match header.kind {
             Kind::Put if inspection.survey.keys.index.points_to(&record.full_key, start) => Class::Live,
             Kind::Put => Class::Dead,
@@ -199,6 +210,9 @@ impl<'i> Pieces<'i> {
     /// Sets whether the record's body holds, and returns the damage if it does not.
     fn check_body(&self, header: &RecordHeader, record: &mut Record) -> Result<Option<Damage>> {
         let log = self.inspection.log();
+        if header.kind.is_loose() {
+            return Ok((header.flags != Flags::NONE).then_some(Damage::Form));
+        }
         let computed = body_crc(log, record.offset, header)?;
         record.body_holds = computed.map(|computed| computed == header.body_crc);
         Ok(match computed {

@@ -121,10 +121,10 @@ pub fn salvage_with(
 /// # let dir = std::env::temp_dir().join(format!("caskfile-salvage-unfinished-{}", std::process::id()));
 /// # std::fs::create_dir_all(&dir)?;
 /// # let (cut, rescued) = (dir.join("cut"), dir.join("rescued"));
-/// # let cask = caskfile::Cask::open(&cut)?;
+/// # let cask = caskfile::Cask::open(dir.join("original"))?;
 /// # cask.write(caskfile::Batch::new().put("first", "1").put("second", "2"))?;
-/// # cask.close()?;
-/// # let mut bytes = std::fs::read(&cut)?;
+/// # // Not closed, which would state that the batch is on stable storage.
+/// # let mut bytes = std::fs::read(dir.join("original"))?;
 /// # bytes.truncate(bytes.windows(7).position(|w| w == b"second2").unwrap());
 /// # std::fs::write(&cut, bytes)?;
 /// use std::ops::ControlFlow;

@@ -14,6 +14,8 @@ use crate::{Error, Result};
 pub(crate) struct Source {
     pub(crate) log: Arc<LogFile>,
     pub(crate) header_damage: Option<Damage>,
+    /// The damage to the header of `ROOTS`, in a file whose own header holds.
+    pub(crate) roots_damage: Option<Damage>,
     /// The file, read around what the disk cannot read; `None` where a read error ends the work.
     around: Option<Arc<AroundBadBlocks>>,
 }
@@ -44,8 +46,16 @@ impl Source {
     }
 
     fn of_file(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Result<(Source, Option<Error>)> {
-        let error = match LogFile::open(Arc::clone(&file), path) {
-            Ok(log) => return Ok((Source::sound(Arc::new(log)), None)),
+        let error = match LogFile::open_head(Arc::clone(&file), path) {
+            Ok((log, roots)) => {
+                let roots_damage = match roots {
+                    Err(Error::Corrupt { damage, .. }) => Some(damage),
+                    // Of a file that ends there, the survey says so.
+                    Ok(()) | Err(Error::Truncated { .. }) => None,
+                    Err(other) => return Err(other),
+                };
+                return Ok((Source { roots_damage, ..Source::sound(Arc::new(log)) }, None));
+            }
             Err(error) => error,
         };
         let header_damage = match error {
@@ -58,7 +68,10 @@ impl Source {
         let nameless = lost_header::without_header(file, path)?;
         let seed = if header_damage.is_some() { lost_header::find_seed(&nameless)? } else { None };
         let refusal = if seed.is_some() { None } else { Some(error) };
-        let log = LogFile { seed: seed.unwrap_or(nameless.seed), ..nameless };
+        let log = match seed {
+            Some(seed) => lost_header::with_seed(nameless, seed)?,
+            None => nameless,
+        };
         Ok((Source::of_log(Arc::new(log), header_damage), refusal))
     }
 
@@ -69,7 +82,7 @@ impl Source {
 
     /// A log that is open already, and that may have lost its header.
     pub(crate) fn of_log(log: Arc<LogFile>, header_damage: Option<Damage>) -> Source {
-        Source { log, header_damage, around: None }
+        Source { log, header_damage, roots_damage: None, around: None }
     }
 
     /// The ranges that the disk has failed to read so far.

@@ -4,12 +4,14 @@
 //! A survey takes no lock and changes nothing, while other processes may write. So it reads a damaged place a second
 //! time after it has seen the proof that the place was written; and if the log was cut meanwhile, it starts again.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::source::Source;
 use crate::format::Damage;
 use crate::format::{
-    ALIGNMENT, Ancillary, FILE_HEADER_LEN, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, split_full_key,
+    ALIGNMENT, Ancillary, END_MARK_LEN, FILE_HEADER_LEN, Kind, Place, RECORD_HEADER_LEN, ROOTS_START, RecordHeader,
+    Verdict, split_full_key,
 };
 use crate::log::LogFile;
 use crate::log::read::Reader;
@@ -90,19 +92,17 @@ impl Survey {
     /// A survey that has read no record yet.
     pub(crate) fn begin(source: &Source, scope: Scope) -> Result<Survey> {
         let log = Arc::clone(&source.log);
-        let mut report = Report { file_len: log.len()?, log_end: FILE_HEADER_LEN as u64, ..Report::default() };
-        report.losses.extend(source.header_damage.map(|damage| Loss {
-            start: 0,
-            end: FILE_HEADER_LEN as u64,
-            damage,
-            torn: false,
-            batch: None,
-            whole_records: 0,
-            keys: Vec::new(),
-        }));
+        // The length is asked after the root was read: it is never less than any statement before.
+        let synced_to = log.root()?.map(|root| root.synced_to);
+        let file_len = log.len()?;
+        let mut report = Report { synced_to, file_len, log_end: log.start(), ..Report::default() };
+        report.losses.extend(source.header_damage.map(|damage| lost_head(0..FILE_HEADER_LEN as u64, damage)));
+        report
+            .losses
+            .extend(source.roots_damage.map(|damage| lost_head(ROOTS_START..log.start().min(file_len), damage)));
         Ok(Survey {
             scope,
-            reader: Reader { log, map: None, end: FILE_HEADER_LEN as u64 },
+            reader: Reader { end: log.start(), log, map: None },
             keys: KeySpace::default(),
             last_seq: 0,
             base_seq: if source.header_damage.is_none() { source.log.header.base_seq } else { 0 },
@@ -145,6 +145,7 @@ impl Survey {
         }
         self.report.keys = self.keys.index.len() as u64;
         self.report.cut_off = self.lacks_closing_mark();
+        self.report.truncated = self.lacks_its_end();
         if !self.is_torn() {
             self.report.log_end = self.reader.end;
         }
@@ -161,6 +162,8 @@ impl Survey {
             self.torn_after = None;
             (self.report.log_end, self.report.file_len) = (self.reader.end, log.len()?);
             self.report.keys = self.keys.index.len() as u64;
+            self.report.synced_to = log.root()?.map(|root| root.synced_to);
+            self.report.truncated = self.lacks_its_end();
         }
         Ok(stop)
     }
@@ -268,7 +271,15 @@ impl Survey {
 
     fn lacks_closing_mark(&self) -> bool {
         // `base_seq` is 0 if the header is lost. Records after a torn end are not of the log.
-        self.base_seq > self.torn_after.unwrap_or(self.last_seq)
+        self.base_seq > 0 && self.base_seq >= self.torn_after.unwrap_or(self.last_seq)
+    }
+
+    /// Whether the file, or what it has of the log, ends before what was on stable storage.
+    fn lacks_its_end(&self) -> bool {
+        let log = &self.reader.log;
+        let stated = self.report.synced_to.unwrap_or(log.start());
+        let reached = self.report.losses.last().map_or(self.reader.end, |last| last.end.max(self.reader.end));
+        reached < stated || log.header.has_roots && self.report.file_len < stated + END_MARK_LEN
     }
 
     fn is_torn(&self) -> bool {
@@ -285,7 +296,7 @@ impl Survey {
     fn lose(&mut self, loss: Loss) {
         self.landmarks.extend(self.landmark.filter(|last| self.landmarks.last() != Some(last)));
         match self.report.losses.last_mut() {
-            Some(last) if last.end == loss.start && last.torn == loss.torn && last.start >= FILE_HEADER_LEN as u64 => {
+            Some(last) if last.end == loss.start && last.torn == loss.torn && last.start >= self.reader.log.start() => {
                 last.end = loss.end;
                 last.batch = last.batch.or(loss.batch);
                 last.whole_records += loss.whole_records;
@@ -345,4 +356,9 @@ impl Survey {
         }
         Ok(())
     }
+}
+
+/// The loss of a part of the file's head.
+fn lost_head(at: Range<u64>, damage: Damage) -> Loss {
+    Loss { start: at.start, end: at.end, damage, torn: false, batch: None, whole_records: 0, keys: Vec::new() }
 }

@@ -1,7 +1,7 @@
 //! Copying records into a new file.
 
 use crate::Result;
-use crate::format::{Ancillary, FILE_HEADER_LEN, FileHeader, Flags, Kind, RECORD_HEADER_LEN, RecordHeader};
+use crate::format::{Ancillary, FileHeader, Flags, Kind, MAX_SEQ, RECORD_HEADER_LEN, RecordHeader};
 use crate::limits::Shared;
 use crate::log::LogFile;
 use crate::log::group::Group;
@@ -14,14 +14,16 @@ use crate::progress::Copying;
 pub(crate) struct Copyist {
     group: Group,
     record: Vec<u8>,
+    /// The highest sequence number of a copied record.
+    highest_seq: u64,
     limits: Shared,
 }
 
 impl Copyist {
     /// For the file with this header, on the disk of the log that is copied.
     pub(crate) fn new(header: &FileHeader, from: &LogFile) -> Copyist {
-        let group = Group::new(header.seed(), FILE_HEADER_LEN as u64);
-        Copyist { group, record: Vec::new(), limits: from.limits }
+        let group = Group::new(header.seed(), header.log_start());
+        Copyist { group, record: Vec::new(), highest_seq: 0, limits: from.limits }
     }
 
     /// Adds a record. It is always verified, on the copy that is written, so that a copy never makes damage look sound.
@@ -31,6 +33,7 @@ impl Copyist {
         let room = self.group.make_room(record.header.padded_len());
         room.map_err(|e| reader.log.io("get memory for a value", e))?;
         self.group.push_moved(Flags { synced: false, more }, &record.header, record.key, record.value);
+        self.highest_seq = self.highest_seq.max(record.header.seq);
         Ok(record.header)
     }
 
@@ -40,11 +43,19 @@ impl Copyist {
         if found == entry.header { Ok(()) } else { Err(reader.not_a_header(entry.offset, &found.encode())) }
     }
 
-    /// Adds the mark that closes the file. It claims that everything before it is on stable storage. That is true when
-    /// the file gets its name, since the file is synced before that.
-    pub(crate) fn push_mark(&mut self, seq: u64) {
-        let flags = Flags { synced: true, more: false };
-        self.group.push(flags, Kind::Ancillary(Ancillary::Mark), seq, b"", b"");
+    /// Adds the mark that closes a file with this `base_seq`. It claims that everything before it is on stable storage.
+    /// That is true when the file gets its name, since the file is synced before that.
+    ///
+    /// A record with the highest number that there is leaves none for the mark, and is above every `base_seq` itself.
+    ///
+    /// Returns the mark's offset.
+    pub(crate) fn push_mark(&mut self, base_seq: u64) -> u64 {
+        let (at, seq) = (self.group.end(), self.highest_seq.max(base_seq) + 1);
+        if seq <= MAX_SEQ {
+            let flags = Flags { synced: true, more: false };
+            self.group.push(flags, Kind::Ancillary(Ancillary::Mark), seq, b"", b"");
+        }
+        at
     }
 
     /// Offset of the next record.
@@ -92,16 +103,16 @@ pub(crate) fn write_live(
     copying: &mut Copying<'_, '_>,
 ) -> Result<()> {
     let mut copyist = Copyist::new(&next.header, &reader.log);
-    let mut highest_seq = next.header.base_seq;
     for &position in positions {
-        highest_seq = highest_seq.max(copyist.push(reader, position, false)?.seq);
+        copyist.push(reader, position, false)?;
         if copyist.has_a_piece() {
             copyist.write(next)?;
             copying.tell(copyist.end())?;
         }
     }
-    copyist.push_mark(highest_seq + 1);
-    copyist.write(next)
+    let mark = copyist.push_mark(next.header.base_seq);
+    copyist.write(next)?;
+    next.write_root(mark)
 }
 
 const _: () = assert!(RECORD_HEADER_LEN % 8 == 0, "a mark is a header and needs no padding");

@@ -59,7 +59,8 @@ fn explain(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), reason)
 }
 
-/// A `base_seq` for a copy of a store with this highest sequence number.
+/// A `base_seq` for a copy of a store with this highest sequence number. At least one number is left above it, for the
+/// closing mark.
 pub(crate) fn above_all_seqs(highest: u64, limits: Shared) -> u64 {
-    highest.max((highest + COPY_SEQS).min(MAX_SEQ - limits.block_len()))
+    highest.max((highest + COPY_SEQS).min(MAX_SEQ - limits.block_len())).min(MAX_SEQ - 1)
 }

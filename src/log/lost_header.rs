@@ -38,6 +38,7 @@ pub(crate) fn without_header(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Resul
     let header = FileHeader {
         major: MAJOR_VERSION,
         minor: MINOR_VERSION,
+        has_roots: false,
         file_id: [0; 16],
         // The true one is unknown. This one rules no sequence number out.
         base_seq: MAX_SEQ,
@@ -45,6 +46,17 @@ pub(crate) fn without_header(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Resul
     };
     let limits = file.limits_kept();
     Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity, links, limits })
+}
+
+/// The file of [`without_header`] with the seed that its records agree on.
+///
+/// # Errors
+///
+/// I/O errors.
+pub(crate) fn with_seed(nameless: LogFile, seed: FileSeed) -> Result<LogFile> {
+    let mut log = LogFile { seed, ..nameless };
+    log.header.has_roots = log.shows_roots()?;
+    Ok(log)
 }
 
 /// The seed that the records of a file agree on, or `None`.

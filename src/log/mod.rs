@@ -1,5 +1,6 @@
 //! The log: the bytes of [`crate::format`] in the files of [`crate::disk`].
 //!
+//! [`roots`] reads and writes what a file says of its own length.
 //! One scanner walks from record to record and reports ([`scan`]); it never changes a file. One decision table says
 //! what follows from a damaged place ([`recover`]); a search looks for proof beyond that place ([`search`]). [`tail`]
 //! holds what a writer must know of the records before its own, [`group`] builds what it writes, and [`append`] writes
@@ -20,6 +21,7 @@ pub(crate) mod path;
 pub(crate) mod read;
 pub(crate) mod recover;
 pub(crate) mod rewrite;
+pub(crate) mod roots;
 pub(crate) mod run;
 pub(crate) mod scan;
 pub(crate) mod search;
@@ -34,7 +36,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::disk::{DiskFile, FileIdentity, FileStat};
-use crate::format::{Damage, FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, MAX_SEQ, SeqBound};
+use crate::format::{Damage, FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, MAX_SEQ, RECORD_HEADER_LEN, SeqBound};
 use crate::limits::Shared;
 use crate::{Error, Result};
 
@@ -45,6 +47,9 @@ pub(crate) const COPY_SEQS: u64 = 1 << 46;
 
 /// The largest distance between a file's last sequence number and the `base_seq` of a successor.
 const SUCCESSOR_SEQS: u64 = COPY_SEQS / 2;
+
+/// What is read of a file first: its header, and the header of `ROOTS`.
+const HEAD_LEN: usize = FILE_HEADER_LEN + RECORD_HEADER_LEN;
 
 /// An open file with a valid header.
 pub(crate) struct LogFile {
@@ -62,8 +67,15 @@ pub(crate) struct LogFile {
 impl LogFile {
     /// Reads and checks the file header. Changes nothing.
     pub(crate) fn open(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Result<LogFile> {
-        let mut bytes = [0; FILE_HEADER_LEN];
-        let got = file.read_up_to(0, &mut bytes).map_err(|e| Error::io("read the file header", path, e))?;
+        let (log, roots) = LogFile::open_head(file, path)?;
+        roots.map(|()| log)
+    }
+
+    /// Reads and checks the file header, and then the header of `ROOTS`, if the file has that. Without it, the log
+    /// itself can still be read.
+    pub(crate) fn open_head(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Result<(LogFile, Result<()>)> {
+        let mut head = [0; HEAD_LEN];
+        let got = file.read_up_to(0, &mut head).map_err(|e| Error::io("read the file header", path, e))?;
         let not_ours = |reason| Error::NotCaskfile { path: path.to_path_buf(), reason };
         if got == 0 {
             return Err(not_ours("it is empty"));
@@ -72,7 +84,8 @@ impl LogFile {
             return Err(not_ours("it is shorter than a file header"));
         }
         let corrupt = |damage| Error::Corrupt { path: path.to_path_buf(), offset: 0, damage };
-        let header = FileHeader::decode(&bytes).map_err(|fault| match fault {
+        let (bytes, after) = head.split_first_chunk().expect("the head begins with the file header");
+        let header = FileHeader::decode(bytes).map_err(|fault| match fault {
             HeaderFault::Magic => not_ours("it does not start as one"),
             HeaderFault::Checksum { found, computed } => corrupt(Damage::FileHeader { found, computed }),
             HeaderFault::Version { major, minor } => {
@@ -84,7 +97,9 @@ impl LogFile {
         }
         let FileStat { identity, links, .. } = file.stat().map_err(|e| Error::io("stat", path, e))?;
         let limits = file.limits_kept();
-        Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity, links, limits })
+        let log = LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity, links, limits };
+        let roots = log.check_roots(after, got as u64);
+        Ok((log, roots))
     }
 
     /// Makes sure that the file header has not changed. Called before the log is read from its start again.
@@ -101,7 +116,7 @@ impl LogFile {
     /// none. Compaction, backup and salvage close a new file with a mark above `base_seq`, and later records have
     /// higher numbers.
     pub(crate) fn lacks_closing_mark(&self, previous_seq: u64) -> bool {
-        self.header.base_seq > previous_seq
+        self.header.base_seq > 0 && self.header.base_seq >= previous_seq
     }
 
     pub(crate) fn len(&self) -> Result<u64> {
@@ -137,6 +152,14 @@ impl LogFile {
 
     pub(crate) fn io(&self, operation: &'static str, source: io::Error) -> Error {
         Error::io(operation, &self.path, source)
+    }
+
+    /// The log, or the file, ends before what its root states, or the closing mark of a copy is missing.
+    pub(crate) fn truncated(&self, log_end: u64, stated: u64) -> Error {
+        match self.len() {
+            Ok(len) => Error::Truncated { path: self.path.to_path_buf(), log_end, stated, len },
+            Err(error) => error,
+        }
     }
 
     pub(crate) fn corrupt(&self, offset: u64, damage: Damage) -> Error {

@@ -33,24 +33,30 @@ pub(crate) enum Decision {
 ///
 /// | the walk stopped at | beyond it | decision |
 /// | --- | --- | --- |
+/// | any | proof that more was on stable storage, and data | [`Error::Corrupt`] |
+/// | any | such proof by the root, and zeros only | [`Error::Truncated`] |
+/// | any | no such proof, and the closing mark of a copy is missing | [`Error::Truncated`] |
 /// | end mark | zeros only | whole |
 /// | end of file | | cut, which puts the end mark back |
-/// | end mark or damage | proof that the damaged bytes were on stable storage | [`Error::Corrupt`] |
 /// | end mark or damage | no proof, but [`is_worth_keeping`] | cut, and keep the tail |
 /// | end mark or damage | neither | cut |
 pub(crate) fn decide(log: &LogFile, stop: &Stop) -> Result<Decision> {
     let beyond = search(log, stop)?;
+    let only_zeros = beyond.data_end == stop.unit;
     let damage = match stop.reason {
-        Reason::EndMark if beyond.data_end == stop.unit => return Ok(Decision::Whole),
         Reason::EndMark => Damage::Zeros,
         // The file ends there, or has a few bytes more.
         Reason::EndOfFile => Damage::BeyondFile { end: stop.at + RECORD_HEADER_LEN as u64, file_len: log.len()? },
         Reason::Damaged(damage) => damage,
     };
-    match beyond.proof {
-        Some(proof) if proof > stop.unit => Err(log.corrupt(stop.at, damage)),
-        _ => {
-            let keep = beyond.data_end > stop.unit && is_worth_keeping(log, stop, &beyond)?;
+    match beyond.proof.filter(|&proof| proof > stop.unit) {
+        Some(stated) if only_zeros => Err(log.truncated(stop.unit, stated)),
+        Some(_) => Err(log.corrupt(stop.at, damage)),
+        // A copy is synced before it gets its name, so no crash does that.
+        None if log.lacks_closing_mark(stop.previous_seq) => Err(log.truncated(stop.unit, 0)),
+        None if only_zeros && stop.reason == Reason::EndMark => Ok(Decision::Whole),
+        None => {
+            let keep = !only_zeros && is_worth_keeping(log, stop, &beyond)?;
             Ok(Decision::Cut { at: stop.unit, data_end: beyond.data_end, keep })
         }
     }
@@ -59,12 +65,11 @@ pub(crate) fn decide(log: &LogFile, stop: &Stop) -> Result<Decision> {
 /// Whether the tail may be more than the rest of a write that was never acknowledged.
 ///
 /// - Complete records follow a damaged one.
-/// - The closing mark of a copy is missing. A copy is synced before it gets its name, so no crash does that.
 /// - The file ends inside a batch, and complete records of it are there. A writer extends the file before it writes, so
 ///   a killed writer leaves zeros after its batch. A power cut can undo that extension, but rarely. It looks the same
 ///   as a file that another program has cut, and costs one file that can be removed.
 fn is_worth_keeping(log: &LogFile, stop: &Stop, beyond: &Beyond) -> Result<bool> {
-    if beyond.whole_records || log.lacks_closing_mark(stop.previous_seq) {
+    if beyond.whole_records {
         return Ok(true);
     }
     let has_less_than = |len: u64| Ok(log.len()? < stop.at + len);
@@ -111,7 +116,7 @@ mod tests {
     use super::super::scan::Scanner;
     use super::super::testing::{Draft, MARK, MORE, PLAIN, SYNCED, header, open};
     use super::*;
-    use crate::format::{Ancillary, FileHeader, Kind};
+    use crate::format::{Ancillary, FileHeader, Kind, Root, SLOT_LEN};
 
     fn decide_on(bytes: Vec<u8>) -> Result<Decision> {
         let log = open(bytes);
@@ -218,7 +223,7 @@ mod tests {
     fn a_record_of_an_unknown_kind_beyond_damage_proves_nothing() {
         let mut draft = Draft::new();
         let torn = draft.put(PLAIN, "a");
-        draft.push(SYNCED, Kind::Ancillary(Ancillary::Unknown(0xf0)), b"", b"");
+        draft.push(SYNCED, Kind::Ancillary(Ancillary::Unknown(0x90)), b"", b"");
         let decision = decide_on(damaged(closed(&draft), torn)).unwrap();
         assert!(matches!(decision, Decision::Cut { at, .. } if at == torn), "{decision:?}");
     }
@@ -264,20 +269,88 @@ mod tests {
         }
     }
 
+    /// Gives the file another `base_seq`.
+    fn copied_from(base_seq: u64, mut bytes: Vec<u8>) -> Vec<u8> {
+        bytes[..64].copy_from_slice(&FileHeader { base_seq, ..header() }.encode());
+        bytes
+    }
+
     #[test]
-    fn the_tail_of_a_copy_without_closing_mark_is_kept() {
+    fn a_copy_without_its_closing_mark_is_truncated() {
         let mut draft = Draft::new();
         draft.put(PLAIN, "a");
         let torn = draft.put(PLAIN, "b");
+        let whole = closed(&draft);
+        let cut = |len: usize| draft.bytes[..torn as usize + len].to_vec();
         // The record before the torn one has the sequence number 1.
-        for (base_seq, kept) in [(0, false), (1, false), (2, true)] {
-            let mut bytes = draft.bytes[..torn as usize + 30].to_vec();
-            bytes[..64].copy_from_slice(&FileHeader { base_seq, ..header() }.encode());
-            assert!(matches!(decide_on(bytes).unwrap(), Decision::Cut { at, keep, .. } if (at, keep) == (torn, kept)));
+        for bytes in [cut(0), cut(30), [cut(0), vec![0; 40]].concat()] {
+            for base_seq in [0, 1] {
+                assert!(decide_on(copied_from(base_seq, bytes.clone())).is_ok() == (base_seq == 0));
+            }
+            let error = decide_on(copied_from(1, bytes)).unwrap_err();
+            assert!(matches!(error, Error::Truncated { log_end, stated: 0, .. } if log_end == torn), "{error}");
         }
-        let mut bytes = draft.bytes[..torn as usize].to_vec();
-        bytes[..64].copy_from_slice(&FileHeader { base_seq: 1000, ..header() }.encode());
-        assert!(matches!(decide_on(bytes).unwrap(), Decision::Cut { keep: false, .. }), "nothing is there to be kept");
+        assert_eq!(decide_on(copied_from(1, whole)).unwrap(), Decision::Whole);
+    }
+
+    #[test]
+    fn damage_that_is_proven_comes_before_a_missing_closing_mark() {
+        let mut draft = Draft::new();
+        let first = draft.put(PLAIN, "a");
+        draft.put(SYNCED, "b");
+        let error = decide_on(copied_from(1000, damaged(closed(&draft), first))).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { offset, .. } if offset == first), "{error}");
+    }
+
+    /// A log of three puts whose root states the offset of one of them, or the log's end.
+    fn stated(place: impl Fn([u64; 3], u64) -> u64) -> (Vec<u8>, [u64; 3], u64) {
+        let mut draft = Draft::with_roots();
+        let puts = ["a", "b", "c"].map(|key| draft.put(PLAIN, key));
+        let synced_to = place(puts, draft.end());
+        let mut bytes = closed(&draft);
+        let root = Root::after(None, synced_to);
+        bytes[root.offset() as usize..][..SLOT_LEN].copy_from_slice(&root.encode(header().seed()));
+        (bytes, puts, synced_to)
+    }
+
+    #[test]
+    fn a_log_that_ends_before_its_root_is_truncated() {
+        let (bytes, puts, synced_to) = stated(|_, end| end);
+        assert_eq!(decide_on(bytes.clone()).unwrap(), Decision::Whole);
+        for end in puts {
+            let mut zeroed = bytes.clone();
+            zeroed[end as usize..].fill(0);
+            let error = decide_on(zeroed).unwrap_err();
+            assert!(
+                matches!(error, Error::Truncated { log_end, stated, .. } if (log_end, stated) == (end, synced_to)),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_root_proves_that_bytes_before_it_are_damaged() {
+        let (bytes, [first, second, third], _) = stated(|[_, _, third], _| third);
+        for at in [first, second] {
+            let error = decide_on(damaged(bytes.clone(), at)).unwrap_err();
+            assert!(matches!(error, Error::Corrupt { offset, .. } if offset == at), "{error}");
+        }
+        let decision = decide_on(damaged(bytes, third)).unwrap();
+        assert!(matches!(decision, Decision::Cut { at, .. } if at == third), "{decision:?}");
+    }
+
+    #[test]
+    fn a_file_that_is_shorter_than_its_root_is_truncated() {
+        let (bytes, _, synced_to) = stated(|[_, second, _], _| second);
+        let len = |len: u64| open(bytes[..len as usize].to_vec()).root_of_whole_file();
+        let (root, whole) = len(synced_to + 8).unwrap();
+        assert_eq!((root.map(|root| root.synced_to), whole), (Some(synced_to), synced_to + 8));
+        let error = len(synced_to + 7).unwrap_err();
+        assert!(
+            matches!(error, Error::Truncated { log_end: 0, stated, len, .. }
+            if (stated, len) == (synced_to + 8, synced_to + 7)),
+            "{error}"
+        );
     }
 
     #[test]

@@ -7,8 +7,7 @@ use super::LogFile;
 use super::run::{Entry, Run};
 use super::window::Window;
 use crate::format::{
-    Ancillary, Damage, END_MARK_LEN, FILE_HEADER_LEN, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict,
-    split_full_key,
+    Ancillary, Damage, END_MARK_LEN, Flags, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, split_full_key,
 };
 use crate::{Error, Result};
 
@@ -53,7 +52,7 @@ pub(crate) struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     /// A walk over the whole log.
     pub(crate) fn from_start(log: &'a LogFile) -> Result<Scanner<'a>> {
-        Scanner::resume(log, FILE_HEADER_LEN as u64, 0)
+        Scanner::resume(log, log.start(), 0)
     }
 
     /// A walk from an offset at which a record starts or the log ends. `previous_seq` is the sequence number of the
@@ -150,10 +149,13 @@ impl<'a> Scanner<'a> {
             Err(reason) => return Ok(Some(reason)),
         };
         let (offset, in_batch) = (self.offset, unit.entries.len() > first);
-        if in_batch && header.flags.synced {
-            // Only the first record of a group has the flag. So a new group starts here, and the batch before it is
-            // incomplete.
+        if in_batch && (header.flags.synced || header.kind.is_loose()) {
+            // Only the first record of a group has the flag, and a loose record is a unit. So a new unit starts here, and
+            // the batch before it is incomplete.
             return Ok(Some(Reason::Damaged(Damage::BrokenBatch)));
+        }
+        if header.kind.is_loose() {
+            return self.pass_over(unit, offset, header);
         }
         let key_len = usize::from(header.key_len);
         let wanted = if header.record_len() <= self.log.limits.largest_window() as u64 {
@@ -193,6 +195,19 @@ impl<'a> Scanner<'a> {
         };
         unit.entries.pop();
         Ok(Some(Reason::Damaged(damage)))
+    }
+
+    /// Moves past a loose record. Its body is not read.
+    #[cold]
+    fn pass_over(&mut self, unit: &mut Run, offset: u64, header: RecordHeader) -> Result<Option<Reason>> {
+        if header.flags != Flags::NONE {
+            return Ok(Some(Reason::Damaged(Damage::Form)));
+        }
+        unit.make_room(1, 0).map_err(|e| self.log.io("get memory for keys", e))?;
+        unit.push(offset, header, None, b"");
+        self.offset = offset + header.padded_len();
+        self.previous_seq = header.seq;
+        Ok(None)
     }
 
     /// Hashes the rest of a body that is too long for the window. `None` if the file ends before the body.

@@ -9,7 +9,8 @@ use crate::format::{ALIGNMENT, Ancillary, Kind, Place, RECORD_HEADER_LEN, Record
 /// What lies beyond the place where a walk stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Beyond {
-    /// The largest offset that a true header beyond the start of the incomplete unit proves durable.
+    /// The largest offset that is proven durable by the root, or by a true header beyond the start of the incomplete
+    /// unit.
     pub(crate) proof: Option<u64>,
     /// Complete records follow the damaged one.
     pub(crate) whole_records: bool,
@@ -23,7 +24,8 @@ const PATIENCE: u64 = 4;
 
 /// Looks for headers at every eighth byte from the incomplete unit to the end of the file, skipping holes.
 pub(crate) fn search(log: &LogFile, stop: &Stop) -> Result<Beyond> {
-    let mut beyond = Beyond { proof: None, whole_records: false, data_end: stop.unit };
+    let stated = log.root()?.map(|root| root.synced_to);
+    let mut beyond = Beyond { proof: stated, whole_records: false, data_end: stop.unit };
     let file_len = log.len()?;
     // One header more than a chunk, for headers that cross its end.
     let chunk = log.limits.chunk();

@@ -1,7 +1,7 @@
 //! What a handle knows of the log up to its end.
 
 use super::LogFile;
-use crate::format::{Ancillary, FILE_HEADER_LEN, Kind, RECORD_HEADER_LEN, RecordHeader};
+use crate::format::{Ancillary, Kind, RECORD_HEADER_LEN, RecordHeader};
 use crate::limits::Shared;
 
 /// The state of the log after its last complete unit.
@@ -40,14 +40,15 @@ pub(crate) struct Landmark {
 }
 
 impl Tail {
-    /// The tail of a log without records.
-    pub(crate) fn new(log: &LogFile) -> Tail {
+    /// The tail of a log of which nothing was read yet. Everything before `stated` was on stable storage, as the file
+    /// says.
+    pub(crate) fn new(log: &LogFile, stated: u64) -> Tail {
         let (offset, word) = log.header.fingerprint();
         Tail {
-            end: FILE_HEADER_LEN as u64,
+            end: log.start(),
             previous_seq: 0,
             highest_seq: log.header.base_seq,
-            proven: FILE_HEADER_LEN as u64,
+            proven: stated,
             proven_after: 0,
             block_first: 0,
             landmark: Landmark { offset, word },
@@ -63,6 +64,10 @@ impl Tail {
         debug_assert_eq!(offset, self.end);
         if self.limits.block_of(header.seq) > self.limits.block_of(self.highest_seq) {
             self.block_first = offset;
+        }
+        if offset <= self.proven {
+            // The proof that the file's head states lies ahead.
+            self.proven_after = self.previous_seq;
         }
         if let Some(proof) = proof.filter(|&proof| proof > self.proven) {
             self.proven = proof;
@@ -83,7 +88,7 @@ impl Tail {
     /// Whether a power cut can take nothing from the log. A trailing mark counts as proven itself, since only the mark
     /// would be lost.
     pub(crate) fn is_proven(&self) -> bool {
-        self.proven == self.end || self.trailing_mark.is_some()
+        self.proven >= self.end || self.trailing_mark.is_some()
     }
 
     /// Whether a record of this block is on stable storage, given that everything before `synced` is.
@@ -104,7 +109,7 @@ mod tests {
 
     fn tail_of(draft: Draft) -> Tail {
         let log = draft.finish();
-        let mut tail = Tail::new(&log);
+        let mut tail = Tail::new(&log, log.start());
         let mut scanner = Scanner::from_start(&log).unwrap();
         let stop = scanner.walk(|unit| {
             unit.entries.iter().for_each(|entry| tail.advance(entry.offset, &entry.header, entry.proof));
@@ -166,6 +171,24 @@ mod tests {
         assert_eq!((tail.proven, tail.proven_after), (mark, 1));
     }
 
+    /// A writer rewrites what is not proven, and walks over it again from there.
+    #[test]
+    fn the_number_before_a_stated_offset_is_known() {
+        let mut draft = Draft::with_roots();
+        draft.seq = 1 << 40;
+        let puts = ["a", "b", "c"].map(|key| draft.put(PLAIN, key));
+        for (stated, before) in [(puts[0], 0), (puts[1], (1 << 40) + 1), (puts[2], (1 << 40) + 2)] {
+            let log = draft.copy();
+            let mut tail = Tail::new(&log, stated);
+            let _ = Scanner::from_start(&log).unwrap().walk(|unit| {
+                unit.entries.iter().for_each(|entry| tail.advance(entry.offset, &entry.header, entry.proof));
+                Ok(())
+            });
+            assert_eq!((tail.proven, tail.proven_after, tail.is_proven()), (stated, before, false));
+        }
+        assert!(Tail { proven: draft.end(), ..tail_of(draft) }.is_proven());
+    }
+
     #[test]
     fn only_a_mark_with_the_flag_proves_the_whole_log() {
         let moved = Kind::Ancillary(Ancillary::Moved);
@@ -181,7 +204,7 @@ mod tests {
     #[test]
     fn the_landmark_is_the_last_record_or_the_identity() {
         let header = super::super::testing::header();
-        let tail = Tail::new(&Draft::new().copy());
+        let tail = Tail::new(&Draft::new().copy(), 64);
         assert_eq!(tail.landmark.offset, 24);
         assert_eq!(tail.landmark.word.to_le_bytes(), header.encode()[24..32]);
         let mut draft = Draft::new();

@@ -9,14 +9,28 @@ use super::names::{TEMPORARY, first_siblings, sibling};
 use super::path::directory;
 use crate::disk::{Disk, DiskFile, FileIdentity, SyncScope};
 use crate::fork::Process;
-use crate::format::{END_MARK_LEN, FILE_HEADER_LEN, FileHeader, MAJOR_VERSION, MINOR_VERSION};
+use crate::format::{END_MARK_LEN, FileHeader, MAJOR_VERSION, MINOR_VERSION, Root, roots_header};
 use crate::{Error, Result};
 
 /// The header of a new file, with a new identity.
 pub(crate) fn new_header(disk: &dyn Disk, base_seq: u64) -> io::Result<FileHeader> {
     let mut file_id = [0; 16];
     disk.system().fill_random(&mut file_id)?;
-    Ok(FileHeader { major: MAJOR_VERSION, minor: MINOR_VERSION, file_id, base_seq, created: disk.system().unix_time() })
+    Ok(FileHeader {
+        major: MAJOR_VERSION,
+        minor: MINOR_VERSION,
+        has_roots: true,
+        file_id,
+        base_seq,
+        created: disk.system().unix_time(),
+    })
+}
+
+/// The bytes of a new file before its log: the header, and `ROOTS` with empty slots.
+pub(crate) fn head(header: &FileHeader) -> Vec<u8> {
+    let mut bytes = [&header.encode()[..], &roots_header(header.seed()).encode()].concat();
+    bytes.resize(header.log_start() as usize, 0);
+    bytes
 }
 
 /// A new file under a temporary name beside a store. The maker holds its lock from the start. At first it has a header
@@ -62,7 +76,7 @@ impl<'d> TempFile<'d> {
             // may have taken the name.
             return Err(temp.io("lock", io::ErrorKind::WouldBlock.into()));
         }
-        temp.write(0, &header.encode())?;
+        temp.write(0, &head(&temp.header))?;
         Ok(temp)
     }
 
@@ -141,8 +155,15 @@ impl<'d> TempFile<'d> {
         Error::io(operation, &self.path, source)
     }
 
+    /// Lets the file state that everything before `synced_to` is on stable storage, which is true after the sync that
+    /// follows. Until then the file has no name that a reader looks for.
+    pub(crate) fn write_root(&self, synced_to: u64) -> Result<()> {
+        let root = Root::after(None, synced_to);
+        self.write(root.offset(), &root.encode(self.header.seed()))
+    }
+
     pub(super) fn finish_empty(&self) -> Result<()> {
-        self.write(FILE_HEADER_LEN as u64, &[0; END_MARK_LEN as usize])?;
+        self.write(self.header.log_start(), &[0; END_MARK_LEN as usize])?;
         self.sync()
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::LogFile;
 use super::group::Group;
+use super::temp_file::head;
 use crate::disk::sim::SimDisk;
 use crate::disk::{Access, Disk};
 use crate::format::{
@@ -28,6 +29,11 @@ pub(crate) struct Draft {
 impl Draft {
     pub(crate) fn new() -> Draft {
         Draft { bytes: header().encode().to_vec(), seq: 0 }
+    }
+
+    /// A file with `ROOTS` and empty slots.
+    pub(crate) fn with_roots() -> Draft {
+        Draft { bytes: head(&FileHeader { has_roots: true, ..header() }), seq: 0 }
     }
 
     /// Adds a record and returns its offset.
@@ -81,7 +87,14 @@ impl Draft {
 }
 
 pub(crate) fn header() -> FileHeader {
-    FileHeader { major: MAJOR_VERSION, minor: MINOR_VERSION, file_id: [5; 16], base_seq: 0, created: 0 }
+    FileHeader {
+        major: MAJOR_VERSION,
+        minor: MINOR_VERSION,
+        has_roots: false,
+        file_id: [5; 16],
+        base_seq: 0,
+        created: 0,
+    }
 }
 
 pub(crate) fn seed() -> FileSeed {

@@ -44,6 +44,13 @@ pub struct Report {
     /// How many bytes after the log's end are no complete record or batch, without proof that they ever were: a torn tail,
     /// which the next writer cuts off, or a group that another process is just writing.
     pub torn_bytes: u64,
+    /// How much of the log has been on stable storage at least, as the head of the file says, in bytes from the start of
+    /// the file. `None` if it says nothing: a new store, a copy from [`Cask::backup_to`](crate::Cask::backup_to), or a
+    /// file of an earlier version.
+    pub synced_to: Option<u64>,
+    /// Whether the end of the file is missing: the file, or what it has of the log, ends before
+    /// [`synced_to`](Report::synced_to). It is then the store of an earlier moment.
+    pub truncated: bool,
     /// Whether the end of a copy is missing: the file was made by a backup, salvage or compaction, and lacks the mark that
     /// closes the copy. It is then the store of an earlier moment. The file does not show how much is missing.
     pub cut_off: bool,
@@ -144,8 +151,8 @@ pub struct LostKey {
 }
 
 impl Report {
-    /// Returns whether all that had been on stable storage is there and verifies. `false` if the end of a copy is missing;
-    /// a torn tail does not count.
+    /// Returns whether all that had been on stable storage is there and verifies. `false` if the end of the file or of a
+    /// copy is missing; a torn tail does not count.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-is-sound-{}", std::process::id()));
@@ -155,7 +162,7 @@ impl Report {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn is_sound(&self) -> bool {
-        !self.cut_off && !self.is_damaged()
+        !self.truncated && !self.cut_off && !self.is_damaged()
     }
 
     /// Whether bytes that had been on stable storage do not verify, or cannot be read.
@@ -239,6 +246,8 @@ mod tests {
             keys: 1,
             records: 2,
             torn_bytes: 8,
+            synced_to: Some(192),
+            truncated: false,
             cut_off: false,
             losses: vec![lost, torn],
             unreadable: vec![4096..12288, 20480..24576],
@@ -251,7 +260,7 @@ mod tests {
         assert_eq!(
             report().to_json(),
             concat!(
-                r#"{"file_len":300,"log_end":200,"keys":1,"records":2,"torn_bytes":8,"cut_off":false,"sound":false,"losses":["#,
+                r#"{"file_len":300,"log_end":200,"keys":1,"records":2,"torn_bytes":8,"synced_to":192,"truncated":false,"cut_off":false,"sound":false,"losses":["#,
                 r#"{"start":64,"end":128,"damage":"form","detail":"the body does not have the form that its kind demands","#,
                 r#""torn":false,"batch":32,"whole_records":0,"keys":["#,
                 r#"{"offset":64,"bucket":"b","key":"quote\"back\\\u000a\u0001","last_index":7,"deleted":false,"kept":null},"#,
@@ -293,6 +302,7 @@ mod tests {
         report.unreadable.clear();
         assert!(report.is_sound() && Report::default().is_sound());
         assert_eq!((report.unfinished_records(), Report::default().unfinished_records()), (1, 0));
-        assert!(!Report { cut_off: true, ..report }.is_sound(), "the end of a copy is missing");
+        assert!(!Report { cut_off: true, ..report.clone() }.is_sound(), "the end of a copy is missing");
+        assert!(!Report { truncated: true, ..report }.is_sound(), "the end of the file is missing");
     }
 }

@@ -12,6 +12,12 @@ impl Display for Report {
         if self.torn_bytes > 0 {
             write!(f, ", followed by {} bytes of a torn tail", self.torn_bytes)?;
         }
+        if self.truncated {
+            match self.synced_to {
+                Some(synced_to) => write!(f, "\nits end is missing: the log had reached {synced_to} at least")?,
+                None => write!(f, "\nits end is missing: the file ends before its log starts")?,
+            }
+        }
         if self.cut_off {
             write!(f, "\nit is a copy whose end is missing")?;
         }
@@ -20,7 +26,7 @@ impl Display for Report {
         }
         if self.losses.is_empty() {
             let else_ = if self.unreadable.is_empty() { "" } else { " else" };
-            let known = if self.cut_off { " known to be" } else { "" };
+            let known = if self.cut_off || self.truncated { " known to be" } else { "" };
             return write!(f, "\nnothing{else_} is{known} lost");
         }
         let (bytes, ranges) = (self.lost_bytes(), self.losses.len());

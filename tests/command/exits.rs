@@ -166,13 +166,21 @@ fn an_incomplete_backup_or_salvage_exits_with_5() {
     let lines: String =
         (0..100).map(|n| format!("{{\"op\":\"put\",\"key\":\"key-{n:02}\",\"value\":\"v\"}}\n")).collect();
     std::fs::write(shell.directory.join("lines"), lines).unwrap();
-    shell.ok(&["batch", "s", "lines"]);
-    shell.ok(&["backup", "s", "copy"]);
-    for store in ["s", "copy"] {
-        let path = shell.directory.join(store);
-        let bytes = std::fs::read(&path).unwrap();
-        let at = bytes.windows(6).position(|window| window == b"key-50").unwrap();
-        std::fs::write(&path, &bytes[..at]).unwrap();
+    shell.ok(&["batch", "original", "lines"]);
+    shell.ok(&["backup", "original", "copy"]);
+    let cut = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = std::fs::read(shell.directory.join(name)).unwrap();
+        bytes.truncate(bytes.windows(6).position(|window| window == b"key-50").unwrap());
+        change(&mut bytes);
+        bytes
+    };
+    // As a killed process leaves it, which has stated nothing at the head.
+    std::fs::write(shell.directory.join("s"), cut("original", &|bytes| bytes[88..216].fill(0))).unwrap();
+    std::fs::write(shell.directory.join("copy"), cut("copy", &|_| {})).unwrap();
+    for verb in [&["get", "copy", "key-01"][..], &["put", "copy", "k", "v"], &["backup", "copy", "second"]] {
+        let error = shell.fails(5, verb);
+        assert!(error.contains("truncated: it has") && error.contains("copy the whole file again"), "{error}");
+        assert!(error.contains("hint: `caskfile salvage"), "{error}");
     }
     let ran = shell.run(&["verify", "copy", "--json"]);
     let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();

@@ -84,7 +84,9 @@ fn rows_that_are_alike_are_left_out_and_counted() {
     let (short, long) = (shell.ok_text(&["hex", "s"]), shell.ok_text(&["hex", "s", "--all-rows"]));
     assert!(short.contains("; 1,568 bytes more of the same\n"), "{short}");
     let bytes = |text: &str| rows(text).iter().map(|row| row.1.len()).sum::<usize>();
-    assert_eq!(bytes(&long) - bytes(&short), 1568, "the first one and the last one are shown");
+    // Of the value, and of the reserved bytes of both slots, the first row and the last one are shown.
+    let of_slots = 2 * 16;
+    assert_eq!(bytes(&long) - bytes(&short), 1568 + of_slots);
     assert_eq!(bytes(&long) as u64, shell.directory.join("s").metadata().unwrap().len());
 }
 
@@ -92,10 +94,12 @@ fn rows_that_are_alike_are_left_out_and_counted() {
 fn a_range_has_the_rows_that_it_touches() {
     let shell = Shell::new();
     shell.ok(&["put", "s", "k", &"0123456789".repeat(50)]);
-    let all = shell.ok_text(&["hex", "s"]);
+    let all = shell.ok_text(&["hex", "s", "--all-rows"]);
     let all = rows(&all);
     for (from, to) in [(0, 64), (64, 65), (200, 300), (201, 217), (0x90, 0x91), (63, 64), (250, 250)] {
-        let text = shell.ok_text(&["hex", "s", "--from-offset", &from.to_string(), "--to-offset", &format!("{to:#x}")]);
+        let (from_offset, to_offset) = (from.to_string(), format!("{to:#x}"));
+        let range = ["--from-offset", &from_offset, "--to-offset", &to_offset];
+        let text = shell.ok_text(&[&["hex", "s", "--all-rows"], &range[..]].concat());
         let touched = all.iter().filter(|row| row.0 < to && row.0 + row.1.len() as u64 > from);
         let places = |rows: &[Row<'_>]| rows.iter().map(|row| (row.0, row.1.clone())).collect::<Vec<_>>();
         let expected: Vec<_> = touched.map(|row| (row.0, row.1.clone())).collect();

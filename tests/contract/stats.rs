@@ -27,7 +27,7 @@ fn the_figures_match_the_contents_and_the_file() {
         assert_eq!((stats.keys, stats.buckets), (3, 3), "\"\", b and c");
         assert_eq!(stats.buckets, cask.buckets().unwrap().len() as u64);
         assert_eq!(stats.live_bytes, record(3, 2) + record(6, 5) + record(2, 0));
-        assert_eq!(stats.live_bytes + stats.dead_bytes, stats.log_end - 64);
+        assert_eq!(stats.live_bytes + stats.dead_bytes, stats.log_end - 216);
         assert_eq!(stats.file_len, std::fs::metadata(&path).unwrap().len());
         assert_eq!(stats.records, cask.verify().unwrap().records);
         assert!(stats.last_index >= cask.get("key").unwrap().last_index);

@@ -19,6 +19,7 @@ mod losses;
 mod numbers;
 mod oracles;
 mod plan;
+mod roots;
 mod sequences;
 mod stories;
 mod storm;

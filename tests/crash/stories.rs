@@ -26,7 +26,7 @@ fn a_reader_notices_a_record_finished_at_the_files_end() {
     let full = disk.contents("/store").unwrap();
     let log_end = writer.stats().unwrap().log_end as usize;
     drop(writer);
-    for kept in empty.len() - 7..log_end + 8 {
+    for kept in empty.len()..log_end + 8 {
         disk.set_contents("/store", full[..kept].to_vec());
         let reader = open(&config.clone().read_only(true));
         let at_first = reader.list("").unwrap();
@@ -84,12 +84,12 @@ fn a_death_after_the_end_mark_keeps_the_index_block() {
         let config = Config::new().durability(durability).connection_timeout(Duration::ZERO);
         (Cask::open_on(Arc::new(process.clone()), STORE, &config).unwrap(), process)
     };
-    let (piece, header, record) = (128 << 10, 64, 24);
+    let (piece, log_start, record) = (128 << 10, 216, 24);
     // The mark begins so far before the end of the piece, and the next one reaches beyond it.
     let before = record + 8;
     let disk = SimDisk::new();
     let (first, process) = open(&disk, Durability::Os);
-    first.put("filler", vec![7; piece - before - header - record - record - 1 - "filler".len()]).unwrap();
+    first.put("filler", vec![7; piece - before - log_start - record - record - 1 - "filler".len()]).unwrap();
     assert_eq!(first.stats().unwrap().log_end as usize, piece - before);
     process.kill();
     let (second, process) = open(&disk, Durability::Os);

@@ -40,7 +40,7 @@ fn the_records_of_every_golden_file_are_as_stated() {
         let written: Value = serde_json::from_slice(&fs::read(path.with_extension("json")).unwrap()).unwrap();
         let Some(records) = written["records"].as_array() else { continue };
         let inspection = Inspection::open_on(disk_with(&fs::read(&path).unwrap()), PATH).unwrap();
-        let sound = pieces(&inspection).into_iter().filter(|piece| !matches!(piece.class, Class::Torn));
+        let sound = pieces(&inspection).into_iter().filter(|piece| !matches!(piece.class, Class::Torn | Class::Roots));
         let found: Vec<Value> = sound
             .filter_map(|piece| piece.record)
             .map(|record| {
@@ -171,7 +171,7 @@ fn a_torn_record_counts_once_it_is_whole() {
     cask.put("a", "1").unwrap();
     let end = Inspection::open(&path).unwrap().log_end() as usize;
     cask.put("b", "2").unwrap();
-    cask.close().unwrap();
+    // Closing would state that all of it is on stable storage.
     let whole = fs::read(&path).unwrap();
     let mut half = whole.clone();
     half[end + 20..].fill(0);

@@ -11,6 +11,7 @@ mod malformed;
 mod malformed_cost;
 mod reports;
 mod salvaged;
+mod truncated;
 mod under_a_handle;
 
 #[global_allocator]

@@ -171,7 +171,7 @@ fn damage(dice: &mut Dice, file: &mut Vec<u8>) {
 
 #[test]
 fn several_damages_at_once_are_judged_by_the_first() {
-    let mut verdicts = [0; 3];
+    let mut verdicts = [0; 4];
     for (len, rounds) in [(SMALL, 6_000), (LARGE, 60_000 / one_in(100))] {
         let originals = originals(len);
         for seed in 0..rounds as u64 {
@@ -183,11 +183,12 @@ fn several_damages_at_once_are_judged_by_the_first() {
                 Expected::Foreign => 0,
                 Expected::Corrupt => 1,
                 Expected::Holds(_) => 2,
+                Expected::Truncated => 3,
             }] += 1;
             check(&Simulated::new(), original, &damaged, &format_args!("{len} bytes, dice {seed}"));
         }
     }
-    println!("foreign, corrupt, held: {verdicts:?}");
+    println!("foreign, corrupt, held, truncated: {verdicts:?}");
     assert!(verdicts.iter().all(|&count| count > 50), "hardly ever tried: {verdicts:?}");
 }
 
@@ -210,7 +211,7 @@ fn agree_and_live_on(file: &[u8], what: &dyn Display) -> Verdict {
 
 /// How often each verdict came, as the variants are listed.
 #[derive(Debug, Default)]
-struct Tally([usize; 5]);
+struct Tally([usize; 6]);
 
 impl Tally {
     fn count(&mut self, verdict: &Verdict) {
@@ -220,6 +221,7 @@ impl Tally {
             Verdict::Corrupt { .. } => 2,
             Verdict::UnsupportedRecord { .. } => 3,
             Verdict::NotCaskfile | Verdict::UnsupportedVersion => 4,
+            Verdict::Truncated { .. } => 5,
         }] += 1;
     }
 }

@@ -19,6 +19,7 @@ use crate::common::dice::Dice;
 use crate::common::files::anatomy::{
     DELETE, FILE_HEADER, PUT, RECORD_HEADER, Record, STORE, SYNCED_TO, records, specimens,
 };
+use crate::common::files::layout::{SLOT, SLOT_LEN, SLOTS, log_start, number};
 
 const RESCUED: &str = "/rescued";
 
@@ -66,10 +67,23 @@ impl Patient<'_> {
         self.records[unit + 1..].iter().filter(proves).filter_map(|record| record.proof).max().unwrap_or(0)
     }
 
+    /// What the file states of its own length, if that can still be read.
+    fn stated(&self) -> Option<usize> {
+        // Either header says that the slots are there.
+        let heads = [0..FILE_HEADER, FILE_HEADER..FILE_HEADER + RECORD_HEADER];
+        let has_roots = log_start(self.original) > FILE_HEADER && heads.into_iter().any(|head| !self.differs(head));
+        let slots = SLOTS.into_iter().filter(|&at| has_roots && !self.differs(at..at + SLOT_LEN));
+        let slots = slots.map(|at| {
+            let field = |name| number(SLOT, name, &self.original[at..at + SLOT_LEN]);
+            (field("generation"), field("synced_to") as usize)
+        });
+        slots.filter(|slot| slot.0 > 0).max().map(|slot| slot.1)
+    }
+
     fn prognosis(&self) -> Prognosis {
         let whole: Vec<bool> = self.records.iter().map(|record| !self.differs(record.at..record.end)).collect();
         let mut kept = vec![false; whole.len()];
-        let (mut unit, mut proven) = (Vec::new(), 0);
+        let (mut unit, mut proven) = (Vec::new(), self.stated().unwrap_or(0));
         for (number, record) in self.records.iter().enumerate() {
             if whole[number] {
                 unit.push(number);
@@ -107,6 +121,8 @@ impl Patient<'_> {
         assert_eq!(report.records, prognosis.kept.iter().filter(|kept| **kept).count() as u64);
         assert_eq!(report.file_len, self.damaged.len() as u64);
         assert_eq!(report.unlisted_keys, 0);
+        assert_eq!(report.synced_to, self.stated().map(|stated| stated as u64));
+        assert!(report.truncated || self.damaged.len() >= self.stated().map_or(0, |stated| stated + 8), "{report}");
         let ends: Vec<u64> = report.losses.iter().flat_map(|loss| [loss.start, loss.end]).collect();
         assert!(ends.is_sorted(), "ranges are in the order of the file and apart: {ends:?}");
         assert_eq!(prognosis.header_lost, report.losses.first().is_some_and(|loss| loss.start == 0));
@@ -513,7 +529,7 @@ fn cut_inside_a_batch(path: &Path, of_a_backup: bool, number: usize) {
         cask.backup(path).unwrap();
         cask.close().unwrap();
     } else {
-        cask.close().unwrap();
+        // Closing would state that all of it is on stable storage, and the cut file would be refused.
         std::fs::copy(&original, path).unwrap();
     }
     let mut bytes = std::fs::read(path).unwrap();
@@ -560,30 +576,45 @@ fn salvage_counts_and_copies_a_broken_batch() {
 /// What is cut off by the next writer has whole records in it that may have been acknowledged.
 #[test]
 fn a_put_after_a_broken_batch_keeps_the_cut() {
-    for of_a_backup in [false, true] {
-        // Of the first record nothing is whole.
-        for (number, kept) in [(0, of_a_backup), (1, true), (500, true)] {
-            let directory = TempDir::new();
-            let cut = directory.join("cut");
-            cut_inside_a_batch(&cut, of_a_backup, number);
-            let before = std::fs::read(&cut).unwrap();
-            let cask = Cask::open(&cut).unwrap();
-            cask.put("after", "the cut").unwrap();
-            assert_eq!(cask.list("").unwrap().len(), 2);
-            let torn: Vec<_> = std::fs::read_dir(directory.path())
-                .unwrap()
-                .map(|entry| entry.unwrap().path())
-                .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("cut.torn-"))
-                .collect();
-            assert_eq!(torn.len(), usize::from(kept), "a backup: {of_a_backup}, record {number}");
-            for path in torn {
-                let tail = std::fs::read(path).unwrap();
-                let end = before.len() - before.iter().rev().take_while(|&&byte| byte == 0).count();
-                assert_eq!(tail, before[end - tail.len()..end]);
-                let names = tail.windows(4).filter(|window| *window == b"key-").count();
-                assert!(names >= number, "{names} of {number}");
-            }
+    // Of the first record nothing is whole.
+    for (number, kept) in [(0, false), (1, true), (500, true)] {
+        let directory = TempDir::new();
+        let cut = directory.join("cut");
+        cut_inside_a_batch(&cut, false, number);
+        let before = std::fs::read(&cut).unwrap();
+        let cask = Cask::open(&cut).unwrap();
+        cask.put("after", "the cut").unwrap();
+        assert_eq!(cask.list("").unwrap().len(), 2);
+        let torn: Vec<_> = std::fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("cut.torn-"))
+            .collect();
+        assert_eq!(torn.len(), usize::from(kept), "record {number}");
+        for path in torn {
+            let tail = std::fs::read(path).unwrap();
+            let end = before.len() - before.iter().rev().take_while(|&&byte| byte == 0).count();
+            assert_eq!(tail, before[end - tail.len()..end]);
+            let names = tail.windows(4).filter(|window| *window == b"key-").count();
+            assert!(names >= number, "{names} of {number}");
         }
+    }
+}
+
+/// `verify` of half a backup said that it was sound, and the next write made the loss final.
+#[test]
+fn half_a_backup_is_refused_and_left_alone() {
+    for number in [0, 1, 500] {
+        let directory = TempDir::new();
+        let cut = directory.join("cut");
+        cut_inside_a_batch(&cut, true, number);
+        let before = std::fs::read(&cut).unwrap();
+        for config in [Config::new(), Config::new().read_only(true)] {
+            let error = Cask::open_with(&cut, &config).unwrap_err();
+            assert!(matches!(error, Error::Truncated { .. }), "{error}");
+        }
+        assert!(matches!(verify(&cut), Err(Error::Damaged { report, .. }) if report.truncated && report.cut_off));
+        assert_eq!(std::fs::read(&cut).unwrap(), before);
     }
 }
 

@@ -8,8 +8,9 @@ use super::writing;
 use crate::common::files::bytes::{Fields, FileBytes, record};
 use crate::common::files::cases;
 use crate::common::files::layout::{
-    self, DELETE, END_MARK_LEN, FILE_HEADER, FILE_HEADER_LEN, MARK, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MORE, MOVED,
-    PUT, RECORD_HEADER, RECORD_HEADER_LEN, SYNCED, SYNCED_TO,
+    self, DELETE, END_MARK_LEN, FILE_HEADER, FILE_HEADER_LEN, LOOSE, MARK, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MORE,
+    MOVED, PUT, RECORD_HEADER, RECORD_HEADER_LEN, ROOTS, ROOTS_END, SLOT, SLOT_LEN, SLOTS, SYNCED, SYNCED_TO,
+    log_start,
 };
 use crate::common::files::library::{self, PATH};
 use crate::common::files::page::{self, summary};
@@ -25,9 +26,11 @@ const BLOCK: u64 = 1 << 20;
 
 #[test]
 fn the_tables_of_the_page_are_what_the_reader_goes_by() {
-    for (heading, layout, len) in
-        [("The file header", FILE_HEADER, FILE_HEADER_LEN), ("Records", RECORD_HEADER, RECORD_HEADER_LEN)]
-    {
+    for (heading, layout, len) in [
+        ("The file header", FILE_HEADER, FILE_HEADER_LEN),
+        ("Records", RECORD_HEADER, RECORD_HEADER_LEN),
+        ("Roots", SLOT, SLOT_LEN),
+    ] {
         let rows = page::table(heading, "| at | size |");
         let fields = layout.iter().map(|&(name, at, size)| vec![at.to_string(), size.to_string(), name.to_owned()]);
         let stated = rows.into_iter().map(|row| row[..3].to_vec());
@@ -42,7 +45,14 @@ fn the_tables_of_the_page_are_what_the_reader_goes_by() {
         |head: &str| page::table("Records", head).into_iter().map(|row| (page::number(&row[0]), row[1].clone()));
     let flags = [(SYNCED, "SYNCED"), (MORE, "MORE")].map(|(flag, name)| (flag, name.to_owned()));
     assert_eq!(named("| flag |").collect::<Vec<_>>(), flags);
-    let kinds = [(PUT, "put"), (DELETE, "delete"), (MARK, "mark"), (SYNCED_TO, "SYNCED_TO"), (MOVED, "MOVED")];
+    let kinds = [
+        (PUT, "put"),
+        (DELETE, "delete"),
+        (MARK, "mark"),
+        (SYNCED_TO, "SYNCED_TO"),
+        (MOVED, "MOVED"),
+        (ROOTS, "ROOTS"),
+    ];
     assert_eq!(named("| kind |").collect::<Vec<_>>(), kinds.map(|(kind, name)| (kind, name.to_owned())));
     assert_eq!(layout::crc32(b"123456789"), 0xcbf4_3926);
 }
@@ -91,8 +101,10 @@ fn the_checks_of_the_page_have_the_numbers_of_its_other_tables() {
         let row = checks.iter().find(|row| row[0] == check).unwrap_or_else(|| panic!("the page has no {check}"));
         assert!(row[1].contains(number), "{check} does not say {number}: {}", row[1]);
     }
-    assert!(page::says(&format!("({:#x} is the next)", MOVED + 1)));
-    assert!(page::says(&format!("Read records from offset {FILE_HEADER_LEN} on")));
+    assert!(page::says(&format!("({:#x} is the next; {:#x} if", MOVED + 1, ROOTS + 1)));
+    assert!(page::says(&format!("offset {ROOTS_END} in a file with `ROOTS`, {FILE_HEADER_LEN} in any other")));
+    assert!(page::says(&format!("at the offsets {} and {}", SLOTS[0], SLOTS[1])));
+    assert!(page::says(&format!("kinds from {LOOSE:#x} to 0xff are **loose**")));
     assert!(page::says(&format!("The log ends where {END_MARK_LEN} zero bytes stand")));
 }
 
@@ -109,21 +121,28 @@ fn the_worked_example_holds_what_the_page_says() {
     let mut named = 0;
     for (at, comment) in lines {
         let name = comment.split([' ', ',']).next().unwrap_or_default().trim_end_matches(':');
-        let (layout, base) = if at < FILE_HEADER_LEN { (FILE_HEADER, 0) } else { (RECORD_HEADER, FILE_HEADER_LEN) };
+        let headers = [
+            (FILE_HEADER, 0),
+            (RECORD_HEADER, FILE_HEADER_LEN),
+            (SLOT, SLOTS[0]),
+            (SLOT, SLOTS[1]),
+            (RECORD_HEADER, ROOTS_END),
+        ];
+        let (layout, base) = headers.into_iter().rfind(|header| header.1 <= at).expect("the first is at 0");
         let places = layout.iter().filter(|field| field.0 == name).map(|field| field.1);
         let places: Vec<usize> = places.collect();
-        if at < FILE_HEADER_LEN + RECORD_HEADER_LEN && !places.is_empty() {
+        if at < ROOTS_END + RECORD_HEADER_LEN && !places.is_empty() {
             assert!(places.contains(&(at - base)), "{at:#x} {comment}");
             named += 1;
         }
     }
-    assert!(named >= 13, "only {named} fields are named");
+    assert!(named >= 20, "only {named} fields are named");
 }
 
 #[test]
 fn the_worked_example_follows_from_the_numbers_of_the_page() {
     let first = record(0, MARK, BLOCK, b"", b"");
-    let file = FileBytes::new(0)
+    let file = FileBytes::with_roots(0, [(1, 0x170), (0, 0)])
         .push(first)
         .push(record(SYNCED, PUT, BLOCK + 1, b"\0a", b"1"))
         .push(record(SYNCED, DELETE, BLOCK + 2, b"\0a", b""))
@@ -163,7 +182,7 @@ fn specimens() -> [Vec<u8>; 2] {
         .push(record(0, PUT, 2, b"\0older", b"than the file"))
         .push(record(SYNCED, MARK, 5, b"", b""))
         .push(record(SYNCED | MORE, PUT, 6, b"\x01bk", b"1"))
-        .push(record(MORE, 0xc5, 7, b"later", b"kind"))
+        .push(record(MORE, 0x95, 7, b"later", b"kind"))
         .push(record(0, DELETE, 8, b"\0older", b""))
         .push(record(SYNCED, PUT, 9, b"\0k", b"22"))
         .push(record(0, MOVED, 10, b"", b""));
@@ -182,10 +201,13 @@ fn agree(file: &[u8], story: impl FnOnce() -> String) -> Verdict {
 
 #[test]
 fn reader_and_library_agree_on_every_truncation() {
+    let closing_mark_end = records(&specimens()[0])[1].next;
     for (n, file) in specimens().iter().enumerate() {
         for len in 0..=file.len() {
             let verdict = agree(&file[..len], || format!("specimen {n} cut to {len} bytes"));
-            assert_eq!(matches!(verdict, Verdict::Store(_)), len >= FILE_HEADER_LEN, "a cut is no proven damage");
+            let opens = len >= closing_mark_end;
+            assert_eq!(matches!(verdict, Verdict::Store(_)), opens, "specimen {n} cut to {len} bytes: {verdict:?}");
+            assert_eq!(matches!(verdict, Verdict::Truncated { .. }), !opens && len >= FILE_HEADER_LEN, "{len} bytes");
         }
     }
 }
@@ -208,7 +230,7 @@ fn reader_and_library_agree_on_every_flipped_bit() {
 /// The records of a sound file.
 fn records(file: &[u8]) -> Vec<Record<'_>> {
     let Verdict::Store(contents) = read(file) else { panic!("the file is sound") };
-    let (reader, mut records, mut at, mut previous) = (Reader::new(file), Vec::new(), FILE_HEADER_LEN, 0);
+    let (reader, mut records, mut at, mut previous) = (Reader::new(file), Vec::new(), log_start(file), 0);
     while (at as u64) < contents.end {
         let Ok(record) = reader.record(at, previous) else { panic!("the reader has read it before") };
         (at, previous) = (record.next, record.seq);
@@ -242,7 +264,7 @@ fn expect_orderly(file: &[u8]) {
             block = record.seq / BLOCK;
         }
     }
-    assert!(file[records.last().map_or(FILE_HEADER_LEN, |last| last.next)..].iter().all(|&byte| byte == 0));
+    assert!(file[records.last().map_or(log_start(file), |last| last.next)..].iter().all(|&byte| byte == 0));
     assert!(!batch);
 }
 
@@ -356,9 +378,9 @@ fn compaction_goes_the_steps_of_the_page_and_leaves_the_file_of_the_page() {
 fn the_library_plays_the_scenes_for_writers_byte_for_byte() {
     let mut fragments = page::fragments().into_iter();
     for scene in writing::scenes() {
-        if scene.start == FILE_HEADER_LEN {
+        if scene.start == ROOTS_END {
             // Handle A begins as the worked example does.
-            assert_eq!(scene.bytes, page::dump().0[FILE_HEADER_LEN..0x78]);
+            assert_eq!(scene.bytes, page::dump().0[ROOTS_END..0x110]);
             continue;
         }
         let (start, bytes) = fragments.next().expect("a dump for each scene");

@@ -27,7 +27,9 @@ fn the_library_and_the_reader_in_docs_agree_on_every_file() {
     let directory = TempDir::new();
     let corpus = Corpus::write(directory.path(), rounds);
     println!("{} files, the library says: {:?}", corpus.files, corpus.verdicts);
-    for verdict in ["whole", "whole, but for its end mark", "torn", "Corrupt", "UnsupportedRecord", "NotCaskfile"] {
+    for verdict in
+        ["whole", "whole, but for its end mark", "torn", "Corrupt", "Truncated", "UnsupportedRecord", "NotCaskfile"]
+    {
         // Each verdict is common enough to be a real test.
         assert!(corpus.verdicts.get(verdict).is_some_and(|&n| n >= 50), "{verdict}: {:?}", corpus.verdicts);
     }

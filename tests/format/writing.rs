@@ -5,6 +5,7 @@ use std::sync::Arc;
 use caskfile::disk::sim::SimDisk;
 use caskfile::{Cask, Config};
 
+use crate::common::files::layout::ROOTS_END;
 use crate::common::files::library::{PATH, SameEveryTime};
 
 /// What one call has appended: where it starts, and its bytes.
@@ -22,7 +23,7 @@ pub fn scenes() -> Vec<Scene> {
         file.iter().rposition(|&byte| byte != 0).unwrap().next_multiple_of(8)
     };
     let mut scenes = Vec::new();
-    let mut start = 64;
+    let mut start = ROOTS_END;
     let mut play = |act: &dyn Fn()| {
         act();
         let (file, end) = (disk.contents(PATH).unwrap(), data_end());

@@ -56,8 +56,8 @@ const COURSES: [Course; 11] = [
             "a group: half written",
             "a group: written, not synced",
             "a group: synced, lock held",
-            "close: mark written, not trimmed",
-            "close: trimmed, not synced",
+            "close: root written, not trimmed",
+            "close: trimmed, lock held",
         ],
         ..Course::PLAIN
     },
@@ -133,7 +133,7 @@ const COURSES: [Course; 11] = [
             tell("new/1", '+', || cask.put("new/1", "1"));
             cask.close().unwrap();
         },
-        points: &["close: mark written, not trimmed", "close: trimmed, not synced"],
+        points: &["close: root written, not trimmed", "close: trimmed, lock held"],
         ..Course::PLAIN
     },
     Course {
@@ -144,7 +144,7 @@ const COURSES: [Course; 11] = [
             file.set_len(file.metadata().unwrap().len() + 4096).unwrap();
         },
         act: |disk, path| Cask::open_on(disk, path, &Config::new()).unwrap().close().unwrap(),
-        points: &["close: lock held, not trimmed", "close: trimmed, not synced"],
+        points: &["close: lock held, not trimmed", "close: trimmed, lock held"],
         ..Course::PLAIN
     },
 ];

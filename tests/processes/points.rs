@@ -37,8 +37,8 @@ const POINTS: [(&str, Did, Did); 25] = [
     ("a torn tail: copy synced, directory not synced", Did::Sync(Of::Torn), Did::SyncDirectory),
     ("a torn tail: kept, not cut", Did::SyncDirectory, Did::CutMark),
     ("close: lock held, not trimmed", Did::Lock, Did::Extend),
-    ("close: mark written, not trimmed", Did::Group, Did::Extend),
-    ("close: trimmed, not synced", Did::Extend, Did::Sync(Of::Store)),
+    ("close: root written, not trimmed", Did::Group, Did::Extend),
+    ("close: trimmed, lock held", Did::Extend, Did::Unlock),
 ];
 
 /// The names of all moments.

@@ -36,7 +36,7 @@ const USURPERS: [Usurper; 4] = [
         open(disk).backup(OTHER).unwrap();
     }),
     ("a salvaged copy", |disk| {
-        salvage_on(disk, STORE.as_ref(), OTHER.as_ref()).unwrap();
+        salvage_on(&disk.process(), STORE.as_ref(), OTHER.as_ref()).unwrap();
     }),
     ("a new store", |disk| open_at(disk, OTHER, &Config::new()).put("key", "unrelated").unwrap()),
     ("a new store that was compacted", |disk| {

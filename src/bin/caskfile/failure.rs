@@ -109,6 +109,12 @@ impl From<Error> for Failure {
             // The verb has shown the details.
             Error::Damaged { path, report } => {
                 let mut said = Vec::new();
+                if report.truncated {
+                    said.push(match report.synced_to {
+                        Some(synced_to) => format!("its end is missing: the log had reached {synced_to} at least"),
+                        None => "its end is missing".to_owned(),
+                    });
+                }
                 if report.cut_off {
                     said.push("it is a copy whose end is missing".to_owned());
                 }
@@ -137,7 +143,7 @@ fn exit_of(error: &Error) -> Exit {
         Error::KeyNotFound => Exit::NotFound,
         Error::KeyExists | Error::KeyModified | Error::BatchConflict { .. } => Exit::Conflict,
         Error::LockTimeout { .. } => Exit::Locked,
-        Error::Corrupt { .. } | Error::Damaged { .. } => Exit::Corrupt,
+        Error::Corrupt { .. } | Error::Truncated { .. } | Error::Damaged { .. } => Exit::Corrupt,
         Error::NotCaskfile { .. } | Error::UnsupportedVersion { .. } | Error::UnsupportedRecord { .. } => {
             Exit::NotAStore
         }
@@ -159,7 +165,7 @@ fn hint_for(error: &Error) -> Option<String> {
         Error::LockTimeout { .. } => {
             "wait longer with --timeout SECONDS, or for ever with --timeout none; reading needs no lock".into()
         }
-        Error::Corrupt { path, .. } | Error::Damaged { path, .. } => {
+        Error::Corrupt { path, .. } | Error::Truncated { path, .. } | Error::Damaged { path, .. } => {
             let rescued = path.with_extension("salvaged");
             format!(
                 "`caskfile salvage {} {}` copies what still verifies to a new store",

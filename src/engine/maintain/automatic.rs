@@ -28,7 +28,7 @@ use crate::engine::deadline::Patience;
 use crate::engine::read::Current;
 use crate::events::event;
 use crate::fork::Background;
-use crate::format::FILE_HEADER_LEN;
+use crate::format::ROOTS_END;
 use crate::progress::Progress;
 use crate::sync::thread::Builder;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, lock};
@@ -267,7 +267,7 @@ impl Maintenance {
     /// The end of a log that has `times` as many dead bytes as the policy asks for.
     fn end_with(&self, live: u64, times: u64) -> Option<u64> {
         let dead = self.dead_asked(live)?.saturating_mul(times);
-        Some(live.saturating_add(dead).saturating_add(FILE_HEADER_LEN as u64))
+        Some(live.saturating_add(dead).saturating_add(ROOTS_END))
     }
 
     /// How many dead bytes the policy asks for.

@@ -11,13 +11,13 @@ use super::Maintenance;
 use crate::engine::read::view::View;
 use crate::events::event;
 use crate::format::Damage;
-use crate::format::{END_MARK_LEN, FILE_HEADER_LEN, FileHeader, Kind};
+use crate::format::{END_MARK_LEN, FileHeader, Kind};
 use crate::log::copy::{Copyist, write_live};
 use crate::log::install::{above_all_seqs, install};
 use crate::log::read::Reader;
 use crate::log::run::{Entry, Run};
 use crate::log::scan::{Reason, Scanner, Step};
-use crate::log::temp_file::new_header;
+use crate::log::temp_file::{head, new_header};
 use crate::progress::{Copying, Watch};
 use crate::{Error, Result};
 
@@ -72,12 +72,13 @@ impl Maintenance {
         let copying = Copying::new(to, moment.end, watch);
         let backup =
             install(&*self.context.by_path, copying, &moment.reader.log, moment.base_seq(), |next, copying| {
-                let mut offset = FILE_HEADER_LEN as u64;
-                let bytes = copy_log(&moment, &next.header, |piece| {
+                let mut offset = next.header.log_start();
+                let (mark, bytes) = copy_log(&moment, &next.header, |piece| {
                     next.write(offset, piece)?;
                     offset += piece.len() as u64;
                     copying.tell(offset)
                 })?;
+                next.write_root(mark)?;
                 Ok(moment.backup(bytes))
             })?;
         self.report(&backup, to);
@@ -92,8 +93,9 @@ impl Maintenance {
         let moment = self.moment()?;
         let error = |e| Error::io("write the backup", &self.context.path, e);
         let header = new_header(&*self.context.disk, moment.base_seq()).map_err(error)?;
-        to.write_all(&header.encode()).map_err(error)?;
-        let bytes = copy_log(&moment, &header, |piece| to.write_all(piece).map_err(error))?;
+        // Its roots stay empty: a stream that breaks off lacks the closing mark.
+        to.write_all(&head(&header)).map_err(error)?;
+        let (_, bytes) = copy_log(&moment, &header, |piece| to.write_all(piece).map_err(error))?;
         to.flush().map_err(error)?;
         Ok(moment.backup(bytes))
     }
@@ -130,15 +132,15 @@ impl Maintenance {
 }
 
 /// Writes the log of a moment after the given file header: every put and every tombstone, each verified on the bytes that are
-/// written. Returns the length of the whole file.
+/// written. Returns the closing mark's offset and the length of the whole file.
 ///
 /// Keeps the flag `MORE`, so that a stream that breaks off holds a prefix of the history, and no half batch.
-fn copy_log(moment: &Moment, header: &FileHeader, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
+fn copy_log(moment: &Moment, header: &FileHeader, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<(u64, u64)> {
     let Moment { reader, end, .. } = moment;
     let log = &reader.log;
     let mut copyist = Copyist::new(header, log);
     let mut scanner = Scanner::from_start(log)?;
-    let (mut unit, mut upto) = (Run::default(), FILE_HEADER_LEN as u64);
+    let (mut unit, mut upto) = (Run::default(), log.start());
     while upto < *end {
         if let Step::Stopped(stop) = scanner.step(&mut unit)? {
             // The view has these records, so they were whole before.
@@ -155,8 +157,8 @@ fn copy_log(moment: &Moment, header: &FileHeader, mut write: impl FnMut(&[u8]) -
         }
         upto = unit.end().unwrap_or(*end);
     }
-    copyist.push_mark(header.base_seq + 1);
+    let mark = copyist.push_mark(header.base_seq);
     let len = copyist.end() + END_MARK_LEN;
     copyist.finish(write)?;
-    Ok(len)
+    Ok((mark, len))
 }

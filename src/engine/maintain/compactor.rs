@@ -40,7 +40,7 @@ use crate::engine::write::sync_state::Position;
 use crate::engine::write::turn::Turn;
 use crate::engine::write::writer::Phase;
 use crate::events::event;
-use crate::format::{Ancillary, FILE_HEADER_LEN, Kind};
+use crate::format::{Ancillary, Kind, Root};
 use crate::index::PIECES;
 use crate::log::LogFile;
 use crate::log::copy::Copyist;
@@ -143,7 +143,8 @@ impl<'e> Compactor<'e> {
         self.carry_over(|_| Ok(()))?;
         self.close(seq + 1)?;
         let (before, after) = (turn.tail.end, self.view.tail.end);
-        if after > before {
+        // The old file may lack `ROOTS`, and compaction is the way to get it.
+        if after - self.view.reader.log.start() > before - turn.log.start() {
             let reason = format!("the new file would have {after} bytes, the old one has {before}");
             return Err(refused(context, reason));
         }
@@ -282,7 +283,7 @@ impl<'e> Compactor<'e> {
         if (stop.unit, stop.reason) != (self.copyist.end(), Reason::EndMark) {
             return Err(self.wrong(&format!("at {} it does not read back: {:?}", stop.at, stop.reason)));
         }
-        self.progress.done = stop.unit - FILE_HEADER_LEN as u64;
+        self.progress.done = stop.unit - self.view.reader.log.start();
         Ok(())
     }
 
@@ -292,11 +293,12 @@ impl<'e> Compactor<'e> {
         report(self.writing, self.progress, watch)
     }
 
-    /// Completes the new file: its `base_seq`, its mark, a sync, and a comparison with the old log, which no longer grows.
+    /// Completes the new file: its `base_seq`, its mark, its root, a sync, and a comparison with the old log, which no longer grows.
     fn close(&mut self, base_seq: u64) -> Result<()> {
         self.next.set_base_seq(base_seq)?;
-        self.copyist.push_mark(base_seq + 1);
+        let mark = self.copyist.push_mark(base_seq);
         self.write()?;
+        self.next.write_root(mark)?;
         self.next.sync()?;
         self.view.reader.log = Arc::new(LogFile::open(Arc::clone(&self.next.file), &self.writing.context.path)?);
         let old = self.old()?;
@@ -339,6 +341,7 @@ fn go_on_in_new_file(turn: &mut Turn<'_>) -> Result<()> {
     let (end, writer) = (turn.tail.end, &mut *turn.writer);
     writer.phase = Phase::BlockReserved;
     (writer.log_end, writer.file_len) = (end, log.len()?);
+    (writer.root, writer.durable_root) = (Root::FIRST_GENERATION, Root::FIRST_GENERATION);
     writer.set_written_back(log.limits, end);
     let syncs = &*turn.writing.syncs;
     drop(syncs.forget());

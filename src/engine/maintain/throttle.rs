@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::Maintenance;
 use crate::engine::write::outcome::{Outcome, Written};
-use crate::format::FILE_HEADER_LEN;
+use crate::format::ROOTS_END;
 use crate::sync::AtomicU64;
 
 /// How much the log may grow until all of it is copied, in percent; with [`SLACK`], about a tenth. So a log that is compacted
@@ -73,7 +73,7 @@ pub(crate) struct Budget {
 impl Budget {
     /// Where the log may end when `done` bytes are copied. What is appended meanwhile must be copied too.
     fn limit(self, done: u64) -> u64 {
-        let growth = (self.end - FILE_HEADER_LEN as u64) / 100 * GROWTH_PERCENT;
+        let growth = (self.end - ROOTS_END) / 100 * GROWTH_PERCENT;
         let whole = self.live + growth;
         let earned = u128::from(growth) * u128::from(done.min(whole)) / u128::from(whole.max(1));
         self.end + SLACK + earned as u64
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn the_limit_rises_from_the_slack_with_every_copied_piece() {
-        let header = FILE_HEADER_LEN as u64;
+        let header = ROOTS_END;
         let (end, live) = (header + 200_000, 100_000);
         let budget = Budget { end, live };
         // To be copied: the live bytes and the growth.
@@ -127,7 +127,7 @@ mod tests {
     fn a_log_that_is_half_dead_stays_below_2_2_times_its_live_bytes() {
         for live in [32 << 20, 144_000_000, 1 << 40] {
             // The compaction before was still running when this one became due, so the log is longer by the slack.
-            let budget = Budget { end: FILE_HEADER_LEN as u64 + 2 * live + SLACK, live };
+            let budget = Budget { end: ROOTS_END + 2 * live + SLACK, live };
             assert!(budget.limit(u64::MAX) < live / 10 * 22, "{live}");
         }
     }

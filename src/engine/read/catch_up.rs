@@ -47,7 +47,9 @@ impl Reading {
             // It is damaged only if a later record proves that it was once whole, and it is still not whole when it is read
             // after that proof.
             let decision = decide(&log, &found.1);
-            if matches!(decision, Err(Error::Corrupt { .. })) && self.replay_appended(&ingest)? != found {
+            if matches!(decision, Err(Error::Corrupt { .. } | Error::Truncated { .. }))
+                && self.replay_appended(&ingest)? != found
+            {
                 return Ok(());
             }
             decision?;

@@ -59,8 +59,8 @@ impl View {
 
     /// Reads a whole log. Returns how the walk ended; the caller judges that.
     pub(crate) fn build(log: Arc<LogFile>, mode: ReadMode, epoch: u64) -> Result<(View, Stop)> {
-        let tail = Tail::new(&log);
-        let file_len = log.len()?;
+        let (root, file_len) = log.root_of_whole_file()?;
+        let tail = Tail::new(&log, log.stated_by(root));
         let mut view = View {
             reader: Reader { log: Arc::clone(&log), map: None, end: tail.end },
             mark_missing: !has_end_mark(file_len, tail.end),
@@ -93,14 +93,14 @@ impl View {
 
     /// Decides on a log that was read without the lock, up to `stop`.
     ///
-    /// A record that looks damaged may have been half written when it was read, and the proof that it is damaged may have been
-    /// written after that. So the log is read once more after the proof was seen. The record is damaged only if it is
+    /// A record that looks damaged may have been half written when it was read, and the proof that it is damaged, or that the
+    /// log has lost its end, may have been written after that. So the log is read once more after the proof was seen. The record is damaged only if it is
     /// unchanged.
     pub(crate) fn judge(mut self, mut stop: Stop, mode: ReadMode) -> Result<(View, Decision)> {
         let log = Arc::clone(&self.reader.log);
         loop {
             let decision = decide(&log, &stop);
-            if !matches!(decision, Err(Error::Corrupt { .. })) {
+            if !matches!(decision, Err(Error::Corrupt { .. } | Error::Truncated { .. })) {
                 return decision.map(|decision| (self, decision));
             }
             let again = match self.peek()? {

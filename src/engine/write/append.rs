@@ -20,6 +20,8 @@ impl Turn<'_> {
     /// If the write fails, whole units of the group that reached the file stay and are shown, and the rest is cut off. The
     /// caller compares the log's end with its records.
     pub(crate) fn write_group(&mut self) -> Result<()> {
+        // Before the group, so that the sync of the group covers the root.
+        self.write_root_if_due();
         let (context, syncs) = (&*self.writing.context, &*self.writing.syncs);
         let writer = &mut *self.writer;
         let end = writer.group.end();

@@ -4,7 +4,7 @@ use super::sync_state::Position;
 use super::turn::Turn;
 use super::writer::Phase;
 use crate::config::Durability;
-use crate::format::{Ancillary, Kind};
+use crate::format::{Ancillary, Kind, RECORD_HEADER_LEN, Root};
 use crate::log::path::{self, directory};
 use crate::sync::lock;
 use crate::{Error, Result};
@@ -23,6 +23,7 @@ impl Turn<'_> {
     pub(super) fn sync(&mut self) -> Result<()> {
         let sampled = self.position();
         self.writing.syncs.sync(&self.log, sampled)?;
+        self.writer.durable_root = self.writer.root;
         self.writer.set_written_back(self.log.limits, sampled.offset);
         Ok(())
     }
@@ -67,11 +68,61 @@ impl Turn<'_> {
         self.sync()
     }
 
+    /// States at the head of the file how much of the log this handle has brought to stable storage. A statement that is
+    /// not written does no harm: the one before it is true as well.
+    pub(super) fn write_root(&mut self) {
+        let mut synced_to = self.synced();
+        if self.tail.trailing_mark.is_some() {
+            // Possibly no sync covers the mark.
+            synced_to = synced_to.min(self.tail.end - RECORD_HEADER_LEN as u64);
+        }
+        let may_state = self.writer.phase >= Phase::TailResynced && self.writing.syncs.check_poison().is_ok();
+        if may_state && self.log.header.has_roots && synced_to > self.log.start() {
+            // An error concerns this statement alone, or has poisoned the handle.
+            let _ = self.raise_root(synced_to);
+        }
+    }
+
+    fn raise_root(&mut self, synced_to: u64) -> Result<()> {
+        let last = self.log.root()?;
+        if let Some(last) = last.filter(|last| last.synced_to >= synced_to) {
+            self.writer.stated = last.synced_to;
+            return Ok(());
+        }
+        if last.map_or(0, |last| last.generation) != self.writer.durable_root {
+            self.write_root_again()?;
+            self.sync()?;
+        }
+        let root = Root::after(last, synced_to);
+        self.log.write_root(&root)?;
+        (self.writer.stated, self.writer.root) = (root.synced_to, root.generation);
+        Ok(())
+    }
+
+    /// Writes the root that is there once more: the same bytes to the same place. The next sync covers it then.
+    ///
+    /// Another handle has written it, and perhaps no sync covers it, or one that failed. If the other slot were written now, a
+    /// power cut could take the root, and tear the slot that holds the one before it.
+    pub(super) fn write_root_again(&mut self) -> Result<()> {
+        if let Some(last) = self.log.root()? {
+            self.log.write_root(&last)?;
+            self.writer.root = last.generation;
+        }
+        Ok(())
+    }
+
+    /// As [`Turn::write_root`], if the file states much less than this handle knows.
+    pub(super) fn write_root_if_due(&mut self) {
+        if self.synced() >= self.writer.stated + self.log.limits.root_step() {
+            self.write_root();
+        }
+    }
+
     /// Leaves the file as a clean close does: proven, if it is synced, and shortened to its log's end.
     pub(super) fn tidy(&mut self) -> Result<()> {
         self.writing.syncs.check_poison()?;
         if self.writer.phase >= Phase::TailResynced {
-            // Whatever the durability: shortening the file syncs it anyway, and a proven log opens faster.
+            // Whatever the durability: the root states only what is synced, and what it states cannot be lost unseen.
             self.make_durable()?;
         }
         let is_synced = self.synced() >= self.tail.end;
@@ -83,6 +134,7 @@ impl Turn<'_> {
             self.writer.group.push(flags, Kind::Ancillary(Ancillary::Mark), seq, b"", b"");
             self.write_group()?;
         }
+        self.write_root();
         self.trim()
     }
 }

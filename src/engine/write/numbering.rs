@@ -54,6 +54,8 @@ impl Turn<'_> {
         if limits.block_start(block) >= MAX_SEQ - limits.block_len() {
             return Err(self.writing.context.full(ALL_USED));
         }
+        // The mark's sync covers the root too. Without that, writing the next root costs a sync.
+        let _ = self.write_root_again();
         self.append_mark(limits.block_start(block))?;
         self.writer.phase = Phase::BlockReserved;
         Ok(())

@@ -11,12 +11,12 @@ use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use crate::disk::{Access, Disk};
 use crate::engine::Engine;
 use crate::format::{
-    Ancillary, FileHeader, Flags, Kind, MAJOR_VERSION, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MINOR_VERSION,
-    RecordHeader, block_of, block_start,
+    Ancillary, FileHeader, Flags, Kind, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, RecordHeader, block_of, block_start,
 };
 use crate::limits::Limits;
 use crate::log::LogFile;
 use crate::log::scan::{Reason, Scanner};
+use crate::log::testing::{self, Draft, MARK, SYNCED};
 use crate::sync::lock;
 use crate::{Config, Error};
 
@@ -209,9 +209,12 @@ fn after_the_last_sequence_number_writes_are_refused() {
     let last_block = block_of(MAX_SEQ);
     for left in 0..8 {
         let disk = SimDisk::new();
-        let base_seq = block_start(last_block - 2) - 1;
-        let header = FileHeader { major: MAJOR_VERSION, minor: MINOR_VERSION, file_id: [5; 16], base_seq, created: 0 };
-        disk.set_contents("/store", [&header.encode()[..], &[0; 8]].concat());
+        // The closing mark has the last number before the last three blocks.
+        let base_seq = block_start(last_block - 2) - 2;
+        let header = FileHeader { base_seq, ..testing::header() };
+        let mut draft = Draft { bytes: header.encode().to_vec(), seq: base_seq };
+        draft.push(SYNCED, MARK, b"", b"");
+        disk.set_contents("/store", [&draft.bytes[..], &[0; 8]].concat());
         let engine = open(&disk, Durability::Sync);
         engine.commit(puts(1)).unwrap();
         // The last block has its mark.

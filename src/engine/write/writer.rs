@@ -45,6 +45,12 @@ pub(crate) struct Writer {
     pub(crate) log_end: u64,
     /// The file's length, as far as this handle knows.
     pub(crate) file_len: u64,
+    /// What the file's root states at least, as far as this handle knows.
+    pub(crate) stated: u64,
+    /// The generation of the last root that this handle has written.
+    pub(crate) root: u64,
+    /// The generation of the last root that is on stable storage, by a sync of this handle.
+    pub(crate) durable_root: u64,
     /// The highest sequence number that this handle has ever used, in whichever file.
     pub(crate) highest_used_seq: u64,
     /// The last write-back: the number of its step of sequence numbers, and where it ended in the log.
@@ -91,6 +97,9 @@ impl Default for Writer {
             rewritten: Rewritten::default(),
             log_end: 0,
             file_len: 0,
+            stated: 0,
+            root: 0,
+            durable_root: 0,
             highest_used_seq: 0,
             write_back_from: (0, 0),
             identity_checked: None,
@@ -112,6 +121,7 @@ impl Writer {
         self.identity_checked = None;
         // No log ends at 0, so the next turn asks for the file's length.
         self.log_end = 0;
+        (self.stated, self.root, self.durable_root) = (0, 0, 0);
         self.write_back_from = (0, 0);
     }
 

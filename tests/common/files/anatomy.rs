@@ -8,6 +8,8 @@ use std::time::Duration;
 use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use caskfile::{Batch, Cask, Config, Durability};
 
+use super::layout::log_start;
+
 pub const STORE: &str = "/store";
 pub const FILE_HEADER: usize = 64;
 pub const RECORD_HEADER: usize = 24;
@@ -40,7 +42,7 @@ pub struct Record {
 /// Takes an undamaged file apart.
 pub fn records(file: &[u8]) -> Vec<Record> {
     let mut records = Vec::new();
-    let mut at = FILE_HEADER;
+    let mut at = log_start(file);
     while file[at..at + END_MARK] != [0; END_MARK] {
         let header = &file[at..at + RECORD_HEADER];
         let (flags, kind) = (header[8], header[9]);

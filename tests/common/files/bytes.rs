@@ -1,6 +1,6 @@
 //! Makes files byte by byte, right ones and wrong ones, from the numbers of docs/FORMAT.md.
 
-use super::layout::{END_MARK_LEN, MAGIC, crc32};
+use super::layout::{END_MARK_LEN, FILE_HEADER_LEN, HAS_ROOTS, MAGIC, ROOTS, SLOTS, crc_at, crc32};
 
 pub const FILE_ID: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 pub const CREATED: u64 = 1_800_000_000;
@@ -57,6 +57,26 @@ impl FileBytes {
         change(&mut header);
         header.extend(crc32(&header).to_le_bytes());
         FileBytes(header)
+    }
+
+    /// A file with `ROOTS`. Each slot has a generation and a `synced_to`; (0, 0) is an empty one.
+    pub fn with_roots(base_seq: u64, slots: [(u64, u64); 2]) -> FileBytes {
+        let mut file = FileBytes::with_header(|header| {
+            header[12] = HAS_ROOTS as u8;
+            header[32..40].copy_from_slice(&base_seq.to_le_bytes());
+        });
+        // `body_crc` and the flags are 0.
+        let covered = [&[0; 5][..], &[ROOTS as u8, 0, 0, 128, 0, 0, 0], &1u64.to_le_bytes()].concat();
+        let header_crc = crc_at(&file.0, FILE_HEADER_LEN, &covered).max(1);
+        file.0.extend(header_crc.to_le_bytes());
+        file.0.extend(covered);
+        for (at, (generation, synced_to)) in SLOTS.into_iter().zip(slots) {
+            let slot = [&generation.to_le_bytes()[..], &synced_to.to_le_bytes(), &[0; 44]].concat();
+            let crc = if generation == 0 { 0 } else { crc_at(&file.0, at, &slot) };
+            file.0.extend(slot);
+            file.0.extend(crc.to_le_bytes());
+        }
+        file
     }
 
     /// Where the next record goes.

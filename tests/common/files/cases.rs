@@ -2,8 +2,8 @@
 
 use super::bytes::{Fields, FileBytes, record};
 use super::layout::{
-    DELETE, FILE_HEADER_LEN, MARK, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, RECORD_HEADER_LEN, SYNCED,
-    SYNCED_TO,
+    DELETE, FILE_HEADER_LEN, MARK, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT,
+    RECORD_HEADER_LEN, ROOTS, ROOTS_END, SYNCED, SYNCED_TO,
 };
 
 /// A file, its story, and the verdict in the words of `summary`.
@@ -39,6 +39,10 @@ fn corrupt(offset: usize) -> String {
     format!("corrupt at {offset}")
 }
 
+fn truncated(log_end: usize, stated: usize) -> String {
+    format!("truncated at {log_end}, {stated} stated")
+}
+
 fn unsupported(offset: usize) -> String {
     format!("unsupported record at {offset}")
 }
@@ -52,7 +56,10 @@ const PUT_2: Fields<'static> = record(0, PUT, 2, b"\0l", b"2");
 const BROKEN: Fields<'static> = Fields { body_crc_xor: 1, ..PUT_2 };
 
 pub fn all() -> Vec<Case> {
-    [file_headers(), log_ends(), records(), damage(), batches(), proofs()].into_iter().flatten().collect()
+    [file_headers(), log_ends(), records(), damage(), batches(), proofs(), loose(), roots(), copies()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn file_headers() -> Vec<Case> {
@@ -72,9 +79,9 @@ fn file_headers() -> Vec<Case> {
         case("a newer major version", patched(8, &[2, 0]), "unsupported version"),
         case("no major version", patched(8, &[0, 0]), "unsupported version"),
         case("a newer minor version", patched(10, &[9, 0]), "empty"),
-        case("reserved bytes that are not zero", patched(12, &[1, 2, 3, 4]), "empty"),
-        case("more reserved bytes that are not zero", patched(48, &[1; 12]), "empty"),
-        case("the highest base_seq", FileBytes::new(MAX_SEQ).end(), "empty"),
+        case("features of a later version", patched(12, &[2, 2, 3, 4]), "empty"),
+        case("reserved bytes that are not zero", patched(48, &[1; 12]), "empty"),
+        case("the highest base_seq", FileBytes::new(MAX_SEQ).end(), truncated(64, 0)),
         case("a base_seq beyond the limit", FileBytes::new(MAX_SEQ + 1).end(), corrupt(0)),
     ]
 }
@@ -116,7 +123,7 @@ fn records() -> Vec<Case> {
             log().push(record(0, MOVED, 2, b"", b"")).push(BROKEN).end(),
             torn(27),
         ),
-        case("a later ancillary kind", with(record(SYNCED, 0xff, 2, b"\x09", b"value")), K),
+        case("a later ancillary kind", with(record(SYNCED, 0xbf, 2, b"\x09", b"value")), K),
         case("a statement with the flag", with(record(SYNCED, SYNCED_TO, 2, b"", &[0; 8])), K),
         case("a statement of its own place", with(record(0, SYNCED_TO, 2, b"", &(AT as u64).to_le_bytes())), K),
         case(
@@ -172,7 +179,7 @@ fn damage() -> Vec<Case> {
     let beyond = record(0, PUT, MAX_SEQ + 1, b"\0k", b"1");
     both.chain([
         case("the highest sequence number", limit.clone().push(last).end(), format!("k=1@{MAX_SEQ}")),
-        case("a sequence number beyond the limit", limit.push(beyond).end(), "empty, torn 27 kept"),
+        case("a sequence number beyond the limit", limit.push(beyond).end(), truncated(64, 0)),
     ])
     .collect()
 }
@@ -304,3 +311,122 @@ fn proofs() -> Vec<Case> {
         ),
     ]
 }
+
+/// Loose records: their bodies do not matter, and they prove nothing.
+fn loose() -> Vec<Case> {
+    let any = |kind| Fields { body_crc_xor: 1, ..record(0, kind, 2, b"\x09", b"value") };
+    let begun = || log().push(record(MORE, PUT, 2, b"\0l", b"2"));
+    vec![
+        case(
+            "a loose record with a wrong body",
+            log().push(any(0xc1)).push(record(0, PUT, 3, b"\0k", b"")).end(),
+            "k=@3",
+        ),
+        case("the last loose kind", log().push(any(0xff)).end(), K),
+        case("the kind before the first loose one", log().push(any(0xbf)).end(), torn(30)),
+        case("ROOTS in the log", log().push(any(ROOTS)).end(), K),
+        case("a loose record that reaches beyond the file", log().push(any(0xc1)).0[..AT + 29].to_vec(), torn(29)),
+        case("a loose record with SYNCED", log().push(Fields { flags: SYNCED, ..any(0xc1) }).end(), torn(30)),
+        case("a loose record with MORE", log().push(Fields { flags: MORE, ..any(0xc1) }).end(), torn(30)),
+        case("a loose record with a later flag", log().push(Fields { flags: 4, ..any(0xc1) }).end(), unsupported(AT)),
+        case("a loose record in a batch", begun().push(Fields { seq: 3, ..any(0xc1) }).end(), torn(62)),
+        case(
+            "a loose record with SYNCED after damage",
+            log().push(BROKEN).push(Fields { flags: SYNCED, ..record(0, 0xc1, 3, b"", b"x") }).end(),
+            torn(57),
+        ),
+        case(
+            "a whole loose record after damage",
+            log().push(BROKEN).push(record(0, 0xc1, 3, b"", b"x")).end(),
+            torn(57),
+        ),
+    ]
+}
+
+/// What a file says of its own length.
+fn roots() -> Vec<Case> {
+    const START: usize = ROOTS_END;
+    const END: usize = START + 32;
+    let log = |slots| FileBytes::with_roots(0, slots).push(record(0, PUT, 1, b"\0k", b"1"));
+    let root = |synced_to: usize| log([(1, synced_to as u64), (0, 0)]);
+    let empty = || FileBytes::with_roots(0, [(0, 0); 2]);
+    let damaged = |file: FileBytes, at: usize| {
+        let mut file = file.end();
+        file[at] ^= 1;
+        file
+    };
+    let zeroed = |file: FileBytes, from: usize| {
+        let mut file = file.end();
+        file[from..].fill(0);
+        file
+    };
+    let nothing = truncated(0, START + 8);
+    vec![
+        case("an empty log after ROOTS", empty().end(), "empty"),
+        case("a file that ends with its header", empty().0[..64].to_vec(), &nothing[..]),
+        case("a file that ends in the header of ROOTS", empty().0[..87].to_vec(), &nothing[..]),
+        case("a file that ends after the header of ROOTS", empty().0[..88].to_vec(), &nothing[..]),
+        case("a file that ends in the first end mark", empty().end()[..START + 7].to_vec(), &nothing[..]),
+        case("a damaged header of ROOTS", damaged(root(END), 68), corrupt(64)),
+        case("empty slots", log([(0, 0); 2]).end(), K),
+        case("a root that states the log's end", root(END).end(), K),
+        case("a root that states more than the file has", root(END).0, truncated(0, END + 8)),
+        case("a root in the second slot", log([(0, 0), (1, END as u64)]).0, truncated(0, END + 8)),
+        case("the higher generation, first", log([(2, END as u64), (1, START as u64)]).0, truncated(0, END + 8)),
+        case("the higher generation, second", log([(1, START as u64), (2, END as u64)]).0, truncated(0, END + 8)),
+        case("a lower generation that states more", log([(2, START as u64), (1, END as u64)]).0, K),
+        case("a slot with a wrong checksum", damaged(root(END + 800), 150), K),
+        case("a slot without a generation", log([(u64::MAX, END as u64 + 800), (0, 0)]).end(), K),
+        case(
+            "a slot that states less than any log",
+            log([(1, END as u64), (2, START as u64 - 8)]).0,
+            truncated(0, END + 8),
+        ),
+        case("a slot that states more than any log", log([(1, MAX_FILE_LEN + 8), (0, 0)]).end(), K),
+        case("a log that is zeros before its root", zeroed(root(END), START), truncated(START, END)),
+        case(
+            "a log that is zeros in a batch before its root",
+            {
+                let begun = |slots| FileBytes::with_roots(0, slots).push(record(MORE, PUT, 1, b"\0k", b"1"));
+                let whole = |slots| begun(slots).push(record(0, PUT, 2, b"\0l", b"2"));
+                zeroed(whole([(1, END as u64 + 32), (0, 0)]), END)
+            },
+            corrupt(END),
+        ),
+        case("damage before the root", damaged(root(END), START + 20), corrupt(START)),
+        case("damage after the root", damaged(root(START), START + 20), "empty, torn 27"),
+        case("a torn tail after the root", root(END).raw(&[7; 9]).end(), torn(9)),
+        case(
+            "a later kind comes before the root",
+            FileBytes::with_roots(0, [(1, END as u64), (0, 0)]).push(record(0, 3, 1, b"\0k", b"1")).end(),
+            unsupported(START),
+        ),
+    ]
+}
+
+/// Copies, which end with a closing mark.
+fn copies() -> Vec<Case> {
+    let copy = |base_seq| FileBytes::new(base_seq).push(record(0, PUT, 1, b"\0k", b"1"));
+    let mark = record(SYNCED, MARK, 8, b"", b"");
+    vec![
+        case("a copy with its closing mark", copy(7).push(mark).end(), K),
+        case("a copy that goes on after its closing mark", copy(7).push(mark).push(BROKEN_NINTH).end(), torn(24 + 3)),
+        case("a copy without its closing mark", copy(7).end(), truncated(AT, 0)),
+        case("a copy without its closing mark and end mark", copy(7).0, truncated(AT, 0)),
+        case("a copy without anything", FileBytes::new(7).end(), truncated(64, 0)),
+        case("a copy whose closing mark is torn", copy(7).push(mark).0[..AT + 20].to_vec(), truncated(AT, 0)),
+        case(
+            "a copy that is damaged before it is cut off",
+            {
+                let file =
+                    FileBytes::new(7).push(Fields { seq: 1, ..BROKEN }).push(record(SYNCED, PUT, 2, b"\0l", b"2"));
+                file.end()
+            },
+            corrupt(64),
+        ),
+        case("a copy with a number of its own", copy(1).end(), truncated(AT, 0)),
+        case("a store that is no copy", copy(0).end(), K),
+    ]
+}
+
+const BROKEN_NINTH: Fields<'static> = Fields { seq: 9, ..BROKEN };

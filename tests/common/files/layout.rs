@@ -7,7 +7,7 @@ pub const FILE_HEADER: &[Field] = &[
     ("magic", 0, 8),
     ("major", 8, 2),
     ("minor", 10, 2),
-    ("reserved", 12, 4),
+    ("features", 12, 4),
     ("file_id", 16, 16),
     ("base_seq", 32, 8),
     ("created", 40, 8),
@@ -25,11 +25,19 @@ pub const RECORD_HEADER: &[Field] = &[
     ("seq", 16, 8),
 ];
 
+/// A slot of `ROOTS`.
+pub const SLOT: &[Field] =
+    &[("generation", 0, 8), ("synced_to", 8, 8), ("snapshot", 16, 8), ("reserved", 24, 36), ("crc", 60, 4)];
+
 pub const MAGIC: [u8; 8] = [0xca, 0x53, 0x4b, 0x46, 0x0d, 0x0a, 0x1a, 0x0a];
 pub const MAJOR: u64 = 1;
 pub const FILE_HEADER_LEN: usize = 64;
 pub const RECORD_HEADER_LEN: usize = 24;
 pub const END_MARK_LEN: usize = 8;
+pub const HAS_ROOTS: u64 = 1;
+pub const SLOTS: [usize; 2] = [88, 152];
+pub const SLOT_LEN: usize = 64;
+pub const ROOTS_END: usize = 216;
 pub const ALIGNMENT: usize = 8;
 pub const MAX_VALUE_LEN: u64 = 1 << 30;
 pub const MAX_FILE_LEN: u64 = 1 << 43;
@@ -44,6 +52,18 @@ pub const ANCILLARY: u64 = 0x80;
 pub const MARK: u64 = 0x80;
 pub const SYNCED_TO: u64 = 0x81;
 pub const MOVED: u64 = 0x82;
+pub const LOOSE: u64 = 0xc0;
+pub const ROOTS: u64 = 0xc0;
+
+/// Where the log of a file with a right header starts.
+pub fn log_start(file: &[u8]) -> usize {
+    if number(FILE_HEADER, "features", file) & HAS_ROOTS != 0 { ROOTS_END } else { FILE_HEADER_LEN }
+}
+
+/// The checksum that binds bytes to the file and to their offset.
+pub fn crc_at(file: &[u8], offset: usize, bytes: &[u8]) -> u32 {
+    crc32(&[&file[16..32], &(offset as u64).to_le_bytes(), bytes].concat())
+}
 
 /// The CRC-32 of IEEE 802.3, a byte at a time.
 pub fn crc32(bytes: &[u8]) -> u32 {

@@ -57,6 +57,7 @@ fn verdict_of(opened: caskfile::Result<Cask>) -> Verdict {
         Err(Error::UnsupportedVersion { .. }) => Verdict::UnsupportedVersion,
         Err(Error::UnsupportedRecord { offset, .. }) => Verdict::UnsupportedRecord { offset },
         Err(Error::Corrupt { offset, .. }) => Verdict::Corrupt { offset },
+        Err(Error::Truncated { log_end, stated, .. }) => Verdict::Truncated { log_end, stated },
         Err(other) => panic!("the page knows no such error: {other}"),
     }
 }

@@ -5,13 +5,16 @@
 
 use std::ops::Range;
 
-use super::anatomy::{FILE_HEADER, Pairs, RECORD_HEADER, Record, SYNCED_TO, records, replay};
+use super::anatomy::{END_MARK, FILE_HEADER, Pairs, RECORD_HEADER, Record, SYNCED_TO, records, replay};
+use super::layout::{SLOT, SLOT_LEN, SLOTS, log_start, number};
 
 #[derive(Debug, PartialEq)]
 pub enum Expected {
     /// The file header cannot be used.
     Foreign,
     Corrupt,
+    /// Its head says that its end is missing.
+    Truncated,
     Holds(Pairs),
 }
 
@@ -37,6 +40,21 @@ impl Original {
         if differs(0..FILE_HEADER) {
             return Expected::Foreign;
         }
+        let start = log_start(&self.bytes);
+        let header = FILE_HEADER..FILE_HEADER + RECORD_HEADER;
+        if start > FILE_HEADER && differs(header.clone()) {
+            return if damaged.len() < header.end { Expected::Truncated } else { Expected::Corrupt };
+        }
+        // A slot that is not as it was does not hold.
+        let slots = SLOTS.into_iter().filter(|&at| start > FILE_HEADER && !differs(at..at + SLOT_LEN));
+        let slots = slots.map(|at| {
+            let field = |name| number(SLOT, name, &self.bytes[at..at + SLOT_LEN]);
+            (field("generation"), field("synced_to") as usize)
+        });
+        let stated = slots.filter(|slot| slot.0 > 0).max().map_or(start, |slot| slot.1);
+        if start > FILE_HEADER && damaged.len() < stated + END_MARK {
+            return Expected::Truncated;
+        }
         let mut unit = 0;
         for (at, record) in self.records.iter().enumerate() {
             if differs(record.at..record.end) {
@@ -53,7 +71,8 @@ impl Original {
             !differs(record.at..says) && record.end <= damaged.len()
         };
         let proof = self.records[unit..].iter().filter(proves).filter_map(|record| record.proof).max();
-        match (lost_from, proof) {
+        match (lost_from, proof.max(Some(stated))) {
+            (Some(lost), _) if stated > lost && damaged[lost..].iter().all(|&byte| byte == 0) => Expected::Truncated,
             (Some(lost), Some(proof)) if proof > lost => Expected::Corrupt,
             _ => Expected::Holds(replay(&self.records[..unit])),
         }

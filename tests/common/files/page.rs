@@ -89,6 +89,7 @@ pub fn summary(verdict: &Verdict) -> String {
         Verdict::UnsupportedVersion => return "unsupported version".to_owned(),
         Verdict::UnsupportedRecord { offset } => return format!("unsupported record at {offset}"),
         Verdict::Corrupt { offset } => return format!("corrupt at {offset}"),
+        Verdict::Truncated { log_end, stated } => return format!("truncated at {log_end}, {stated} stated"),
         Verdict::Store(contents) => contents,
     };
     let kept = if contents.kept { " kept" } else { "" };

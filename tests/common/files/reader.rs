@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::layout::{
-    ALIGNMENT, ANCILLARY, DELETE, END_MARK_LEN, FILE_HEADER, FILE_HEADER_LEN, MAGIC, MAJOR, MAX_FILE_LEN, MAX_SEQ,
-    MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, RECORD_HEADER, RECORD_HEADER_LEN, SYNCED, SYNCED_TO, crc32, number,
+    ALIGNMENT, ANCILLARY, DELETE, END_MARK_LEN, FILE_HEADER, FILE_HEADER_LEN, LOOSE, MAGIC, MAJOR, MAX_FILE_LEN,
+    MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, RECORD_HEADER, RECORD_HEADER_LEN, ROOTS, ROOTS_END, SLOT,
+    SLOT_LEN, SLOTS, SYNCED, SYNCED_TO, crc_at, crc32, log_start, number,
 };
 
 /// A bucket and a key in it.
@@ -23,6 +24,7 @@ pub enum Verdict {
     UnsupportedVersion,
     UnsupportedRecord { offset: u64 },
     Corrupt { offset: u64 },
+    Truncated { log_end: u64, stated: u64 },
 }
 
 /// What a store holds, and what a writer would do about its end.
@@ -74,8 +76,8 @@ impl<'f> Reader<'f> {
     pub fn record(&self, o: usize, previous: u64) -> Result<Record<'f>, Untrue> {
         let header = self.file.get(o..o + RECORD_HEADER_LEN).ok_or(Untrue::BeyondFile)?;
         let field = |name| number(RECORD_HEADER, name, header);
-        let covered = [&self.file[16..32], &(o as u64).to_le_bytes(), &header[4..]].concat();
-        if field("header_crc") != u64::from(crc32(&covered).max(1)) || field("value_len") > MAX_VALUE_LEN {
+        let crc = crc_at(self.file, o, &header[4..]).max(1);
+        if field("header_crc") != u64::from(crc) || field("value_len") > MAX_VALUE_LEN {
             return Err(Untrue::Damaged);
         }
         let end = (o + RECORD_HEADER_LEN) as u64 + field("key_len") + field("value_len");
@@ -96,6 +98,20 @@ impl<'f> Reader<'f> {
         let (key, value) = body.split_at(field("key_len") as usize);
         let next = (end as usize).next_multiple_of(ALIGNMENT);
         Ok(Record { offset: o, flags, kind, key, value, seq, body_holds, next })
+    }
+
+    /// The root's statement; the start of the log if no slot holds.
+    pub fn stated(&self) -> u64 {
+        let start = log_start(self.file);
+        let slots = SLOTS.into_iter().filter(|_| start == ROOTS_END).filter_map(|at| {
+            let slot = self.file.get(at..at + SLOT_LEN)?;
+            let field = |name| number(SLOT, name, slot);
+            let holds = field("crc") == u64::from(crc_at(self.file, at, &slot[..60]))
+                && (1..u64::MAX).contains(&field("generation"))
+                && (start as u64..=MAX_FILE_LEN).contains(&field("synced_to"));
+            holds.then(|| (field("generation"), field("synced_to")))
+        });
+        slots.max().map_or(start as u64, |(_, synced_to)| synced_to)
     }
 
     /// S1 to S4: the search from `e` on. Returns the largest proven offset, and whether a whole record stands above `at`.
@@ -137,6 +153,7 @@ impl Record<'_> {
             PUT => self.split().is_some(),
             DELETE => self.split().is_some() && self.value.is_empty(),
             SYNCED_TO => self.stated().is_some(),
+            LOOSE.. => self.flags == 0,
             _ => true,
         }
     }
@@ -161,14 +178,29 @@ pub fn read(file: &[u8]) -> Verdict {
     if field("base_seq") > MAX_SEQ {
         return Verdict::Corrupt { offset: 0 };
     }
+    // H7 and H8
+    if log_start(file) == ROOTS_END {
+        let truncated = |stated| Verdict::Truncated { log_end: 0, stated };
+        let header = [&[0; 5][..], &[ROOTS as u8, 0, 0, 128, 0, 0, 0], &1u64.to_le_bytes()].concat();
+        let header = [&crc_at(file, FILE_HEADER_LEN, &header).max(1).to_le_bytes()[..], &header].concat();
+        match file.get(FILE_HEADER_LEN..FILE_HEADER_LEN + RECORD_HEADER_LEN) {
+            None => return truncated((ROOTS_END + END_MARK_LEN) as u64),
+            Some(found) if found != header => return Verdict::Corrupt { offset: FILE_HEADER_LEN as u64 },
+            Some(_) => {}
+        }
+        let least = Reader::new(file).stated() + END_MARK_LEN as u64;
+        if (file.len() as u64) < least {
+            return truncated(least);
+        }
+    }
     walk(&Reader::new(file))
 }
 
 fn walk(reader: &Reader<'_>) -> Verdict {
     let file = reader.file;
-    let (mut o, mut previous) = (FILE_HEADER_LEN, 0);
-    let first = FILE_HEADER_LEN as u64;
-    let mut contents = Contents { last_index: reader.base_seq, proven: first, end: first, ..Contents::default() };
+    let (mut o, mut previous) = (log_start(file), 0);
+    let (first, stated) = (o as u64, reader.stated());
+    let mut contents = Contents { last_index: reader.base_seq, proven: stated, end: first, ..Contents::default() };
     let mut before = 0;
     let mut unit: Vec<Record<'_>> = Vec::new();
     let (stopped_at_zeros, file_ends) = loop {
@@ -181,8 +213,8 @@ fn walk(reader: &Reader<'_>) -> Verdict {
             Err(Untrue::Unsupported) => return Verdict::UnsupportedRecord { offset: o as u64 },
             Err(Untrue::BeyondFile) => break (false, true),
             // W8 to W10
-            Ok(record) if unit.is_empty() || record.flags & SYNCED == 0 => {
-                if !record.body_holds || !record.has_form() {
+            Ok(record) if unit.is_empty() || (record.flags & SYNCED == 0 && record.kind < LOOSE) => {
+                if !(record.body_holds || record.kind >= LOOSE) || !record.has_form() {
                     break (false, false);
                 }
                 (o, previous) = (record.next, record.seq);
@@ -198,15 +230,23 @@ fn walk(reader: &Reader<'_>) -> Verdict {
     };
     let e = contents.end as usize;
     let data_end = file.iter().rposition(|&byte| byte != 0).map_or(e, |last| e.max(last + 1));
+    let (proof, whole) = reader.search(e, o, before);
+    // S5
+    if proof.max(stated) > e as u64 {
+        if data_end == e {
+            return Verdict::Truncated { log_end: e as u64, stated };
+        }
+        return Verdict::Corrupt { offset: o as u64 };
+    }
+    // W11
+    if reader.base_seq > 0 && before <= reader.base_seq {
+        return Verdict::Truncated { log_end: e as u64, stated: 0 };
+    }
     let no_end_mark = stopped_at_zeros && file.len() < o + END_MARK_LEN;
     if no_end_mark || (stopped_at_zeros && data_end == e) {
         return Verdict::Store(Box::new(contents));
     }
-    let (proof, whole) = reader.search(e, o, before);
-    if proof > e as u64 {
-        return Verdict::Corrupt { offset: o as u64 };
-    }
-    let kept = whole || before < reader.base_seq || (o > e && file_ends);
+    let kept = whole || (o > e && file_ends);
     (contents.torn, contents.kept) = ((data_end - e) as u64, kept);
     Verdict::Store(Box::new(contents))
 }

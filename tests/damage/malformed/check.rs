@@ -40,6 +40,7 @@ pub fn check(place: &dyn Place, original: &Original, damaged: &[u8], what: &dyn 
                 }
             }
             (Err(error), Expected::Corrupt) => assert!(matches!(error, Error::Corrupt { .. }), "{what}: {error}"),
+            (Err(error), Expected::Truncated) => assert!(matches!(error, Error::Truncated { .. }), "{what}: {error}"),
             (Err(error), Expected::Foreign) => assert!(
                 matches!(error, Error::Corrupt { offset: 0, .. } | Error::NotCaskfile { .. }),
                 "{what}: {error}"

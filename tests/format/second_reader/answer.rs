@@ -7,7 +7,7 @@ use caskfile::disk::sim::SimDisk;
 use caskfile::{Cask, Config, Damage, Error, verify_on};
 use serde_json::{Value, json};
 
-use crate::common::files::layout::{DELETE, END_MARK_LEN, FILE_HEADER_LEN, MARK, MORE, MOVED, PUT, SYNCED, SYNCED_TO};
+use crate::common::files::layout::{DELETE, END_MARK_LEN, MARK, MORE, MOVED, PUT, SYNCED, SYNCED_TO, log_start};
 use crate::common::files::library::{self, PATH};
 use crate::common::files::reader::{Contents, Name, Reader, Record, Setting, Verdict};
 
@@ -20,6 +20,14 @@ pub fn answer(file: &[u8]) -> Value {
             json!({"verdict": "UnsupportedRecord", "readable": false, "at": offset, "fails": ["W7"]})
         }
         Verdict::Corrupt { offset } => corrupt(file, offset),
+        Verdict::Truncated { log_end, stated } => {
+            let fails = match (log_end, stated) {
+                (0, _) => &["H7", "H8"][..],
+                (_, 0) => &["W11"],
+                _ => &["S5"],
+            };
+            json!({"verdict": "Truncated", "readable": false, "at": log_end, "fails": fails})
+        }
         Verdict::Store(contents) => store(file, &contents),
     }
 }
@@ -60,14 +68,15 @@ fn pair(((bucket, key), (value, last_index)): (&Name, &Setting)) -> Value {
     pair
 }
 
-/// The check that failed, and the damaged ranges if the file header is right.
+/// The check that failed, and the damaged ranges if the head of the file is right.
 fn corrupt(file: &[u8], offset: u64) -> Value {
     let disk = Arc::new(SimDisk::new());
     disk.set_contents(PATH, file.to_vec());
     let opened = Cask::open_on(disk.clone(), PATH, &Config::new().read_only(true));
     let Err(Error::Corrupt { damage, .. }) = opened else { panic!("it is corrupt: {:?}", opened.err()) };
-    let mut answer = json!({"verdict": "Corrupt", "readable": false, "at": offset, "fails": failed(offset, damage)});
-    if offset == 0 {
+    let mut answer =
+        json!({"verdict": "Corrupt", "readable": false, "at": offset, "fails": failed(file, offset, damage)});
+    if (offset as usize) < log_start(file) {
         return answer;
     }
     match verify_on(&*disk, Path::new(PATH)) {
@@ -83,10 +92,11 @@ fn corrupt(file: &[u8], offset: u64) -> Value {
 }
 
 /// The page's checks that this damage may have failed.
-fn failed(offset: u64, damage: Damage) -> &'static [&'static str] {
+fn failed(file: &[u8], offset: u64, damage: Damage) -> &'static [&'static str] {
     match damage {
         Damage::FileHeader { .. } => &["H4"],
         Damage::Sequence { .. } if offset == 0 => &["H6"],
+        Damage::Header { .. } if (offset as usize) < log_start(file) => &["H7"],
         Damage::Zeros => &["W1"],
         Damage::Header { .. } => &["W2", "W3"],
         Damage::Lengths { .. } => &["W4"],
@@ -101,7 +111,7 @@ fn failed(offset: u64, damage: Damage) -> &'static [&'static str] {
 
 /// The records before `end`, which the library has read.
 pub fn records(file: &[u8], end: u64) -> Vec<Value> {
-    let (reader, mut records, mut at, mut previous) = (Reader::new(file), Vec::new(), FILE_HEADER_LEN, 0);
+    let (reader, mut records, mut at, mut previous) = (Reader::new(file), Vec::new(), log_start(file), 0);
     while (at as u64) < end {
         let Ok(record) = reader.record(at, previous) else { panic!("the library has read it") };
         (at, previous) = (record.next, record.seq);

@@ -8,7 +8,7 @@ use caskfile::{Batch, Cask, Config, Durability, MAX_BUCKET_LEN, max_key_len};
 use super::golden;
 use crate::common::files::bytes::{Fields, FileBytes, record};
 use crate::common::files::layout::{
-    DELETE, FILE_HEADER_LEN, MARK, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, SYNCED, SYNCED_TO,
+    DELETE, FILE_HEADER_LEN, MARK, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, ROOTS_END, SYNCED, SYNCED_TO,
 };
 use crate::common::files::library::{PATH, SameEveryTime};
 use crate::common::files::page;
@@ -25,7 +25,10 @@ fn file(name: &'static str, story: &'static str, bytes: Vec<u8>) -> Golden {
 }
 
 pub fn all() -> Vec<Golden> {
-    [by_the_library(), sound(), torn(), damaged(), batches(), others(), older()].into_iter().flatten().collect()
+    [by_the_library(), sound(), torn(), damaged(), batches(), roots(), others(), older()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The first sequence number that a writer hands out in a new store.
@@ -57,7 +60,6 @@ fn by_the_library() -> Vec<Golden> {
     let (bucket, key) = (vec![b'b'; MAX_BUCKET_LEN], b"key");
     vec![
         file("empty", "A store that was created and closed.", written(|_, _| {})),
-        file("example", "The page's worked example, closed.", page::dump().0),
         file(
             "buckets",
             "The same key in three buckets, one of them without a name.",
@@ -382,6 +384,88 @@ fn batches() -> Vec<Golden> {
     ]
 }
 
+/// Files with `ROOTS`, whole and truncated ones, and loose records.
+fn roots() -> Vec<Golden> {
+    let example = page::dump().0;
+    // Where the put in the bucket `x` begins, and where it ends: its root states that.
+    let (last_put, stated) = (0x150, 0x170);
+    let with = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut file = example.clone();
+        change(&mut file);
+        file
+    };
+    let stream = {
+        let mut stream = Vec::new();
+        written(|_, cask| {
+            cask.put("a", "1").and_then(|()| cask.put("b", "2")).expect("it is open");
+            cask.backup_to(&mut stream).expect("a vector takes all");
+        });
+        stream
+    };
+    vec![
+        file("worked-example", "The page's worked example, closed.", example.clone()),
+        file("roots-empty", "A new store: ROOTS with empty slots, and no other record.", written(|_, _| {})),
+        file(
+            "roots-compacted",
+            "A file that compaction made: its root states the offset of the closing mark.",
+            written(|_, cask| {
+                cask.put("a", "1").and_then(|()| cask.put("a", "2")).expect("it is open");
+                cask.compact().expect("it is open");
+            }),
+        ),
+        file("roots-stream", "The stream of a backup: its slots are empty.", stream.clone()),
+        file("roots-twice", "A store that was closed twice: the root is in the second slot.", {
+            let disk = SimDisk::new();
+            for value in ["1", "2"] {
+                let cask = Cask::open_on(Arc::new(SameEveryTime(disk.clone())), PATH, &Config::new());
+                let cask = cask.expect("it is a store");
+                cask.put("a", value).and_then(|()| cask.close()).expect("it is open");
+            }
+            disk.contents(PATH).expect("it was created")
+        }),
+        file("roots-torn-slot", "Half of the second slot is written, so the first one counts.", {
+            with(&|file| file[152..184].fill(2))
+        }),
+        file("roots-damaged", "A flipped bit in the header of ROOTS.", with(&|file| file[70] ^= 1)),
+        file("roots-cut-above", "Cut inside the trailing mark, above what the root states.", {
+            with(&|file| file.truncate(stated + 8))
+        }),
+        file("roots-damaged-below", "A flipped bit in the last record that the root proves.", {
+            with(&|file| (file[last_put + 28] ^= 1, file.truncate(stated + 8)).1)
+        }),
+        file("truncated-by-a-byte", "One byte less than the root states, with the end mark.", {
+            with(&|file| file.truncate(stated + 7))
+        }),
+        file("truncated-after-a-unit", "Cut at the end of a record, below what the root states.", {
+            with(&|file| file.truncate(0x130))
+        }),
+        file("truncated-head", "Cut inside the header of ROOTS.", with(&|file| file.truncate(80))),
+        file("truncated-zeros", "The length is right, and zeros stand in place of the last records.", {
+            with(&|file| file[0x130..].fill(0))
+        }),
+        file("truncated-stream", "The stream of a backup broke off after a record.", {
+            let mut cut = stream.clone();
+            cut.truncate(ROOTS_END + 32);
+            cut
+        }),
+        file(
+            "loose-record",
+            "A loose record whose body is not what its checksum says, and a record after it.",
+            two().push(Fields { kind: 0xc1, ..BROKEN }).push(FOURTH).end(),
+        ),
+        file(
+            "torn-loose-record",
+            "A loose record with SYNCED is damage, and proves nothing.",
+            two().push(Fields { kind: 0xc1, ..PROOF }).end(),
+        ),
+        file(
+            "torn-loose-record-in-a-batch",
+            "A loose record inside a batch is damage.",
+            two().push(Fields { flags: MORE, ..THIRD }).push(record(0, 0xc1, BLOCK + 4, b"", b"any")).end(),
+        ),
+    ]
+}
+
 fn others() -> Vec<Golden> {
     let patched = |at: usize, byte: u8| {
         let mut file = two().end();
@@ -425,6 +509,7 @@ fn older() -> Vec<Golden> {
         file(name, story, std::fs::read(path).expect("it is part of the sources"))
     };
     vec![
+        there("example", "The page's worked example, closed."),
         there(
             "every-kind",
             "Every kind of record, in a file that compaction made and that a later minor version has used: its reserved \

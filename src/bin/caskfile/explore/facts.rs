@@ -74,6 +74,7 @@ fn verdict(path: &Path, inspection: &Inspection, table: &Table) -> (&'static str
     let notes = [
         (table.ends_moved, "its last record says that it was compacted into another file"),
         (table.bytes_of(Class::EndMark) < 8, "its end mark is missing, or a part of it"),
+        (report.truncated, "its end is missing: it is an older moment's, and the library refuses it"),
         (report.cut_off, "it was made as a copy, and the mark that closes a copy is missing: it is an older moment's"),
     ];
     let notes: Vec<_> = notes.into_iter().filter(|(holds, _)| *holds).map(|(_, note)| note).collect();

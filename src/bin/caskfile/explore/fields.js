@@ -58,7 +58,7 @@ function addFileHeader(fields, holds) {
     fields.add("magic", 8, "meta", "a caskfile");
     fields.add("major", 2, "meta", (_, number) => number().toString());
     fields.add("minor", 2, "meta", (_, number) => number().toString());
-    fields.add("reserved", 4, "zero", "zeros");
+    fields.add("features", 4, "meta", (_, number) => (Number(number()) % 2 ? "has roots" : "none"));
     fields.add("file_id", 16, "check", "random, and not in this page: with it, one can forge records inside values");
     fields.add("base_seq", 8, "seq", (_, number) => grouped(number()));
     fields.add("created", 8, "meta", (_, number) => dateText(number()));
@@ -87,8 +87,21 @@ function addRecord(fields, pieces, n, record) {
     fields.add("value_len", 4, "length", grouped(record.valueLength));
     fields.add("seq", 8, "seq", grouped(record.seq));
     addKey(fields, pieces, record);
+    if (pieces.className(n) === "roots") {
+        addSlot(fields);
+        addSlot(fields);
+        return;
+    }
     fields.add("value", record.valueLength, "value", (bytes, number) => valueText(record, bytes, number));
     fields.addRest("padding", "zero", "up to a multiple of 8");
+}
+
+function addSlot(fields) {
+    fields.add("generation", 8, "seq", (_, number) => grouped(number()));
+    fields.add("synced_to", 8, "value", (_, number) => "on stable storage up to " + offsetText(Number(number())));
+    fields.add("snapshot", 8, "zero", "for a later version");
+    fields.add("reserved", 36, "zero", "zeros");
+    fields.add("crc", 4, "check", "of this slot");
 }
 
 function crcText(holds) {

@@ -5,6 +5,7 @@ const ROW_LENGTH = 16;
 // The label of each class of pieces. The names are the library's, and one for parts that are left out.
 const LABELS = new Map([
     ["file_header", "file header"],
+    ["roots", "roots"],
     ["live", "live"],
     ["dead", "dead"],
     ["tombstone", "tombstone"],
@@ -41,6 +42,7 @@ const KINDS = new Map([
     [0x80, "mark"],
     [0x81, "SYNCED_TO"],
     [0x82, "MOVED"],
+    [0xc0, "ROOTS"],
 ]);
 
 class Pieces {

@@ -90,6 +90,7 @@ const ALARM = [
     "padding",
     "end_mark",
     "file_header",
+    "roots",
     "live",
     "dead",
     "statement",

@@ -176,10 +176,11 @@ impl Printer {
             None => Vec::new(),
         };
         self.line.clear();
+        let root = Some(inspection).filter(|_| piece.class == Class::Roots).map(Inspection::synced_to);
         if self.json {
-            self.object(piece, &value)
+            self.object(piece, &value, root)
         } else {
-            self.rows(piece, &value)
+            self.rows(piece, &value, root)
         }
         self.output.write_all(&self.line).map_err(stdout_failure)
     }
@@ -197,7 +198,8 @@ impl Printer {
         Ok(value)
     }
 
-    fn object(&mut self, piece: &Piece, value: &[u8]) {
+    /// `root` is what the record `ROOTS` states; `None` for other pieces.
+    fn object(&mut self, piece: &Piece, value: &[u8], root: Option<Option<u64>>) {
         let mut line = Line::begin(&mut self.line);
         line = line.number("offset", piece.start).number("end", piece.end).text("class", piece.class.name());
         if let Some(record) = &piece.record {
@@ -220,6 +222,9 @@ impl Printer {
             };
             line = line.boolean("header_holds", Some(record.header_holds)).boolean("body_holds", record.body_holds);
         }
+        if let Some(synced_to) = root.flatten() {
+            line = line.number("synced_to", synced_to);
+        }
         if let Some(damage) = piece.damage {
             line = line.text("damage", damage.name()).text("detail", &damage.to_string());
         }
@@ -227,7 +232,8 @@ impl Printer {
         let _ = line.end();
     }
 
-    fn rows(&mut self, piece: &Piece, value: &[u8]) {
+    /// As [`Printer::object`].
+    fn rows(&mut self, piece: &Piece, value: &[u8], root: Option<Option<u64>>) {
         let style = if self.colored { style(piece.class) } else { anstyle::Style::new() };
         let text = match &piece.record {
             Some(record) => {
@@ -241,7 +247,11 @@ impl Printer {
                     piece.class.name(),
                     &escaped_field(bucket),
                     &escaped_field(key),
-                    &self.shown_value(record, value),
+                    &match root {
+                        Some(Some(synced_to)) => format!("synced to {synced_to}"),
+                        Some(None) => "no root".to_owned(),
+                        None => self.shown_value(record, value),
+                    },
                 ])
             }
             None => {

@@ -1,0 +1,170 @@
+//! The root at the head of a file states only what is on stable storage, and never less than before.
+//!
+//! Random lives of three processes on one store, with small limits, so that roots are written all the time. Before every
+//! call the file is looked at with the page's reader: what its root states must be in what a power cut leaves that keeps
+//! nothing but synced data. Then the power is cut there, in several ways, and the store must open.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
+use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability, Error, Limits};
+
+use crate::common::dice::Dice;
+use crate::common::files::layout::{FILE_HEADER, ROOTS_END, number};
+use crate::common::files::reader::Reader;
+
+const STORE: &str = "/store";
+
+/// What the file said when it was last looked at: which file it is, and how much it states.
+#[derive(Default)]
+struct Witness {
+    last: Mutex<Option<(Vec<u8>, u64)>>,
+    statements: AtomicU64,
+    cuts: AtomicU64,
+}
+
+impl Witness {
+    /// Looks at the file between two calls.
+    fn look(&self, disk: &SimDisk, seed: u64) {
+        let Some(file) = disk.contents(STORE).filter(|file| file.len() > ROOTS_END) else { return };
+        let (id, stated) = (file[16..32].to_vec(), Reader::new(&file).stated());
+        let mut last = self.last.lock().unwrap();
+        if last.as_ref().is_some_and(|(known, before)| *known == id && *before == stated) {
+            return;
+        }
+        if let Some((known, before)) = &*last {
+            assert!(*known != id || *before <= stated, "seed {seed}: it stated {before}, and states {stated}");
+        }
+        *last = Some((id.clone(), stated));
+        let kept = disk.reboot(&mut Choices::keep_nothing()).contents(STORE);
+        // A name that is not synced may lead to the file before.
+        let Some(kept) = kept.filter(|kept| kept.get(16..32) == Some(&id[..])) else { return };
+        self.statements.fetch_add(1, Ordering::Relaxed);
+        assert!(kept.len() as u64 >= stated + 8, "seed {seed}: {} bytes are durable, {stated} stated", kept.len());
+        let log = ROOTS_END..stated as usize;
+        assert!(kept[log.clone()] == file[log], "seed {seed}: not all before {stated} is durable");
+        assert!(number(FILE_HEADER, "base_seq", &kept) == number(FILE_HEADER, "base_seq", &file));
+        for way in 0..6 {
+            self.cuts.fetch_add(1, Ordering::Relaxed);
+            let after = disk.reboot(&mut Choices::from_seed(seed + way));
+            // A root that is torn leaves the one before.
+            let found = after.contents(STORE).filter(|found| found.get(16..32) == Some(&id[..]));
+            let least = Reader::new(&kept).stated();
+            assert!(found.is_none_or(|found| Reader::new(&found).stated() >= least), "seed {seed}: the root is lost");
+            opens(&after, seed);
+        }
+    }
+}
+
+/// A store after a power cut is no truncated one, for a reader and for a writer.
+fn opens(disk: &SimDisk, seed: u64) {
+    for config in [Config::new().read_only(true), Config::new().create(false)] {
+        match Cask::open_on(Arc::new(disk.process()), STORE, &config) {
+            Ok(_) => {}
+            // The first name may be lost.
+            Err(Error::Io { .. }) if disk.contents(STORE).is_none() => {}
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+    }
+}
+
+fn open(disk: &SimDisk, dice: &mut Dice) -> Option<Cask> {
+    let durability = dice.choose(&[Durability::Sync, Durability::Sync, Durability::Os]);
+    let config =
+        Config::new().durability(durability).connection_timeout(Duration::ZERO).compaction(CompactionPolicy::Manual);
+    Cask::open_on(Arc::new(disk.clone()), STORE, &config).ok()
+}
+
+fn step(dice: &mut Dice, disk: &SimDisk, cask: &mut Option<Cask>) {
+    let Some(open_one) = cask.as_ref() else {
+        *cask = open(disk, dice);
+        return;
+    };
+    let (key, len) = (format!("key {}", dice.below(5)), dice.below(120) as usize);
+    // Failures are a part of this life.
+    let _ = match dice.below(12) {
+        0..=4 => open_one.put(&key, vec![dice.roll() as u8; len]),
+        5 => open_one.write(Batch::new().put(&key, vec![7; len]).delete("key 1").put("key 2", "")).map(drop),
+        6 => open_one.delete(&key),
+        7 => open_one.sync(),
+        8 => open_one.compact().map(drop),
+        9 => open_one.reopen(),
+        10 => open_one.close(),
+        _ => open_one.list("").map(drop),
+    };
+    if dice.one_in(8) {
+        *cask = None;
+    }
+}
+
+fn live(seed: u64, witness: &Arc<Witness>) {
+    let disk = SimDisk::from_seed(seed);
+    let mut dice = Dice::new(seed);
+    disk.set_sector(dice.choose(&[8, 8, 64, 512]));
+    disk.set_limits(Limits { root_step: 96, ..Limits::mixed(dice.roll()) });
+    let processes: Vec<SimDisk> = (0..3).map(|_| disk.process()).collect();
+    let mut casks: Vec<Option<Cask>> = vec![None, None, None];
+    let eyes = Arc::clone(witness);
+    disk.before(When::next(), Repeat::Forever, move |disk| eyes.look(disk, seed));
+    for _ in 0..40 {
+        let n = dice.below(3) as usize;
+        if dice.one_in(9) {
+            let verb = dice.choose(&[Verb::WriteAt, Verb::SyncData, Verb::SetLen, Verb::SyncDir]);
+            let fault = dice.choose(&[Fault::Os(libc::EIO), Fault::Os(libc::ENOSPC), Fault::Short(5)]);
+            disk.fail(When::nth(1 + dice.below(3)).of(verb), fault, Repeat::Once);
+        }
+        step(&mut dice, &processes[n], &mut casks[n]);
+        disk.clear_faults();
+    }
+    drop(casks);
+    disk.clear_hooks();
+    *witness.last.lock().unwrap() = None;
+}
+
+/// `CASKFILE_ROOTS` is the number of lives (60).
+#[test]
+fn the_root_states_only_what_is_on_stable_storage() {
+    let lives = std::env::var("CASKFILE_ROOTS").map_or(60, |lives| lives.parse().expect("a number"));
+    let witness = Arc::new(Witness::default());
+    for seed in 0..lives {
+        live(seed, &witness);
+    }
+    let (statements, cuts) = (witness.statements.load(Ordering::Relaxed), witness.cuts.load(Ordering::Relaxed));
+    println!("{statements} statements, {cuts} power cuts");
+    assert!(statements > lives * 5, "hardly ever tried: {statements}");
+}
+
+/// The root rises and the file gets shorter while a process opens it.
+#[test]
+fn an_opening_beside_a_closing_writer_is_never_refused() {
+    for read_only in [true, false] {
+        for nth in 1.. {
+            let disk = SimDisk::new();
+            let put = |disk: &SimDisk, value: &[u8]| {
+                let config = Config::new().connection_timeout(Duration::ZERO);
+                let cask = Cask::open_on(Arc::new(disk.process()), STORE, &config)?;
+                cask.put("key", value).and_then(|()| cask.close())
+            };
+            put(&disk, b"before").unwrap();
+            let opener = disk.process();
+            let came = Arc::new(AtomicU64::new(0));
+            let coming = Arc::clone(&came);
+            disk.before(When::nth(nth).by(&opener), Repeat::Once, move |disk| {
+                coming.fetch_add(1, Ordering::Relaxed);
+                // It does not get the lock while the opening process has it.
+                let _ = put(disk, &[7; 5000]);
+            });
+            let config = Config::new().read_only(read_only);
+            match Cask::open_on(Arc::new(opener), STORE, &config) {
+                Ok(cask) => assert_eq!(cask.list("").unwrap().len(), 1),
+                Err(error) => panic!("before call {nth}, read only: {read_only}: {error}"),
+            }
+            if came.load(Ordering::Relaxed) == 0 {
+                assert!(nth > 8, "only {nth} calls");
+                break;
+            }
+        }
+    }
+}
