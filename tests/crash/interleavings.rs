@@ -466,7 +466,7 @@ fn a_power_cut_after_another_process_acted_loses_nothing() {
 #[test]
 fn the_same_on_real_files() {
     for end in [End::GoesOn, End::IsKilled] {
-        try_all::<RealSeat>(end, Durability::Sync, 7);
-        try_all::<RealSeat>(end, Durability::Os, 7);
+        try_all::<RealSeat>(end, Durability::Sync, 23);
+        try_all::<RealSeat>(end, Durability::Os, 23);
     }
 }
