@@ -57,6 +57,8 @@ fuzz_target!(|program: Program| {
 #[derive(Debug, Arbitrary)]
 struct Program<'a> {
     specimen: u8,
+    /// What the slots state: a generation, and an offset divided by 8. Without, they are empty.
+    roots: Option<[(u8, u16); 2]>,
     edits: Vec<Edit<'a>>,
     /// What is done to the bytes after the checksums were made right.
     damages: Vec<Damage>,
@@ -171,7 +173,11 @@ static SPECIMENS: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
 impl Program<'_> {
     fn file(&self) -> Vec<u8> {
         let original = &SPECIMENS[usize::from(self.specimen) % 2];
-        let mut header = original[..layout::FILE_HEADER_LEN].to_vec();
+        let mut header = original[..layout::log_start(original)].to_vec();
+        for (at, (generation, synced_to)) in layout::SLOTS.into_iter().zip(self.roots.unwrap_or_default()) {
+            header[at..at + 8].copy_from_slice(&u64::from(generation).to_le_bytes());
+            header[at + 8..at + 16].copy_from_slice(&(u64::from(synced_to) * 8).to_le_bytes());
+        }
         let mut pieces: Vec<Piece> =
             anatomy::records(original).iter().map(|record| Piece::of(original, record)).collect();
         let starts: Vec<usize> = anatomy::records(original).iter().map(|record| record.at).collect();
@@ -308,6 +314,7 @@ impl Edit<'_> {
 fn lay_out(header: Vec<u8>, pieces: &[Piece]) -> Vec<u8> {
     let mut file = header;
     seal::seal_file_header(&mut file);
+    seal::seal_roots(&mut file);
     let mut starts = Vec::new();
     for piece in pieces {
         file.resize(file.len() + piece.gap, 0);

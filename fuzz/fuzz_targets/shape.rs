@@ -32,6 +32,8 @@ pub fn file(how: u8, rest: &[u8]) -> arbitrary::Result<Vec<u8>> {
 #[derive(Debug, Arbitrary)]
 struct Building<'a> {
     base_seq: u32,
+    /// The slots of `ROOTS`: a generation, and an offset divided by 8.
+    roots: Option<[(u8, u16); 2]>,
     records: Vec<Record<'a>>,
     tail: &'a [u8],
 }
@@ -71,6 +73,16 @@ enum Then {
 impl Building<'_> {
     fn build(self) -> Vec<u8> {
         let mut file = seal::file_header(self.base_seq.into());
+        if let Some(slots) = self.roots {
+            file[12] = 1;
+            file.resize(seal::ROOTS_END, 0);
+            for (at, (generation, synced_to)) in seal::SLOTS.into_iter().zip(slots) {
+                file[at] = generation;
+                file[at + 8..at + 16].copy_from_slice(&(u64::from(synced_to) * 8).to_le_bytes());
+            }
+            seal::seal_file_header(&mut file);
+            seal::seal_roots(&mut file);
+        }
         let mut index = u64::from(self.base_seq);
         for record in self.records {
             index = index.wrapping_add(u64::from(record.step) + 1);

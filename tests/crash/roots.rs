@@ -123,10 +123,10 @@ fn live(seed: u64, witness: &Arc<Witness>) {
     *witness.last.lock().unwrap() = None;
 }
 
-/// `CASKFILE_ROOTS` is the number of lives (60).
+/// `CASKFILE_ROOTS` is the number of lives (600).
 #[test]
 fn the_root_states_only_what_is_on_stable_storage() {
-    let lives = std::env::var("CASKFILE_ROOTS").map_or(60, |lives| lives.parse().expect("a number"));
+    let lives = std::env::var("CASKFILE_ROOTS").map_or(600, |lives| lives.parse().expect("a number"));
     let witness = Arc::new(Witness::default());
     for seed in 0..lives {
         live(seed, &witness);

@@ -3,6 +3,8 @@
 
 pub const FILE_HEADER: usize = 64;
 pub const RECORD_HEADER: usize = 24;
+pub const SLOTS: [usize; 2] = [88, 152];
+pub const ROOTS_END: usize = 216;
 const MAGIC: [u8; 8] = [0xca, b'S', b'K', b'F', b'\r', b'\n', 0x1a, b'\n'];
 
 /// A file without records.
@@ -21,6 +23,31 @@ pub fn seal_file_header(file: &mut [u8]) {
         file[..8].copy_from_slice(&MAGIC);
         let crc = crc32fast::hash(&file[..60]);
         file[60..64].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// Where the log starts: after `ROOTS`, if the file header says that it is there and the file is long enough.
+pub fn log_start(file: &[u8]) -> usize {
+    if file.len() >= ROOTS_END && file[12] & 1 == 1 { ROOTS_END } else { FILE_HEADER }
+}
+
+/// The header of `ROOTS`, and the checksums of slots that are not empty. Nothing if the file has no `ROOTS`.
+pub fn seal_roots(file: &mut [u8]) {
+    if log_start(file) == FILE_HEADER {
+        return;
+    }
+    file[FILE_HEADER..SLOTS[0]].fill(0);
+    (file[FILE_HEADER + 9], file[FILE_HEADER + 12], file[FILE_HEADER + 16]) = (0xc0, 128, 1);
+    seal_header(file, FILE_HEADER);
+    for at in SLOTS {
+        let (covered, crc) = (at..at + 60, at + 60..at + 64);
+        let is_empty = file[at..at + 8] == [0; 8];
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&file[16..32]);
+        hasher.update(&(at as u64).to_le_bytes());
+        hasher.update(&file[covered]);
+        let sealed = if is_empty { 0 } else { hasher.finalize() };
+        file[crc].copy_from_slice(&sealed.to_le_bytes());
     }
 }
 
@@ -53,8 +80,9 @@ pub fn seal_header(file: &mut [u8], at: usize) {
 /// next bytes are. Returns where they start.
 pub fn seal_all(file: &mut [u8]) -> Vec<usize> {
     seal_file_header(file);
+    seal_roots(file);
     let mut starts = Vec::new();
-    let mut at = FILE_HEADER;
+    let mut at = log_start(file);
     while at + RECORD_HEADER <= file.len() {
         if file[at..at + 8] == [0; 8] {
             at += 8;
