@@ -50,7 +50,8 @@
 //! - A read that starts after a write has returned sees it, in any process.
 //! - A `last_index` that a reader has seen is never assigned to another write. So a compare-and-swap with an old pair is
 //!   refused, also after deletion, compaction, reopening and power cuts.
-//! - Damage to stored bytes is [`Error::Corrupt`], never a wrong value. A damaged or foreign file is not changed.
+//! - Damage to stored bytes is [`Error::Corrupt`], never a wrong value. A file that has lost what a clean close left in it
+//!   is [`Error::Truncated`]. A damaged, cut or foreign file is not changed.
 //!
 //! The limits are in the README, the bytes in `docs/FORMAT.md`.
 //!

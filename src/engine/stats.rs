@@ -37,7 +37,7 @@ pub struct Stats {
     pub dead_bytes: u64,
     /// The highest sequence number in the file.
     pub last_index: u64,
-    /// A record in the file proves that everything before this offset is on stable storage.
+    /// A record or the head of the file proves that everything before this offset is on stable storage.
     pub proven: u64,
     /// Bytes of memory of the index.
     pub index_bytes: u64,

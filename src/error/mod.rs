@@ -47,8 +47,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// - [`Closed`](Error::Closed) after the handle was closed, and [`Forked`](Error::Forked) in a forked child;
 /// - [`Io`](Error::Io), if the operating system refuses something;
 /// - [`Corrupt`](Error::Corrupt), if bytes that it reads are damaged, [`Truncated`](Error::Truncated), if the file has
-///   lost its end, and
-///   [`UnsupportedRecord`](Error::UnsupportedRecord), if a newer version has written to the file;
+///   lost its end, and [`UnsupportedRecord`](Error::UnsupportedRecord), if a newer version has written to the file;
 /// - [`Replaced`](Error::Replaced), if another program has replaced the file.
 ///
 /// Every write can also return [`LockTimeout`](Error::LockTimeout), [`Poisoned`](Error::Poisoned),

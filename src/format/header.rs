@@ -27,10 +27,10 @@ pub(super) const AT_CREATED: Range<usize> = AT_BASE_SEQ.end..AT_BASE_SEQ.end + 8
 pub(super) const AT_ZERO_2: Range<usize> = AT_CREATED.end..AT_CREATED.end + 12;
 pub(super) const AT_CRC: Range<usize> = AT_ZERO_2.end..AT_ZERO_2.end + 4;
 
-/// The bit of `features` that says that the file's first record is `ROOTS`.
+/// The bit of `features` that says that `ROOTS` follows the file header.
 const HAS_ROOTS: u32 = 1;
 
-/// The file header's length. The first record starts here.
+/// The file header's length. `ROOTS` starts here, or the log if the file has none.
 pub(crate) const FILE_HEADER_LEN: usize = AT_CRC.end;
 
 /// A decoded file header.
@@ -38,7 +38,7 @@ pub(crate) const FILE_HEADER_LEN: usize = AT_CRC.end;
 pub(crate) struct FileHeader {
     pub(crate) major: u16,
     pub(crate) minor: u16,
-    /// The first record is `ROOTS`: see [`super::roots`].
+    /// `ROOTS` follows the file header: see [`super::roots`].
     pub(crate) has_roots: bool,
     /// Random and new for every file, also for one that compaction makes. Secret: with it, record headers can be forged
     /// inside values. No tool prints it.

@@ -369,7 +369,7 @@ impl Inspection {
     ///
     /// # Errors
     ///
-    /// - [`Error::Damaged`] if bytes that had been on stable storage do not verify.
+    /// - [`Error::Damaged`] if bytes that had been on stable storage do not verify. A missing end alone is no error here.
     /// - [`Error::UnsupportedVersion`] or [`Error::UnsupportedRecord`] if a part of the file is of a later version and was
     ///   not read.
     /// - [`Error::Corrupt`] if the file header is lost and the records do not show the file's identity.

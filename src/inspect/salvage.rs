@@ -24,6 +24,8 @@ use crate::{Error, Result};
 /// - A batch at the file's end that nothing proves to have been whole is left out.
 ///   [`Report::unfinished_records`] is the number of its whole records, and [`salvage_unfinished`] copies them. If the
 ///   file is a copy whose end is missing, the batch had been whole, and the rest of it is kept.
+/// - Of a file that has lost its end ([`Error::Truncated`]), everything that is left is copied. [`Report::truncated`] and
+///   [`Report::cut_off`] say that the end is missing.
 /// - Whole records after a torn tail, which opening would cut off, are copied.
 /// - Bytes that the disk cannot read (`EIO`) are lost, and [`Report::unreadable`] names them. Another run, perhaps on a
 ///   copy of the disk, may get more.
@@ -110,8 +112,8 @@ pub fn salvage_with(
 /// Copies what can still be read to a new store as [`salvage_with`] does, and also the whole records of a batch that has
 /// no end, each as if it stood alone.
 ///
-/// A file that was cut, or a copy of it that ran out of space, may end inside a batch. A crash during a write leaves the
-/// same bytes, and then the batch was never acknowledged. The file does not show which it was, so look at what comes back.
+/// A file that was cut after what its head states ([`Report::synced_to`]), or a copy of it that ran out of space there, may
+/// end inside a batch. A crash during a write leaves the same bytes, and then the batch was never acknowledged. The file does not show which it was, so look at what comes back.
 ///
 /// # Errors
 ///

@@ -46,7 +46,7 @@ pub struct Report {
     pub torn_bytes: u64,
     /// How much of the log has been on stable storage at least, as the head of the file says, in bytes from the start of
     /// the file. `None` if it says nothing: a new store, a copy from [`Cask::backup_to`](crate::Cask::backup_to), or a
-    /// file of an earlier version.
+    /// file of an early build.
     pub synced_to: Option<u64>,
     /// Whether the end of the file is missing: the file, or what it has of the log, ends before
     /// [`synced_to`](Report::synced_to). It is then the store of an earlier moment.

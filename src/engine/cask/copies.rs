@@ -15,7 +15,8 @@ impl Cask {
     /// Compacts the whole store: copies the live records of all buckets to a new file, which takes the place of the old one,
     /// and so frees the space of replaced and deleted records.
     ///
-    /// Every pair keeps its `last_index`, and the file its owner, permissions, ACL and extended attributes.
+    /// Every pair keeps its `last_index`, and the file its owner, permissions, ACL and extended attributes. A file that an
+    /// early build made gets the record `ROOTS`, with which a loss of its end is noticed ([`Error::Truncated`]).
     ///
     /// Reads and writes go on meanwhile, in this process and in others. Writers wait for some milliseconds at the end, while
     /// the last new records are copied and the new file takes the path. Other processes notice it at their next call, and
@@ -102,7 +103,8 @@ impl Cask {
     /// - [`Error::Io`] of the kind [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) if `to` exists.
     /// - [`Error::Io`] of the kind [`StorageFull`](std::io::ErrorKind::StorageFull) if the file system has no room for the
     ///   copy. This is checked first.
-    /// - [`Error::Corrupt`] if the log is damaged: a damaged store is not backed up.
+    /// - [`Error::Corrupt`] if the log is damaged, and [`Error::Truncated`] if it has lost its end: such a store is not
+    ///   backed up.
     /// - Those of every read.
     ///
     /// ```
@@ -162,8 +164,8 @@ impl Cask {
     /// Writes a copy of the whole store, as [`Cask::backup`] makes it, to a stream: a pipe, a compressor, a connection. The
     /// stream gets the bytes of a store's file, in their order.
     ///
-    /// If the stream breaks off, the part that has arrived is a store too, of an earlier moment. [`verify`](crate::verify())
-    /// shows that its end is missing. The receiver must sync what it stores.
+    /// If the stream breaks off, the part that has arrived lacks the mark that closes a copy. Opening it is
+    /// [`Error::Truncated`], and [`salvage`](crate::salvage()) copies what is there. The receiver must sync what it stores.
     ///
     /// # Errors
     ///

@@ -106,8 +106,8 @@ impl Cask {
     /// Opens the store at `path`.
     ///
     /// Reads the whole file once, to verify it and to build the index. A torn tail, as a crash leaves it, is cut off
-    /// (see [`Stats::torn_bytes`]). Damage to bytes that had been on stable storage is an error, and the file is not
-    /// changed.
+    /// (see [`Stats::torn_bytes`]). Damage to bytes that had been on stable storage is an error, and so is a file that has
+    /// lost its end. Such a file is not changed.
     ///
     /// # Errors
     ///
@@ -116,6 +116,8 @@ impl Cask {
     /// - [`Error::NotCaskfile`], [`Error::UnsupportedVersion`] or [`Error::UnsupportedRecord`] if this version cannot read
     ///   the file. It is not changed.
     /// - [`Error::Corrupt`] if the file is damaged. It is not changed; [`salvage`](crate::salvage) copies what can be read.
+    /// - [`Error::Truncated`] if the file has lost its end, as a copy that broke off has. It is not changed;
+    ///   [`salvage`](crate::salvage) copies what is left.
     /// - [`Error::LockTimeout`] if another writer held the lock for the whole connection timeout.
     /// - [`Error::BucketTooLong`].
     ///
@@ -241,7 +243,8 @@ impl Cask {
     ///
     /// # Errors
     ///
-    /// - [`Error::Damaged`] with the [`Report`] if bytes that had been on stable storage do not verify.
+    /// - [`Error::Damaged`] with the [`Report`] if bytes that had been on stable storage do not verify, or if the file has
+    ///   lost its end since it was opened ([`Report::truncated`]).
     /// - Those of every read.
     ///
     /// ```
@@ -285,8 +288,10 @@ impl Cask {
     /// Closes the whole store: this handle, and all its clones and buckets. Later calls on them return [`Error::Closed`]; a
     /// second close returns `Ok`. Dropping the last handle closes the store too.
     ///
-    /// Waits for writes under way, syncs what this handle has written, in every durability mode, and cuts the file to the
-    /// log's end. It leaves the latter if it does not get the lock within the connection timeout.
+    /// Waits for writes under way, syncs what this handle has written, in every durability mode, states at the head of the
+    /// file how far it is synced, and cuts the file to the log's end. A file that loses its end later is
+    /// [`Error::Truncated`]. Closing leaves the statement and the cut if it does not get the lock within the connection
+    /// timeout.
     ///
     /// If this handle has written, and twice as many bytes of the file are dead as the
     /// [`CompactionPolicy`](crate::CompactionPolicy) allows, closing compacts the store first, and takes as long as
