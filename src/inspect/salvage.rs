@@ -113,7 +113,8 @@ pub fn salvage_with(
 /// no end, each as if it stood alone.
 ///
 /// A file that was cut after what its head states ([`Report::synced_to`]), or a copy of it that ran out of space there, may
-/// end inside a batch. A crash during a write leaves the same bytes, and then the batch was never acknowledged. The file does not show which it was, so look at what comes back.
+/// end inside a batch. A crash during a write leaves the same bytes, and then the batch was never acknowledged. The file
+/// does not show which it was, so look at what comes back.
 ///
 /// # Errors
 ///
