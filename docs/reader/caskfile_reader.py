@@ -82,7 +82,7 @@ class Store:
         if features & 1:                                           # the file has roots
             raw, self.file_id = self.read(64, 24), file_id
             if len(raw) < 24:
-                raise Refused("Truncated", "H7: 224 bytes", 0, [])
+                raise Refused("Truncated", "H7: 24 bytes", 0, [])
             wanted = struct.pack("<IBBHIQ", 0, 0, ROOTS, 0, 128, 1)
             if raw != struct.pack("<I", self.crc_at(64, wanted) or 1) + wanted:
                 raise Refused("Corrupt", "H7: the header of ROOTS", 64, [[64, 216]])

@@ -74,7 +74,7 @@ impl Root {
         let (first, second) = slots.split_at(SLOT_LEN);
         let decoded =
             [first, second].into_iter().enumerate().filter_map(|(slot, bytes)| Root::decode(seed, slot, bytes));
-        decoded.max_by_key(|root| root.generation)
+        decoded.max_by_key(|root| (root.generation, root.synced_to))
     }
 
     /// The root that follows another one, or the first one.

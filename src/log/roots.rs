@@ -71,9 +71,9 @@ impl LogFile {
         Ok((root, len))
     }
 
-    /// Writes a root into the slot that is not the root. For a writer that has the lock, and has read the slots just now:
-    /// another handle may have written one of them. The root is not synced: a power cut that takes it leaves the other
-    /// slot, which states less.
+    /// Writes a root into its slot: the next root, or once more the one that is there. For a writer that has the lock, and
+    /// has read the slots just now, since another handle may have written one of them. Does not sync: a power cut that
+    /// takes the root leaves the other slot, which states less.
     pub(crate) fn write_root(&self, root: &Root) -> Result<()> {
         self.file.write_all(root.offset(), &root.encode(self.seed)).map_err(|e| self.io("write the root", e))
     }

@@ -15,7 +15,7 @@ impl Display for Report {
         if self.truncated {
             match self.synced_to {
                 Some(synced_to) => write!(f, "\nits end is missing: the log had reached {synced_to} at least")?,
-                None => write!(f, "\nits end is missing: the file ends before its log starts")?,
+                None => write!(f, "\nits end is missing: the file ends before a log can start")?,
             }
         }
         if self.cut_off {
@@ -25,8 +25,9 @@ impl Display for Report {
             write!(f, "\nbytes {start} to {end} cannot be read from the disk")?;
         }
         if self.losses.is_empty() {
-            let else_ = if self.unreadable.is_empty() { "" } else { " else" };
-            let known = if self.cut_off || self.truncated { " known to be" } else { "" };
+            let lacks_its_end = self.cut_off || self.truncated;
+            let else_ = if self.unreadable.is_empty() && !lacks_its_end { "" } else { " else" };
+            let known = if lacks_its_end { " known to be" } else { "" };
             return write!(f, "\nnothing{else_} is{known} lost");
         }
         let (bytes, ranges) = (self.lost_bytes(), self.losses.len());

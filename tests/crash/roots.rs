@@ -168,3 +168,104 @@ fn an_opening_beside_a_closing_writer_is_never_refused() {
         }
     }
 }
+
+/// Lives on after a power cut: before each call of a new handle the power is cut again, and some of what is left lives on.
+fn cut_again(disk: &SimDisk, seed: u64, depth: u64) {
+    let Some(file) = disk.contents(STORE).filter(|file| file.len() > ROOTS_END) else { return };
+    let (id, process) = (file[16..32].to_vec(), disk.process());
+    let stated = move |disk: &SimDisk| {
+        let file = disk.contents(STORE).filter(|file| file.get(16..32) == Some(&id[..]));
+        file.map(|file| Reader::new(&file).stated())
+    };
+    let left = Arc::new(Mutex::new(Vec::new()));
+    let (kept, calls) = (Arc::clone(&left), AtomicU64::new(0));
+    disk.before(When::next(), Repeat::Forever, move |disk| {
+        let call = calls.fetch_add(1, Ordering::Relaxed);
+        let least = stated(&disk.reboot(&mut Choices::keep_nothing()));
+        for way in 0..2 {
+            let after = disk.reboot(&mut Choices::from_seed(seed * 1000 + call * 7 + way));
+            assert!(stated(&after).is_none_or(|found| Some(found) >= least), "seed {seed}, call {call}: the root fell");
+            opens(&after, seed);
+            if way == 0 && (call + seed) % 5 == 0 {
+                kept.lock().unwrap().push(after);
+            }
+        }
+    });
+    let interval = Durability::Interval(Duration::from_millis(1));
+    let durability = [Durability::Sync, Durability::Os, interval][(seed % 3) as usize];
+    let config = Config::new().durability(durability).compaction(CompactionPolicy::Manual);
+    let cask = Cask::open_on(Arc::new(process.clone()), STORE, &config).unwrap();
+    for n in 0..3 {
+        cask.put(format!("again {n}"), vec![5; 40 * n]).unwrap();
+    }
+    match seed % 4 {
+        1 => process.kill(),
+        _ => cask.close().unwrap(),
+    }
+    disk.clear_hooks();
+    let left = std::mem::take(&mut *left.lock().unwrap());
+    for (n, next) in left.into_iter().take(3).enumerate().filter(|_| depth > 0) {
+        next.set_limits(Limits { root_step: 96, ..Limits::mixed(seed) });
+        cut_again(&next, seed * 3 + n as u64, depth - 1);
+    }
+}
+
+#[test]
+fn the_root_never_falls_through_several_power_cuts() {
+    for seed in 0..9 {
+        let disk = SimDisk::from_seed(seed);
+        disk.set_sector([8, 64, 512][(seed % 3) as usize]);
+        disk.set_limits(Limits { root_step: 96, ..Limits::mixed(seed) });
+        let process = disk.process();
+        let config = Config::new().compaction(CompactionPolicy::Manual);
+        let cask = Cask::open_on(Arc::new(process.clone()), STORE, &config).unwrap();
+        for n in 0..4 {
+            cask.put(format!("key {n}"), vec![1; 30 * n]).unwrap();
+        }
+        if seed % 2 == 0 {
+            cask.close().unwrap();
+        } else {
+            process.kill();
+        }
+        drop(cask);
+        cut_again(&disk, seed, 2);
+    }
+}
+
+/// A root that is due is covered by the syncs that are made anyway: by the next put, or by the thread of the interval.
+#[test]
+fn a_root_that_is_due_costs_no_sync() {
+    const STEP: u64 = 4096;
+    let interval = Durability::Interval(Duration::from_millis(1));
+    for (durability, handles) in [(Durability::Sync, 1), (Durability::Os, 1), (interval, 1), (Durability::Sync, 4)] {
+        let disk = SimDisk::new();
+        disk.set_limits(Limits { root_step: STEP, ..Limits::REAL });
+        let config = Config::new().durability(durability).compaction(CompactionPolicy::Manual);
+        let open = || Cask::open_on(Arc::new(disk.process()), STORE, &config).unwrap();
+        let casks: Vec<Cask> = (0..handles).map(|_| open()).collect();
+        for cask in &casks {
+            cask.put("first", "").unwrap();
+        }
+        let (here, ours) = (std::thread::current().id(), Arc::new(AtomicU64::new(0)));
+        let counted = Arc::clone(&ours);
+        disk.before(When::next().of(Verb::SyncData), Repeat::Forever, move |_| {
+            counted.fetch_add(u64::from(std::thread::current().id() == here), Ordering::Relaxed);
+        });
+        let (puts, before) = (400, casks[0].stats().unwrap().log_end);
+        for n in 0..puts {
+            casks[n % handles].put(format!("key {}", n % 9), vec![7; 1000]).unwrap();
+            if durability == interval && n % 20 == 0 {
+                std::thread::sleep(Duration::from_millis(3));
+            }
+        }
+        let steps = (casks[0].stats().unwrap().log_end - before) / STEP;
+        let needed = if durability == Durability::Sync { puts as u64 } else { 0 };
+        // To follow the root of another handle costs a sync, once for each step of the log.
+        let allowed = if handles > 1 { steps + 1 } else { 0 };
+        let extra = ours.load(Ordering::Relaxed) - needed;
+        assert!(extra <= allowed, "{durability:?}, {handles} handles: {extra} syncs more in {steps} steps");
+        let file = disk.contents(STORE).unwrap();
+        let lag = casks[0].stats().unwrap().log_end - Reader::new(&file).stated();
+        assert!(durability == Durability::Os || lag < 60 * 1000, "{durability:?}: the root lags {lag} bytes");
+    }
+}

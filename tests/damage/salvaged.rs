@@ -19,7 +19,7 @@ use crate::common::dice::Dice;
 use crate::common::files::anatomy::{
     DELETE, FILE_HEADER, PUT, RECORD_HEADER, Record, STORE, SYNCED_TO, records, specimens,
 };
-use crate::common::files::layout::{SLOT, SLOT_LEN, SLOTS, log_start, number};
+use crate::common::files::layout::{SLOT_LEN, SLOTS, log_start, slot};
 
 const RESCUED: &str = "/rescued";
 
@@ -73,11 +73,8 @@ impl Patient<'_> {
         let heads = [0..FILE_HEADER, FILE_HEADER..FILE_HEADER + RECORD_HEADER];
         let has_roots = log_start(self.original) > FILE_HEADER && heads.into_iter().any(|head| !self.differs(head));
         let slots = SLOTS.into_iter().filter(|&at| has_roots && !self.differs(at..at + SLOT_LEN));
-        let slots = slots.map(|at| {
-            let field = |name| number(SLOT, name, &self.original[at..at + SLOT_LEN]);
-            (field("generation"), field("synced_to") as usize)
-        });
-        slots.filter(|slot| slot.0 > 0).max().map(|slot| slot.1)
+        let slots = slots.map(|at| slot(self.original, at));
+        slots.filter(|slot| slot.0 > 0).max().map(|slot| slot.1 as usize)
     }
 
     fn prognosis(&self) -> Prognosis {

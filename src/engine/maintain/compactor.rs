@@ -341,11 +341,11 @@ fn go_on_in_new_file(turn: &mut Turn<'_>) -> Result<()> {
     let (end, writer) = (turn.tail.end, &mut *turn.writer);
     writer.phase = Phase::BlockReserved;
     (writer.log_end, writer.file_len) = (end, log.len()?);
-    (writer.root, writer.durable_root) = (Root::FIRST_GENERATION, Root::FIRST_GENERATION);
+    writer.root = Root::FIRST_GENERATION;
     writer.set_written_back(log.limits, end);
     let syncs = &*turn.writing.syncs;
     drop(syncs.forget());
-    syncs.set_synced(Position { epoch: writer.epoch, offset: end });
+    syncs.set_synced(Position { epoch: writer.epoch, offset: end, root: writer.root });
     turn.log = log;
     Ok(())
 }

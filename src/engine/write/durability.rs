@@ -16,14 +16,13 @@ impl Turn<'_> {
     }
 
     fn position(&self) -> Position {
-        Position { epoch: self.writer.epoch, offset: self.tail.end }
+        Position { epoch: self.writer.epoch, offset: self.tail.end, root: self.writer.root }
     }
 
     /// Brings everything in the log to stable storage.
     pub(super) fn sync(&mut self) -> Result<()> {
         let sampled = self.position();
         self.writing.syncs.sync(&self.log, sampled)?;
-        self.writer.durable_root = self.writer.root;
         self.writer.set_written_back(self.log.limits, sampled.offset);
         Ok(())
     }
@@ -68,9 +67,10 @@ impl Turn<'_> {
         self.sync()
     }
 
-    /// States at the head of the file how much of the log this handle has brought to stable storage. A statement that is
-    /// not written does no harm: the one before it is true as well.
-    pub(super) fn write_root(&mut self) {
+    /// States at the head of the file how much of the log this handle has brought to stable storage, if that is at least
+    /// `step` bytes more than the file states. A statement that is not written does no harm: the one before it is true as
+    /// well.
+    fn write_root(&mut self, step: u64) {
         let mut synced_to = self.synced();
         if self.tail.trailing_mark.is_some() {
             // Possibly no sync covers the mark.
@@ -79,17 +79,18 @@ impl Turn<'_> {
         let may_state = self.writer.phase >= Phase::TailResynced && self.writing.syncs.check_poison().is_ok();
         if may_state && self.log.header.has_roots && synced_to > self.log.start() {
             // An error concerns this statement alone, or has poisoned the handle.
-            let _ = self.raise_root(synced_to);
+            let _ = self.raise_root(synced_to, step);
         }
     }
 
-    fn raise_root(&mut self, synced_to: u64) -> Result<()> {
+    fn raise_root(&mut self, synced_to: u64, step: u64) -> Result<()> {
         let last = self.log.root()?;
-        if let Some(last) = last.filter(|last| last.synced_to >= synced_to) {
-            self.writer.stated = last.synced_to;
+        // Another handle may have stated almost as much. To follow its root costs a sync.
+        self.writer.stated = self.log.stated_by(last);
+        if synced_to < self.writer.stated + step {
             return Ok(());
         }
-        if last.map_or(0, |last| last.generation) != self.writer.durable_root {
+        if last.map_or(0, |last| last.generation) != self.writing.syncs.synced_root(self.writer.epoch) {
             self.write_root_again()?;
             self.sync()?;
         }
@@ -113,8 +114,9 @@ impl Turn<'_> {
 
     /// As [`Turn::write_root`], if the file states much less than this handle knows.
     pub(super) fn write_root_if_due(&mut self) {
-        if self.synced() >= self.writer.stated + self.log.limits.root_step() {
-            self.write_root();
+        let step = self.log.limits.root_step();
+        if self.synced() >= self.writer.stated + step {
+            self.write_root(step);
         }
     }
 
@@ -134,7 +136,9 @@ impl Turn<'_> {
             self.writer.group.push(flags, Kind::Ancillary(Ancillary::Mark), seq, b"", b"");
             self.write_group()?;
         }
-        self.write_root();
+        self.write_root(1);
+        // The sync that a root may need can fail.
+        self.writing.syncs.check_poison()?;
         self.trim()
     }
 }

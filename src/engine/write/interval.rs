@@ -119,8 +119,8 @@ mod tests {
         let (quick_disk, quick_log, quick) = start(Duration::ZERO);
         // By the time that the quick thread has synced 99 times, the slow one could have synced too.
         for offset in 1..100 {
-            slow.written(&slow_log, Position { epoch: 1, offset });
-            quick.written(&quick_log, Position { epoch: 1, offset });
+            slow.written(&slow_log, Position { epoch: 1, offset, root: 0 });
+            quick.written(&quick_log, Position { epoch: 1, offset, root: 0 });
             while quick_disk.calls_of(Verb::SyncData) < offset {
                 std::thread::yield_now();
             }
@@ -137,7 +137,7 @@ mod tests {
         let log = Arc::new(open_on(&disk, Draft::new().bytes));
         let syncs = Arc::new(SyncState::default());
         let thread = IntervalSync::start(Duration::from_secs(3600), Arc::clone(&syncs), Clock::default()).unwrap();
-        let upto = Position { epoch: 1, offset: 64 };
+        let upto = Position { epoch: 1, offset: 64, root: 0 };
         thread.written(&log, upto);
         syncs.sync(&log, upto).unwrap();
         drop(thread);

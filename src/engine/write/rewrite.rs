@@ -49,7 +49,7 @@ impl Turn<'_> {
             if is_done {
                 self.writer.release();
                 // It proves nothing yet: not all is rewritten.
-                self.writing.syncs.sync(&log, Position { epoch, offset: 0 })?;
+                self.writing.syncs.sync(&log, Position { epoch, offset: 0, root: 0 })?;
                 is_synced = true;
                 let checked = whole_up_to(&log, done.checked, done.checked_after, done.to)?;
                 self.catch_up(&deadline.renewed())?;

@@ -12,10 +12,12 @@ use crate::{Error, Result};
 
 /// A position in one reading of the log. A log that is read again, after a cut or in another file, is another epoch. Knowledge
 /// about one epoch says nothing about another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
     pub(crate) epoch: u64,
     pub(crate) offset: u64,
+    /// The generation of the last root that this handle has written: a sync brings it to stable storage too.
+    pub(crate) root: u64,
 }
 
 /// Syncs of one handle: one at a time, counted, and none after one that failed.
@@ -43,7 +45,16 @@ struct Failure {
 impl SyncState {
     /// The handle's synced position in this epoch; 0 if it knows of none.
     pub(crate) fn synced(&self, epoch: u64) -> u64 {
-        lock(&self.synced).filter(|synced| synced.epoch == epoch).map_or(0, |synced| synced.offset)
+        self.last_in(epoch).map_or(0, |synced| synced.offset)
+    }
+
+    /// The generation of the last root of this handle that is on stable storage, in this epoch; 0 if it knows of none.
+    pub(crate) fn synced_root(&self, epoch: u64) -> u64 {
+        self.last_in(epoch).map_or(0, |synced| synced.root)
+    }
+
+    fn last_in(&self, epoch: u64) -> Option<Position> {
+        lock(&self.synced).filter(|synced| synced.epoch == epoch)
     }
 
     /// Syncs the file. After that, everything before `sampled` is on stable storage; it was validated before this call.
@@ -67,7 +78,7 @@ impl SyncState {
     pub(crate) fn set_synced(&self, sampled: Position) {
         let mut synced = lock(&self.synced);
         // A background sync may finish after the log was read again, and is about an epoch that is over.
-        let newer = synced.is_none_or(|old| (old.epoch, old.offset) < (sampled.epoch, sampled.offset));
+        let newer = synced.is_none_or(|old| old < sampled);
         if newer {
             *synced = Some(sampled);
         }
@@ -138,7 +149,7 @@ mod tests {
         let disk = SimDisk::new();
         let log = open_on(&disk, Draft::new().bytes);
         let syncs = SyncState::default();
-        let (before, after) = (Position { epoch: 1, offset: 64 }, Position { epoch: 2, offset: 64 });
+        let (before, after) = (Position { epoch: 1, offset: 64, root: 0 }, Position { epoch: 2, offset: 64, root: 0 });
         disk.fail(When::next().of(Verb::SyncData), Fault::Os(libc::EIO), Repeat::Once);
         assert!(matches!(syncs.sync(&log, before), Err(Error::Poisoned { .. })));
         syncs.revive(after.epoch);
@@ -156,7 +167,7 @@ mod tests {
         let disk = SimDisk::new();
         let log = Arc::new(open_on(&disk, Draft::new().bytes));
         let syncs = Arc::<SyncState>::default();
-        let upto = Position { epoch: 1, offset: 64 };
+        let upto = Position { epoch: 1, offset: 64, root: 0 };
         let (sender, waiting) = std::sync::mpsc::channel();
         let (second, its_log) = (Arc::clone(&syncs), Arc::clone(&log));
         disk.before(When::next().of(Verb::SyncData), Repeat::Once, move |_| {

@@ -49,8 +49,6 @@ pub(crate) struct Writer {
     pub(crate) stated: u64,
     /// The generation of the last root that this handle has written.
     pub(crate) root: u64,
-    /// The generation of the last root that is on stable storage, by a sync of this handle.
-    pub(crate) durable_root: u64,
     /// The highest sequence number that this handle has ever used, in whichever file.
     pub(crate) highest_used_seq: u64,
     /// The last write-back: the number of its step of sequence numbers, and where it ended in the log.
@@ -99,7 +97,6 @@ impl Default for Writer {
             file_len: 0,
             stated: 0,
             root: 0,
-            durable_root: 0,
             highest_used_seq: 0,
             write_back_from: (0, 0),
             identity_checked: None,
@@ -121,7 +118,7 @@ impl Writer {
         self.identity_checked = None;
         // No log ends at 0, so the next turn asks for the file's length.
         self.log_end = 0;
-        (self.stated, self.root, self.durable_root) = (0, 0, 0);
+        (self.stated, self.root) = (0, 0);
         self.write_back_from = (0, 0);
     }
 

@@ -60,6 +60,12 @@ pub fn log_start(file: &[u8]) -> usize {
     if number(FILE_HEADER, "features", file) & HAS_ROOTS != 0 { ROOTS_END } else { FILE_HEADER_LEN }
 }
 
+/// Generation and `synced_to` of the slot at this offset, whether it holds or not.
+pub fn slot(file: &[u8], at: usize) -> (u64, u64) {
+    let field = |name| number(SLOT, name, &file[at..at + SLOT_LEN]);
+    (field("generation"), field("synced_to"))
+}
+
 /// The checksum that binds bytes to the file and to their offset.
 pub fn crc_at(file: &[u8], offset: usize, bytes: &[u8]) -> u32 {
     crc32(&[&file[16..32], &(offset as u64).to_le_bytes(), bytes].concat())

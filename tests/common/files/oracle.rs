@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::anatomy::{END_MARK, FILE_HEADER, Pairs, RECORD_HEADER, Record, SYNCED_TO, records, replay};
-use super::layout::{SLOT, SLOT_LEN, SLOTS, log_start, number};
+use super::layout::{SLOT_LEN, SLOTS, log_start, slot};
 
 #[derive(Debug, PartialEq)]
 pub enum Expected {
@@ -47,11 +47,8 @@ impl Original {
         }
         // A slot that is not as it was does not hold.
         let slots = SLOTS.into_iter().filter(|&at| start > FILE_HEADER && !differs(at..at + SLOT_LEN));
-        let slots = slots.map(|at| {
-            let field = |name| number(SLOT, name, &self.bytes[at..at + SLOT_LEN]);
-            (field("generation"), field("synced_to") as usize)
-        });
-        let stated = slots.filter(|slot| slot.0 > 0).max().map_or(start, |slot| slot.1);
+        let slots = slots.map(|at| slot(&self.bytes, at));
+        let stated = slots.filter(|slot| slot.0 > 0).max().map_or(start, |slot| slot.1 as usize);
         if start > FILE_HEADER && damaged.len() < stated + END_MARK {
             return Expected::Truncated;
         }
