@@ -329,17 +329,25 @@ mod tests {
     #[test]
     fn a_waiter_that_times_out_leaves_and_harms_no_other() {
         let Some(()) = with_a_deadline(a_waiter_that_times_out_leaves_and_harms_no_other) else { return };
-        let queue = Numbers::default();
-        thread::scope(|scope| {
+        for queue in [Numbers::default(), Numbers::of_short_turns()] {
+            thread::scope(|scope| {
+                let first = leader(&queue);
+                let patient = waiter(scope, &queue, Some(3), forever());
+                let none = queue.enter(Some(2), &forever().within(Duration::ZERO), ABANDON);
+                assert!(matches!(none, Entered::TimedOut));
+                drop(first);
+                assert_eq!(patient.join().unwrap(), "led");
+            });
+            // Also the first one in line, which spins where turns are short.
             let first = leader(&queue);
-            let patient = waiter(scope, &queue, Some(3), forever());
-            let none = queue.enter(Some(2), &forever().within(Duration::ZERO), ABANDON);
-            assert!(matches!(none, Entered::TimedOut));
+            for time in [Duration::ZERO, Duration::from_millis(1)] {
+                let none = queue.enter(Some(2), &forever().within(time), ABANDON);
+                assert!(matches!(none, Entered::TimedOut));
+            }
             drop(first);
-            assert_eq!(patient.join().unwrap(), "led");
-        });
-        let state = lock(&queue.state);
-        assert!(state.waiting.is_empty() && !state.is_led, "the queue is empty and has no leader");
+            let state = lock(&queue.state);
+            assert!(state.waiting.is_empty() && !state.is_led, "the queue is empty and has no leader");
+        }
     }
 
     #[test]
@@ -463,6 +471,64 @@ mod tests {
         two_were_active(&queue);
         leader(&queue).gather(GatherTime { first: Duration::from_millis(1), each: Duration::ZERO }, &forever());
         leader(&queue).gather(FOR_EVER, &forever());
+    }
+
+    /// How many leaders do without gathering until the next one that gathers.
+    fn leaders_without(queue: &Numbers) -> u32 {
+        let at_once = GatherTime { first: Duration::ZERO, each: Duration::ZERO };
+        for without in 0.. {
+            let before = lock(&queue.state).without;
+            leader(queue).gather(at_once, &forever());
+            if before == 0 {
+                return without;
+            }
+        }
+        unreachable!("a leader gathers at last")
+    }
+
+    #[test]
+    fn gathering_in_vain_becomes_rare_until_it_succeeds() {
+        let Some(()) = with_a_deadline(gathering_in_vain_becomes_rare_until_it_succeeds) else { return };
+        let queue = Numbers::default();
+        two_were_active(&queue);
+        let rare: Vec<u32> = (0..9).map(|_| leaders_without(&queue)).collect();
+        assert_eq!(rare, [0, 1, 2, 4, 8, 16, 32, 64, 64]);
+        lock(&queue.state).without = 0;
+        thread::scope(|scope| {
+            let mut first = leader(&queue);
+            let second = scope.spawn(|| {
+                // Otherwise there is nothing to gather.
+                while lock(&queue.state).wanted == 0 {
+                    thread::yield_now();
+                }
+                matches!(queue.enter(Some(2), &forever(), ABANDON), Entered::Done(Some(2)))
+            });
+            first.gather(FOR_EVER, &forever());
+            let work = first.take_work(|_| true);
+            first.settle(work.into_iter().map(Some));
+            assert!(second.join().unwrap());
+        });
+        assert_eq!([leaders_without(&queue), leaders_without(&queue)], [0, 1], "it has succeeded meanwhile");
+    }
+
+    #[test]
+    fn waiting_threads_lead_in_the_order_of_their_arrival() {
+        let Some(()) = with_a_deadline(waiting_threads_lead_in_the_order_of_their_arrival) else { return };
+        let (queue, order) = (&Numbers::default(), &Mutex::new(Vec::new()));
+        thread::scope(|scope| {
+            let first = leader(queue);
+            for n in 0..20 {
+                scope.spawn(move || match queue.enter(None, &forever(), ABANDON) {
+                    Entered::Leader(_leader) => lock(order).push(n),
+                    _ => panic!("it wants to lead alone"),
+                });
+                while lock(&queue.state).waiting.len() <= n {
+                    thread::yield_now();
+                }
+            }
+            drop(first);
+        });
+        assert_eq!(*lock(order), (0..20).collect::<Vec<_>>());
     }
 
     #[test]

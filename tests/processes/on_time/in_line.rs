@@ -22,7 +22,7 @@ const WRITE: Duration = Duration::from_micros(50);
 const SYNC: Duration = Duration::from_micros(150);
 
 /// How long a process is stopped.
-const STOP: Duration = Duration::from_secs(3);
+const STOP: Duration = Duration::from_millis(500);
 
 /// How long others wait for a process in line that is stopped, and the longest pause after that.
 const COURTESY: Duration = Duration::from_millis(20 + 10);

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use caskfile::disk::Disk;
-use caskfile::disk::sim::{SimDisk, Verb};
+use caskfile::disk::sim::{Repeat, SimDisk, Verb, When};
 use caskfile::{Cask, Config, Durability, Error, LockMode};
 
 const STORE: &str = "/store";
@@ -61,6 +62,31 @@ fn steady_writes_look_at_the_path_once_a_second() {
         }
         assert!(disk.calls_of(Verb::Stat) - before <= 10, "{config:?}");
     }
+}
+
+/// What it has not read when it gets the lock, all others wait for.
+#[test]
+fn a_handle_that_waits_long_reads_on_all_the_time() {
+    let disk = SimDisk::new();
+    let clock = disk.stop_clock();
+    let ours = open(&disk, &Config::new().connection_timeout(None));
+    ours.put("ours", "1").unwrap();
+    let exclusive = Config::new().durability(Durability::Os).lock_mode(LockMode::Exclusive);
+    let theirs = open(&disk.process(), &exclusive);
+    let (began, written) = (clock.now(), AtomicU64::new(0));
+    disk.before(When::next().of(Verb::Pause).by(&disk), Repeat::Forever, move |_| {
+        let round = clock.since(began).as_millis() as u64 / 100;
+        match written.fetch_max(round, Ordering::SeqCst) {
+            last if last < round && round <= 10 => (0..64).for_each(|n| theirs.put(n.to_string(), [7; 4096]).unwrap()),
+            _ if round > 10 => theirs.close().unwrap(),
+            _ => {}
+        }
+    });
+    let before = disk.bytes_read_under_lock();
+    ours.put("ours", "2").unwrap();
+    let under_lock = disk.bytes_read_under_lock() - before;
+    assert!(under_lock <= 64 << 10, "{under_lock} of {} bytes", 10 * 64 * 4096);
+    assert_eq!(ours.get("63").unwrap().value, [7; 4096]);
 }
 
 /// The handle's own figures, by the same clock.
