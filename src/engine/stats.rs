@@ -39,6 +39,9 @@ pub struct Stats {
     pub last_index: u64,
     /// A record or the head of the file proves that everything before this offset is on stable storage.
     pub proven: u64,
+    /// Whether the file says at its head how much of the log has been on stable storage. A file of an early build does not,
+    /// so a lost end may go unseen; [`Cask::compact`](crate::Cask::compact) makes a file that does.
+    pub has_roots: bool,
     /// Bytes of memory of the index.
     pub index_bytes: u64,
     /// Bytes of torn tails that this handle has cut off, at opening or later.
@@ -78,6 +81,7 @@ impl Engine {
             dead_bytes: log_len - view.keys.live_bytes,
             last_index: view.tail.highest_seq,
             proven: view.tail.proven,
+            has_roots: view.reader.log.header.has_roots,
             index_bytes: view.index().memory() as u64,
             torn_bytes: self.context.counters.torn_bytes.load(Relaxed),
             groups: self.context.counters.groups.load(Relaxed),

@@ -95,7 +95,13 @@ impl Survey {
         // The length is asked after the root was read: it is never less than any statement before.
         let synced_to = log.root()?.map(|root| root.synced_to);
         let file_len = log.len()?;
-        let mut report = Report { synced_to, file_len, log_end: log.start().min(file_len), ..Report::default() };
+        let mut report = Report {
+            synced_to,
+            file_len,
+            log_end: log.start().min(file_len),
+            has_roots: log.header.has_roots,
+            ..Report::default()
+        };
         report.losses.extend(source.header_damage.map(|damage| lost_head(0..FILE_HEADER_LEN as u64, damage)));
         report
             .losses

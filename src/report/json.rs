@@ -6,11 +6,12 @@ use super::{Loss, LostKey, Report};
 
 /// The report as one JSON object on one line.
 pub(super) fn of(report: &Report) -> String {
-    let Report { file_len, log_end, keys, records, torn_bytes, truncated, cut_off, unlisted_keys, .. } = report;
+    let Report { file_len, log_end, keys, records, torn_bytes, has_roots, truncated, cut_off, unlisted_keys, .. } =
+        report;
     let losses = list(&report.losses, Loss::to_json);
     let unreadable = list(&report.unreadable, |at| format!(r#"{{"start":{},"end":{}}}"#, at.start, at.end));
     format!(
-        r#"{{"file_len":{file_len},"log_end":{log_end},"keys":{keys},"records":{records},"torn_bytes":{torn_bytes},"synced_to":{},"truncated":{truncated},"cut_off":{cut_off},"sound":{},"losses":{losses},"unreadable":{unreadable},"unlisted_keys":{unlisted_keys}}}"#,
+        r#"{{"file_len":{file_len},"log_end":{log_end},"keys":{keys},"records":{records},"torn_bytes":{torn_bytes},"synced_to":{},"has_roots":{has_roots},"truncated":{truncated},"cut_off":{cut_off},"sound":{},"losses":{losses},"unreadable":{unreadable},"unlisted_keys":{unlisted_keys}}}"#,
         number(report.synced_to),
         report.is_sound(),
     )

@@ -48,6 +48,9 @@ pub struct Report {
     /// the file. `None` if it says nothing: a new store, a copy from [`Cask::backup_to`](crate::Cask::backup_to), or a
     /// file of an early build.
     pub synced_to: Option<u64>,
+    /// Whether the file can say that at its head. A file of an early build cannot, so a lost end may go unseen;
+    /// [`Cask::compact`](crate::Cask::compact) makes a file that can.
+    pub has_roots: bool,
     /// Whether the end of the file is missing: the file, or what it has of the log, ends before
     /// [`synced_to`](Report::synced_to). It is then the store of an earlier moment.
     pub truncated: bool,
@@ -247,6 +250,7 @@ mod tests {
             records: 2,
             torn_bytes: 8,
             synced_to: Some(192),
+            has_roots: true,
             truncated: false,
             cut_off: false,
             losses: vec![lost, torn],
@@ -260,7 +264,7 @@ mod tests {
         assert_eq!(
             report().to_json(),
             concat!(
-                r#"{"file_len":300,"log_end":200,"keys":1,"records":2,"torn_bytes":8,"synced_to":192,"truncated":false,"cut_off":false,"sound":false,"losses":["#,
+                r#"{"file_len":300,"log_end":200,"keys":1,"records":2,"torn_bytes":8,"synced_to":192,"has_roots":true,"truncated":false,"cut_off":false,"sound":false,"losses":["#,
                 r#"{"start":64,"end":128,"damage":"form","detail":"the body does not have the form that its kind demands","#,
                 r#""torn":false,"batch":32,"whole_records":0,"keys":["#,
                 r#"{"offset":64,"bucket":"b","key":"quote\"back\\\u000a\u0001","last_index":7,"deleted":false,"kept":null},"#,

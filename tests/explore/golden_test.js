@@ -38,7 +38,7 @@ test("a damaged golden file ends with what salvage copies, and has a button for 
         const view = await browser.open(file);
         assert.deepEqual(await view.keySpace(), salvaged(file, made), name);
         assert.equal(await view.text("#verdict strong"), "damaged", name);
-        for (const [start] of expected.damage ?? [[0, 64]]) {
+        for (const [start] of expected.damage ?? [[expected.at]]) {
             const button = await view.tab.evaluateHandle(
                 (text) =>
                     [...document.querySelectorAll("#places button")].find((button) =>
@@ -49,6 +49,19 @@ test("a damaged golden file ends with what salvage copies, and has a button for 
             await button.click();
             assert.equal((await view.hex()).chosen, start, name);
         }
+        assert.deepEqual(view.complaints, [], name);
+        await view.close();
+    }
+});
+
+test("a truncated golden file shows what is left of it, and says that its end is missing", async (t) => {
+    const made = directory(t);
+    const truncated = goldenFiles().filter(({ expected }) => expected.verdict === "Truncated");
+    assert.ok(truncated.length > 4);
+    for (const { name, file } of truncated) {
+        const view = await browser.open(file);
+        assert.deepEqual(await view.keySpace(), salvaged(file, made), name);
+        assert.equal(await view.text("#verdict strong"), "truncated", name);
         assert.deepEqual(view.complaints, [], name);
         await view.close();
     }

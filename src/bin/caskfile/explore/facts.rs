@@ -67,6 +67,14 @@ fn verdict(path: &Path, inspection: &Inspection, table: &Table) -> (&'static str
         }
         Err(error) => return ("unread", without_path(path, &error)),
     };
+    if report.truncated || report.cut_off {
+        let what = match report.synced_to.filter(|_| report.truncated) {
+            Some(synced_to) => format!("its end is missing: the log had reached {synced_to} at least"),
+            None if report.truncated => "its end is missing".to_owned(),
+            None => "it was made as a copy, and the mark that closes a copy is missing".to_owned(),
+        };
+        return ("truncated", format!("{what}. The library refuses the file; salvage copies what the replay shows"));
+    }
     if report.torn_bytes > 0 {
         let bytes = readable_bytes(report.torn_bytes);
         return ("torn", format!("the last {bytes} are no whole record or batch: the next writer cuts them off"));
@@ -74,8 +82,6 @@ fn verdict(path: &Path, inspection: &Inspection, table: &Table) -> (&'static str
     let notes = [
         (table.ends_moved, "its last record says that it was compacted into another file"),
         (table.bytes_of(Class::EndMark) < 8, "its end mark is missing, or a part of it"),
-        (report.truncated, "its end is missing: it is an older moment's, and the library refuses it"),
-        (report.cut_off, "it was made as a copy, and the mark that closes a copy is missing: it is an older moment's"),
     ];
     let notes: Vec<_> = notes.into_iter().filter(|(holds, _)| *holds).map(|(_, note)| note).collect();
     ("whole", notes.join("; "))
