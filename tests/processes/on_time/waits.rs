@@ -306,30 +306,30 @@ fn games(calls: &'static [(&str, Before, Call)], check: impl Fn(&Game, &Outcome)
 fn a_write_waits_for_the_lock_as_long_as_configured() {
     let Some(()) = with_a_deadline(a_write_waits_for_the_lock_as_long_as_configured) else { return };
     games(WRITES, |game, outcome| {
-        let (waited, told) = (outcome.waited, game.describe(outcome));
+        let (waited, seen) = (outcome.waited, game.describe(outcome));
         let turns = outcome.turns;
         match game.config.get_connection_timeout() {
             Some(timeout) if timeout < game.held => {
-                let Err(Error::LockTimeout { waited: said, .. }) = &outcome.result else { panic!("{told}") };
-                assert!(*said >= timeout && *said <= waited, "{told}");
+                let Err(Error::LockTimeout { waited: said, .. }) = &outcome.result else { panic!("{seen}") };
+                assert!(*said >= timeout && *said <= waited, "{seen}");
                 // The last pause ends with the time.
-                assert!(waited == timeout, "{told}");
-                assert!(timeout > Duration::ZERO || outcome.pauses == 0, "{told}");
+                assert!(waited == timeout, "{seen}");
+                assert!(timeout > Duration::ZERO || outcome.pauses == 0, "{seen}");
             }
             _ => {
-                assert!(outcome.result.is_ok(), "{told}");
+                assert!(outcome.result.is_ok(), "{seen}");
                 // It may be free again after the last turn.
-                assert!(waited >= game.held && waited <= (game.held + game.slack()) * (turns + 1), "{told}");
+                assert!(waited >= game.held && waited <= (game.held + game.slack()) * (turns + 1), "{seen}");
             }
         }
-        looks_seldom(outcome, &told);
+        looks_seldom(outcome, &seen);
     });
 }
 
 /// A process that waits long must not use the processor for it.
-fn looks_seldom(outcome: &Outcome, told: &str) {
+fn looks_seldom(outcome: &Outcome, seen: &str) {
     let each = 400 * u64::from(outcome.turns + 1);
-    assert!(outcome.pauses <= each + 120 * outcome.waited.as_secs(), "{told}");
+    assert!(outcome.pauses <= each + 120 * outcome.waited.as_secs(), "{seen}");
 }
 
 /// All turns of a close wait for the timeout together, and then the file stays as it is.
@@ -337,12 +337,12 @@ fn looks_seldom(outcome: &Outcome, told: &str) {
 fn a_close_waits_for_the_lock_as_configured_and_succeeds() {
     let Some(()) = with_a_deadline(a_close_waits_for_the_lock_as_configured_and_succeeds) else { return };
     games(CLOSES, |game, outcome| {
-        let (waited, told) = (outcome.waited, game.describe(outcome));
-        assert!(outcome.result.is_ok(), "{told}");
+        let (waited, seen) = (outcome.waited, game.describe(outcome));
+        assert!(outcome.result.is_ok(), "{seen}");
         if let Some(timeout) = game.config.get_connection_timeout() {
-            assert!(waited <= timeout, "{told}");
+            assert!(waited <= timeout, "{seen}");
         }
-        looks_seldom(outcome, &told);
+        looks_seldom(outcome, &seen);
     });
 }
 
@@ -350,8 +350,8 @@ fn a_close_waits_for_the_lock_as_configured_and_succeeds() {
 fn no_read_waits_for_the_lock() {
     let Some(()) = with_a_deadline(no_read_waits_for_the_lock) else { return };
     games(READS, |game, outcome| {
-        let told = game.describe(outcome);
-        assert!(outcome.result.is_ok() && outcome.pauses == 0 && outcome.waited.is_zero(), "{told}");
+        let seen = game.describe(outcome);
+        assert!(outcome.result.is_ok() && outcome.pauses == 0 && outcome.waited.is_zero(), "{seen}");
     });
 }
 
@@ -398,11 +398,11 @@ fn an_opening_waits_for_a_lease_as_configured() {
             });
             let opened = open(&disk, &config);
             let waited = clock.since(began);
-            let told = format!("timeout {timeout:?}, lease for {held:?}: waited {waited:?}: {opened:?}");
+            let seen = format!("timeout {timeout:?}, lease for {held:?}: waited {waited:?}: {opened:?}");
             if timeout < held {
-                assert!(opened.is_err() && waited == timeout, "{told}");
+                assert!(opened.is_err() && waited == timeout, "{seen}");
             } else {
-                assert!(opened.is_ok() && waited >= held && waited <= held + PAUSE, "{told}");
+                assert!(opened.is_ok() && waited >= held && waited <= held + PAUSE, "{seen}");
             }
         }
     }
