@@ -113,12 +113,15 @@ fn the_log_reports_what_no_call_returns() {
     // A log whose end mark is missing is not torn.
     let disk = SimDisk::new();
     let cask = Cask::open_on(Arc::new(disk.process()), STORE, &os).unwrap();
+    cask.put("secret key", "").unwrap();
     let end = cask.stats().unwrap().log_end as usize;
+    // As a killed process leaves it: a close would state that the end mark was on stable storage.
+    let left = disk.fork();
     drop(cask);
-    let mut bytes = disk.contents(STORE).unwrap();
+    let mut bytes = left.contents(STORE).unwrap();
     bytes.truncate(end);
-    disk.set_contents(STORE, bytes);
+    left.set_contents(STORE, bytes);
     expect_events(&[(Debug, "opened: 0 keys"), (Debug, "closed")]);
-    drop(Cask::open_on(Arc::new(disk.process()), STORE, &os).unwrap());
-    expect_events(&[(Debug, "opened: 0 keys"), (Debug, "closed")]);
+    drop(Cask::open_on(Arc::new(left.process()), STORE, &os).unwrap());
+    expect_events(&[(Debug, "opened: 1 keys"), (Debug, "closed")]);
 }
