@@ -125,7 +125,7 @@ fn an_import_that_finds_the_store_locked_exits_with_4() {
         let mut import = start(&shell, &["--timeout", "10ms"]);
         let (holder, _input) = lock_out_after_a_line(&shell, &mut import);
         let said = Ran::from(import.wait_with_output().unwrap()).failed(4);
-        assert!(said.contains("locked") && !said.contains("nothing was written"), "{said}");
+        assert!(said.contains("/s: still locked") && !said.contains("nothing was written"), "{said}");
         assert_eq!(skip_of(&said), 1);
         holder.close().unwrap();
     });
