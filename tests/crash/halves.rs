@@ -10,6 +10,7 @@ mod film;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use caskfile::disk::Disk;
@@ -357,4 +358,42 @@ fn a_writer_that_comes_beside_a_write_keeps_both() {
         }
         Ok(())
     });
+}
+
+/// A batch that was torn is cut off, and the later records of another one lie where those of the first one were: all between two
+/// reads of a reader that has the first record of the torn one in its memory.
+#[test]
+fn operations_at_any_call_of_a_reader_make_no_mixture_of_two_batches() {
+    for reads in [ReadMode::Map, ReadMode::Pread] {
+        for film in films(reads).iter().filter(|film| film.name.contains("torn batch")) {
+            let cues = film.cues_between_operations();
+            for (from, to) in (0..cues.len()).flat_map(|from| (from + 1..cues.len()).map(move |to| (from, to))) {
+                for (nth, call) in
+                    (1..).flat_map(|nth| [Call::Stats, Call::List(0, Vec::new(), 0)].map(|call| (nth, call)))
+                {
+                    let (disk, setup) = (film.base.fork(), Setup { pread: reads == ReadMode::Pread, ..Setup::READER });
+                    let process = disk.process();
+                    let cask = Cask::open_on(Arc::new(process.clone()), STORE, &setup.config()).unwrap();
+                    disk.play(&film.recording, cues[0], cues[from]);
+                    let (playing, disk, cues) = (Arc::clone(film), disk.clone(), cues.clone());
+                    let came = Arc::new(AtomicBool::new(false));
+                    let comes = Arc::clone(&came);
+                    process.before(When::nth(nth).by(&process).and_map_reads(), Repeat::Once, move |_| {
+                        comes.store(true, Ordering::Relaxed);
+                        disk.play(&playing.recording, cues[from], cues[to]);
+                    });
+                    let story = format!("{}, {reads:?}, {call:?}: {from} to {to} at call {nth}", film.name);
+                    let said = ask(&cask, &call).unwrap_or_else(|error| panic!("{story}: {error}"));
+                    let fits = film.states[from..=to].iter().any(|state| answer(&call, state) == said);
+                    assert!(fits, "{story}: {said:?}");
+                    process.clear_hooks();
+                    if !came.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let said = ask(&cask, &call).unwrap_or_else(|error| panic!("{story}, again: {error}"));
+                    assert!(said == answer(&call, &film.states[to]), "{story}, again: {said:?}");
+                }
+            }
+        }
+    }
 }

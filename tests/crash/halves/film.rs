@@ -254,6 +254,20 @@ pub fn films(reads: ReadMode) -> Vec<Arc<Film>> {
                 |w| w.put("b", &noise(3_500)),
             ],
         ),
+        shot(
+            "a long torn batch of two is cut off",
+            sync,
+            |disk| {
+                left_by_a_killed_writer(disk, 6_500, |cask| {
+                    cask.write(&batch(&[("a", 4_070), ("k/2", 3_500)].map(|(key, len)| (key, Some(noise(len))))))
+                        .map(drop)
+                });
+            },
+            &[
+                |w| w.write(&[("a", 4_046), ("k/2", 3_500)].map(|(key, len)| (key, Some(vec![9; len])))),
+                |w| w.put("b", &noise(3_500)),
+            ],
+        ),
         one_each(
             "puts in one write each",
             os,
@@ -351,6 +365,12 @@ impl Film {
         let returned = self.ends.iter().filter(|&&end| end <= at.calls).count();
         let begun = (0..self.ends.len()).filter(|&act| self.begins(act) < at).count();
         (returned, begun)
+    }
+
+    /// The beginning, and the end of each operation.
+    pub fn cues_between_operations(&self) -> Vec<Cue> {
+        let ends = self.ends.iter().map(|&calls| Cue { calls, bytes: 0 });
+        [Cue::default()].into_iter().chain(ends).collect()
     }
 
     fn begins(&self, act: usize) -> Cue {

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use caskfile::disk::sim::{Repeat, SimDisk, When};
-use caskfile::{Batch, Cask, Config, Durability, Error, ReadMode, verify_on};
+use caskfile::{Batch, Cask, Config, Durability, Error, Limits, ReadMode, verify_on};
 
 use crate::common::patience::in_finite_time;
 
@@ -138,6 +138,41 @@ fn every_call_ends_beside_a_thread_that_always_writes() {
                 is_over.store(true, Ordering::Relaxed);
                 assert!(done.is_ok(), "{name}: {done:?}");
             });
+        }
+    });
+}
+
+/// A compaction carries over what was written meanwhile, round by round, and what is written during a round is left to the
+/// next one.
+#[test]
+fn a_compaction_ends_though_each_round_leaves_more_than_the_last() {
+    in_finite_time(|| {
+        // With pieces of a mebibyte there is one report for each round. With small ones there is one for each record, so each
+        // round has one more than the last.
+        let long_pieces = Limits { copied_at_once: 1 << 20, ..Limits::SMALL };
+        for (limits, most) in [(Limits::REAL, 40), (long_pieces, 40), (Limits::SMALL, 300)] {
+            for by_the_same_handle in [false, true] {
+                let disk = SimDisk::new();
+                disk.set_limits(limits);
+                let config = Config::new().durability(Durability::Os).connection_timeout(Duration::ZERO);
+                let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &config).unwrap();
+                cask.put("key", "value").unwrap();
+                let other = Cask::open_on(Arc::new(disk.process()), STORE, &config).unwrap();
+                let writer = if by_the_same_handle { &cask } else { &other };
+                let value = vec![7; limits.small_rest as usize + 200];
+                let mut reports = 0;
+                let compacted = cask.compact_with(|_| {
+                    reports += 1;
+                    // Then the call can end, and the test says what it was.
+                    if reports < 2 * most {
+                        writer.put(format!("{reports}"), &value).unwrap();
+                    }
+                    ControlFlow::Continue(())
+                });
+                assert!(reports < most, "{reports} reports");
+                assert_eq!(compacted.unwrap().keys, reports as u64 + 1);
+                assert_eq!(cask.list("").unwrap().len(), reports + 1);
+            }
         }
     });
 }
