@@ -75,6 +75,7 @@ types:
         doc: everything before this offset was on stable storage when the slot was written
       - id: snapshot
         type: u8
+        doc: the offset of a SNAPSHOT before that; 0 if there is none
       - id: reserved
         size: 36
       - id: crc
@@ -106,6 +107,7 @@ types:
           switch-on: header.kind
           cases:
             'kind::synced_to': offset
+            'kind::snapshot': snapshot
         if: not is_end_mark
       - id: padding
         size: 'rest < wanted ? rest : wanted'
@@ -158,6 +160,46 @@ types:
     seq:
       - id: offset
         type: u8
+  snapshot:
+    doc: It counts only if the root leads to it. The parts are in the values of records of the kind IMAGE.
+    seq:
+      - id: version
+        type: u4
+      - id: hash
+        type: u4
+        doc: 1 is SipHash-1-3 with file_id as its key
+      - id: check
+        type: u8
+        doc: the hash of the 8 bytes "caskfile"
+      - id: covered_to
+        type: u8
+        doc: the image is that of the log before this offset
+      - id: covered_seq
+        type: u8
+      - id: records
+        type: u8
+      - id: keys
+        type: u8
+      - id: live_bytes
+        type: u8
+      - id: part_bits
+        type: u4
+      - id: reserved
+        size: 20
+      - id: parts
+        type: part_entry
+        repeat: eos
+  part_entry:
+    seq:
+      - id: offset
+        type: u8
+        doc: of the part's bytes in the file; 0 if the part has no keys
+      - id: count
+        type: u4
+        doc: the number of keys in the part
+      - id: crc
+        type: u4
+        doc: CRC-32 of file_id, the part's offset (u8), and its bytes
 enums:
   kind:
     0x01: put
@@ -166,3 +208,5 @@ enums:
     0x81: synced_to
     0x82: moved
     0xc0: roots
+    0xc1: image
+    0xc2: snapshot

@@ -106,7 +106,7 @@ mod store;
 mod sync;
 
 pub use backend::{Backend, new_store};
-pub use config::{CompactionPolicy, Config, Durability, LockMode, ReadMode};
+pub use config::{CompactionPolicy, Config, Durability, LockMode, ReadMode, SnapshotPolicy};
 pub use engine::{
     Backup, Batch, BucketScans, Cask, Compaction, IndexScan, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped, PairRef, Scan,
     Slice, Stats,
@@ -121,5 +121,5 @@ pub use inspect::{salvage_on, verify_on};
 #[cfg(any(test, feature = "testing"))]
 pub use limits::Limits;
 pub use progress::Progress;
-pub use report::{Loss, LostKey, Report};
+pub use report::{Loss, LostKey, Report, WrongSnapshot};
 pub use store::{KvPair, OptionalExt, Store};

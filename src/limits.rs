@@ -130,6 +130,19 @@ limits! {
     smallest_map: u64 = 1 << 20, 256;
     /// How many records a scan fetches while those before them are read.
     scanned_ahead: usize = 12, 2;
+    /// A snapshot of the index is written at a close once replaying the log after the last one costs this many bytes, and more
+    /// the longer the image is.
+    least_cost: u64 = 256 << 10, 300;
+    /// And in a store that stays open once it costs this many. Not small in tests unless they ask for it: a thread does it.
+    least_running_cost: u64 = 256 << 10, 256 << 10;
+    /// What a record that proves something costs, in addition to its length: each has its own group, and a sync.
+    sync_cost: u64 = 2 << 10, 16;
+    /// The parts of an image have at least this many bytes.
+    least_part: u64 = 4 << 10, 40;
+    /// A record of an image has about this many bytes of parts, or more in a long image.
+    image_bytes: u64 = 1 << 20, 64;
+    /// A long image has about this many records: so few that an opening that passes over them reads little.
+    image_records: u64 = 128, 4;
     /// The memory that the names of lost keys may take; further ones are counted only.
     listed_key_bytes: usize = 1 << 20, 40;
 }

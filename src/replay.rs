@@ -5,10 +5,12 @@
 //! reading the log.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
-use crate::format::{Kind, MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader};
+use crate::format::snapshot::{KeyHasher, Snapshot, StoredPart};
+use crate::format::{Damage, FileHeader, Kind, MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader};
 use crate::index::buckets::Buckets;
-use crate::index::{Index, Keys, POSITION_LIMIT};
+use crate::index::{Index, Keys, POSITION_LIMIT, is_beside};
 use crate::log::read::Reader;
 use crate::log::run::{Entry, RUN_LEN, Run};
 use crate::{Error, Result};
@@ -17,12 +19,12 @@ use crate::{Error, Result};
 const _: () = assert!(MAX_FILE_LEN <= POSITION_LIMIT);
 
 /// The keys of a log, and what they take up.
-#[derive(Default)]
 pub(crate) struct KeySpace {
     pub(crate) index: Index,
-    /// Bytes of the records that the index points to.
-    pub(crate) live_bytes: u64,
-    pub(crate) buckets: Buckets,
+    /// Bytes of the records that the index points to, and of those whose replacement is not counted yet.
+    counted_bytes: u64,
+    /// `None` for keys from a snapshot, which does not say how many keys each bucket has.
+    buckets: Option<Buckets>,
 }
 
 /// What is known of a record before it is written: the hash of its key, and the record that it replaces.
@@ -34,6 +36,27 @@ pub(crate) struct Proven {
 }
 
 impl KeySpace {
+    /// The keys of a log without records.
+    pub(crate) fn new(header: &FileHeader) -> KeySpace {
+        KeySpace { index: Index::new(KeyHasher::new(header)), counted_bytes: 0, buckets: Some(Buckets::default()) }
+    }
+
+    /// The keys that a log had when the snapshot was made.
+    pub(crate) fn stored(header: &FileHeader, snapshot: &Snapshot) -> KeySpace {
+        let index = Index::stored(KeyHasher::new(header), snapshot, header.log_start());
+        KeySpace { index, counted_bytes: snapshot.covered.live_bytes, buckets: None }
+    }
+
+    /// The number of buckets. `None` for keys from a snapshot.
+    pub(crate) fn buckets(&self) -> Option<u64> {
+        Some(self.buckets.as_ref()?.count(self.index.len() as u64))
+    }
+
+    /// Bytes of the records that the index points to. An upper bound before [`Index::load_noted`], for keys from a snapshot.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.counted_bytes.saturating_sub(self.index.dead_bytes())
+    }
+
     /// Replays a run of records that follow the ones before.
     ///
     /// # Errors
@@ -41,6 +64,8 @@ impl KeySpace {
     /// [`Error::Corrupt`] and [`Error::Io`] if a record that is replaced, or one that might be, cannot be read or does not
     /// verify. Records before it are replayed then, and the rest is not.
     pub(crate) fn replay(&mut self, run: &Run, reader: &Reader) -> Result<()> {
+        let dead = self.index.settle();
+        self.uncount(dead);
         let mut hashes = [0; RUN_LEN];
         for entries in run.entries.chunks(reader.log.limits.run_len()) {
             // The slots of all keys in the index are fetched before the first one changes.
@@ -68,11 +93,14 @@ impl KeySpace {
         proven.clear();
         for entries in run.entries.chunks(reader.log.limits.run_len()) {
             let first = proven.len();
-            proven.extend(entries.iter().map(|entry| {
+            for entry in entries {
                 let hash = self.index.hash(run.key(entry));
+                if !matches!(entry.header.kind, Kind::Ancillary(_)) {
+                    self.index.load(hash, reader)?;
+                }
                 self.index.prefetch(hash);
-                Proven { hash, replaced: None }
-            }));
+                proven.push(Proven { hash, replaced: None });
+            }
             // Most keys of a long run are new, and the index has no record with their tags: this look at it is the only one.
             let mut is_new = [false; RUN_LEN];
             if entries.len() > 1 {
@@ -108,7 +136,7 @@ impl KeySpace {
             let is_key = |at| if at < start { Ok(known == Some(at)) } else { reader.is_key(at, key) };
             let replaced = self.apply(entry, of.hash, key, reader, is_key)?;
             match of.replaced {
-                Some((position, len)) if replaced == Some(position) => self.live_bytes -= len,
+                Some((position, len)) if replaced == Some(position) => self.uncount(len),
                 _ => self.bury(replaced, reader)?,
             }
         }
@@ -128,24 +156,29 @@ impl KeySpace {
         let replaced = match entry.header.kind {
             Kind::Put => {
                 let replaced = self.index.apply_put(hash, key, entry.offset, reader, is_key)?;
-                self.live_bytes += entry.header.padded_len();
+                self.counted_bytes += entry.header.padded_len();
                 replaced
             }
-            Kind::Delete => self.index.apply_delete(hash, key, reader, is_key)?,
+            Kind::Delete => self.index.apply_delete(hash, key, entry.offset, reader, is_key)?,
             Kind::Ancillary(_) => return Ok(None),
         };
-        match (entry.header.kind, replaced) {
-            (Kind::Put, None) => self.buckets.add(key),
-            (Kind::Delete, Some(_)) => self.buckets.remove(key),
+        match (&mut self.buckets, entry.header.kind, replaced) {
+            (Some(buckets), Kind::Put, None) => buckets.add(key),
+            (Some(buckets), Kind::Delete, Some(_)) => buckets.remove(key),
             _ => {}
         }
         Ok(replaced)
     }
 
+    /// These bytes are dead. A snapshot may have stated too few live ones.
+    fn uncount(&mut self, bytes: u64) {
+        self.counted_bytes = self.counted_bytes.saturating_sub(bytes);
+    }
+
     /// The record at this position is dead.
     fn bury(&mut self, replaced: Option<u64>, reader: &Reader) -> Result<()> {
         if let Some(position) = replaced {
-            self.live_bytes -= reader.header(position)?.padded_len();
+            self.uncount(reader.header(position)?.padded_len());
         }
         Ok(())
     }
@@ -159,6 +192,33 @@ impl KeySpace {
     pub(crate) fn prefetch_replaced<'k>(&self, keys: impl Iterator<Item = &'k [u8]>, reader: &Reader) {
         let guessed = keys.take(RUN_LEN).filter_map(|key| self.index.guess(self.index.hash(key)));
         guessed.for_each(|position| reader.prefetch(position));
+    }
+}
+
+/// What tests plant, so that verification of a handle has something to find.
+#[cfg(test)]
+impl KeySpace {
+    pub(crate) fn plant_live_bytes(&mut self, more: i64) {
+        self.counted_bytes = self.counted_bytes.checked_add_signed(more).expect("a test plants a number");
+    }
+
+    pub(crate) fn plant_buckets(&mut self) -> &mut Buckets {
+        self.buckets.as_mut().expect("of a log that was read")
+    }
+}
+
+impl Reader {
+    /// Makes sure that the record at a position, which the index has beside that of `key`, is the one of another key.
+    #[cold]
+    fn expect_other_key(&self, position: u64, key: &[u8]) -> Result<()> {
+        let mut stored = Vec::new();
+        self.read_verified(position, &mut stored)?;
+        let hasher = KeyHasher::new(&self.log.header);
+        // A snapshot may lead to a record whose key the index would not look for there.
+        if position < self.unread && !is_beside(hasher.hash(&stored), hasher.hash(key)) {
+            return Err(self.not_its_position(position));
+        }
+        Ok(())
     }
 }
 
@@ -180,7 +240,7 @@ impl Keys for Reader {
 
     #[inline]
     fn is_key(&self, position: u64, key: &[u8]) -> Result<bool> {
-        let header = self.start(position)?.header;
+        let header = self.known(position)?;
         let at = position + RECORD_HEADER_LEN as u64;
         let same = usize::from(header.key_len) == key.len()
             && match &self.map {
@@ -191,16 +251,25 @@ impl Keys for Reader {
                     stored == key
                 }
             };
-        if !same {
-            // Tags agree by chance once in 2^24 times, so this costs nothing.
-            self.read_verified(position, &mut Vec::new())?;
-        }
-        Ok(same)
+        // Tags agree by chance once in 2^24 times, so this costs nothing.
+        if same { Ok(true) } else { self.expect_other_key(position, key).map(|()| false) }
+    }
+
+    fn not_its_position(&self, position: u64) -> Error {
+        self.log.corrupt(position, Damage::Form)
     }
 
     fn read(&self, position: u64, out: &mut Vec<u8>) -> Result<()> {
-        let header = self.start(position)?.header;
+        let header = self.known(position)?;
         self.key_into(position, &header, out)
+    }
+
+    fn record_len(&self, position: u64) -> Result<u64> {
+        Ok(self.header(position)?.padded_len())
+    }
+
+    fn stored_part(&self, part: &StoredPart, part_bits: u32, covered: &Range<u64>) -> Result<Vec<Vec<u64>>> {
+        self.log.stored_part(part, part_bits, covered)
     }
 
     #[cold]
@@ -243,7 +312,7 @@ mod tests {
             let position = draft.push(PLAIN, Kind::Put, b"\0key", &value);
             draft.put(PLAIN, "next");
             let end = draft.end();
-            let reader = Reader { log: Arc::new(open_on(&disk, draft.bytes)), map: None, end };
+            let reader = Reader { log: Arc::new(open_on(&disk, draft.bytes)), map: None, end, unread: 0 };
             let mut key = Vec::new();
             reader.read_verified(position, &mut key).unwrap();
             assert_eq!(key, b"\0key");
@@ -265,7 +334,7 @@ mod tests {
         let log = Arc::new(open_on(&disk, draft.bytes));
         for mapped in [None, Some(position), Some(end)] {
             let map = mapped.map(|len| Arc::new(log.file.map(len).unwrap().unwrap()));
-            let reader = Reader { log: Arc::clone(&log), map, end };
+            let reader = Reader { log: Arc::clone(&log), map, end, unread: 0 };
             let calls = disk.calls_of(Verb::ReadAt);
             assert_eq!(reader.compare(position, b"\0a").unwrap(), Ordering::Equal);
             assert_eq!(reader.compare(position, b"\0z").unwrap(), Ordering::Less);

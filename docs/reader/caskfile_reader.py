@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """caskfile_reader.py [--records] FILE...   reads caskfile stores, and prints each as a line of JSON
 
-A companion to FORMAT.md, version 1.0, in its order: H1, W1, S1 ... are the page's checks. The exit code is 0 if every
+A companion to FORMAT.md, version 1.0, in its order: H1, W1, S1, U1 ... are the page's checks. The exit code is 0 if every
 file is readable, 1 if one is not, 2 for wrong usage. In memory are the live keys, the records of one batch, one
-value at a time, and 8 bytes for each record."""
+value at a time, and 8 bytes for each record. It reads the whole log, and holds the root's snapshot against that."""
 import array, errno, json, os, re, stat, struct, sys, zlib
 CHUNK = 1 << 20                                                    # how much is read at once; a multiple of 8
 
@@ -12,8 +12,9 @@ class Refused(Exception): "Nothing is read: (error in the page's terms, the chec
 # ---- Records, and "Limits"
 SYNCED, MORE = 0x01, 0x02
 PUT, DELETE, MARK, SYNCED_TO, MOVED, ROOTS, LOOSE = 0x01, 0x02, 0x80, 0x81, 0x82, 0xc0, range(0xc0, 0x100)
+IMAGE, SNAPSHOT = 0xc1, 0xc2
 KINDS = {PUT: "put", DELETE: "delete", MARK: "mark", SYNCED_TO: "SYNCED_TO", MOVED: "MOVED"}    # those of witnesses
-NAMES = {**KINDS, ROOTS: "ROOTS"}
+NAMES = {**KINDS, ROOTS: "ROOTS", IMAGE: "IMAGE", SNAPSHOT: "SNAPSHOT"}
 MARKED, NO_MARK, UNFINISHED = "W1: 8 zero bytes", "W1: fewer than 8 bytes", "W1: the end of the log, inside a batch"
 IN_BATCH, LOOSE_IN_BATCH = "W8: SYNCED inside a batch", "W8: a loose record inside a batch"
 SEQ_MAX, SEQ_STEP, VALUE_MAX, OFFSET_MAX = 2**62 - 1, 2**48, 2**30, 2**43
@@ -93,14 +94,16 @@ class Store:
         return zlib.crc32(self.file_id + struct.pack("<Q", offset) + data)
 
     # ---- Roots
-    def read_root(self):                                           # S; the start of the log if nothing states it
-        roots, slots = [(0, self.start)], self.read(88, 128) if self.start == 216 else b""
+    def read_slots(self):                                          # (generation, S, snapshot) of the root
+        roots, slots = [(0, self.start, 0)], self.read(88, 128) if self.start == 216 else b""
         for at in range(0, len(slots) - 63, 64):
-            generation, s = struct.unpack("<QQ", slots[at:at + 16])
+            generation, s, snapshot = struct.unpack("<QQQ", slots[at:at + 24])
             crc = int.from_bytes(slots[at + 60:at + 64], "little")
             if crc == self.crc_at(88 + at, slots[at:at + 60]) and 0 < generation < 2**64 - 1 and 216 <= s <= OFFSET_MAX:
-                roots.append((generation, s))
-        return max(roots)[1]
+                roots.append((generation, s, snapshot))
+        return max(roots)
+    def read_root(self):                                           # S; the start of the log if nothing states it
+        return self.read_slots()[1]
 
     def check_length(self):                                        # H8: the slots first, then the length
         s = self.read_root()
@@ -234,6 +237,101 @@ class Store:
             except Refused: break                                  # W7: a later version's record, so there is no list
         return ranges
 
+# ---- Snapshots
+def sip_hash(key, message):                                        # SipHash-1-3
+    k0, k1, wrap = int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little"), 2**64 - 1
+    v0, v1, v2, v3 = (k ^ c for k, c in ((k0, 0x736f6d6570736575), (k1, 0x646f72616e646f6d),
+                                         (k0, 0x6c7967656e657261), (k1, 0x7465646279746573)))
+    def left(x, bits):
+        return (x << bits | x >> 64 - bits) & wrap
+    def round(v0, v1, v2, v3):
+        v0 = v0 + v1 & wrap; v1 = left(v1, 13) ^ v0; v0 = left(v0, 32)
+        v2 = v2 + v3 & wrap; v3 = left(v3, 16) ^ v2
+        v0 = v0 + v3 & wrap; v3 = left(v3, 21) ^ v0
+        v2 = v2 + v1 & wrap; v1 = left(v1, 17) ^ v2
+        return v0, v1, left(v2, 32), v3
+    message += bytes(7 - len(message) % 8) + bytes([len(message) % 256])
+    for at in range(0, len(message), 8):
+        m = int.from_bytes(message[at:at + 8], "little")
+        v0, v1, v2, v3 = round(v0, v1, v2, v3 ^ m)
+        v0 ^= m
+    v2 ^= 0xff
+    for _ in range(3):
+        v0, v1, v2, v3 = round(v0, v1, v2, v3)
+    return v0 ^ v1 ^ v2 ^ v3
+
+class Unusable(Exception): "The check that fails, with what it says"
+
+def need(holds, check):
+    if not holds:
+        raise Unusable(check)
+
+class Snapshot:
+    """What a SNAPSHOT says, if U1 to U8 hold, and the words of each of the 4,096 sub-tables, if U10 to U12 do."""
+    def __init__(self, store):
+        _, s, self.at = store.read_slots()
+        need(store.start == 216 <= self.at and self.at + 24 <= s, "U1: the root")
+        raw = store.read(self.at, 24)
+        r = Record(self.at, raw) if len(raw) == 24 else None
+        need(r and r.header_crc == (store.crc_at(self.at, raw[4:]) or 1) and (r.kind, r.flags, r.key_len) == (SNAPSHOT, 0, 0)
+             and r.next <= s, "U2: the header")
+        need(r.value_len <= 65616, "U3: value_len")
+        value = store.read(r.value_at, r.value_len)
+        need(len(value) == r.value_len and zlib.crc32(value, zlib.crc32(raw[9:])) == r.body_crc, "U3: body_crc")
+        need(len(value) >= 80, "U5: value_len")
+        (version, hash_number, check, self.covered_to, self.covered_seq, self.records, self.keys, self.live_bytes,
+         self.part_bits) = struct.unpack("<IIQQQQQQI", value[:60])
+        need(version == 1 and hash_number == 1, "U4: version or hash")
+        need(check == sip_hash(store.file_id, b"caskfile"), "U4: check")
+        need(self.part_bits <= 12 and len(value) == 80 + 16 * 2**self.part_bits, "U5: part_bits or value_len")
+        c = self.covered_to
+        need(c % 8 == 0 and store.start <= c <= self.at, "U6: covered_to")
+        parts = list(struct.iter_unpack("<QII", value[80:]))
+        need(24 * self.records <= c - store.start and self.live_bytes <= c - store.start and self.keys <= self.records
+             and sum(count for _, count, _ in parts) == self.keys, "U7: the totals")
+        tables = 2**(12 - self.part_bits)
+        length = lambda count: 4 * tables + 8 * count
+        need(all(count == 0 or c <= offset and offset + length(count) <= self.at for offset, count, _ in parts), "U8: a part")
+        self.words = []
+        for offset, count, crc in parts:
+            data = store.read(offset, length(count)) if count else bytes(4 * tables)
+            need(not count or crc == store.crc_at(offset, data), "U10: crc of a part")
+            counts = struct.unpack("<%dI" % tables, data[:4 * tables])
+            need(sum(counts) == count, "U11: the numbers of words")
+            words = iter(struct.unpack("<%dQ" % count, data[4 * tables:]))
+            for n in counts:
+                table = [next(words) for _ in range(n)]
+                need(table == sorted(set(table)), "U12: the order of words")
+                need(all(store.start <= word % 2**40 * 8 < c for word in table), "U12: an offset")
+                self.words.append(table)
+
+    def compare(self, store):                                      # with what the walk has found before c
+        live, previous, end, more, records = {}, 0, store.start, 0, 0
+        for r in (Record(o, store.read(o, 24)) for o in store.offsets if o < self.covered_to):
+            if r.kind == PUT:
+                live[store.full_key(r)] = r
+            elif r.kind == DELETE:
+                live.pop(store.full_key(r), None)
+            previous, end, more, records = r.seq, r.next, r.flags & MORE, records + 1
+        need(end == self.covered_to and not more, "compare: a unit ends at covered_to")
+        found = previous, records, len(live), sum(r.next - r.offset for r in live.values())
+        need((self.covered_seq, self.records, self.keys, self.live_bytes) == found, "compare: the totals")
+        words = [[] for _ in range(4096)]
+        for full_key, r in live.items():
+            bits = sip_hash(store.file_id, full_key)
+            words[bits >> 52].append((bits >> 28 & 0xffffff) << 40 | r.offset // 8)
+        need(self.words == [sorted(table) for table in words], "compare: the words")
+
+def look_at_snapshot(store):
+    """What is wrong with the root's snapshot; None if there is none. A later version's is not compared."""
+    at = store.read_slots()[2]
+    try:
+        if at:
+            Snapshot(store).compare(store)
+    except Unusable as unusable:
+        return {"at": at, "differs": unusable.args[0] != "U4: version or hash", "fails": unusable.args[0]}
+    return {"at": at, "differs": False} if at else None
+
 # ---- Opening, and what is printed
 def field(name, data):                                             # as text where they are UTF-8, otherwise in hexadecimal
     try:
@@ -261,6 +359,7 @@ def print_store(path, with_records, out):                          # returns whe
             store, verdict = None, {"verdict": None, "readable": True, "damage": []}
             store = Store(path)
             store.find_end(verdict)
+            verdict.update(snapshot=look_at_snapshot(store))
             if not (store.last and store.last.kind == MOVED and os.path.exists(path)
                     and not os.path.samestat(os.stat(path), os.fstat(store.fd))):
                 break                                              # otherwise "open that one"

@@ -26,6 +26,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     let plan = Plan(plan);
     let Ok(file) = shape::file(plan.0, rest) else { return Corpus::Reject };
     let machine = plan.machine(&file);
+    through_snapshot(&machine, &plan);
     read_only(&machine, &plan, &file);
     Corpus::Keep
 });
@@ -39,7 +40,12 @@ impl Plan {
         if self.0 >> 4 == 0xf { Machine::real(file) } else { Machine::simulated(file, self.0 & 0x30 != 0x30) }
     }
 
+    /// With a check of the whole log, so that all handles see the same.
     fn config(&self) -> Config {
+        self.unchecked().check_at_open(true)
+    }
+
+    fn unchecked(&self) -> Config {
         let reads = if self.0 & 8 == 0 { ReadMode::Map } else { ReadMode::Pread };
         Config::new().read_mode(reads).durability(if self.0 & 4 == 0 { Durability::Sync } else { Durability::Os })
     }
@@ -146,13 +152,31 @@ fn read_everything(cask: &Cask) -> Pairs {
 }
 
 fn verify(cask: &Cask) {
-    // A copy whose end is missing opens, and is not sound.
+    // A copy whose end is missing opens, and is not sound; neither is a store with a wrong snapshot.
     let verified = match cask.verify() {
-        Err(caskfile::Error::Damaged { report, .. }) if report.cut_off => (*report).clone(),
+        Err(Error::Damaged { report, .. }) if report.cut_off || report.wrong_snapshot.is_some() => (*report).clone(),
         verified => verified.unwrap(),
     };
     let stats = cask.stats().unwrap();
     assert_eq!((verified.keys, verified.records, verified.log_end), (stats.keys, stats.records, stats.log_end));
+}
+
+/// A handle that may not look at all of the log when it is opened. What it meets later may be damage, and nothing else.
+fn through_snapshot(machine: &Machine, plan: &Plan) {
+    let Ok(cask) = machine.open(&plan.unchecked().read_only(true)) else { return };
+    let mut scan = match cask.scan("") {
+        Err(Error::Corrupt { .. } | Error::Truncated { .. }) => return,
+        scan => scan.unwrap(),
+    };
+    if let Some(error) = scan.find_map(Result::err) {
+        assert!(matches!(error, Error::Corrupt { .. } | Error::Truncated { .. }), "{error}");
+    }
+    for key in ["k", "fuzz", "key"] {
+        match cask.get(key) {
+            Ok(_) | Err(Error::KeyNotFound | Error::Corrupt { .. } | Error::Truncated { .. }) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
 }
 
 /// A reader first, which must not change a byte; then a writer, which must agree with it.

@@ -26,7 +26,7 @@ mod shape;
 use std::sync::Arc;
 
 use caskfile::disk::sim::SimDisk;
-use caskfile::{Cask, Config, ReadMode};
+use caskfile::{Cask, Config, Error, ReadMode};
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 use rescue::STORE;
@@ -37,11 +37,15 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     let disk = SimDisk::new();
     disk.set_holes(how & 4 == 0);
     disk.set_contents(STORE, file.clone());
-    let config = Config::new().read_only(true).read_mode(if how & 8 == 0 { ReadMode::Map } else { ReadMode::Pread });
+    let reads = if how & 8 == 0 { ReadMode::Map } else { ReadMode::Pread };
+    // A snapshot could hide damage from the handle.
+    let config = Config::new().read_only(true).read_mode(reads).check_at_open(true);
     if let Ok(cask) = Cask::open_on(Arc::new(disk.process()), STORE, &config) {
-        // A copy whose end is missing opens, and is not sound.
+        // A copy whose end is missing opens, and is not sound; neither is a store with a wrong snapshot.
         let verified = match cask.verify() {
-            Err(caskfile::Error::Damaged { report, .. }) if report.cut_off => (*report).clone(),
+            Err(Error::Damaged { report, .. }) if report.cut_off || report.wrong_snapshot.is_some() => {
+                (*report).clone()
+            }
             verified => verified.unwrap(),
         };
         assert_eq!(verified.keys as usize, rescue::pairs(&cask).len());

@@ -48,6 +48,7 @@ pub(crate) struct Counters {
     pub(crate) written: AtomicU64,
     pub(crate) torn_bytes: AtomicU64,
     pub(crate) compactions: AtomicU64,
+    pub(crate) snapshots: AtomicU64,
     /// Of compactions in the background.
     pub(crate) failed_compactions: AtomicU64,
     pub(crate) lock_waits: AtomicU64,

@@ -63,7 +63,7 @@ impl Engine {
         let log_bytes = request.log_bytes;
         let (outcome, had_turn) = self.writing.commit(request);
         if had_turn {
-            self.maintenance.compact_if_due();
+            self.maintenance.begin_if_due();
         }
         self.maintenance.throttle(&outcome, log_bytes);
         outcome

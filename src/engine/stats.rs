@@ -33,7 +33,7 @@ pub struct Stats {
     pub log_end: u64,
     /// Bytes of the records with the present values of keys.
     pub live_bytes: u64,
-    /// Bytes of the records that compaction would leave out.
+    /// Bytes of the records that compaction would leave out, without the last snapshot of the index.
     pub dead_bytes: u64,
     /// The highest sequence number in the file.
     pub last_index: u64,
@@ -56,6 +56,8 @@ pub struct Stats {
     /// errors: call [`Cask::compact`](crate::Cask::compact) to see why, or turn on the feature `log`. Compactions that were
     /// stopped, or found another one under way, do not count.
     pub failed_compactions: u64,
+    /// How many snapshots of the index this handle has written: see [`SnapshotPolicy`](crate::SnapshotPolicy).
+    pub snapshots: u64,
     /// How often this handle waited for the lock because another writer held it, with and without success.
     pub lock_waits: u64,
     /// How long it waited in all these cases together, without the time that threads of one handle wait for each other.
@@ -69,16 +71,17 @@ pub struct Stats {
 
 impl Engine {
     pub(crate) fn stats(&self) -> Result<Stats> {
-        let view = self.reading.current()?;
+        // A snapshot does not say how many buckets there are.
+        let view = self.reading.scanned()?;
         let log_len = view.tail.end - view.reader.log.start();
         Ok(Stats {
             keys: view.index().len() as u64,
-            buckets: view.keys.buckets.count(view.index().len() as u64),
+            buckets: view.keys.buckets().unwrap_or_default(),
             records: view.tail.records,
             file_len: view.reader.log.len()?,
             log_end: view.tail.end,
-            live_bytes: view.keys.live_bytes,
-            dead_bytes: log_len - view.keys.live_bytes,
+            live_bytes: view.keys.live_bytes(),
+            dead_bytes: log_len.saturating_sub(view.keys.live_bytes() + view.tail.images.last),
             last_index: view.tail.highest_seq,
             proven: view.tail.proven,
             has_roots: view.reader.log.header.has_roots,
@@ -88,6 +91,7 @@ impl Engine {
             syncs: self.writing.syncs.syncs.load(Relaxed),
             compactions: self.context.counters.compactions.load(Relaxed),
             failed_compactions: self.context.counters.failed_compactions.load(Relaxed),
+            snapshots: self.context.counters.snapshots.load(Relaxed),
             lock_waits: self.context.counters.lock_waits.load(Relaxed),
             lock_waited: Duration::from_nanos(self.context.counters.lock_waited.load(Relaxed)),
             opening: Duration::from_nanos(self.context.counters.opening.load(Relaxed)),

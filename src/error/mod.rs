@@ -118,8 +118,9 @@ pub enum Error {
         len: u64,
     },
 
-    /// Verification has found damage to bytes that had been written correctly, or bytes that the disk cannot read. The file
-    /// was not changed. [`salvage`](crate::salvage) copies what can still be read to a new file.
+    /// Verification has found damage to bytes that had been written correctly, or bytes that the disk cannot read, or a snapshot
+    /// of the index that is wrong ([`Report::wrong_snapshot`]). The file was not changed. [`salvage`](crate::salvage) copies
+    /// what can still be read to a new file.
     Damaged {
         /// The store's file.
         path: PathBuf,

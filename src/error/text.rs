@@ -52,6 +52,10 @@ impl Error {
                 path,
                 format_args!("truncated: its log ends at {log_end}, and had reached {stated} at least; {INCOMPLETE}"),
             ),
+            // The report says what to do about the snapshot.
+            Error::Damaged { path, report } if !report.lacks_records() && report.wrong_snapshot.is_some() => {
+                about(f, path, format_args!("{report}"))
+            }
             Error::Damaged { path, report } => about(f, path, format_args!("{report}\n{UNCHANGED}")),
             Error::Poisoned { path, operation, .. } => {
                 about(f, path, format_args!("reopen the store: writes are refused since a {operation} failed"))

@@ -8,11 +8,15 @@ use byteorder::{ByteOrder, LittleEndian};
 use super::header::{
     AT_BASE_SEQ, AT_CRC, AT_CREATED, AT_FEATURES, AT_FILE_ID, AT_MAGIC, AT_MAJOR, AT_MINOR, AT_ZERO_2,
 };
-use super::kind::{FLAG_MORE, FLAG_SYNCED, KIND_DELETE, KIND_MARK, KIND_MOVED, KIND_PUT, KIND_ROOTS, KIND_SYNCED_TO};
+use super::kind::{
+    FLAG_MORE, FLAG_SYNCED, KIND_DELETE, KIND_IMAGE, KIND_MARK, KIND_MOVED, KIND_PUT, KIND_ROOTS, KIND_SNAPSHOT,
+    KIND_SYNCED_TO,
+};
 use super::record::{
     AT_BODY_CRC, AT_FLAGS, AT_HEADER_CRC, AT_KEY_LEN, AT_KIND, AT_SEQ, AT_VALUE_LEN, RECORD_HEADER_LEN,
 };
 use super::roots::{AT_GENERATION, AT_RESERVED, AT_SLOT_CRC, AT_SNAPSHOT, AT_SYNCED_TO};
+use super::snapshot;
 
 /// The name of a field, and its place in its header.
 pub(crate) type Named = (&'static str, Range<usize>);
@@ -49,6 +53,24 @@ pub(crate) const SLOT_FIELDS: [Named; 5] = [
     ("reserved", AT_RESERVED),
     ("crc", AT_SLOT_CRC),
 ];
+
+/// The fields at the start of the value of a `SNAPSHOT`, in order.
+pub(crate) const SNAPSHOT_FIELDS: [Named; 10] = [
+    ("version", snapshot::AT_VERSION),
+    ("hash", snapshot::AT_HASH),
+    ("check", snapshot::AT_CHECK),
+    ("covered_to", snapshot::AT_COVERED_TO),
+    ("covered_seq", snapshot::AT_COVERED_SEQ),
+    ("records", snapshot::AT_RECORDS),
+    ("keys", snapshot::AT_KEYS),
+    ("live_bytes", snapshot::AT_LIVE_BYTES),
+    ("part_bits", snapshot::AT_PART_BITS),
+    ("reserved", snapshot::AT_RESERVED),
+];
+
+/// The fields of a part's entry in a `SNAPSHOT`, in order.
+pub(crate) const PART_FIELDS: [Named; 3] =
+    [("offset", snapshot::AT_PART_OFFSET), ("count", snapshot::AT_PART_COUNT), ("crc", snapshot::AT_PART_CRC)];
 
 /// The numbers in a record header, before they are judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,8 +116,15 @@ pub(crate) fn kind_name(kind: u8) -> Option<&'static str> {
         KIND_SYNCED_TO => "SYNCED_TO",
         KIND_MOVED => "MOVED",
         KIND_ROOTS => "ROOTS",
+        KIND_IMAGE => "IMAGE",
+        KIND_SNAPSHOT => "SNAPSHOT",
         _ => return None,
     })
+}
+
+/// Whether a record of this kind says where the parts of an image are.
+pub(crate) fn is_snapshot_kind(kind: u8) -> bool {
+    kind == KIND_SNAPSHOT
 }
 
 /// The flags that this version knows, and their names.
@@ -103,6 +132,7 @@ pub(crate) const FLAG_NAMES: [(u8, &str); 2] = [(FLAG_SYNCED, "SYNCED"), (FLAG_M
 
 #[cfg(test)]
 mod tests {
+    use super::super::snapshot::{PART_ENTRY_LEN, SNAPSHOT_HEAD_LEN};
     use super::super::{FILE_HEADER_LEN, SLOT_LEN};
     use super::*;
 
@@ -110,10 +140,12 @@ mod tests {
 
     #[test]
     fn every_byte_of_a_header_has_the_pages_name() {
-        let tables: [(&[Named], usize); 3] = [
+        let tables: [(&[Named], usize); 5] = [
             (&FILE_HEADER_FIELDS, FILE_HEADER_LEN),
             (&RECORD_HEADER_FIELDS, RECORD_HEADER_LEN),
             (&SLOT_FIELDS, SLOT_LEN),
+            (&SNAPSHOT_FIELDS, SNAPSHOT_HEAD_LEN),
+            (&PART_FIELDS, PART_ENTRY_LEN),
         ];
         for (fields, len) in tables {
             let mut end = 0;
@@ -142,7 +174,7 @@ mod tests {
     #[test]
     fn kinds_and_flags_have_the_names_that_the_page_gives_them() {
         let named: Vec<_> = (0..=u8::MAX).filter_map(|kind| Some((kind, kind_name(kind)?))).collect();
-        assert_eq!(named.len(), 6);
+        assert_eq!(named.len(), 8);
         for (number, name) in named.into_iter().chain(FLAG_NAMES) {
             let rows = [format!("| {number:#04x} | {name} |"), format!("| {number:#04x} | `{name}` |")];
             assert!(rows.iter().any(|row| PAGE.contains(row)), "docs/FORMAT.md lacks {rows:?}");

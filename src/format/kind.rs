@@ -22,7 +22,7 @@ pub(crate) enum Ancillary {
     Moved,
     /// From a later version.
     Unknown(u8),
-    /// A record whose body does not concern the walk, and may change: `ROOTS`, or one of a later version.
+    /// A record whose body does not concern the walk, and may change: `ROOTS`, `IMAGE`, `SNAPSHOT`, or one of a later version.
     Loose(u8),
 }
 
@@ -36,6 +36,8 @@ pub(super) const KIND_MOVED: u8 = FIRST_ANCILLARY + 2;
 /// Kinds from here on are loose.
 const FIRST_LOOSE: u8 = 0xc0;
 pub(super) const KIND_ROOTS: u8 = FIRST_LOOSE;
+pub(super) const KIND_IMAGE: u8 = FIRST_LOOSE + 1;
+pub(super) const KIND_SNAPSHOT: u8 = FIRST_LOOSE + 2;
 
 impl Kind {
     #[inline]

@@ -1,8 +1,9 @@
 //! The bytes of a caskfile, as pure functions without input or output.
 //!
 //! `docs/FORMAT.md` is the specification. This module has the file header ([`header`]), records ([`record`]) with their
-//! kinds ([`kind`]) and sequence numbers ([`sequence`]), the roots at the file's head ([`roots`]), the full key in a record's body ([`key`]), the checksums
-//! ([`checksum`]) and the names of all fields ([`fields`]). All numbers are little-endian.
+//! kinds ([`kind`]) and sequence numbers ([`sequence`]), the roots at the file's head ([`roots`]), snapshots of the index
+//! ([`snapshot`]), the full key in a record's body ([`key`]), the checksums ([`checksum`]) and the names of all fields
+//! ([`fields`]). All numbers are little-endian.
 
 mod checksum;
 mod damage;
@@ -15,11 +16,13 @@ mod kind;
 mod record;
 mod roots;
 mod sequence;
+pub(crate) mod snapshot;
 
 pub(crate) use checksum::FileSeed;
 pub use damage::Damage;
 pub(crate) use fields::{
-    FILE_HEADER_FIELDS, FLAG_NAMES, Named, RECORD_HEADER_FIELDS, RawRecordHeader, SLOT_FIELDS, kind_name,
+    FILE_HEADER_FIELDS, FLAG_NAMES, Named, PART_FIELDS, RECORD_HEADER_FIELDS, RawRecordHeader, SLOT_FIELDS,
+    SNAPSHOT_FIELDS, is_snapshot_kind, kind_name,
 };
 pub(crate) use header::{FILE_HEADER_LEN, FileHeader, HeaderFault};
 pub use header::{MAJOR_VERSION, MINOR_VERSION};

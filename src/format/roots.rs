@@ -21,7 +21,7 @@ pub(super) const AT_RESERVED: Range<usize> = AT_SNAPSHOT.end..AT_SNAPSHOT.end + 
 pub(super) const AT_SLOT_CRC: Range<usize> = AT_RESERVED.end..AT_RESERVED.end + 4;
 
 /// The bytes that a new root copies from the one before it. A later version has a meaning for them.
-const CARRIED: Range<usize> = AT_SNAPSHOT.start..AT_RESERVED.end;
+const CARRIED: Range<usize> = AT_RESERVED;
 
 /// The length of a slot.
 pub(crate) const SLOT_LEN: usize = AT_SLOT_CRC.end;
@@ -60,6 +60,8 @@ pub(crate) struct Root {
     pub(crate) generation: u64,
     /// Everything before this offset was on stable storage when the root was written.
     pub(crate) synced_to: u64,
+    /// The offset of a `SNAPSHOT`; 0 if there is none.
+    pub(crate) snapshot: u64,
     carried: [u8; CARRIED.end - CARRIED.start],
     /// The slot that holds it.
     slot: usize,
@@ -89,10 +91,16 @@ impl Root {
             None => Root {
                 generation: Root::FIRST_GENERATION,
                 synced_to,
+                snapshot: 0,
                 carried: [0; CARRIED.end - CARRIED.start],
                 slot: 0,
             },
         }
+    }
+
+    /// The same root, leading to a snapshot, or to none if the offset is 0.
+    pub(crate) fn with_snapshot(self, snapshot: u64) -> Root {
+        Root { snapshot, ..self }
     }
 
     /// The offset of its slot in the file.
@@ -104,6 +112,7 @@ impl Root {
         let root = Root {
             generation: LittleEndian::read_u64(&bytes[AT_GENERATION]),
             synced_to: LittleEndian::read_u64(&bytes[AT_SYNCED_TO]),
+            snapshot: LittleEndian::read_u64(&bytes[AT_SNAPSHOT]),
             carried: bytes[CARRIED].try_into().ok()?,
             slot,
         };
@@ -117,6 +126,7 @@ impl Root {
         let mut bytes = [0; SLOT_LEN];
         LittleEndian::write_u64(&mut bytes[AT_GENERATION], self.generation);
         LittleEndian::write_u64(&mut bytes[AT_SYNCED_TO], self.synced_to);
+        LittleEndian::write_u64(&mut bytes[AT_SNAPSHOT], self.snapshot);
         bytes[CARRIED].copy_from_slice(&self.carried);
         let crc = slot_crc(seed, self.slot, &bytes);
         LittleEndian::write_u32(&mut bytes[AT_SLOT_CRC], crc);
@@ -183,9 +193,9 @@ mod tests {
 
     #[test]
     fn a_root_never_states_less_and_carries_what_it_does_not_know() {
-        let first = Root { carried: [7; CARRIED.end - CARRIED.start], ..Root::after(None, 300) };
+        let first = Root { carried: [7; CARRIED.end - CARRIED.start], ..Root::after(None, 300) }.with_snapshot(240);
         let second = Root::after(Some(first), 250);
-        assert_eq!((second.synced_to, second.carried), (300, first.carried));
+        assert_eq!((second.synced_to, second.snapshot, second.carried), (300, 240, first.carried));
         let found = Root::of(seed(), &slots(&[0; SLOT_LEN], &second.encode(seed())));
         assert_eq!(found, Some(second));
     }

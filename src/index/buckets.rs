@@ -8,7 +8,7 @@ use crate::format::split_full_key;
 #[derive(Debug, Default)]
 pub(crate) struct Buckets {
     /// The counts of buckets with a name. The bucket without a name, the only one in most stores, has the other keys.
-    named: HashMap<Box<[u8]>, u64, foldhash::fast::RandomState>,
+    named: HashMap<Box<[u8]>, u64>,
     in_named: u64,
 }
 

@@ -46,6 +46,7 @@ impl Index {
         keys: &K,
         mut check: impl FnMut() -> Result<(), K::Error>,
     ) -> Result<Built, K::Error> {
+        self.load_all(keys)?;
         let mut positions: Vec<u64> = self.hash.positions().collect();
         // In the order of the log, reading is faster by more than this sort costs. On a cold cache, random order would
         // cost a disk access per key.
@@ -72,6 +73,9 @@ impl Index {
                 if !self.points_to(key, position) {
                     let mut out = Vec::new();
                     keys.read_verified(position, &mut out)?;
+                    if !self.points_to(&out, position) {
+                        return Err(keys.not_its_position(position));
+                    }
                     verified = out;
                     key = &verified;
                 }

@@ -9,17 +9,14 @@
 //! Homes are scaled and not masked, so capacities need not be powers of two. Growing by half wastes less than doubling:
 //! 10 to 15 bytes per key instead of 10 to 20.
 
-use std::hash::{BuildHasher, Hasher};
-use std::mem;
+use std::sync::Arc;
 
-use foldhash::quality::RandomState;
-
+use super::Keys;
+use super::image::Image;
 use super::packed::{self, TAG_BITS};
-use super::table::{FIRST_CAPACITY, Place, Table};
+use super::table::{EMPTY, FIRST_CAPACITY, Place, Table};
+use crate::format::snapshot::{Snapshot, TABLE_BITS};
 use crate::prefetch::prefetch;
-
-/// The bits of the hash that choose the sub-table.
-const TABLE_BITS: u32 = 12;
 
 /// The index can be walked in this many parts.
 pub(crate) const PIECES: usize = 1 << TABLE_BITS;
@@ -27,46 +24,163 @@ pub(crate) const PIECES: usize = 1 << TABLE_BITS;
 /// In a cache line of 64 bytes.
 const SLOTS_IN_A_LINE: usize = 64 / size_of::<u64>();
 
-/// Hashes keys with a seed of its own.
-///
-/// The seed is random per handle. So a user of a store cannot prepare keys that all fall into one sub-table. With long
-/// measurements of a running process that may still be possible, and makes look-ups slow, never wrong. No hash is
-/// written to the file, so handles need not agree.
-#[derive(Clone, Default)]
-pub(crate) struct KeyHasher {
-    state: RandomState,
-}
-
-impl KeyHasher {
-    /// The hash of `key`. Only this hasher and its clones give the same.
-    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
-        let mut hasher = self.state.build_hasher();
-        hasher.write(key);
-        hasher.finish()
-    }
-}
-
 /// The positions of the live records, found by the hashes of their keys.
 ///
 /// Two keys may have the same tag, so every look-up asks the caller whether the record at a position has the right key.
 /// At a million keys, one look-up in about seventy thousand asks about another key.
 #[derive(Default)]
 pub(crate) struct HashIndex {
-    /// Empty until the first insertion; then all sub-tables, most without slots.
-    tables: Vec<Table>,
+    tables: Tables,
+    /// The number of keys; an upper bound while parts of an image with notes are missing.
     len: usize,
 }
 
+enum Tables {
+    /// Empty until the first insertion; then all sub-tables, most without slots.
+    Loaded(Vec<Table>),
+    /// Of a log that was opened through a snapshot.
+    Stored(Box<Image>),
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Tables::Loaded(Vec::new())
+    }
+}
+
+/// The words of the index at one moment, sub-table by sub-table.
+pub(crate) struct Frozen(Vec<Arc<[u64]>>);
+
+impl Frozen {
+    /// The words of a sub-table in ascending order.
+    pub(crate) fn sorted_words(&self, table: usize) -> Vec<u64> {
+        let slots = self.0.get(table).map_or(&[][..], |slots| slots);
+        let mut words: Vec<u64> = slots.iter().copied().filter(|&slot| slot != EMPTY).collect();
+        words.sort_unstable();
+        words
+    }
+}
+
 impl HashIndex {
-    /// The number of keys.
+    /// The index of a snapshot, of which nothing is loaded yet.
+    pub(super) fn stored(snapshot: &Snapshot, log_start: u64) -> HashIndex {
+        let image = Image::new(snapshot, log_start);
+        HashIndex { tables: Tables::Stored(Box::new(image)), len: snapshot.covered.keys as usize }
+    }
+
+    /// The number of keys; an upper bound while parts of an image with notes are missing.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        match &self.tables {
+            Tables::Loaded(_) => self.len,
+            Tables::Stored(image) => self.len - image.dead().0 as usize,
+        }
+    }
+
+    /// Bytes of records that notes have replaced or removed.
+    pub(super) fn dead_bytes(&self) -> u64 {
+        match &self.tables {
+            Tables::Loaded(_) => 0,
+            Tables::Stored(image) => image.dead().1,
+        }
     }
 
     /// Bytes allocated, in time proportional to the number of sub-tables.
     pub(crate) fn memory(&self) -> usize {
-        let slots: usize = self.tables.iter().map(|table| table.slots.len()).sum();
-        self.tables.capacity() * size_of::<Table>() + slots * size_of::<u64>()
+        let slots: usize = self.all().map(|table| table.slots.len()).sum();
+        let tables = match &self.tables {
+            Tables::Loaded(tables) => tables.capacity() * size_of::<Table>(),
+            Tables::Stored(image) => image.memory(),
+        };
+        tables + slots * size_of::<u64>()
+    }
+
+    /// The sub-tables that are loaded.
+    fn all(&self) -> impl Iterator<Item = &Table> + '_ {
+        let (loaded, stored) = match &self.tables {
+            Tables::Loaded(tables) => (Some(tables), None),
+            Tables::Stored(image) => (None, Some(image.tables())),
+        };
+        loaded.into_iter().flatten().chain(stored.into_iter().flatten())
+    }
+
+    #[inline]
+    fn table(&self, table: usize) -> Option<&Table> {
+        match &self.tables {
+            Tables::Loaded(tables) => tables.get(table),
+            Tables::Stored(image) => image.table(table),
+        }
+    }
+
+    #[inline]
+    fn table_mut(&mut self, table: usize) -> Option<&mut Table> {
+        match &mut self.tables {
+            Tables::Loaded(tables) => tables.get_mut(table),
+            Tables::Stored(image) => image.table_mut(table),
+        }
+    }
+
+    /// Loads what a look-up of this hash needs. Without this, keys of a missing part are not found.
+    ///
+    /// # Errors
+    ///
+    /// Those of `keys`.
+    #[inline]
+    pub(super) fn load<K: Keys>(&self, hash: u64, keys: &K) -> Result<(), K::Error> {
+        match &self.tables {
+            Tables::Loaded(_) => Ok(()),
+            Tables::Stored(image) => image.load(table_of(hash), keys),
+        }
+    }
+
+    /// Loads all parts, or those with notes.
+    pub(super) fn load_parts<K: Keys>(&self, all: bool, keys: &K) -> Result<(), K::Error> {
+        match &self.tables {
+            Tables::Loaded(_) => Ok(()),
+            Tables::Stored(image) => image.load_parts(all, keys),
+        }
+    }
+
+    /// Whether all keys are in memory.
+    pub(super) fn is_loaded(&self) -> bool {
+        match &self.tables {
+            Tables::Loaded(_) => true,
+            Tables::Stored(image) => image.is_complete(),
+        }
+    }
+
+    /// Gives up the image once all of it is loaded. Returns the bytes of dead records that it has counted.
+    pub(super) fn settle(&mut self) -> u64 {
+        let dead_bytes = self.dead_bytes();
+        let len = self.len();
+        match std::mem::take(&mut self.tables) {
+            Tables::Stored(image) if image.is_complete() => {
+                (self.tables, self.len) = (Tables::Loaded(image.into_tables()), len);
+                dead_bytes
+            }
+            tables => {
+                self.tables = tables;
+                0
+            }
+        }
+    }
+
+    /// Notes a put or a delete of a key whose part is missing. Returns `false` if the part is there: then the key must be looked
+    /// up.
+    #[inline]
+    pub(super) fn note(&mut self, hash: u64, position: u64, is_delete: bool) -> bool {
+        let Tables::Stored(image) = &mut self.tables else { return false };
+        if image.table(table_of(hash)).is_some() {
+            return false;
+        }
+        image.note(table_of(hash), is_delete, packed::pack(tag_of(hash), position));
+        self.len += usize::from(!is_delete);
+        true
+    }
+
+    /// The words as they are now. All parts must be loaded. Takes time in proportion to the number of sub-tables.
+    pub(crate) fn freeze(&self) -> Frozen {
+        debug_assert!(self.is_loaded());
+        Frozen(self.all().map(Table::share).collect())
     }
 
     /// The position of the record that has the key, or `None`.
@@ -77,7 +191,7 @@ impl HashIndex {
     ///
     /// The first error of `is_key`.
     pub(crate) fn find<E>(&self, hash: u64, is_key: impl FnMut(u64) -> Result<bool, E>) -> Result<Option<u64>, E> {
-        let Some(table) = self.tables.get(table_of(hash)) else { return Ok(None) };
+        let Some(table) = self.table(table_of(hash)) else { return Ok(None) };
         Ok(match table.probe(tag_of(hash), is_key)? {
             Place::Occupied(at) => Some(packed::position(table.slots[at])),
             Place::Vacant(_) => None,
@@ -87,8 +201,7 @@ impl HashIndex {
     /// [Prefetches](prefetch) the slots where a walk for this hash begins: a cache line and the next one, which every
     /// other walk needs.
     pub(crate) fn prefetch(&self, hash: u64) {
-        if let Some(slot) = self.tables.get(table_of(hash)).and_then(|table| table.slots.get(table.home(tag_of(hash))))
-        {
+        if let Some(slot) = self.table(table_of(hash)).and_then(|table| table.slots.get(table.home(tag_of(hash)))) {
             prefetch(slot);
             prefetch(std::ptr::from_ref(slot).wrapping_add(SLOTS_IN_A_LINE));
         }
@@ -110,10 +223,10 @@ impl HashIndex {
         is_key: impl FnMut(u64) -> Result<bool, E>,
     ) -> Result<Option<u64>, E> {
         self.make_tables();
-        let table = &mut self.tables[table_of(hash)];
+        let table = self.table_mut(table_of(hash)).expect("a key of a missing part is noted");
         let slot = packed::pack(tag_of(hash), position);
         match table.probe(tag_of(hash), is_key)? {
-            Place::Occupied(at) => Ok(Some(packed::position(mem::replace(&mut table.slots[at], slot)))),
+            Place::Occupied(at) => Ok(Some(packed::position(table.replace(at, slot)))),
             Place::Vacant(at) => {
                 table.occupy(at, slot);
                 self.len += 1;
@@ -129,14 +242,16 @@ impl HashIndex {
             return;
         }
         self.make_tables();
+        let Tables::Loaded(tables) = &mut self.tables else { return };
         // A sub-table's share differs from the mean by one or two square roots of the mean.
         let capacity = (mean + 2 * mean.isqrt()) * 5 / 4 + 1;
-        self.tables.iter_mut().filter(|table| table.slots.len() < capacity).for_each(|table| table.resize(capacity));
+        tables.iter_mut().filter(|table| table.slots.len() < capacity).for_each(|table| table.resize(capacity));
     }
 
     /// Gives back the unused room of [`HashIndex::reserve`].
     pub(crate) fn shrink(&mut self) {
-        for table in &mut self.tables {
+        let Tables::Loaded(tables) = &mut self.tables else { return };
+        for table in tables {
             let enough = if table.used == 0 { 0 } else { FIRST_CAPACITY.max(table.used * 3 / 2) };
             if table.slots.len() > enough.max(table.used * 2) {
                 table.resize(enough);
@@ -145,8 +260,9 @@ impl HashIndex {
     }
 
     fn make_tables(&mut self) {
-        if self.tables.is_empty() {
-            self.tables.resize_with(1 << TABLE_BITS, Table::default);
+        match &mut self.tables {
+            Tables::Loaded(tables) if tables.is_empty() => tables.resize_with(1 << TABLE_BITS, Table::default),
+            _ => {}
         }
     }
 
@@ -160,22 +276,23 @@ impl HashIndex {
         hash: u64,
         is_key: impl FnMut(u64) -> Result<bool, E>,
     ) -> Result<Option<u64>, E> {
-        let Some(table) = self.tables.get_mut(table_of(hash)) else { return Ok(None) };
+        let Some(table) = self.table_mut(table_of(hash)) else { return Ok(None) };
         let Place::Occupied(at) = table.probe(tag_of(hash), is_key)? else { return Ok(None) };
         let slot = table.vacate(at);
         self.len -= 1;
         Ok(Some(packed::position(slot)))
     }
 
-    /// Every position, in any order.
+    /// Every position, in any order. All parts must be loaded.
     pub(crate) fn positions(&self) -> impl Iterator<Item = u64> + '_ {
-        self.tables.iter().flat_map(Table::occupied).map(packed::position)
+        debug_assert!(self.is_loaded());
+        self.all().flat_map(Table::occupied).map(packed::position)
     }
 
     /// The positions of one of [`PIECES`] parts. A key stays in its part. So a walk over all parts meets every key that
-    /// is there all the time exactly once, even if the index changes between two parts.
+    /// is there all the time exactly once, even if the index changes between two parts. All parts must be loaded.
     pub(crate) fn positions_in(&self, piece: usize) -> impl Iterator<Item = u64> + '_ {
-        self.tables.get(piece).into_iter().flat_map(Table::occupied).map(packed::position)
+        self.table(piece).into_iter().flat_map(Table::occupied).map(packed::position)
     }
 }
 
@@ -184,6 +301,11 @@ impl HashIndex {
     pub(super) fn plant_len(&mut self, more: isize) {
         self.len = self.len.checked_add_signed(more).expect("a test plants a length");
     }
+}
+
+/// Whether the index cannot tell two keys with these hashes apart, and asks the log.
+pub(crate) fn is_beside(one: u64, other: u64) -> bool {
+    (table_of(one), tag_of(one)) == (table_of(other), tag_of(other))
 }
 
 /// The sub-table of a hash: its highest bits.

@@ -16,11 +16,15 @@
 
 use std::cmp::Ordering;
 use std::convert::Infallible;
+use std::ops::Range;
+
+use crate::format::snapshot::{KeyHasher, Snapshot, StoredPart};
 
 pub(crate) mod buckets;
 mod build;
 mod entry;
 mod hash;
+mod image;
 mod packed;
 mod positions;
 mod search;
@@ -31,7 +35,7 @@ mod testing;
 mod tree;
 
 pub(crate) use entry::{Entry, prefix_successor};
-pub(crate) use hash::{HashIndex, KeyHasher, PIECES};
+pub(crate) use hash::{Frozen, HashIndex, PIECES, is_beside};
 pub(crate) use packed::POSITION_LIMIT;
 pub(crate) use positions::Positions;
 pub(crate) use sorted::{SortedIndex, Sought};
@@ -50,11 +54,33 @@ pub(crate) trait Keys {
     /// damage that the checksum misses: the hash index has 36 bits of the original key's hash.)
     fn is_key(&self, position: u64, key: &[u8]) -> Result<bool, Self::Error>;
 
+    /// The error for a position that the index has for another key than its record's.
+    fn not_its_position(&self, position: u64) -> Self::Error;
+
     /// Appends the key of the record at `position` to `out`, unverified.
     fn read(&self, position: u64, out: &mut Vec<u8>) -> Result<(), Self::Error>;
 
     /// Appends the key of the record at `position` to `out`, and verifies the whole record over this copy of the key.
     fn read_verified(&self, position: u64, out: &mut Vec<u8>) -> Result<(), Self::Error>;
+
+    /// Whether the records at two positions have the same key, as [`Keys::is_key`]. The record at `other` is verified.
+    fn have_same_key(&self, position: u64, other: u64) -> Result<bool, Self::Error> {
+        let mut key = Vec::new();
+        self.read_verified(other, &mut key)?;
+        self.is_key(position, &key)
+    }
+
+    /// The length that the record at `position` takes up, verified.
+    fn record_len(&self, position: u64) -> Result<u64, Self::Error>;
+
+    /// The words of each sub-table in a part of an image. Its checksum and its positions are verified on the copy that is
+    /// returned.
+    fn stored_part(
+        &self,
+        part: &StoredPart,
+        part_bits: u32,
+        covered: &Range<u64>,
+    ) -> Result<Vec<Vec<u64>>, Self::Error>;
 }
 
 /// A borrowed hash index, as a witness for the key of a record.
@@ -73,7 +99,6 @@ impl Hashed<'_> {
 }
 
 /// Both indexes of a log, kept in step.
-#[derive(Default)]
 pub(crate) struct Index {
     hasher: KeyHasher,
     hash: HashIndex,
@@ -84,9 +109,67 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// The number of keys.
+    /// The index of a log without keys.
+    pub(crate) fn new(hasher: KeyHasher) -> Index {
+        Index { hasher, hash: HashIndex::default(), sorted: None, changes: 0 }
+    }
+
+    /// The index of a snapshot, of which nothing is loaded yet.
+    pub(crate) fn stored(hasher: KeyHasher, snapshot: &Snapshot, log_start: u64) -> Index {
+        Index { hash: HashIndex::stored(snapshot, log_start), ..Index::new(hasher) }
+    }
+
+    /// The number of keys. An upper bound before [`Index::load_noted`], for an index from a snapshot.
     pub(crate) fn len(&self) -> usize {
         self.hash.len()
+    }
+
+    /// Bytes of the records that were replaced or removed while their part of an image was missing.
+    pub(crate) fn dead_bytes(&self) -> u64 {
+        self.hash.dead_bytes()
+    }
+
+    /// Loads the part of an image with the key of this hash. Every look-up does that itself.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `keys`.
+    #[inline]
+    pub(crate) fn load<K: Keys>(&self, hash: u64, keys: &K) -> Result<(), K::Error> {
+        self.hash.load(hash, keys)
+    }
+
+    /// Loads all parts of an image.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `keys`.
+    pub(crate) fn load_all<K: Keys>(&self, keys: &K) -> Result<(), K::Error> {
+        self.hash.load_parts(true, keys)
+    }
+
+    /// Loads the parts of an image whose keys have changed since, so that the number of keys is exact.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `keys`.
+    pub(crate) fn load_noted<K: Keys>(&self, keys: &K) -> Result<(), K::Error> {
+        self.hash.load_parts(false, keys)
+    }
+
+    /// Whether all keys are in memory.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.hash.is_loaded()
+    }
+
+    /// Gives up the image once all of it is loaded. Returns the bytes of dead records that it has counted.
+    pub(crate) fn settle(&mut self) -> u64 {
+        self.hash.settle()
+    }
+
+    /// The words of the hash index as they are now. All of it must be loaded.
+    pub(crate) fn freeze(&self) -> Frozen {
+        self.hash.freeze()
     }
 
     /// Bytes allocated by both indexes.
@@ -113,6 +196,7 @@ impl Index {
     /// As [`Index::find`], with the key's hash.
     #[inline]
     pub(crate) fn find_hashed<K: Keys>(&self, hash: u64, key: &[u8], keys: &K) -> Result<Option<u64>, K::Error> {
+        self.hash.load(hash, keys)?;
         self.hash.find(hash, |position| keys.is_key(position, key))
     }
 
@@ -176,7 +260,8 @@ impl Index {
         self.hash.positions_in(piece)
     }
 
-    /// Replays a put of `key` by the record at `position`, and returns the position of the record that it replaces.
+    /// Replays a put of `key` by the record at `position`, and returns the position of the record that it replaces. If the
+    /// key's part of an image is missing, the put is noted, and what it replaces stays unknown.
     ///
     /// `hash` is the key's hash. `is_key` says whether the record at a position is the key's: a caller that has found out
     /// before need not read the log again.
@@ -193,6 +278,10 @@ impl Index {
         keys: &K,
         is_key: impl FnMut(u64) -> Result<bool, K::Error>,
     ) -> Result<Option<u64>, K::Error> {
+        if self.hash.note(hash, position, false) {
+            self.changes += 1;
+            return Ok(None);
+        }
         let old = match &mut self.sorted {
             None => self.hash.insert(hash, position, is_key)?,
             // Everything that can fail comes before the first change. With the old position known, the change of the
@@ -209,8 +298,8 @@ impl Index {
         Ok(old)
     }
 
-    /// Replays a delete of `key`, and returns the position of the record that had put it, or `None` if there was no
-    /// such key. The arguments are those of [`Index::apply_put`].
+    /// Replays a delete of `key` by the record at `position`, and returns the position of the record that had put it, or
+    /// `None` if there was no such key, or if the delete is noted. The arguments are those of [`Index::apply_put`].
     ///
     /// # Errors
     ///
@@ -219,9 +308,14 @@ impl Index {
         &mut self,
         hash: u64,
         key: &[u8],
+        position: u64,
         keys: &K,
         is_key: impl FnMut(u64) -> Result<bool, K::Error>,
     ) -> Result<Option<u64>, K::Error> {
+        if self.hash.note(hash, position, true) {
+            self.changes += 1;
+            return Ok(None);
+        }
         let Some(old) = self.hash.find(hash, is_key)? else { return Ok(None) };
         // The same order as in `apply_put`.
         if let Some(sorted) = &mut self.sorted {
@@ -260,13 +354,21 @@ impl Index {
 }
 
 #[cfg(test)]
+impl Default for Index {
+    fn default() -> Self {
+        Index::new(KeyHasher::of_tests())
+    }
+}
+
+#[cfg(test)]
 impl Index {
     fn put<K: Keys>(&mut self, key: &[u8], position: u64, keys: &K) -> Result<Option<u64>, K::Error> {
         self.apply_put(self.hash(key), key, position, keys, |at| keys.is_key(at, key))
     }
 
+    /// By a record that the keys need not have.
     fn delete<K: Keys>(&mut self, key: &[u8], keys: &K) -> Result<Option<u64>, K::Error> {
-        self.apply_delete(self.hash(key), key, keys, |at| keys.is_key(at, key))
+        self.apply_delete(self.hash(key), key, POSITION_LIMIT - 8, keys, |at| keys.is_key(at, key))
     }
 }
 

@@ -1,7 +1,6 @@
 //! A sub-table of the hash index.
 
-use std::convert::Infallible;
-use std::mem;
+use std::sync::Arc;
 
 use super::packed::{self, TAG_BITS};
 
@@ -15,9 +14,11 @@ pub(super) const FIRST_CAPACITY: usize = 4;
 ///
 /// A walk from an entry's home, around the end if necessary, meets the entry before the first empty slot. At least one
 /// slot is always empty, or there are no slots.
-#[derive(Default)]
+///
+/// A [snapshot](Table::share) shares the slots. The first change after that copies them.
+#[derive(Clone, Default)]
 pub(super) struct Table {
-    pub(super) slots: Box<[u64]>,
+    pub(super) slots: Arc<[u64]>,
     pub(super) used: usize,
 }
 
@@ -29,39 +30,80 @@ pub(super) enum Place {
     Vacant(usize),
 }
 
+/// The start of a walk for `tag`. Scaling spreads tags evenly over any capacity; a mask would need a power of two.
+#[inline]
+fn home(slots: &[u64], tag: u64) -> usize {
+    ((tag * slots.len() as u64) >> TAG_BITS) as usize
+}
+
+#[inline]
+fn after(slots: &[u64], at: usize) -> usize {
+    if at + 1 == slots.len() { 0 } else { at + 1 }
+}
+
+/// The number of steps of a walk from `from` to `to`.
+fn distance(slots: &[u64], from: usize, to: usize) -> usize {
+    if to >= from { to - from } else { to + slots.len() - from }
+}
+
+/// Stores an entry that is known to be absent. There must be an empty slot.
+fn place(slots: &mut [u64], slot: u64) {
+    let mut at = home(slots, packed::tag(slot));
+    while slots[at] != EMPTY {
+        at = after(slots, at);
+    }
+    slots[at] = slot;
+}
+
 impl Table {
-    /// The start of a walk for `tag`. Scaling spreads tags evenly over any capacity; a mask would need a power of two.
+    /// A table of these entries, all different.
+    pub(super) fn of(entries: &[u64]) -> Table {
+        let mut table = Table::default();
+        if !entries.is_empty() {
+            table.rebuild(FIRST_CAPACITY.max(entries.len() * 4 / 3 + 1), entries);
+            table.used = entries.len();
+        }
+        table
+    }
+
+    /// The slots as they are now.
+    pub(super) fn share(&self) -> Arc<[u64]> {
+        Arc::clone(&self.slots)
+    }
+
     #[inline]
     pub(super) fn home(&self, tag: u64) -> usize {
-        ((tag * self.slots.len() as u64) >> TAG_BITS) as usize
+        home(&self.slots, tag)
     }
 
-    #[inline]
+    #[cfg(test)]
     pub(super) fn after(&self, at: usize) -> usize {
-        if at + 1 == self.slots.len() { 0 } else { at + 1 }
-    }
-
-    /// The number of steps of a walk from `from` to `to`.
-    fn distance(&self, from: usize, to: usize) -> usize {
-        if to >= from { to - from } else { to + self.slots.len() - from }
+        after(&self.slots, at)
     }
 
     #[inline]
     pub(super) fn probe<E>(&self, tag: u64, mut is_key: impl FnMut(u64) -> Result<bool, E>) -> Result<Place, E> {
-        if self.slots.is_empty() {
+        let slots = &*self.slots;
+        if slots.is_empty() {
             return Ok(Place::Vacant(0));
         }
-        let mut at = self.home(tag);
+        let mut at = home(slots, tag);
         loop {
-            let slot = self.slots[at];
+            let slot = slots[at];
             if slot == EMPTY {
                 return Ok(Place::Vacant(at));
             }
             if packed::tag(slot) == tag && is_key(packed::position(slot))? {
                 return Ok(Place::Occupied(at));
             }
-            at = self.after(at);
+            at = after(slots, at);
         }
+    }
+
+    /// Replaces the entry at an occupied slot, and returns the one before.
+    #[inline]
+    pub(super) fn replace(&mut self, at: usize, slot: u64) -> u64 {
+        std::mem::replace(&mut Arc::make_mut(&mut self.slots)[at], slot)
     }
 
     /// Stores a new entry. Its probe ended at the empty slot `at`.
@@ -70,9 +112,9 @@ impl Table {
         // Above four fifths, walks for absent keys get long: 13 slots on average at that load, 50 at nine tenths.
         if (self.used + 1) * 5 > capacity * 4 {
             self.resize(FIRST_CAPACITY.max(capacity + capacity / 2));
-            self.place(slot);
+            place(Arc::make_mut(&mut self.slots), slot);
         } else {
-            self.slots[at] = slot;
+            Arc::make_mut(&mut self.slots)[at] = slot;
         }
         self.used += 1;
     }
@@ -80,22 +122,23 @@ impl Table {
     /// Empties the slot at `hole`, and moves later entries back, so that walks need no tombstones and do not get longer
     /// with age.
     pub(super) fn vacate(&mut self, mut hole: usize) -> u64 {
-        let slot = self.slots[hole];
-        let mut at = self.after(hole);
-        while self.slots[at] != EMPTY {
+        let slots = Arc::make_mut(&mut self.slots);
+        let slot = slots[hole];
+        let mut at = after(slots, hole);
+        while slots[at] != EMPTY {
             // An entry may move back to the hole unless its home lies after the hole.
-            let home = self.home(packed::tag(self.slots[at]));
-            if self.distance(home, at) >= self.distance(hole, at) {
-                self.slots[hole] = self.slots[at];
+            let home = home(slots, packed::tag(slots[at]));
+            if distance(slots, home, at) >= distance(slots, hole, at) {
+                slots[hole] = slots[at];
                 hole = at;
             }
-            at = self.after(at);
+            at = after(slots, at);
         }
-        self.slots[hole] = EMPTY;
+        slots[hole] = EMPTY;
         self.used -= 1;
         let capacity = self.slots.len();
         if self.used == 0 {
-            self.slots = Box::default();
+            self.slots = Arc::default();
         } else if capacity > FIRST_CAPACITY && self.used * 5 < capacity {
             // Two fifths full after this: far from growing and from shrinking.
             self.resize(capacity / 2);
@@ -104,16 +147,15 @@ impl Table {
     }
 
     pub(super) fn resize(&mut self, capacity: usize) {
-        let old = mem::replace(&mut self.slots, vec![EMPTY; capacity].into_boxed_slice());
-        old.iter().filter(|&&slot| slot != EMPTY).for_each(|&slot| self.place(slot));
+        let old = std::mem::take(&mut self.slots);
+        self.rebuild(capacity, &old);
     }
 
-    /// Stores an entry that is known to be absent.
-    fn place(&mut self, slot: u64) {
-        let Ok(place) = self.probe(packed::tag(slot), |_| Ok::<_, Infallible>(false));
-        if let Place::Vacant(at) = place {
-            self.slots[at] = slot;
-        }
+    /// New slots with these entries.
+    fn rebuild(&mut self, capacity: usize, entries: &[u64]) {
+        self.slots = std::iter::repeat_n(EMPTY, capacity).collect();
+        let slots = Arc::make_mut(&mut self.slots);
+        entries.iter().filter(|&&slot| slot != EMPTY).for_each(|&slot| place(slots, slot));
     }
 
     pub(super) fn occupied(&self) -> impl Iterator<Item = u64> + '_ {

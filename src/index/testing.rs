@@ -3,18 +3,25 @@
 use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::ops::Range;
 
 use quickcheck::{Arbitrary, Gen};
 
 use super::Keys;
+use crate::format::snapshot::{StoredPart, decode_part};
 
 /// The keys of a log, which answers until a test makes it fail.
 pub(super) struct Log {
     keys: Vec<Vec<u8>>,
     /// Replacements for damaged keys.
     damaged: HashMap<u64, Vec<u8>>,
+    /// Parts of an image, by their offsets.
+    pub(super) parts: Vec<Vec<u8>>,
     answers_left: Cell<u64>,
 }
+
+/// The length of a record without its key.
+pub(super) const RECORD_LEN: u64 = 24;
 
 /// The log did not answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,7 +29,7 @@ pub(super) struct Failed;
 
 impl Default for Log {
     fn default() -> Self {
-        Self { keys: Vec::new(), damaged: HashMap::new(), answers_left: Cell::new(u64::MAX) }
+        Self { keys: Vec::new(), damaged: HashMap::new(), parts: Vec::new(), answers_left: Cell::new(u64::MAX) }
     }
 }
 
@@ -86,6 +93,10 @@ impl Keys for Log {
         if !same && self.damaged.contains_key(&position) { Err(Failed) } else { Ok(same) }
     }
 
+    fn not_its_position(&self, _position: u64) -> Failed {
+        Failed
+    }
+
     fn read(&self, position: u64, out: &mut Vec<u8>) -> Result<(), Failed> {
         out.extend_from_slice(self.asked(position)?);
         Ok(())
@@ -94,6 +105,15 @@ impl Keys for Log {
     fn read_verified(&self, position: u64, out: &mut Vec<u8>) -> Result<(), Failed> {
         self.read(position, out)?;
         if self.damaged.contains_key(&position) { Err(Failed) } else { Ok(()) }
+    }
+
+    fn record_len(&self, position: u64) -> Result<u64, Failed> {
+        self.asked(position).map(|key| RECORD_LEN + key.len() as u64)
+    }
+
+    fn stored_part(&self, part: &StoredPart, part_bits: u32, covered: &Range<u64>) -> Result<Vec<Vec<u64>>, Failed> {
+        self.answers_left.set(self.answers_left.get().checked_sub(1).ok_or(Failed)?);
+        decode_part(&self.parts[part.offset as usize], part_bits, covered).ok_or(Failed)
     }
 }
 

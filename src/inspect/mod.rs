@@ -29,6 +29,7 @@
 //! # Ok::<(), caskfile::Error>(())
 //! ```
 
+mod compare;
 mod layout;
 mod piece;
 mod pieces;
@@ -362,6 +363,28 @@ impl Inspection {
     /// ```
     pub fn synced_to(&self) -> Option<u64> {
         self.survey.report.synced_to
+    }
+
+    /// Returns the offset of the snapshot of the index to which the head of the file leads; `None` if it leads to none.
+    /// [`Inspection::check`] says whether it is right.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-inspect-snapshot-{}", std::process::id()));
+    /// use caskfile::Cask;
+    /// use caskfile::inspect::Inspection;
+    ///
+    /// let cask = Cask::open(&path)?;
+    /// cask.put("key", vec![7; 300_000])?;
+    /// cask.close()?;
+    /// let inspection = Inspection::open(&path)?;
+    /// let snapshot = inspection.snapshot().unwrap();
+    /// let record = inspection.pieces_from(snapshot).next().unwrap()?.record.unwrap();
+    /// assert_eq!(record.kind_name(), Some("SNAPSHOT"));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn snapshot(&self) -> Option<u64> {
+        Some(self.survey.snapshot).filter(|&snapshot| snapshot > 0)
     }
 
     /// Returns the report of [`verify()`] on the file up to the log's end. A file or a copy whose end is missing

@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use crate::format::Damage;
+use crate::format::snapshot::{PART_ENTRY_LEN, SNAPSHOT_HEAD_LEN, TABLE_BITS};
 use crate::format::{
-    FILE_HEADER_FIELDS, FLAG_NAMES, Named, RECORD_HEADER_FIELDS, RECORD_HEADER_LEN, RawRecordHeader, SLOT_FIELDS,
-    SLOTS, kind_name, padded, split_full_key,
+    FILE_HEADER_FIELDS, FLAG_NAMES, Named, PART_FIELDS, RECORD_HEADER_FIELDS, RECORD_HEADER_LEN, RawRecordHeader,
+    SLOT_FIELDS, SLOTS, SNAPSHOT_FIELDS, is_snapshot_kind, kind_name, padded, split_full_key,
 };
 
 /// What the bytes of a piece are.
@@ -36,6 +37,8 @@ pub enum Class {
     Tombstone,
     /// A record about the log, not about a key: a mark, `SYNCED_TO`, `MOVED`, or an ancillary kind of a later version.
     Statement,
+    /// A record of a snapshot of the index, `IMAGE` or `SNAPSHOT`, of the newest snapshot or of an older one.
+    Snapshot,
     /// The zeros after a record, up to the next multiple of 8.
     Padding,
     /// The end mark, or the part of it that the file has.
@@ -59,13 +62,14 @@ impl Class {
     ///
     /// assert!(Class::ALL.map(Class::name).contains(&"tombstone"));
     /// ```
-    pub const ALL: [Class; 12] = [
+    pub const ALL: [Class; 13] = [
         Class::FileHeader,
         Class::Roots,
         Class::Live,
         Class::Dead,
         Class::Tombstone,
         Class::Statement,
+        Class::Snapshot,
         Class::Padding,
         Class::EndMark,
         Class::Torn,
@@ -75,7 +79,7 @@ impl Class {
     ];
 
     /// Returns the class in one word, for programs: `"file_header"`, `"roots"`, `"live"`, `"dead"`, `"tombstone"`, `"statement"`,
-    /// `"padding"`, `"end_mark"`, `"torn"`, `"corrupt"`, `"unread"` or `"zeros"`.
+    /// `"snapshot"`, `"padding"`, `"end_mark"`, `"torn"`, `"corrupt"`, `"unread"` or `"zeros"`.
     ///
     /// ```
     /// assert_eq!(caskfile::inspect::Class::EndMark.name(), "end_mark");
@@ -88,6 +92,7 @@ impl Class {
             Class::Dead => "dead",
             Class::Tombstone => "tombstone",
             Class::Statement => "statement",
+            Class::Snapshot => "snapshot",
             Class::Padding => "padding",
             Class::EndMark => "end_mark",
             Class::Torn => "torn",
@@ -199,8 +204,8 @@ impl Record {
         }
     }
 
-    /// Returns the name that `docs/FORMAT.md` gives the kind: `"put"`, `"delete"`, `"mark"`, `"SYNCED_TO"` or `"MOVED"`; `None` for
-    /// kinds that this version does not know.
+    /// Returns the name that `docs/FORMAT.md` gives the kind: `"put"`, `"delete"`, `"mark"`, `"SYNCED_TO"`, `"MOVED"`, `"ROOTS"`,
+    /// `"IMAGE"` or `"SNAPSHOT"`; `None` for kinds that this version does not know.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-kind-name-{}", std::process::id()));
@@ -274,6 +279,12 @@ impl Record {
         split_full_key(&self.full_key)
     }
 
+    /// Whether the value has the length of a head and whole entries. Its numbers are not looked at.
+    fn has_snapshot_form(&self) -> bool {
+        let entries = (self.value_len as usize).checked_sub(SNAPSHOT_HEAD_LEN);
+        self.key_len == 0 && entries.is_some_and(|len| len % PART_ENTRY_LEN == 0 && len <= PART_ENTRY_LEN << TABLE_BITS)
+    }
+
     /// Returns where in the file the value lies, or would lie.
     ///
     /// ```
@@ -314,7 +325,8 @@ impl Record {
 pub struct Field {
     /// The name. In headers, that of the tables in `docs/FORMAT.md`; after a record's header `"bucket_len"`, `"bucket"`
     /// and `"key"`, or `"full_key"` if it has another form, then `"value"` and `"padding"`; in other pieces the name of
-    /// their class. In `ROOTS`, the names of the slots' table, twice.
+    /// their class. In `ROOTS`, the names of the slots' table, twice. In a `SNAPSHOT`, those of its table, then those of an
+    /// entry for each part.
     pub name: &'static str,
     /// Where it starts, in bytes from the start of the file.
     pub start: u64,
@@ -352,11 +364,17 @@ impl Piece {
                     }
                     _ => fields.push("full_key", record.key_len.into()),
                 }
+                let value_end =
+                    self.start + RECORD_HEADER_LEN as u64 + record.key_len as u64 + u64::from(record.value_len);
                 if self.class == Class::Roots {
                     SLOTS.iter().for_each(|_| fields.push_all(&SLOT_FIELDS));
                 }
-                let value_end =
-                    self.start + RECORD_HEADER_LEN as u64 + record.key_len as u64 + u64::from(record.value_len);
+                if is_snapshot_kind(record.kind) && record.has_snapshot_form() {
+                    fields.push_all(&SNAPSHOT_FIELDS);
+                    while fields.at < value_end.min(self.end) {
+                        fields.push_all(&PART_FIELDS);
+                    }
+                }
                 fields.push("value", value_end.saturating_sub(fields.at));
                 fields.push("padding", padded(fields.at) - fields.at);
             }

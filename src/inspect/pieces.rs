@@ -5,10 +5,10 @@ use std::iter::FusedIterator;
 use super::layout::{Is, Region};
 use super::{Class, Inspection, Piece, Record};
 use crate::Result;
-use crate::format::Damage;
 use crate::format::{
     ALIGNMENT, Ancillary, Flags, Kind, Place, RECORD_HEADER_LEN, RawRecordHeader, RecordHeader, Verdict, padded,
 };
+use crate::format::{Damage, snapshot};
 use crate::log::LogFile;
 use crate::log::scan::has_form;
 use crate::log::search::{body_crc, next_header};
@@ -124,6 +124,7 @@ impl<'i> Pieces<'i> {
             Kind::Put if inspection.survey.keys.index.points_to(&record.full_key, start) => Class::Live,
             Kind::Put => Class::Dead,
             Kind::Delete => Class::Tombstone,
+            snapshot::IMAGE | snapshot::SNAPSHOT => Class::Snapshot,
             Kind::Ancillary(_) => Class::Statement,
         };
         self.previous_seq = header.seq;

@@ -106,7 +106,7 @@ pub fn salvage_with(
     to: impl AsRef<Path>,
     mut progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
-    salvage_watched(&RealDisk, from.as_ref(), to.as_ref(), Scope::File, &mut progress)
+    salvage_watched(&RealDisk, from.as_ref(), to.as_ref(), Scope::Salvaged, &mut progress)
 }
 
 /// Copies what can still be read to a new store as [`salvage_with`] does, and also the whole records of a batch that has
@@ -167,7 +167,7 @@ pub fn salvage_unfinished(
 /// ```
 #[cfg(any(test, feature = "testing"))]
 pub fn salvage_on(disk: &dyn Disk, from: &Path, to: &Path) -> Result<Report> {
-    salvage_watched(disk, from, to, Scope::File, &mut |_| ControlFlow::Continue(()))
+    salvage_watched(disk, from, to, Scope::Salvaged, &mut |_| ControlFlow::Continue(()))
 }
 
 fn salvage_watched(disk: &dyn Disk, from: &Path, to: &Path, scope: Scope, watch: &mut Watch<'_>) -> Result<Report> {
@@ -197,7 +197,7 @@ fn write_to(disk: &dyn Disk, survey: &Survey, to: &Path, watch: &mut Watch<'_>) 
     let mut positions: Vec<u64> = survey.keys.index.positions().collect();
     positions.sort_unstable();
     let base_seq = above_all_seqs(survey.last_seq.max(survey.base_seq), survey.reader.log.limits);
-    let copying = Copying::new(to, survey.keys.live_bytes, watch);
+    let copying = Copying::new(to, survey.keys.live_bytes(), watch);
     install(disk, copying, &survey.reader.log, base_seq, |next, copying| {
         write_live(next, &survey.reader, &positions, copying)
     })

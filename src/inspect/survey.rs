@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::compare::Comparison;
 use super::source::Source;
 use crate::format::Damage;
 use crate::format::{
@@ -30,8 +31,16 @@ pub(crate) enum Scope {
     Log,
     /// To the last byte: whole records after a torn one may be worth having.
     File,
-    /// As `File`; and whole records of a batch at the log's end count, although nothing proves that the batch was whole.
+    /// As `File`, without a look at the snapshot of the index: a copy does not have it.
+    Salvaged,
+    /// As `Salvaged`; and whole records of a batch at the log's end count, although nothing proves that the batch was whole.
     Unfinished,
+}
+
+impl Scope {
+    fn compares_snapshot(self) -> bool {
+        matches!(self, Scope::Log | Scope::File)
+    }
 }
 
 /// What a walk over a file has found.
@@ -56,6 +65,9 @@ pub(crate) struct Survey {
     landmarks: Vec<Landmark>,
     /// The result of the last search.
     beyond: Option<Beyond>,
+    /// The offset of the snapshot to which the root leads; 0 if there is none.
+    pub(super) snapshot: u64,
+    comparison: Comparison,
     listed_key_bytes: usize,
 }
 
@@ -93,8 +105,10 @@ impl Survey {
     pub(crate) fn begin(source: &Source, scope: Scope) -> Result<Survey> {
         let log = Arc::clone(&source.log);
         // The length is asked after the root was read: it is never less than any statement before.
-        let synced_to = log.root()?.map(|root| root.synced_to);
+        let root = log.root()?;
+        let synced_to = root.map(|root| root.synced_to);
         let file_len = log.len()?;
+        let comparison = Comparison::of(&log, root.filter(|_| scope.compares_snapshot()))?;
         let mut report = Report {
             synced_to,
             file_len,
@@ -108,8 +122,8 @@ impl Survey {
             .extend(source.roots_damage.map(|damage| lost_head(ROOTS_START..log.start().min(file_len), damage)));
         Ok(Survey {
             scope,
-            reader: Reader { end: log.start(), log, map: None },
-            keys: KeySpace::default(),
+            keys: KeySpace::new(&log.header),
+            reader: Reader { end: log.start(), log, map: None, unread: 0 },
             last_seq: 0,
             base_seq: if source.header_damage.is_none() { source.log.header.base_seq } else { 0 },
             report,
@@ -118,6 +132,8 @@ impl Survey {
             landmark: None,
             landmarks: Vec::new(),
             beyond: None,
+            snapshot: root.map_or(0, |root| root.snapshot),
+            comparison,
             listed_key_bytes: 0,
         })
     }
@@ -140,6 +156,7 @@ impl Survey {
         // Records that are appended from now on are left out: a writer could be faster than this walk.
         let goal = self.report.file_len;
         let mut unit = Run::default();
+        self.compare_snapshot()?;
         while self.reader.end < goal {
             match scanner.step(&mut unit)? {
                 Step::Unit => self.replay(&unit)?,
@@ -155,7 +172,17 @@ impl Survey {
         if !self.is_torn() {
             self.report.log_end = self.reader.end;
         }
+        // Of a log with damage the walk has other keys than the snapshot, or does not reach it.
+        if !self.report.lacks_records() && !self.report.truncated {
+            self.report.wrong_snapshot = self.comparison.result();
+        }
         Ok(())
+    }
+
+    /// Compares the snapshot with the keys, if the walk has come to where it ends.
+    fn compare_snapshot(&mut self) -> Result<()> {
+        let (log, end) = (&self.reader.log, self.reader.end);
+        self.comparison.reach(log, end, self.report.records, self.last_seq, &self.keys)
     }
 
     /// Replays what was appended since, up to where the walk stops. New records replace what looked torn before.
@@ -168,7 +195,9 @@ impl Survey {
             self.torn_after = None;
             (self.report.log_end, self.report.file_len) = (self.reader.end, log.len()?);
             self.report.keys = self.keys.index.len() as u64;
-            self.report.synced_to = log.root()?.map(|root| root.synced_to);
+            let root = log.root()?;
+            self.report.synced_to = root.map(|root| root.synced_to);
+            self.snapshot = root.map_or(0, |root| root.snapshot);
             self.report.truncated = self.lacks_its_end();
         }
         Ok(stop)
@@ -183,7 +212,8 @@ impl Survey {
             self.moved = entry.header.kind == Kind::Ancillary(Ancillary::Moved);
             self.report.records += 1;
         }
-        self.keys.replay(unit, &self.reader)
+        self.keys.replay(unit, &self.reader)?;
+        self.compare_snapshot()
     }
 
     /// Decides why the walk stopped, and returns the scanner that goes on after the damage, if one can.
@@ -220,7 +250,7 @@ impl Survey {
             || match self.scope {
                 Scope::Log => false,
                 // A copy gets its name only after a sync of all of it, so no crash has torn this batch.
-                Scope::File => self.lacks_closing_mark(),
+                Scope::File | Scope::Salvaged => self.lacks_closing_mark(),
                 Scope::Unfinished => true,
             };
         let start = if counts { stop.at } else { stop.unit };

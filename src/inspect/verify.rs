@@ -24,8 +24,8 @@ use crate::{Error, Result};
 /// # Errors
 ///
 /// - [`Error::Damaged`] with the [`Report`] if bytes that had been on stable storage do not verify, if the disk cannot
-///   read a part of the file, or if the end of the file or of a copy is missing ([`Report::truncated`],
-///   [`Report::cut_off`]).
+///   read a part of the file, if the end of the file or of a copy is missing ([`Report::truncated`],
+///   [`Report::cut_off`]), or if the snapshot of the index is not that of the log ([`Report::wrong_snapshot`]).
 /// - [`Error::NotCaskfile`], or [`Error::Corrupt`] at offset 0, if neither the file header nor the records show the
 ///   file's identity.
 /// - [`Error::UnsupportedVersion`] or [`Error::UnsupportedRecord`] for a file of a later version.

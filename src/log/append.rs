@@ -3,6 +3,7 @@
 use std::io;
 
 use super::LogFile;
+use super::run::UnitEnd;
 use super::search::last_data;
 use crate::disk::SyncScope;
 use crate::format::END_MARK_LEN;
@@ -39,7 +40,7 @@ pub(crate) fn append(
     file_len: &mut u64,
     offset: u64,
     bytes: &[u8],
-    unit_ends: impl Iterator<Item = u64>,
+    unit_ends: impl Iterator<Item = UnitEnd>,
     synced_from: Option<u64>,
 ) -> io::Result<()> {
     let end = offset + bytes.len() as u64;
@@ -60,19 +61,19 @@ pub(crate) fn append(
 /// A reader accepts a unit as soon as its bytes are in the file, and then looks at the end mark. Extended space reads
 /// as zeros. So a unit that ends in zeros is complete before its last blocks are written, and a unit that ends at a
 /// block's boundary is complete without the block of its end mark. If the disk is full at that moment, the log can
-/// neither go on there nor be cut there. On tmpfs, a page that was never written takes space when it is read through a
+/// neither go on there nor be cut there. A loose unit is complete with its header alone. On tmpfs, a page that was never written takes space when it is read through a
 /// map, so each process that looks at it would be killed.
 fn take_last_blocks(
     log: &LogFile,
     file_len: u64,
     offset: u64,
     bytes: &[u8],
-    unit_ends: impl Iterator<Item = u64>,
+    unit_ends: impl Iterator<Item = UnitEnd>,
 ) -> io::Result<()> {
-    for unit_end in unit_ends {
+    for UnitEnd { offset: unit_end, is_loose } in unit_ends {
         let len = (unit_end - offset) as usize;
         let in_last_block = &bytes[len - len.min((unit_end % SMALLEST_BLOCK) as usize)..len];
-        if in_last_block.iter().any(|&byte| byte != 0) && unit_end + END_MARK_LEN <= file_len {
+        if in_last_block.iter().any(|&byte| byte != 0) && unit_end + END_MARK_LEN <= file_len && !is_loose {
             continue;
         }
         let data_end = offset + last_data(&bytes[..len]).map_or(0, |last| last as u64 + 1);
@@ -170,6 +171,10 @@ mod tests {
     const ZEROS_AHEAD: u64 = Limits::REAL.zeros_ahead();
     const REAL: Shared = &Limits::REAL;
 
+    fn plain(offset: u64) -> UnitEnd {
+        UnitEnd { offset, is_loose: false }
+    }
+
     #[test]
     fn a_cut_never_shows_an_end_mark_before_data() {
         use super::super::testing::{MORE, PLAIN};
@@ -247,11 +252,29 @@ mod tests {
             disk.fail(When::nth(2).of(Verb::WriteAt), Fault::Os(libc::ENOSPC), Repeat::Once);
             let bytes = vec![2; (end - start) as usize];
             let mut file_len = file_len;
-            let written = append(&log, &mut file_len, start, &bytes, [end].into_iter(), None);
+            let written = append(&log, &mut file_len, start, &bytes, [plain(end)].into_iter(), None);
             let found = disk.contents(PATH).unwrap();
             assert_eq!(written.is_err(), before, "the group is the first or the second write: {end} of {file_len}");
             assert_eq!(found[start as usize..end as usize] == bytes, !before);
             assert_eq!(found[end as usize..][..END_MARK_LEN as usize] == [0; 8], before);
+        }
+    }
+
+    /// A walk takes the record for complete once it sees its header, whatever becomes of its body.
+    #[test]
+    fn the_end_mark_of_a_loose_record_is_written_first() {
+        for is_loose in [false, true] {
+            let disk = SimDisk::new();
+            let log = super::super::testing::open_on(&disk, [&Draft::new().bytes[..], &[1; 20_000]].concat());
+            let (start, end, mut file_len) = (64, 9_000, 20_064);
+            disk.fail(When::nth(1 + u64::from(is_loose)).of(Verb::WriteAt), Fault::Short(100), Repeat::Once);
+            disk.fail(When::nth(2 + u64::from(is_loose)).of(Verb::WriteAt), Fault::Os(libc::ENOSPC), Repeat::Once);
+            let bytes = vec![2; (end - start) as usize];
+            append(&log, &mut file_len, start, &bytes, [UnitEnd { offset: end, is_loose }].into_iter(), None)
+                .unwrap_err();
+            let found = disk.contents(PATH).unwrap();
+            assert_eq!(found[start as usize..][..100], [2; 100], "the header is there");
+            assert_eq!(found[end as usize..][..END_MARK_LEN as usize] == [0; 8], is_loose);
         }
     }
 
@@ -271,7 +294,7 @@ mod tests {
             disk.before(When::next().of(Verb::WriteAt), Repeat::Forever, move |disk| {
                 *found.lock().unwrap() = disk.contents(PATH).unwrap();
             });
-            append(&log, &mut file_len, start as u64, &bytes, [end as u64].into_iter(), None).unwrap();
+            append(&log, &mut file_len, start as u64, &bytes, [plain(end as u64)].into_iter(), None).unwrap();
             disk.clear_hooks();
             let mut expected = original;
             if let Some(early) = early {

@@ -25,6 +25,7 @@ pub(crate) mod roots;
 pub(crate) mod run;
 pub(crate) mod scan;
 pub(crate) mod search;
+pub(crate) mod snapshot;
 pub(crate) mod tail;
 pub(crate) mod temp_file;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::LogFile;
 use crate::disk::Map;
-use crate::format::{Damage, RECORD_HEADER_LEN, RecordHeader};
+use crate::format::{Damage, Kind, RECORD_HEADER_LEN, RecordHeader};
 use crate::memory::make_room;
 use crate::{Error, Result};
 
@@ -19,6 +19,8 @@ pub(crate) struct Reader {
     pub(crate) map: Option<Arc<Map>>,
     /// The log's end when this was made. No record reaches beyond it.
     pub(crate) end: u64,
+    /// This handle has not read the log before this offset: it has the positions from a snapshot.
+    pub(crate) unread: u64,
 }
 
 /// The start of a record. The lengths in the header stay inside the log. Nothing else in it is reliable before the
@@ -101,6 +103,15 @@ impl Reader {
             return Err(self.not_a_header(position, &bytes));
         }
         Ok(header)
+    }
+
+    /// The header of the record at a position from the index. It is verified where no walk has seen that a record of a key
+    /// stands there.
+    #[inline]
+    pub(crate) fn known(&self, position: u64) -> Result<RecordHeader> {
+        let Start { bytes, header, .. } = self.start(position)?;
+        let is_put = || self.log.seed.header_crc(position, &bytes) == header.header_crc && header.kind == Kind::Put;
+        if position >= self.unread || is_put() { Ok(header) } else { Err(self.not_a_header(position, &bytes)) }
     }
 
     /// Decodes the header at a position from the index.
@@ -224,7 +235,6 @@ mod tests {
     use super::*;
     use crate::disk::MappedBytes;
     use crate::disk::sim::{SimDisk, Verb};
-    use crate::format::Kind;
 
     /// Reads a record in every way and returns the number of calls.
     fn read_all(disk: &SimDisk, reader: &Reader, position: u64, key: &[u8]) -> u64 {
@@ -253,7 +263,7 @@ mod tests {
         for (mapped, calls) in [(None, [true, true]), (Some(second), [false, true]), (Some(end), [false, false])] {
             let map = mapped.map(|len| Arc::new(log.file.map(len).unwrap().unwrap()));
             assert_eq!(map.as_ref().map(|map| map.len()), mapped);
-            let reader = Reader { log: Arc::clone(&log), map, end };
+            let reader = Reader { log: Arc::clone(&log), map, end, unread: 0 };
             assert_eq!(read_all(&disk, &reader, first, b"\0a") > 0, calls[0], "{mapped:?}");
             assert_eq!(read_all(&disk, &reader, second, b"\0b") > 0, calls[1], "{mapped:?}");
         }
@@ -285,10 +295,10 @@ mod tests {
         let position = draft.put(PLAIN, "a");
         let (end, bytes, disk) = (draft.end(), draft.bytes.clone(), SimDisk::new());
         let log = Arc::new(open_on(&disk, draft.bytes));
-        let header = Reader { log: Arc::clone(&log), map: None, end }.header(position).unwrap();
+        let header = Reader { log: Arc::clone(&log), map: None, end, unread: 0 }.header(position).unwrap();
         let over = |first: RecordHeader| {
             let map = Changing { bytes: bytes.clone(), first: (position, first.encode()) };
-            Reader { log: Arc::clone(&log), map: Some(Arc::new(Map::from_bytes(Box::new(map)))), end }
+            Reader { log: Arc::clone(&log), map: Some(Arc::new(Map::from_bytes(Box::new(map)))), end, unread: 0 }
         };
         let mut buffer = Vec::new();
         assert_eq!(over(header).record(position, &mut buffer, true).unwrap().header, header);
@@ -304,7 +314,7 @@ mod tests {
             let mut draft = Draft::new();
             let position = draft.push(PLAIN, Kind::Put, b"\0one", &vec![7; value]);
             let (end, disk) = (draft.end(), SimDisk::new());
-            let reader = Reader { log: Arc::new(open_on(&disk, draft.bytes)), map: None, end };
+            let reader = Reader { log: Arc::new(open_on(&disk, draft.bytes)), map: None, end, unread: 0 };
             let mut out = Vec::new();
             let start = reader.start(position).unwrap();
             reader.value_into(&start, b"\0one", &mut out, true).unwrap();
@@ -319,7 +329,7 @@ mod tests {
         let mut draft = Draft::new();
         let position = draft.put(PLAIN, "a");
         let (end, disk) = (draft.end(), SimDisk::new());
-        let reader = Reader { log: Arc::new(open_on(&disk, draft.bytes)), map: None, end };
+        let reader = Reader { log: Arc::new(open_on(&disk, draft.bytes)), map: None, end, unread: 0 };
         let header = reader.header(position).unwrap();
         let changed = RecordHeader { value_len: header.value_len + 8, ..header };
         reader.log.file.write_at(position, &changed.encode()).unwrap();

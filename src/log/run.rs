@@ -24,6 +24,14 @@ impl Entry {
     }
 }
 
+/// Where a unit ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UnitEnd {
+    pub(crate) offset: u64,
+    /// A walk accepts it as soon as it has its header: it does not read its body.
+    pub(crate) is_loose: bool,
+}
+
 /// A walk passes a run on when it has this many records, or keys of many bytes. Replaying a run overlaps the cache misses of
 /// its records.
 pub(crate) const RUN_LEN: usize = Limits::REAL.run_len();
@@ -79,9 +87,9 @@ impl Run {
     }
 
     /// The ends of all units.
-    pub(crate) fn ends(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(crate) fn ends(&self) -> impl Iterator<Item = UnitEnd> + '_ {
         let last = self.entries.iter().filter(|entry| !entry.header.flags.more);
-        last.map(Entry::end)
+        last.map(|entry| UnitEnd { offset: entry.end(), is_loose: entry.header.kind.is_loose() })
     }
 
     /// The full key of one of this run's records.

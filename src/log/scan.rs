@@ -69,22 +69,36 @@ impl<'a> Scanner<'a> {
     /// I/O errors, [`Error::UnsupportedRecord`] for a true header of a later version, and errors of `visit`. All units
     /// before the error were passed on.
     pub(crate) fn walk(&mut self, mut visit: impl FnMut(&Run) -> Result<()>) -> Result<Stop> {
-        let mut run = Run::default();
         loop {
+            if let Some(stop) = self.walk_to(u64::MAX, &mut visit)? {
+                return Ok(stop);
+            }
+        }
+    }
+
+    /// As [`Scanner::walk`], up to an offset at which a unit ends. `None` if it gets there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scanner::walk`].
+    pub(crate) fn walk_to(&mut self, end: u64, mut visit: impl FnMut(&Run) -> Result<()>) -> Result<Option<Stop>> {
+        let mut run = Run::default();
+        while self.offset < end {
             let whole = run.entries.len();
             let stepped = self.step_on(&mut run);
             let goes_on = matches!(stepped, Ok(Step::Unit));
             if !goes_on {
                 run.truncate(whole);
             }
-            if !run.entries.is_empty() && (!goes_on || run.is_long(self.log.limits)) {
+            if !run.entries.is_empty() && (!goes_on || run.is_long(self.log.limits) || self.offset >= end) {
                 visit(&run)?;
                 run.clear();
             }
             if let Step::Stopped(stop) = stepped? {
-                return Ok(stop);
+                return Ok(Some(stop));
             }
         }
+        Ok(None)
     }
 
     /// Reads the next unit. If there is none, `unit` holds the records of an incomplete batch.
@@ -205,6 +219,8 @@ impl<'a> Scanner<'a> {
         }
         unit.make_room(1, 0).map_err(|e| self.log.io("get memory for keys", e))?;
         unit.push(offset, header, None, b"");
+        // The body may be long, and few records may follow it.
+        self.window.restart(self.log.limits);
         self.offset = offset + header.padded_len();
         self.previous_seq = header.seq;
         Ok(None)

@@ -1,6 +1,7 @@
 //! What a handle knows of the log up to its end.
 
 use super::LogFile;
+use crate::format::snapshot::{Covered, IMAGE, SNAPSHOT};
 use crate::format::{Ancillary, Kind, RECORD_HEADER_LEN, RecordHeader};
 use crate::limits::Shared;
 
@@ -28,7 +29,44 @@ pub(crate) struct Tail {
     pub(crate) moved: bool,
     /// The number of records.
     pub(crate) records: u64,
+    pub(crate) images: Images,
     limits: Shared,
+}
+
+/// The images of the index in the log, and how much there is to replay after the last of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Images {
+    /// Bytes of the last snapshot: its image's records and its own.
+    pub(crate) last: u64,
+    /// Bytes of an image after it that has no `SNAPSHOT` yet.
+    pub(crate) unfinished: u64,
+    /// The end of the last record of that image.
+    pub(crate) unfinished_end: u64,
+    /// What replaying the records after what the last snapshot covers costs, as bytes of the log.
+    pub(crate) cost: u64,
+    /// What it had come to when the unfinished image began, which covers about as much.
+    covered_cost: u64,
+}
+
+impl Images {
+    fn advance(&mut self, offset: u64, header: &RecordHeader, has_proof: bool, limits: Shared) {
+        let len = header.padded_len();
+        match header.kind {
+            IMAGE => {
+                if self.unfinished == 0 {
+                    self.covered_cost = self.cost;
+                }
+                (self.unfinished, self.unfinished_end) = (self.unfinished + len, offset + len);
+            }
+            SNAPSHOT => {
+                // Others may have written much between the records of the image.
+                let covered = if self.unfinished == 0 { self.cost } else { self.covered_cost };
+                let (last, cost) = (self.unfinished + len, self.cost - covered);
+                *self = Images { last, cost, ..Images::default() };
+            }
+            _ => self.cost += len + if has_proof { limits.sync_cost() } else { 0 },
+        }
+    }
 }
 
 /// Eight bytes that do not change while the log is only appended to: the checksums of the last record, or a part of the
@@ -55,7 +93,20 @@ impl Tail {
             trailing_mark: None,
             moved: false,
             records: 0,
+            images: Images::default(),
             limits: log.limits,
+        }
+    }
+
+    /// The tail of a log that is read from where a snapshot ends. Everything before `stated` was on stable storage, and the
+    /// snapshot lies before that.
+    pub(crate) fn after(log: &LogFile, stated: u64, covered: &Covered) -> Tail {
+        Tail {
+            end: covered.end,
+            previous_seq: covered.previous_seq,
+            highest_seq: log.header.base_seq.max(covered.previous_seq),
+            records: covered.records,
+            ..Tail::new(log, stated)
         }
     }
 
@@ -81,6 +132,7 @@ impl Tail {
         // The next group rewrites only the exact form that a close writes.
         self.trailing_mark = (mark && header.record_len() == RECORD_HEADER_LEN as u64).then_some(*header);
         self.moved = header.kind == Kind::Ancillary(Ancillary::Moved);
+        self.images.advance(offset, header, proof.is_some(), self.limits);
         self.end = offset + header.padded_len();
         self.records += 1;
     }

@@ -2,10 +2,14 @@
 
 use super::LogFile;
 use crate::Result;
+use crate::limits::Shared;
 use crate::memory::make_room;
 
 #[cfg(test)]
 pub(super) const LARGEST_WINDOW: usize = crate::limits::Limits::REAL.largest_window();
+
+/// A window that is restarted reads this part of what a new one reads.
+const RESTARTED: usize = 16;
 
 /// A buffer for walks from the start of a file to its end.
 pub(crate) struct Window {
@@ -18,6 +22,11 @@ pub(crate) struct Window {
 impl Window {
     pub(crate) fn new(log: &LogFile) -> Window {
         Window { bytes: Vec::new(), start: 0, next_len: log.limits.smallest_window() }
+    }
+
+    /// Reads very little at first again: the next bytes are probably those of few short records. What was read stays.
+    pub(super) fn restart(&mut self, limits: Shared) {
+        self.next_len = limits.smallest_window() / RESTARTED;
     }
 
     pub(super) fn forget(&mut self) {

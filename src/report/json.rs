@@ -2,16 +2,17 @@
 
 use std::fmt::Write;
 
-use super::{Loss, LostKey, Report};
+use super::{Loss, LostKey, Report, WrongSnapshot};
 
 /// The report as one JSON object on one line.
 pub(super) fn of(report: &Report) -> String {
     let Report { file_len, log_end, keys, records, torn_bytes, has_roots, truncated, cut_off, unlisted_keys, .. } =
         report;
     let losses = list(&report.losses, Loss::to_json);
+    let wrong_snapshot = report.wrong_snapshot.as_ref().map_or_else(|| "null".to_owned(), WrongSnapshot::to_json);
     let unreadable = list(&report.unreadable, |at| format!(r#"{{"start":{},"end":{}}}"#, at.start, at.end));
     format!(
-        r#"{{"file_len":{file_len},"log_end":{log_end},"keys":{keys},"records":{records},"torn_bytes":{torn_bytes},"synced_to":{},"has_roots":{has_roots},"truncated":{truncated},"cut_off":{cut_off},"sound":{},"losses":{losses},"unreadable":{unreadable},"unlisted_keys":{unlisted_keys}}}"#,
+        r#"{{"file_len":{file_len},"log_end":{log_end},"keys":{keys},"records":{records},"torn_bytes":{torn_bytes},"synced_to":{},"has_roots":{has_roots},"truncated":{truncated},"cut_off":{cut_off},"sound":{},"losses":{losses},"unreadable":{unreadable},"unlisted_keys":{unlisted_keys},"wrong_snapshot":{wrong_snapshot}}}"#,
         number(report.synced_to),
         report.is_sound(),
     )
@@ -27,6 +28,12 @@ impl Loss {
             number(self.batch),
             list(&self.keys, LostKey::to_json),
         )
+    }
+}
+
+impl WrongSnapshot {
+    fn to_json(&self) -> String {
+        format!(r#"{{"offset":{},"detail":{}}}"#, self.offset, text(&self.detail))
     }
 }
 

@@ -64,6 +64,33 @@ pub struct Report {
     pub unreadable: Vec<Range<u64>>,
     /// How many keys of lost records are readable, but not listed with the losses, because the list would be too long.
     pub unlisted_keys: u64,
+    /// What is wrong with the snapshot of the index, if the head of the file leads to one. No pair is lost by it.
+    ///
+    /// Only verification compares it with the log, and only if the log itself is sound: `None` in the reports of salvage, and of
+    /// a file that has other damage or lacks its end.
+    pub wrong_snapshot: Option<WrongSnapshot>,
+}
+
+/// A snapshot of the index that is damaged, or that differs from the log: see [`Report::wrong_snapshot`].
+///
+/// A damaged one costs time: whichever handle finds out reads the whole log. One that differs from the log, although its
+/// checksums hold, can give wrong answers; only a fault in a program that writes the file makes one.
+/// [`Cask::compact`](crate::Cask::compact) makes a file without it, from the log alone.
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-wrong-snapshot-{}", std::process::id()));
+/// # caskfile::Cask::open(&path)?.put("key", "value")?;
+/// assert_eq!(caskfile::verify(&path)?.wrong_snapshot, None);
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WrongSnapshot {
+    /// Where the head of the file says that the snapshot is, in bytes from the start of the file.
+    pub offset: u64,
+    /// What is wrong with it, in a few words for people.
+    pub detail: String,
 }
 
 /// A range of the file that does not verify: an entry of [`Report::losses`].
@@ -155,7 +182,7 @@ pub struct LostKey {
 
 impl Report {
     /// Returns whether all that had been on stable storage is there and verifies. `false` if the end of the file or of a
-    /// copy is missing; a torn tail does not count.
+    /// copy is missing, or if the snapshot of the index is wrong; a torn tail does not count.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-is-sound-{}", std::process::id()));
@@ -168,8 +195,13 @@ impl Report {
         !self.truncated && !self.cut_off && !self.is_damaged()
     }
 
-    /// Whether bytes that had been on stable storage do not verify, or cannot be read.
+    /// Whether bytes that had been on stable storage do not verify, or cannot be read, or the snapshot is wrong.
     pub(crate) fn is_damaged(&self) -> bool {
+        self.lacks_records() || self.wrong_snapshot.is_some()
+    }
+
+    /// Whether bytes of the log that had been on stable storage do not verify, or cannot be read.
+    pub(crate) fn lacks_records(&self) -> bool {
         !self.unreadable.is_empty() || self.losses.iter().any(|loss| !loss.torn)
     }
 
@@ -202,7 +234,7 @@ impl Report {
 
     /// Returns the report as one JSON object on one line.
     ///
-    /// Its members have the names of the fields of this type, [`Loss`] and [`LostKey`]. `sound` is
+    /// Its members have the names of the fields of this type, [`Loss`], [`LostKey`] and [`WrongSnapshot`]. `sound` is
     /// [`Report::is_sound`], `damage` is a word ([`Damage::name`]), and `detail` is a text for people. Keys and buckets
     /// that are not UTF-8 are in hexadecimal, as `key_hex` and `bucket_hex`.
     ///
@@ -256,6 +288,7 @@ mod tests {
             losses: vec![lost, torn],
             unreadable: vec![4096..12288, 20480..24576],
             unlisted_keys: 4,
+            wrong_snapshot: Some(WrongSnapshot { offset: 160, detail: "the \"part\" differs".into() }),
         }
     }
 
@@ -271,7 +304,8 @@ mod tests {
                 r#"{"offset":64,"bucket":"b","key_hex":"ff00","last_index":7,"deleted":true,"kept":3},"#,
                 r#"{"offset":64,"bucket":"b","key":"grün","last_index":7,"deleted":false,"kept":9}]},"#,
                 r#"{"start":200,"end":208,"damage":"zeros","detail":"zeros stand where a record should, and records follow","#,
-                r#""torn":true,"batch":200,"whole_records":1,"keys":[]}],"unreadable":[{"start":4096,"end":12288},{"start":20480,"end":24576}],"unlisted_keys":4}"#
+                r#""torn":true,"batch":200,"whole_records":1,"keys":[]}],"unreadable":[{"start":4096,"end":12288},{"start":20480,"end":24576}],"unlisted_keys":4,"#,
+                r#""wrong_snapshot":{"offset":160,"detail":"the \"part\" differs"}}"#
             )
         );
     }
@@ -298,12 +332,27 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_snapshot_alone_is_damage_by_which_nothing_is_lost() {
+        let wrong = Report { wrong_snapshot: report().wrong_snapshot, ..Report::default() };
+        let text = wrong.to_string();
+        assert!(text.contains("the snapshot of the index at 160 is wrong: the \"part\" differs"), "{text}");
+        assert!(
+            text.contains("`caskfile compact` makes a file without it") && text.ends_with("nothing is lost"),
+            "{text}"
+        );
+        assert!(!wrong.is_sound() && !wrong.lacks_records());
+        assert!(Report::default().to_json().ends_with(r#""wrong_snapshot":null}"#));
+    }
+
+    #[test]
     fn a_torn_tail_alone_leaves_the_store_sound() {
         let mut report = report();
         assert!(!report.is_sound());
         report.losses.remove(0);
         assert!(!report.is_sound());
         report.unreadable.clear();
+        assert!(!report.is_sound());
+        report.wrong_snapshot = None;
         assert!(report.is_sound() && Report::default().is_sound());
         assert_eq!((report.unfinished_records(), Report::default().unfinished_records()), (1, 0));
         assert!(!Report { cut_off: true, ..report.clone() }.is_sound(), "the end of a copy is missing");

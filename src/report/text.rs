@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::ops::Range;
 
-use super::{Loss, LostKey, Report};
+use super::{Loss, LostKey, Report, WrongSnapshot};
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -20,6 +20,10 @@ impl Display for Report {
         }
         if self.cut_off {
             write!(f, "\nit is a copy whose end is missing")?;
+        }
+        if let Some(WrongSnapshot { offset, detail }) = &self.wrong_snapshot {
+            write!(f, "\nthe snapshot of the index at {offset} is wrong: {detail}")?;
+            write!(f, "\n  all records are there; `caskfile compact` makes a file without it")?;
         }
         for Range { start, end } in &self.unreadable {
             write!(f, "\nbytes {start} to {end} cannot be read from the disk")?;

@@ -94,6 +94,33 @@ fn damage_stands_in_its_place_with_the_failed_check() {
 }
 
 #[test]
+fn a_snapshot_is_shown_by_its_numbers() {
+    let shell = Shell::new();
+    let file = golden::named("snapshot");
+    let table = file.shown(&shell, &["dump"]).unwrap();
+    let line = |kind: &str| table.lines().find(|line| line.contains(kind)).unwrap_or_else(|| panic!("{kind}: {table}"));
+    assert!(line("ROOTS").ends_with("synced to 36976, snapshot at 36856"), "{table}");
+    assert!(line(" IMAGE ").contains(" snapshot ") && line(" IMAGE ").ends_with("… (16,400 bytes)"), "{table}");
+    assert!(line(" SNAPSHOT ").ends_with("2 keys, of the log up to 20368"), "{table}");
+    let lines = objects(&file.shown(&shell, &["dump", "--json"]).unwrap());
+    let of = |kind: &str| lines.iter().find(|line| line["kind"] == kind).unwrap();
+    assert_eq!(of("ROOTS")["snapshot"], of("SNAPSHOT")["offset"]);
+    for (name, number) in [
+        ("covered_to", 20368),
+        ("covered_seq", 1048580),
+        ("records", 5),
+        ("keys", 2),
+        ("live_bytes", 64),
+        ("part_bits", 0),
+    ] {
+        assert_eq!(of("SNAPSHOT")[name], number, "{name}");
+    }
+    for kind in ["IMAGE", "SNAPSHOT"] {
+        assert!(["value", "value_base64", "value_hex"].iter().all(|name| of(kind)[name].is_null()), "{kind}");
+    }
+}
+
+#[test]
 fn it_begins_at_the_given_offset() {
     let shell = Shell::new();
     let path = golden::named("example").path;

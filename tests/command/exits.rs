@@ -161,6 +161,30 @@ fn damage_is_5_and_the_hint_can_be_pasted() {
 }
 
 #[test]
+fn a_wrong_snapshot_exits_with_5_and_compaction_is_the_way_out() {
+    let shell = Shell::new();
+    std::fs::copy(super::golden::named("snapshot-damaged-part").path, shell.directory.join("s t")).unwrap();
+    // The store itself works as ever.
+    assert_eq!(shell.ok_text(&["get", "s t", "d"]), "4");
+    let ran = shell.run(&["verify", "s t"]);
+    assert_eq!(ran.code, Some(5));
+    let report = String::from_utf8(ran.stdout).unwrap();
+    assert!(
+        report.contains("the snapshot of the index at 928 is wrong") && report.contains("nothing is lost"),
+        "{report}"
+    );
+    assert!(ran.stderr.contains("the snapshot of the index at 928 is wrong: part "), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("salvage"), "{}", ran.stderr);
+    assert_eq!(ran.stderr.split('`').nth(1), Some("caskfile compact 's t'"), "{}", ran.stderr);
+    let ran = shell.run(&["verify", "s t", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!((&report["sound"], &report["losses"]), (&false.into(), &serde_json::json!([])));
+    assert_eq!(report["wrong_snapshot"]["offset"], 928);
+    shell.ok(&["compact", "s t"]);
+    assert!(shell.ok_text(&["verify", "s t", "--json"]).contains(r#""wrong_snapshot":null"#));
+}
+
+#[test]
 fn an_incomplete_backup_or_salvage_exits_with_5() {
     let shell = Shell::new();
     let lines: String =

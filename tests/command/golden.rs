@@ -44,6 +44,7 @@ impl Golden {
         let code = match self.expected["verdict"].as_str().unwrap() {
             "Corrupt" => 5,
             "NotCaskfile" | "UnsupportedVersion" | "UnsupportedRecord" => 6,
+            _ if self.expected["snapshot"]["differs"] == true => 5,
             _ => 0,
         };
         // Records of a later version may follow damage. They are then the reason that the rest is not shown.

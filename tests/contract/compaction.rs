@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use caskfile::disk::Disk;
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
-use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, LockMode, ReadMode, salvage_on};
+use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, LockMode, ReadMode, SnapshotPolicy, salvage_on};
 
 use crate::common::dice::Dice;
 use crate::common::patience::in_finite_time;
@@ -93,7 +93,8 @@ struct Game {
 }
 
 fn config() -> Config {
-    Config::new().connection_timeout(Duration::ZERO)
+    // A thread that writes a snapshot would have the lock at moments that no test chooses.
+    Config::new().connection_timeout(Duration::ZERO).snapshots(SnapshotPolicy::AtClose)
 }
 
 fn open(disk: &SimDisk) -> Cask {

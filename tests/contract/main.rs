@@ -18,6 +18,7 @@ mod limits;
 mod memory_kept;
 mod memory_of_reads;
 mod model;
+mod snapshots;
 mod stats;
 
 #[global_allocator]

@@ -21,6 +21,7 @@ mod oracles;
 mod plan;
 mod roots;
 mod sequences;
+mod snapshots;
 mod stories;
 mod storm;
 mod worlds;

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bad_snapshots;
 mod damaged_files;
 mod found_by_fuzzing;
 mod inspection;
@@ -11,6 +12,7 @@ mod malformed;
 mod malformed_cost;
 mod reports;
 mod salvaged;
+mod snapshots;
 mod truncated;
 mod under_a_handle;
 

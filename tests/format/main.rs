@@ -7,4 +7,10 @@ mod arrows;
 mod internals;
 mod rules;
 mod second_reader;
+mod snapshots;
 mod writing;
+
+/// The path of a golden file.
+fn golden_file(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}

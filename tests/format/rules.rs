@@ -8,13 +8,14 @@ use super::writing;
 use crate::common::files::bytes::{Fields, FileBytes, record};
 use crate::common::files::cases;
 use crate::common::files::layout::{
-    self, DELETE, END_MARK_LEN, FILE_HEADER, FILE_HEADER_LEN, LOOSE, MARK, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MORE,
-    MOVED, PUT, RECORD_HEADER, RECORD_HEADER_LEN, ROOTS, ROOTS_END, SLOT, SLOT_LEN, SLOTS, SYNCED, SYNCED_TO,
-    log_start,
+    self, DELETE, END_MARK_LEN, FILE_HEADER, FILE_HEADER_LEN, IMAGE, LOOSE, MARK, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP,
+    MORE, MOVED, PUT, RECORD_HEADER, RECORD_HEADER_LEN, ROOTS, ROOTS_END, SLOT, SLOT_LEN, SLOTS, SNAPSHOT, SYNCED,
+    SYNCED_TO, log_start,
 };
 use crate::common::files::library::{self, PATH};
 use crate::common::files::page::{self, summary};
 use crate::common::files::reader::{Reader, Record, Verdict, read};
+use crate::common::files::snapshot;
 use caskfile::disk::sim::{Repeat, SimDisk, Verb, When};
 use caskfile::{
     Batch, Cask, Config, Damage, Durability, Error, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_BUCKET_LEN, MAX_VALUE_LEN,
@@ -30,8 +31,11 @@ fn the_tables_of_the_page_are_what_the_reader_goes_by() {
         ("The file header", FILE_HEADER, FILE_HEADER_LEN),
         ("Records", RECORD_HEADER, RECORD_HEADER_LEN),
         ("Roots", SLOT, SLOT_LEN),
+        ("Snapshots", snapshot::HEAD, snapshot::HEAD_LEN),
+        ("Snapshots", snapshot::ENTRY, snapshot::ENTRY_LEN),
     ] {
-        let rows = page::table(heading, "| at | size |");
+        let head = if layout == snapshot::ENTRY { "| at, in an entry |" } else { "| at | size |" };
+        let rows = page::table(heading, head);
         let fields = layout.iter().map(|&(name, at, size)| vec![at.to_string(), size.to_string(), name.to_owned()]);
         let stated = rows.into_iter().map(|row| row[..3].to_vec());
         assert_eq!(stated.collect::<Vec<_>>(), fields.collect::<Vec<_>>(), "{heading}");
@@ -52,6 +56,8 @@ fn the_tables_of_the_page_are_what_the_reader_goes_by() {
         (SYNCED_TO, "SYNCED_TO"),
         (MOVED, "MOVED"),
         (ROOTS, "ROOTS"),
+        (IMAGE, "IMAGE"),
+        (SNAPSHOT, "SNAPSHOT"),
     ];
     assert_eq!(named("| kind |").collect::<Vec<_>>(), kinds.map(|(kind, name)| (kind, name.to_owned())));
     assert_eq!(layout::crc32(b"123456789"), 0xcbf4_3926);
@@ -101,7 +107,7 @@ fn the_checks_of_the_page_have_the_numbers_of_its_other_tables() {
         let row = checks.iter().find(|row| row[0] == check).unwrap_or_else(|| panic!("the page has no {check}"));
         assert!(row[1].contains(number), "{check} does not say {number}: {}", row[1]);
     }
-    assert!(page::says(&format!("({:#x} is the next; {:#x} if", MOVED + 1, ROOTS + 1)));
+    assert!(page::says(&format!("({:#x} is the next; {:#x} if", MOVED + 1, SNAPSHOT + 1)));
     assert!(page::says(&format!("offset {ROOTS_END} in a file with `ROOTS`, {FILE_HEADER_LEN} in any other")));
     assert!(page::says(&format!("at the offsets {} and {}", SLOTS[0], SLOTS[1])));
     assert!(page::says(&format!("kinds from {LOOSE:#x} to 0xff are **loose**")));

@@ -126,6 +126,9 @@ impl From<Error> for Failure {
                 if unreadable > 0 {
                     said.push(format!("{} cannot be read from the disk", readable_bytes(unreadable)));
                 }
+                if let Some(wrong) = &report.wrong_snapshot {
+                    said.push(format!("the snapshot of the index at {} is wrong: {}", wrong.offset, wrong.detail));
+                }
                 format!("{}: {}", path.display(), said.join("; "))
             }
             error => format!("{error:#}"),
@@ -164,6 +167,12 @@ fn hint_for(error: &Error) -> Option<String> {
         }
         Error::LockTimeout { .. } => {
             "wait longer with --timeout SECONDS, or for ever with --timeout none; reading needs no lock".into()
+        }
+        Error::Damaged { path, report } if report.losses.is_empty() && report.wrong_snapshot.is_some() => {
+            format!(
+                "all records are there; `caskfile compact {}` makes a file without it",
+                shell_word(path.as_os_str())
+            )
         }
         Error::Corrupt { path, .. } | Error::Truncated { path, .. } | Error::Damaged { path, .. } => {
             let rescued = path.with_extension("salvaged");

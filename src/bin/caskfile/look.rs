@@ -73,6 +73,7 @@ pub fn style(class: Class) -> Style {
         Class::Dead | Class::Padding | Class::Zeros => return Style::new().dimmed(),
         Class::Tombstone => AnsiColor::Magenta,
         Class::Statement => AnsiColor::Cyan,
+        Class::Snapshot => AnsiColor::BrightBlack,
         Class::FileHeader | Class::Roots | Class::EndMark => AnsiColor::Green,
         Class::Torn | Class::Unread => AnsiColor::Yellow,
         _ => AnsiColor::Red,

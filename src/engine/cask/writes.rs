@@ -229,6 +229,27 @@ impl Cask {
         Ok(outcomes.into_iter().map(answer).collect())
     }
 
+    /// Writes a snapshot of the index, whether one is due or not. Returns `false` if none was written, since another handle writes
+    /// one, for example. For tests: [`SnapshotPolicy`](crate::SnapshotPolicy) says when a handle does so by itself.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Cask::put`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-write-snapshot-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// cask.put("key", "value")?;
+    /// assert!(cask.write_snapshot()?);
+    /// assert_eq!(cask.stats()?.snapshots, 1);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    #[cfg(any(test, feature = "testing"))]
+    pub fn write_snapshot(&self) -> Result<bool> {
+        self.engine.maintenance.write_snapshot_now()
+    }
+
     /// Removes all keys of the bucket that start with `prefix`, at one moment, and returns how many there were. The empty
     /// prefix empties the bucket.
     ///
@@ -254,7 +275,7 @@ impl Cask {
         let (engine, prefix) = (&*self.engine, prefix.as_ref());
         let deadline = engine.context.deadline();
         let deleted = engine.writing.solo(deadline, |turn| turn.delete_prefix(&self.bucket, prefix));
-        engine.maintenance.compact_if_due();
+        engine.maintenance.begin_if_due();
         deleted
     }
 

@@ -21,11 +21,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Maintenance;
+use super::snapshot::Retry;
 use super::throttle::{Budget, Throttle};
 use crate::config::CompactionPolicy;
 use crate::disk::Clock;
 use crate::engine::deadline::Patience;
-use crate::engine::read::Current;
+use crate::engine::read::view::View;
 use crate::events::event;
 use crate::fork::Background;
 use crate::format::ROOTS_END;
@@ -52,6 +53,8 @@ pub(crate) struct Automatic {
     state: Mutex<State>,
     /// The thread must end. Changed under the lock of `state`.
     stop: AtomicBool,
+    /// A thread that writes a snapshot must end. Changed under the lock of `state`.
+    give_up_snapshot: AtomicBool,
     /// Closing waits for the thread to finish.
     awaited: AtomicBool,
     /// How long the thread has waited for the file's lock while `awaited` was set, in nanoseconds.
@@ -62,12 +65,15 @@ pub(crate) struct Automatic {
 #[derive(Default)]
 struct State {
     thread: Option<Background>,
-    running: bool,
+    /// What the thread does, if it has not ended.
+    running: Option<Work>,
     /// How many [`Pause`]s there are.
     pauses: usize,
     not_before: Option<Instant>,
     /// The delay after the last failure, if no compaction has succeeded since.
     delay: Option<Duration>,
+    /// After a snapshot that could not be written.
+    retry_snapshot: Option<Retry>,
 }
 
 impl State {
@@ -82,6 +88,10 @@ pub(crate) struct Pause<'e>(&'e Automatic);
 impl Automatic {
     pub(crate) fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn must_give_up_snapshot(&self) -> bool {
+        self.is_stopped() || self.give_up_snapshot.load(Ordering::Relaxed)
     }
 
     /// Stops the thread, if there is one, and waits for its end. No other begins while the result lives.
@@ -128,14 +138,29 @@ impl Automatic {
         std::mem::forget(self.pause());
     }
 
-    fn may_begin(&self, state: &State, clock: &Clock) -> bool {
-        state.pauses == 0 && !state.running && state.is_rested(clock)
+    fn may_begin(&self, state: &State, work: Work, clock: &Clock) -> bool {
+        let is_rested = matches!(work, Work::WriteSnapshot) || state.is_rested(clock);
+        state.pauses == 0 && state.running.is_none() && is_rested
+    }
+
+    /// Whether a snapshot may be tried that replaces this cost.
+    pub(super) fn may_retry_snapshot(&self, cost: u64, clock: &Clock) -> bool {
+        lock(&self.state).retry_snapshot.is_none_or(|retry| retry.is_due(cost, clock.now()))
+    }
+
+    /// Decides when the next snapshot may be tried.
+    fn snapshot_ended(&self, retry: Option<Retry>) {
+        let mut state = lock(&self.state);
+        state.running = None;
+        state.retry_snapshot = retry;
+        self.give_up_snapshot.store(false, Ordering::Relaxed);
+        self.throttle.end();
     }
 
     /// Decides when the next compaction may begin.
     fn ended(&self, outcome: &Result<()>, clock: &Clock) {
         let mut state = lock(&self.state);
-        state.running = false;
+        state.running = None;
         self.throttle.end();
         let delay = match outcome {
             Ok(()) => {
@@ -164,14 +189,33 @@ impl Drop for Pause<'_> {
     }
 }
 
-/// Reports the end of a compaction when it is dropped, also after a panic.
+/// What is done in the background.
+#[derive(Clone, Copy)]
+enum Work {
+    Compact(Budget),
+    WriteSnapshot,
+}
+
+/// Reports the end of a compaction or of a snapshot when it is dropped, also after a panic.
 struct Running {
     maintenance: Arc<Maintenance>,
+    work: Work,
     outcome: Result<()>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if matches!(self.work, Work::WriteSnapshot) {
+            match &self.outcome {
+                Ok(()) | Err(Error::CompactionCancelled { .. } | Error::CompactionOvertaken { .. } | Error::Closed) => {
+                }
+                Err(error) => {
+                    event!(warn, "{}: writing a snapshot: {error:#}", self.maintenance.context.path.display());
+                }
+            }
+            let retry = if self.outcome.is_ok() { None } else { self.maintenance.retry_snapshot() };
+            return self.maintenance.automatic.snapshot_ended(retry);
+        }
         match &self.outcome {
             Ok(()) | Err(Error::CompactionCancelled { .. } | Error::CompactionOvertaken { .. } | Error::Closed) => {}
             Err(error) => {
@@ -184,20 +228,31 @@ impl Drop for Running {
 }
 
 impl Maintenance {
-    /// Starts a compaction in the background if one is due. Called after a write, without a lock.
-    pub(crate) fn compact_if_due(self: &Arc<Self>) {
-        let Some(budget) = self.due() else { return };
+    /// Starts in the background what is due: a compaction, or a snapshot of the index. Called after a write, without a lock.
+    pub(crate) fn begin_if_due(self: &Arc<Self>) {
+        let Some(work) = self.due() else { return };
         let mut state = lock(&self.automatic.state);
-        if !self.automatic.may_begin(&state, &self.context.clock) {
+        let may_compact = state.pauses == 0 && state.is_rested(&self.context.clock);
+        if let (Work::Compact(budget), Some(Work::WriteSnapshot), true) = (work, state.running, may_compact) {
+            // The snapshot would be worthless. Until its thread ends, the log may not grow more than while it is compacted.
+            self.automatic.give_up_snapshot.store(true, Ordering::Relaxed);
+            self.automatic.throttle.begin_once(budget);
+            return;
+        }
+        if !self.automatic.may_begin(&state, work, &self.context.clock) {
             return;
         }
         let maintenance = Arc::clone(self);
-        let work = move || {
+        let run = move || {
             // `Running` is made in the thread. If it were made here and no thread could be started, it would be dropped here,
             // while `state` is locked, and would lock it again.
             let panicked = Err(Error::internal("a panic"));
-            let mut running = Running { maintenance, outcome: panicked };
+            let mut running = Running { maintenance, work, outcome: panicked };
             let maintenance = Arc::clone(&running.maintenance);
+            let Work::Compact(budget) = work else {
+                running.outcome = maintenance.write_snapshot_in_background();
+                return;
+            };
             let watch = &mut |progress: Progress| {
                 maintenance.automatic.throttle.advance(budget, progress.done);
                 match maintenance.automatic.is_stopped() {
@@ -207,10 +262,16 @@ impl Maintenance {
             };
             running.outcome = maintenance.compact_in_background(watch).map(drop);
         };
-        self.automatic.throttle.begin(budget);
-        match Builder::new().name("caskfile-compact".to_owned()).spawn(work) {
+        if let Work::Compact(budget) = work {
+            self.automatic.throttle.begin(budget);
+        }
+        let name = match work {
+            Work::Compact(_) => "caskfile-compact",
+            Work::WriteSnapshot => "caskfile-snapshot",
+        };
+        match Builder::new().name(name.to_owned()).spawn(run) {
             // The thread before has ended.
-            Ok(thread) => (state.thread, state.running) = (Some(Background::new(thread)), true),
+            Ok(thread) => (state.thread, state.running) = (Some(Background::new(thread)), Some(work)),
             Err(_) => {
                 self.automatic.throttle.end();
                 state.not_before = self.context.clock.now().checked_add(FIRST_DELAY);
@@ -242,21 +303,31 @@ impl Maintenance {
         }
     }
 
-    /// The log's size, if it is due and this handle should compact it.
-    fn due(&self) -> Option<Budget> {
+    /// What is due. A compaction comes first: it makes a snapshot worthless.
+    fn due(&self) -> Option<Work> {
         let view = self.reading.shown().ok()?;
-        let budget = Budget { end: view.tail.end, live: view.keys.live_bytes };
-        drop(view);
-        if budget.end < self.due_at(budget.live)? {
+        if let Some(budget) = self.compaction_due(&view) {
+            return Some(Work::Compact(budget));
+        }
+        self.snapshot_is_due(&view).then_some(Work::WriteSnapshot)
+    }
+
+    /// The log's size, if it is due and this handle should compact it.
+    fn compaction_due(&self, view: &View) -> Option<Budget> {
+        let budget = Budget { end: view.tail.end, live: view.keys.live_bytes() };
+        if compared_end(view) < self.due_at(budget.live)? {
             return None;
         }
         let is_busy = self.context.counters.written.load(Ordering::Relaxed) >= self.dead_asked(budget.live)?;
-        (is_busy || self.is_overdue()).then_some(budget)
+        (is_busy || self.view_is_overdue(view)).then_some(budget)
     }
 
     fn is_overdue(&self) -> bool {
-        let overdue = |view: Current<'_>| Some(view.tail.end >= self.end_with(view.keys.live_bytes, OVERDUE)?);
-        self.reading.shown().ok().and_then(overdue).unwrap_or(false)
+        self.reading.shown().is_ok_and(|view| self.view_is_overdue(&view))
+    }
+
+    fn view_is_overdue(&self, view: &View) -> bool {
+        self.end_with(view.keys.live_bytes(), OVERDUE).is_some_and(|end| compared_end(view) >= end)
     }
 
     /// The end of a log with this many live bytes when it becomes due; `None` without automatic compaction.
@@ -278,6 +349,11 @@ impl Maintenance {
         let dead = (u128::from(live) * u128::from(dead_percent)).div_ceil(100).max(min_dead_bytes.into());
         Some(dead.try_into().unwrap_or(u64::MAX))
     }
+}
+
+/// The log's end without the last snapshot of the index, which is not dead.
+fn compared_end(view: &View) -> u64 {
+    view.tail.end - view.tail.images.last
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]

@@ -56,6 +56,16 @@ struct Moment {
 }
 
 impl Moment {
+    /// The moment that a view shows.
+    fn of(view: &View) -> Moment {
+        Moment {
+            reader: view.reader.clone(),
+            end: view.tail.end,
+            keys: view.index().len() as u64,
+            last_index: view.tail.highest_seq,
+        }
+    }
+
     fn backup(&self, bytes: u64) -> Backup {
         Backup { keys: self.keys, bytes, last_index: self.last_index }
     }
@@ -101,8 +111,11 @@ impl Maintenance {
     }
 
     pub(crate) fn compact_to(&self, to: &Path, watch: &mut Watch<'_>) -> Result<Backup> {
-        let positions_and_bytes = |view: &View| (view.index().positions().collect::<Vec<_>>(), view.keys.live_bytes);
-        let (moment, (mut positions, live_bytes)) = self.moment_with(positions_and_bytes)?;
+        let (moment, mut positions, live_bytes) = {
+            // A wrong image would become permanent.
+            let view = self.reading.scanned()?;
+            (Moment::of(&view), view.index().positions().collect::<Vec<_>>(), view.keys.live_bytes())
+        };
         positions.sort_unstable();
         let to = &self.context.by_path.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
         let copying = Copying::new(to, live_bytes, watch);
@@ -116,18 +129,10 @@ impl Maintenance {
     }
 
     fn moment(&self) -> Result<Moment> {
-        self.moment_with(|_| ()).map(|(moment, ())| moment)
-    }
-
-    fn moment_with<T>(&self, look: impl FnOnce(&View) -> T) -> Result<(Moment, T)> {
-        let view = self.reading.current()?;
-        let moment = Moment {
-            reader: view.reader.clone(),
-            end: view.tail.end,
-            keys: view.index().len() as u64,
-            last_index: view.tail.highest_seq,
-        };
-        Ok((moment, look(&view)))
+        self.reading.answer(|view| {
+            view.index().load_noted(&view.reader)?;
+            Ok(Moment::of(&view))
+        })
     }
 }
 

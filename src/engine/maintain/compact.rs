@@ -39,7 +39,7 @@ pub struct Compaction {
 
 /// Which call waits for the compaction.
 #[derive(Clone, Copy)]
-enum Caller<'p> {
+pub(super) enum Caller<'p> {
     /// The user's call: each turn may wait for the connection timeout.
     User,
     /// Closing the store: all of its turns together may wait for the connection timeout.
@@ -75,6 +75,8 @@ impl Maintenance {
             Caller::Closing(patience) => patience.deadline(&self.context.clock),
             Caller::User | Caller::Background => self.context.deadline(),
         };
+        // A wrong image would become permanent. Before the turn, so that writers do not wait for this.
+        self.reading.rescan()?;
         let mut compactor = self.turn_for(caller, |turn| Compactor::begin(turn, &deadline()))?;
         compactor.copy_live(watch)?;
         compactor.sort(watch)?;
@@ -82,14 +84,18 @@ impl Maintenance {
         // The compactor is dropped after the turn, without the lock. It holds the old view then, or the new file after an error.
         self.turn_for(caller, |turn| {
             let done = compactor.finish(turn)?;
-            if let Some(due_at) = self.due_at(turn.view()?.keys.live_bytes) {
+            if let Some(due_at) = self.due_at(turn.view()?.keys.live_bytes()) {
                 self.automatic.throttle.start_over(due_at);
             }
             Ok(done)
         })
     }
 
-    fn turn_for<'e, T>(&'e self, caller: Caller<'_>, mut act: impl FnMut(&mut Turn<'e>) -> Result<T>) -> Result<T> {
+    pub(super) fn turn_for<'e, T>(
+        &'e self,
+        caller: Caller<'_>,
+        mut act: impl FnMut(&mut Turn<'e>) -> Result<T>,
+    ) -> Result<T> {
         match caller {
             Caller::User => return self.writing.solo(self.context.deadline(), act),
             Caller::Closing(patience) => return self.writing.solo_with(patience, act),

@@ -102,7 +102,8 @@ impl<'e> Compactor<'e> {
         }
         // Does what a handle does before its first write, so that the second turn need not.
         turn.reserve(1)?;
-        let live_bytes = turn.view()?.keys.live_bytes;
+        writing.reading.rescan()?;
+        let live_bytes = turn.view()?.keys.live_bytes();
         let next = TempFile::new(&*context.disk, &context.path, PRIVATE, turn.tail.highest_seq);
         let next = next.map_err(|error| refused_if_no_place(context, error))?;
         next.expect_room(live_bytes)?;
@@ -111,7 +112,7 @@ impl<'e> Compactor<'e> {
         let mut copyist = Copyist::new(&next.header, &turn.log);
         copyist.write(&next)?;
         let log = Arc::new(LogFile::open(Arc::clone(&next.file), &context.path)?);
-        let (view, _) = View::build(log, context.config.get_read_mode(), turn.writer.epoch + 1)?;
+        let (view, _) = View::build(log, &context.config, turn.writer.epoch + 1)?;
         Ok(Compactor {
             writing,
             log: Arc::clone(&turn.log),
@@ -302,7 +303,7 @@ impl<'e> Compactor<'e> {
         self.next.sync()?;
         self.view.reader.log = Arc::new(LogFile::open(Arc::clone(&self.next.file), &self.writing.context.path)?);
         let old = self.old()?;
-        if (self.view.index().len(), self.view.keys.live_bytes) != (old.index().len(), old.keys.live_bytes) {
+        if (self.view.index().len(), self.view.keys.live_bytes()) != (old.index().len(), old.keys.live_bytes()) {
             return Err(self.wrong("it has other pairs than the old one"));
         }
         Ok(())

@@ -4,6 +4,7 @@ pub(crate) mod automatic;
 mod backup;
 pub(crate) mod compact;
 mod compactor;
+mod snapshot;
 mod throttle;
 mod verify;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use super::context::Context;
 use super::read::Reading;
 use super::write::Writing;
+use crate::sync::AtomicU64;
 use automatic::Automatic;
 
 pub use backup::Backup;
@@ -23,12 +25,14 @@ pub(crate) struct Maintenance {
     writing: Arc<Writing>,
     context: Arc<Context>,
     automatic: Automatic,
+    /// The end of the last record of an image that this handle has written.
+    last_image: AtomicU64,
 }
 
 impl Maintenance {
     pub(crate) fn new(writing: Arc<Writing>) -> Maintenance {
         let (reading, context) = (Arc::clone(&writing.reading), Arc::clone(&writing.context));
-        Maintenance { reading, writing, context, automatic: Automatic::default() }
+        Maintenance { reading, writing, context, automatic: Automatic::default(), last_image: AtomicU64::new(0) }
     }
 
     /// Stops the compaction in the background. No other begins after that.

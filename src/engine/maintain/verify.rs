@@ -8,7 +8,6 @@ use crate::inspect::judged;
 use crate::inspect::source::Source;
 use crate::inspect::survey::{Scope, Survey};
 use crate::log::tail::Tail;
-use crate::replay::KeySpace;
 use crate::report::Report;
 use crate::{Error, Result};
 
@@ -25,6 +24,7 @@ impl Maintenance {
         fresh.catch_up()?;
         let shown = self.reading.shown()?;
         if Arc::ptr_eq(&shown.reader.log, &log) && shown.tail.end == fresh.reader.end {
+            shown.index().load_all(&shown.reader)?;
             compare(&fresh, &shown)?;
         }
         Ok(report)
@@ -62,11 +62,11 @@ fn compare(fresh: &Survey, shown: &View) -> Result<()> {
             ));
         }
     }
-    let buckets = |keys: &KeySpace| keys.buckets.count(keys.index.len() as u64);
+    let in_log = fresh.keys.buckets().unwrap_or_default();
     for (what, in_memory, in_log) in [
         ("keys", shown.index().len() as u64, live.len() as u64),
-        ("live bytes", shown.keys.live_bytes, fresh.keys.live_bytes),
-        ("buckets", buckets(&shown.keys), buckets(&fresh.keys)),
+        ("live bytes", shown.keys.live_bytes(), fresh.keys.live_bytes()),
+        ("buckets", shown.keys.buckets().unwrap_or(in_log), in_log),
         ("records", shown.tail.records, fresh.report.records),
     ] {
         if in_memory != in_log {

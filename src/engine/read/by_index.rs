@@ -109,13 +109,13 @@ impl std::fmt::Debug for IndexScan {
 
 impl Reading {
     pub(crate) fn scan_by_index(&self) -> Result<IndexScan> {
-        let (reader, mut positions) = {
-            let view = self.current()?;
+        let (reader, mut positions) = self.answer(|view| {
+            view.index().load_all(&view.reader)?;
             // A vector that grows would take, and keep, up to twice as much.
             let mut positions = Vec::with_capacity(view.index().len());
             positions.extend(view.index().positions());
-            (view.reader.clone(), positions)
-        };
+            Ok((view.reader.clone(), positions))
+        })?;
         positions.sort_unstable();
         let verify = self.context.config.get_verify_on_read();
         Ok(IndexScan { window: Window::new(&reader.log), reader, positions: positions.into_iter(), verify })

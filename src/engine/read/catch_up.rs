@@ -84,7 +84,7 @@ impl Reading {
                 let (log, epoch) = (Arc::clone(&view.reader.log), view.epoch + 1);
                 drop(view);
                 log.expect_same_header()?;
-                let (mut view, stop) = View::build(log, self.context.config.get_read_mode(), epoch)?;
+                let (mut view, stop) = View::build(log, &self.context.config, epoch)?;
                 view.was_cut = true;
                 let end = view.tail.end;
                 self.replace(ingest, view)?;
@@ -152,12 +152,12 @@ impl Reading {
 
     /// Reads a whole log. A read-only handle reports damage here; a writer looks again under the lock before it writes.
     pub(super) fn read_log(&self, log: Arc<LogFile>, epoch: u64) -> Result<View> {
-        let mode = self.context.config.get_read_mode();
-        let (view, stop) = View::build(log, mode, epoch)?;
-        if !self.context.config.get_read_only() {
+        let config = &self.context.config;
+        let (view, stop) = View::build(log, config, epoch)?;
+        if !config.get_read_only() {
             return Ok(view);
         }
-        view.judge(stop, mode).map(|(view, _)| view)
+        view.judge(stop, config).map(|(view, _)| view)
     }
 
     /// Whether the path names another file than this one. A path that names nothing does not: there is nothing else to show.

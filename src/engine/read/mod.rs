@@ -6,6 +6,7 @@
 pub(crate) mod by_index;
 mod catch_up;
 mod partial_tail;
+mod rescan;
 pub(crate) mod scan;
 pub(crate) mod sharded;
 pub(crate) mod view;
@@ -18,7 +19,7 @@ use super::deadline::Deadline;
 use crate::index::SortedIndex;
 use crate::log::create;
 use crate::log::read::{Reader, Start};
-use crate::sync::{Mutex, MutexGuard, lock};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, lock};
 use crate::{Error, Result};
 use sharded::{ReadGuard, ShardedLock};
 use view::View;
@@ -31,6 +32,8 @@ pub(crate) struct Reading {
     /// Changed only with `ingest` locked, except by opening and closing. `None` before the file is opened and after the store is
     /// closed.
     view: ShardedLock<Option<View>>,
+    /// The offset of a snapshot that turned out to be damaged or wrong; 0 if there is none.
+    distrusted: AtomicU64,
 }
 
 /// A view that was current when it was asked for. It does not change while this guard lives.
@@ -71,7 +74,7 @@ impl Current<'_> {
 
 impl Reading {
     pub(crate) fn new(context: Arc<Context>) -> Reading {
-        Reading { context, ingest: Mutex::default(), view: ShardedLock::new(None) }
+        Reading { context, ingest: Mutex::default(), view: ShardedLock::new(None), distrusted: AtomicU64::new(0) }
     }
 
     /// Opens the file, creates it first if the configuration says so, and reads its log.
@@ -96,14 +99,19 @@ impl Reading {
     }
 
     /// Answers from a view that is current when this is called. Another process may cut the log meanwhile. What was cut reads as
-    /// damaged, so the answer is then looked for again, in what the log holds now.
+    /// damaged, so the answer is then looked for again, in what the log holds now. A view of a snapshot may be wrong, so the
+    /// answer is then looked for in the whole log.
     #[inline]
     pub(crate) fn answer<T>(&self, mut answer: impl FnMut(Current<'_>) -> Result<T>) -> Result<T> {
         loop {
             let view = self.current()?;
-            let epoch = view.epoch;
+            let (epoch, snapshot) = (view.epoch, view.snapshot);
             match answer(view) {
                 Err(Error::Corrupt { .. } | Error::Io { .. }) if self.current()?.epoch != epoch => {}
+                Err(Error::Corrupt { .. } | Error::Io { .. }) if snapshot > 0 => {
+                    self.distrust(snapshot);
+                    drop(self.scanned()?);
+                }
                 answered => return answered,
             }
         }

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use super::partial_tail::PartialTail;
-use crate::config::ReadMode;
+use crate::config::{Config, ReadMode};
 use crate::disk::Map;
-use crate::format::END_MARK_LEN;
+use crate::format::snapshot::Snapshot;
+use crate::format::{END_MARK_LEN, Root};
 use crate::index::Index;
 use crate::log::LogFile;
 use crate::log::read::Reader;
@@ -33,6 +34,8 @@ pub(crate) struct View {
     pub(super) partial_tail: Option<PartialTail>,
     /// This handle has read a longer log in this file. Scans and mapped values of that time may still exist.
     pub(crate) was_cut: bool,
+    /// The offset of the snapshot that this handle was opened through; 0 if it has read the whole log.
+    pub(crate) snapshot: u64,
     /// The index misses a record that the tail has passed, because reading a key failed during replay. The log must be read
     /// again.
     broken: bool,
@@ -57,23 +60,73 @@ impl View {
         &self.keys.index
     }
 
-    /// Reads a whole log. Returns how the walk ended; the caller judges that.
-    pub(crate) fn build(log: Arc<LogFile>, mode: ReadMode, epoch: u64) -> Result<(View, Stop)> {
+    /// Reads a log: from where its snapshot ends, if it has one that can be used, else from its start. Returns how the walk
+    /// ended; the caller judges that.
+    pub(crate) fn build(log: Arc<LogFile>, config: &Config, epoch: u64) -> Result<(View, Stop)> {
         let (root, file_len) = log.root_of_whole_file()?;
-        let tail = Tail::new(&log, log.stated_by(root));
+        if let Some(root) = root.filter(|_| !config.get_check_at_open()) {
+            // A snapshot is never the reason for an error: the walk over the whole log meets whatever this has met.
+            if let Ok(Some(read)) = View::through_snapshot(&log, &root, config, epoch, file_len) {
+                return Ok(read);
+            }
+        }
+        View::from_start(log, root, config, epoch, file_len)
+    }
+
+    /// Reads a log from where its snapshot ends. `None` if it has none that can be used, or if the walk ends before what the
+    /// root states: only a walk over the whole log says what is damaged.
+    fn through_snapshot(
+        log: &Arc<LogFile>,
+        root: &Root,
+        config: &Config,
+        epoch: u64,
+        file_len: u64,
+    ) -> Result<Option<(View, Stop)>> {
+        let Some(snapshot) = log.snapshot(root)? else { return Ok(None) };
+        let mut view = View::after(log, root, &snapshot, config, epoch, file_len);
+        let Snapshot { covered, .. } = snapshot;
+        let stop = Scanner::resume(log, covered.end, covered.previous_seq)?.walk(|run| view.replay(run))?;
+        view.stopped(&stop);
+        Ok((stop.unit >= root.synced_to).then_some((view, stop)))
+    }
+
+    /// The view of what a snapshot covers.
+    fn after(log: &Arc<LogFile>, root: &Root, snapshot: &Snapshot, config: &Config, epoch: u64, file_len: u64) -> View {
+        let tail = Tail::after(log, root.synced_to, &snapshot.covered);
+        let mut view = View::new(log, tail, KeySpace::stored(&log.header, snapshot), config, epoch, file_len);
+        view.reader.unread = snapshot.covered.end;
+        view.snapshot = root.snapshot;
+        view
+    }
+
+    fn new(log: &Arc<LogFile>, tail: Tail, keys: KeySpace, config: &Config, epoch: u64, file_len: u64) -> View {
         let mut view = View {
-            reader: Reader { log: Arc::clone(&log), map: None, end: tail.end },
+            reader: Reader { log: Arc::clone(log), map: None, end: tail.end, unread: 0 },
             mark_missing: !has_end_mark(file_len, tail.end),
             tail,
-            keys: KeySpace::default(),
+            keys,
             epoch,
             partial_tail: None,
             was_cut: false,
+            snapshot: 0,
             broken: false,
         };
-        if mode == ReadMode::Map {
+        if config.get_read_mode() == ReadMode::Map {
             view.map(file_len);
         }
+        view
+    }
+
+    /// Reads a log from its start.
+    fn from_start(
+        log: Arc<LogFile>,
+        root: Option<Root>,
+        config: &Config,
+        epoch: u64,
+        file_len: u64,
+    ) -> Result<(View, Stop)> {
+        let tail = Tail::new(&log, log.stated_by(root));
+        let mut view = View::new(&log, tail, KeySpace::new(&log.header), config, epoch, file_len);
         let mut room_until = 0;
         let stop = Scanner::from_start(&log)?.walk(|run| {
             view.replay(run)?;
@@ -96,7 +149,7 @@ impl View {
     /// A record that looks damaged may have been half written when it was read, and the proof that it is damaged, or that the
     /// log has lost its end, may have been written after that. So the log is read once more after the proof was seen. The record is damaged only if it is
     /// unchanged.
-    pub(crate) fn judge(mut self, mut stop: Stop, mode: ReadMode) -> Result<(View, Decision)> {
+    pub(crate) fn judge(mut self, mut stop: Stop, config: &Config) -> Result<(View, Decision)> {
         let log = Arc::clone(&self.reader.log);
         loop {
             let decision = decide(&log, &stop);
@@ -105,7 +158,7 @@ impl View {
             }
             let again = match self.peek()? {
                 Peek::Cut => {
-                    let (view, again) = View::build(Arc::clone(&log), mode, self.epoch)?;
+                    let (view, again) = View::build(Arc::clone(&log), config, self.epoch)?;
                     self = view;
                     again
                 }

@@ -15,7 +15,8 @@ impl Turn<'_> {
         self.writing.syncs.synced(self.writer.epoch)
     }
 
-    fn position(&self) -> Position {
+    /// The log's end, and what else a sync covers that begins now.
+    pub(crate) fn position(&self) -> Position {
         Position { epoch: self.writer.epoch, offset: self.tail.end, root: self.writer.root }
     }
 
@@ -71,11 +72,7 @@ impl Turn<'_> {
     /// `step` bytes more than the file states. A statement that is not written does no harm: the one before it is true as
     /// well.
     fn write_root(&mut self, step: u64) {
-        let mut synced_to = self.synced();
-        if self.tail.trailing_mark.is_some() {
-            // Possibly no sync covers the mark.
-            synced_to = synced_to.min(self.tail.end - RECORD_HEADER_LEN as u64);
-        }
+        let synced_to = self.statable();
         let may_state = self.writer.phase >= Phase::TailResynced && self.writing.syncs.check_poison().is_ok();
         if may_state && self.log.header.has_roots && synced_to > self.log.start() {
             // An error concerns this statement alone, or has poisoned the handle.
@@ -83,18 +80,46 @@ impl Turn<'_> {
         }
     }
 
+    /// How much the root may state to be on stable storage, by this handle's own syncs.
+    fn statable(&self) -> u64 {
+        match self.tail.trailing_mark {
+            // Possibly no sync covers the mark.
+            Some(_) => self.synced().min(self.tail.end - RECORD_HEADER_LEN as u64),
+            None => self.synced(),
+        }
+    }
+
     fn raise_root(&mut self, synced_to: u64, step: u64) -> Result<()> {
         let last = self.log.root()?;
         // Another handle may have stated almost as much. To follow its root costs a sync.
         self.writer.stated = self.log.stated_by(last);
-        if synced_to < self.writer.stated + step {
+        let snapshot = last.map_or(0, |last| last.snapshot);
+        // Otherwise each handle that opens the file would find out again.
+        let is_bad = snapshot > 0 && snapshot == self.writing.reading.distrusted();
+        if synced_to < self.writer.stated + step && !is_bad {
             return Ok(());
         }
+        self.follow_root(last, synced_to, if is_bad { 0 } else { snapshot })
+    }
+
+    /// Leads the root to a snapshot that ends at `end`. Returns `false` if it is not known to be on stable storage.
+    pub(crate) fn lead_root_to(&mut self, snapshot: u64, end: u64) -> Result<bool> {
+        let synced_to = self.statable();
+        if synced_to < end {
+            return Ok(false);
+        }
+        let last = self.log.root()?;
+        self.follow_root(last, synced_to, snapshot)?;
+        Ok(true)
+    }
+
+    /// Writes the root after the one that is there.
+    fn follow_root(&mut self, last: Option<Root>, synced_to: u64, snapshot: u64) -> Result<()> {
         if last.map_or(0, |last| last.generation) != self.writing.syncs.synced_root(self.writer.epoch) {
             self.write_root_again()?;
             self.sync()?;
         }
-        let root = Root::after(last, synced_to);
+        let root = Root::after(last, synced_to).with_snapshot(snapshot);
         self.log.write_root(&root)?;
         (self.writer.stated, self.writer.root) = (root.synced_to, root.generation);
         Ok(())

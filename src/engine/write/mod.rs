@@ -13,6 +13,7 @@ pub(crate) mod durability;
 pub(crate) mod file_lock;
 mod interval;
 mod line;
+pub(crate) mod loose;
 pub(crate) mod numbering;
 pub(crate) mod outcome;
 pub(crate) mod plan;

@@ -76,7 +76,7 @@ impl Turn<'_> {
         self.begin_group_synced(self.synced())
     }
 
-    fn begin_group_synced(&mut self, synced: u64) -> Flags {
+    pub(super) fn begin_group_synced(&mut self, synced: u64) -> Flags {
         let (tail, is_synced) = (&self.tail, synced >= self.tail.end);
         let group = &mut self.writer.group;
         group.reset(self.log.seed, tail.end);

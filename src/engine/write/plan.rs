@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::io;
 
-use foldhash::quality::RandomState;
-
 use super::outcome::{Failure, Outcome, Written};
 use super::request::{Action, Request, no_memory};
 use super::turn::Turn;
@@ -18,7 +16,7 @@ pub(super) struct Plan<'r> {
     pub(super) writes: Vec<(&'r [u8], Action<&'r [u8]>)>,
     pub(super) verdicts: Vec<Verdict>,
     /// Which keys the first `known` of `writes` put, and which they delete.
-    changed: HashMap<&'r [u8], bool, RandomState>,
+    changed: HashMap<&'r [u8], bool>,
     known: usize,
 }
 

@@ -299,7 +299,7 @@ mod tests {
 
     use super::*;
     use crate::Config;
-    use crate::config::ReadMode;
+    use crate::config::{ReadMode, SnapshotPolicy};
     use crate::disk::sim::SimDisk;
     use crate::disk::{Access, Disk};
     use crate::engine::Engine;
@@ -308,7 +308,8 @@ mod tests {
     const PATH: &str = "/store";
 
     fn open(disk: &SimDisk) -> Engine {
-        let config = Config::new().durability(Durability::Os);
+        // A snapshot would change the files' lengths.
+        let config = Config::new().durability(Durability::Os).snapshots(SnapshotPolicy::Never);
         Engine::open(Arc::new(disk.process()), Path::new(PATH), &config).unwrap()
     }
 

@@ -5,6 +5,8 @@ use super::layout::{
     DELETE, FILE_HEADER_LEN, MARK, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT,
     RECORD_HEADER_LEN, ROOTS, ROOTS_END, SYNCED, SYNCED_TO,
 };
+use super::seal::seal_roots;
+use super::snapshot::{self, Fault, HOLDS, Snapshotted};
 
 /// A file, its story, and the verdict in the words of `summary`.
 pub struct Case {
@@ -56,7 +58,7 @@ const PUT_2: Fields<'static> = record(0, PUT, 2, b"\0l", b"2");
 const BROKEN: Fields<'static> = Fields { body_crc_xor: 1, ..PUT_2 };
 
 pub fn all() -> Vec<Case> {
-    [file_headers(), log_ends(), records(), damage(), batches(), proofs(), loose(), roots(), copies()]
+    [file_headers(), log_ends(), records(), damage(), batches(), proofs(), loose(), roots(), snapshots(), copies()]
         .into_iter()
         .flatten()
         .collect()
@@ -402,6 +404,43 @@ fn roots() -> Vec<Case> {
             unsupported(START),
         ),
     ]
+}
+
+/// Whatever is wrong with a snapshot, the store holds the same. (One that lies is no matter for a reader's rules.)
+fn snapshots() -> Vec<Case> {
+    let at = |part_bits| snapshot::small(part_bits);
+    let moved = |mut of: Snapshotted, synced_to: usize| {
+        of.file[96..104].copy_from_slice(&(synced_to as u64).to_le_bytes());
+        seal_roots(&mut of.file);
+        of.file
+    };
+    let flipped = |mut of: Snapshotted, byte: usize| {
+        of.file[byte] ^= 1;
+        of.file
+    };
+    let of = at(6);
+    let (image_at, snapshot_at, end) = (of.image_at, of.snapshot_at, of.file.len() - 32);
+    let honest = snapshot::faults().into_iter().filter(|(_, fault, _)| *fault != Fault::Lie);
+    let mut cases: Vec<_> = honest.map(|(story, _, of)| case(story, of.file, HOLDS)).collect();
+    cases.extend([
+        case("a snapshot with one part", at(0).file, HOLDS),
+        case("a snapshot with as many parts as sub-tables", at(12).file, HOLDS),
+        case("a root that states less than the end of its snapshot", moved(at(6), snapshot_at + 24), HOLDS),
+        case("a root that states less than the header of its snapshot", moved(at(6), snapshot_at), HOLDS),
+        case("a damaged header of an image", flipped(at(6), image_at + 12), corrupt(image_at)),
+        case("a damaged header of a snapshot", flipped(at(6), snapshot_at + 12), corrupt(snapshot_at)),
+        case("a damaged body of a snapshot", flipped(at(6), snapshot_at + 24 + 80), HOLDS),
+        case("a damaged part", flipped(at(6), image_at + 24), HOLDS),
+        case("damage before a snapshot", flipped(at(6), ROOTS_END + 24 + 2), corrupt(ROOTS_END)),
+        case("damage after a snapshot", flipped(at(6), end - 64 + 26), corrupt(end - 64)),
+        case(
+            "a torn tail after a snapshot",
+            [&at(6).file[..end + 24], &[7; 9][..]].concat(),
+            format!("{HOLDS}, torn 9"),
+        ),
+        case("a file cut inside a snapshot", at(6).file[..snapshot_at + 30].to_vec(), truncated(0, end + 8)),
+    ]);
+    cases
 }
 
 /// Copies, which end with a closing mark.

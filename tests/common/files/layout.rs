@@ -54,6 +54,8 @@ pub const SYNCED_TO: u64 = 0x81;
 pub const MOVED: u64 = 0x82;
 pub const LOOSE: u64 = 0xc0;
 pub const ROOTS: u64 = 0xc0;
+pub const IMAGE: u64 = 0xc1;
+pub const SNAPSHOT: u64 = 0xc2;
 
 /// Where the log of a file with a right header starts.
 pub fn log_start(file: &[u8]) -> usize {

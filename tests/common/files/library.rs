@@ -8,19 +8,23 @@ use std::sync::Arc;
 
 use caskfile::disk::sim::SimDisk;
 use caskfile::disk::{Access, Disk, DiskFile, FileStat, System};
-use caskfile::{Cask, Config, Error};
+use caskfile::{Cask, Config, Error, Limits, SnapshotPolicy};
 
 use super::bytes::{CREATED, FILE_ID};
-use super::layout::END_MARK_LEN;
-use super::reader::{Contents, Verdict};
+use super::layout::{END_MARK_LEN, ROOTS_END};
+use super::reader::{Contents, Reader, Verdict};
 
 pub const PATH: &str = "/store";
 
-/// The library's verdict: once of a read-only handle, once of a writer, which also carries out what it decides.
+/// The library's verdict: once of a read-only handle, once of a writer, which also carries out what it decides. Both read all
+/// of the file when they open it. A handle that is opened through a snapshot must show the same.
 pub fn verdict(file: &[u8]) -> Verdict {
     let disk = SimDisk::new();
     disk.set_contents(PATH, file.to_vec());
-    let config = Config::new().create(false);
+    let config = Config::new().create(false).snapshots(SnapshotPolicy::Never);
+    let through_snapshot = Cask::open_on(Arc::new(disk.clone()), PATH, &config.clone().read_only(true));
+    let through_snapshot = through_snapshot.and_then(|cask| try_contents(&cask));
+    let config = config.check_at_open(true);
     let read_only = verdict_of(Cask::open_on(Arc::new(disk.clone()), PATH, &config.clone().read_only(true)));
     assert_eq!(disk.contents(PATH).as_deref(), Some(file), "a read-only handle has changed the file");
     let writer = Cask::open_on(Arc::new(disk.clone()), PATH, &config);
@@ -28,6 +32,13 @@ pub fn verdict(file: &[u8]) -> Verdict {
     let after = disk.contents(PATH).expect("the store is there");
     let found = verdict_of(writer);
     assert_eq!(found, read_only, "a writer and a reader disagree");
+    match (&found, through_snapshot) {
+        (Verdict::Store(contents), shown) => assert_eq!(shown.as_ref().ok(), Some(&**contents), "through the snapshot"),
+        (_, Err(_)) => {}
+        // The damage may lie in records that no handle reads which was opened through a snapshot.
+        (_, Ok(_)) if file.len() >= ROOTS_END && Reader::new(file).root().is_some_and(|root| root.2 > 0) => {}
+        (_, Ok(shown)) => panic!("{found:?}, and without a check at opening {shown:?}"),
+    }
     let Verdict::Store(mut contents) = found else {
         assert_eq!(after, file, "a file that is refused has been changed");
         return found;
@@ -64,15 +75,19 @@ fn verdict_of(opened: caskfile::Result<Cask>) -> Verdict {
 
 /// All that a handle shows.
 pub fn contents(cask: &Cask) -> Contents {
+    try_contents(cask).expect("it is open")
+}
+
+fn try_contents(cask: &Cask) -> caskfile::Result<Contents> {
     let mut pairs = BTreeMap::new();
-    for bucket in cask.buckets().expect("it is open") {
-        for pair in cask.bucket(&bucket).and_then(|cask| cask.list("")).expect("it is open") {
+    for bucket in cask.buckets()? {
+        for pair in cask.bucket(&bucket)?.list("")? {
             pairs.insert((bucket.clone(), pair.key), (pair.value, pair.last_index));
         }
     }
-    let stats = cask.stats().expect("it is open");
+    let stats = cask.stats()?;
     let (records, last_index, proven, end) = (stats.records, stats.last_index, stats.proven, stats.log_end);
-    Contents { pairs, records, last_index, proven, end, torn: 0, kept: false }
+    Ok(Contents { pairs, records, last_index, proven, end, torn: 0, kept: false })
 }
 
 /// A simulated disk on which every file has the same identity and is made at the same time.
@@ -113,6 +128,10 @@ impl Disk for SameEveryTime {
 
     fn list(&self, directory: &Path, prefix: &OsString) -> io::Result<Vec<OsString>> {
         self.0.list(directory, prefix)
+    }
+
+    fn limits(&self) -> &'static Limits {
+        self.0.limits()
     }
 
     fn system(&self) -> &dyn System {

@@ -13,3 +13,4 @@ pub mod owners;
 pub mod page;
 pub mod reader;
 pub mod seal;
+pub mod snapshot;

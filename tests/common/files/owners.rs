@@ -89,12 +89,13 @@ fn says_what_verification_says(
         (ours, its) => panic!("{story}: {ours:?}, but verification says {its:?}"),
     };
     assert_eq!((damaged(&ours), ours.torn_bytes), (damaged(&its), its.torn_bytes), "{story}");
+    assert_eq!(ours.wrong_snapshot, its.wrong_snapshot, "{story}");
     let corrupt = damaged(&its).iter().filter(|range| range.0 > 0).map(|range| range.1 - range.0).sum::<u64>();
     assert_eq!((total(Class::Corrupt), total(Class::Torn)), (corrupt, its.torn_bytes), "{story}");
     assert_eq!((total(Class::Unread), inspection.log_end()), (0, its.log_end), "{story}");
     if its.torn_bytes == 0 {
         let count = |class| pieces.iter().filter(|piece| piece.class == class).count() as u64;
-        let counted = [Class::Live, Class::Dead, Class::Tombstone, Class::Statement].map(count);
+        let counted = [Class::Live, Class::Dead, Class::Tombstone, Class::Statement, Class::Snapshot].map(count);
         assert_eq!((counted.iter().sum::<u64>(), counted[0]), (its.records, its.keys), "{story}");
     }
 }
@@ -113,7 +114,8 @@ fn damaged(report: &Report) -> Vec<(u64, u64)> {
 }
 
 fn has_the_stores_pairs(story: &str, disk: &Arc<SimDisk>, pieces: &[Piece]) {
-    let Ok(cask) = Cask::open_on(disk.clone(), PATH, &Config::new().read_only(true)) else { return };
+    let config = Config::new().read_only(true).check_at_open(true);
+    let Ok(cask) = Cask::open_on(disk.clone(), PATH, &config) else { return };
     let mut held = BTreeSet::new();
     let mut scan = cask.scan_by_index().unwrap();
     while let Some(next) = scan.next_ref() {

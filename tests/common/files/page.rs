@@ -56,6 +56,15 @@ pub fn fragments() -> Vec<(usize, Vec<u8>)> {
         .collect()
 }
 
+/// The dump of a `SNAPSHOT`, and the offset at which it begins.
+pub fn dump_of_snapshot() -> (usize, Vec<u8>) {
+    let block = PAGE.split("```hexdump SNAPSHOT\n").nth(1).and_then(|rest| rest.split("```").next());
+    let block = block.expect("the page has a dump of a snapshot");
+    let start = block.split("  ").next().and_then(|digits| usize::from_str_radix(digits, 16).ok());
+    let start = start.expect("an offset begins the dump");
+    (start, parse_dump_from(start, block).0)
+}
+
 /// Reads a dump of a whole file: in each line an offset, bytes, and after a semicolon a comment.
 pub fn parse_dump(text: &str) -> (Vec<u8>, Vec<(usize, &str)>) {
     parse_dump_from(0, text)

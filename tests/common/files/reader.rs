@@ -102,6 +102,11 @@ impl<'f> Reader<'f> {
 
     /// The root's statement; the start of the log if no slot holds.
     pub fn stated(&self) -> u64 {
+        self.root().map_or(log_start(self.file) as u64, |(_, synced_to, _)| synced_to)
+    }
+
+    /// Generation, `synced_to` and `snapshot` of the root, if a slot holds.
+    pub fn root(&self) -> Option<(u64, u64, u64)> {
         let start = log_start(self.file);
         let slots = SLOTS.into_iter().filter(|_| start == ROOTS_END).filter_map(|at| {
             let slot = self.file.get(at..at + SLOT_LEN)?;
@@ -109,9 +114,9 @@ impl<'f> Reader<'f> {
             let holds = field("crc") == u64::from(crc_at(self.file, at, &slot[..60]))
                 && (1..u64::MAX).contains(&field("generation"))
                 && (start as u64..=MAX_FILE_LEN).contains(&field("synced_to"));
-            holds.then(|| (field("generation"), field("synced_to")))
+            holds.then(|| (field("generation"), field("synced_to"), field("snapshot")))
         });
-        slots.max().map_or(start as u64, |(_, synced_to)| synced_to)
+        slots.max()
     }
 
     /// S1 to S4: the search from `e` on. Returns the largest proven offset, and whether a whole record stands above `at`.

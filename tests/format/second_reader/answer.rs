@@ -7,7 +7,9 @@ use caskfile::disk::sim::SimDisk;
 use caskfile::{Cask, Config, Damage, Error, verify_on};
 use serde_json::{Value, json};
 
-use crate::common::files::layout::{DELETE, END_MARK_LEN, MARK, MORE, MOVED, PUT, SYNCED, SYNCED_TO, log_start};
+use crate::common::files::layout::{
+    DELETE, END_MARK_LEN, IMAGE, MARK, MORE, MOVED, PUT, SNAPSHOT, SYNCED, SYNCED_TO, log_start,
+};
 use crate::common::files::library::{self, PATH};
 use crate::common::files::reader::{Contents, Name, Reader, Record, Setting, Verdict};
 
@@ -51,7 +53,29 @@ fn store(file: &[u8], contents: &Contents) -> Value {
     if contents.torn > 0 {
         (answer["torn_bytes"], answer["kept"]) = (contents.torn.into(), contents.kept.into());
     }
+    if let Some((at, differs)) = snapshot(file) {
+        answer["snapshot"] = json!({"at": at, "differs": differs});
+    }
     answer
+}
+
+/// The snapshot to which the root leads, and whether the library says that it is wrong. `None` if there is none, or if the
+/// library does not say.
+fn snapshot(file: &[u8]) -> Option<(u64, bool)> {
+    let (_, _, at) = Reader::new(file).root().filter(|root| root.2 > 0)?;
+    let disk = SimDisk::new();
+    disk.set_contents(PATH, file.to_vec());
+    match verify_on(&disk, Path::new(PATH)) {
+        Ok(_) => Some((at, false)),
+        Err(Error::Damaged { report, .. }) => {
+            let wrong = report.wrong_snapshot.as_ref().expect("nothing else is wrong with a file that opens");
+            assert_eq!(wrong.offset, at);
+            Some((at, true))
+        }
+        // What follows a torn tail is of a later version.
+        Err(Error::UnsupportedRecord { .. }) => None,
+        Err(other) => panic!("it opens: {other}"),
+    }
 }
 
 fn pair(((bucket, key), (value, last_index)): (&Name, &Setting)) -> Value {
@@ -72,7 +96,7 @@ fn pair(((bucket, key), (value, last_index)): (&Name, &Setting)) -> Value {
 fn corrupt(file: &[u8], offset: u64) -> Value {
     let disk = Arc::new(SimDisk::new());
     disk.set_contents(PATH, file.to_vec());
-    let opened = Cask::open_on(disk.clone(), PATH, &Config::new().read_only(true));
+    let opened = Cask::open_on(disk.clone(), PATH, &Config::new().read_only(true).check_at_open(true));
     let Err(Error::Corrupt { damage, .. }) = opened else { panic!("it is corrupt: {:?}", opened.err()) };
     let mut answer =
         json!({"verdict": "Corrupt", "readable": false, "at": offset, "fails": failed(file, offset, damage)});
@@ -127,6 +151,8 @@ fn described(record: &Record<'_>) -> Value {
         MARK => "mark".to_owned(),
         SYNCED_TO => "SYNCED_TO".to_owned(),
         MOVED => "MOVED".to_owned(),
+        IMAGE => "IMAGE".to_owned(),
+        SNAPSHOT => "SNAPSHOT".to_owned(),
         other => format!("{other:#04x}"),
     };
     let flags = [(SYNCED, "SYNCED"), (MORE, "MORE")].into_iter().filter(|(flag, _)| record.flags & flag != 0);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use caskfile::disk::sim::{Choices, SimDisk};
-use caskfile::{Batch, Cask, Config, Durability};
+use caskfile::{Batch, Cask, Config, Durability, Limits};
 
 use super::answer::answer;
 use crate::common::dice::Dice;
@@ -18,6 +18,7 @@ use crate::common::files::layout::FILE_HEADER_LEN;
 use crate::common::files::library::PATH;
 use crate::common::files::oracle::Original;
 use crate::common::files::owners::examine;
+use crate::common::files::snapshot;
 
 /// A directory of files, with a line for each that has the library's verdict. The library's inspection must agree with it.
 pub struct Corpus<'d> {
@@ -40,6 +41,7 @@ impl Corpus<'_> {
             corpus.add_cut_and_flipped(&original.bytes);
             corpus.add_damaged_and_forged(&original, rounds / 2);
         }
+        corpus.add_snapshots(rounds);
         for seed in 0..rounds / 10 {
             corpus.add("a power cut", &after_a_power_cut(seed));
         }
@@ -68,6 +70,24 @@ impl Corpus<'_> {
             flipped[bit / 8] ^= 1 << (bit % 8);
             self.add("flipped", &flipped);
             flipped[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    /// Snapshots with other bits here or there, and snapshots that the library writes.
+    fn add_snapshots(&mut self, rounds: u64) {
+        let small = snapshot::small(6);
+        let (image, snapshot) = (small.image_at..small.snapshot_at, small.snapshot_at..small.file.len());
+        for seed in 0..rounds / 4 {
+            let (mut dice, mut of) = (Dice::new(seed), small.clone());
+            for _ in 0..=dice.below(2) {
+                let range = if dice.one_in(2) { &image } else { &snapshot };
+                let at = range.start + dice.below((range.end - range.start) as u64) as usize;
+                of.file[at] ^= 1 << dice.below(8);
+            }
+            self.add("a damaged snapshot", &of.file);
+        }
+        for seed in 0..rounds / 40 {
+            self.add("a snapshot after a life", &snapshot_of_a_life(seed));
         }
     }
 
@@ -101,6 +121,30 @@ fn damage(dice: &mut Dice, file: &mut Vec<u8>) {
             file.iter_mut().skip(to).zip(piece).for_each(|(byte, new)| *byte = new);
         }
     }
+}
+
+/// A store that was closed with a snapshot by one handle, or two, and damaged in every third case.
+fn snapshot_of_a_life(seed: u64) -> Vec<u8> {
+    let (disk, mut dice) = (SimDisk::from_seed(seed), Dice::new(seed));
+    disk.set_limits(Limits { least_cost: 300, least_part: 40, ..Limits::REAL });
+    for _ in 0..=dice.below(2) {
+        let cask = Cask::open_on(Arc::new(disk.process()), PATH, &Config::new()).expect("the power is on");
+        for _ in 0..20 {
+            let key = format!("key {}", dice.below(40));
+            match dice.below(5) {
+                0 => cask.delete(&key),
+                1 => cask.write(Batch::new().put(&key, "in a batch").bucket("b").put("other", vec![1; 900])).map(drop),
+                _ => cask.put(&key, vec![dice.roll() as u8; 800 + dice.below(900) as usize]),
+            }
+            .expect("the power is on");
+        }
+        cask.close().expect("the power is on");
+    }
+    let mut file = disk.contents(PATH).expect("it was created durably");
+    if dice.one_in(3) {
+        damage(&mut dice, &mut file);
+    }
+    file
 }
 
 /// Three writers at the moment of a power cut. Some of their unsynced writes survive, some do not.

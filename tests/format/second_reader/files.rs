@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
-use caskfile::{Batch, Cask, Config, Durability, MAX_BUCKET_LEN, max_key_len};
+use caskfile::{Batch, Cask, Config, Durability, Limits, MAX_BUCKET_LEN, max_key_len};
 
 use super::golden;
 use crate::common::files::bytes::{Fields, FileBytes, record};
@@ -12,6 +12,7 @@ use crate::common::files::layout::{
 };
 use crate::common::files::library::{PATH, SameEveryTime};
 use crate::common::files::page;
+use crate::common::files::snapshot;
 
 /// A file, its name and its story.
 pub struct Golden {
@@ -25,7 +26,7 @@ fn file(name: &'static str, story: &'static str, bytes: Vec<u8>) -> Golden {
 }
 
 pub fn all() -> Vec<Golden> {
-    [by_the_library(), sound(), torn(), damaged(), batches(), roots(), others(), older()]
+    [by_the_library(), sound(), torn(), damaged(), batches(), roots(), snapshots(), others(), older()]
         .into_iter()
         .flatten()
         .collect()
@@ -463,6 +464,68 @@ fn roots() -> Vec<Golden> {
             "A loose record inside a batch is damage.",
             two().push(Fields { flags: MORE, ..THIRD }).push(record(0, 0xc1, BLOCK + 4, b"", b"any")).end(),
         ),
+    ]
+}
+
+/// Files whose root leads to a snapshot of the index.
+fn snapshots() -> Vec<Golden> {
+    let by_library = {
+        let disk = SimDisk::new();
+        // So that a small store has one.
+        disk.set_limits(Limits { least_cost: 300, ..Limits::REAL });
+        let cask = Cask::open_on(Arc::new(SameEveryTime(disk.clone())), PATH, &Config::new()).expect("a new store");
+        cask.put("a", "1".repeat(20_000)).and_then(|()| cask.delete("a")).expect("it is open");
+        cask.write(Batch::new().put("b", "22").bucket("x").put("c", "333")).expect("it is open");
+        cask.close().expect("it is open");
+        disk.contents(PATH).expect("it was created")
+    };
+    let fault = |story| {
+        let mut faults = snapshot::faults().into_iter();
+        faults.find(|fault| fault.0 == story).unwrap_or_else(|| panic!("{story}")).2.file
+    };
+    let flipped = |byte: usize| {
+        let mut file = snapshot::small(6).file;
+        file[byte] ^= 1;
+        file
+    };
+    let of = snapshot::small(6);
+    vec![
+        file("snapshot", "A store that was closed with a snapshot of its index, in one part.", by_library),
+        file(
+            "snapshot-parts",
+            "A snapshot with 64 parts, two of which have a key; records follow it.",
+            of.file.clone(),
+        ),
+        file("snapshot-later-version", "A snapshot of a later version is not used.", fault("a later version")),
+        file(
+            "snapshot-contradicts-itself",
+            "A snapshot that states more keys than its parts have: no reader uses it, and nothing is lost.",
+            fault("more keys than words"),
+        ),
+        file(
+            "snapshot-inside-a-record",
+            "A snapshot that ends inside a record: the walk from there does not reach what the root states.",
+            fault("an end inside a record"),
+        ),
+        file(
+            "snapshot-damaged-part",
+            "A flipped bit in a part of an image: no record is damaged.",
+            flipped(of.image_at + 24),
+        ),
+        file(
+            "snapshot-damaged",
+            "A flipped bit in the body of a SNAPSHOT: no record is damaged.",
+            flipped(of.snapshot_at + 200),
+        ),
+        file(
+            "snapshot-damage-before",
+            "A damaged record before the end of the snapshot: the file is damaged, although a reader that uses the snapshot does not see it.",
+            flipped(ROOTS_END + 26),
+        ),
+        file("snapshot-torn", "A torn tail after a snapshot.", {
+            let end = of.file.len() - 8;
+            [&of.file[..end], &[7; 9][..]].concat()
+        }),
     ]
 }
 

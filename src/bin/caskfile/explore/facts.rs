@@ -54,6 +54,10 @@ impl Facts {
 fn verdict(path: &Path, inspection: &Inspection, table: &Table) -> (&'static str, String) {
     let report = match inspection.check() {
         Ok(report) => report,
+        Err(Error::Damaged { report, .. }) if report.losses.iter().all(|loss| loss.torn) => {
+            let what = report.wrong_snapshot.as_ref().map_or("", |wrong| wrong.detail.as_str());
+            return ("damaged", format!("the snapshot of the index is wrong: {what}. All records are there"));
+        }
         Err(Error::Damaged { report, .. }) => {
             let lost: Vec<u64> =
                 report.losses.iter().filter(|loss| !loss.torn).map(|loss| loss.end - loss.start).collect();

@@ -92,16 +92,51 @@ function addRecord(fields, pieces, n, record) {
         addSlot(fields);
         return;
     }
-    fields.add("value", record.valueLength, "value", (bytes, number) => valueText(record, bytes, number));
+    if (record.kind === SNAPSHOT && isSnapshotLength(record)) {
+        addSnapshot(fields, record);
+    } else {
+        fields.add("value", record.valueLength, "value", (bytes, number) => valueText(record, bytes, number));
+    }
     fields.addRest("padding", "zero", "up to a multiple of 8");
 }
 
 function addSlot(fields) {
     fields.add("generation", 8, "seq", (_, number) => grouped(number()));
     fields.add("synced_to", 8, "value", (_, number) => "on stable storage up to " + offsetText(Number(number())));
-    fields.add("snapshot", 8, "zero", "for a later version");
+    fields.add("snapshot", 8, "value", (_, number) => snapshotText(Number(number())));
     fields.add("reserved", 36, "zero", "zeros");
     fields.add("crc", 4, "check", "of this slot");
+}
+
+function snapshotText(offset) {
+    return offset === 0 ? "none" : "of the index: " + offsetText(offset);
+}
+
+const SNAPSHOT_HEAD_LENGTH = 80;
+const PART_ENTRY_LENGTH = 16;
+
+// As in `Record::has_snapshot_form`.
+function isSnapshotLength(record) {
+    const length = record.valueLength - SNAPSHOT_HEAD_LENGTH;
+    return record.keyLength === 0 && length >= 0 && length % PART_ENTRY_LENGTH === 0 && length >> 4 <= 4096;
+}
+
+function addSnapshot(fields, record) {
+    fields.add("version", 4, "meta", (_, number) => number().toString());
+    fields.add("hash", 4, "meta", (_, number) => (number() === 1n ? "SipHash-1-3" : number().toString()));
+    fields.add("check", 8, "check", "the hash of a known text");
+    fields.add("covered_to", 8, "value", (_, number) => "of the log up to " + offsetText(Number(number())));
+    fields.add("covered_seq", 8, "seq", (_, number) => grouped(number()));
+    fields.add("records", 8, "length", (_, number) => grouped(number()));
+    fields.add("keys", 8, "length", (_, number) => grouped(number()));
+    fields.add("live_bytes", 8, "length", (_, number) => grouped(number()));
+    fields.add("part_bits", 4, "meta", (_, number) => plural(2 ** Number(number()), "part"));
+    fields.add("reserved", 20, "zero", "zeros");
+    for (let part = 0; part < (record.valueLength - SNAPSHOT_HEAD_LENGTH) / PART_ENTRY_LENGTH; part++) {
+        fields.add("offset", 8, "value", (_, number) => "part " + part + ": " + offsetText(Number(number())));
+        fields.add("count", 4, "length", (_, number) => plural(Number(number()), "key"));
+        fields.add("crc", 4, "check", "of this part");
+    }
 }
 
 function crcText(holds) {

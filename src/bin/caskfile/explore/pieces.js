@@ -10,6 +10,7 @@ const LABELS = new Map([
     ["dead", "dead"],
     ["tombstone", "tombstone"],
     ["statement", "statement"],
+    ["snapshot", "snapshot"],
     ["padding", "padding"],
     ["end_mark", "end mark"],
     ["torn", "torn"],
@@ -23,7 +24,7 @@ const LABELS = new Map([
 const BROKEN = ["torn", "corrupt", "unread"];
 
 // The classes of records that count.
-const COUNTED = ["live", "dead", "tombstone", "statement"];
+const COUNTED = ["live", "dead", "tombstone", "statement", "snapshot"];
 
 // The table's flags of a piece.
 const IS_RECORD = 1;
@@ -36,6 +37,7 @@ const SYNCED = 1;
 const MORE = 2;
 const PUT = 1;
 const DELETE = 2;
+const SNAPSHOT = 0xc2;
 const KINDS = new Map([
     [PUT, "put"],
     [DELETE, "delete"],
@@ -43,6 +45,8 @@ const KINDS = new Map([
     [0x81, "SYNCED_TO"],
     [0x82, "MOVED"],
     [0xc0, "ROOTS"],
+    [0xc1, "IMAGE"],
+    [SNAPSHOT, "SNAPSHOT"],
 ]);
 
 class Pieces {

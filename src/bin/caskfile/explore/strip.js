@@ -93,6 +93,7 @@ const ALARM = [
     "roots",
     "live",
     "dead",
+    "snapshot",
     "statement",
     "tombstone",
     "unread",

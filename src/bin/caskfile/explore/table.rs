@@ -125,7 +125,8 @@ impl Table {
         self.bytes_omitted += piece.end - piece.start;
         let (_, omitted) = self.omitted.get_or_insert((piece.start, 0));
         *omitted = omitted.saturating_add(records);
-        let about_key = piece.record.filter(|_| records > 0 && piece.class != Class::Statement);
+        let about_key =
+            piece.record.filter(|_| records > 0 && !matches!(piece.class, Class::Statement | Class::Snapshot));
         if let Some(row) = about_key.and_then(|record| self.puts.remove(&record.full_key)) {
             let number = (self.rows.len() / ROW_LEN) as u32;
             self.rows[row + 12..row + ROW_LEN].copy_from_slice(&number.to_le_bytes());
@@ -183,5 +184,5 @@ impl Table {
 
 /// Whether a piece is a record that readers of the store count.
 fn counts(piece: &Piece) -> bool {
-    matches!(piece.class, Class::Live | Class::Dead | Class::Tombstone | Class::Statement)
+    matches!(piece.class, Class::Live | Class::Dead | Class::Tombstone | Class::Statement | Class::Snapshot)
 }

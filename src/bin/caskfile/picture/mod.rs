@@ -33,6 +33,7 @@ const STYLE: &str = "\
 svg{font:14px system-ui,sans-serif}\
 .page{fill:#fff}.ink{fill:#1b1b1b}.faint{fill:#5a5a5a}.hatch{stroke:#1b1b1b}.strip{fill:none;stroke:#8a8a8a}\
 .file_header{fill:#009e73}.roots{fill:#44aa99}.live{fill:#0072b2}.dead{fill:#e69f00}.tombstone{fill:#cc79a7}.statement{fill:#56b4e9}\
+.snapshot{fill:#999933}\
 .padding{fill:#9a9a9a}.end_mark{fill:#1b1b1b}.zeros{fill:#e6e6e6}\
 .torn{fill:url(#torn)}.corrupt{fill:url(#corrupt)}.unread{fill:url(#unread)}\
 @media(prefers-color-scheme:dark){.page{fill:#15171a}.ink{fill:#f0f0f0}.faint{fill:#b0b0b0}\
@@ -54,6 +55,7 @@ fn called(class: Class) -> &'static str {
         Class::Dead => "dead records (replaced or deleted)",
         Class::Tombstone => "tombstones",
         Class::Statement => "statements (marks and the like)",
+        Class::Snapshot => "snapshots of the index",
         Class::Padding => "padding",
         Class::EndMark => "end mark",
         Class::Torn => "torn: the next writer cuts it off",

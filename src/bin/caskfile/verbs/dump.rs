@@ -19,7 +19,8 @@ use crate::session::{Output, Session, stdout_failure};
 /// Show the log record by record, with what is damaged in its place
 ///
 /// Each record has a row: its offset, sequence number, kind and flags, where its batch starts, and its class: live, dead
-/// (replaced or deleted), tombstone, statement (about the log, not a key), torn, corrupt, or unread (of a later version).
+/// (replaced or deleted), tombstone, statement (about the log, not a key), snapshot (of the index), torn, corrupt, or unread
+/// (of a later version).
 /// A line with !! says what does not hold. After the last row, damage ends with exit code 5, a later version with 6.
 #[derive(clap::Args)]
 pub struct Dump {
@@ -176,11 +177,11 @@ impl Printer {
             None => Vec::new(),
         };
         self.line.clear();
-        let root = Some(inspection).filter(|_| piece.class == Class::Roots).map(Inspection::synced_to);
+        let stated = Stated::by(inspection, piece)?;
         if self.json {
-            self.object(piece, &value, root)
+            self.object(piece, &value, &stated)
         } else {
-            self.rows(piece, &value, root)
+            self.rows(piece, &value, &stated)
         }
         self.output.write_all(&self.line).map_err(stdout_failure)
     }
@@ -189,7 +190,8 @@ impl Printer {
     fn value(&self, inspection: &Inspection, piece: &Piece, record: &Record) -> Result<Vec<u8>> {
         let place = record.value();
         let wanted = (place.end.min(piece.end).saturating_sub(place.start)).min(self.value_bytes);
-        if self.form == Form::Redacted || wanted == 0 {
+        // The bytes of a snapshot are for `hex`.
+        if self.form == Form::Redacted || piece.class == Class::Snapshot || wanted == 0 {
             return Ok(Vec::new());
         }
         let mut value = vec![0; wanted as usize];
@@ -198,8 +200,7 @@ impl Printer {
         Ok(value)
     }
 
-    /// `root` is what the record `ROOTS` states; `None` for other pieces.
-    fn object(&mut self, piece: &Piece, value: &[u8], root: Option<Option<u64>>) {
+    fn object(&mut self, piece: &Piece, value: &[u8], stated: &Stated) {
         let mut line = Line::begin(&mut self.line);
         line = line.number("offset", piece.start).number("end", piece.end).text("class", piece.class.name());
         if let Some(record) = &piece.record {
@@ -215,6 +216,7 @@ impl Printer {
             };
             line = line.number("value_len", record.value_len.into());
             line = match self.form {
+                _ if piece.class == Class::Snapshot => line,
                 Form::Text => line.bytes("value", value),
                 Form::Hex => line.text("value_hex", &hex(value)),
                 Form::Base64 => line.text("value_base64", &STANDARD.encode(value)),
@@ -222,8 +224,8 @@ impl Printer {
             };
             line = line.boolean("header_holds", Some(record.header_holds)).boolean("body_holds", record.body_holds);
         }
-        if let Some(synced_to) = root.flatten() {
-            line = line.number("synced_to", synced_to);
+        for &(name, number) in &stated.numbers {
+            line = line.number(name, number);
         }
         if let Some(damage) = piece.damage {
             line = line.text("damage", damage.name()).text("detail", &damage.to_string());
@@ -232,8 +234,7 @@ impl Printer {
         let _ = line.end();
     }
 
-    /// As [`Printer::object`].
-    fn rows(&mut self, piece: &Piece, value: &[u8], root: Option<Option<u64>>) {
+    fn rows(&mut self, piece: &Piece, value: &[u8], stated: &Stated) {
         let style = if self.colored { style(piece.class) } else { anstyle::Style::new() };
         let text = match &piece.record {
             Some(record) => {
@@ -247,11 +248,7 @@ impl Printer {
                     piece.class.name(),
                     &escaped_field(bucket),
                     &escaped_field(key),
-                    &match root {
-                        Some(Some(synced_to)) => format!("synced to {synced_to}"),
-                        Some(None) => "no root".to_owned(),
-                        None => self.shown_value(record, value),
-                    },
+                    &stated.text.clone().unwrap_or_else(|| self.shown_value(record, value)),
                 ])
             }
             None => {
@@ -281,6 +278,55 @@ impl Printer {
             return shown;
         }
         format!("{shown}… ({} bytes)", grouped(record.value_len.into()))
+    }
+}
+
+/// What a record about the log says, in the place of its value.
+#[derive(Default)]
+struct Stated {
+    /// `None` for records whose value is shown as it is.
+    text: Option<String>,
+    /// The same for programs.
+    numbers: Vec<(&'static str, u64)>,
+}
+
+impl Stated {
+    fn by(inspection: &Inspection, piece: &Piece) -> Result<Stated> {
+        match (piece.class, &piece.record) {
+            (Class::Roots, _) => Ok(Stated::by_root(inspection)),
+            (Class::Snapshot, Some(record)) if record.kind_name() == Some("SNAPSHOT") => {
+                Stated::by_snapshot(inspection, piece)
+            }
+            _ => Ok(Stated::default()),
+        }
+    }
+
+    fn by_root(inspection: &Inspection) -> Stated {
+        let (synced_to, snapshot) = (inspection.synced_to(), inspection.snapshot());
+        let text = match (synced_to, snapshot) {
+            (Some(synced_to), Some(snapshot)) => format!("synced to {synced_to}, snapshot at {snapshot}"),
+            (Some(synced_to), None) => format!("synced to {synced_to}"),
+            (None, _) => "no root".to_owned(),
+        };
+        let numbers = [("synced_to", synced_to), ("snapshot", snapshot)];
+        let numbers = numbers.into_iter().filter_map(|(name, number)| Some((name, number?)));
+        Stated { text: Some(text), numbers: numbers.collect() }
+    }
+
+    /// The numbers at the head of a `SNAPSHOT`, as they stand there.
+    fn by_snapshot(inspection: &Inspection, piece: &Piece) -> Result<Stated> {
+        let mut numbers = Vec::new();
+        for name in ["covered_to", "covered_seq", "records", "keys", "live_bytes", "part_bits"] {
+            // A value of another length has no such fields.
+            let Some(field) = piece.fields().into_iter().find(|field| field.name == name) else {
+                return Ok(Stated::default());
+            };
+            let mut bytes = [0; 8];
+            inspection.read(field.start, &mut bytes[..(field.end - field.start) as usize])?;
+            numbers.push((name, u64::from_le_bytes(bytes)));
+        }
+        let text = format!("{} keys, of the log up to {}", grouped(numbers[3].1), numbers[0].1);
+        Ok(Stated { text: Some(text), numbers })
     }
 }
 

@@ -11,7 +11,8 @@ use crate::session::Session;
 /// Read the whole file and check every record
 ///
 /// It works while others write, and shows what is damaged and which keys are lost. Damage ends with exit code 5, and so does
-/// a file or a copy whose end is missing. A torn tail, as a crash leaves it, is no damage.
+/// a file or a copy whose end is missing, or a snapshot of the index that is not that of the log. A torn tail, as a crash
+/// leaves it, is no damage.
 #[derive(clap::Args)]
 pub struct Verify {
     #[command(flatten)]

@@ -155,15 +155,15 @@ const PLANTED: &[(&str, Plant, &str)] = &[
     ),
     ("one key too many is counted", |view| view.keys.index.plant_len(1), "keys are counted in memory"),
     ("one key too few is counted", |view| view.keys.index.plant_len(-1), "keys are counted in memory"),
-    ("too many live bytes", |view| view.keys.live_bytes += 8, "live bytes are counted in memory"),
-    ("too few live bytes", |view| view.keys.live_bytes -= 8, "live bytes are counted in memory"),
-    ("a bucket too many", |view| view.keys.buckets.add(b"\x01bkey"), "buckets are counted in memory"),
+    ("too many live bytes", |view| view.keys.plant_live_bytes(8), "live bytes are counted in memory"),
+    ("too few live bytes", |view| view.keys.plant_live_bytes(-8), "live bytes are counted in memory"),
+    ("a bucket too many", |view| view.keys.plant_buckets().add(b"\x01bkey"), "buckets are counted in memory"),
     (
         "a bucket too few",
         |view| {
             (0..KEYS).step_by(5).for_each(|number| {
                 if number % 7 > 0 {
-                    view.keys.buckets.remove(&full_key(number))
+                    view.keys.plant_buckets().remove(&full_key(number))
                 }
             })
         },

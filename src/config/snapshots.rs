@@ -1,0 +1,36 @@
+//! [`SnapshotPolicy`]: when the index is written to the file.
+
+/// When a handle writes a snapshot of the index to the file. Opening a store reads the log from the last snapshot on, instead of
+/// all of it.
+///
+/// A snapshot takes about 8 bytes a key. A handle writes one only if it has written something else, and only if reading the log
+/// after the last snapshot has become expensive: the log has grown by 256 KiB, and by the length of a snapshot when the store
+/// is closed, or by four times that while it is open. A record that was synced by itself counts as 2 KiB more. So snapshots add
+/// at most a quarter to what is written, and one snapshot for each close of a store.
+///
+/// Writing one takes two syncs, and short turns between those of other writers. A snapshot that cannot be written is no error of
+/// a put or of a close: the store is as it was, and opening it takes longer. It is tried again after as much was written once
+/// more, and ten seconds at least.
+///
+/// A snapshot is believed only if its checksums hold, and a record is returned only if its own checksums hold as well. Otherwise
+/// the whole log is read. Compaction always reads the whole log, so a wrong snapshot does not last.
+///
+/// ```
+/// use caskfile::{Config, SnapshotPolicy};
+///
+/// let config = Config::new().snapshots(SnapshotPolicy::AtClose);
+/// assert_eq!(config.get_snapshots(), SnapshotPolicy::AtClose);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum SnapshotPolicy {
+    /// In a background thread while the store is open, and when it is closed. With a
+    /// [`connection_timeout`](crate::Config::connection_timeout) below one second, only when it is closed: calls would fail while
+    /// the thread writes.
+    #[default]
+    Automatic,
+    /// Only when the store is closed. A store that is never closed, since its processes are killed, is then read from its start.
+    AtClose,
+    /// Never. Snapshots that other handles have written are used.
+    Never,
+}

@@ -1,0 +1,276 @@
+//! Snapshots of the index: writing an image of it to the log, so that the next opening need not read the log before.
+//!
+//! It works while readers and writers, in this process and others, go on:
+//!
+//! 1. [`Draft::begin`], in a turn: shares the index as it is, which costs one pointer for each of its sub-tables; a writer
+//!    that changes one copies it first. So the image is of one moment, and the log's end at that moment is its `covered_to`.
+//! 2. [`Draft::write_piece`]: pieces of the image, each in a turn of its own.
+//! 3. A sync, without a turn; then the record `SNAPSHOT`, which says where the parts are; then another sync.
+//! 4. [`Turn::lead_root_to`]: only now does the root lead to the snapshot. It states more than the snapshot's end.
+//!
+//! | state | after a crash here |
+//! | --- | --- |
+//! | before the root is written | the records count for nothing; the root leads to the snapshot before, or to none |
+//! | root written, not synced | the root is there, or the one before it; both are true |
+//!
+//! A draft is given up if the log was cut or exchanged, if another handle seems to be writing an image, or if there is not room
+//! for two. Nothing depends on it: no put and no close fails since a snapshot could not be written.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Maintenance;
+use super::compact::Caller;
+use crate::config::SnapshotPolicy;
+use crate::engine::deadline::Patience;
+use crate::engine::read::view::View;
+use crate::engine::write::sync_state::Position;
+use crate::engine::write::turn::Turn;
+use crate::engine::write::writer::Phase;
+use crate::events::event;
+use crate::format::RECORD_HEADER_LEN;
+use crate::format::snapshot::{
+    Covered, IMAGE, KeyHasher, SNAPSHOT, Snapshot, StoredPart, encode_part, image_len, part_bits_for, part_len,
+    tables_in_part,
+};
+use crate::index::Frozen;
+use crate::log::LogFile;
+use crate::log::path::directory;
+use crate::{Error, Result};
+
+/// While a store is open, a snapshot is due when replaying the log after the last one costs this many times its length. So
+/// snapshots add at most a quarter to what is written.
+const WHILE_OPEN: u64 = 4;
+
+/// At a close it may cost less: it spares each process that opens the store from now on.
+const AT_CLOSE: u64 = 1;
+
+/// While a piece is written, other calls of the handle wait some milliseconds. Those of a handle with less patience would fail.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The delay after a failure.
+const DELAY: Duration = Duration::from_secs(10);
+
+/// When a snapshot may be tried again that could not be written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retry {
+    not_before: Instant,
+    least_cost: u64,
+}
+
+impl Retry {
+    pub(super) fn is_due(&self, cost: u64, now: Instant) -> bool {
+        cost >= self.least_cost && now >= self.not_before
+    }
+}
+
+/// A snapshot that is being written.
+struct Draft {
+    log: Arc<LogFile>,
+    epoch: u64,
+    covered: Covered,
+    part_bits: u32,
+    frozen: Frozen,
+    /// The parts that are written.
+    parts: Vec<StoredPart>,
+}
+
+/// Parts of the image for one record.
+struct Piece {
+    bytes: Vec<u8>,
+    /// The number of keys in each part.
+    counts: Vec<u32>,
+}
+
+impl Draft {
+    /// Takes the index of this moment. `None` if no snapshot should be written now. `own_end` is the end of the last piece that
+    /// this handle has written.
+    fn begin(turn: &mut Turn<'_>, own_end: u64) -> Result<Option<Draft>> {
+        let view = turn.view()?;
+        let keys = view.index().len() as u64;
+        let part_bits = part_bits_for(keys, turn.log.limits.least_part());
+        let len = image_len(keys, part_bits);
+        let images = turn.tail.images;
+        let is_own = images.unfinished_end == own_end;
+        let another_writes_one = images.unfinished > 0 && !is_own && turn.tail.end - images.unfinished_end < len;
+        // A handle that has written nothing in this file knows less of it than it needs.
+        let may_write = turn.writer.phase == Phase::BlockReserved && !turn.tail.moved && turn.log.header.has_roots;
+        if !may_write || another_writes_one || !view.index().is_loaded() || !has_room(turn, 2 * len) {
+            return Ok(None);
+        }
+        Ok(Some(Draft {
+            log: Arc::clone(&turn.log),
+            epoch: view.epoch,
+            covered: Covered {
+                end: view.tail.end,
+                previous_seq: view.tail.previous_seq,
+                records: view.tail.records,
+                keys,
+                live_bytes: view.keys.live_bytes(),
+            },
+            part_bits,
+            frozen: view.index().freeze(),
+            parts: Vec::with_capacity(1 << part_bits),
+        }))
+    }
+
+    /// The parts that follow the written ones, as many as one record takes. `None` if all are written.
+    fn next_piece(&self) -> Option<Piece> {
+        let (limits, tables) = (self.log.limits, tables_in_part(self.part_bits));
+        let most = limits.image_bytes().max(image_len(self.covered.keys, self.part_bits) / limits.image_records());
+        let mut piece = Piece { bytes: Vec::new(), counts: Vec::new() };
+        for part in self.parts.len()..1 << self.part_bits {
+            let words = (part * tables..(part + 1) * tables).map(|table| self.frozen.sorted_words(table));
+            let words: Vec<Vec<u64>> = words.collect();
+            let count = words.iter().map(Vec::len).sum::<usize>() as u32;
+            piece.counts.push(count);
+            if count > 0 {
+                encode_part(words.iter().map(Vec::as_slice), &mut piece.bytes);
+            }
+            if piece.bytes.len() as u64 >= most {
+                break;
+            }
+        }
+        (!piece.counts.is_empty()).then_some(piece)
+    }
+
+    /// Whether the log is the one of which the draft is.
+    fn is_of(&self, turn: &Turn<'_>) -> bool {
+        turn.writer.epoch == self.epoch && !turn.tail.moved
+    }
+
+    /// Writes a piece. Returns `false` if the draft has to be given up.
+    fn write_piece(&mut self, turn: &mut Turn<'_>, piece: &Piece) -> Result<bool> {
+        if !self.is_of(turn) {
+            return Ok(false);
+        }
+        let mut offset = 0;
+        if !piece.bytes.is_empty() {
+            offset = turn.append_loose(IMAGE, &piece.bytes)? + RECORD_HEADER_LEN as u64;
+        }
+        let mut bytes = &piece.bytes[..];
+        for &count in &piece.counts {
+            let (part, rest) = bytes.split_at(part_len(count, self.part_bits));
+            self.parts.push(StoredPart::new(self.log.seed, offset, count, part));
+            (bytes, offset) = (rest, offset + part.len() as u64);
+        }
+        Ok(true)
+    }
+
+    /// Writes the record that says where the parts are. Returns its offset.
+    fn write_snapshot(&mut self, turn: &mut Turn<'_>) -> Result<Option<u64>> {
+        if !self.is_of(turn) {
+            return Ok(None);
+        }
+        let parts = std::mem::take(&mut self.parts);
+        let snapshot = Snapshot { covered: self.covered, part_bits: self.part_bits, parts };
+        turn.append_loose(SNAPSHOT, &snapshot.encode(&KeyHasher::new(&self.log.header))).map(Some)
+    }
+}
+
+/// Whether the file system has room for this many bytes, as far as it says.
+fn has_room(turn: &Turn<'_>, bytes: u64) -> bool {
+    let context = &*turn.writing.context;
+    !matches!(context.disk.room(directory(&context.path)), Ok(Some(room)) if room < bytes)
+}
+
+impl Maintenance {
+    /// Whether a snapshot is due in a store that stays open.
+    pub(super) fn snapshot_is_due(&self, view: &View) -> bool {
+        let cost = view.tail.images.cost;
+        cost >= self.context.limits.least_running_cost()
+            && self.context.config.get_snapshots() == SnapshotPolicy::Automatic
+            && self.context.config.get_connection_timeout().is_none_or(|timeout| timeout >= PATIENCE)
+            && self.is_worth_it(view, WHILE_OPEN)
+            && self.automatic.may_retry_snapshot(cost, &self.context.clock)
+    }
+
+    fn is_worth_it(&self, view: &View, times: u64) -> bool {
+        let keys = view.index().len() as u64;
+        let len = image_len(keys, part_bits_for(keys, self.context.limits.least_part()));
+        view.reader.log.header.has_roots && view.tail.images.cost >= times * len
+    }
+
+    /// When a snapshot may be tried again after one that was not written.
+    pub(super) fn retry_snapshot(&self) -> Option<Retry> {
+        let cost = self.reading.shown().map_or(0, |view| view.tail.images.cost);
+        Some(Retry { not_before: self.context.clock.now().checked_add(DELAY)?, least_cost: cost.saturating_mul(2) })
+    }
+
+    pub(super) fn write_snapshot_in_background(&self) -> Result<()> {
+        match self.write_snapshot(Caller::Background)? {
+            true => Ok(()),
+            false => Err(Error::CompactionOvertaken { path: self.context.path.to_path_buf() }),
+        }
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn write_snapshot_now(&self) -> Result<bool> {
+        let _alone = self.automatic.pause();
+        self.write_snapshot(Caller::User)
+    }
+
+    /// Writes a snapshot before the store is closed, if one is worth its cost. A failure here is no error of closing.
+    ///
+    /// Time that this waits for the lock is taken from `patience`.
+    pub(crate) fn write_snapshot_at_close(&self, patience: &Patience) {
+        let is_due =
+            |view: &View| view.tail.images.cost >= self.context.limits.least_cost() && self.is_worth_it(view, AT_CLOSE);
+        if self.context.config.get_snapshots() == SnapshotPolicy::Never
+            || self.context.counters.written.load(Ordering::Relaxed) == 0
+            || std::thread::panicking()
+            || self.writing.check_writable().is_err()
+            || !self.reading.shown().is_ok_and(|view| is_due(&view))
+        {
+            return;
+        }
+        if let Err(error) = self.write_snapshot(Caller::Closing(patience)) {
+            event!(warn, "{}: writing a snapshot while closing: {error:#}", self.context.path.display());
+        }
+    }
+
+    /// Writes a snapshot. `false` if none was written, for a reason that is no error.
+    fn write_snapshot(&self, caller: Caller<'_>) -> Result<bool> {
+        // Not in a turn: this may read the whole of the last image.
+        self.reading.answer(|view| view.index().load_all(&view.reader))?;
+        let own_end = self.last_image.load(Ordering::Relaxed);
+        let Some(mut draft) = self.turn_for(caller, |turn| Draft::begin(turn, own_end))? else { return Ok(false) };
+        while let Some(piece) = draft.next_piece() {
+            let written = self.turn_for(caller, |turn| {
+                let written = draft.write_piece(turn, &piece)?;
+                self.last_image.store(turn.tail.images.unfinished_end, Ordering::Relaxed);
+                Ok(written)
+            })?;
+            if !written || self.must_stop(caller) {
+                return Ok(false);
+            }
+        }
+        // The image must be on stable storage before anything leads to it, and the snapshot before the root does.
+        self.sync_for(caller, &draft)?;
+        let Some(at) = self.turn_for(caller, |turn| draft.write_snapshot(turn))? else { return Ok(false) };
+        let end = at + (RECORD_HEADER_LEN + Snapshot::value_len(draft.part_bits)) as u64;
+        self.sync_for(caller, &draft)?;
+        let led =
+            self.turn_for(caller, |turn| if !draft.is_of(turn) { Ok(false) } else { turn.lead_root_to(at, end) })?;
+        if led {
+            self.context.counters.snapshots.fetch_add(1, Ordering::Relaxed);
+            let Covered { keys, end, .. } = draft.covered;
+            event!(debug, "{}: a snapshot of {keys} keys, of the log up to {end}", self.context.path.display());
+        }
+        Ok(led)
+    }
+
+    fn must_stop(&self, caller: Caller<'_>) -> bool {
+        matches!(caller, Caller::Background) && self.automatic.must_give_up_snapshot()
+    }
+
+    /// Syncs the log as it is now. The turn only finds out where that is.
+    fn sync_for(&self, caller: Caller<'_>, draft: &Draft) -> Result<()> {
+        let position: Position = self.turn_for(caller, |turn| Ok(turn.position()))?;
+        if position.epoch != draft.epoch {
+            return Err(Error::Closed);
+        }
+        self.writing.syncs.sync(&draft.log, position)
+    }
+}

@@ -1,0 +1,411 @@
+//! Index snapshots: an image of the index in the log, so that opening need not read the log before it.
+//!
+//! An image is the hash index at one moment: the moment when the log ended at *covered_to*. It is divided into parts by the
+//! first bits of the keys' hashes. The parts lie in records of the kind `IMAGE`. A record of the kind `SNAPSHOT` says where they
+//! are, and the root leads to that record. Each part has a checksum of its own, so that it can be read alone.
+//!
+//! A snapshot is believed only if every rule holds. If one does not, the log is read from its start: a snapshot can never be the
+//! reason for an error.
+
+use std::ops::Range;
+
+use byteorder::{ByteOrder, LittleEndian};
+use siphasher::sip::SipHasher13;
+
+use super::checksum::FileSeed;
+use super::kind::{Ancillary, Flags, KIND_IMAGE, KIND_SNAPSHOT, Kind};
+use super::record::{RECORD_HEADER_LEN, RecordHeader};
+use super::{ALIGNMENT, FileHeader};
+
+/// The kinds of both records.
+pub(crate) const IMAGE: Kind = Kind::Ancillary(Ancillary::Loose(KIND_IMAGE));
+pub(crate) const SNAPSHOT: Kind = Kind::Ancillary(Ancillary::Loose(KIND_SNAPSHOT));
+
+/// The first bits of a hash choose one of the index's sub-tables.
+pub(crate) const TABLE_BITS: u32 = 12;
+
+/// The next bits of a hash are the tag of the key's word.
+pub(crate) const TAG_BITS: u32 = 24;
+
+/// The version of the layout, and of what the log before *covered_to* may hold.
+const VERSION: u32 = 1;
+
+/// SipHash-1-3 with the file's `file_id` as its key.
+const HASH: u32 = 1;
+
+/// What is hashed to see whether reader and writer use the same hash.
+const CHECKED: &[u8] = b"caskfile";
+
+pub(super) const AT_VERSION: Range<usize> = 0..4;
+pub(super) const AT_HASH: Range<usize> = AT_VERSION.end..AT_VERSION.end + 4;
+pub(super) const AT_CHECK: Range<usize> = AT_HASH.end..AT_HASH.end + 8;
+pub(super) const AT_COVERED_TO: Range<usize> = AT_CHECK.end..AT_CHECK.end + 8;
+pub(super) const AT_COVERED_SEQ: Range<usize> = AT_COVERED_TO.end..AT_COVERED_TO.end + 8;
+pub(super) const AT_RECORDS: Range<usize> = AT_COVERED_SEQ.end..AT_COVERED_SEQ.end + 8;
+pub(super) const AT_KEYS: Range<usize> = AT_RECORDS.end..AT_RECORDS.end + 8;
+pub(super) const AT_LIVE_BYTES: Range<usize> = AT_KEYS.end..AT_KEYS.end + 8;
+pub(super) const AT_PART_BITS: Range<usize> = AT_LIVE_BYTES.end..AT_LIVE_BYTES.end + 4;
+pub(super) const AT_RESERVED: Range<usize> = AT_PART_BITS.end..AT_PART_BITS.end + 20;
+
+/// The entries of the parts start here.
+pub(crate) const SNAPSHOT_HEAD_LEN: usize = AT_RESERVED.end;
+
+pub(super) const AT_PART_OFFSET: Range<usize> = 0..8;
+pub(super) const AT_PART_COUNT: Range<usize> = AT_PART_OFFSET.end..AT_PART_OFFSET.end + 4;
+pub(super) const AT_PART_CRC: Range<usize> = AT_PART_COUNT.end..AT_PART_COUNT.end + 4;
+
+/// The length of a part's entry.
+pub(crate) const PART_ENTRY_LEN: usize = AT_PART_CRC.end;
+
+const COUNT_LEN: usize = size_of::<u32>();
+const WORD_LEN: usize = size_of::<u64>();
+
+/// Hashes the full keys of one file. All handles of the file get the same hashes, since images hold parts of them.
+///
+/// The key of the hash is the file's secret identity, so without it no keys can be prepared that fall into one sub-table.
+/// A user that can read the file can prepare them; look-ups become slow then, never wrong.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyHasher(SipHasher13);
+
+impl KeyHasher {
+    pub(crate) fn new(header: &FileHeader) -> KeyHasher {
+        KeyHasher(SipHasher13::new_with_key(&header.file_id))
+    }
+
+    /// The hash of a full key.
+    #[inline]
+    pub(crate) fn hash(&self, full_key: &[u8]) -> u64 {
+        self.0.hash(full_key)
+    }
+}
+
+#[cfg(test)]
+impl KeyHasher {
+    pub(crate) fn of_tests() -> KeyHasher {
+        KeyHasher(SipHasher13::new_with_key(&[7; 16]))
+    }
+}
+
+/// What the log before an offset comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Covered {
+    /// The image holds what the log's records before this offset come to. A unit ends here.
+    pub(crate) end: u64,
+    /// The sequence number of the record before that; 0 if there is none.
+    pub(crate) previous_seq: u64,
+    /// The number of records before `end`.
+    pub(crate) records: u64,
+    pub(crate) keys: u64,
+    /// Bytes of the records that set the present values of keys.
+    pub(crate) live_bytes: u64,
+}
+
+/// Where a part lies in the file. A part without keys has no bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct StoredPart {
+    pub(crate) offset: u64,
+    /// The number of keys.
+    pub(crate) count: u32,
+    pub(crate) crc: u32,
+}
+
+impl StoredPart {
+    /// The part with these bytes at an offset of the file.
+    pub(crate) fn new(seed: FileSeed, offset: u64, count: u32, bytes: &[u8]) -> StoredPart {
+        if count == 0 { StoredPart::default() } else { StoredPart { offset, count, crc: seed.crc_at(offset, bytes) } }
+    }
+
+    pub(crate) fn len(&self, part_bits: u32) -> usize {
+        part_len(self.count, part_bits)
+    }
+
+    /// Whether these bytes are the part.
+    pub(crate) fn holds(&self, seed: FileSeed, bytes: &[u8]) -> bool {
+        seed.crc_at(self.offset, bytes) == self.crc
+    }
+}
+
+/// The length of a part with `count` keys: a count for each sub-table, then a word for each key. Without keys it has no bytes.
+pub(crate) fn part_len(count: u32, part_bits: u32) -> usize {
+    if count == 0 { 0 } else { tables_in_part(part_bits) * COUNT_LEN + count as usize * WORD_LEN }
+}
+
+/// The number of sub-tables in a part, if there are 2^`part_bits` parts.
+pub(crate) fn tables_in_part(part_bits: u32) -> usize {
+    1 << (TABLE_BITS - part_bits)
+}
+
+/// The number of the first bits of a hash that name a part, so that the parts of an index with this many keys have `least_part`
+/// bytes or more, on average.
+pub(crate) fn part_bits_for(keys: u64, least_part: u64) -> u32 {
+    let parts = keys.saturating_mul(WORD_LEN as u64) / least_part;
+    parts.checked_ilog2().unwrap_or(0).min(TABLE_BITS)
+}
+
+/// The length of the image of an index with this many keys, and of its snapshot.
+pub(crate) fn image_len(keys: u64, part_bits: u32) -> u64 {
+    keys * WORD_LEN as u64 + ((COUNT_LEN << TABLE_BITS) + Snapshot::value_len(part_bits)) as u64
+}
+
+/// Appends a part to `out`: the words of its sub-tables, which the caller has sorted.
+pub(crate) fn encode_part<'t>(tables: impl Iterator<Item = &'t [u64]> + Clone, out: &mut Vec<u8>) {
+    for table in tables.clone() {
+        out.extend_from_slice(&(table.len() as u32).to_le_bytes());
+    }
+    for word in tables.flatten() {
+        out.extend_from_slice(&word.to_le_bytes());
+    }
+}
+
+/// The words of each sub-table of a part whose checksum was verified. `None` if the counts do not add up, if words do not
+/// ascend, or if a position lies outside of `covered`.
+pub(crate) fn decode_part(bytes: &[u8], part_bits: u32, covered: &Range<u64>) -> Option<Vec<Vec<u64>>> {
+    let (counts, words) = bytes.split_at_checked(tables_in_part(part_bits) * COUNT_LEN)?;
+    let mut words = words.chunks_exact(WORD_LEN).map(LittleEndian::read_u64);
+    let mut tables = Vec::with_capacity(tables_in_part(part_bits));
+    for count in counts.chunks_exact(COUNT_LEN).map(LittleEndian::read_u32) {
+        if count as usize > words.len() {
+            return None;
+        }
+        let table: Vec<u64> = words.by_ref().take(count as usize).collect();
+        let fits = |&word: &u64| covered.contains(&((word & (u64::MAX >> TAG_BITS)) * ALIGNMENT));
+        if !table.is_sorted_by(|a, b| a < b) || !table.iter().all(fits) {
+            return None;
+        }
+        tables.push(table);
+    }
+    (words.len() == 0).then_some(tables)
+}
+
+/// A decoded `SNAPSHOT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    pub(crate) covered: Covered,
+    /// The number of parts is 2^`part_bits`.
+    pub(crate) part_bits: u32,
+    pub(crate) parts: Vec<StoredPart>,
+}
+
+impl Snapshot {
+    /// The length of the longest value.
+    pub(crate) const MOST_BYTES: usize = SNAPSHOT_HEAD_LEN + (PART_ENTRY_LEN << TABLE_BITS);
+
+    /// Whether the value of a `SNAPSHOT` says that it is of a later version, or uses a hash of one.
+    pub(crate) fn is_of_later_version(value: &[u8]) -> bool {
+        value.len() >= SNAPSHOT_HEAD_LEN
+            && (LittleEndian::read_u32(&value[AT_VERSION]), LittleEndian::read_u32(&value[AT_HASH])) != (VERSION, HASH)
+    }
+
+    /// The length of the record's value.
+    pub(crate) fn value_len(part_bits: u32) -> usize {
+        SNAPSHOT_HEAD_LEN + (PART_ENTRY_LEN << part_bits)
+    }
+
+    /// The record's value.
+    pub(crate) fn encode(&self, hasher: &KeyHasher) -> Vec<u8> {
+        let mut bytes = vec![0; SNAPSHOT_HEAD_LEN];
+        LittleEndian::write_u32(&mut bytes[AT_VERSION], VERSION);
+        LittleEndian::write_u32(&mut bytes[AT_HASH], HASH);
+        LittleEndian::write_u64(&mut bytes[AT_CHECK], hasher.hash(CHECKED));
+        LittleEndian::write_u64(&mut bytes[AT_COVERED_TO], self.covered.end);
+        LittleEndian::write_u64(&mut bytes[AT_COVERED_SEQ], self.covered.previous_seq);
+        LittleEndian::write_u64(&mut bytes[AT_RECORDS], self.covered.records);
+        LittleEndian::write_u64(&mut bytes[AT_KEYS], self.covered.keys);
+        LittleEndian::write_u64(&mut bytes[AT_LIVE_BYTES], self.covered.live_bytes);
+        LittleEndian::write_u32(&mut bytes[AT_PART_BITS], self.part_bits);
+        for part in &self.parts {
+            bytes.extend_from_slice(&part.offset.to_le_bytes());
+            bytes.extend_from_slice(&part.count.to_le_bytes());
+            bytes.extend_from_slice(&part.crc.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// The snapshot in the value of a `SNAPSHOT` at `at`, in a log that starts at `log_start`. The record's checksum was verified.
+    /// `None` if this version cannot use it, or if it contradicts itself.
+    pub(crate) fn decode(value: &[u8], hasher: &KeyHasher, log_start: u64, at: u64) -> Option<Snapshot> {
+        let head = value.get(..SNAPSHOT_HEAD_LEN)?;
+        let known = LittleEndian::read_u32(&head[AT_VERSION]) == VERSION
+            && LittleEndian::read_u32(&head[AT_HASH]) == HASH
+            && LittleEndian::read_u64(&head[AT_CHECK]) == hasher.hash(CHECKED);
+        let part_bits = LittleEndian::read_u32(&head[AT_PART_BITS]);
+        if !known || part_bits > TABLE_BITS || value.len() != Snapshot::value_len(part_bits) {
+            return None;
+        }
+        let covered = Covered {
+            end: LittleEndian::read_u64(&head[AT_COVERED_TO]),
+            previous_seq: LittleEndian::read_u64(&head[AT_COVERED_SEQ]),
+            records: LittleEndian::read_u64(&head[AT_RECORDS]),
+            keys: LittleEndian::read_u64(&head[AT_KEYS]),
+            live_bytes: LittleEndian::read_u64(&head[AT_LIVE_BYTES]),
+        };
+        let parts = value[SNAPSHOT_HEAD_LEN..].chunks_exact(PART_ENTRY_LEN).map(|entry| StoredPart {
+            offset: LittleEndian::read_u64(&entry[AT_PART_OFFSET]),
+            count: LittleEndian::read_u32(&entry[AT_PART_COUNT]),
+            crc: LittleEndian::read_u32(&entry[AT_PART_CRC]),
+        });
+        let snapshot = Snapshot { covered, part_bits, parts: parts.collect() };
+        snapshot.is_consistent(log_start, at).then_some(snapshot)
+    }
+
+    /// Whether the numbers agree with one another and with the place of the record.
+    fn is_consistent(&self, log_start: u64, at: u64) -> bool {
+        let Covered { end, records, keys, live_bytes, .. } = self.covered;
+        let smallest = RECORD_HEADER_LEN as u64;
+        let lies_before = |part: &StoredPart| {
+            let len = part.len(self.part_bits) as u64;
+            part.count == 0 || part.offset >= end && part.offset.checked_add(len).is_some_and(|end| end <= at)
+        };
+        end % ALIGNMENT == 0
+            && (log_start..=at).contains(&end)
+            && records.checked_mul(smallest).is_some_and(|least| least <= end - log_start)
+            && live_bytes <= end - log_start
+            && keys <= records
+            && self.parts.iter().map(|part| u64::from(part.count)).sum::<u64>() == keys
+            && self.parts.iter().all(lies_before)
+    }
+}
+
+/// Whether a record header is that of a `SNAPSHOT`, which a loose record's rules allow nothing else.
+pub(crate) fn is_snapshot(header: &RecordHeader) -> bool {
+    header.kind == SNAPSHOT && header.flags == Flags::NONE && header.key_len == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> FileHeader {
+        let file_id = std::array::from_fn(|byte| byte as u8);
+        FileHeader { major: 1, minor: 0, has_roots: true, file_id, base_seq: 0, created: 0 }
+    }
+
+    fn hasher() -> KeyHasher {
+        KeyHasher::new(&header())
+    }
+
+    /// Of a log of ten records from 216 to 616, with an image of two parts after it.
+    fn snapshot() -> Snapshot {
+        let covered = Covered { end: 616, previous_seq: 10, records: 10, keys: 3, live_bytes: 120 };
+        let parts =
+            vec![StoredPart { offset: 640, count: 2, crc: 7 }, StoredPart { offset: 640 + 8208, count: 1, crc: 8 }];
+        Snapshot { covered, part_bits: 1, parts }
+    }
+
+    const AT: u64 = 20_000;
+
+    /// Vectors of SipHash-1-3 under the key 00 01 … 0f, of the messages of 0 to 3 bytes 00 01 02.
+    #[test]
+    fn the_hash_is_siphash_1_3_under_the_file_id() {
+        let hashes = [0, 1, 2, 3].map(|len: u8| hasher().hash(&(0..len).collect::<Vec<u8>>()));
+        assert_eq!(
+            hashes.map(u64::to_le_bytes),
+            [
+                [0xdc, 0xc4, 0x0f, 0x05, 0x58, 0x01, 0xac, 0xab],
+                [0x93, 0xca, 0x57, 0x7d, 0xf3, 0x9b, 0xf4, 0xc9],
+                [0x4d, 0xd4, 0xc7, 0x4d, 0x02, 0x9b, 0xcb, 0x82],
+                [0xfb, 0xf7, 0xdd, 0xe7, 0xb8, 0x0a, 0xf8, 0x8b],
+            ]
+        );
+    }
+
+    #[test]
+    fn a_snapshot_reads_back_as_written() {
+        let value = snapshot().encode(&hasher());
+        assert_eq!(value.len(), Snapshot::value_len(1));
+        assert_eq!(Snapshot::decode(&value, &hasher(), 216, AT), Some(snapshot()));
+    }
+
+    #[test]
+    fn a_snapshot_of_another_version_or_hash_is_not_used() {
+        let value = snapshot().encode(&hasher());
+        for at in [AT_VERSION.start, AT_HASH.start, AT_CHECK.start] {
+            let mut other = value.clone();
+            other[at] ^= 2;
+            assert_eq!(Snapshot::decode(&other, &hasher(), 216, AT), None, "byte {at}");
+        }
+        let other = KeyHasher::new(&FileHeader { file_id: [9; 16], ..header() });
+        assert_eq!(Snapshot::decode(&value, &other, 216, AT), None);
+        for len in 0..value.len() {
+            assert_eq!(Snapshot::decode(&value[..len], &hasher(), 216, AT), None, "{len} bytes");
+        }
+        assert_eq!(Snapshot::decode(&[&value[..], &[0]].concat(), &hasher(), 216, AT), None);
+    }
+
+    #[test]
+    fn a_snapshot_that_contradicts_itself_is_not_used() {
+        let decoded = |change: &dyn Fn(&mut Snapshot)| {
+            let mut snapshot = snapshot();
+            change(&mut snapshot);
+            Snapshot::decode(&snapshot.encode(&hasher()), &hasher(), 216, AT)
+        };
+        assert!(decoded(&|_| {}).is_some());
+        type Change<'c> = (&'static str, &'c dyn Fn(&mut Snapshot));
+        let wrong: [Change<'_>; 10] = [
+            ("the end is no place of a record", &|snapshot| snapshot.covered.end += 4),
+            ("the end lies before the log", &|snapshot| snapshot.covered.end = 208),
+            ("the end lies after the snapshot", &|snapshot| snapshot.covered.end = AT + 8),
+            ("more records than fit", &|snapshot| snapshot.covered.records = 17),
+            ("records whose length overflows", &|snapshot| snapshot.covered.records = u64::MAX / 8),
+            ("more keys than records", &|snapshot| snapshot.covered.records = 2),
+            ("more live bytes than bytes", &|snapshot| snapshot.covered.live_bytes = 401),
+            ("the parts have other keys", &|snapshot| snapshot.covered.keys = 2),
+            ("a part in the covered log", &|snapshot| snapshot.parts[0].offset = 608),
+            ("a part that reaches into the snapshot", &|snapshot| snapshot.parts[1].offset = AT - 8199),
+        ];
+        for (what, change) in wrong {
+            assert_eq!(decoded(change), None, "{what}");
+        }
+        assert_eq!(decoded(&|snapshot| snapshot.parts[1].offset = u64::MAX), None);
+        assert!(decoded(&|snapshot| snapshot.parts[1].offset = AT - 8200).is_some());
+    }
+
+    #[test]
+    fn more_parts_than_sub_tables_are_refused_before_anything_is_allocated() {
+        for part_bits in [TABLE_BITS + 1, 31, 32, u32::MAX] {
+            let mut value = snapshot().encode(&hasher());
+            LittleEndian::write_u32(&mut value[AT_PART_BITS], part_bits);
+            assert_eq!(Snapshot::decode(&value, &hasher(), 216, AT), None);
+        }
+    }
+
+    fn word(tag: u64, position: u64) -> u64 {
+        (tag << 40) | (position / 8)
+    }
+
+    #[test]
+    fn a_part_reads_back_as_written_and_only_under_its_own_checksum() {
+        let bits = TABLE_BITS - 2;
+        let tables: [&[u64]; 4] = [&[], &[word(1, 216), word(1, 224)], &[], &[word(0xff_ffff, 232)]];
+        let mut bytes = Vec::new();
+        encode_part(tables.into_iter(), &mut bytes);
+        let mut part = StoredPart { offset: 640, count: 3, crc: 0 };
+        assert_eq!(bytes.len(), part.len(bits));
+        let seed = header().seed();
+        part.crc = seed.crc_at(640, &bytes);
+        assert!(part.holds(seed, &bytes));
+        assert!(!StoredPart { offset: 648, ..part }.holds(seed, &bytes), "in another place");
+        assert!(!part.holds(FileSeed::new(&[9; 16]), &bytes), "in another file");
+        assert_eq!(decode_part(&bytes, bits, &(216..240)).unwrap(), tables);
+        for (covered, why) in [(224..240, "before the log"), (216..232, "after the covered log")] {
+            assert_eq!(decode_part(&bytes, bits, &covered), None, "{why}");
+        }
+        for len in 0..bytes.len() {
+            assert_eq!(decode_part(&bytes[..len], bits, &(216..240)), None, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn words_ascend() {
+        let bits = TABLE_BITS;
+        for (words, holds) in [
+            ([word(1, 216), word(2, 216)], true),
+            ([word(2, 216), word(1, 224)], false),
+            ([word(1, 216), word(1, 216)], false),
+        ] {
+            let mut bytes = Vec::new();
+            encode_part([&words[..]].into_iter(), &mut bytes);
+            assert_eq!(decode_part(&bytes, bits, &(216..240)).is_some(), holds, "{words:x?}");
+        }
+    }
+}

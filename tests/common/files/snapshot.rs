@@ -1,0 +1,402 @@
+//! Snapshots of the index, made and checked from docs/FORMAT.md alone.
+
+use std::collections::BTreeMap;
+
+use super::bytes::{FILE_ID, FileBytes, record};
+use super::layout::{
+    ALIGNMENT, DELETE, Field, IMAGE, MARK, MORE, PUT, RECORD_HEADER, RECORD_HEADER_LEN, SNAPSHOT, SYNCED, crc_at,
+    log_start, number,
+};
+use super::reader::Reader;
+use super::seal::{seal_record, seal_roots};
+
+/// The fields at the start of the value of a `SNAPSHOT`.
+pub const HEAD: &[Field] = &[
+    ("version", 0, 4),
+    ("hash", 4, 4),
+    ("check", 8, 8),
+    ("covered_to", 16, 8),
+    ("covered_seq", 24, 8),
+    ("records", 32, 8),
+    ("keys", 40, 8),
+    ("live_bytes", 48, 8),
+    ("part_bits", 56, 4),
+    ("reserved", 60, 20),
+];
+pub const HEAD_LEN: usize = 80;
+
+/// The fields of the entry of a part.
+pub const ENTRY: &[Field] = &[("offset", 0, 8), ("count", 8, 4), ("crc", 12, 4)];
+pub const ENTRY_LEN: usize = 16;
+
+/// The first bits of a hash name a sub-table; the next are the tag.
+pub const TABLE_BITS: u32 = 12;
+pub const TAG_BITS: u32 = 24;
+
+/// The field `snapshot` of the first slot.
+const AT_SNAPSHOT: usize = 104;
+
+/// SipHash-1-3.
+pub fn sip_hash(key: &[u8], message: &[u8]) -> u64 {
+    let half = |at: usize| u64::from_le_bytes(key[at..at + 8].try_into().unwrap());
+    let (k0, k1) = (half(0), half(8));
+    let mut v = [
+        k0 ^ 0x736f_6d65_7073_6575,
+        k1 ^ 0x646f_7261_6e64_6f6d,
+        k0 ^ 0x6c79_6765_6e65_7261,
+        k1 ^ 0x7465_6462_7974_6573,
+    ];
+    let mut padded = message.to_vec();
+    padded.resize(message.len() / 8 * 8 + 7, 0);
+    padded.push(message.len() as u8);
+    for bytes in padded.chunks(8) {
+        let word = u64::from_le_bytes(bytes.try_into().unwrap());
+        v[3] ^= word;
+        round(&mut v);
+        v[0] ^= word;
+    }
+    v[2] ^= 0xff;
+    (0..3).for_each(|_| round(&mut v));
+    v[0] ^ v[1] ^ v[2] ^ v[3]
+}
+
+fn round([v0, v1, v2, v3]: &mut [u64; 4]) {
+    *v0 = v0.wrapping_add(*v1);
+    *v1 = v1.rotate_left(13) ^ *v0;
+    *v0 = v0.rotate_left(32);
+    *v2 = v2.wrapping_add(*v3);
+    *v3 = v3.rotate_left(16) ^ *v2;
+    *v0 = v0.wrapping_add(*v3);
+    *v3 = v3.rotate_left(21) ^ *v0;
+    *v2 = v2.wrapping_add(*v1);
+    *v1 = v1.rotate_left(17) ^ *v2;
+    *v2 = v2.rotate_left(32);
+}
+
+/// Sub-table and tag of a hash.
+pub fn place(hash: u64) -> (usize, u64) {
+    ((hash >> (64 - TABLE_BITS)) as usize, hash << TABLE_BITS >> (64 - TAG_BITS))
+}
+
+/// The index of a log at one moment.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Image {
+    pub covered_to: u64,
+    pub covered_seq: u64,
+    pub records: u64,
+    pub keys: u64,
+    pub live_bytes: u64,
+    /// The words of each sub-table, in ascending order.
+    pub tables: Vec<Vec<u64>>,
+}
+
+impl Image {
+    /// What a walk over a sound file finds before `covered_to`.
+    pub fn of(file: &[u8], covered_to: usize) -> Image {
+        let (mut live, mut at, mut covered_seq, mut records) = (BTreeMap::new(), log_start(file), 0, 0);
+        let reader = Reader::new(file);
+        while at < covered_to {
+            let Ok(record) = reader.record(at, covered_seq) else { panic!("no record at {at}") };
+            match record.kind {
+                PUT => drop(live.insert(record.key.to_vec(), (at, record.next - at))),
+                DELETE => drop(live.remove(record.key)),
+                _ => {}
+            }
+            (at, covered_seq, records) = (record.next, record.seq, records + 1);
+        }
+        assert_eq!(at, covered_to, "a record ends there");
+        let mut tables = vec![Vec::new(); 1 << TABLE_BITS];
+        for (key, (at, _)) in &live {
+            let (table, tag) = place(sip_hash(&file[16..32], key));
+            tables[table].push(tag << (64 - TAG_BITS) | (at / ALIGNMENT) as u64);
+        }
+        tables.iter_mut().for_each(|words| words.sort_unstable());
+        let live_bytes = live.values().map(|(_, len)| *len as u64).sum();
+        Image { covered_to: at as u64, covered_seq, records, keys: live.len() as u64, live_bytes, tables }
+    }
+
+    /// The bytes of each part.
+    fn parts(&self, part_bits: u32) -> Vec<Vec<u8>> {
+        let part = |tables: &[Vec<u64>]| {
+            let mut bytes = Vec::new();
+            tables.iter().for_each(|words| bytes.extend((words.len() as u32).to_le_bytes()));
+            tables.iter().flatten().for_each(|word| bytes.extend(word.to_le_bytes()));
+            if tables.iter().all(Vec::is_empty) { Vec::new() } else { bytes }
+        };
+        self.tables.chunks(1 << (TABLE_BITS - part_bits)).map(part).collect()
+    }
+}
+
+/// A closed file with a snapshot, and where its records stand.
+#[derive(Clone)]
+pub struct Snapshotted {
+    pub file: Vec<u8>,
+    pub image_at: usize,
+    pub snapshot_at: usize,
+}
+
+/// Adds a snapshot to the file of a log, then records of `after`, a mark, and the end mark. Its root leads to the snapshot, and
+/// states the offset of the mark. The log has `ROOTS` with empty slots.
+pub fn with_snapshot(log: FileBytes, part_bits: u32, after: &[super::bytes::Fields<'_>]) -> Snapshotted {
+    let image = Image::of(&log.0, log.len());
+    let image_at = log.len();
+    let parts = image.parts(part_bits);
+    let mut entries = Vec::new();
+    let mut at = image_at + RECORD_HEADER_LEN;
+    for bytes in &parts {
+        let count = (bytes.len() - if bytes.is_empty() { 0 } else { 4 << (TABLE_BITS - part_bits) }) / 8;
+        let is_empty = bytes.is_empty();
+        entries.extend((if is_empty { 0 } else { at as u64 }).to_le_bytes());
+        entries.extend((count as u32).to_le_bytes());
+        entries.extend((if is_empty { 0 } else { crc_at(&log.0, at, bytes) }).to_le_bytes());
+        at += bytes.len();
+    }
+    let mut value = [1u32.to_le_bytes(), 1u32.to_le_bytes()].concat();
+    for number in [
+        sip_hash(&FILE_ID, b"caskfile"),
+        image.covered_to,
+        image.covered_seq,
+        image.records,
+        image.keys,
+        image.live_bytes,
+    ] {
+        value.extend(number.to_le_bytes());
+    }
+    value.extend(part_bits.to_le_bytes());
+    value.extend([0; 20]);
+    value.extend(entries);
+    let log = log.push(record(0, IMAGE, image.covered_seq + 1, b"", &parts.concat()));
+    let snapshot_at = log.len();
+    let mut log = log.push(record(0, SNAPSHOT, image.covered_seq + 2, b"", &value));
+    for fields in after {
+        log = log.push(*fields);
+    }
+    let seq = after.last().map_or(image.covered_seq + 2, |last| last.seq) + 1;
+    let stated = log.len() as u64;
+    let mut file = log.push(record(SYNCED, MARK, seq, b"", b"")).end();
+    file[88..96].copy_from_slice(&1u64.to_le_bytes());
+    file[96..104].copy_from_slice(&stated.to_le_bytes());
+    file[AT_SNAPSHOT..AT_SNAPSHOT + 8].copy_from_slice(&(snapshot_at as u64).to_le_bytes());
+    seal_roots(&mut file);
+    Snapshotted { file, image_at, snapshot_at }
+}
+
+impl Snapshotted {
+    /// The place of a field of the head.
+    pub fn field(&self, name: &str) -> std::ops::Range<usize> {
+        let &(_, at, len) = HEAD.iter().find(|field| field.0 == name).expect("a field of the page's table");
+        let start = self.snapshot_at + RECORD_HEADER_LEN + at;
+        start..start + len
+    }
+
+    /// The places of the entries, in order.
+    pub fn entries(&self) -> Vec<std::ops::Range<usize>> {
+        let part_bits = number(HEAD, "part_bits", &self.file[self.snapshot_at + RECORD_HEADER_LEN..]);
+        let start = self.snapshot_at + RECORD_HEADER_LEN + HEAD_LEN;
+        (0..1 << part_bits).map(|part| start + part * ENTRY_LEN..start + (part + 1) * ENTRY_LEN).collect()
+    }
+
+    /// The place of the bytes of each part that has keys, and of its entry.
+    pub fn parts(&self) -> Vec<(std::ops::Range<usize>, std::ops::Range<usize>)> {
+        let entries = self.entries();
+        let counts = 4 * ((1 << TABLE_BITS) / entries.len());
+        let part = |entry: std::ops::Range<usize>| {
+            let field = |name| number(ENTRY, name, &self.file[entry.clone()]) as usize;
+            (field("count") > 0)
+                .then(|| (field("offset")..field("offset") + counts + 8 * field("count"), entry.clone()))
+        };
+        entries.into_iter().filter_map(part).collect()
+    }
+
+    /// The place of all entries, as the length of the value says.
+    pub fn room_of_entries(&self) -> std::ops::Range<usize> {
+        let value_len = number(RECORD_HEADER, "value_len", &self.file[self.snapshot_at..]) as usize;
+        let start = self.snapshot_at + RECORD_HEADER_LEN;
+        start + HEAD_LEN..start + value_len
+    }
+
+    /// Puts the checksums of the parts right, of those that lie in the file.
+    pub fn seal_parts_that_fit(&mut self) {
+        let entries = self.room_of_entries();
+        let counts = (4 << TABLE_BITS) / (entries.len() / ENTRY_LEN);
+        for start in entries.step_by(ENTRY_LEN) {
+            let field = |name| number(ENTRY, name, &self.file[start..start + ENTRY_LEN]) as usize;
+            let (offset, len) = (field("offset"), counts + 8 * field("count"));
+            let Some(bytes) = offset.checked_add(len).and_then(|end| self.file.get(offset..end)) else { continue };
+            let crc = crc_at(&self.file, offset, bytes);
+            self.file[start + 12..start + ENTRY_LEN].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+
+    /// Puts the checksums of both records right, and with `and_parts` those of the parts.
+    pub fn seal(&mut self, and_parts: bool) {
+        if and_parts {
+            for (bytes, entry) in self.parts() {
+                let crc = crc_at(&self.file, bytes.start, &self.file[bytes]);
+                self.file[entry.start + 12..entry.end].copy_from_slice(&crc.to_le_bytes());
+            }
+        }
+        let _ = seal_record(&mut self.file, self.image_at);
+        let _ = seal_record(&mut self.file, self.snapshot_at);
+    }
+}
+
+/// The image in a file, as its root's snapshot has it. `None` if the root leads to none.
+pub fn stored(file: &[u8]) -> Option<Image> {
+    let at = Reader::new(file).root()?.2 as usize;
+    let value = &file[at + RECORD_HEADER_LEN..];
+    let field = |name| number(HEAD, name, value);
+    (at > 0).then(|| {
+        assert_eq!((field("version"), field("hash")), (1, 1));
+        assert_eq!(field("check"), sip_hash(&file[16..32], b"caskfile"));
+        let part_bits = field("part_bits") as u32;
+        let in_part = 1 << (TABLE_BITS - part_bits);
+        let mut tables = Vec::new();
+        for entry in value[HEAD_LEN..HEAD_LEN + (ENTRY_LEN << part_bits)].chunks(ENTRY_LEN) {
+            let of = |name| number(ENTRY, name, entry) as usize;
+            let (start, count) = (of("offset"), of("count"));
+            if count == 0 {
+                assert_eq!(entry, [0; ENTRY_LEN]);
+                tables.resize(tables.len() + in_part, Vec::new());
+                continue;
+            }
+            let bytes = &file[start..start + 4 * in_part + 8 * count];
+            assert_eq!(crc_at(file, start, bytes) as usize, of("crc"));
+            let (counts, mut words) = bytes.split_at(4 * in_part);
+            for count in counts.chunks(4) {
+                let (own, rest) = words.split_at(8 * u32::from_le_bytes(count.try_into().unwrap()) as usize);
+                tables.push(own.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect());
+                words = rest;
+            }
+            assert!(words.is_empty());
+        }
+        Image {
+            covered_to: field("covered_to"),
+            covered_seq: field("covered_seq"),
+            records: field("records"),
+            keys: field("keys"),
+            live_bytes: field("live_bytes"),
+            tables,
+        }
+    })
+}
+
+/// A small closed store with a snapshot. It holds two keys where the snapshot ends, and [`HOLDS`] at the end.
+pub fn small(part_bits: u32) -> Snapshotted {
+    let log = FileBytes::with_roots(0, [(0, 0); 2])
+        .push(record(0, PUT, 1, b"\0a", b"1"))
+        .push(record(0, PUT, 2, b"\0b", b"22"))
+        .push(record(0, DELETE, 3, b"\0a", b""))
+        .push(record(MORE, PUT, 4, b"\0b", b"3"))
+        .push(record(0, PUT, 5, b"\x01xc", b"333"));
+    with_snapshot(log, part_bits, &[record(0, PUT, 8, b"\0d", b"4"), record(0, DELETE, 9, b"\0b", b"")])
+}
+
+/// What [`small`] holds, in the words of `summary`.
+pub const HOLDS: &str = "d=4@8 x/c=333@5";
+
+/// What is wrong with a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing that a reader checks.
+    None,
+    /// It is of a later version: not used, and not compared.
+    Later,
+    /// A check fails, so no reader uses it, or the part that is wrong.
+    Broken,
+    /// Every check holds, and it is not what the log says.
+    Lie,
+}
+
+/// Snapshots that are wrong in one way, with checksums that hold if the story does not say otherwise.
+pub fn faults() -> Vec<(&'static str, Fault, Snapshotted)> {
+    let mut faults = Vec::new();
+    let right = small(6);
+    let mut with = |story, fault, and_parts: bool, change: &dyn Fn(&mut Snapshotted)| {
+        let mut changed = right.clone();
+        change(&mut changed);
+        changed.seal(and_parts);
+        assert!(changed.file != right.file || fault == Fault::None, "{story}");
+        faults.push((story, fault, changed));
+    };
+    fn add(of: &mut Snapshotted, at: std::ops::Range<usize>, more: u64) {
+        let (mut bytes, len) = ([0; 8], at.len().min(8));
+        let at = at.start..at.start + len;
+        bytes[..len].copy_from_slice(&of.file[at.clone()]);
+        let sum = u64::from_le_bytes(bytes).wrapping_add(more).to_le_bytes();
+        of.file[at].copy_from_slice(&sum[..len]);
+    }
+    let field = |name: &'static str, more: u64| {
+        move |of: &mut Snapshotted| {
+            let at = of.field(name);
+            add(of, at, more);
+        }
+    };
+    let (less, snapshot_at, image_at) = (u64::MAX, right.snapshot_at as u64, right.image_at as u64);
+    with("a right one", Fault::None, false, &|_| {});
+    with("a later version", Fault::Later, false, &field("version", 1));
+    with("another hash", Fault::Later, false, &field("hash", 1));
+    with("the check value of another hash", Fault::Broken, false, &field("check", 1));
+    with("an end that is no multiple of 8", Fault::Broken, false, &field("covered_to", 4));
+    with("an end inside a record", Fault::Broken, false, &field("covered_to", 8));
+    with("an end before the log", Fault::Broken, false, &field("covered_to", 208u64.wrapping_sub(image_at)));
+    with("an end after its image", Fault::Broken, false, &field("covered_to", snapshot_at - image_at));
+    with("an end after itself", Fault::Broken, false, &field("covered_to", snapshot_at + 8 - image_at));
+    with("an end inside a batch", Fault::Broken, false, &field("covered_to", (-32i64) as u64));
+    with("a number that the next record does not follow", Fault::Broken, false, &field("covered_seq", 1));
+    with("a number that is too low", Fault::Lie, false, &field("covered_seq", less));
+    with("more records than there are", Fault::Lie, false, &field("records", 1));
+    with("more records than fit", Fault::Broken, false, &field("records", 1 << 20));
+    with("a number of records that overflows", Fault::Broken, false, &field("records", 1 << 61));
+    with("fewer records than keys", Fault::Broken, false, &field("records", (-4i64) as u64));
+    with("more keys than words", Fault::Broken, false, &field("keys", 1));
+    with("fewer keys than words", Fault::Broken, false, &field("keys", less));
+    with("live bytes that are too few", Fault::Lie, false, &field("live_bytes", less));
+    with("no live bytes", Fault::Lie, false, &field("live_bytes", (-64i64) as u64));
+    with("more live bytes than bytes", Fault::Broken, false, &field("live_bytes", 1 << 20));
+    with("fewer parts than entries", Fault::Broken, false, &field("part_bits", less));
+    with("more parts than entries", Fault::Broken, false, &field("part_bits", 1));
+    with("more parts than sub-tables", Fault::Broken, false, &field("part_bits", 7));
+    with("2 to the 2^32 parts", Fault::Broken, false, &field("part_bits", u64::from(u32::MAX)));
+    with("reserved bytes that are not zero", Fault::None, false, &field("reserved", 7));
+
+    let entry = |at: std::ops::Range<usize>, more: u64| {
+        move |of: &mut Snapshotted| {
+            let start = of.parts()[0].1.start;
+            add(of, start + at.start..start + at.end, more);
+        }
+    };
+    with("a part at another place", Fault::Broken, false, &entry(0..8, 8));
+    with("a part in the log before the end", Fault::Broken, false, &entry(0..8, 192u64.wrapping_sub(image_at)));
+    with("a part after the snapshot", Fault::Broken, false, &entry(0..8, 1 << 20));
+    with("a part whose end overflows", Fault::Broken, false, &entry(0..8, (u64::MAX - 8) - image_at));
+    with("a part with another number of keys", Fault::Broken, false, &entry(8..12, 1));
+    with("a part with more keys than bytes", Fault::Broken, false, &entry(8..12, 1 << 31));
+    with("another checksum of a part", Fault::Broken, false, &entry(12..16, 1));
+
+    // The bytes of the first part with keys: 64 counts, and a word.
+    let part = |at: usize, more: u64, len: usize| {
+        move |of: &mut Snapshotted| {
+            let start = of.parts()[0].0.start + at;
+            add(of, start..start + len, more);
+        }
+    };
+    let word = 4 * 64;
+    with("a word with another checksum", Fault::Broken, false, &part(word, 1, 8));
+    with("a sub-table with another number of words", Fault::Broken, true, &part(0, 1, 4));
+    with("a sub-table with more words than a part", Fault::Broken, true, &part(0, u64::from(u32::MAX), 4));
+    with("a word that leads beyond the end", Fault::Broken, true, &part(word, image_at / 8, 8));
+    with("a word that leads before the log", Fault::Broken, true, &|of| {
+        let start = of.parts()[0].0.start + word;
+        of.file[start..start + 5].copy_from_slice(&[26, 0, 0, 0, 0]);
+    });
+    with("a word that leads to another record", Fault::Lie, true, &part(word, (-4i64) as u64, 8));
+    with("a word with another tag", Fault::Lie, true, &part(word, 1 << 40, 8));
+    with("a key in another sub-table", Fault::Lie, true, &|of| {
+        let bytes = of.parts()[0].0.clone();
+        let counts = &mut of.file[bytes.start..bytes.start + word];
+        let at = counts.chunks(4).position(|count| count != [0; 4]).expect("a part with a key");
+        counts.swap(4 * at, (4 * at + 4) % word);
+    });
+    faults
+}

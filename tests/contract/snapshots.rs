@@ -1,0 +1,185 @@
+//! When a handle writes a snapshot of the index, what it costs, and what opening costs with one.
+
+use std::sync::Arc;
+
+use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
+use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability, Limits, SnapshotPolicy};
+
+use crate::common::files::layout::{RECORD_HEADER, RECORD_HEADER_LEN, log_start, number};
+use crate::common::patience::in_finite_time;
+
+const STORE: &str = "/store";
+const IMAGE: u64 = 0xc1;
+const SNAPSHOT: u64 = 0xc2;
+
+fn config() -> Config {
+    Config::new().durability(Durability::Os).compaction(CompactionPolicy::Manual)
+}
+
+fn open(disk: &SimDisk, config: &Config) -> Cask {
+    Cask::open_on(Arc::new(disk.process()), STORE, config).unwrap()
+}
+
+/// Puts keys with short values, a few hundred at a time.
+fn fill(cask: &Cask, keys: std::ops::Range<usize>) {
+    for first in keys.clone().step_by(500) {
+        let mut batch = Batch::new();
+        for n in first..(first + 500).min(keys.end) {
+            batch.put(format!("key {n:08}"), [n as u8; 40]);
+        }
+        cask.write(&batch).unwrap();
+    }
+}
+
+/// Bytes and number of the records of a kind.
+fn records(file: &[u8], kind: u64) -> (u64, u64) {
+    let (mut at, mut bytes, mut count) = (log_start(file), 0, 0);
+    while at + RECORD_HEADER_LEN <= file.len() {
+        let field = |name| number(RECORD_HEADER, name, &file[at..]);
+        if field("header_crc") == 0 && field("seq") == 0 {
+            break;
+        }
+        let len = (RECORD_HEADER_LEN as u64 + field("key_len") + field("value_len")).next_multiple_of(8);
+        if field("kind") == kind {
+            (bytes, count) = (bytes + len, count + 1);
+        }
+        at += len as usize;
+    }
+    (bytes, count)
+}
+
+/// The page of a directory of the store grows with it: the image's parts have 4 KiB or more, and there are up to 4,096.
+#[test]
+fn an_opening_reads_little_however_many_keys_there_are() {
+    for keys in [10_000, 100_000, 250_000] {
+        let disk = SimDisk::new();
+        let cask = open(&disk, &config().snapshots(SnapshotPolicy::AtClose));
+        fill(&cask, 0..keys);
+        cask.close().unwrap();
+        let len = disk.contents(STORE).unwrap().len() as u64;
+        let before = disk.bytes_read();
+        let cask = open(&disk, &config());
+        let opened = disk.bytes_read() - before;
+        assert!(opened <= 128 << 10, "{keys} keys: an opening reads {opened} bytes of {len}");
+        cask.get("key 00000007").unwrap();
+        let read = disk.bytes_read() - before - opened;
+        assert!(read <= 32 << 10, "{keys} keys: a get reads {read} bytes");
+        cask.get("key 00000007").unwrap();
+        assert!(disk.bytes_read() - before - opened - read < 1000, "the part is in memory");
+        assert_eq!(cask.stats().unwrap().keys, keys as u64);
+        assert!(disk.bytes_read() - before > len / 2, "figures are counted from the log");
+    }
+}
+
+#[test]
+fn what_follows_the_snapshot_is_read_and_no_more() {
+    let disk = SimDisk::new();
+    let cask = open(&disk, &config().snapshots(SnapshotPolicy::AtClose));
+    fill(&cask, 0..50_000);
+    cask.close().unwrap();
+    let cask = open(&disk, &config().snapshots(SnapshotPolicy::Never));
+    let end = cask.stats().unwrap().log_end;
+    fill(&cask, 50_000..52_000);
+    let appended = cask.stats().unwrap().log_end - end;
+    cask.close().unwrap();
+    let before = disk.bytes_read();
+    let cask = open(&disk, &config());
+    let read = disk.bytes_read() - before;
+    assert!((appended..appended + (128 << 10)).contains(&read), "{read} bytes for {appended} of the log");
+    assert_eq!(cask.get("key 00051999").unwrap().value, [51_999_u32 as u8; 40]);
+}
+
+#[test]
+fn a_policy_says_when_snapshots_are_written() {
+    for (policy, at_close) in [(SnapshotPolicy::Automatic, 1), (SnapshotPolicy::AtClose, 1), (SnapshotPolicy::Never, 0)]
+    {
+        let disk = SimDisk::new();
+        // Less than what a store writes one for that stays open.
+        disk.set_limits(Limits { least_running_cost: u64::MAX, ..Limits::REAL });
+        let cask = open(&disk, &config().snapshots(policy));
+        fill(&cask, 0..10_000);
+        cask.close().unwrap();
+        assert_eq!(records(&disk.contents(STORE).unwrap(), SNAPSHOT).1, at_close, "{policy:?}");
+        // Nothing is worth a snapshot now.
+        for write in [false, true] {
+            let cask = open(&disk, &config().snapshots(policy));
+            if write {
+                cask.put("key", "value").unwrap();
+            }
+            cask.close().unwrap();
+            assert_eq!(records(&disk.contents(STORE).unwrap(), SNAPSHOT).1, at_close, "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn a_store_that_stays_open_writes_snapshots_in_the_background() {
+    in_finite_time(|| {
+        let disk = SimDisk::new();
+        let cask = open(&disk, &config());
+        let mut keys = 0;
+        while cask.stats().unwrap().snapshots < 3 {
+            fill(&cask, keys..keys + 1000);
+            keys += 1000;
+        }
+        // Killed: what is read is what is not covered, and not all.
+        let file = disk.contents(STORE).unwrap();
+        let (images, of_images) = records(&file, IMAGE);
+        let (snapshots, of_snapshots) = records(&file, SNAPSHOT);
+        assert!(of_images >= 3 && of_snapshots >= 3);
+        let rest = file.len() as u64 - images - snapshots;
+        assert!(images + snapshots <= rest / 4, "{images} and {snapshots} bytes of images for {rest}");
+        let other = open(&disk, &config().read_only(true));
+        assert_eq!(other.list("").unwrap().len(), keys);
+        cask.verify().unwrap();
+    });
+}
+
+/// An image is no reason to compact a store that has nothing else to give up.
+#[test]
+fn the_last_snapshot_is_not_dead() {
+    let disk = SimDisk::new();
+    let often = CompactionPolicy::Automatic { dead_percent: 1, min_dead_bytes: 1 << 16 };
+    let cask = open(&disk, &config().snapshots(SnapshotPolicy::AtClose));
+    fill(&cask, 0..20_000);
+    cask.close().unwrap();
+    let image = records(&disk.contents(STORE).unwrap(), IMAGE).0;
+    assert!(image > 1 << 17, "more than what would make the store overdue");
+    let cask = open(&disk, &config().compaction(often));
+    cask.put("key", "value").unwrap();
+    assert!(cask.stats().unwrap().dead_bytes < 1 << 16);
+    cask.close().unwrap();
+    let file = disk.contents(STORE).unwrap();
+    assert_eq!(records(&file, IMAGE).0, image, "it was not compacted");
+}
+
+/// At each call of a close that writes a snapshot, a call fails once. The store has everything, and only a failure of what a close
+/// does anyway is an error.
+#[test]
+fn a_snapshot_that_cannot_be_written_loses_nothing() {
+    let small = Limits { least_cost: 1, least_part: 40, image_bytes: 4000, ..Limits::REAL };
+    let mut refused = 0;
+    for nth in 1.. {
+        for fault in [Fault::Os(libc::ENOSPC), Fault::Short(100)] {
+            let disk = SimDisk::new();
+            disk.set_limits(small);
+            let process = disk.process();
+            let cask = Cask::open_on(Arc::new(process.clone()), STORE, &config()).unwrap();
+            fill(&cask, 0..600);
+            let written = disk.calls_of(Verb::WriteAt);
+            process.fail(When::nth(nth).of(Verb::WriteAt), fault, Repeat::Once);
+            refused += u64::from(cask.close().is_err());
+            process.clear_faults();
+            let calls = disk.calls_of(Verb::WriteAt) - written;
+            for check in [false, true] {
+                let cask = open(&disk, &config().check_at_open(check));
+                assert_eq!(cask.list("").unwrap().len(), 600, "write {nth}");
+            }
+            if nth > calls {
+                assert!(calls > 8, "only {calls} writes");
+                assert!(refused <= 4, "{refused} closes failed: only those whose own mark or root failed may");
+                return;
+            }
+        }
+    }
+}

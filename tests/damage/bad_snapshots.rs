@@ -1,0 +1,389 @@
+//! A damaged or wrong snapshot is never the reason for an error or a wrong answer: the log is read instead.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use caskfile::disk::sim::SimDisk;
+use caskfile::{Batch, Cask, CompactionPolicy, Config, Error, Limits, OptionalExt, SnapshotPolicy};
+
+use crate::common::dice::Dice;
+use crate::common::files::layout::{
+    RECORD_HEADER, RECORD_HEADER_LEN, ROOTS_END, SLOT, SLOT_LEN, SLOTS, crc_at, log_start, number,
+};
+use crate::common::files::seal::seal_record;
+
+const STORE: &str = "/store";
+const IMAGE: u64 = 0xc1;
+const SNAPSHOT: u64 = 0xc2;
+
+/// Snapshots of several pieces and many parts, of few keys.
+fn limits() -> Limits {
+    Limits { least_cost: 1, least_part: 40, image_bytes: 200, image_records: 64, ..Limits::REAL }
+}
+
+fn config() -> Config {
+    Config::new().compaction(CompactionPolicy::Manual).snapshots(SnapshotPolicy::AtClose)
+}
+
+fn open(disk: &SimDisk, config: &Config) -> Result<Cask, Error> {
+    Cask::open_on(Arc::new(disk.process()), STORE, config)
+}
+
+type Model = BTreeMap<String, Vec<u8>>;
+
+/// A store that was closed with a snapshot, and its pairs. `later` writes follow the snapshot, of a process that was killed.
+fn store(later: usize) -> (SimDisk, Model) {
+    let (disk, mut model) = (SimDisk::new(), Model::new());
+    disk.set_limits(limits());
+    let put = |cask: &Cask, model: &mut Model, n: usize, value: &[u8]| {
+        cask.put(format!("key {n}"), value).unwrap();
+        model.insert(format!("key {n}"), value.to_vec());
+    };
+    let cask = open(&disk, &config()).unwrap();
+    for n in 0..40 {
+        put(&cask, &mut model, n, &[n as u8; 20]);
+    }
+    for n in 0..5 {
+        put(&cask, &mut model, n * 7, b"replaced");
+        cask.delete(format!("key {}", n * 6 + 1)).unwrap();
+        model.remove(&format!("key {}", n * 6 + 1));
+    }
+    cask.close().unwrap();
+    let cask = open(&disk.process(), &config()).unwrap();
+    for n in 0..later {
+        put(&cask, &mut model, n * 3, b"later");
+    }
+    disk.kill();
+    (disk.reboot(&mut caskfile::disk::sim::Choices::keep_all()), model)
+}
+
+/// The offsets of the records of a kind.
+fn records(file: &[u8], kind: u64) -> Vec<usize> {
+    let (mut at, mut found) = (log_start(file), Vec::new());
+    while at + RECORD_HEADER_LEN <= file.len() {
+        let field = |name| number(RECORD_HEADER, name, &file[at..]);
+        if field("header_crc") == 0 && field("seq") == 0 {
+            break;
+        }
+        if field("kind") == kind {
+            found.push(at);
+        }
+        let len = RECORD_HEADER_LEN + (field("key_len") + field("value_len")) as usize;
+        at += len.next_multiple_of(8);
+    }
+    found
+}
+
+/// The bodies of all records of an image.
+fn image_bytes(file: &[u8]) -> Vec<usize> {
+    let body = |at: usize| {
+        at + RECORD_HEADER_LEN..at + RECORD_HEADER_LEN + number(RECORD_HEADER, "value_len", &file[at..]) as usize
+    };
+    records(file, IMAGE).into_iter().flat_map(body).collect()
+}
+
+fn root_snapshot(file: &[u8]) -> u64 {
+    let newest = SLOTS.into_iter().max_by_key(|&at| number(SLOT, "generation", &file[at..at + SLOT_LEN])).unwrap();
+    number(SLOT, "snapshot", &file[newest..])
+}
+
+fn spoil(disk: &SimDisk, places: impl IntoIterator<Item = usize>) {
+    let mut file = disk.contents(STORE).unwrap();
+    places.into_iter().for_each(|at| file[at] ^= 0x10);
+    disk.set_contents(STORE, file);
+}
+
+fn value(cask: &Cask, key: &str) -> Result<Option<Vec<u8>>, Error> {
+    Ok(cask.get(key).optional()?.map(|pair| pair.value))
+}
+
+fn assert_all(cask: &Cask, model: &Model, what: &str) {
+    for n in 0..45 {
+        let key = format!("key {n}");
+        assert_eq!(value(cask, &key).unwrap(), model.get(&key).cloned(), "{what}: {key}");
+    }
+    let listed: Model =
+        cask.list("").unwrap().into_iter().map(|pair| (String::from_utf8(pair.key).unwrap(), pair.value)).collect();
+    assert_eq!(&listed, model, "{what}");
+}
+
+#[test]
+fn the_specimens_have_what_they_are_for() {
+    let (disk, model) = store(4);
+    let file = disk.contents(STORE).unwrap();
+    let (images, snapshots) = (records(&file, IMAGE), records(&file, SNAPSHOT));
+    assert!(images.len() >= 2 && snapshots.len() == 1 && root_snapshot(&file) == snapshots[0] as u64);
+    assert_all(&open(&disk, &config()).unwrap(), &model, "undamaged");
+}
+
+/// Where a walk over the whole log finds no damage, neither does a handle that begins with the snapshot. Otherwise each key has
+/// its value, or the answer is that there is damage.
+#[test]
+fn a_flipped_bit_anywhere_leaves_each_answer_right_or_an_error() {
+    let (sound, model) = store(4);
+    let file = sound.contents(STORE).unwrap();
+    let (mut healed, mut refused, mut answered) = (0, 0, 0);
+    // Most bytes of an image are alike.
+    let in_image: BTreeSet<usize> = image_bytes(&file).into_iter().collect();
+    let end = file.iter().rposition(|&byte| byte != 0).unwrap() + 16;
+    for at in (0..end).filter(|at| at % 41 == 0 || !in_image.contains(at)) {
+        let mut damaged = file.clone();
+        damaged[at] ^= 1 << (at % 8);
+        let disk = SimDisk::new();
+        disk.set_limits(limits());
+        disk.set_contents(STORE, damaged);
+        let read_only = config().read_only(true);
+        let whole = open(&disk, &read_only.clone().check_at_open(true));
+        match (open(&disk, &read_only), whole) {
+            (Ok(cask), Ok(whole)) => {
+                healed += 1;
+                // Without the last write, if its record is taken for a torn one.
+                let left = whole.list("").unwrap();
+                let left = left.into_iter().map(|pair| (String::from_utf8(pair.key).unwrap(), pair.value)).collect();
+                assert_all(&cask, &left, &format!("byte {at}"));
+            }
+            (Err(_), Err(_)) => refused += 1,
+            (Ok(cask), Err(_)) => {
+                answered += 1;
+                for n in (0..45).rev() {
+                    let key = format!("key {n}");
+                    match value(&cask, &key) {
+                        Ok(found) => assert_eq!(found, model.get(&key).cloned(), "byte {at}: {key}"),
+                        Err(Error::Corrupt { .. }) => {}
+                        Err(error) => panic!("byte {at}, {key}: {error}"),
+                    }
+                }
+            }
+            (Err(error), Ok(_)) => panic!("byte {at}: a snapshot is the reason for {error}"),
+        }
+    }
+    println!(
+        "{healed} without damage to the log, {refused} refused, {answered} opened with damage before the snapshot"
+    );
+    assert!(healed > 100 && refused > 100 && answered > 1000);
+}
+
+/// A part is found damaged after others of the same image were used.
+#[test]
+fn a_part_that_goes_bad_between_two_reads_changes_no_answer() {
+    type Use = (&'static str, fn(&Cask, &mut Model));
+    let uses: [Use; 9] = [
+        ("get", |cask, model| assert_eq!(value(cask, "key 20").unwrap().as_ref(), model.get("key 20"))),
+        ("get of an absent key", |cask, _| assert_eq!(value(cask, "absent").unwrap(), None)),
+        ("get of a deleted key", |cask, _| assert!(!cask.exists("key 1").unwrap())),
+        ("list", |cask, model| assert_eq!(cask.list("").unwrap().len(), model.len())),
+        ("scan by index", |cask, model| assert_eq!(cask.scan_by_index().unwrap().count(), model.len())),
+        ("stats", |cask, model| assert_eq!(cask.stats().unwrap().keys, model.len() as u64)),
+        ("a batch with a condition", |cask, model| {
+            let index = cask.get("key 39").unwrap().last_index;
+            cask.write(
+                Batch::new().expect_index("key 39", index).put("key 39", "new").expect_absent("key 1").delete("key 38"),
+            )
+            .unwrap();
+            model.insert("key 39".to_owned(), b"new".to_vec());
+            model.remove("key 38");
+        }),
+        ("delete_prefix", |cask, model| {
+            let all = model.len();
+            model.retain(|key, _| !key.starts_with("key 3"));
+            assert_eq!(cask.delete_prefix("key 3").unwrap(), (all - model.len()) as u64);
+        }),
+        ("compact", |cask, model| assert_eq!(cask.compact().unwrap().keys, model.len() as u64)),
+    ];
+    for (what, act) in uses {
+        for read_before in [false, true] {
+            let (disk, mut model) = store(4);
+            let cask = open(&disk, &config()).unwrap();
+            if read_before {
+                assert_eq!(value(&cask, "key 0").unwrap().as_ref(), model.get("key 0"));
+            }
+            let file = disk.contents(STORE).unwrap();
+            spoil(&disk, image_bytes(&file));
+            act(&cask, &mut model);
+            assert_all(&cask, &model, what);
+            cask.put("key 2", "written").unwrap();
+            model.insert("key 2".to_owned(), b"written".to_vec());
+            assert_all(&cask, &model, what);
+            cask.close().unwrap();
+            let file = disk.contents(STORE).unwrap();
+            let bad = records(&file, SNAPSHOT).first().map_or(0, |&at| at as u64);
+            // Figures are counted from the log.
+            assert!(
+                what == "compact" || what == "stats" || root_snapshot(&file) != bad,
+                "{what}: the root still leads to the bad snapshot"
+            );
+            let cask = open(&disk, &config()).unwrap();
+            assert_all(&cask, &model, what);
+            // Until a root leads elsewhere, verification says that the snapshot is bad.
+            assert_eq!(cask.verify().is_ok(), what != "stats", "{what}");
+        }
+    }
+}
+
+/// A handle that writes no snapshots itself leads the root away from a bad one.
+#[test]
+fn a_writer_that_has_met_a_bad_snapshot_withdraws_it() {
+    let (disk, model) = store(0);
+    let file = disk.contents(STORE).unwrap();
+    assert!(root_snapshot(&file) > 0);
+    spoil(&disk, image_bytes(&file));
+    let never = config().snapshots(SnapshotPolicy::Never);
+    let reader = open(&disk, &never.clone().read_only(true)).unwrap();
+    assert_all(&reader, &model, "a reader");
+    reader.close().unwrap();
+    assert!(root_snapshot(&disk.contents(STORE).unwrap()) > 0, "a reader writes nothing");
+    let cask = open(&disk, &never).unwrap();
+    cask.put("key 0", model["key 0"].clone()).unwrap();
+    assert_all(&cask, &model, "a writer");
+    cask.close().unwrap();
+    assert_eq!(root_snapshot(&disk.contents(STORE).unwrap()), 0);
+}
+
+/// What was loaded stays in use; for the rest, the log's own damage is the answer.
+#[test]
+fn a_bad_part_of_a_damaged_log_is_the_logs_damage() {
+    let (disk, model) = store(4);
+    let cask = open(&disk, &config()).unwrap();
+    assert_eq!(value(&cask, "key 0").unwrap().as_ref(), model.get("key 0"));
+    let file = disk.contents(STORE).unwrap();
+    let first = records(&file, 1)[0];
+    spoil(&disk, image_bytes(&file).into_iter().chain([first + RECORD_HEADER_LEN + 3]));
+    let failed = (0..45).filter(|n| match value(&cask, &format!("key {n}")) {
+        Ok(found) => {
+            assert_eq!(found, model.get(&format!("key {n}")).cloned());
+            false
+        }
+        Err(Error::Corrupt { offset, .. }) => {
+            assert_eq!(offset, first as u64, "the damage is that of the log");
+            true
+        }
+        Err(error) => panic!("{error}"),
+    });
+    assert!(failed.count() > 30);
+    assert_eq!(value(&cask, "key 0").unwrap().as_ref(), model.get("key 0"), "its part is loaded");
+}
+
+/// A value of true records for its place: an empty index of the whole log, which would hide every key.
+#[test]
+fn a_value_cannot_forge_a_snapshot() {
+    let (disk, mut model) = store(0);
+    let cask = open(&disk, &config()).unwrap();
+    cask.put("before", "").unwrap();
+    model.insert("before".to_owned(), Vec::new());
+    let end = cask.stats().unwrap().log_end as usize;
+    let snapshot_at = records(&disk.contents(STORE).unwrap(), SNAPSHOT)[0];
+    let mut file = disk.contents(STORE).unwrap()[..end].to_vec();
+    let real = file[snapshot_at..].to_vec();
+    // "forger": with the bucket's length byte, the value begins at a multiple of 8 after two bytes more.
+    let value_at = end + RECORD_HEADER_LEN + 1 + 6;
+    let forged_at = value_at.next_multiple_of(8);
+    file.resize(forged_at, 0);
+    let len = number(RECORD_HEADER, "value_len", &real) as usize;
+    file.extend_from_slice(&real[..RECORD_HEADER_LEN + len]);
+    let body = forged_at + RECORD_HEADER_LEN;
+    file[body + 16..body + 24].copy_from_slice(&(end as u64).to_le_bytes());
+    file[body + 40..body + 56].fill(0);
+    file[body + 80..].fill(0);
+    assert!(seal_record(&mut file, forged_at).is_some());
+    let value = file[value_at..].to_vec();
+    cask.put("forger", &value).unwrap();
+    assert_eq!(
+        &disk.contents(STORE).unwrap()[forged_at..forged_at + RECORD_HEADER_LEN],
+        &value[forged_at - value_at..][..24]
+    );
+    model.insert("forger".to_owned(), value);
+    drop(cask);
+    disk.kill();
+    let disk = disk.reboot(&mut caskfile::disk::sim::Choices::keep_all());
+    for check in [false, true] {
+        let cask = open(&disk, &config().read_only(true).check_at_open(check)).unwrap();
+        assert_eq!(cask.list("").unwrap().len(), model.len());
+        assert_eq!(cask.stats().unwrap().keys, model.len() as u64);
+    }
+}
+
+/// Snapshots of any numbers, with right checksums: no panic, no endless loop, and no memory that they ask for.
+#[test]
+fn a_snapshot_of_random_numbers_is_used_or_not_and_nothing_else() {
+    let (sound, _) = store(4);
+    let file = sound.contents(STORE).unwrap();
+    let at = records(&file, SNAPSHOT)[0];
+    let len = number(RECORD_HEADER, "value_len", &file[at..]) as usize;
+    let (mut used, mut dice) = (0, Dice::new(20));
+    for _ in 0..2_000 {
+        let mut changed = file.clone();
+        let body = &mut changed[at + RECORD_HEADER_LEN..at + RECORD_HEADER_LEN + len];
+        for _ in 0..1 + dice.below(3) {
+            let places = if dice.one_in(2) { 80 } else { len as u64 };
+            let place = (dice.below(places / 4) * 4) as usize;
+            let number = match dice.below(6) {
+                0 => 0,
+                1 => u32::MAX,
+                2 => 1 << dice.below(32),
+                3 => dice.below(5_000) as u32 * 8,
+                4 => u32::from_le_bytes(body[place..place + 4].try_into().unwrap()).wrapping_add(8),
+                _ => dice.roll() as u32,
+            };
+            body[place..place + 4].copy_from_slice(&number.to_le_bytes());
+        }
+        assert!(seal_record(&mut changed, at).is_some());
+        let disk = SimDisk::new();
+        disk.set_limits(limits());
+        disk.set_contents(STORE, changed);
+        let Ok(cask) = open(&disk, &config()) else { continue };
+        used += 1;
+        for n in 0..45 {
+            let _ = cask.get(format!("key {n}"));
+        }
+        let _ = (cask.list(""), cask.scan_by_index().map(Iterator::count), cask.verify(), cask.put("key 0", "new"));
+        let _ = (cask.stats(), cask.compact(), cask.close());
+    }
+    assert!(used > 1_500);
+    assert!(ROOTS_END < at);
+}
+
+/// Words that lead to wrong places, in parts with right checksums. A bug could write them; a compaction must not keep them.
+#[test]
+fn positions_that_are_wrong_are_found_out() {
+    const PART_ENTRY: usize = 16;
+    let (sound, model) = store(0);
+    let file = sound.contents(STORE).unwrap();
+    let head = records(&file, SNAPSHOT)[0] + RECORD_HEADER_LEN;
+    let u32_at = |file: &[u8], at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
+    let part_bits = u32_at(&file, head + 56);
+    let entries: Vec<usize> = (0..1 << part_bits).map(|part| head + 80 + part * PART_ENTRY).collect();
+    // Of a key that was deleted: a position that leads to an older record of the same key looks right.
+    let first_put = records(&file, 1)[1] as u64 / 8;
+    for (what, wrong) in [("a record of another key", first_put), ("the middle of a record", first_put + 1)] {
+        let mut changed = file.clone();
+        for &entry in &entries {
+            let offset = u64::from_le_bytes(changed[entry..entry + 8].try_into().unwrap()) as usize;
+            let count = u32_at(&changed, entry + 8) as usize;
+            if count == 0 {
+                continue;
+            }
+            let words = offset + (4 << (12 - part_bits));
+            for word in (0..count).map(|n| words + n * 8) {
+                let tag = u64::from_le_bytes(changed[word..word + 8].try_into().unwrap()) >> 40;
+                changed[word..word + 8].copy_from_slice(&((tag << 40) | wrong).to_le_bytes());
+            }
+            let crc = crc_at(&changed, offset, &changed[offset..words + count * 8]);
+            changed[entry + 12..entry + 16].copy_from_slice(&crc.to_le_bytes());
+        }
+        assert!(seal_record(&mut changed, head - RECORD_HEADER_LEN).is_some());
+        let disk = SimDisk::new();
+        disk.set_limits(limits());
+        disk.set_contents(STORE, changed);
+        let open = || open(&disk, &config()).unwrap();
+        for n in 0..45 {
+            // Each with a handle that has seen nothing else.
+            let key = format!("key {n}");
+            assert_eq!(value(&open(), &key).unwrap(), model.get(&key).cloned(), "{what}: {key}");
+        }
+        assert_all(&open(), &model, what);
+        let copied = open().compact_to("/copy").unwrap();
+        assert_eq!(copied.keys, model.len() as u64, "{what}");
+        assert_eq!(open().compact().unwrap().keys, model.len() as u64, "{what}");
+        assert_all(&open(), &model, what);
+    }
+}
