@@ -108,6 +108,13 @@ mod tests {
     }
 
     #[test]
+    fn a_long_name_in_which_no_character_starts_has_siblings_too() {
+        let name = OsStr::from_bytes(&[0x80; 255]);
+        let prefix = sibling_prefix(Path::new(name), TEMPORARY);
+        assert_eq!(prefix, OsString::from(format!("~{:08x}.tmp-", crc32fast::hash(&[0x80; 255]))));
+    }
+
+    #[test]
     fn a_name_like_a_siblings_is_not_one() {
         let disk = crate::disk::sim::SimDisk::new();
         let path = Path::new("/dir/store");

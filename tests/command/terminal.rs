@@ -127,3 +127,34 @@ fn a_user_typing_a_value_learns_how_to_end_it() {
     assert!(said.starts_with("reading the value from the terminal"), "{said}");
     assert_eq!(shell.ok(&["get", "s", "k"]), b"typed\n");
 }
+
+#[test]
+fn a_user_typing_lines_learns_how_to_end_them() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", "v"]);
+    for (line, what) in [(["batch", "s"], "operations"), (["import", "s"], "lines to import")] {
+        let (mut ours, theirs) = terminal();
+        let mut command = shell.command(&line);
+        let stdin = theirs.try_clone().unwrap();
+        let mut child = command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(command);
+        ours.write_all(b"\x04").unwrap();
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(child.wait().unwrap().success(), "{line:?}: {said}");
+        assert!(said.starts_with(&format!("reading {what} from the terminal; Ctrl-D")), "{line:?}: {said}");
+    }
+}
+
+#[test]
+fn what_is_no_text_is_not_written_to_a_terminal() {
+    let shell = Shell::new();
+    shell.ok(&["put", "s", "k", "v"]);
+    for (line, what) in
+        [(&["backup", "s", "-"][..], "a backup"), (&["explore", "s"], "a page"), (&["map", "s"], "an SVG")]
+    {
+        let shown = on_terminal(&shell, line, &[("NO_COLOR", "1")]);
+        assert!(shown.starts_with(&format!("error: {what} is no text for a terminal\n hint: ")), "{line:?}: {shown}");
+        assert_eq!(shown.lines().count(), 2, "{line:?}: {shown}");
+    }
+}

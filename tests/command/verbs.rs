@@ -105,6 +105,9 @@ fn a_list_is_limited_by_prefix_range_and_direction() {
     assert_eq!(keys(&["a", "--from", "a/2"]), ["a/2", "a/3"]);
     assert_eq!(keys(&["a", "--from", "a/2", "--reverse"]), ["a/3", "a/2"]);
     assert_eq!(keys(&["a/", "--to", "z"]), ["a/1", "a/2", "a/3"]);
+    assert_eq!(keys(&["a/", "--to", "a/3"]), ["a/1", "a/2"]);
+    assert_eq!(keys(&["a/", "--from", "a"]), ["a/1", "a/2", "a/3"]);
+    assert_eq!(keys(&["a/", "--from", "a/2", "--to", "b"]), ["a/2", "a/3"]);
     assert_eq!(keys(&["--from", "b", "--to", "a"]), [""; 0]);
     assert_eq!(keys(&["-n", "0"]), [""; 0]);
     assert_eq!(shell.ok_text(&["list", "s", "b"]), "b\tB\n");
