@@ -175,7 +175,8 @@ fn a_wrong_snapshot_exits_with_5_and_compaction_is_the_way_out() {
     );
     assert!(ran.stderr.contains("the snapshot of the index at 928 is wrong: part "), "{}", ran.stderr);
     assert!(!ran.stderr.contains("salvage"), "{}", ran.stderr);
-    assert_eq!(ran.stderr.split('`').nth(1), Some("caskfile compact 's t'"), "{}", ran.stderr);
+    let hint = ran.stderr.split('`').nth(1).unwrap();
+    assert!(hint.starts_with("caskfile compact '") && hint.ends_with("s t'"), "{hint}");
     let ran = shell.run(&["verify", "s t", "--json"]);
     let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert_eq!((&report["sound"], &report["losses"]), (&false.into(), &serde_json::json!([])));

@@ -93,7 +93,10 @@ impl Dump {
                     // Shown before the compaction.
                     continue;
                 }
-                shown.last_seq = record.seq;
+                // The number of `ROOTS` is no place in the log: its first record may have the same.
+                if piece.class != Class::Roots {
+                    shown.last_seq = record.seq;
+                }
                 shown.begun |= record.seq >= self.from_seq;
             }
             if shown.begun && (broken || piece.record.is_some()) {
