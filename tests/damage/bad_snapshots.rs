@@ -48,6 +48,10 @@ fn store(later: usize) -> (SimDisk, Model) {
         cask.delete(format!("key {}", n * 6 + 1)).unwrap();
         model.remove(&format!("key {}", n * 6 + 1));
     }
+    cask.put("again", "old").unwrap();
+    cask.delete("again").unwrap();
+    cask.put("again", "new").unwrap();
+    model.insert("again".to_owned(), b"new".to_vec());
     cask.close().unwrap();
     let cask = open(&disk.process(), &config()).unwrap();
     for n in 0..later {
@@ -167,13 +171,21 @@ fn a_flipped_bit_anywhere_leaves_each_answer_right_or_an_error() {
 #[test]
 fn a_part_that_goes_bad_between_two_reads_changes_no_answer() {
     type Use = (&'static str, fn(&Cask, &mut Model));
-    let uses: [Use; 9] = [
+    let uses: [Use; 11] = [
         ("get", |cask, model| assert_eq!(value(cask, "key 20").unwrap().as_ref(), model.get("key 20"))),
         ("get of an absent key", |cask, _| assert_eq!(value(cask, "absent").unwrap(), None)),
         ("get of a deleted key", |cask, _| assert!(!cask.exists("key 1").unwrap())),
         ("list", |cask, model| assert_eq!(cask.list("").unwrap().len(), model.len())),
         ("scan by index", |cask, model| assert_eq!(cask.scan_by_index().unwrap().count(), model.len())),
         ("stats", |cask, model| assert_eq!(cask.stats().unwrap().keys, model.len() as u64)),
+        ("put", |cask, model| {
+            cask.put("key 39", "new").unwrap();
+            model.insert("key 39".to_owned(), b"new".to_vec());
+        }),
+        ("delete", |cask, model| {
+            cask.delete("key 39").unwrap();
+            model.remove("key 39");
+        }),
         ("a batch with a condition", |cask, model| {
             let index = cask.get("key 39").unwrap().last_index;
             cask.write(
@@ -354,7 +366,11 @@ fn positions_that_are_wrong_are_found_out() {
     let entries: Vec<usize> = (0..1 << part_bits).map(|part| head + 80 + part * PART_ENTRY).collect();
     // Of a key that was deleted: a position that leads to an older record of the same key looks right.
     let first_put = records(&file, 1)[1] as u64 / 8;
-    for (what, wrong) in [("a record of another key", first_put), ("the middle of a record", first_put + 1)] {
+    // Of a key that is there again.
+    let tombstone = records(&file, 2).last().map(|&at| at as u64 / 8).unwrap();
+    for (what, wrong) in
+        [("a tombstone", tombstone), ("a record of another key", first_put), ("the middle of a record", first_put + 1)]
+    {
         let mut changed = file.clone();
         for &entry in &entries {
             let offset = u64::from_le_bytes(changed[entry..entry + 8].try_into().unwrap()) as usize;
@@ -375,9 +391,8 @@ fn positions_that_are_wrong_are_found_out() {
         disk.set_limits(limits());
         disk.set_contents(STORE, changed);
         let open = || open(&disk, &config()).unwrap();
-        for n in 0..45 {
+        for key in (0..45).map(|n| format!("key {n}")).chain(["again".to_owned()]) {
             // Each with a handle that has seen nothing else.
-            let key = format!("key {n}");
             assert_eq!(value(&open(), &key).unwrap(), model.get(&key).cloned(), "{what}: {key}");
         }
         assert_all(&open(), &model, what);
