@@ -117,7 +117,8 @@ fn use_it(cask: &Cask, reads: &[u8]) {
             12 => cask.scan("").and_then(|mut scan| scan.try_for_each(|pair| pair.map(drop))),
             13 => cask.buckets().map(drop),
             14 => match cask.verify() {
-                Err(Error::Damaged { .. }) => Ok(()),
+                // `Other`: the root leads to no snapshot any more, and the handle still has the keys of the wrong one.
+                Err(Error::Damaged { .. } | Error::Other(_)) => Ok(()),
                 verified => verified.map(drop),
             },
             _ => cask.scan_by_index().map(drop),
