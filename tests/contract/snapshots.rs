@@ -53,6 +53,8 @@ fn records(file: &[u8], kind: u64) -> (u64, u64) {
 fn an_opening_reads_little_however_many_keys_there_are() {
     for keys in [10_000, 100_000, 250_000] {
         let disk = SimDisk::new();
+        // As many records as a long image has.
+        disk.set_limits(Limits { image_bytes: 1, ..Limits::REAL });
         let cask = open(&disk, &config().snapshots(SnapshotPolicy::AtClose));
         fill(&cask, 0..keys);
         cask.close().unwrap();
@@ -118,7 +120,7 @@ fn a_store_that_stays_open_writes_snapshots_in_the_background() {
         let disk = SimDisk::new();
         let cask = open(&disk, &config());
         let mut keys = 0;
-        while cask.stats().unwrap().snapshots < 3 {
+        while keys < 100_000 || cask.stats().unwrap().snapshots < 3 {
             fill(&cask, keys..keys + 1000);
             keys += 1000;
         }

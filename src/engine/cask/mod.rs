@@ -214,7 +214,9 @@ impl Cask {
         self.engine.reopen()
     }
 
-    /// Returns figures about the whole store, and about what this handle has done. Costs one system call.
+    /// Returns figures about the whole store, and about what this handle has done. Costs one system call. The first call of a
+    /// handle that was opened through a snapshot of the index reads the whole log, as do its first compaction and its first
+    /// [`compact_to`](Cask::compact_to): see [`SnapshotPolicy`](crate::SnapshotPolicy).
     ///
     /// # Errors
     ///
