@@ -73,10 +73,13 @@ impl Root {
 
     /// The root in the bytes of both slots. `None` if neither slot holds.
     pub(crate) fn of(seed: FileSeed, slots: &[u8; 2 * SLOT_LEN]) -> Option<Root> {
+        Root::in_slots(seed, slots).into_iter().flatten().max_by_key(|root| (root.generation, root.synced_to))
+    }
+
+    /// What each slot states. `None` for a slot that does not hold.
+    pub(crate) fn in_slots(seed: FileSeed, slots: &[u8; 2 * SLOT_LEN]) -> [Option<Root>; 2] {
         let (first, second) = slots.split_at(SLOT_LEN);
-        let decoded =
-            [first, second].into_iter().enumerate().filter_map(|(slot, bytes)| Root::decode(seed, slot, bytes));
-        decoded.max_by_key(|root| (root.generation, root.synced_to))
+        [Root::decode(seed, 0, first), Root::decode(seed, 1, second)]
     }
 
     /// The root that follows another one, or the first one.

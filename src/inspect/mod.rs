@@ -55,7 +55,7 @@ use source::Source;
 use survey::{Scope, Survey};
 use verify::damaged;
 
-pub use piece::{Class, Field, Piece, Record};
+pub use piece::{Class, Field, Piece, Record, Slot};
 pub use pieces::Pieces;
 #[cfg(any(test, feature = "testing"))]
 pub use salvage::salvage_on;

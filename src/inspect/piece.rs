@@ -132,6 +132,37 @@ pub struct Piece {
     pub record: Option<Record>,
     /// What does not hold at its start; `None` if all does.
     pub damage: Option<Damage>,
+    /// Of [`Class::Roots`]: what the two slots are, in the file's order. `None` for other pieces.
+    pub slots: Option<[Slot; 2]>,
+}
+
+/// What a slot of `ROOTS` is. The slots have checksums of their own, which no checksum of the record covers.
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-slot-{}", std::process::id()));
+/// use caskfile::Cask;
+/// use caskfile::inspect::{Inspection, Slot};
+///
+/// let slots = || Inspection::open(&path).unwrap().pieces().find_map(|piece| piece.unwrap().slots);
+/// let cask = Cask::open(&path)?;
+/// assert_eq!(slots(), Some([Slot::Empty, Slot::Empty]));
+/// cask.put("key", "value")?;
+/// cask.close()?;
+/// assert_eq!(slots(), Some([Slot::Root, Slot::Empty]));
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Slot {
+    /// It holds, and it is the root: what it states counts.
+    Root,
+    /// It holds, and the other slot is the root.
+    Earlier,
+    /// All of its bytes are zeros: it was never written.
+    Empty,
+    /// It does not hold: a write was torn, it is damaged, or the file ends in it.
+    Broken,
 }
 
 /// A record as the file has it.

@@ -3,10 +3,11 @@
 use std::iter::FusedIterator;
 
 use super::layout::{Is, Region};
-use super::{Class, Inspection, Piece, Record};
+use super::{Class, Inspection, Piece, Record, Slot};
 use crate::Result;
 use crate::format::{
-    ALIGNMENT, Ancillary, Flags, Kind, Place, RECORD_HEADER_LEN, RawRecordHeader, RecordHeader, Verdict, padded,
+    ALIGNMENT, Ancillary, Flags, Kind, Place, RECORD_HEADER_LEN, RawRecordHeader, RecordHeader, Root, SLOT_LEN, SLOTS,
+    Verdict, padded,
 };
 use crate::format::{Damage, snapshot};
 use crate::log::LogFile;
@@ -71,7 +72,8 @@ impl<'i> Pieces<'i> {
             }
             Is::Roots => {
                 let record = self.head_of_record()?.map(|raw| self.record(raw, None)).transpose()?;
-                Piece { record, ..self.plain(Class::Roots, region.end, None) }
+                let slots = Some(self.slots()?);
+                Piece { record, slots, ..self.plain(Class::Roots, region.end, None) }
             }
             Is::Sound => match padding_end {
                 Some(end) => self.plain(Class::Padding, end, None),
@@ -96,7 +98,21 @@ impl<'i> Pieces<'i> {
     }
 
     fn plain(&self, class: Class, end: u64, damage: Option<Damage>) -> Piece {
-        Piece { start: self.at, end, class, record: None, damage }
+        Piece { start: self.at, end, class, record: None, damage, slots: None }
+    }
+
+    /// What the slots of `ROOTS` are.
+    fn slots(&self) -> Result<[Slot; 2]> {
+        let log = self.inspection.log();
+        let mut bytes = [0; 2 * SLOT_LEN];
+        let got = log.read_up_to(SLOTS[0], &mut bytes)?;
+        let (root, held) = (Root::of(log.seed, &bytes), Root::in_slots(log.seed, &bytes));
+        Ok([0, 1].map(|n| match held[n] {
+            Some(_) if held[n] == root => Slot::Root,
+            Some(_) => Slot::Earlier,
+            None if got >= (n + 1) * SLOT_LEN && bytes[n * SLOT_LEN..][..SLOT_LEN] == [0; SLOT_LEN] => Slot::Empty,
+            None => Slot::Broken,
+        }))
     }
 
     /// The numbers in the 24 bytes at `self.at`, if the file has them.
@@ -130,7 +146,7 @@ impl<'i> Pieces<'i> {
         self.previous_seq = header.seq;
         let end = (start + header.record_len()).min(region_end);
         self.padding_end = Some(padded(end).min(region_end)).filter(|&padded| padded > end);
-        Ok(Piece { start, end, class, record: Some(record), damage: None })
+        Ok(Piece { start, end, class, record: Some(record), damage: None, slots: None })
     }
 
     /// The piece at a place where nothing counts.
@@ -178,7 +194,7 @@ impl<'i> Pieces<'i> {
                 return Ok(self.bytes(class, next, Damage::Zeros));
             }
         };
-        Ok(Piece { start, end: end.min(region_end), class, record: Some(record), damage })
+        Ok(Piece { start, end: end.min(region_end), class, record: Some(record), damage, slots: None })
     }
 
     /// Bytes without the form of a record. A batch ends at them.

@@ -188,6 +188,8 @@ impl Survey {
     /// Replays what was appended since, up to where the walk stops. New records replace what looked torn before.
     pub(crate) fn catch_up(&mut self) -> Result<Stop> {
         let (log, end) = (Arc::clone(&self.reader.log), self.reader.end);
+        // Before the walk and the length, both of which reach at least what the root states now.
+        let root = log.root()?;
         let stop = Scanner::resume(&log, end, self.last_seq)?.walk(|unit| self.replay(unit))?;
         if self.reader.end > end {
             self.report.losses.retain(|loss| !loss.torn);
@@ -195,7 +197,6 @@ impl Survey {
             self.torn_after = None;
             (self.report.log_end, self.report.file_len) = (self.reader.end, log.len()?);
             self.report.keys = self.keys.index.len() as u64;
-            let root = log.root()?;
             self.report.synced_to = root.map(|root| root.synced_to);
             self.snapshot = root.map_or(0, |root| root.snapshot);
             self.report.truncated = self.lacks_its_end();

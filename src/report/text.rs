@@ -7,7 +7,9 @@ use super::{Loss, LostKey, Report, WrongSnapshot};
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Report { file_len, log_end, keys, records, .. } = self;
+        let Report { file_len, keys, records, .. } = self;
+        // A file that has lost its end can end in the last record's padding, or before its log.
+        let log_end = self.log_end.min(*file_len);
         write!(f, "{records} records verify and give {keys} keys; the log ends at {log_end} of {file_len} bytes")?;
         if self.torn_bytes > 0 {
             write!(f, ", followed by {} bytes of a torn tail", self.torn_bytes)?;

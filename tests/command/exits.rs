@@ -160,6 +160,64 @@ fn damage_is_5_and_the_hint_can_be_pasted() {
     assert!(std::fs::read(shell.directory.join("s t")).unwrap() == before);
 }
 
+/// Whatever a command would do with it: nothing is read or written, and the message says what happened and what to do.
+#[test]
+fn every_command_on_a_truncated_file_exits_with_5() {
+    let shell = Shell::new();
+    for key in ["first", "second", "third"] {
+        shell.ok(&["put", "whole", key, "value"]);
+    }
+    let whole = std::fs::read(shell.directory.join("whole")).unwrap();
+    let stated = whole.windows(5).rposition(|window| window == b"third").unwrap();
+    std::fs::write(shell.directory.join("lines"), "{\"key\":\"k\",\"value\":\"v\"}\n").unwrap();
+    std::fs::write(shell.directory.join("operations"), "{\"op\":\"put\",\"key\":\"k\",\"value\":\"v\"}\n").unwrap();
+    let lines: [&[&str]; 16] = [
+        &["get", "s t", "first"],
+        &["exists", "s t", "first"],
+        &["put", "s t", "k", "v"],
+        &["delete", "s t", "first"],
+        &["delete-prefix", "s t", "f"],
+        &["cas", "s t", "k", "v", "--if-absent"],
+        &["batch", "s t", "operations"],
+        &["import", "s t", "lines"],
+        &["list", "s t"],
+        &["list", "s t", "--json"],
+        &["export", "s t"],
+        &["buckets", "s t"],
+        &["stats", "s t"],
+        &["compact", "s t"],
+        &["backup", "s t", "copy"],
+        &["backup", "s t", "-"],
+    ];
+    for (len, last) in [(stated, "cut"), (100, "in its head")] {
+        std::fs::write(shell.directory.join("s t"), &whole[..len]).unwrap();
+        for line in lines {
+            let error = shell.fails(5, line);
+            let what = format!("truncated: it has {len} bytes");
+            assert!(error.contains(&what) && error.contains("copy the whole file again"), "{last}, {line:?}: {error}");
+            let hint = error.split('`').nth(1).unwrap();
+            assert!(hint.starts_with("caskfile salvage '") && hint.ends_with("s t.salvaged'"), "{hint}");
+        }
+        // These show what there is.
+        for verb in ["verify", "dump", "hex", "map", "explore"] {
+            let ran = shell.run(&[verb, "s t"]);
+            assert_eq!(ran.code, Some(5), "{last}, {verb}: {}", ran.stderr);
+            assert!(
+                !ran.stdout.is_empty() && ran.stderr.contains("its end is missing"),
+                "{last}, {verb}: {}",
+                ran.stderr
+            );
+            assert!(ran.stderr.contains("copy the whole file again"), "{last}, {verb}: {}", ran.stderr);
+        }
+        assert!(std::fs::read(shell.directory.join("s t")).unwrap() == whole[..len], "{last}: changed");
+        let said = shell.ok_text(&["salvage", "s t", last]);
+        assert!(said.contains("its end is missing"), "{said}");
+        let left = if len == 100 { "" } else { "first\nsecond\n" };
+        assert_eq!(shell.ok_text(&["list", last, "--keys"]), left);
+    }
+    assert!(!shell.directory.join("copy").exists());
+}
+
 #[test]
 fn a_wrong_snapshot_exits_with_5_and_compaction_is_the_way_out() {
     let shell = Shell::new();

@@ -42,7 +42,7 @@ impl Golden {
         let path = self.path.to_str().unwrap();
         let ran = shell.run(&[verb, &[path]].concat());
         let code = match self.expected["verdict"].as_str().unwrap() {
-            "Corrupt" => 5,
+            "Corrupt" | "Truncated" => 5,
             "NotCaskfile" | "UnsupportedVersion" | "UnsupportedRecord" => 6,
             _ if self.expected["snapshot"]["differs"] == true => 5,
             _ => 0,
@@ -56,6 +56,13 @@ impl Golden {
             return None;
         }
         assert_eq!(ran.stderr.is_empty(), code == 0, "{}: {}", self.name, ran.stderr);
+        if self.expected["verdict"] == "Truncated" {
+            assert!(
+                ran.stderr.contains("end is missing") && ran.stderr.contains("copy the whole file again"),
+                "{}",
+                ran.stderr
+            );
+        }
         Some(text)
     }
 }

@@ -1,6 +1,6 @@
 //! `hex`: every byte with its name.
 
-use caskfile::inspect::Inspection;
+use caskfile::inspect::{Class, Inspection};
 
 use super::dump::on_the_page;
 use super::golden::{self, Golden};
@@ -71,10 +71,54 @@ fn every_field_has_a_name_and_every_record_verdicts() {
             let says = |holds| if holds { "checksum holds" } else { "checksum DOES NOT HOLD" };
             assert!(title.contains(&format!("header {}", says(record.header_holds))), "{title}");
             let body = record.body_holds.map_or("checksum not checked", says);
+            let (title, slots) =
+                title.split_once("; first slot ").map_or((title, None), |(title, slots)| (title, Some(slots)));
             assert!(title.ends_with(&format!("body {body}")), "{title}");
+            assert_eq!(slots.is_some(), piece.class == Class::Roots, "{}: {title}", file.name);
         }
         assert!(rows.next().is_none(), "{}", file.name);
     }
+}
+
+/// What the title of `ROOTS` and the rows of both checksums say of the slots.
+fn slots(shell: &Shell, store: &str) -> [String; 2] {
+    let text = shell.ok_text(&["hex", store]);
+    let title = text.lines().find(|line| line.starts_with("; 64: roots")).unwrap();
+    let (first, second) = title.split_once("; first slot ").unwrap().1.split_once("; second slot ").unwrap();
+    let found = [first, second].map(str::to_owned);
+    let crcs = rows(&text).into_iter().filter(|(offset, _, said)| *offset > 64 && said.starts_with("crc"));
+    let crcs: Vec<String> = crcs.map(|(.., said)| said.to_owned()).collect();
+    assert_eq!(crcs, found.clone().map(|says| format!("crc: the slot {says}")));
+    found
+}
+
+#[test]
+fn each_slot_says_whether_it_holds_and_which_one_is_the_root() {
+    let shell = Shell::new();
+    shell.ok(&["import", "s", "/dev/null"]);
+    shell.ok(&["put", "s", "k", "v"]);
+    assert_eq!(slots(&shell, "s"), ["holds and is the root", "is empty"]);
+    shell.ok(&["put", "s", "k", "w"]);
+    let path = shell.directory.join("s");
+    let whole = std::fs::read(&path).unwrap();
+    assert_eq!(slots(&shell, "s"), ["holds", "holds and is the root"]);
+    for (damaged, says) in [
+        (&[152][..], ["holds and is the root", "DOES NOT HOLD"]),
+        (&[88], ["DOES NOT HOLD", "holds and is the root"]),
+        (&[151, 215], ["DOES NOT HOLD", "DOES NOT HOLD"]),
+    ] {
+        let mut bytes = whole.clone();
+        damaged.iter().for_each(|&at: &usize| bytes[at] ^= 1);
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(slots(&shell, "s"), says, "{damaged:?}");
+    }
+    // A file that ends in the second slot, all of whose bytes are zeros.
+    let mut bytes = whole;
+    bytes.truncate(200);
+    bytes[88..].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let text = String::from_utf8(shell.run(&["hex", "s"]).stdout).unwrap();
+    assert!(text.contains("; first slot is empty; second slot DOES NOT HOLD\n"), "{text}");
 }
 
 #[test]

@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::TempDir;
 use crate::common::dice::Dice;
 use crate::common::files::owners::{PATH, disk_with, examine, owned_once, pieces, totals};
 use crate::common::patience::with_a_deadline;
+use caskfile::disk::sim::{Repeat, SimDisk, When};
 use caskfile::inspect::{Change, Class, Inspection};
-use caskfile::{Batch, Cask, Error, verify};
+use caskfile::{Batch, Cask, Config, Error, verify};
 use serde_json::Value;
 
 fn golden() -> Vec<PathBuf> {
@@ -183,6 +185,33 @@ fn a_torn_record_counts_once_it_is_whole() {
     assert_eq!(inspection.catch_up().unwrap(), Change::Grown);
     assert_eq!(inspection.check().unwrap().losses, []);
     owned_once("completed", &whole, &pieces(&inspection));
+}
+
+/// The root was read after the walk. What another process had appended and stated meanwhile seemed to be missing.
+#[test]
+fn an_inspection_that_catches_up_beside_a_closing_writer_misses_nothing() {
+    for nth in 1.. {
+        let disk = SimDisk::new();
+        let cask = Cask::open_on(Arc::new(disk.process()), PATH, &Config::new()).unwrap();
+        cask.put("a", "1").unwrap();
+        let reader = disk.process();
+        let mut inspection = Inspection::open_on(Arc::new(reader.clone()), PATH).unwrap();
+        cask.put("b", "2").unwrap();
+        let came = Arc::new(AtomicBool::new(false));
+        let coming = Arc::clone(&came);
+        disk.before(When::nth(nth).by(&reader), Repeat::Once, move |_| {
+            coming.store(true, Ordering::Relaxed);
+            cask.put("c", vec![7; 5000]).unwrap();
+            cask.close().unwrap();
+        });
+        assert_eq!(inspection.catch_up().unwrap(), Change::Grown);
+        let report = inspection.check().unwrap();
+        assert!(!report.truncated, "before call {nth}: {report}");
+        if !came.load(Ordering::Relaxed) {
+            assert!(nth > 5, "only {nth} calls");
+            break;
+        }
+    }
 }
 
 #[test]

@@ -57,6 +57,19 @@ test("a damaged golden file ends with what salvage copies, and has a button for 
     }
 });
 
+test("a truncated golden file shows what is left of it, and says that its end is missing", async (t) => {
+    const made = directory(t);
+    const truncated = goldenFiles().filter(({ expected }) => expected.verdict === "Truncated");
+    assert.ok(truncated.length > 4);
+    for (const { name, file } of truncated) {
+        const view = await browser.open(file);
+        assert.deepEqual(await view.keySpace(), salvaged(file, made), name);
+        assert.equal(await view.text("#verdict strong"), "truncated", name);
+        assert.deepEqual(view.complaints, [], name);
+        await view.close();
+    }
+});
+
 test("files that this version cannot read are shown up to where it can", async () => {
     for (const { name, file, expected } of goldenFiles().filter(({ expected }) => /^Unsupported/.test(expected.verdict))) {
         const view = await browser.open(file);

@@ -354,3 +354,28 @@ test("of long values the page has the beginning, and all keys", async (t) => {
     assert.equal((await view.keySpace()).length, 20);
     assert.match(await view.text("#hex"), /bytes that are not in this page/);
 });
+
+test("each slot of ROOTS says whether it holds, and which one is the root", async (t) => {
+    const crcs = async (store) => {
+        const view = await open(t, store);
+        await view.clickRow("records", 1);
+        assert.equal(await view.text("#detail-title"), "ROOTS");
+        const rows = await view.tab.$$eval("#detail tbody tr", (rows) =>
+            rows.map((row) => [row.cells[0].textContent, row.cells[3].textContent]),
+        );
+        return rows.filter(([name]) => name === "crc").map(([, says]) => says);
+    };
+    const { file } = goldenFile("roots-twice");
+    assert.deepEqual(await crcs(file), ["✓ holds: an earlier root", "✓ holds: the root"]);
+    assert.deepEqual(await crcs(goldenFile("roots-empty").file), ["empty", "empty"]);
+    for (const [damaged, expected] of [
+        [100, ["✗ does not hold", "✓ holds: the root"]],
+        [215, ["✓ holds: the root", "✗ does not hold"]],
+    ]) {
+        const bytes = fs.readFileSync(file);
+        bytes[damaged] ^= 1;
+        const store = path.join(directory(t), "damaged.cask");
+        fs.writeFileSync(store, bytes);
+        assert.deepEqual(await crcs(store), expected, `byte ${damaged}`);
+    }
+});

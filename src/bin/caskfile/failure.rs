@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
-use caskfile::Error;
+use caskfile::{Error, Report};
 
 use crate::exit::Exit;
 use crate::numbers::{plural, readable_bytes};
@@ -108,16 +108,7 @@ impl From<Error> for Failure {
         let message = match &error {
             // The verb has shown the details.
             Error::Damaged { path, report } => {
-                let mut said = Vec::new();
-                if report.truncated {
-                    said.push(match report.synced_to {
-                        Some(synced_to) => format!("its end is missing: the log had reached {synced_to} at least"),
-                        None => "its end is missing".to_owned(),
-                    });
-                }
-                if report.cut_off {
-                    said.push("it is a copy whose end is missing".to_owned());
-                }
+                let mut said = said_of_end(report);
                 if !report.losses.is_empty() {
                     let ranges = plural(report.losses.len() as u64, "range");
                     said.push(format!("damaged in {ranges}: {}", readable_bytes(report.lost_bytes())));
@@ -139,6 +130,36 @@ impl From<Error> for Failure {
             None => failure,
         }
     }
+}
+
+/// What to print of a store that was shown, and whose end is missing; `None` if the end is there.
+pub fn missing_end(store: &Path, report: &Report) -> Option<Failure> {
+    let said = said_of_end(report);
+    let failure = Failure::new(Exit::Corrupt, format!("{}: {}", store.display(), said.join("; ")));
+    (!said.is_empty()).then(|| failure.hint(rescue(store, true)))
+}
+
+/// What a report says of an end that is missing. Empty if the end is there.
+fn said_of_end(report: &Report) -> Vec<String> {
+    let truncated = report.truncated.then(|| match report.synced_to {
+        Some(synced_to) => format!("its end is missing: the log had reached {synced_to} at least"),
+        None => "its end is missing: the file ends before a log can start".to_owned(),
+    });
+    let cut_off = report.cut_off.then(|| "it is a copy whose end is missing".to_owned());
+    truncated.into_iter().chain(cut_off).collect()
+}
+
+/// How to rescue what a store still has.
+fn rescue(store: &Path, lacks_its_end: bool) -> String {
+    let rescued = store.with_extension("salvaged");
+    let (from, to) = (shell_word(store.as_os_str()), shell_word(rescued.as_os_str()));
+    if lacks_its_end {
+        return format!(
+            "copy the whole file again from where it came from; `caskfile salvage {from} {to}` copies what is left to a \
+             new store"
+        );
+    }
+    format!("`caskfile salvage {from} {to}` copies what still verifies to a new store")
 }
 
 fn exit_of(error: &Error) -> Exit {
@@ -168,20 +189,17 @@ fn hint_for(error: &Error) -> Option<String> {
         Error::LockTimeout { .. } => {
             "wait longer with --timeout SECONDS, or for ever with --timeout none; reading needs no lock".into()
         }
-        Error::Damaged { path, report } if report.losses.is_empty() && report.wrong_snapshot.is_some() => {
+        Error::Damaged { path, report }
+            if report.losses.is_empty() && said_of_end(report).is_empty() && report.wrong_snapshot.is_some() =>
+        {
             format!(
                 "all records are there; `caskfile compact {}` makes a file without it",
                 shell_word(path.as_os_str())
             )
         }
-        Error::Corrupt { path, .. } | Error::Truncated { path, .. } | Error::Damaged { path, .. } => {
-            let rescued = path.with_extension("salvaged");
-            format!(
-                "`caskfile salvage {} {}` copies what still verifies to a new store",
-                shell_word(path.as_os_str()),
-                shell_word(rescued.as_os_str())
-            )
-        }
+        // The message says that the file should be copied again.
+        Error::Corrupt { path, .. } | Error::Truncated { path, .. } => rescue(path, false),
+        Error::Damaged { path, report } => rescue(path, report.truncated || report.cut_off),
         Error::NotCaskfile { .. } => "is this the path you meant? No file is ever overwritten".into(),
         Error::BatchTooLarge { .. } => "split it; `caskfile import` takes any amount, in many batches".into(),
         Error::Replaced { .. } => "run the command again: it will open the file that is there now".into(),
@@ -232,8 +250,6 @@ pub fn shell_word(word: &OsStr) -> String {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
-    use caskfile::Report;
 
     use super::*;
 

@@ -1,12 +1,12 @@
 //! [`Look`]: how the verbs that show a file's bytes open it, in any state, and how they end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anstyle::{AnsiColor, Style};
 use caskfile::inspect::{Class, Inspection, Record};
 
 use crate::exit::Exit;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Result, missing_end};
 use crate::progress::while_busy;
 use crate::session::Session;
 
@@ -24,10 +24,13 @@ impl Look {
     }
 }
 
-/// Ends a verb that has shown the file. Damage, which was shown too, is still an error.
-pub fn finish(inspection: &Inspection) -> Result<Exit> {
-    inspection.check()?;
-    Ok(Exit::Done)
+/// Ends a verb that has shown the file. Damage, which was shown too, is still an error, and so is a missing end, which
+/// nothing shows.
+pub fn finish(store: &Path, inspection: &Inspection) -> Result<Exit> {
+    match missing_end(store, inspection.check()?) {
+        Some(failure) => Err(failure),
+        None => Ok(Exit::Done),
+    }
 }
 
 /// Refuses `--json` for a verb that has another form of output, with the message `what_it_does`.

@@ -74,7 +74,7 @@ fn verdict(path: &Path, inspection: &Inspection, table: &Table) -> (&'static str
     if report.truncated || report.cut_off {
         let what = match report.synced_to.filter(|_| report.truncated) {
             Some(synced_to) => format!("its end is missing: the log had reached {synced_to} at least"),
-            None if report.truncated => "its end is missing".to_owned(),
+            None if report.truncated => "its end is missing: the file ends before a log can start".to_owned(),
             None => "it was made as a copy, and the mark that closes a copy is missing".to_owned(),
         };
         return ("truncated", format!("{what}. The library refuses the file; salvage copies what the replay shows"));

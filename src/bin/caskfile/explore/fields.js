@@ -19,6 +19,8 @@ function fieldsOf(pieces, n) {
 }
 
 const OTHER_PIECES = new Map([
+    // A file that ends in it has no header of a record there.
+    ["roots", { role: "meta", says: "the beginning of it: the file ends here" }],
     ["end_mark", { role: "zero", says: "8 zero bytes in place of a record: the log ends here" }],
     ["zeros", { role: "zero", says: "the file is longer than its log: writers extend it ahead" }],
     ["torn", { role: "torn", says: "no whole record or batch: the next writer cuts it off" }],
@@ -88,8 +90,7 @@ function addRecord(fields, pieces, n, record) {
     fields.add("seq", 8, "seq", grouped(record.seq));
     addKey(fields, pieces, record);
     if (pieces.className(n) === "roots") {
-        addSlot(fields);
-        addSlot(fields);
+        [0, 1].forEach((slot) => addSlot(fields, pieces.slotText(n, slot)));
         return;
     }
     if (record.kind === SNAPSHOT && isSnapshotLength(record)) {
@@ -100,12 +101,12 @@ function addRecord(fields, pieces, n, record) {
     fields.addRest("padding", "zero", "up to a multiple of 8");
 }
 
-function addSlot(fields) {
+function addSlot(fields, what) {
     fields.add("generation", 8, "seq", (_, number) => grouped(number()));
     fields.add("synced_to", 8, "value", (_, number) => "on stable storage up to " + offsetText(Number(number())));
     fields.add("snapshot", 8, "value", (_, number) => snapshotText(Number(number())));
     fields.add("reserved", 36, "zero", "zeros");
-    fields.add("crc", 4, "check", "of this slot");
+    fields.add("crc", 4, "check", what);
 }
 
 function snapshotText(offset) {

@@ -32,6 +32,9 @@ const HEADER_HOLDS = 2;
 const BODY_HOLDS = 4;
 const BODY_UNKNOWN = 8;
 
+// What a slot of `ROOTS` is, by the table's numbers.
+const SLOTS = ["empty", "✓ holds: the root", "✓ holds: an earlier root", "✗ does not hold"];
+
 const RECORD_HEADER_LENGTH = 24;
 const SYNCED = 1;
 const MORE = 2;
@@ -108,6 +111,11 @@ class Pieces {
 
     hasAny(n, bits) {
         return (this.table.getUint8(n * ROW_LENGTH + 9) & bits) !== 0;
+    }
+
+    // What a slot of `ROOTS` is: the first one has the number 0.
+    slotText(n, slot) {
+        return SLOTS[this.table.getUint8(n * ROW_LENGTH + 10 + slot)];
     }
 
     // How many omitted records a piece stands for.

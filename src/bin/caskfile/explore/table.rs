@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use caskfile::inspect::{Class, Inspection, Piece};
+use caskfile::inspect::{Class, Inspection, Piece, Slot};
 
 use super::sample::{HEX_ROW, Sample, Window};
 use crate::look::is_broken;
@@ -24,7 +24,8 @@ const MOST_PLACES: usize = 200;
 /// The pieces in the page, and the bytes that they need.
 #[derive(Default)]
 pub struct Table {
-    /// 16 bytes for each piece: its offset (8 bytes), the number of its class, what holds, 2 bytes of zeros, and 4 bytes.
+    /// 16 bytes for each piece: its offset (8 bytes), the number of its class, what holds, 2 bytes, and 4 bytes. The 2 bytes
+    /// are what the slots of `ROOTS` are; elsewhere they are zeros.
     /// In the row that stands for omitted pieces, the 4 bytes are the number of their records. In the row of a put that
     /// an omitted record replaced or deleted, they are the number of the row that stands for that record. A piece ends
     /// where the next one starts.
@@ -108,7 +109,8 @@ impl Table {
             bits |= HEADER_HOLDS;
         }
         self.records += u64::from(counts(piece));
-        self.push_row(piece.start, Table::number_of(piece.class), bits, 0);
+        let slots = piece.slots.map_or([0; 2], |slots| slots.map(number_of_slot));
+        self.push_row(piece.start, Table::number_of(piece.class), bits, slots, 0);
         self.open_window(piece.start, piece.start + sample.bytes_of(piece));
     }
 
@@ -135,13 +137,13 @@ impl Table {
 
     fn end_omission(&mut self) {
         if let Some((start, records)) = self.omitted.take() {
-            self.push_row(start, Class::ALL.len() as u8, 0, records);
+            self.push_row(start, Class::ALL.len() as u8, 0, [0; 2], records);
         }
     }
 
-    fn push_row(&mut self, start: u64, class: u8, bits: u8, records: u32) {
+    fn push_row(&mut self, start: u64, class: u8, bits: u8, slots: [u8; 2], records: u32) {
         self.rows.extend_from_slice(&start.to_le_bytes());
-        self.rows.extend_from_slice(&[class, bits, 0, 0]);
+        self.rows.extend_from_slice(&[class, bits, slots[0], slots[1]]);
         self.rows.extend_from_slice(&records.to_le_bytes());
     }
 
@@ -179,6 +181,16 @@ impl Table {
         };
         let text = format!("{:#x} {}{why}", piece.start, piece.class.name().replace('_', " "));
         self.places.push(Place { offset: piece.start, text });
+    }
+}
+
+/// The number that `pieces.js` knows for what a slot is.
+fn number_of_slot(slot: Slot) -> u8 {
+    match slot {
+        Slot::Empty => 0,
+        Slot::Root => 1,
+        Slot::Earlier => 2,
+        _ => 3,
     }
 }
 

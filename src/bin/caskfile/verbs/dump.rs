@@ -75,7 +75,7 @@ impl Dump {
         self.show(&inspection, 0, &mut shown, &mut printer)?;
         match interrupt {
             Some(interrupt) => self.go_on(inspection, shown, &mut printer, session, &interrupt),
-            None => finish(&inspection),
+            None => finish(&self.look.store, &inspection),
         }
     }
 
@@ -115,7 +115,7 @@ impl Dump {
         interrupt: &Interrupt,
     ) -> Result<Exit> {
         loop {
-            finish(&inspection)?;
+            finish(&self.look.store, &inspection)?;
             let end = inspection.log_end();
             if let Some(exit) = wait(printer, interrupt)? {
                 return Ok(exit);

@@ -43,7 +43,7 @@ impl Explore {
                 page.write(&mut out).and_then(|()| out.flush()).map_err(stdout_failure)?;
             }
         }
-        finish(&inspection)
+        finish(&self.look.store, &inspection)
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anstyle::{AnsiColor, Style};
 use caskfile::Damage;
-use caskfile::inspect::{Class, Field, Inspection, Piece};
+use caskfile::inspect::{Class, Field, Inspection, Piece, Slot};
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
@@ -15,8 +15,9 @@ use crate::session::{Output, Session, stdout_failure};
 /// Show the bytes of the file, each with its name
 ///
 /// A row has up to 16 bytes of one field, with the field's name and its meaning. Before the rows of each record a line says
-/// what it is, and whether its checksums hold. Repeated rows are left out. The file_id is not shown: with it, values can be
-/// made that look like records. After the last row, damage ends with exit code 5, a later version with 6.
+/// what it is, and whether its checksums hold; of ROOTS, whether each of its slots holds, and which one is the root. Repeated
+/// rows are left out. The file_id is not shown: with it, values can be made that look like records. After the last row,
+/// damage or a missing end ends with exit code 5, a later version with 6.
 #[derive(clap::Args)]
 pub struct Hex {
     #[command(flatten)]
@@ -65,7 +66,7 @@ impl Hex {
             }
         }
         rows.output.flush().map_err(stdout_failure)?;
-        finish(&inspection)
+        finish(&self.look.store, &inspection)
     }
 }
 
@@ -207,7 +208,12 @@ fn title(piece: &Piece) -> String {
             };
             let (header, body) = (verdict(Some(record.header_holds)), verdict(record.body_holds));
             let (class, kind, seq) = (class.name(), kind(record), record.seq);
-            format!("{start}: {class} {kind}{flags}, seq {seq}{batch}; header checksum {header}, body checksum {body}")
+            let slots = piece.slots.map_or_else(String::new, |[first, second]| {
+                format!("; first slot {}; second slot {}", slot_verdict(first), slot_verdict(second))
+            });
+            format!(
+                "{start}: {class} {kind}{flags}, seq {seq}{batch}; header checksum {header}, body checksum {body}{slots}"
+            )
         }
         (None, Class::FileHeader) => {
             format!("{start}: file header; checksum {}", header_checksum(piece))
@@ -231,6 +237,9 @@ fn says(piece: &Piece, field: &Field, row: &[u8]) -> String {
         },
         ("kind", Some(record)) => kind(record),
         ("crc", None) => header_checksum(piece).to_owned(),
+        ("crc", Some(_)) => {
+            slot_of(piece, field).map_or_else(String::new, |slot| format!("the slot {}", slot_verdict(slot)))
+        }
         ("created", _) => format!("{} seconds since 1970", number()),
         ("file_id", _) => "not shown".to_owned(),
         ("major" | "minor" | "base_seq" | "key_len" | "value_len" | "seq" | "bucket_len", _) => number().to_string(),
@@ -248,6 +257,23 @@ fn verdict(holds: Option<bool>) -> &'static str {
         Some(true) => "holds",
         Some(false) => "DOES NOT HOLD",
         None => "not checked",
+    }
+}
+
+/// The slot of `ROOTS` that a field belongs to.
+fn slot_of(piece: &Piece, field: &Field) -> Option<Slot> {
+    let [first, second] = piece.slots?;
+    let is_first = piece.fields().iter().find(|other| other.name == field.name) == Some(field);
+    Some(if is_first { first } else { second })
+}
+
+/// Whether a slot of `ROOTS` holds, and whether it is the root.
+fn slot_verdict(slot: Slot) -> &'static str {
+    match slot {
+        Slot::Root => "holds and is the root",
+        Slot::Earlier => "holds",
+        Slot::Empty => "is empty",
+        _ => "DOES NOT HOLD",
     }
 }
 
@@ -284,6 +310,7 @@ fn field_style(piece: &Piece, field: &Field) -> Style {
     let color = match field.name {
         "header_crc" if record.is_some_and(|record| !record.header_holds) => AnsiColor::Red,
         "body_crc" if record.is_some_and(|record| record.body_holds == Some(false)) => AnsiColor::Red,
+        "crc" if record.is_some() && slot_of(piece, field) == Some(Slot::Broken) => AnsiColor::Red,
         "header_crc" | "body_crc" | "crc" | "magic" | "check" => AnsiColor::Cyan,
         "flags" | "kind" | "major" | "minor" | "features" | "synced_to" | "snapshot" => AnsiColor::Yellow,
         "version" | "hash" | "part_bits" | "covered_to" | "offset" => AnsiColor::Yellow,

@@ -45,8 +45,8 @@ impl Map {
         }
         let mut output = session.output()?;
         output.write_all(svg(&drawn).as_bytes()).and_then(|()| output.flush()).map_err(stdout_failure)?;
-        for inspection in &inspections {
-            finish(inspection)?;
+        for (look, inspection) in looks.iter().zip(&inspections) {
+            finish(&look.store, inspection)?;
         }
         Ok(Exit::Done)
     }
