@@ -298,8 +298,12 @@ fn a_stream_that_breaks_off_is_refused() {
     }
     let mut stream = Vec::new();
     cask.backup_to(&mut stream).unwrap();
-    for len in (0..=stream.len()).step_by(5).chain([stream.len()]) {
-        disk.set_contents(COPY, stream[..len].to_vec());
+    // A tool that reserves the space first leaves zeros in place of what did not come.
+    let lens = (0..=stream.len()).map(|len| (len, false));
+    for (len, zeros) in lens.chain((216..stream.len()).step_by(8).map(|len| (len, true))) {
+        let mut bytes = stream[..len].to_vec();
+        bytes.resize(if zeros { stream.len() } else { len }, 0);
+        disk.set_contents(COPY, bytes.clone());
         let opened = Cask::open_on(Arc::new(disk.process()), COPY, &Config::new().read_only(true));
         // The closing mark is a header and stands before eight zeros.
         let is_whole = len >= stream.len() - 8;
@@ -307,6 +311,13 @@ fn a_stream_that_breaks_off_is_refused() {
             Ok(copy) => assert!(is_whole && contents(&copy) == contents(&cask), "{len} of {}", stream.len()),
             Err(Error::NotCaskfile { .. }) => assert!(len < 64),
             Err(error) => assert!(matches!(error, Error::Truncated { .. }) && !is_whole, "{len}: {error}"),
+        }
+        if let Err(refused) = Cask::open_on(Arc::new(disk.process()), COPY, &Config::new().create(false)) {
+            let is_refused = matches!(refused, Error::Truncated { .. }) || len < 64;
+            assert!(is_refused && !is_whole, "{len}: a writer: {refused}");
+        } else {
+            assert!(is_whole || len == 0, "{len}: a writer opens it");
+            disk.set_contents(COPY, bytes);
         }
         match verify_on(&disk, Path::new(COPY)) {
             Ok(report) => assert!(is_whole && !report.cut_off, "{len} of {}: {report}", stream.len()),

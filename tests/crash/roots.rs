@@ -31,6 +31,8 @@ impl Witness {
         let Some(file) = disk.contents(STORE).filter(|file| file.len() > ROOTS_END) else { return };
         let (id, stated) = (file[16..32].to_vec(), Reader::new(&file).stated());
         let mut last = self.last.lock().unwrap();
+        // Nothing that a process does may take what the file states now.
+        assert!(file.len() as u64 >= stated + 8, "seed {seed}: {} bytes, {stated} stated", file.len());
         if last.as_ref().is_some_and(|(known, before)| *known == id && *before == stated) {
             return;
         }
@@ -309,4 +311,157 @@ fn a_root_that_is_due_costs_no_sync() {
         let lag = casks[0].stats().unwrap().log_end - Reader::new(&file).stated();
         assert!(durability == Durability::Os || lag < 60 * 1000, "{durability:?}: the root lags {lag} bytes");
     }
+}
+
+/// What one process does as a whole between two calls of the other.
+#[derive(Debug, Clone, Copy)]
+enum Whole {
+    Put,
+    PutUnsynced,
+    Batch,
+    Sync,
+    Compact,
+    Reopen,
+    /// The handle is closed, which writes a root, and shortens the file.
+    Close,
+    /// A new handle writes. It cuts off what a killed process has left.
+    Come,
+    /// A new handle writes and is killed in a second write, so that the next writer must cut.
+    ComeAndDie,
+}
+
+const WHOLES: [Whole; 9] = [
+    Whole::Put,
+    Whole::PutUnsynced,
+    Whole::Batch,
+    Whole::Sync,
+    Whole::Compact,
+    Whole::Reopen,
+    Whole::Close,
+    Whole::Come,
+    Whole::ComeAndDie,
+];
+
+fn configured(durability: Durability) -> Config {
+    Config::new().durability(durability).connection_timeout(Duration::ZERO).compaction(CompactionPolicy::Manual)
+}
+
+/// A process with one handle.
+struct Seat {
+    process: SimDisk,
+    cask: Mutex<Option<Cask>>,
+}
+
+impl Seat {
+    fn new(disk: &SimDisk, durability: Durability) -> Seat {
+        let process = disk.process();
+        let cask = Cask::open_on(Arc::new(process.clone()), STORE, &configured(durability)).ok();
+        Seat { process, cask: Mutex::new(cask) }
+    }
+
+    /// Does it. Many actions fail, since the other process has the lock.
+    fn act(&self, whole: Whole, disk: &SimDisk) {
+        let held = self.cask.lock().unwrap();
+        let Some(cask) = &*held else { return };
+        let _ = match whole {
+            Whole::Put | Whole::PutUnsynced => cask.put("key", vec![1; 120]),
+            Whole::Batch => cask.write(Batch::new().put("one", vec![2; 80]).delete("key").put("two", "")).map(drop),
+            Whole::Sync => cask.sync(),
+            Whole::Compact => cask.compact().map(drop),
+            Whole::Reopen => cask.reopen(),
+            Whole::Close => cask.close(),
+            Whole::Come => Cask::open_on(Arc::new(disk.process()), STORE, &configured(Durability::Sync))
+                .and_then(|cask| cask.put("come", vec![3; 100]).and_then(|()| cask.close())),
+            Whole::ComeAndDie => come_and_die(disk),
+        };
+    }
+}
+
+fn come_and_die(disk: &SimDisk) -> Result<(), Error> {
+    let process = disk.process();
+    let cask = Cask::open_on(Arc::new(process.clone()), STORE, &configured(Durability::Os))?;
+    cask.put("last", "")?;
+    let its_last = process.clone();
+    disk.fail(When::next().of(Verb::WriteAt).by(&process), Fault::Short(40), Repeat::Once);
+    disk.before(When::nth(2).of(Verb::WriteAt).by(&process), Repeat::Once, move |_| its_last.kill());
+    let _ = cask.put("torn", vec![9; 100]);
+    process.kill();
+    Ok(())
+}
+
+/// Two processes, one of which does something whole before one call of the other: every pair, at every call. Roots are
+/// written all the time. Before each call of either, what the file states is looked at, and the power is cut.
+///
+/// `CASKFILE_ROOTS_GAMES=1` plays all of them, and N one in N (7).
+#[test]
+fn roots_of_two_processes_interleaved_at_every_call_are_true() {
+    let one_in = std::env::var("CASKFILE_ROOTS_GAMES").map_or(7, |one| one.parse().expect("a number"));
+    let witness = Arc::new(Witness::default());
+    let (mut games, mut number) = (0_u64, 0_u64);
+    for durability in [Durability::Sync, Durability::Os] {
+        for torn in [false, true] {
+            for (first, second) in WHOLES.iter().flat_map(|&first| WHOLES.map(|second| (first, second))) {
+                for nth in 1.. {
+                    number += 1;
+                    // The number of calls is found out in each case.
+                    if number % one_in != 0 {
+                        continue;
+                    }
+                    games += 1;
+                    if !interleaved(&witness, [first, second], durability, torn, nth, number) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    let (statements, cuts) = (witness.statements.load(Ordering::Relaxed), witness.cuts.load(Ordering::Relaxed));
+    println!("{games} games, {statements} statements, {cuts} power cuts");
+    assert!(statements > games, "hardly ever tried: {statements} in {games} games");
+}
+
+/// Plays one game. Returns whether the first process made as many calls.
+fn interleaved(
+    witness: &Arc<Witness>,
+    [first, second]: [Whole; 2],
+    durability: Durability,
+    torn: bool,
+    nth: u64,
+    number: u64,
+) -> bool {
+    let disk = SimDisk::from_seed(number);
+    disk.set_sector([8, 64, 512][(number % 3) as usize]);
+    disk.set_limits(Limits { root_step: 96, ..Limits::REAL });
+    let (one, other) = (Seat::new(&disk, durability), Arc::new(Seat::new(&disk, Durability::Sync)));
+    for _ in 0..2 {
+        one.act(Whole::Put, &disk);
+        other.act(Whole::Batch, &disk);
+    }
+    if torn {
+        come_and_die(&disk).unwrap();
+    }
+    *witness.last.lock().unwrap() = None;
+    let eyes = Arc::clone(witness);
+    disk.before(When::next(), Repeat::Forever, move |disk| eyes.look(disk, number));
+    let came = Arc::new(AtomicU64::new(0));
+    let (coming, comer, its_disk) = (Arc::clone(&came), Arc::clone(&other), disk.clone());
+    disk.before(When::nth(nth).by(&one.process), Repeat::Once, move |_| {
+        coming.fetch_add(1, Ordering::Relaxed);
+        comer.act(second, &its_disk);
+    });
+    one.act(first, &disk);
+    let came = came.load(Ordering::Relaxed) > 0;
+    // Both go on, and the first one may be killed before.
+    if number % 2 == 0 {
+        one.process.kill();
+    }
+    other.act(Whole::Put, &disk);
+    one.act(Whole::Put, &disk);
+    other.act(Whole::Close, &disk);
+    one.act(Whole::Close, &disk);
+    disk.clear_hooks();
+    witness.look(&disk, number);
+    opens(&disk.reboot(&mut Choices::keep_nothing()), number);
+    opens(&disk, number);
+    came
 }

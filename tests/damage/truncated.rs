@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use caskfile::disk::Disk;
-use caskfile::disk::sim::SimDisk;
+use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, salvage_on, verify_on};
 
 use crate::common::dice::Dice;
@@ -20,9 +20,29 @@ const END_MARK: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Left {
     Closed,
+    /// Closed by a handle that has synced nothing before, after another process was killed in a write.
+    ClosedAfterAKill,
     Killed,
     /// Another process has it open, and has written last.
     OpenElsewhere,
+}
+
+impl Left {
+    fn is_closed(self) -> bool {
+        matches!(self, Left::Closed | Left::ClosedAfterAKill)
+    }
+}
+
+/// A process writes a pair and a part of another one, and dies.
+fn killed_in_a_write(disk: &SimDisk) {
+    let process = disk.process();
+    let cask = Cask::open_on(Arc::new(process.clone()), STORE, &Config::new().durability(Durability::Os)).unwrap();
+    cask.put("killed", "").unwrap();
+    let its_last = process.clone();
+    disk.fail(When::next().of(Verb::WriteAt).by(&process), Fault::Short(40), Repeat::Once);
+    disk.before(When::nth(2).of(Verb::WriteAt).by(&process), Repeat::Once, move |_| its_last.kill());
+    cask.put("killed", [9; 100]).unwrap_err();
+    disk.clear_hooks();
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +82,12 @@ fn specimen(left: Left, values: Values) -> Specimen {
         states.push(all(&first));
     }
     first.close().unwrap();
-    let (second, other) = (open(Durability::Sync), open(Durability::Os));
+    let after_a_kill = left == Left::ClosedAfterAKill;
+    if after_a_kill {
+        killed_in_a_write(&disk);
+        states.push(all(&open(Durability::Os)));
+    }
+    let (second, other) = (open(if after_a_kill { Durability::Os } else { Durability::Sync }), open(Durability::Os));
     for n in 0..6 {
         let mut batch = Batch::new();
         batch
@@ -79,7 +104,7 @@ fn specimen(left: Left, values: Values) -> Specimen {
     // Not all of the space ahead.
     let end = second.stats().unwrap().log_end as usize + 40;
     let mut bytes = disk.contents(STORE).unwrap();
-    if left == Left::Closed {
+    if left.is_closed() {
         drop(other);
         second.close().unwrap();
         bytes = disk.contents(STORE).unwrap();
@@ -89,7 +114,7 @@ fn specimen(left: Left, values: Values) -> Specimen {
 }
 
 fn specimens() -> Vec<Specimen> {
-    let all = [Left::Closed, Left::Killed, Left::OpenElsewhere]
+    let all = [Left::Closed, Left::ClosedAfterAKill, Left::Killed, Left::OpenElsewhere]
         .map(|left| [Values::Random, Values::Text, Values::PaddedWithZeros].map(|values| specimen(left, values)));
     all.into_iter().flatten().collect()
 }
@@ -136,7 +161,7 @@ fn a_truncated_file_is_refused_below_its_root() {
                 Ok(state) => {
                     assert!(len >= stated + END_MARK, "{}, {what}: accepted", specimen.what);
                     let lost = state < last;
-                    assert!(!lost || specimen.left != Left::Closed, "{}, {what}: lost a pair", specimen.what);
+                    assert!(!lost || !specimen.left.is_closed(), "{}, {what}: lost a pair", specimen.what);
                 }
                 Err(Error::NotCaskfile { .. }) => assert!(len < 64),
                 Err(error) => {
@@ -164,7 +189,7 @@ fn a_tail_of_zeros_at_full_length_is_refused_below_the_root() {
                     // Zeros in place of zeros, and of padding, change nothing.
                     let unchanged = whole[from..stated.max(from)].iter().all(|&byte| byte == 0);
                     assert!(unchanged, "{}, {what}: accepted", specimen.what);
-                    assert!(state == last || specimen.left != Left::Closed, "{}, {what}: lost a pair", specimen.what);
+                    assert!(state == last || !specimen.left.is_closed(), "{}, {what}: lost a pair", specimen.what);
                 }
                 Err(Error::Truncated { .. } | Error::Corrupt { .. }) => {
                     assert!(from < stated, "{}, {what}: nothing below the root is lost", specimen.what);
@@ -175,12 +200,14 @@ fn a_tail_of_zeros_at_full_length_is_refused_below_the_root() {
     }
 }
 
+/// `CASKFILE_BITS=1` flips every bit, and N one in N (3).
 #[test]
 fn a_flipped_bit_costs_nothing_that_the_root_states() {
+    let one_in = std::env::var("CASKFILE_BITS").map_or(3, |one| one.parse().expect("a number"));
     for specimen in specimens() {
         let stated = Reader::new(&specimen.bytes).stated() as usize;
         let last = specimen.states.len() - 1;
-        for bit in (0..specimen.bytes.len() * 8).step_by(3) {
+        for bit in (0..specimen.bytes.len() * 8).step_by(one_in) {
             let mut flipped = specimen.bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             let what = format!("bit {} of byte {}", bit % 8, bit / 8);
@@ -204,6 +231,7 @@ fn salvage_copies_what_a_truncated_file_has() {
         disk.set_contents(STORE, specimen.bytes[..len as usize].to_vec());
         let Err(Error::Damaged { report, .. }) = verify_on(&disk, STORE.as_ref()) else { panic!("{len}: it is sound") };
         assert!(report.truncated && !report.is_sound(), "{len}: {report}");
+        assert!(report.to_string().contains(&format!("{} of {len} bytes", report.log_end.min(len))), "{len}: {report}");
         let known = if len >= 216 { Some(stated) } else { report.synced_to };
         assert_eq!(report.synced_to, known, "{len}");
         let copied = salvage_on(&disk, STORE.as_ref(), "/rescued".as_ref()).unwrap();
