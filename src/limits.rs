@@ -184,6 +184,10 @@ const _: () = assert!(size_of::<Shared>() == 0);
 
 #[cfg(any(test, feature = "testing"))]
 impl Limits {
+    /// Those of a simulated disk, unless a test sets others: no thread writes a snapshot of the index at a moment that the test
+    /// does not choose.
+    pub(crate) const WITHOUT_BACKGROUND: Limits = Limits { least_running_cost: u64::MAX, ..Limits::REAL };
+
     /// Keeps limits for as long as the process lives, which tests can afford.
     ///
     /// # Panics

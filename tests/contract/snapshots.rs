@@ -118,6 +118,7 @@ fn a_policy_says_when_snapshots_are_written() {
 fn a_store_that_stays_open_writes_snapshots_in_the_background() {
     in_finite_time(|| {
         let disk = SimDisk::new();
+        disk.set_limits(Limits::REAL);
         let cask = open(&disk, &config());
         let mut keys = 0;
         while keys < 100_000 || cask.stats().unwrap().snapshots < 3 {

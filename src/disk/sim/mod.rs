@@ -119,7 +119,7 @@ impl SimDisk {
                 room: None,
                 free_pages: None,
                 default_acl: None,
-                limits: &Limits::REAL,
+                limits: &Limits::WITHOUT_BACKGROUND,
             },
         })
     }
