@@ -33,10 +33,10 @@ use caskfile::{Batch, Cask, Config, Error, ReadMode, verify_on};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
-use bytes::{FileBytes, record};
-use layout::{DELETE, MORE, PUT};
+use bytes::record;
+use layout::{DELETE, PUT};
 use reader::{Name, Setting, Verdict};
-use snapshot::{ENTRY, HEAD, Snapshotted, with_snapshot};
+use snapshot::{ENTRY, HEAD, Snapshotted, small_log, with_snapshot};
 
 const STORE: &str = "/store";
 
@@ -194,12 +194,6 @@ impl Program {
     }
 
     fn file(&self) -> Vec<u8> {
-        let log = FileBytes::with_roots(0, [(0, 0); 2])
-            .push(record(0, PUT, 1, b"\0a", b"1"))
-            .push(record(0, PUT, 2, b"\0b", b"22"))
-            .push(record(0, DELETE, 3, b"\0a", b""))
-            .push(record(MORE, PUT, 4, b"\0b", b"3"))
-            .push(record(0, PUT, 5, b"\x01xc", b"333"));
         let keys = [&b"\0a"[..], b"\0b", b"\0d", b"\x01xc"];
         let after = (8..).zip(&self.after).take(20).map(|(seq, &what)| {
             let key = keys[usize::from(what) % keys.len()];
@@ -207,7 +201,7 @@ impl Program {
         });
         let after: Vec<_> = after.collect();
         // The two extremes are large, and have nothing that the others have not.
-        let mut of = with_snapshot(log, u32::from(self.part_bits % 7) + 4, &after);
+        let mut of = with_snapshot(small_log(), u32::from(self.part_bits % 7) + 4, &after);
         self.edits.iter().take(20).for_each(|edit| edit.apply(&mut of));
         if self.seal_parts {
             of.seal_parts_that_fit();

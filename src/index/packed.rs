@@ -3,12 +3,11 @@
 //! Records start at multiples of eight, so 40 bits hold the positions of an 8 TiB log. The other 24 bits are a tag:
 //! bits of the hash in the hash index, bits of the key in the sorted index.
 
+use crate::format::ALIGNMENT;
 pub(super) use crate::format::snapshot::TAG_BITS;
 
 /// The bits of a word that hold the position, in units of [`ALIGNMENT`].
 const POSITION_BITS: u32 = u64::BITS - TAG_BITS;
-
-use crate::format::ALIGNMENT;
 
 /// All positions are below this.
 pub(crate) const POSITION_LIMIT: u64 = ALIGNMENT << POSITION_BITS;

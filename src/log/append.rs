@@ -61,8 +61,8 @@ pub(crate) fn append(
 /// A reader accepts a unit as soon as its bytes are in the file, and then looks at the end mark. Extended space reads
 /// as zeros. So a unit that ends in zeros is complete before its last blocks are written, and a unit that ends at a
 /// block's boundary is complete without the block of its end mark. If the disk is full at that moment, the log can
-/// neither go on there nor be cut there. A loose unit is complete with its header alone. On tmpfs, a page that was never written takes space when it is read through a
-/// map, so each process that looks at it would be killed.
+/// neither go on there nor be cut there. A loose unit is complete with its header alone. On tmpfs, a page that was never
+/// written takes space when it is read through a map, so each process that looks at it would be killed.
 fn take_last_blocks(
     log: &LogFile,
     file_len: u64,

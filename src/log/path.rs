@@ -12,6 +12,11 @@ pub(crate) fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
+/// The room in a directory's file system, if the system says that it is less than `bytes`.
+pub(crate) fn too_little_room(disk: &dyn Disk, directory: &Path, bytes: u64) -> Option<u64> {
+    disk.room(directory).ok().flatten().filter(|&room| room < bytes)
+}
+
 /// Brings the name of a file to stable storage.
 ///
 /// A directory that allows searching and not reading cannot be opened and synced. Then the whole file system is synced,

@@ -3,9 +3,8 @@
 use super::LogFile;
 use super::chunks::each_expected_piece;
 use super::run::Run;
-use super::scan::{Reason, Scanner, Step, Stop};
+use super::scan::{Scanner, Step, Stop};
 use crate::Result;
-use crate::format::Damage;
 
 /// Writes a part of the log again: the same bytes to the same place.
 ///
@@ -25,10 +24,7 @@ pub(crate) fn check_again(log: &LogFile, from: u64, previous_seq: u64, to: u64) 
         // the walk did not begin at a record.
         walked = walk_to(Scanner::from_start(log)?, to)?;
     }
-    walked.map_err(|stop| {
-        let damage = if let Reason::Damaged(damage) = stop.reason { damage } else { Damage::Zeros };
-        log.corrupt(stop.at, damage)
-    })
+    walked.map_err(|stop| stop.is_damage_in(log))
 }
 
 /// Walks from `from`, where a record starts, to `to`. Returns the end of the last complete unit, and the sequence

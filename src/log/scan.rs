@@ -33,6 +33,14 @@ pub(crate) enum Reason {
     Damaged(Damage),
 }
 
+impl Stop {
+    /// The error for a log that ends here, although records were read beyond this place before.
+    pub(crate) fn is_damage_in(&self, log: &LogFile) -> Error {
+        let damage = if let Reason::Damaged(damage) = self.reason { damage } else { Damage::Zeros };
+        log.corrupt(self.at, damage)
+    }
+}
+
 /// The result of one step.
 #[derive(Debug)]
 pub(crate) enum Step {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::names::{TEMPORARY, first_siblings, sibling};
-use super::path::directory;
+use super::path::{directory, too_little_room};
 use crate::disk::{Disk, DiskFile, FileIdentity, SyncScope};
 use crate::fork::Process;
 use crate::format::{END_MARK_LEN, FileHeader, MAJOR_VERSION, MINOR_VERSION, Root, roots_header};
@@ -88,15 +88,11 @@ impl<'d> TempFile<'d> {
     /// [`Error::Io`] with [`io::ErrorKind::StorageFull`].
     pub(crate) fn expect_room(&self, bytes: u64) -> Result<()> {
         let directory = directory(&self.path);
-        match self.disk.room(directory) {
-            Ok(Some(room)) if room < bytes => {
-                let reason = format!(
-                    "{bytes} bytes are needed, and there is room for {room}; make room, or copy to another file system"
-                );
-                Err(Error::io("make a copy", directory, io::Error::new(io::ErrorKind::StorageFull, reason)))
-            }
-            _ => Ok(()),
-        }
+        let Some(room) = too_little_room(self.disk, directory, bytes) else { return Ok(()) };
+        let reason = format!(
+            "{bytes} bytes are needed, and there is room for {room}; make room, or copy to another file system"
+        );
+        Err(Error::io("make a copy", directory, io::Error::new(io::ErrorKind::StorageFull, reason)))
     }
 
     /// Writes the file header again with another `base_seq`: a compaction learns the highest sequence number at its

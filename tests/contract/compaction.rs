@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use caskfile::disk::Disk;
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
-use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, LockMode, ReadMode, SnapshotPolicy, salvage_on};
+use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, LockMode, ReadMode, salvage_on};
 
 use crate::common::dice::Dice;
 use crate::common::patience::in_finite_time;
@@ -93,8 +93,7 @@ struct Game {
 }
 
 fn config() -> Config {
-    // A thread that writes a snapshot would have the lock at moments that no test chooses.
-    Config::new().connection_timeout(Duration::ZERO).snapshots(SnapshotPolicy::AtClose)
+    Config::new().connection_timeout(Duration::ZERO)
 }
 
 fn open(disk: &SimDisk) -> Cask {

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability, Limits, SnapshotPolicy};
 
-use crate::common::files::layout::{RECORD_HEADER, RECORD_HEADER_LEN, log_start, number};
+use crate::common::files::layout::{IMAGE, SNAPSHOT};
+use crate::common::files::snapshot;
 use crate::common::patience::in_finite_time;
 
 const STORE: &str = "/store";
-const IMAGE: u64 = 0xc1;
-const SNAPSHOT: u64 = 0xc2;
 
 fn config() -> Config {
     Config::new().durability(Durability::Os).compaction(CompactionPolicy::Manual)
@@ -33,22 +32,11 @@ fn fill(cask: &Cask, keys: std::ops::Range<usize>) {
 
 /// Bytes and number of the records of a kind.
 fn records(file: &[u8], kind: u64) -> (u64, u64) {
-    let (mut at, mut bytes, mut count) = (log_start(file), 0, 0);
-    while at + RECORD_HEADER_LEN <= file.len() {
-        let field = |name| number(RECORD_HEADER, name, &file[at..]);
-        if field("header_crc") == 0 && field("seq") == 0 {
-            break;
-        }
-        let len = (RECORD_HEADER_LEN as u64 + field("key_len") + field("value_len")).next_multiple_of(8);
-        if field("kind") == kind {
-            (bytes, count) = (bytes + len, count + 1);
-        }
-        at += len as usize;
-    }
-    (bytes, count)
+    let records = snapshot::records(file, kind);
+    (records.iter().map(|record| record.len() as u64).sum(), records.len() as u64)
 }
 
-/// The page of a directory of the store grows with it: the image's parts have 4 KiB or more, and there are up to 4,096.
+/// The image's parts have 4 KiB or more, and there are up to 4,096.
 #[test]
 fn an_opening_reads_little_however_many_keys_there_are() {
     for keys in [10_000, 100_000, 250_000] {

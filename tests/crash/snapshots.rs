@@ -15,7 +15,8 @@ use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability, Error, KvPair, Limits, SnapshotPolicy, verify_on};
 
 use crate::common::dice::Dice;
-use crate::common::files::layout::{ROOTS_END, SLOT, SLOT_LEN, SLOTS, number};
+use crate::common::files::layout::ROOTS_END;
+use crate::common::files::reader::Reader;
 
 const STORE: &str = "/store";
 const BUCKETS: [&str; 2] = ["", "other"];
@@ -33,9 +34,7 @@ fn limits(dice: &mut Dice) -> Limits {
 
 /// Whether the file's root leads to a snapshot.
 fn has_snapshot(file: &[u8]) -> bool {
-    let slots = SLOTS.into_iter().filter_map(|at| file.get(at..at + SLOT_LEN));
-    let newest = slots.max_by_key(|slot| number(SLOT, "generation", slot));
-    newest.is_some_and(|slot| number(SLOT, "snapshot", slot) > 0)
+    Reader::new(file).root().is_some_and(|(_, _, snapshot)| snapshot > 0)
 }
 
 /// What a handle shows of a store. The order in which keys are asked for is the dice's.

@@ -7,14 +7,12 @@ use caskfile::disk::sim::SimDisk;
 use caskfile::{Batch, Cask, CompactionPolicy, Config, Error, Limits, OptionalExt, SnapshotPolicy};
 
 use crate::common::dice::Dice;
-use crate::common::files::layout::{
-    RECORD_HEADER, RECORD_HEADER_LEN, ROOTS_END, SLOT, SLOT_LEN, SLOTS, crc_at, log_start, number,
-};
+use crate::common::files::layout::{IMAGE, RECORD_HEADER, RECORD_HEADER_LEN, ROOTS_END, SNAPSHOT, crc_at, number};
+use crate::common::files::reader::Reader;
 use crate::common::files::seal::seal_record;
+use crate::common::files::snapshot;
 
 const STORE: &str = "/store";
-const IMAGE: u64 = 0xc1;
-const SNAPSHOT: u64 = 0xc2;
 
 /// Snapshots of several pieces and many parts, of few keys.
 fn limits() -> Limits {
@@ -63,19 +61,7 @@ fn store(later: usize) -> (SimDisk, Model) {
 
 /// The offsets of the records of a kind.
 fn records(file: &[u8], kind: u64) -> Vec<usize> {
-    let (mut at, mut found) = (log_start(file), Vec::new());
-    while at + RECORD_HEADER_LEN <= file.len() {
-        let field = |name| number(RECORD_HEADER, name, &file[at..]);
-        if field("header_crc") == 0 && field("seq") == 0 {
-            break;
-        }
-        if field("kind") == kind {
-            found.push(at);
-        }
-        let len = RECORD_HEADER_LEN + (field("key_len") + field("value_len")) as usize;
-        at += len.next_multiple_of(8);
-    }
-    found
+    snapshot::records(file, kind).into_iter().map(|record| record.start).collect()
 }
 
 /// The bodies of all records of an image.
@@ -87,8 +73,7 @@ fn image_bytes(file: &[u8]) -> Vec<usize> {
 }
 
 fn root_snapshot(file: &[u8]) -> u64 {
-    let newest = SLOTS.into_iter().max_by_key(|&at| number(SLOT, "generation", &file[at..at + SLOT_LEN])).unwrap();
-    number(SLOT, "snapshot", &file[newest..])
+    Reader::new(file).root().map_or(0, |(_, _, snapshot)| snapshot)
 }
 
 fn spoil(disk: &SimDisk, places: impl IntoIterator<Item = usize>) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::common::patience::with_a_deadline;
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use caskfile::disk::{Access, Disk, SyncScope};
-use caskfile::{Cask, Config, Durability, Error, LockMode, ReadMode, SnapshotPolicy};
+use caskfile::{Cask, Config, Durability, Error, LockMode, ReadMode};
 
 const STORE: &str = "/store";
 
@@ -274,9 +274,7 @@ fn failures_before_the_lock_are_retried_under_it() {
 /// A log of 24 MiB whose records no sync was seen to reach, and its writer.
 fn unproven() -> (SimDisk, Cask) {
     let disk = SimDisk::new();
-    // A snapshot would sync it.
-    let unsynced = Config::new().durability(Durability::Os).snapshots(SnapshotPolicy::Never);
-    let writer = open(&disk.process(), &unsynced);
+    let writer = open(&disk.process(), &Config::new().durability(Durability::Os));
     for n in 0..24 {
         writer.put(format!("unsynced-{n:02}"), vec![n; 1 << 20]).unwrap();
     }

@@ -158,12 +158,12 @@ impl Automatic {
     }
 
     /// Decides when the next compaction may begin.
-    fn ended(&self, outcome: &Result<()>, clock: &Clock) {
+    fn ended(&self, outcome: &Result<bool>, clock: &Clock) {
         let mut state = lock(&self.state);
         state.running = None;
         self.throttle.end();
         let delay = match outcome {
-            Ok(()) => {
+            Ok(_) => {
                 state.delay = None;
                 return state.not_before = None;
             }
@@ -200,30 +200,32 @@ enum Work {
 struct Running {
     maintenance: Arc<Maintenance>,
     work: Work,
-    outcome: Result<()>,
+    /// `false` for a snapshot that was given up.
+    outcome: Result<bool>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if matches!(self.work, Work::WriteSnapshot) {
-            match &self.outcome {
-                Ok(()) | Err(Error::CompactionCancelled { .. } | Error::CompactionOvertaken { .. } | Error::Closed) => {
-                }
-                Err(error) => {
-                    event!(warn, "{}: writing a snapshot: {error:#}", self.maintenance.context.path.display());
-                }
-            }
-            let retry = if self.outcome.is_ok() { None } else { self.maintenance.retry_snapshot() };
-            return self.maintenance.automatic.snapshot_ended(retry);
-        }
+        let Maintenance { automatic, context, .. } = &*self.maintenance;
+        let (what, is_compaction) = match self.work {
+            Work::Compact(_) => ("compaction in the background", true),
+            Work::WriteSnapshot => ("writing a snapshot", false),
+        };
         match &self.outcome {
-            Ok(()) | Err(Error::CompactionCancelled { .. } | Error::CompactionOvertaken { .. } | Error::Closed) => {}
+            Ok(_) | Err(Error::CompactionCancelled { .. } | Error::CompactionOvertaken { .. } | Error::Closed) => {}
             Err(error) => {
-                self.maintenance.context.counters.failed_compactions.fetch_add(1, Ordering::Relaxed);
-                event!(warn, "{}: compaction in the background: {error:#}", self.maintenance.context.path.display());
+                if is_compaction {
+                    context.counters.failed_compactions.fetch_add(1, Ordering::Relaxed);
+                }
+                event!(warn, "{}: {what}: {error:#}", context.path.display());
             }
         }
-        self.maintenance.automatic.ended(&self.outcome, &self.maintenance.context.clock);
+        if is_compaction {
+            automatic.ended(&self.outcome, &context.clock);
+        } else {
+            let is_written = matches!(self.outcome, Ok(true));
+            automatic.snapshot_ended(if is_written { None } else { self.maintenance.retry_snapshot() });
+        }
     }
 }
 
@@ -260,7 +262,7 @@ impl Maintenance {
                     false => ControlFlow::Continue(()),
                 }
             };
-            running.outcome = maintenance.compact_in_background(watch).map(drop);
+            running.outcome = maintenance.compact_in_background(watch).map(|_| true);
         };
         if let Work::Compact(budget) = work {
             self.automatic.throttle.begin(budget);

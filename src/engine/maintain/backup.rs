@@ -10,13 +10,12 @@ use std::path::Path;
 use super::Maintenance;
 use crate::engine::read::view::View;
 use crate::events::event;
-use crate::format::Damage;
 use crate::format::{END_MARK_LEN, FileHeader, Kind};
 use crate::log::copy::{Copyist, write_live};
 use crate::log::install::{above_all_seqs, install};
 use crate::log::read::Reader;
 use crate::log::run::{Entry, Run};
-use crate::log::scan::{Reason, Scanner, Step};
+use crate::log::scan::{Scanner, Step};
 use crate::log::temp_file::{head, new_header};
 use crate::progress::{Copying, Watch};
 use crate::{Error, Result};
@@ -149,8 +148,7 @@ fn copy_log(moment: &Moment, header: &FileHeader, mut write: impl FnMut(&[u8]) -
     while upto < *end {
         if let Step::Stopped(stop) = scanner.step(&mut unit)? {
             // The view has these records, so they were whole before.
-            let damage = if let Reason::Damaged(damage) = stop.reason { damage } else { Damage::Zeros };
-            return Err(log.corrupt(stop.at, damage));
+            return Err(stop.is_damage_in(log));
         }
         let is_operation = |entry: &&Entry| !matches!(entry.header.kind, Kind::Ancillary(_));
         let mut entries = unit.entries.iter().filter(is_operation).peekable();

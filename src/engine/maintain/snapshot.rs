@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::Maintenance;
 use super::compact::Caller;
+use crate::Result;
 use crate::config::SnapshotPolicy;
 use crate::engine::deadline::Patience;
 use crate::engine::read::view::View;
@@ -36,8 +37,7 @@ use crate::format::snapshot::{
 };
 use crate::index::Frozen;
 use crate::log::LogFile;
-use crate::log::path::directory;
-use crate::{Error, Result};
+use crate::log::path::{directory, too_little_room};
 
 /// While a store is open, a snapshot is due when replaying the log after the last one costs this many times its length. So
 /// snapshots add at most a quarter to what is written.
@@ -74,6 +74,8 @@ struct Draft {
     frozen: Frozen,
     /// The parts that are written.
     parts: Vec<StoredPart>,
+    /// The end of what is written, for the next sync.
+    written: Position,
 }
 
 /// Parts of the image for one record.
@@ -96,7 +98,9 @@ impl Draft {
         let another_writes_one = images.unfinished > 0 && !is_own && turn.tail.end - images.unfinished_end < len;
         // A handle that has written nothing in this file knows less of it than it needs.
         let may_write = turn.writer.phase == Phase::BlockReserved && !turn.tail.moved && turn.log.header.has_roots;
-        if !may_write || another_writes_one || !view.index().is_loaded() || !has_room(turn, 2 * len) {
+        let context = &*turn.writing.context;
+        let has_room = too_little_room(&*context.disk, directory(&context.path), 2 * len).is_none();
+        if !may_write || another_writes_one || !view.index().is_loaded() || !has_room {
             return Ok(None);
         }
         Ok(Some(Draft {
@@ -112,6 +116,7 @@ impl Draft {
             part_bits,
             frozen: view.index().freeze(),
             parts: Vec::with_capacity(1 << part_bits),
+            written: turn.position(),
         }))
     }
 
@@ -155,6 +160,7 @@ impl Draft {
             self.parts.push(StoredPart::new(self.log.seed, offset, count, part));
             (bytes, offset) = (rest, offset + part.len() as u64);
         }
+        self.written = turn.position();
         Ok(true)
     }
 
@@ -165,14 +171,10 @@ impl Draft {
         }
         let parts = std::mem::take(&mut self.parts);
         let snapshot = Snapshot { covered: self.covered, part_bits: self.part_bits, parts };
-        turn.append_loose(SNAPSHOT, &snapshot.encode(&KeyHasher::new(&self.log.header))).map(Some)
+        let at = turn.append_loose(SNAPSHOT, &snapshot.encode(&KeyHasher::new(&self.log.header)))?;
+        self.written = turn.position();
+        Ok(Some(at))
     }
-}
-
-/// Whether the file system has room for this many bytes, as far as it says.
-fn has_room(turn: &Turn<'_>, bytes: u64) -> bool {
-    let context = &*turn.writing.context;
-    !matches!(context.disk.room(directory(&context.path)), Ok(Some(room)) if room < bytes)
 }
 
 impl Maintenance {
@@ -198,11 +200,8 @@ impl Maintenance {
         Some(Retry { not_before: self.context.clock.now().checked_add(DELAY)?, least_cost: cost.saturating_mul(2) })
     }
 
-    pub(super) fn write_snapshot_in_background(&self) -> Result<()> {
-        match self.write_snapshot(Caller::Background)? {
-            true => Ok(()),
-            false => Err(Error::CompactionOvertaken { path: self.context.path.to_path_buf() }),
-        }
+    pub(super) fn write_snapshot_in_background(&self) -> Result<bool> {
+        self.write_snapshot(Caller::Background)
     }
 
     #[cfg(any(test, feature = "testing"))]
@@ -247,10 +246,10 @@ impl Maintenance {
             }
         }
         // The image must be on stable storage before anything leads to it, and the snapshot before the root does.
-        self.sync_for(caller, &draft)?;
+        self.writing.syncs.sync(&draft.log, draft.written)?;
         let Some(at) = self.turn_for(caller, |turn| draft.write_snapshot(turn))? else { return Ok(false) };
         let end = at + (RECORD_HEADER_LEN + Snapshot::value_len(draft.part_bits)) as u64;
-        self.sync_for(caller, &draft)?;
+        self.writing.syncs.sync(&draft.log, draft.written)?;
         let led =
             self.turn_for(caller, |turn| if !draft.is_of(turn) { Ok(false) } else { turn.lead_root_to(at, end) })?;
         if led {
@@ -263,14 +262,5 @@ impl Maintenance {
 
     fn must_stop(&self, caller: Caller<'_>) -> bool {
         matches!(caller, Caller::Background) && self.automatic.must_give_up_snapshot()
-    }
-
-    /// Syncs the log as it is now. The turn only finds out where that is.
-    fn sync_for(&self, caller: Caller<'_>, draft: &Draft) -> Result<()> {
-        let position: Position = self.turn_for(caller, |turn| Ok(turn.position()))?;
-        if position.epoch != draft.epoch {
-            return Err(Error::Closed);
-        }
-        self.writing.syncs.sync(&draft.log, position)
     }
 }

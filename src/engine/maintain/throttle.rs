@@ -110,10 +110,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::Config;
     use crate::disk::sim::{SimDisk, Verb};
     use crate::engine::Engine;
     use crate::engine::write::request::{Action, Request};
-    use crate::{Config, SnapshotPolicy};
 
     #[test]
     fn the_limit_rises_from_the_slack_with_every_copied_piece() {
@@ -137,11 +137,6 @@ mod tests {
         }
     }
 
-    /// The thread that writes a snapshot would pause too.
-    fn without_snapshots() -> Config {
-        Config::new().snapshots(SnapshotPolicy::Never)
-    }
-
     /// A store to which 2 MiB were written, with a count of its pauses.
     struct Throttled {
         disk: SimDisk,
@@ -151,7 +146,7 @@ mod tests {
     impl Throttled {
         fn new() -> Throttled {
             let disk = SimDisk::new();
-            let engine = Engine::open(Arc::new(disk.clone()), "/store".as_ref(), &without_snapshots()).unwrap();
+            let engine = Engine::open(Arc::new(disk.clone()), "/store".as_ref(), &Config::new()).unwrap();
             let store = Throttled { disk, engine };
             store.pauses_of(2 << 20);
             store

@@ -9,11 +9,10 @@ use std::sync::atomic::Ordering;
 use super::{Current, Reading};
 use crate::engine::read::view::View;
 use crate::events::event;
-use crate::format::Damage;
 use crate::log::LogFile;
 use crate::log::read::Reader;
 use crate::log::recover::decide;
-use crate::log::scan::{Reason, Scanner, Stop};
+use crate::log::scan::Scanner;
 use crate::replay::KeySpace;
 use crate::{Error, Result};
 
@@ -41,16 +40,8 @@ impl Rescan {
             }
             self.keys.replay(run, &reader)
         })?;
-        stopped.map_or(Ok(()), |stop| Err(damage_at(&log, &stop)))
-    }
-}
-
-/// The error for a log that cannot be read where a view has records.
-fn damage_at(log: &LogFile, stop: &Stop) -> Error {
-    match (decide(log, stop), stop.reason) {
-        (Err(error), _) => error,
-        (Ok(_), Reason::Damaged(damage)) => log.corrupt(stop.at, damage),
-        (Ok(_), Reason::EndMark | Reason::EndOfFile) => log.corrupt(stop.at, Damage::Zeros),
+        // The view has records beyond that, so a cut would be as wrong as going on.
+        stopped.map_or(Ok(()), |stop| Err(decide(&log, &stop).err().unwrap_or_else(|| stop.is_damage_in(&log))))
     }
 }
 

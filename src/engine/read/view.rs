@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::partial_tail::PartialTail;
 use crate::config::{Config, ReadMode};
 use crate::disk::Map;
-use crate::format::snapshot::Snapshot;
 use crate::format::{END_MARK_LEN, Root};
 use crate::index::Index;
 use crate::log::LogFile;
@@ -83,20 +82,12 @@ impl View {
         file_len: u64,
     ) -> Result<Option<(View, Stop)>> {
         let Some(snapshot) = log.snapshot(root)? else { return Ok(None) };
-        let mut view = View::after(log, root, &snapshot, config, epoch, file_len);
-        let Snapshot { covered, .. } = snapshot;
+        let (covered, keys) = (snapshot.covered, KeySpace::stored(&log.header, &snapshot));
+        let mut view = View::new(log, Tail::after(log, root.synced_to, &covered), keys, config, epoch, file_len);
+        (view.reader.unread, view.snapshot) = (covered.end, root.snapshot);
         let stop = Scanner::resume(log, covered.end, covered.previous_seq)?.walk(|run| view.replay(run))?;
         view.stopped(&stop);
         Ok((stop.unit >= root.synced_to).then_some((view, stop)))
-    }
-
-    /// The view of what a snapshot covers.
-    fn after(log: &Arc<LogFile>, root: &Root, snapshot: &Snapshot, config: &Config, epoch: u64, file_len: u64) -> View {
-        let tail = Tail::after(log, root.synced_to, &snapshot.covered);
-        let mut view = View::new(log, tail, KeySpace::stored(&log.header, snapshot), config, epoch, file_len);
-        view.reader.unread = snapshot.covered.end;
-        view.snapshot = root.snapshot;
-        view
     }
 
     fn new(log: &Arc<LogFile>, tail: Tail, keys: KeySpace, config: &Config, epoch: u64, file_len: u64) -> View {

@@ -7,7 +7,7 @@ use super::turn::Turn;
 use crate::Result;
 use crate::config::Durability;
 use crate::engine::read::Ingest;
-use crate::format::{Damage, MAX_FILE_LEN};
+use crate::format::MAX_FILE_LEN;
 use crate::log::append;
 use crate::log::scan::{Reason, Stop};
 use crate::log::search::search;
@@ -80,10 +80,8 @@ impl Turn<'_> {
     /// longer be read up to there, the outcome of the write is unknown, and nothing may be written or cut where the walk has
     /// stopped: that may be anywhere in the log.
     fn look_again(&mut self, ingest: &Ingest<'_>, end: u64) -> Result<Stop> {
-        let found = self.writing.reading.catch_up(ingest).and_then(|(view, stop)| match stop.reason {
-            _ if stop.unit >= end => Ok((view, stop)),
-            Reason::Damaged(damage) => Err(self.log.corrupt(stop.at, damage)),
-            Reason::EndMark | Reason::EndOfFile => Err(self.log.corrupt(stop.at, Damage::Zeros)),
+        let found = self.writing.reading.catch_up(ingest).and_then(|(view, stop)| {
+            if stop.unit >= end { Ok((view, stop)) } else { Err(stop.is_damage_in(&self.log)) }
         });
         match found {
             Ok((view, stop)) => {

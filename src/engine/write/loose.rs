@@ -3,7 +3,7 @@
 use super::turn::Turn;
 use crate::Result;
 use crate::engine::write::request::no_memory;
-use crate::format::{Flags, Kind, RECORD_HEADER_LEN};
+use crate::format::{Flags, Kind};
 use crate::log::group::record_len;
 
 impl Turn<'_> {
@@ -21,7 +21,7 @@ impl Turn<'_> {
         let synced = self.synced();
         self.begin_group_synced(synced);
         let group = &mut self.writer.group;
-        let room = group.make_room(record_len(0, value.len()) + 2 * RECORD_HEADER_LEN as u64);
+        let room = group.make_room(record_len(0, size_of::<u64>()) + record_len(0, value.len()));
         room.map_err(|_| no_memory(&self.writing.context.path))?;
         let mut next = seq;
         // A loose record has no flags, so it cannot say what is on stable storage.

@@ -127,6 +127,24 @@ impl Image {
     }
 }
 
+/// Where the records of a kind stand in a file that may be damaged elsewhere.
+pub fn records(file: &[u8], kind: u64) -> Vec<std::ops::Range<usize>> {
+    let (mut at, mut found) = (log_start(file), Vec::new());
+    while at + RECORD_HEADER_LEN <= file.len() {
+        let field = |name| number(RECORD_HEADER, name, &file[at..]);
+        if field("header_crc") == 0 && field("seq") == 0 {
+            break;
+        }
+        let len = RECORD_HEADER_LEN + (field("key_len") + field("value_len")) as usize;
+        let end = at + len.next_multiple_of(ALIGNMENT);
+        if field("kind") == kind {
+            found.push(at..end);
+        }
+        at = end;
+    }
+    found
+}
+
 /// A closed file with a snapshot, and where its records stand.
 #[derive(Clone)]
 pub struct Snapshotted {
@@ -281,15 +299,19 @@ pub fn stored(file: &[u8]) -> Option<Image> {
     })
 }
 
-/// A small closed store with a snapshot. It holds two keys where the snapshot ends, and [`HOLDS`] at the end.
-pub fn small(part_bits: u32) -> Snapshotted {
-    let log = FileBytes::with_roots(0, [(0, 0); 2])
+/// The log of a small store, before its snapshot: `a` was deleted.
+pub fn small_log() -> FileBytes {
+    FileBytes::with_roots(0, [(0, 0); 2])
         .push(record(0, PUT, 1, b"\0a", b"1"))
         .push(record(0, PUT, 2, b"\0b", b"22"))
         .push(record(0, DELETE, 3, b"\0a", b""))
         .push(record(MORE, PUT, 4, b"\0b", b"3"))
-        .push(record(0, PUT, 5, b"\x01xc", b"333"));
-    with_snapshot(log, part_bits, &[record(0, PUT, 8, b"\0d", b"4"), record(0, DELETE, 9, b"\0b", b"")])
+        .push(record(0, PUT, 5, b"\x01xc", b"333"))
+}
+
+/// A small closed store with a snapshot. It holds two keys where the snapshot ends, and [`HOLDS`] at the end.
+pub fn small(part_bits: u32) -> Snapshotted {
+    with_snapshot(small_log(), part_bits, &[record(0, PUT, 8, b"\0d", b"4"), record(0, DELETE, 9, b"\0b", b"")])
 }
 
 /// What [`small`] holds, in the words of `summary`.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use caskfile::disk::{Access, Clock, Disk, DiskFile};
-use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability, Error, SnapshotPolicy, verify_on};
+use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability, Error, verify_on};
 
 use crate::common::patience::with_a_deadline;
 
@@ -165,9 +165,7 @@ fn prepared(disk: &SimDisk, before: Before, config: &Config) -> Option<Cask> {
         disk.set_contents(STORE, Vec::new());
         return None;
     }
-    // A snapshot would prove the log.
-    let unproven = Config::new().durability(Durability::Os).snapshots(SnapshotPolicy::Never);
-    let other = open(&disk.process(), &unproven).unwrap();
+    let other = open(&disk.process(), &Config::new().durability(Durability::Os)).unwrap();
     other.put("key", "1").unwrap();
     if before == Before::Unproven {
         (0..5).for_each(|n| other.put(format!("unproven-{n}"), vec![n; 2 << 20]).unwrap());

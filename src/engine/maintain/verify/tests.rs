@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::engine::read::view::View;
 use crate::engine::write::request::{Action, Request};
 use crate::index::Entry;
-use crate::{Config, Error, SnapshotPolicy};
+use crate::{Config, Error};
 
 /// More than one leaf of the sorted index holds, and two levels of branches.
 const KEYS: usize = 200;
@@ -29,9 +29,7 @@ fn commit(engine: &Engine, key: &[u8], action: Action<&[u8]>) {
 /// A store with keys that were put once, twice, and deleted, whose handle has both indexes.
 fn store() -> (SimDisk, Engine) {
     let disk = SimDisk::new();
-    // A snapshot that is written meanwhile would move what is planted on.
-    let config = Config::new().snapshots(SnapshotPolicy::Never);
-    let engine = Engine::open(Arc::new(disk.clone()), Path::new("/store"), &config).unwrap();
+    let engine = Engine::open(Arc::new(disk.clone()), Path::new("/store"), &Config::new()).unwrap();
     for number in 0..KEYS {
         commit(&engine, &full_key(number), Action::Put(b"value"));
     }
