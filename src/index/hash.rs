@@ -9,7 +9,7 @@
 //! Homes are scaled and not masked, so capacities need not be powers of two. Growing by half wastes less than doubling:
 //! 10 to 15 bytes per key instead of 10 to 20.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::Keys;
 use super::image::Image;
@@ -30,22 +30,13 @@ const SLOTS_IN_A_LINE: usize = 64 / size_of::<u64>();
 /// At a million keys, one look-up in about seventy thousand asks about another key.
 #[derive(Default)]
 pub(crate) struct HashIndex {
-    tables: Tables,
+    /// No sub-tables until the first insertion; then all of them, most without slots. Those whose part of the image is missing are
+    /// unset.
+    tables: Vec<OnceLock<Table>>,
     /// The number of keys; an upper bound while parts of an image with notes are missing.
     len: usize,
-}
-
-enum Tables {
-    /// Empty until the first insertion; then all sub-tables, most without slots.
-    Loaded(Vec<Table>),
-    /// Of a log that was opened through a snapshot.
-    Stored(Box<Image>),
-}
-
-impl Default for Tables {
-    fn default() -> Self {
-        Tables::Loaded(Vec::new())
-    }
+    /// The image of a log that was opened through a snapshot, until all of it is loaded.
+    image: Option<Box<Image>>,
 }
 
 /// The words of the index at one moment, sub-table by sub-table.
@@ -64,59 +55,42 @@ impl Frozen {
 impl HashIndex {
     /// The index of a snapshot, of which nothing is loaded yet.
     pub(super) fn stored(snapshot: &Snapshot, log_start: u64) -> HashIndex {
-        let image = Image::new(snapshot, log_start);
-        HashIndex { tables: Tables::Stored(Box::new(image)), len: snapshot.covered.keys as usize }
+        let image = Some(Box::new(Image::new(snapshot, log_start)));
+        HashIndex { tables: vec![OnceLock::new(); PIECES], len: snapshot.covered.keys as usize, image }
     }
 
     /// The number of keys; an upper bound while parts of an image with notes are missing.
     pub(crate) fn len(&self) -> usize {
-        match &self.tables {
-            Tables::Loaded(_) => self.len,
-            Tables::Stored(image) => self.len - image.dead().0 as usize,
-        }
+        self.len - self.image.as_ref().map_or(0, |image| image.dead().0 as usize)
     }
 
     /// Bytes of records that notes have replaced or removed.
     pub(super) fn dead_bytes(&self) -> u64 {
-        match &self.tables {
-            Tables::Loaded(_) => 0,
-            Tables::Stored(image) => image.dead().1,
-        }
+        self.image.as_ref().map_or(0, |image| image.dead().1)
     }
 
     /// Bytes allocated, in time proportional to the number of sub-tables.
     pub(crate) fn memory(&self) -> usize {
-        let slots: usize = self.all().map(|table| table.slots.len()).sum();
-        let tables = match &self.tables {
-            Tables::Loaded(tables) => tables.capacity() * size_of::<Table>(),
-            Tables::Stored(image) => image.memory(),
-        };
-        tables + slots * size_of::<u64>()
+        let slots: usize = self.loaded().map(|table| table.slots.len()).sum();
+        self.tables.capacity() * size_of::<OnceLock<Table>>()
+            + self.image.as_ref().map_or(0, |image| image.memory())
+            + slots * size_of::<u64>()
     }
 
     /// The sub-tables that are loaded.
-    fn all(&self) -> impl Iterator<Item = &Table> + '_ {
-        let (loaded, stored) = match &self.tables {
-            Tables::Loaded(tables) => (Some(tables), None),
-            Tables::Stored(image) => (None, Some(image.tables())),
-        };
-        loaded.into_iter().flatten().chain(stored.into_iter().flatten())
+    fn loaded(&self) -> impl Iterator<Item = &Table> + '_ {
+        self.tables.iter().filter_map(OnceLock::get)
     }
 
+    /// A sub-table, if it is loaded.
     #[inline]
     fn table(&self, table: usize) -> Option<&Table> {
-        match &self.tables {
-            Tables::Loaded(tables) => tables.get(table),
-            Tables::Stored(image) => image.table(table),
-        }
+        self.tables.get(table)?.get()
     }
 
     #[inline]
     fn table_mut(&mut self, table: usize) -> Option<&mut Table> {
-        match &mut self.tables {
-            Tables::Loaded(tables) => tables.get_mut(table),
-            Tables::Stored(image) => image.table_mut(table),
-        }
+        self.tables.get_mut(table)?.get_mut()
     }
 
     /// Loads what a look-up of this hash needs. Without this, keys of a missing part are not found.
@@ -126,53 +100,44 @@ impl HashIndex {
     /// Those of `keys`.
     #[inline]
     pub(super) fn load<K: Keys>(&self, hash: u64, keys: &K) -> Result<(), K::Error> {
-        match &self.tables {
-            Tables::Loaded(_) => Ok(()),
-            Tables::Stored(image) => image.load(table_of(hash), keys),
+        let table = table_of(hash);
+        match &self.image {
+            Some(image) if self.table(table).is_none() => image.load(table, &self.tables, keys),
+            _ => Ok(()),
         }
     }
 
     /// Loads all parts, or those with notes.
     pub(super) fn load_parts<K: Keys>(&self, all: bool, keys: &K) -> Result<(), K::Error> {
-        match &self.tables {
-            Tables::Loaded(_) => Ok(()),
-            Tables::Stored(image) => image.load_parts(all, keys),
-        }
+        self.image.as_ref().map_or(Ok(()), |image| image.load_parts(all, &self.tables, keys))
     }
 
     /// Whether all keys are in memory.
     pub(super) fn is_loaded(&self) -> bool {
-        match &self.tables {
-            Tables::Loaded(_) => true,
-            Tables::Stored(image) => image.is_complete(),
-        }
+        self.image.as_ref().is_none_or(|image| image.is_complete())
     }
 
     /// Gives up the image once all of it is loaded. Returns the bytes of dead records that it has counted.
     pub(super) fn settle(&mut self) -> u64 {
-        let dead_bytes = self.dead_bytes();
-        let len = self.len();
-        match std::mem::take(&mut self.tables) {
-            Tables::Stored(image) if image.is_complete() => {
-                (self.tables, self.len) = (Tables::Loaded(image.into_tables()), len);
-                dead_bytes
-            }
-            tables => {
-                self.tables = tables;
-                0
-            }
+        if !self.is_loaded() {
+            return 0;
         }
+        let dead_bytes = self.dead_bytes();
+        self.len = self.len();
+        self.image = None;
+        dead_bytes
     }
 
     /// Notes a put or a delete of a key whose part is missing. Returns `false` if the part is there: then the key must be looked
     /// up.
     #[inline]
     pub(super) fn note(&mut self, hash: u64, position: u64, is_delete: bool) -> bool {
-        let Tables::Stored(image) = &mut self.tables else { return false };
-        if image.table(table_of(hash)).is_some() {
+        let table = table_of(hash);
+        let Some(image) = &mut self.image else { return false };
+        if self.tables[table].get().is_some() {
             return false;
         }
-        image.note(table_of(hash), is_delete, packed::pack(tag_of(hash), position));
+        image.note(table, is_delete, packed::pack(tag_of(hash), position));
         self.len += usize::from(!is_delete);
         true
     }
@@ -180,7 +145,7 @@ impl HashIndex {
     /// The words as they are now. All parts must be loaded. Takes time in proportion to the number of sub-tables.
     pub(crate) fn freeze(&self) -> Frozen {
         debug_assert!(self.is_loaded());
-        Frozen(self.all().map(Table::share).collect())
+        Frozen(self.loaded().map(Table::share).collect())
     }
 
     /// The position of the record that has the key, or `None`.
@@ -242,16 +207,14 @@ impl HashIndex {
             return;
         }
         self.make_tables();
-        let Tables::Loaded(tables) = &mut self.tables else { return };
         // A sub-table's share differs from the mean by one or two square roots of the mean.
         let capacity = (mean + 2 * mean.isqrt()) * 5 / 4 + 1;
-        tables.iter_mut().filter(|table| table.slots.len() < capacity).for_each(|table| table.resize(capacity));
+        self.loaded_mut().filter(|table| table.slots.len() < capacity).for_each(|table| table.resize(capacity));
     }
 
     /// Gives back the unused room of [`HashIndex::reserve`].
     pub(crate) fn shrink(&mut self) {
-        let Tables::Loaded(tables) = &mut self.tables else { return };
-        for table in tables {
+        for table in self.loaded_mut() {
             let enough = if table.used == 0 { 0 } else { FIRST_CAPACITY.max(table.used * 3 / 2) };
             if table.slots.len() > enough.max(table.used * 2) {
                 table.resize(enough);
@@ -259,10 +222,13 @@ impl HashIndex {
         }
     }
 
+    fn loaded_mut(&mut self) -> impl Iterator<Item = &mut Table> + '_ {
+        self.tables.iter_mut().filter_map(OnceLock::get_mut)
+    }
+
     fn make_tables(&mut self) {
-        match &mut self.tables {
-            Tables::Loaded(tables) if tables.is_empty() => tables.resize_with(1 << TABLE_BITS, Table::default),
-            _ => {}
+        if self.tables.is_empty() {
+            self.tables.resize_with(PIECES, || OnceLock::from(Table::default()));
         }
     }
 
@@ -286,7 +252,7 @@ impl HashIndex {
     /// Every position, in any order. All parts must be loaded.
     pub(crate) fn positions(&self) -> impl Iterator<Item = u64> + '_ {
         debug_assert!(self.is_loaded());
-        self.all().flat_map(Table::occupied).map(packed::position)
+        self.loaded().flat_map(Table::occupied).map(packed::position)
     }
 
     /// The positions of one of [`PIECES`] parts. A key stays in its part. So a walk over all parts meets every key that

@@ -36,7 +36,6 @@ pub(super) struct Image {
 struct Part {
     stored: StoredPart,
     notes: Vec<Note>,
-    loaded: OnceLock<Vec<Table>>,
 }
 
 /// A put or a delete of a key whose part is not loaded.
@@ -75,50 +74,38 @@ impl Image {
         (table >> (TABLE_BITS - self.part_bits), table & (tables_in_part(self.part_bits) - 1))
     }
 
-    /// A sub-table, if its part is loaded.
-    #[inline]
-    pub(super) fn table(&self, table: usize) -> Option<&Table> {
-        let (part, table) = self.place(table);
-        Some(&self.parts[part].loaded.get()?[table])
-    }
-
-    #[inline]
-    pub(super) fn table_mut(&mut self, table: usize) -> Option<&mut Table> {
-        let (part, table) = self.place(table);
-        Some(&mut self.parts[part].loaded.get_mut()?[table])
-    }
-
     /// Notes a put or a delete by the record in `word`.
     pub(super) fn note(&mut self, table: usize, is_delete: bool, word: u64) {
         let (part, table) = self.place(table);
         self.parts[part].notes.push(Note { table: table as u16, is_delete, word });
     }
 
-    /// Loads the part of a sub-table, unless it is loaded.
+    /// Loads the part of a sub-table into `tables`, which are those of the whole index.
     ///
     /// # Errors
     ///
     /// Those of `keys`; the part is not loaded then.
-    #[inline]
-    pub(super) fn load<K: Keys>(&self, table: usize, keys: &K) -> Result<(), K::Error> {
-        let part = &self.parts[self.place(table).0];
-        if part.loaded.get().is_some() { Ok(()) } else { self.load_part(part, keys) }
+    #[cold]
+    pub(super) fn load<K: Keys>(&self, table: usize, tables: &[OnceLock<Table>], keys: &K) -> Result<(), K::Error> {
+        self.load_part(self.place(table).0, tables, keys)
     }
 
     /// Loads the parts for which something is noted, or all parts.
-    pub(super) fn load_parts<K: Keys>(&self, all: bool, keys: &K) -> Result<(), K::Error> {
-        let wanted = |part: &&Part| part.loaded.get().is_none() && (all || !part.notes.is_empty());
-        self.parts.iter().filter(wanted).try_for_each(|part| self.load_part(part, keys))
+    pub(super) fn load_parts<K: Keys>(&self, all: bool, tables: &[OnceLock<Table>], keys: &K) -> Result<(), K::Error> {
+        (0..self.parts.len())
+            .filter(|&part| all || !self.parts[part].notes.is_empty())
+            .try_for_each(|part| self.load_part(part, tables, keys))
     }
 
-    #[cold]
-    fn load_part<K: Keys>(&self, part: &Part, keys: &K) -> Result<(), K::Error> {
+    fn load_part<K: Keys>(&self, part: usize, tables: &[OnceLock<Table>], keys: &K) -> Result<(), K::Error> {
         let _alone = lock(&self.loading);
-        if part.loaded.get().is_some() {
+        let in_part = tables_in_part(self.part_bits);
+        let (part, into) = (&self.parts[part], &tables[part * in_part..][..in_part]);
+        if into.iter().all(|table| table.get().is_some()) {
             return Ok(());
         }
         let mut tables = if part.stored.count == 0 {
-            vec![Table::default(); tables_in_part(self.part_bits)]
+            vec![Table::default(); in_part]
         } else {
             let words = keys.stored_part(&part.stored, self.part_bits, &self.covered)?;
             words.iter().map(|words| Table::of(words)).collect()
@@ -142,9 +129,10 @@ impl Image {
         }
         self.dead.keys.fetch_add(dead_keys, Ordering::Relaxed);
         self.dead.bytes.fetch_add(dead_bytes, Ordering::Relaxed);
-        if part.loaded.set(tables).is_ok() {
-            self.missing.fetch_sub(1, Ordering::Release);
+        for (table, into) in tables.into_iter().zip(into) {
+            into.set(table).ok().expect("loaded once, under the lock");
         }
+        self.missing.fetch_sub(1, Ordering::Release);
         Ok(())
     }
 
@@ -158,21 +146,10 @@ impl Image {
         (self.dead.keys.load(Ordering::Relaxed), self.dead.bytes.load(Ordering::Relaxed))
     }
 
-    /// The sub-tables of a complete image, in order.
-    pub(super) fn into_tables(self) -> Vec<Table> {
-        self.parts.into_iter().flat_map(|part| part.loaded.into_inner().unwrap_or_default()).collect()
-    }
-
-    /// The sub-tables that are loaded.
-    pub(super) fn tables(&self) -> impl Iterator<Item = &Table> + '_ {
-        self.parts.iter().filter_map(|part| part.loaded.get()).flatten()
-    }
-
-    /// Bytes allocated, besides those of the sub-tables' slots.
+    /// Bytes allocated.
     pub(super) fn memory(&self) -> usize {
         let notes: usize = self.parts.iter().map(|part| part.notes.capacity()).sum();
-        let tables: usize = self.parts.iter().filter_map(|part| part.loaded.get()).map(Vec::capacity).sum();
-        self.parts.capacity() * size_of::<Part>() + notes * size_of::<Note>() + tables * size_of::<Table>()
+        self.parts.capacity() * size_of::<Part>() + notes * size_of::<Note>()
     }
 }
 

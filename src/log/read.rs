@@ -109,6 +109,11 @@ impl Reader {
     /// stands there.
     #[inline]
     pub(crate) fn known(&self, position: u64) -> Result<RecordHeader> {
+        if position < self.unread {
+            // What the caller reads next would otherwise be fetched only after the checksum: the processor does not look
+            // that far ahead.
+            self.prefetch(position);
+        }
         let Start { bytes, header, .. } = self.start(position)?;
         let is_put = || self.log.seed.header_crc(position, &bytes) == header.header_crc && header.kind == Kind::Put;
         if position >= self.unread || is_put() { Ok(header) } else { Err(self.not_a_header(position, &bytes)) }

@@ -108,10 +108,7 @@ impl Reading {
             let (epoch, snapshot) = (view.epoch, view.snapshot);
             match answer(view) {
                 Err(Error::Corrupt { .. } | Error::Io { .. }) if self.current()?.epoch != epoch => {}
-                Err(Error::Corrupt { .. } | Error::Io { .. }) if snapshot > 0 => {
-                    self.distrust(snapshot);
-                    drop(self.scanned()?);
-                }
+                Err(error) if self.gave_up_snapshot(snapshot, &error)? => {}
                 answered => return answered,
             }
         }

@@ -53,6 +53,22 @@ impl Reading {
         self.distrusted.store(snapshot, Ordering::Relaxed);
     }
 
+    /// Whether a question is to be asked again after this error: it was asked of a view that came from the snapshot at that offset.
+    /// The snapshot may be wrong, so the whole log has been read now.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Reading::rescan`].
+    #[cold]
+    pub(crate) fn gave_up_snapshot(&self, snapshot: u64, error: &Error) -> Result<bool> {
+        if snapshot == 0 || !matches!(error, Error::Corrupt { .. } | Error::Io { .. }) {
+            return Ok(false);
+        }
+        self.distrust(snapshot);
+        self.rescan()?;
+        Ok(true)
+    }
+
     /// The snapshot that turned out to be damaged or wrong; 0 if there is none.
     pub(crate) fn distrusted(&self) -> u64 {
         self.distrusted.load(Ordering::Relaxed)

@@ -12,7 +12,7 @@ use crate::log::append;
 use crate::log::scan::{Reason, Stop};
 use crate::log::search::search;
 
-impl Turn<'_> {
+impl<'e> Turn<'e> {
     /// Appends the group and shows it to readers.
     ///
     /// # Errors
@@ -30,22 +30,13 @@ impl Turn<'_> {
         }
         // If the handle was poisoned in this turn, the log's end is unknown.
         syncs.check_poison()?;
-        let reading = &*self.writing.reading;
-        let ingest = reading.ingest();
-        let view = reading.shown()?;
-        if (view.epoch, view.tail.end) != (writer.epoch, self.tail.end) {
-            // Something that does not take the lock has changed the file, and a reader has read it again.
-            drop(view);
-            let cause = io::Error::other("the log has changed while its lock was held");
-            return Err(syncs.poison(&self.log, "append", cause));
-        }
         let bound = self.log.seq_bound(self.tail.previous_seq);
         if writer.group.run.entries.first().is_some_and(|entry| !bound.admits(entry.header.seq)) {
             // No reader would accept such a record.
             return Err(context.full("its sequence numbers cannot go on so far above the last one; reopen the store"));
         }
-        view.keys.prove_replaced(&writer.group.run, &view.reader, &mut writer.proven)?;
-        drop(view);
+        let ingest = self.prove()?;
+        let writer = &mut *self.writer;
         let start = writer.group.start();
         let first = writer.group.run.entries.first().map_or(end, |entry| entry.offset);
         writer.highest_used_seq = writer.group.run.entries.last().map_or(0, |entry| entry.header.seq);
@@ -57,7 +48,7 @@ impl Turn<'_> {
         context.counters.groups.fetch_add(1, Ordering::Relaxed);
         context.counters.written.fetch_add(len, Ordering::Relaxed);
         let Err(error) = written else {
-            let shown = reading.change(&ingest, |view| {
+            let shown = self.writing.reading.change(&ingest, |view| {
                 view.replay_proven(&writer.group.run, &writer.proven)?;
                 self.tail.clone_from(&view.tail);
                 Ok(())
@@ -74,6 +65,31 @@ impl Turn<'_> {
             self.cut(&ingest, stop.unit)?;
         }
         Err(error)
+    }
+
+    /// Makes sure that the records which the group is to replace can be replaced. Returns the right to change the view, with which
+    /// this was found out.
+    fn prove(&mut self) -> Result<Ingest<'e>> {
+        let reading = &*self.writing.reading;
+        loop {
+            let ingest = reading.ingest();
+            let view = reading.shown()?;
+            if (view.epoch, view.tail.end) != (self.writer.epoch, self.tail.end) {
+                // Something that does not take the lock has changed the file, and a reader has read it again.
+                drop(view);
+                let cause = io::Error::other("the log has changed while its lock was held");
+                return Err(self.writing.syncs.poison(&self.log, "append", cause));
+            }
+            let writer = &mut *self.writer;
+            let proven = view.keys.prove_replaced(&writer.group.run, &view.reader, &mut writer.proven);
+            let snapshot = view.snapshot;
+            drop(view);
+            let Err(error) = proven else { return Ok(ingest) };
+            drop(ingest);
+            if !reading.gave_up_snapshot(snapshot, &error)? {
+                return Err(error);
+            }
+        }
     }
 
     /// Replays what this handle's own write has left in the file. Before the write, the log was whole up to `end`. If it can no

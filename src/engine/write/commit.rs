@@ -109,7 +109,6 @@ impl Load {
 impl Turn<'_> {
     /// Decides each request, writes what they write as one group, and syncs as configured.
     pub(crate) fn commit(&mut self, requests: &[Request]) -> Vec<Outcome> {
-        self.trust_keys(requests);
         // Begins to fetch what the plan needs of the index. A single operation needs it at once, so nothing would be gained.
         let is_single = matches!(requests, [request] if request.len() == 1);
         if let (false, Ok(view)) = (is_single, self.view()) {
@@ -140,22 +139,6 @@ impl Turn<'_> {
             }
         }
         outcomes
-    }
-
-    /// Looks the keys of requests up, if the index comes from a snapshot. If that fails, the keys are read from the log: a
-    /// request must not fail because an image is damaged. If the log is damaged too, the plan meets the error again.
-    fn trust_keys(&self, requests: &[Request]) {
-        let (reading, Ok(view)) = (&self.writing.reading, self.view()) else { return };
-        let snapshot = view.snapshot;
-        if snapshot == 0 {
-            return;
-        }
-        let found = requests.iter().flat_map(Request::ops).try_for_each(|(key, _)| view.find(key).map(drop));
-        drop(view);
-        if found.is_err() {
-            reading.distrust(snapshot);
-            let _ = reading.rescan();
-        }
     }
 
     /// Whether a handle that has not written yet must rewrite the unproven tail before these requests are decided: for a

@@ -89,10 +89,19 @@ impl<'r> Plan<'r> {
         if let Some(is_put) = self.change(key).map_err(|_| no_memory(&turn.writing.context.path))? {
             return Ok(is_put.then_some(None));
         }
-        let view = turn.view()?;
-        match view.find(key)? {
-            Some(position) => Ok(Some(Some(view.reader.header(position)?.seq))),
-            None => Ok(None),
+        loop {
+            let view = turn.view()?;
+            let header = |position| view.reader.header(position);
+            match view.find(key).and_then(|position| position.map(header).transpose()) {
+                Ok(header) => return Ok(header.map(|header| Some(header.seq))),
+                Err(error) => {
+                    let snapshot = view.snapshot;
+                    drop(view);
+                    if !turn.writing.reading.gave_up_snapshot(snapshot, &error)? {
+                        return Err(error);
+                    }
+                }
+            }
         }
     }
 
