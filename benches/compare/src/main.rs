@@ -173,7 +173,7 @@ fn child(arguments: &ChildArguments) -> Result<()> {
     };
     match arguments.prepare.as_deref() {
         None => (family.run)(&setting),
-        Some(how) => workloads::prepare(&setting, how == "killed"),
+        Some(how) => workloads::prepare(&setting, how),
     }
 }
 

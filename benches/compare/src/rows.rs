@@ -24,6 +24,7 @@ pub enum Unit {
     Microseconds,
     NanosecondsPerKey,
     BytesPerKey,
+    Bytes,
 }
 
 impl Unit {
@@ -40,6 +41,7 @@ impl Unit {
             Unit::Microseconds => " µs",
             Unit::NanosecondsPerKey => " ns/key",
             Unit::BytesPerKey => " B/key",
+            Unit::Bytes => " B",
         };
         let number = match figure {
             1e9.. => format!("{:.1}G", figure / 1e9),
@@ -89,7 +91,7 @@ const fn row(
 
 use Reference::{BestPeer, Floor, Nothing, Peer};
 use Unit::{
-    BytesPerKey, CallsPerSecond, GigabytesPerSecond, Microseconds, Milliseconds, NanosecondsPerKey, PairsPerSecond,
+    Bytes, BytesPerKey, CallsPerSecond, GigabytesPerSecond, Microseconds, Milliseconds, NanosecondsPerKey, PairsPerSecond,
 };
 
 const OURS: &str = "caskfile";
@@ -220,7 +222,12 @@ pub const GROUPS: &[Group] = &[
         rows: &[
             row("open-closed", "open and first get, after closing", Milliseconds, LOG, &[aim(OURS, 1.5, Floor)]),
             row("open-cold", "open and first get, nothing in the page cache", Milliseconds, LOG, &[]),
-            row("open-killed", "open and first get, after a kill", Milliseconds, None, &[]),
+            row("open-list", "open and first list of 100, of a store that was listed", Milliseconds, None, &[]),
+            row("open-rate", "open, get and close", CallsPerSecond, None, &[]),
+            row("open-killed", "open and first get, after a kill of a writer that syncs each put", Milliseconds, None, &[]),
+            row("open-unsynced", "open and first get, after a kill of one that does not", Milliseconds, None, &[]),
+            row("open-memory-100", "memory after opening and 100 gets, files left out", Bytes, None, &[]),
+            row("open-memory-1000", "memory after opening and 1,000 gets, files left out", Bytes, None, &[]),
         ],
     },
     Group {

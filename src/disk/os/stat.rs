@@ -25,31 +25,32 @@ pub(super) struct Inode {
 /// Asks what a path names. A final symlink is not followed.
 pub(super) fn of_path(path: &Path) -> io::Result<Inode> {
     let name = CString::new(path.as_os_str().as_bytes())?;
-    statx(libc::AT_FDCWD, &name).map_or_else(|| fs::symlink_metadata(path).map(|found| inode(&found)), Ok)
+    statx(libc::AT_FDCWD, &name)?.map_or_else(|| fs::symlink_metadata(path).map(|found| inode(&found)), Ok)
 }
 
 /// Asks about an open file.
 pub(super) fn of_file(file: &File) -> io::Result<Inode> {
-    statx(file.as_raw_fd(), c"").map_or_else(|| file.metadata().map(|found| inode(&found)), Ok)
+    statx(file.as_raw_fd(), c"")?.map_or_else(|| file.metadata().map(|found| inode(&found)), Ok)
 }
 
 /// Asks without the file's times, which std always asks for. After a process has asked for them, the next write has to
 /// give the file new ones, which made a synced put half as slow again. An empty path means the descriptor's own file.
 ///
-/// Returns `None` if that fails, or where the system has no such call.
+/// Returns `None` where the system has no such call, and if it fails for another reason than a missing file: an old kernel or a
+/// sandbox may not know it.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn statx(descriptor: libc::c_int, path: &CStr) -> Option<Inode> {
+fn statx(descriptor: libc::c_int, path: &CStr) -> io::Result<Option<Inode>> {
     let wanted = libc::STATX_BASIC_STATS & !(libc::STATX_ATIME | libc::STATX_MTIME | libc::STATX_CTIME);
     let flags = if path.is_empty() { libc::AT_EMPTY_PATH } else { libc::AT_SYMLINK_NOFOLLOW };
     // SAFETY: all fields are numbers, of which zero is one.
     let mut found: libc::statx = unsafe { std::mem::zeroed() };
     // SAFETY: `path` ends with a zero byte and `found` is ours to be written to; both outlive the call.
     if unsafe { libc::statx(descriptor, path.as_ptr(), flags, wanted, &mut found) } != 0 {
-        // A missing file, an old kernel, or a sandbox that does not know the call: std tells them apart.
-        return None;
+        let error = io::Error::last_os_error();
+        return if error.kind() == io::ErrorKind::NotFound { Err(error) } else { Ok(None) };
     }
     let device = libc::makedev(found.stx_dev_major, found.stx_dev_minor);
-    Some(Inode {
+    Ok(Some(Inode {
         stat: FileStat {
             identity: FileIdentity { device, inode: found.stx_ino },
             links: found.stx_nlink.into(),
@@ -58,12 +59,12 @@ fn statx(descriptor: libc::c_int, path: &CStr) -> Option<Inode> {
         mode: u32::from(found.stx_mode) & PERMISSION_BITS,
         uid: found.stx_uid,
         gid: found.stx_gid,
-    })
+    }))
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn statx(_: libc::c_int, _: &CStr) -> Option<Inode> {
-    None
+fn statx(_: libc::c_int, _: &CStr) -> io::Result<Option<Inode>> {
+    Ok(None)
 }
 
 fn inode(metadata: &Metadata) -> Inode {

@@ -10,7 +10,7 @@
 //! sleeps. `benches/group_commit.rs` measures both; INTERNALS.md has the figures.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ pub(crate) struct Queue<W, O> {
     state: Mutex<State<W, O>>,
     /// Signalled, with `state`, when as many wait as the leader wants.
     gathered: Condvar,
-    /// How long the next waiter spins before it sleeps.
-    spin: Duration,
+    /// Whether the next waiter spins before it sleeps.
+    spins: bool,
 }
 
 struct State<W, O> {
@@ -59,6 +59,13 @@ const LONGEST_WITHOUT: u32 = 64;
 /// from other threads if there are more than cores, so only the next waiter spins, and no longer.
 const SPIN: Duration = Duration::from_micros(40);
 
+/// Whether nothing else happens while a thread spins. Asked when a thread has to wait, and once: the answer takes a dozen system
+/// calls, more than the rest of an opening.
+fn is_single_core() -> bool {
+    static IS: OnceLock<bool> = OnceLock::new();
+    *IS.get_or_init(|| available_parallelism().is_ok_and(|cores| cores.get() == 1))
+}
+
 /// How a thread leaves the queue.
 pub(crate) enum Entered<'q, W, O> {
     /// It leads.
@@ -82,16 +89,14 @@ pub(crate) struct Leader<'q, W, O> {
 impl<W, O> Default for Queue<W, O> {
     fn default() -> Self {
         let state = State { waiting: VecDeque::new(), is_led: false, active: 0, wanted: 0, without: 0, in_vain: 0 };
-        Queue { state: Mutex::new(state), gathered: Condvar::new(), spin: Duration::ZERO }
+        Queue { state: Mutex::new(state), gathered: Condvar::new(), spins: false }
     }
 }
 
 impl<W, O> Queue<W, O> {
     /// A queue for turns that take less time than waking a thread.
     pub(crate) fn of_short_turns() -> Queue<W, O> {
-        // On a single core, nothing happens while a thread spins.
-        let alone = available_parallelism().is_ok_and(|cores| cores.get() == 1);
-        Queue { spin: if alone { Duration::ZERO } else { SPIN }, ..Queue::default() }
+        Queue { spins: true, ..Queue::default() }
     }
 
     /// Queues up with `work`, or without any to lead alone.
@@ -110,7 +115,8 @@ impl<W, O> Queue<W, O> {
         }
         drop(state);
         if is_next {
-            waiter.spin(deadline.left().map_or(self.spin, |left| left.min(self.spin)));
+            let spin = if self.spins && !is_single_core() { SPIN } else { Duration::ZERO };
+            waiter.spin(deadline.left().map_or(spin, |left| left.min(spin)));
         }
         loop {
             match waiter.wait(deadline) {

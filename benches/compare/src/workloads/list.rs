@@ -44,7 +44,7 @@ pub fn several(setting: &Setting, engine: &dyn Engine, keys: &mut Keys, group: u
 }
 
 /// Lists the group that starts with a number, and checks that it is complete, in order, and right in every byte.
-fn list(engine: &dyn Engine, keys: &mut Keys, start: usize, group: usize) -> Result<()> {
+pub fn list(engine: &dyn Engine, keys: &mut Keys, start: usize, group: usize) -> Result<()> {
     let mut count = 0;
     let mut is_ordered = true;
     let mut last = None;

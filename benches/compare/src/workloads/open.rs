@@ -1,5 +1,5 @@
-//! From the call to open to the first value: of a store that was closed, with its files in the page cache and without, and of
-//! one whose process was killed. The store is made by another process.
+//! From the call to open to the first value or the first list: of a store that was closed, with its files in the page cache and
+//! without, and of one whose process was killed. The store is made by another process.
 
 use std::fs::File;
 use std::io;
@@ -9,9 +9,11 @@ use std::time::Instant;
 
 use memmap2::MmapOptions;
 
-use super::{Setting, VALUE, load, verify};
-use crate::data::{Keys, check, shuffled};
+use super::list::list;
+use super::{Setting, VALUE, load, read, verify};
+use crate::data::{Keys, NARROW, shuffled, value_into};
 use crate::engine::{Engine, Mode, Result, Role};
+use crate::process;
 
 const OPENINGS: usize = 5;
 const COLD_OPENINGS: usize = 3;
@@ -19,53 +21,139 @@ const COLD_OPENINGS: usize = 3;
 /// The argument for the process that makes the store.
 const PREPARE: &str = "--prepare";
 
+const CLOSED: &str = "closed";
+/// Closed after a list.
+const LISTED: &str = "listed";
+const KILLED: &str = "killed";
+const KILLED_UNSYNCED: &str = "killed-unsynced";
+
+/// What an opening is timed with.
+type First = fn(&dyn Engine, &Setting) -> Result<()>;
+
 pub fn run(setting: &Setting) -> Result<()> {
-    let warm = prepared(setting, false).and_then(|()| median(setting, OPENINGS, |_| Ok(())));
+    let made = prepared(setting, CLOSED);
+    // In a process that has not opened anything yet.
+    let memory = made.and_then(|()| if is_floor(setting) { Ok(Vec::new()) } else { memory(setting) });
+    let warm = memory.and_then(|memory| {
+        memory.into_iter().for_each(|(row, bytes)| setting.row(row, Ok(bytes)));
+        median(setting, OPENINGS, |_| Ok(()), first_get)
+    });
     // If there is no store to open, one reason is enough.
-    let cold = warm.is_ok().then(|| median(setting, COLD_OPENINGS, forget));
+    let is_there = warm.is_ok();
     setting.row("open-closed", warm);
-    if let Some(cold) = cold {
-        setting.row("open-cold", cold);
+    if is_there {
+        setting.row("open-cold", median(setting, COLD_OPENINGS, forget, first_get));
     }
-    std::fs::remove_dir_all(&setting.directory)?;
-    std::fs::create_dir(&setting.directory)?;
-    if setting.kind.role != Role::Floor {
-        setting.row("open-killed", prepared(setting, true).and_then(|()| Ok(once(setting)?.0)));
+    if is_floor(setting) {
+        return Ok(());
+    }
+    if is_there {
+        setting.row("open-rate", openings_a_second(setting));
+    }
+    for (row, how) in [("open-list", LISTED), ("open-killed", KILLED), ("open-unsynced", KILLED_UNSYNCED)] {
+        std::fs::remove_dir_all(&setting.directory)?;
+        std::fs::create_dir(&setting.directory)?;
+        setting.row(row, prepared(setting, how).and_then(|()| match how {
+            LISTED => median(setting, OPENINGS, |_| Ok(()), first_list),
+            _ => Ok(once(setting, first_get)?.0),
+        }));
     }
     Ok(())
 }
 
+fn is_floor(setting: &Setting) -> bool {
+    setting.kind.role == Role::Floor
+}
+
 /// Runs this program again, with the same arguments and one more.
-fn prepared(setting: &Setting, killed: bool) -> Result<()> {
+fn prepared(setting: &Setting, how: &str) -> Result<()> {
     let output = Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
-        .arg(format!("{PREPARE}={}", if killed { "killed" } else { "closed" }))
+        .arg(format!("{PREPARE}={how}"))
         .output()?;
     use std::os::unix::process::ExitStatusExt;
-    if killed && output.status.signal() == Some(libc::SIGKILL) || !killed && output.status.success() {
+    let is_killed = [KILLED, KILLED_UNSYNCED].contains(&how);
+    if is_killed && output.status.signal() == Some(libc::SIGKILL) || !is_killed && output.status.success() {
         return Ok(());
     }
     let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(format!("{} could not be prepared: {} {reason}", setting.kind.name, output.status).into())
 }
 
-/// Runs in the other process. Everything that must survive the kill is written durably.
-pub fn prepare(setting: &Setting, killed: bool) -> Result<()> {
-    let engine = setting.open(if killed { Mode::Durable } else { Mode::Unsynced })?;
-    load(&*engine, &mut Keys::short(), setting.keys, 1, setting.seed)?;
-    if killed {
-        // SAFETY: a signal to this process itself.
-        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+/// Runs in the other process. What a kill may take with it, since it was never synced, is looked for by the opening.
+pub fn prepare(setting: &Setting, how: &str) -> Result<()> {
+    let engine = setting.open(Mode::Unsynced)?;
+    let mut keys = Keys::short();
+    load(&*engine, &mut keys, setting.keys, 1, setting.seed)?;
+    match how {
+        LISTED => list(&*engine, &mut keys, 0, NARROW)?,
+        KILLED_UNSYNCED => kill(),
+        _ => {}
     }
-    engine.close()
+    engine.close()?;
+    if how == KILLED {
+        let engine = setting.open(Mode::Durable)?;
+        let mut value = Vec::new();
+        let started = Instant::now();
+        for number in shuffled(setting.keys, setting.seed).into_iter().cycle() {
+            if started.elapsed() >= setting.time {
+                kill();
+            }
+            value.clear();
+            value_into(number as usize, 1, VALUE, &mut value);
+            engine.put(keys.key(number as usize), &value)?;
+        }
+    }
+    Ok(())
+}
+
+fn kill() {
+    // SAFETY: a signal to this process itself.
+    unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+}
+
+/// Bytes that the first opening in a process has allocated after some look-ups, and after more.
+fn memory(setting: &Setting) -> Result<Vec<(&'static str, f64)>> {
+    let (mut keys, mut buffer) = (Keys::short(), Vec::new());
+    let numbers = shuffled(setting.keys, setting.seed);
+    let before = process::memory()?.anonymous;
+    let engine = setting.open(Mode::Unsynced)?;
+    let mut figures = Vec::new();
+    for (row, range) in [("open-memory-100", 0..100), ("open-memory-1000", 100..1000)] {
+        for &number in numbers.get(range).ok_or("too few keys")? {
+            read(&*engine, &mut keys, &mut buffer, number as usize, 1..=1)?;
+        }
+        figures.push((row, process::memory()?.anonymous.saturating_sub(before) as f64));
+    }
+    engine.close()?;
+    Ok(figures)
+}
+
+/// How often a second the store is opened, asked for another key, and closed.
+fn openings_a_second(setting: &Setting) -> Result<f64> {
+    let (mut keys, mut buffer) = (Keys::short(), Vec::new());
+    let numbers = shuffled(setting.keys, setting.seed);
+    let (started, mut done) = (Instant::now(), 0);
+    while started.elapsed() < setting.time {
+        let engine = setting.open(Mode::Unsynced)?;
+        read(&*engine, &mut keys, &mut buffer, numbers[done % numbers.len()] as usize, 1..=1)?;
+        engine.close()?;
+        done += 1;
+    }
+    Ok(done as f64 / started.elapsed().as_secs_f64())
 }
 
 /// The median of several openings, each of which closes again.
-fn median(setting: &Setting, openings: usize, mut before: impl FnMut(&Setting) -> Result<()>) -> Result<f64> {
+fn median(
+    setting: &Setting,
+    openings: usize,
+    mut before: impl FnMut(&Setting) -> Result<()>,
+    first: First,
+) -> Result<f64> {
     let mut times = Vec::new();
     for _ in 0..openings {
         before(setting)?;
-        let (took, engine) = once(setting)?;
+        let (took, engine) = once(setting, first)?;
         engine.close()?;
         times.push(took);
     }
@@ -105,17 +193,23 @@ fn cached_pages(file: &File, len: u64) -> Result<usize> {
     }
 }
 
+fn first_get(engine: &dyn Engine, setting: &Setting) -> Result<()> {
+    if is_floor(setting) {
+        return Ok(());
+    }
+    read(engine, &mut Keys::short(), &mut Vec::new(), 0, 1..=1)
+}
+
+fn first_list(engine: &dyn Engine, _: &Setting) -> Result<()> {
+    list(engine, &mut Keys::short(), 0, NARROW)
+}
+
 /// Milliseconds, and what was opened.
-fn once(setting: &Setting) -> Result<(f64, Box<dyn Engine>)> {
-    let mut keys = Keys::short();
-    let mut buffer = Vec::new();
+fn once(setting: &Setting, first: First) -> Result<(f64, Box<dyn Engine>)> {
     let started = Instant::now();
     let engine = setting.open(Mode::Unsynced)?;
-    let found = engine.get(keys.key(0), &mut buffer, &mut |value| check(0, 1..=1, VALUE, value));
+    first(&*engine, setting)?;
     let took = started.elapsed().as_secs_f64() * 1e3;
-    if setting.kind.role != Role::Floor && !found? {
-        return Err("key 0 is lost".into());
-    }
     verify(&*engine, &shuffled(setting.keys, setting.seed), 1)?;
     Ok((took, engine))
 }
