@@ -243,7 +243,7 @@ fn puts(options: &Options, directory: &Path) {
                 row.round(
                     round + slice,
                     numbers.len(),
-                    || keys[numbers.clone()].iter().for_each(|key| cask.put(key, VALUE).unwrap()),
+                    || keys[numbers.clone()].iter().for_each(|key| cask.put(key, VALUE).map(drop).unwrap()),
                     || numbers.clone().for_each(|number| floor.append(number, durable)),
                 );
             }
@@ -266,7 +266,7 @@ fn puts(options: &Options, directory: &Path) {
         let (cask, floor) = fresh(directory, &Config::new());
         for slice in 0..SLICES {
             let count = DURABLE_PUTS / SLICES;
-            let put_all = || keys[..count].iter().for_each(|key| cask.put(key, VALUE).unwrap());
+            let put_all = || keys[..count].iter().for_each(|key| cask.put(key, VALUE).map(drop).unwrap());
             grouped.round(
                 round + slice,
                 count * THREADS,

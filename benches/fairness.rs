@@ -28,7 +28,7 @@ fn main() {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["store", path, number, seconds] => {
             let cask = Cask::open_with(path, &Config::new().connection_timeout(None)).unwrap();
-            write(seconds, |n| cask.put(format!("{number}/{n:014}"), VALUE).unwrap());
+            write(seconds, |n| cask.put(format!("{number}/{n:014}"), VALUE).map(drop).unwrap());
         }
         ["floor", path, _, seconds] => {
             let file = OpenOptions::new().read(true).write(true).open(path).unwrap();

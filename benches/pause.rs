@@ -100,7 +100,7 @@ fn load(cask: &Cask, options: &Options, compact: bool) -> Outcome {
     let mut compactions = 0;
     let waits = std::thread::scope(|scope| {
         let threads = [
-            scope.spawn(|| timed(options.keys, &done, 1, |key| cask.put(key, VALUE).unwrap())),
+            scope.spawn(|| timed(options.keys, &done, 1, |key| cask.put(key, VALUE).map(drop).unwrap())),
             scope.spawn(|| timed(options.keys, &done, 2, |key| drop(cask.get(key).unwrap()))),
         ];
         let time = Duration::from_secs(options.seconds);

@@ -53,10 +53,10 @@ expect 0 "caskfile buckets my.cask"
 
 echo
 echo "# Compare-and-swap: a write needs the current index."
-expect 0 "caskfile get my.cask colour --index; echo"
-index=$(caskfile get my.cask colour --index | head -1)
-expect 0 "caskfile cas my.cask colour red --if-index $index"
-expect 3 "caskfile cas my.cask colour green --if-index $index"
+expect 0 "caskfile get my.cask colour --last-index; echo"
+index=$(caskfile get my.cask colour --last-index | head -1)
+expect 0 "caskfile cas my.cask colour red --if-last-index $index"
+expect 3 "caskfile cas my.cask colour green --if-last-index $index"
 expect 3 "caskfile cas my.cask colour green --if-absent"
 
 echo

@@ -197,7 +197,7 @@ fn operate(store: &str, notes: &File, writer: u64, cycle: u64) -> Result<()> {
                         false => batch.delete(&key),
                     };
                 }
-                cask.write(&batch)?.unwrap_or(0)
+                cask.write(&batch)?.last_index().unwrap_or(0)
             }
         };
         note(notes, &format!("a {} {sequence} {index}", now()))?;

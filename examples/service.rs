@@ -177,7 +177,7 @@ fn lead(store: &Cask, name: &str, mut lease: KvPair) -> caskfile::Result<()> {
             };
         }
         let mut batch = Batch::new();
-        batch.expect_index("leader", lease.last_index).bucket("jobs");
+        batch.expect_last_index("leader", lease.last_index).bucket("jobs");
         for job in &pending {
             std::thread::sleep(job_time);
             let number = job.key.strip_prefix(b"pending/").unwrap_or(&job.key);
@@ -188,7 +188,7 @@ fn lead(store: &Cask, name: &str, mut lease: KvPair) -> caskfile::Result<()> {
         // The renewal comes last, because the call returns the index of the batch's last record.
         batch.bucket("").put("leader", name);
         match store.write(&batch) {
-            Ok(index) => lease.last_index = index.unwrap_or(lease.last_index),
+            Ok(applied) => lease.last_index = applied.last_index().unwrap_or(lease.last_index),
             Err(Error::BatchConflict { cause, .. }) => {
                 println!("{name}: no longer leads ({cause:#})");
                 return Ok(());

@@ -108,10 +108,10 @@ mod sync;
 pub use backend::{Backend, new_store};
 pub use config::{CompactionPolicy, Config, Durability, LockMode, ReadMode, SnapshotPolicy};
 pub use engine::{
-    Backup, Batch, BucketScans, Cask, Compaction, IndexScan, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped, PairRef, Scan,
-    Slice, Stats,
+    Applied, Backup, Batch, BucketScans, Cask, Compaction, IndexScan, Keys, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped,
+    PairRef, Scan, Slice, Stats, Update,
 };
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
 #[cfg(any(test, feature = "testing"))]
 pub use format::decode;
 pub use format::{Damage, MAJOR_VERSION, MAX_BUCKET_LEN, MAX_VALUE_LEN, MINOR_VERSION, max_key_len};

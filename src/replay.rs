@@ -52,6 +52,11 @@ impl KeySpace {
         Some(self.buckets.as_ref()?.count(self.index.len() as u64))
     }
 
+    /// The number of keys in the bucket of this name. `None` for keys from a snapshot.
+    pub(crate) fn keys_in(&self, bucket: &[u8]) -> Option<u64> {
+        Some(self.buckets.as_ref()?.keys_in(bucket, self.index.len() as u64))
+    }
+
     /// Bytes of the records that the index points to. An upper bound before [`Index::load_noted`], for keys from a snapshot.
     pub(crate) fn live_bytes(&self) -> u64 {
         self.counted_bytes.saturating_sub(self.index.dead_bytes())

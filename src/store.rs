@@ -2,7 +2,9 @@
 
 mod pair;
 
+use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 
 pub use pair::KvPair;
 
@@ -14,8 +16,12 @@ use crate::{Error, Result};
 /// share a store without a lock around it. The module `conformance` (feature `testing`) checks an implementation against
 /// every promise made here.
 ///
-/// `&S` is a store if `S` is, but `Arc<S>` is not: it would hide the inherent methods of the type inside. Pass `&*shared`
-/// to a function that takes `impl Store`.
+/// `&S` is a store if `S` is, and so are `Arc<dyn Store>` and `Box<dyn Store>`: a type that adds something to a store, such
+/// as counting or logging, can own any of them as its `S: Store`. `Arc<Cask>` is no store, since the trait's methods would
+/// hide those of [`Cask`](crate::Cask). A `Cask` needs no `Arc` around it: a clone is cheap.
+///
+/// [`downcast_ref`](#method.downcast_ref) leads from a `dyn Store` back to the type inside, with all that it has beside the
+/// contract.
 ///
 /// # Errors
 ///
@@ -268,41 +274,149 @@ pub trait Store: Send + Sync {
     /// # Ok::<(), Error>(())
     /// ```
     fn close(&self) -> Result<()>;
+
+    /// Returns the store for [`downcast_ref`](#method.downcast_ref), which finds its type; `None` by default.
+    ///
+    /// An implementation whose users may need more than the contract returns `Some(self)`. One that wraps another store
+    /// returns what that store returns, if it is safe to pass it by.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// use caskfile::{Cask, Config, KvPair, Result, Store, new_store};
+    ///
+    /// /// Counts the reads of any store.
+    /// struct Counted<S> {
+    ///     inner: S,
+    ///     reads: AtomicU64,
+    /// }
+    ///
+    /// impl<S: Store> Store for Counted<S> {
+    ///     fn get(&self, key: &[u8]) -> Result<KvPair> {
+    ///         self.reads.fetch_add(1, Ordering::Relaxed);
+    ///         self.inner.get(key)
+    ///     }
+    ///
+    ///     fn as_any(&self) -> Option<&dyn std::any::Any> {
+    ///         self.inner.as_any()
+    ///     }
+    ///     // The other calls are passed on.
+    /// #   fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
+    /// #       self.inner.put(key, value)
+    /// #   }
+    /// #   fn exists(&self, key: &[u8]) -> Result<bool> {
+    /// #       self.inner.exists(key)
+    /// #   }
+    /// #   fn list(&self, prefix: &[u8]) -> Result<Vec<KvPair>> {
+    /// #       self.inner.list(prefix)
+    /// #   }
+    /// #   fn atomic_put(&self, key: &[u8], value: &[u8], previous: Option<&KvPair>) -> Result<KvPair> {
+    /// #       self.inner.atomic_put(key, value, previous)
+    /// #   }
+    /// #   fn atomic_delete(&self, key: &[u8], previous: Option<&KvPair>) -> Result<()> {
+    /// #       self.inner.atomic_delete(key, previous)
+    /// #   }
+    /// #   fn delete(&self, key: &[u8]) -> Result<()> {
+    /// #       self.inner.delete(key)
+    /// #   }
+    /// #   fn close(&self) -> Result<()> {
+    /// #       self.inner.close()
+    /// #   }
+    /// }
+    ///
+    /// # let path = std::env::temp_dir().join(format!("caskfile-doc-as-any-{}", std::process::id()));
+    /// let store: Box<dyn Store> =
+    ///     Box::new(Counted { inner: new_store("caskfile", &path, &Config::new())?, reads: AtomicU64::new(0) });
+    /// store.put(b"colour", b"blue")?;
+    /// let cask = store.downcast_ref::<Cask>().expect("the backend is caskfile");
+    /// assert_eq!(cask.len()?, 1);
+    /// # store.close()?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    fn as_any(&self) -> Option<&dyn Any> {
+        None
+    }
 }
 
-impl<S: Store + ?Sized> Store for &S {
-    fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        (**self).put(key, value)
-    }
-
-    fn get(&self, key: &[u8]) -> Result<KvPair> {
-        (**self).get(key)
-    }
-
-    fn exists(&self, key: &[u8]) -> Result<bool> {
-        (**self).exists(key)
-    }
-
-    fn list(&self, prefix: &[u8]) -> Result<Vec<KvPair>> {
-        (**self).list(prefix)
-    }
-
-    fn atomic_put(&self, key: &[u8], value: &[u8], previous: Option<&KvPair>) -> Result<KvPair> {
-        (**self).atomic_put(key, value, previous)
-    }
-
-    fn atomic_delete(&self, key: &[u8], previous: Option<&KvPair>) -> Result<()> {
-        (**self).atomic_delete(key, previous)
-    }
-
-    fn delete(&self, key: &[u8]) -> Result<()> {
-        (**self).delete(key)
-    }
-
-    fn close(&self) -> Result<()> {
-        (**self).close()
+impl dyn Store + '_ {
+    /// Returns the store as a `T`, if it is one or wraps one that it [shows](Store::as_any); otherwise `None`.
+    ///
+    /// A program that opens its store with [`new_store`](crate::new_store) comes to scans, batches and backups by this.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use caskfile::{Cask, Config, Store, new_store};
+    ///
+    /// /// Backs the store up, if its backend can do that.
+    /// fn back_up(store: &dyn Store, to: &std::path::Path) -> caskfile::Result<bool> {
+    ///     let Some(cask) = store.downcast_ref::<Cask>() else { return Ok(false) };
+    ///     cask.backup(to)?;
+    ///     Ok(true)
+    /// }
+    ///
+    /// # let path = std::env::temp_dir().join(format!("caskfile-doc-downcast-{}", std::process::id()));
+    /// # let copy = path.with_extension("copy");
+    /// let store = new_store("caskfile", &path, &Config::new())?;
+    /// assert!(back_up(&*store, &copy)?);
+    /// # store.close()?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # std::fs::remove_file(copy).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn downcast_ref<T: Store + 'static>(&self) -> Option<&T> {
+        self.as_any()?.downcast_ref()
     }
 }
+
+/// Passes every call on to the store that a pointer leads to.
+macro_rules! store_behind_a_pointer {
+    ($([$($generics:tt)*] $pointer:ty),+ $(,)?) => {$(
+        impl<$($generics)*> Store for $pointer {
+            fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
+                (**self).put(key, value)
+            }
+
+            fn get(&self, key: &[u8]) -> Result<KvPair> {
+                (**self).get(key)
+            }
+
+            fn exists(&self, key: &[u8]) -> Result<bool> {
+                (**self).exists(key)
+            }
+
+            fn list(&self, prefix: &[u8]) -> Result<Vec<KvPair>> {
+                (**self).list(prefix)
+            }
+
+            fn atomic_put(&self, key: &[u8], value: &[u8], previous: Option<&KvPair>) -> Result<KvPair> {
+                (**self).atomic_put(key, value, previous)
+            }
+
+            fn atomic_delete(&self, key: &[u8], previous: Option<&KvPair>) -> Result<()> {
+                (**self).atomic_delete(key, previous)
+            }
+
+            fn delete(&self, key: &[u8]) -> Result<()> {
+                (**self).delete(key)
+            }
+
+            fn close(&self) -> Result<()> {
+                (**self).close()
+            }
+
+            fn as_any(&self) -> Option<&dyn Any> {
+                (**self).as_any()
+            }
+        }
+    )+};
+}
+
+// No `Arc<S>`: with the trait in scope, `Arc<Cask>` would have these methods in place of `Cask`'s own.
+store_behind_a_pointer!([S: Store + ?Sized] &S, ['a] Arc<dyn Store + 'a>, ['a] Box<dyn Store + 'a>);
 
 /// Shows no contents. With it, `unwrap_err` and `derive(Debug)` around an `Arc<dyn Store>` compile.
 impl fmt::Debug for dyn Store + '_ {
@@ -369,5 +483,7 @@ mod tests {
         is_a_store::<&dyn Store>();
         is_a_store::<&(dyn Store + Send + Sync)>();
         is_a_store::<&&dyn Store>();
+        is_a_store::<Arc<dyn Store>>();
+        is_a_store::<Box<dyn Store>>();
     }
 }

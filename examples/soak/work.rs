@@ -90,7 +90,7 @@ impl Writer {
             (Kind::Batch | Kind::BatchIf, previous) => {
                 let mut batch = Batch::new();
                 if let (Kind::BatchIf, Some(previous)) = (kind, previous) {
-                    batch.expect_index(&own, previous.last_index);
+                    batch.expect_last_index(&own, previous.last_index);
                 }
                 for (number, is_set) in changes {
                     let key = key(self.number, number);
@@ -100,7 +100,7 @@ impl Writer {
                     };
                 }
                 batch.put(&own, new);
-                self.cask.write(&batch)?.ok_or("a batch with a put wrote nothing")?
+                self.cask.write(&batch)?.last_index().ok_or("a batch with a put wrote nothing")?
             }
         };
         self.expect_higher(index)
@@ -135,7 +135,7 @@ impl Writer {
         let sum = self.dice.below(rich + 1);
         let mut batch = Batch::new();
         for pair in &pairs {
-            batch.expect_index(&pair.key, pair.last_index);
+            batch.expect_last_index(&pair.key, pair.last_index);
         }
         batch.put(account(from), (rich - sum).to_string()).put(account(to), (poor + sum).to_string());
         match self.cask.write(&batch) {

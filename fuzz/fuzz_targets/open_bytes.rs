@@ -257,7 +257,7 @@ fn write(machine: &Machine, plan: &Plan, cask: Cask, mut pairs: Pairs) {
     }
     let long = vec![b'x'; 1000];
     batch.bucket("").put("fuzz", &long);
-    let index = cask.write(&batch).unwrap().unwrap();
+    let index = cask.write(&batch).unwrap().last_index().unwrap();
     pairs.insert((Vec::new(), b"fuzz".to_vec()), (long, index));
     assert!(read_everything(&cask) == pairs);
     cask.close().unwrap();

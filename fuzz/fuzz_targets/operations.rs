@@ -392,7 +392,7 @@ impl Bench {
         match what {
             What::Put(key, value) => {
                 let result = cask.put(key.bytes(), value.bytes());
-                outcome(result.map(|()| Vec::new()), vec![put(key, value, None)])
+                outcome(result.map(|index| vec![index]), vec![put(key, value, None)])
             }
             What::Delete(key) => {
                 let delta = self.deletions(bucket, |k| k == key.bytes());
@@ -478,7 +478,7 @@ impl Bench {
                 }
                 Op::ExpectSeq(key, previous) => {
                     let pair = self.previous(bucket, *key, *previous).unwrap_or_else(|| KvPair::new("", "", n as u64));
-                    batch.expect_index(key.bytes(), pair.last_index);
+                    batch.expect_last_index(key.bytes(), pair.last_index);
                     let found = self.verdict(bucket, *key, Some(&pair));
                     verdict = verdict.and_then(|()| found.map_err(|cause| conflict(&batch, cause)));
                 }

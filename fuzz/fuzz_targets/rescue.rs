@@ -64,7 +64,10 @@ pub fn salvage(disk: &SimDisk, file: &[u8]) {
     }
     let highest = rescued.values().map(|(_, index)| *index).max().unwrap_or(0);
     match cask.put("after", "salvage") {
-        Ok(()) => assert!(cask.get("after").unwrap().last_index > highest),
+        Ok(index) => {
+            assert!(index > highest);
+            assert_eq!(cask.get("after").unwrap().last_index, index);
+        }
         // Only a forged file has used all sequence numbers up.
         Err(Error::Full { .. }) => {}
         Err(other) => panic!("{other}"),

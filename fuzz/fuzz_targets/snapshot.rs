@@ -134,7 +134,7 @@ fn write(cask: &Cask, n: usize, which: u8, pairs: &mut BTreeMap<Name, Setting>) 
     let cask = cask.bucket(bucket).unwrap();
     let value = vec![n as u8; usize::from(which)];
     match which / 64 {
-        0 | 1 => cask.put(key, &value).unwrap(),
+        0 | 1 => drop(cask.put(key, &value).unwrap()),
         2 => drop(cask.write(Batch::new().put(key, "first").put(key, &value)).unwrap()),
         _ => {
             cask.delete(key).unwrap();

@@ -13,7 +13,8 @@ pub use snapshots::SnapshotPolicy;
 
 /// How a store is opened: a builder whose defaults are the safe ones.
 ///
-/// Each setting has a method with its name that sets it, and one with `get_` before the name that returns it.
+/// Each setting has a method with its name that sets it. The method that returns it has `get_` before the name, as in
+/// [`std::process::Command`], another builder.
 ///
 /// ```
 /// use std::time::Duration;

@@ -34,6 +34,16 @@ use crate::{Error, Result};
 /// # std::fs::remove_dir_all(&dir)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// Pairs of keys and values make a batch of puts:
+///
+/// ```
+/// use caskfile::Batch;
+///
+/// let batch = Batch::from([("a", "1"), ("b", "2")]);
+/// let squares: Batch = (1..=9).map(|n| (format!("square/{n}"), (n * n).to_string())).collect();
+/// assert_eq!((batch.len(), squares.len()), (2, 9));
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     pub(crate) steps: Vec<Step>,
@@ -47,12 +57,25 @@ pub struct Batch {
     mistake: Option<(usize, Error)>,
 }
 
+// A list that is only extended. An error that it holds could be a trait object, so the compiler cannot see this.
+impl std::panic::UnwindSafe for Batch {}
+impl std::panic::RefUnwindSafe for Batch {}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
     /// The bucket's prefix; `None` for the bucket of the handle that writes the batch.
     bucket: Option<Range<usize>>,
     key: Range<usize>,
     action: Action<Range<usize>>,
+}
+
+impl Step {
+    pub(crate) fn is_condition(&self) -> bool {
+        match self.action {
+            Action::ExpectSeq(_) | Action::ExpectAbsent => true,
+            Action::Put(_) | Action::Delete => false,
+        }
+    }
 }
 
 impl Batch {
@@ -155,21 +178,21 @@ impl Batch {
     /// Adds a condition: the batch is applied only if the key has this `last_index`.
     ///
     /// ```
-    /// # let path = std::env::temp_dir().join(format!("caskfile-batch-expect-index-{}", std::process::id()));
+    /// # let path = std::env::temp_dir().join(format!("caskfile-batch-expect-last-index-{}", std::process::id()));
     /// # let cask = caskfile::Cask::open(&path)?;
     /// use caskfile::Batch;
     ///
     /// cask.put("config", "1")?;
     /// let last_index = cask.get("config")?.last_index;
     /// let mut batch = Batch::new();
-    /// batch.expect_index("config", last_index).put("config", "2");
+    /// batch.expect_last_index("config", last_index).put("config", "2");
     /// cask.write(&batch)?;
     /// // The key has another `last_index` now.
     /// assert!(cask.write(&batch).is_err());
     /// # std::fs::remove_file(path).unwrap();
     /// # Ok::<(), caskfile::Error>(())
     /// ```
-    pub fn expect_index(&mut self, key: impl AsRef<[u8]>, last_index: u64) -> &mut Batch {
+    pub fn expect_last_index(&mut self, key: impl AsRef<[u8]>, last_index: u64) -> &mut Batch {
         self.step(key.as_ref(), Action::ExpectSeq(last_index))
     }
 
@@ -187,6 +210,76 @@ impl Batch {
     /// ```
     pub fn expect_absent(&mut self, key: impl AsRef<[u8]>) -> &mut Batch {
         self.step(key.as_ref(), Action::ExpectAbsent)
+    }
+
+    /// Adds two operations: the condition that the key is absent, and a put. This is [`Cask::put_new`](crate::Cask::put_new) in
+    /// a batch.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-batch-put-new-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::{Batch, Error};
+    ///
+    /// let applied = cask.write(Batch::new().put_new("leader", "node-1"))?;
+    /// assert_eq!(applied.last_index_of(1), Some(cask.get("leader")?.last_index));
+    /// assert!(matches!(cask.write(Batch::new().put_new("leader", "node-2")), Err(Error::BatchConflict { op: 0, .. })));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn put_new(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Batch {
+        let key = key.as_ref();
+        self.expect_absent(key).put(key, value)
+    }
+
+    /// Adds two operations: the condition that the key has this `last_index`, and a put. This is
+    /// [`Cask::put_if`](crate::Cask::put_if) in a batch.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-batch-put-if-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::Batch;
+    ///
+    /// let first = cask.put("config", "1")?;
+    /// cask.write(Batch::new().put_if("config", "2", first).put("log/1", "changed"))?;
+    /// assert!(cask.write(Batch::new().put_if("config", "3", first)).is_err());
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn put_if(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, last_index: u64) -> &mut Batch {
+        let key = key.as_ref();
+        self.expect_last_index(key, last_index).put(key, value)
+    }
+
+    /// Adds two operations: the condition that the key has this `last_index`, and a deletion. This is
+    /// [`Cask::delete_if`](crate::Cask::delete_if) in a batch.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-batch-delete-if-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::Batch;
+    ///
+    /// let index = cask.put("jobs/1", "work")?;
+    /// cask.write(Batch::new().delete_if("jobs/1", index).put("done/1", "work"))?;
+    /// assert!(!cask.exists("jobs/1")?);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn delete_if(&mut self, key: impl AsRef<[u8]>, last_index: u64) -> &mut Batch {
+        let key = key.as_ref();
+        self.expect_last_index(key, last_index).delete(key)
+    }
+
+    /// Returns the batch, and leaves an empty one in its place. With it, a chain of calls can be bound in one `let`.
+    ///
+    /// ```
+    /// use caskfile::Batch;
+    ///
+    /// let batch = Batch::new().put_new("leader", "node-1").delete("candidate").take();
+    /// assert_eq!(batch.len(), 3);
+    /// ```
+    #[must_use = "the operations are in the batch that is returned"]
+    pub fn take(&mut self) -> Batch {
+        std::mem::take(self)
     }
 
     /// Returns how many operations the batch has, conditions included.
@@ -275,5 +368,30 @@ impl Batch {
             return Err(Error::BatchTooLarge { what: "bytes", len, max });
         }
         Ok(request)
+    }
+}
+
+/// Adds a [put](Batch::put) for each pair of a key and a value.
+impl<K: AsRef<[u8]>, V: AsRef<[u8]>> Extend<(K, V)> for Batch {
+    fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, pairs: I) {
+        pairs.into_iter().for_each(|(key, value)| {
+            self.put(key, value);
+        });
+    }
+}
+
+/// A batch that [puts](Batch::put) each pair of a key and a value.
+impl<K: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(K, V)> for Batch {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Batch {
+        let mut batch = Batch::new();
+        batch.extend(pairs);
+        batch
+    }
+}
+
+/// A batch that [puts](Batch::put) each pair of a key and a value.
+impl<K: AsRef<[u8]>, V: AsRef<[u8]>, const N: usize> From<[(K, V); N]> for Batch {
+    fn from(pairs: [(K, V); N]) -> Batch {
+        pairs.into_iter().collect()
     }
 }

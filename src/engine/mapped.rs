@@ -49,6 +49,10 @@ pub struct Slice {
     last_index: u64,
 }
 
+// A slice only shows bytes. The map is a trait object, so the compiler cannot see this.
+impl std::panic::UnwindSafe for Slice {}
+impl std::panic::RefUnwindSafe for Slice {}
+
 #[derive(Clone)]
 enum Bytes {
     Mapped {

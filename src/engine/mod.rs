@@ -17,6 +17,7 @@
 //! 5. the view of [`Reading`], a [sharded lock](read::sharded): held for reading during a look-up, for writing
 //!    while a unit is replayed into the index; never during a write or a sync of the file.
 
+mod applied;
 pub(crate) mod batch;
 mod cask;
 pub(crate) mod context;
@@ -33,11 +34,13 @@ pub(crate) mod write;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use applied::Applied;
 pub use batch::{Batch, MAX_BATCH_BYTES, MAX_BATCH_OPS};
-pub use cask::Cask;
+pub use cask::{Cask, Update};
 pub use maintain::{Backup, Compaction};
 pub use mapped::{Mapped, Slice};
 pub use read::by_index::IndexScan;
+pub use read::keys::Keys;
 pub use read::scan::{BucketScans, PairRef, Scan};
 pub use stats::Stats;
 

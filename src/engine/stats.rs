@@ -35,7 +35,8 @@ pub struct Stats {
     pub live_bytes: u64,
     /// Bytes of the records that compaction would leave out, without the last snapshot of the index.
     pub dead_bytes: u64,
-    /// The highest sequence number in the file.
+    /// The highest sequence number in the file, whether a pair still has it as its `last_index` or not: deletions and the store's
+    /// own records have numbers too. If it is the same as before, nothing was written in between.
     pub last_index: u64,
     /// A record or the head of the file proves that everything before this offset is on stable storage.
     pub proven: u64,
@@ -62,8 +63,8 @@ pub struct Stats {
     pub lock_waits: u64,
     /// How long it waited in all these cases together, without the time that threads of one handle wait for each other.
     pub lock_waited: Duration,
-    /// How long opening took, or the last [`Cask::reopen`](crate::Cask::reopen): reading the whole file, and cutting off a torn
-    /// tail.
+    /// How long opening took, or the last [`Cask::reopen`](crate::Cask::reopen): reading the log, or what follows its snapshot of
+    /// the index, and cutting off a torn tail.
     pub opening: Duration,
     /// How long this handle has been open.
     pub open_for: Duration,

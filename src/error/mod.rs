@@ -1,11 +1,14 @@
-//! [`Error`] and [`Result`].
+//! [`Error`], [`ErrorKind`] and [`Result`].
 
+mod kind;
 mod text;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use kind::ErrorKind;
 
 use crate::format::{Damage, KeyFault};
 use crate::report::Report;
@@ -29,6 +32,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 ///
 /// `{}` prints what failed and where. [`source`](std::error::Error::source) returns the error that caused it, if there is
 /// one. `{:#}` prints the error and its causes, separated by colons.
+///
+/// [`kind`](Error::kind), [`is_conflict`](Error::is_conflict) and [`is_retryable`](Error::is_retryable) are for programs that
+/// do not need the variant, and an error can be converted to an [`io::Error`].
+///
+/// No error contains a key or a value, so an error can be logged. A key may be a secret, such as the token of a session, and
+/// of any length. A program whose keys are harmless adds the key where it makes the call.
 ///
 /// ```
 /// use std::error::Error as _;

@@ -1,4 +1,4 @@
-//! The number of buckets that have keys.
+//! The number of buckets that have keys, and of the keys in each.
 
 use std::collections::HashMap;
 
@@ -39,6 +39,14 @@ impl Buckets {
     pub(crate) fn count(&self, keys: u64) -> u64 {
         self.named.len() as u64 + u64::from(keys > self.in_named)
     }
+
+    /// The number of keys in the bucket of this name, in a store that has `keys` keys.
+    pub(crate) fn keys_in(&self, bucket: &[u8], keys: u64) -> u64 {
+        match bucket {
+            [] => keys - self.in_named,
+            name => self.named.get(name).copied().unwrap_or(0),
+        }
+    }
 }
 
 fn named_bucket(full_key: &[u8]) -> Option<&[u8]> {
@@ -59,6 +67,7 @@ mod tests {
         }
         buckets.add(b"\0k");
         assert_eq!(buckets.count(4), 3, "the bucket without a name has the fourth");
+        assert_eq!([&b""[..], b"a", b"ab", b"b"].map(|bucket| buckets.keys_in(bucket, 4)), [1, 2, 1, 0]);
         for (full_key, count) in [(&b"\x01ak"[..], 2), (b"\x02abk", 1), (b"\x01al", 0)] {
             buckets.remove(full_key);
             assert_eq!(buckets.count(buckets.in_named), count);

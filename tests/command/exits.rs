@@ -32,7 +32,7 @@ fn an_unknown_command_line_exits_with_2() {
         &["put", "s", "k", "v", "--timeout", "soon"],
         &["put", "s", "k", "v", "--durability", "maybe"],
         &["cas", "s", "k", "v"],
-        &["cas", "s", "k", "v", "--if-absent", "--if-index", "1"],
+        &["cas", "s", "k", "v", "--if-absent", "--if-last-index", "1"],
         &["get", "s"],
         &["get", "s", "k", "--durability", "os"],
         &["frobnicate", "s"],
@@ -59,12 +59,15 @@ fn a_condition_that_does_not_hold_is_3() {
     shell.ok(&["put", "s", "k", "v"]);
     for line in [
         &["cas", "s", "k", "w", "--if-absent"][..],
-        &["cas", "s", "k", "w", "--if-index", "1"],
-        &["cas", "s", "x", "w", "--if-index", "1"],
-        &["delete", "s", "k", "--if-index", "1"],
+        &["cas", "s", "k", "w", "--if-last-index", "1"],
+        &["cas", "s", "x", "w", "--if-last-index", "1"],
+        &["delete", "s", "k", "--if-last-index", "1"],
     ] {
         let error = shell.fails(3, line);
-        assert!(error.contains("nothing was written") && error.contains("hint: `caskfile get --index s"), "{error}");
+        assert!(
+            error.contains("nothing was written") && error.contains("hint: `caskfile get --last-index s"),
+            "{error}"
+        );
     }
     assert_eq!(shell.ok(&["get", "s", "k"]), b"v");
 }

@@ -117,7 +117,7 @@ fn buckets_are_in_byte_order_with_their_counts_and_escapes() {
     let mut order: Vec<_> = BYTES.into_iter().zip(1..).collect();
     for ((name, ..), keys) in &order {
         let bucket = cask.bucket(name).unwrap();
-        (0..*keys).for_each(|key| bucket.put(format!("{key}"), "").unwrap());
+        (0..*keys).for_each(|key| bucket.put(format!("{key}"), "").map(drop).unwrap());
     }
     cask.put("k", "").unwrap();
     cask.close().unwrap();
@@ -140,7 +140,7 @@ fn a_list_has_the_columns_that_were_asked_for_in_every_form() {
             let (only, index) = (["", "--keys", "--values"][choice % 3], choice >= 3);
             let mut options = vec!["list", "s"];
             options.extend([only].iter().filter(|option| !option.is_empty()));
-            options.extend(index.then_some("--index"));
+            options.extend(index.then_some("--last-index"));
             options.extend(reverse.then_some("--reverse"));
             let (mut lines, mut objects) = (String::new(), String::new());
             for &(key, value, last_index) in &pairs {
@@ -173,11 +173,11 @@ fn get_shows_the_pair_of_its_bucket_with_its_index() {
         let line = ["get", "s", "Z", "-b", name];
         assert_eq!(shell.ok(&line), pair.value);
         let with_index = [format!("{}\n", pair.last_index).as_bytes(), &pair.value].concat();
-        assert_eq!(shell.ok(&[&line[..], &["--index"]].concat()), with_index);
+        assert_eq!(shell.ok(&[&line[..], &["--last-index"]].concat()), with_index);
         let shown = BYTES.into_iter().find(|(bytes, ..)| *bytes == pair.value).unwrap();
         let object = format!("{{\"key\":\"Z\",{},\"last_index\":{}}}\n", in_json("value", shown), pair.last_index);
         assert_eq!(shell.ok_text(&[&line[..], &["--json"]].concat()), object);
-        assert_eq!(shell.ok_text(&[&line[..], &["--json", "--index"]].concat()), object);
+        assert_eq!(shell.ok_text(&[&line[..], &["--json", "--last-index"]].concat()), object);
     }
 }
 
@@ -222,7 +222,7 @@ fn a_write_prints_the_index_that_the_store_has_given_it() {
     shell.ok(&["put", "s", "first", "v"]);
     assert_eq!(printed(&["put", "s", "k", "v"]), json!({ "last_index": index_of("k") }));
     assert_eq!(shell.ok(&["put", "s", "k", "v"]), b"");
-    let swapped = shell.ok_text(&["cas", "s", "k", "w", "--if-index", &index_of("k").to_string()]);
+    let swapped = shell.ok_text(&["cas", "s", "k", "w", "--if-last-index", &index_of("k").to_string()]);
     assert_eq!(swapped, format!("{}\n", index_of("k")));
     assert_eq!(printed(&["cas", "s", "l", "w", "--if-absent"]), json!({ "last_index": index_of("l") }));
     let batch = "{\"op\":\"put\",\"key\":\"m\",\"value\":\"\"}\n\n{\"op\":\"put\",\"key\":\"n\",\"value\":\"\"}\n";

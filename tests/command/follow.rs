@@ -65,7 +65,7 @@ fn records_come_as_written_until_a_signal() {
             }
             let mut batch = Batch::new();
             batch.delete("a").put("c", "d");
-            let last = cask.write(&batch).unwrap().unwrap();
+            let last = cask.write(&batch).unwrap().last_index().unwrap();
             assert_eq!(following.next_keyed(), ("delete".into(), "a".into(), last - 1));
             assert_eq!(following.next_keyed(), ("put".into(), "c".into(), last));
             let ended = following.stopped_by(name);

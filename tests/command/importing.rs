@@ -237,13 +237,15 @@ fn of_several_swaps_at_once_exactly_one_wins() {
     let shell = Shell::new();
     shell.ok(&["put", "s", "counter", "0"]);
     for round in 0..5 {
-        let index = shell.ok_text(&["get", "s", "counter", "--index"]).lines().next().unwrap().to_owned();
+        let index = shell.ok_text(&["get", "s", "counter", "--last-index"]).lines().next().unwrap().to_owned();
         let codes: Vec<_> = std::thread::scope(|scope| {
             let racers: Vec<_> = (0..4)
                 .map(|racer| {
                     let (shell, index) = (&shell, &index);
                     let value = format!("{round} {racer}");
-                    scope.spawn(move || shell.run(&["cas", "s", "counter", &value, "--if-index", index]).code.unwrap())
+                    scope.spawn(move || {
+                        shell.run(&["cas", "s", "counter", &value, "--if-last-index", index]).code.unwrap()
+                    })
                 })
                 .collect();
             racers.into_iter().map(|racer| racer.join().unwrap()).collect()

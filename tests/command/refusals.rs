@@ -176,11 +176,11 @@ fn a_write_that_is_refused_or_changes_no_key_leaves_the_file_as_it_was() {
     let key_64k = "k".repeat(65_536);
     let lines: [(i32, &str, &[&str]); 19] = [
         (3, "", &["cas", "d/s", "k", "w", "--if-absent"]),
-        (3, "", &["cas", "d/s", "k", "w", "--if-index", "7"]),
-        (3, "", &["cas", "d/s", "absent", "w", "--if-index", "7"]),
-        (3, "", &["delete", "d/s", "k", "--if-index", "7"]),
-        (3, "", &["delete", "d/s", "absent", "--if-index", "7"]),
-        (2, "", &["delete", "d/s", "k", "last", "--if-index", "7"]),
+        (3, "", &["cas", "d/s", "k", "w", "--if-last-index", "7"]),
+        (3, "", &["cas", "d/s", "absent", "w", "--if-last-index", "7"]),
+        (3, "", &["delete", "d/s", "k", "--if-last-index", "7"]),
+        (3, "", &["delete", "d/s", "absent", "--if-last-index", "7"]),
+        (2, "", &["delete", "d/s", "k", "last", "--if-last-index", "7"]),
         (0, "", &["delete", "d/s", "absent", "absent too"]),
         (7, "", &["delete", "d/s", "k", ""]),
         (7, "", &["put", "d/s", "", "v"]),

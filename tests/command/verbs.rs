@@ -75,10 +75,10 @@ fn keys_are_deleted_together_and_absent_ones_are_fine() {
     assert_eq!(shell.ok_text(&["list", "s", "--keys"]), "c\n");
     shell.ok(&["delete", "s", "a"]);
     let index = json_of(&shell.ok(&["get", "s", "c", "--json"]))["last_index"].to_string();
-    assert!(shell.fails(3, &["delete", "s", "c", "--if-index", "7"]).contains("c has another last_index"));
-    shell.ok(&["delete", "s", "c", "--if-index", &index]);
-    assert!(shell.fails(3, &["delete", "s", "c", "--if-index", &index]).contains("not there"));
-    shell.fails(2, &["delete", "s", "a", "b", "--if-index", "7"]);
+    assert!(shell.fails(3, &["delete", "s", "c", "--if-last-index", "7"]).contains("c has another last_index"));
+    shell.ok(&["delete", "s", "c", "--if-last-index", &index]);
+    assert!(shell.fails(3, &["delete", "s", "c", "--if-last-index", &index]).contains("not there"));
+    shell.fails(2, &["delete", "s", "a", "b", "--if-last-index", "7"]);
     assert!(shell.fails(7, &["delete", "s", "a", ""]).contains("key 2: a key has 1 to"));
     assert!(shell.fails(7, &["delete", "s", ""]).contains("error: a key has 1 to"));
 }
@@ -113,7 +113,7 @@ fn a_list_is_limited_by_prefix_range_and_direction() {
     assert_eq!(shell.ok_text(&["list", "s", "b"]), "b\tB\n");
     assert_eq!(shell.ok_text(&["list", "s", "b", "--values"]), "B\n");
     let index = json_of(&shell.ok(&["get", "s", "b", "--json"]))["last_index"].to_string();
-    assert_eq!(shell.ok_text(&["list", "s", "b", "--index"]), format!("{index}\tb\tB\n"));
+    assert_eq!(shell.ok_text(&["list", "s", "b", "--last-index"]), format!("{index}\tb\tB\n"));
     assert_eq!(
         shell.ok_text(&["list", "s", "b", "--json"]),
         format!("{{\"key\":\"b\",\"value\":\"B\",\"last_index\":{index}}}\n")
@@ -137,12 +137,12 @@ fn the_second_swap_with_one_index_is_lost() {
     let first = shell.ok_text(&["cas", "s", "leader", "anna", "--if-absent"]);
     let first = first.trim_end();
     assert!(shell.fails(3, &["cas", "s", "leader", "ben", "--if-absent"]).contains("there already"));
-    let second = shell.ok_text(&["compare-and-swap", "s", "leader", "ben", "--if-index", first]);
+    let second = shell.ok_text(&["compare-and-swap", "s", "leader", "ben", "--if-last-index", first]);
     assert!(second.trim_end().parse::<u64>().unwrap() > first.parse::<u64>().unwrap());
-    assert!(shell.fails(3, &["cas", "s", "leader", "carl", "--if-index", first]).contains("changed meanwhile"));
-    assert_eq!(shell.ok_text(&["get", "s", "leader", "--index"]), format!("{second}ben"));
+    assert!(shell.fails(3, &["cas", "s", "leader", "carl", "--if-last-index", first]).contains("changed meanwhile"));
+    assert_eq!(shell.ok_text(&["get", "s", "leader", "--last-index"]), format!("{second}ben"));
     shell.ok(&["delete", "s", "leader"]);
-    let error = shell.fails(3, &["cas", "s", "leader", "carl", "--if-index", second.trim_end()]);
+    let error = shell.fails(3, &["cas", "s", "leader", "carl", "--if-last-index", second.trim_end()]);
     assert!(error.contains("not there (any more)"), "{error}");
     assert_eq!(shell.fails(1, &["exists", "s", "leader"]), "");
 }
@@ -170,7 +170,7 @@ fn a_batch_is_applied_whole_or_not_at_all() {
     let batch = format!(
         r#"{{"op":"check","key":"leader","if_absent":true}}
 
-{{"op":"put","key":"colour","value":"red","if_index":{index}}}
+{{"op":"put","key":"colour","value":"red","if_last_index":{index}}}
 {{"op":"put","key":"0001","value":"started","bucket":"log"}}
 {{"op":"delete","key":"nothing"}}"#
     );
@@ -201,7 +201,7 @@ fn a_batch_makes_a_store_only_for_a_put() {
     let shell = Shell::new();
     let put = r#"{"op":"put","key":"k","value":"v","if_absent":true}"#;
     let others = [
-        r#"{"op":"put","key":"k","value":"v","if_index":1}"#,
+        r#"{"op":"put","key":"k","value":"v","if_last_index":1}"#,
         r#"{"op":"delete","key":"k"}"#,
         r#"{"op":"check","key":"k","if_absent":true}"#,
         "",

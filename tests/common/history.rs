@@ -32,6 +32,10 @@ pub enum Call {
     Range(usize, Bound<Vec<u8>>, Bound<Vec<u8>>, u8),
     Buckets,
     Stats,
+    /// Of one bucket.
+    Len(usize),
+    /// `Stats`, and `Len` of all buckets, one after the other: only where no other handle writes meanwhile.
+    Counts,
     Verify,
     Whole(Whole),
     Copy(Copying),
@@ -264,7 +268,7 @@ impl History {
             Op::List { bucket, prefix, how } => Call::List(*bucket, PREFIXES[*prefix].to_vec(), *how),
             Op::Range { bucket, from, to, how } => Call::Range(*bucket, bound(from), bound(to), *how),
             Op::Buckets => Call::Buckets,
-            Op::Stats => Call::Stats,
+            Op::Stats => Call::Counts,
             Op::Verify => Call::Verify,
             Op::Whole(whole) => Call::Whole(*whole),
             Op::Copy(copying) => Call::Copy(*copying),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use caskfile::disk::Disk;
 use caskfile::disk::sim::SimDisk;
-use caskfile::{Batch, Cask, Error, KvPair, Scan, salvage_on};
+use caskfile::{Applied, Batch, Cask, Error, Keys, KvPair, OptionalExt, Scan, Update, salvage_on};
 
 use crate::common::history::{BatchPart, Bytes, Call, Key, Pair, Refusal, State, listed, predict, ranged};
 use crate::common::ops::{BUCKETS, Copying, Setup, Whole};
@@ -22,6 +22,8 @@ pub enum Answer {
     /// With their buckets.
     Whole(Vec<(Vec<u8>, KvPair)>),
     Keys(u64),
+    /// How many keys each bucket has.
+    Lens(Vec<u64>),
     Nothing,
 }
 
@@ -33,6 +35,8 @@ pub struct Receipt {
     /// Whether the call tells about an index.
     pub tells: bool,
     pub deleted: Option<u64>,
+    /// How many operations have an index, where the call tells about each.
+    pub records: Option<usize>,
     /// It was broken off, as it was meant to be.
     pub cancelled: bool,
 }
@@ -72,6 +76,23 @@ fn from_both_ends(mut scan: Scan, how: u8) -> Result<Vec<KvPair>, Error> {
     front.extend(back.into_iter().rev());
     assert_eq!(front.len(), expected, "a scan knows how many pairs it will return");
     Ok(front)
+}
+
+/// Takes the keys by themselves, from both ends, and the pairs of a scan to which they must belong.
+fn with_keys(scan: Scan, mut keys: Keys, how: u8) -> Result<Vec<KvPair>, Error> {
+    let (mut front, mut back) = (Vec::new(), Vec::new());
+    assert_eq!(keys.len(), scan.len());
+    while keys.len() > 0 {
+        let (end, next) = match (how >> (keys.len() % 8)) & 1 {
+            0 => (&mut front, keys.next()),
+            _ => (&mut back, keys.next_back()),
+        };
+        end.push(next.expect("it has said so")?);
+    }
+    front.extend(back.into_iter().rev());
+    let pairs = scan.collect::<Result<Vec<_>, Error>>()?;
+    assert!(front.iter().eq(pairs.iter().map(|pair| &pair.key)), "keys {front:?} of {pairs:?}");
+    Ok(pairs)
 }
 
 fn read_whole(cask: &Cask, whole: Whole) -> Result<Vec<(Vec<u8>, KvPair)>, Error> {
@@ -191,15 +212,31 @@ pub fn ask(cask: &Cask, call: &Call) -> Result<Answer, Error> {
                     })?;
                     pairs
                 }
-                _ => from_both_ends(cask.scan(prefix)?, how / 4)?,
+                2 => from_both_ends(cask.scan(prefix)?, how / 4)?,
+                _ => with_keys(cask.scan(prefix)?, cask.scan(prefix)?.into_keys(), *how)?,
             }))
         }
         Call::Range(bucket, from, to, how) => {
             let cask = in_bucket(cask, *bucket)?;
-            from_both_ends(cask.range((from.clone(), to.clone()))?, *how).map(Answer::Pairs)
+            let scan = || cask.range((from.clone(), to.clone()));
+            match how % 4 {
+                3 => with_keys(scan()?, scan()?.into_keys(), *how).map(Answer::Pairs),
+                _ => from_both_ends(scan()?, *how).map(Answer::Pairs),
+            }
         }
         Call::Buckets => cask.buckets().map(Answer::Names),
         Call::Stats => cask.stats().map(|stats| Answer::Keys(stats.keys)),
+        Call::Len(bucket) => in_bucket(cask, *bucket)?.len().map(Answer::Keys),
+        Call::Counts => {
+            let mut keys = Vec::new();
+            for bucket in 0..BUCKETS.len() {
+                let cask = in_bucket(cask, bucket)?;
+                keys.push(cask.len()?);
+                assert_eq!(cask.is_empty()?, keys[bucket] == 0);
+            }
+            assert_eq!(keys.iter().sum::<u64>(), cask.stats()?.keys, "the buckets have all keys of the store");
+            Ok(Answer::Lens(keys))
+        }
         Call::Verify => cask.verify().map(|verified| Answer::Keys(verified.keys)),
         Call::Whole(whole) => read_whole(cask, *whole).map(Answer::Whole),
         _ => Ok(Answer::Nothing),
@@ -209,6 +246,7 @@ pub fn ask(cask: &Cask, call: &Call) -> Result<Answer, Error> {
 /// What a call that reads must say in a state.
 pub fn answer(call: &Call, state: &State) -> Answer {
     let pairs = |(key, pair): (&Key, &Pair)| KvPair::new(key.1.clone(), pair.value.to_vec(), pair.index);
+    let len = |bucket| state.keys().filter(|(at, _)| *at == bucket).count() as u64;
     match call {
         Call::Get(key, how) if how % 4 == 2 => Answer::There(state.contains_key(key)),
         Call::Get(key, _) => Answer::Pair(state.get(key).map(|pair| (pair.value.clone(), pair.index))),
@@ -219,6 +257,8 @@ pub fn answer(call: &Call, state: &State) -> Answer {
             Answer::Names(names.into_iter().map(|bucket| BUCKETS[bucket].to_vec()).collect())
         }
         Call::Stats | Call::Verify => Answer::Keys(state.len() as u64),
+        Call::Len(bucket) => Answer::Keys(len(*bucket)),
+        Call::Counts => Answer::Lens((0..BUCKETS.len()).map(len).collect()),
         Call::Whole(whole) => {
             let named = |(key, pair): (&Key, &Pair)| {
                 (BUCKETS[key.0].to_vec(), KvPair::new(key.1.clone(), pair.value.to_vec(), pair.index))
@@ -235,57 +275,152 @@ pub fn answer(call: &Call, state: &State) -> Answer {
 
 fn batch(parts: &[BatchPart]) -> Batch {
     let mut batch = Batch::new();
-    for part in parts {
+    let mut parts = parts.iter();
+    while let Some(part) = parts.next() {
         let (BatchPart::Put(key, _)
         | BatchPart::Delete(key)
         | BatchPart::ExpectSeq(key, _)
         | BatchPart::ExpectAbsent(key)) = part;
         let batch = batch.bucket(BUCKETS[key.0]);
-        match part {
-            BatchPart::Put(key, value) => batch.put(&key.1, value),
-            BatchPart::Delete(key) => batch.delete(&key.1),
-            BatchPart::ExpectSeq(key, index) => batch.expect_index(&key.1, *index),
-            BatchPart::ExpectAbsent(key) => batch.expect_absent(&key.1),
+        // A condition and a change of the same key have a call of their own.
+        let changed = parts.clone().next();
+        let ops = batch.len();
+        match (part, changed) {
+            (BatchPart::ExpectSeq(_, index), Some(BatchPart::Put(next, value))) if next == key => {
+                batch.put_if(&key.1, value, *index)
+            }
+            (BatchPart::ExpectAbsent(_), Some(BatchPart::Put(next, value))) if next == key => {
+                batch.put_new(&key.1, value)
+            }
+            (BatchPart::ExpectSeq(_, index), Some(BatchPart::Delete(next))) if next == key => {
+                batch.delete_if(&key.1, *index)
+            }
+            (BatchPart::Put(_, value), _) => batch.put(&key.1, value),
+            (BatchPart::Delete(_), _) => batch.delete(&key.1),
+            (BatchPart::ExpectSeq(_, index), _) => batch.expect_last_index(&key.1, *index),
+            (BatchPart::ExpectAbsent(_), _) => batch.expect_absent(&key.1),
         };
+        if batch.len() == ops + 2 {
+            parts.next();
+        }
     }
     batch
 }
 
 /// Writes batches in one group, and returns what each was answered.
 pub fn together(cask: &Cask, batches: &[Vec<BatchPart>]) -> Result<Vec<Result<Option<u64>, Error>>, Error> {
-    cask.write_together(&batches.iter().map(|parts| batch(parts)).collect::<Vec<_>>())
+    let results = cask.write_together(&batches.iter().map(|parts| batch(parts)).collect::<Vec<_>>())?;
+    let receipt = |(applied, parts): (Result<Applied, Error>, &Vec<BatchPart>)| Ok(receipt(&applied?, parts).index);
+    Ok(results.into_iter().zip(batches).map(receipt).collect())
 }
 
-/// Makes a call that may write.
+/// What a batch was answered, whose parts must have indexes that follow each other.
+fn receipt(applied: &Applied, parts: &[BatchPart]) -> Receipt {
+    let (mut records, mut puts, mut next) = (0, 0, None);
+    for (op, part) in parts.iter().enumerate() {
+        let index = applied.last_index_of(op);
+        match part {
+            BatchPart::Put(..) => puts += 1,
+            BatchPart::Delete(_) => {}
+            BatchPart::ExpectSeq(..) | BatchPart::ExpectAbsent(_) => {
+                assert_eq!(index, None, "a condition has no record")
+            }
+        }
+        assert!(index.is_some() || !matches!(part, BatchPart::Put(..)), "put {op} of {applied:?} has no record");
+        if let Some(index) = index {
+            assert!(
+                next.is_none_or(|next| next == index),
+                "operation {op} of {applied:?} has index {index}, not {next:?}"
+            );
+            (records, next) = (records + 1, Some(index + 1));
+        }
+    }
+    assert_eq!(applied.last_index(), next.map(|next| next - 1), "the last operation has the last index");
+    assert_eq!(applied.last_index_of(parts.len()), None);
+    assert_eq!(applied.deleted(), (records - puts) as u64, "records that put nothing remove a key");
+    Receipt { index: applied.last_index(), tells: true, records: Some(records), ..Receipt::default() }
+}
+
+/// Makes a call that may write, in one of the ways in which the library offers it: which one, the call's content says.
 pub fn tell(cask: &Cask, call: &Call) -> Result<Receipt, Error> {
     let previous =
         |key: &Key, index: &Option<u64>| index.map(|index| KvPair::new(key.1.clone(), "not compared", index));
+    let told = |index| Receipt { index: Some(index), tells: true, ..Receipt::default() };
     let acknowledged = |pair: KvPair, key: &Key, value: &Bytes| {
         assert_eq!((&pair.key, &*pair.value), (&key.1, &**value), "the pair that a write returns is what it wrote");
-        Receipt { index: Some(pair.last_index), tells: true, ..Receipt::default() }
+        told(pair.last_index)
     };
+    // The number of a value is in its first byte.
+    let way = |value: &Bytes| value.first().copied().unwrap_or_default();
     Ok(match call {
-        Call::Put(key, value) => {
-            in_bucket(cask, key.0)?.put(&key.1, value)?;
-            Receipt::default()
-        }
+        Call::Put(key, value) => told(in_bucket(cask, key.0)?.put(&key.1, value)?),
         Call::Delete(key) => {
-            in_bucket(cask, key.0)?.delete(&key.1)?;
+            let cask = in_bucket(cask, key.0)?;
+            let was_there = match (key.0 + key.1.len()) % 3 {
+                0 => false,
+                1 => cask.remove(&key.1)?.is_some_and(|pair| pair.key == key.1),
+                _ => {
+                    let mut found = false;
+                    let left = cask.try_update(&key.1, |pair| {
+                        found = pair.is_some();
+                        Ok::<_, Error>(Update::Delete)
+                    })?;
+                    assert_eq!(left, None, "a key that was removed");
+                    found
+                }
+            };
+            // The other two only read if the key is absent. A deletion is a write even then.
+            if !was_there {
+                cask.delete(&key.1)?;
+            }
             Receipt::default()
         }
         Call::AtomicPut(key, value, index) => {
-            acknowledged(in_bucket(cask, key.0)?.atomic_put(&key.1, value, previous(key, index).as_ref())?, key, value)
+            let cask = in_bucket(cask, key.0)?;
+            match index {
+                _ if way(value) % 2 == 0 => {
+                    acknowledged(cask.atomic_put(&key.1, value, previous(key, index).as_ref())?, key, value)
+                }
+                Some(index) => told(cask.put_if(&key.1, value, *index)?),
+                None => told(cask.put_new(&key.1, value)?),
+            }
         }
         Call::AtomicDelete(key, index) => {
-            in_bucket(cask, key.0)?.atomic_delete(&key.1, previous(key, index).as_ref())?;
+            let cask = in_bucket(cask, key.0)?;
+            match index {
+                Some(index) if (key.0 + key.1.len()) % 2 == 0 => cask.delete_if(&key.1, *index)?,
+                _ => cask.atomic_delete(&key.1, previous(key, index).as_ref())?,
+            }
             Receipt::default()
         }
         Call::Update(key, value) => {
-            acknowledged(in_bucket(cask, key.0)?.update(&key.1, |_| value.to_vec())?, key, value)
+            let cask = in_bucket(cask, key.0)?;
+            match way(value) % 3 {
+                0 => acknowledged(cask.update(&key.1, |_| value.to_vec())?, key, value),
+                1 => {
+                    let put = cask.try_update(&key.1, |_| Ok::<_, Error>(Update::put(&**value)))?;
+                    acknowledged(put.expect("a put leaves a pair"), key, value)
+                }
+                // Only an absent key gets the value.
+                _ => match cask.get(&key.1).optional()? {
+                    None => acknowledged(cask.get_or_insert_with(&key.1, || value.to_vec())?, key, value),
+                    Some(there) => {
+                        let kept = cask.get_or_insert_with(&key.1, || -> Vec<u8> { panic!("the key is there") })?;
+                        assert_eq!(kept.key, there.key);
+                        told(cask.put(&key.1, value)?)
+                    }
+                },
+            }
         }
-        Call::Write(parts) => Receipt { index: cask.write(&batch(parts))?, tells: true, ..Receipt::default() },
+        Call::Write(parts) => receipt(&cask.write(&batch(parts))?, parts),
         Call::DeletePrefix(bucket, prefix) => {
-            Receipt { deleted: Some(in_bucket(cask, *bucket)?.delete_prefix(prefix)?), ..Receipt::default() }
+            let cask = in_bucket(cask, *bucket)?;
+            let end = end_of(prefix).filter(|_| prefix.len() % 2 == 1);
+            let deleted = match end {
+                Some(end) => cask.delete_range(prefix.clone()..end)?,
+                None => cask.delete_prefix(prefix)?,
+            };
+            Receipt { deleted: Some(deleted), ..Receipt::default() }
         }
         Call::Sync => {
             cask.sync()?;
@@ -319,11 +454,20 @@ pub fn tell(cask: &Cask, call: &Call) -> Result<Receipt, Error> {
     })
 }
 
+/// The first key after all that start with `prefix`, if that is the next byte at its end.
+fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
+    let (last, start) = prefix.split_last()?;
+    Some([start, &[last.checked_add(1)?]].concat())
+}
+
 /// Whether what a write said fits the changes that it should have made, whose last index in the store is known if
 /// the last of them is a put.
 pub fn check_receipt(receipt: &Receipt, changes: usize, last_put: Option<u64>, before: u64) -> Result<(), String> {
     if receipt.tells && receipt.index.is_some() != (changes > 0) {
         return Err(format!("{changes} changes were expected, and the index returned is {:?}", receipt.index));
+    }
+    if receipt.records.is_some_and(|records| records != changes) {
+        return Err(format!("{changes} changes were expected, and indexes were returned for {:?}", receipt.records));
     }
     if receipt.index.is_some_and(|index| index <= before) {
         return Err(format!("index {:?} was returned, though {before} was handed out before", receipt.index));

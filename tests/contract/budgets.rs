@@ -39,8 +39,9 @@ const fn usual(name: &'static str, durability: Durability, call: fn(&Lab)) -> Us
 fn ignore<T>(_: T) {}
 
 const GET: Usual = usual("get", Durability::Sync, |lab| ignore(lab.handle().get("a").unwrap()));
-const PUT: Usual = usual("put", Durability::Os, |lab| lab.handle().put("a", lab::VALUE).unwrap());
-const DURABLE_PUT: Usual = usual("durable put", Durability::Sync, |lab| lab.handle().put("a", lab::VALUE).unwrap());
+const PUT: Usual = usual("put", Durability::Os, |lab| lab.handle().put("a", lab::VALUE).map(drop).unwrap());
+const DURABLE_PUT: Usual =
+    usual("durable put", Durability::Sync, |lab| lab.handle().put("a", lab::VALUE).map(drop).unwrap());
 const LIST: Usual = usual("list of 3", Durability::Sync, |lab| assert_eq!(lab.handle().list("").unwrap().len(), 3));
 
 /// What is counted after everything that may have happened before.
@@ -63,8 +64,10 @@ const READS: [Usual; 9] = [
 const WRITES: [Usual; 15] = [
     PUT,
     DURABLE_PUT,
-    usual("put of 100,000 bytes", Durability::Os, |lab| lab.large().put("large", lab::LARGE).unwrap()),
-    usual("durable put of 100,000 bytes", Durability::Sync, |lab| lab.large().put("large", lab::LARGE).unwrap()),
+    usual("put of 100,000 bytes", Durability::Os, |lab| lab.large().put("large", lab::LARGE).map(drop).unwrap()),
+    usual("durable put of 100,000 bytes", Durability::Sync, |lab| {
+        lab.large().put("large", lab::LARGE).map(drop).unwrap()
+    }),
     usual("batch of 3", Durability::Os, batch),
     usual("durable batch of 3", Durability::Sync, batch),
     usual("durable delete", Durability::Sync, |lab| lab.handle().delete("a").unwrap()),

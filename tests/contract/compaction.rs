@@ -43,7 +43,7 @@ impl Neighbour {
                 let mut batch = Batch::new();
                 batch.put(&key, &value).delete("key-00").put("key-01", &value);
                 self.cask.write(&batch).map(|last| {
-                    let last = last.unwrap();
+                    let last = last.last_index().unwrap();
                     self.model.remove(&b"key-00"[..]);
                     // The deletion has an index of its own, if there was something to delete.
                     for (key, index) in [(&key[..], None), (b"key-01", Some(last))] {
@@ -583,7 +583,7 @@ fn writes_during_a_compaction_count_as_work_left() {
     const LEN: usize = 128 << 10;
     let disk = SimDisk::new();
     let cask = Cask::open_on(Arc::new(disk), STORE, &Config::new()).unwrap();
-    let put = |n: usize| cask.put(format!("{n}"), vec![n as u8; LEN]).unwrap();
+    let put = |n: usize| cask.put(format!("{n}"), vec![n as u8; LEN]).map(drop).unwrap();
     (0..20).for_each(put);
     let live = |cask: &Cask| cask.stats().unwrap().live_bytes;
     let (before, mut reports) = (live(&cask), Vec::new());

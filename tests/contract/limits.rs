@@ -92,8 +92,12 @@ fn the_largest_batch_and_the_others_get_numbers_of_blocks_with_a_mark() {
                     batch
                 };
                 let batches: Vec<_> = std::iter::once(first).chain((0..others).map(|n| 1 + n % 3)).map(batch).collect();
-                let indexes: Vec<_> =
-                    cask.write_together(&batches).unwrap().into_iter().map(|index| index.unwrap().unwrap()).collect();
+                let indexes: Vec<_> = cask
+                    .write_together(&batches)
+                    .unwrap()
+                    .into_iter()
+                    .map(|applied| applied.unwrap().last_index().unwrap())
+                    .collect();
                 assert!(indexes.is_sorted_by(|one, next| one < next), "{indexes:?}");
                 let bytes = disk.contents(STORE).unwrap();
                 let blocks = crate::common::files::anatomy::records(&bytes);

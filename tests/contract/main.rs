@@ -11,8 +11,10 @@ mod budgets;
 mod closing;
 mod compaction;
 mod conformance;
+mod decisions;
 #[cfg(feature = "log")]
 mod events;
+mod habits;
 mod large_values;
 mod limits;
 mod memory_kept;

@@ -61,6 +61,46 @@ fn an_opening_reads_little_however_many_keys_there_are() {
     }
 }
 
+/// A snapshot does not say how many keys each bucket has.
+#[test]
+fn each_bucket_of_a_snapshot_knows_how_many_keys_it_has() {
+    const BUCKETS: [&str; 4] = ["", "a", "b", "none"];
+    let lens = |cask: &Cask| BUCKETS.map(|name| cask.bucket(name).unwrap().len().unwrap());
+    let disk = SimDisk::new();
+    let cask = open(&disk, &config());
+    fill(&cask, 0..10_000);
+    fill(&cask.bucket("a").unwrap(), 0..700);
+    fill(&cask.bucket("b").unwrap(), 0..1);
+    assert!(cask.write_snapshot().unwrap());
+    cask.delete("key 00000007").unwrap();
+    drop(cask);
+    let len = disk.contents(STORE).unwrap().len() as u64;
+    let opened = || {
+        let before = disk.bytes_read();
+        let cask = open(&disk, &config().snapshots(SnapshotPolicy::Never));
+        assert!(disk.bytes_read() - before < len / 2, "it was opened through the snapshot");
+        cask
+    };
+
+    let cask = opened();
+    assert_eq!(lens(&cask), [9999, 700, 1, 0]);
+    let before = disk.bytes_read();
+    cask.bucket("b").unwrap().delete("key 00000000").unwrap();
+    cask.put("key 00000007", "again").unwrap();
+    assert_eq!(lens(&cask), [10_000, 700, 0, 0]);
+    assert!(disk.bytes_read() - before < len / 8, "the log is read once");
+    assert!(cask.bucket("b").unwrap().is_empty().unwrap());
+
+    // Of the sorted index, where there is one.
+    let cask = opened();
+    cask.keys("").unwrap();
+    let before = disk.bytes_read();
+    assert_eq!(lens(&cask), [10_000, 700, 0, 0]);
+    cask.bucket("none").unwrap().put("key", "value").unwrap();
+    assert_eq!(lens(&cask), [10_000, 700, 0, 1]);
+    assert!(disk.bytes_read() - before < len / 8, "the log is not read");
+}
+
 #[test]
 fn what_follows_the_snapshot_is_read_and_no_more() {
     let disk = SimDisk::new();

@@ -176,6 +176,7 @@ impl Reader<'_> {
             4 => Call::Get((0, b"k/1".to_vec()), 3),
             5 => Call::List(0, Vec::new(), 0),
             6 => Call::List(0, b"a".to_vec(), 2),
+            7 if self.dice.one_in(2) => Call::Len(0),
             7 => Call::Stats,
             8 => Call::Buckets,
             9 => Call::Whole(Whole::ByIndex),
@@ -339,7 +340,7 @@ fn a_writer_that_comes_beside_a_write_keeps_both() {
         let put = || cask.put(&own.1, value);
         let (outcome, bounds) = reader.stage.during(&reader.process, put);
         let states = match outcome {
-            Ok(()) => reader.stage.states(&bounds),
+            Ok(_) => reader.stage.states(&bounds),
             Err(Error::LockTimeout { .. }) => {
                 reader.stage.play_to(reader.stage.film.recording.end());
                 put().map_err(|error| format!("after the other one: {error}"))?;
@@ -368,9 +369,8 @@ fn operations_at_any_call_of_a_reader_make_no_mixture_of_two_batches() {
         for film in films(reads).iter().filter(|film| film.name.contains("torn batch")) {
             let cues = film.cues_between_operations();
             for (from, to) in (0..cues.len()).flat_map(|from| (from + 1..cues.len()).map(move |to| (from, to))) {
-                for (nth, call) in
-                    (1..).flat_map(|nth| [Call::Stats, Call::List(0, Vec::new(), 0)].map(|call| (nth, call)))
-                {
+                let calls = [Call::Stats, Call::Len(0), Call::List(0, Vec::new(), 0)];
+                for (nth, call) in (1..).flat_map(|nth| calls.clone().map(|call| (nth, call))) {
                     let (disk, setup) = (film.base.fork(), Setup { pread: reads == ReadMode::Pread, ..Setup::READER });
                     let process = disk.process();
                     let cask = Cask::open_on(Arc::new(process.clone()), STORE, &setup.config()).unwrap();

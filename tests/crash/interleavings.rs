@@ -220,13 +220,13 @@ impl<S: Seat> Player<S> {
                 let value = knowledge.fresh().to_le_bytes();
                 let mut batch = Batch::new();
                 for (key, pair) in KEYS.into_iter().zip(previous) {
-                    batch.expect_index(key, pair.last_index).put(key, value);
+                    batch.expect_last_index(key, pair.last_index).put(key, value);
                 }
                 match self.cask.write(&batch) {
                     Err(Error::BatchConflict { .. }) => Ok(()),
                     Err(error) => Err(error),
                     Ok(last) => {
-                        let last = last.unwrap();
+                        let last = last.last_index().unwrap();
                         for (key, last_index) in KEYS.into_iter().zip([last - 1, last]) {
                             knowledge.wrote(&KvPair::new(key, value, last_index), self.config.get_durability());
                         }

@@ -287,7 +287,7 @@ fn recover(found: &SimDisk, depth: u32, expected: &Option<Vec<(String, String)>>
         let opened = open_with(&disk, Durability::Sync);
         // Writing in it is where a recovery ends that has left something half done.
         let written =
-            opened.as_ref().is_ok_and(|cask| cask.put("later", "").and_then(|()| cask.delete("later")).is_ok());
+            opened.as_ref().is_ok_and(|cask| cask.put("later", "").and_then(|_| cask.delete("later")).is_ok());
         if written {
             return count;
         }

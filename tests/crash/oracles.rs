@@ -198,6 +198,13 @@ fn the_player_tells_wrong_answers_from_right_ones() {
         (&Call::Get(key("a"), 2), Answer::There(true), vec![Answer::There(false)]),
         (&Call::Get(key("c"), 2), Answer::There(false), vec![Answer::There(true)]),
         (&Call::Stats, Answer::Keys(3), vec![Answer::Keys(2), Answer::Keys(4)]),
+        (&Call::Len(0), Answer::Keys(3), vec![Answer::Keys(2), Answer::Keys(4)]),
+        (&Call::Len(1), Answer::Keys(0), vec![Answer::Keys(3)]),
+        (
+            &Call::Counts,
+            Answer::Lens(vec![3, 0, 0]),
+            vec![Answer::Lens(vec![2, 0, 0]), Answer::Lens(vec![2, 1, 0]), Answer::Lens(vec![3, 1, 0])],
+        ),
         (&Call::Verify, Answer::Keys(3), vec![Answer::Keys(0)]),
         (
             &Call::Whole(Whole::ByIndex),
@@ -214,7 +221,7 @@ fn the_player_tells_wrong_answers_from_right_ones() {
 
 #[test]
 fn the_player_refuses_wrong_receipts() {
-    let receipt = |index, deleted| Receipt { index, tells: true, deleted, cancelled: false };
+    let receipt = |index, deleted| Receipt { index, tells: true, deleted, ..Receipt::default() };
     check_receipt(&receipt(Some(15), None), 1, Some(15), 14).unwrap();
     check_receipt(&receipt(None, None), 0, None, 14).unwrap();
     check_receipt(&Receipt { deleted: Some(3), ..Receipt::default() }, 3, None, 14).unwrap();
@@ -223,6 +230,7 @@ fn the_player_refuses_wrong_receipts() {
         ("an index for nothing", receipt(Some(15), None), 0, None),
         ("an index that was handed out before", receipt(Some(14), None), 1, None),
         ("another index than that of the pair", receipt(Some(16), None), 1, Some(15)),
+        ("an index for too few operations", Receipt { records: Some(2), ..receipt(Some(15), None) }, 3, Some(15)),
         ("too few deleted keys", Receipt { deleted: Some(2), ..Receipt::default() }, 3, None),
         ("too many deleted keys", Receipt { deleted: Some(4), ..Receipt::default() }, 3, None),
     ] {

@@ -87,7 +87,7 @@ fn step(dice: &mut Dice, disk: &SimDisk, cask: &mut Option<Cask>) {
     let (key, len) = (format!("key {}", dice.below(5)), dice.below(120) as usize);
     // Failures are a part of this life.
     let _ = match dice.below(12) {
-        0..=4 => open_one.put(&key, vec![dice.roll() as u8; len]),
+        0..=4 => open_one.put(&key, vec![dice.roll() as u8; len]).map(drop),
         5 => open_one.write(Batch::new().put(&key, vec![7; len]).delete("key 1").put("key 2", "")).map(drop),
         6 => open_one.delete(&key),
         7 => open_one.sync(),
@@ -188,7 +188,7 @@ fn an_opening_beside_a_closing_writer_is_never_refused() {
             let put = |disk: &SimDisk, value: &[u8]| {
                 let config = Config::new().connection_timeout(Duration::ZERO);
                 let cask = Cask::open_on(Arc::new(disk.process()), STORE, &config)?;
-                cask.put("key", value).and_then(|()| cask.close())
+                cask.put("key", value).and_then(|_| cask.close())
             };
             put(&disk, b"before").unwrap();
             let opener = disk.process();
@@ -364,14 +364,14 @@ impl Seat {
         let held = self.cask.lock().unwrap();
         let Some(cask) = &*held else { return };
         let _ = match whole {
-            Whole::Put | Whole::PutUnsynced => cask.put("key", vec![1; 120]),
+            Whole::Put | Whole::PutUnsynced => cask.put("key", vec![1; 120]).map(drop),
             Whole::Batch => cask.write(Batch::new().put("one", vec![2; 80]).delete("key").put("two", "")).map(drop),
             Whole::Sync => cask.sync(),
             Whole::Compact => cask.compact().map(drop),
             Whole::Reopen => cask.reopen(),
             Whole::Close => cask.close(),
             Whole::Come => Cask::open_on(Arc::new(disk.process()), STORE, &configured(Durability::Sync))
-                .and_then(|cask| cask.put("come", vec![3; 100]).and_then(|()| cask.close())),
+                .and_then(|cask| cask.put("come", vec![3; 100]).and_then(|_| cask.close())),
             Whole::ComeAndDie => come_and_die(disk),
         };
     }

@@ -158,7 +158,7 @@ impl Life {
         let value = vec![dice.roll() as u8; len];
         // Failures are a part of this life.
         let _ = match dice.below(20) {
-            0..=7 => bucket.put(&key, value),
+            0..=7 => bucket.put(&key, value).map(drop),
             8 => cask.write(Batch::new().put(&key, value).delete("key 1").put("key 2", "")).map(drop),
             9 | 10 => bucket.delete(&key),
             11 => cask.compact().map(drop),
@@ -289,7 +289,7 @@ fn a_snapshot_beside_a_writer_is_of_one_moment() {
             let key = format!("key {}", dice.below(12));
             // It does not get the lock during the other one's turns.
             let _ = match dice.below(every * 20) {
-                0..=9 => beside.put(&key, vec![dice.roll() as u8; dice.below(60) as usize]),
+                0..=9 => beside.put(&key, vec![dice.roll() as u8; dice.below(60) as usize]).map(drop),
                 10..=14 => beside.delete(&key),
                 15 => beside.compact().map(drop),
                 16 | 17 => beside.write_snapshot().map(drop),

@@ -174,7 +174,11 @@ fn a_part_that_goes_bad_between_two_reads_changes_no_answer() {
         ("a batch with a condition", |cask, model| {
             let index = cask.get("key 39").unwrap().last_index;
             cask.write(
-                Batch::new().expect_index("key 39", index).put("key 39", "new").expect_absent("key 1").delete("key 38"),
+                Batch::new()
+                    .expect_last_index("key 39", index)
+                    .put("key 39", "new")
+                    .expect_absent("key 1")
+                    .delete("key 38"),
             )
             .unwrap();
             model.insert("key 39".to_owned(), b"new".to_vec());

@@ -67,7 +67,7 @@ fn a_record_changed_during_an_inspection_is_an_error() {
     let directory = TempDir::new();
     let path = directory.join("store");
     let cask = Cask::open(&path).unwrap();
-    ["a", "b", "c"].into_iter().for_each(|key| cask.put(key, "value").unwrap());
+    ["a", "b", "c"].into_iter().for_each(|key| cask.put(key, "value").map(drop).unwrap());
     cask.close().unwrap();
     let inspection = Inspection::open(&path).unwrap();
     let offsets: Vec<u64> =
@@ -155,7 +155,7 @@ fn an_appended_record_is_read_and_names_its_predecessor() {
     let end = inspection.log_end();
     let mut batch = Batch::new();
     batch.delete("k").put("l", "3").put("m", "4");
-    let last = cask.write(&batch).unwrap().unwrap();
+    let last = cask.write(&batch).unwrap().last_index().unwrap();
     assert_eq!(inspection.catch_up().unwrap(), Change::Grown);
     let members: Vec<_> = inspection.pieces_from(end).filter_map(|piece| piece.unwrap().record).collect();
     assert_eq!(members.iter().map(|record| record.seq).collect::<Vec<_>>(), [last - 2, last - 1, last]);

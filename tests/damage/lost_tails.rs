@@ -80,7 +80,9 @@ impl Line {
             let index = match n % 4 {
                 3 => {
                     cask.delete("key 1")?;
-                    cask.write(Batch::new().put("one", "1").delete("key 2").put(&key, "of a batch"))?.unwrap()
+                    cask.write(Batch::new().put("one", "1").delete("key 2").put(&key, "of a batch"))?
+                        .last_index()
+                        .unwrap()
                 }
                 _ => {
                     let before = cask.get(&key).optional()?;

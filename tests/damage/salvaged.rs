@@ -232,7 +232,7 @@ fn history(dice: &mut Dice, logs: bool) -> Vec<u8> {
         let bucket = cask.bucket(dice.choose(&["", "b", "a longer name"])).unwrap();
         let key = format!("key-{}", dice.below(12));
         match dice.below(10) {
-            0 if logs => bucket.put(key, &log).unwrap(),
+            0 if logs => bucket.put(key, &log).map(drop).unwrap(),
             1 | 2 => bucket.delete(key).unwrap(),
             3 => {
                 let mut batch = Batch::new();
@@ -241,8 +241,8 @@ fn history(dice: &mut Dice, logs: bool) -> Vec<u8> {
                 }
                 bucket.write(&batch).unwrap();
             }
-            4 => bucket.put(key, vec![0xa5; dice.below(5000) as usize]).unwrap(),
-            _ => bucket.put(key, "v".repeat(dice.below(100) as usize)).unwrap(),
+            4 => bucket.put(key, vec![0xa5; dice.below(5000) as usize]).map(drop).unwrap(),
+            _ => bucket.put(key, "v".repeat(dice.below(100) as usize)).map(drop).unwrap(),
         }
     }
     if dice.one_in(2) {

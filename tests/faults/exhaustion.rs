@@ -24,7 +24,7 @@ fn put_until_full(cask: &Cask) -> (usize, Error) {
     for len in [50_000, 5_000, 500, 50] {
         loop {
             match cask.put(format!("key-{count:05}"), vec![count as u8; len]) {
-                Ok(()) => count += 1,
+                Ok(_) => count += 1,
                 Err(error) if len == 50 => return (count, error),
                 Err(_) => break,
             }
@@ -105,7 +105,7 @@ fn a_full_disk_loses_nothing_and_new_space_is_used() {
         let mut put = 0;
         let error = loop {
             match cask.put(format!("key-{put}"), ends_in_zeros(zeros)) {
-                Ok(()) => put += 1,
+                Ok(_) => put += 1,
                 Err(error) => break error,
             }
         };
@@ -313,7 +313,7 @@ fn a_handle_goes_on_when_a_file_size_limit_is_gone() {
         let mut last = cask.get("key").unwrap().value;
         for attempt in 0..5 {
             match cask.put("key", format!("attempt {attempt}")) {
-                Ok(()) => last = format!("attempt {attempt}").into_bytes(),
+                Ok(_) => last = format!("attempt {attempt}").into_bytes(),
                 Err(Error::Io { source, .. }) => assert_eq!(source.kind(), ErrorKind::FileTooLarge),
                 Err(error) => panic!("room for {room}, attempt {attempt}: {error}"),
             }
@@ -436,7 +436,7 @@ fn a_write_that_lacks_memory_changes_nothing() {
         let mut batch = Batch::new();
         batch.put("batch", &value);
         let outcomes = [
-            cask.put("large", &value),
+            cask.put("large", &value).map(drop),
             cask.write(&batch).map(drop),
             cask.atomic_put("key", &value, Some(&pair)).map(drop),
         ];

@@ -57,7 +57,7 @@ fn the_largest_batch_is_written() {
     for _ in 0..MAX_BATCH_OPS {
         batch.put("k", "");
     }
-    let last_index = cask.write(&batch).unwrap().unwrap();
+    let last_index = cask.write(&batch).unwrap().last_index().unwrap();
     assert_eq!(cask.get("k").unwrap().last_index, last_index);
 }
 

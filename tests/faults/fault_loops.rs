@@ -336,7 +336,7 @@ impl<G: Ground> Case<G> {
                     case.open(player, &Config::new().durability(durability)).unwrap();
                     let value = case.history.fresh();
                     case.acknowledge(player, vec![(player, Some(value))], |cask| {
-                        cask.put(KEYS[player], value.to_le_bytes())
+                        cask.put(KEYS[player], value.to_le_bytes()).map(drop)
                     })
                     .unwrap();
                 }
@@ -345,7 +345,8 @@ impl<G: Ground> Case<G> {
                 }
                 // So that the first one does not know what the other one has written, and that is not synced.
                 let value = case.history.fresh();
-                case.acknowledge(1, vec![(2, Some(value))], |cask| cask.put(KEYS[2], value.to_le_bytes())).unwrap();
+                case.acknowledge(1, vec![(2, Some(value))], |cask| cask.put(KEYS[2], value.to_le_bytes()).map(drop))
+                    .unwrap();
             }
         }
         case
@@ -419,7 +420,7 @@ impl<G: Ground> Case<G> {
                 let cask = open(&self.players[0].process.disk, &path, &Config::new().read_only(true))?;
                 check_list(&cask, &last)
             }
-            Op::Put => self.acknowledge(0, vec![(0, Some(value))], |cask| cask.put(KEYS[0], bytes)),
+            Op::Put => self.acknowledge(0, vec![(0, Some(value))], |cask| cask.put(KEYS[0], bytes).map(drop)),
             Op::PutLarge => {
                 // Removed again, since the history knows short values only: what matters is what is written.
                 self.acknowledge(0, vec![(0, None)], |cask| {
@@ -574,7 +575,7 @@ fn others_write<G: Ground>(case: &mut Case<G>) {
             Err(Error::LockTimeout { .. }) => {}
             other => panic!("after a failed call of an exclusive handle, another process gets: {other:?}"),
         };
-        case.players[1].cask.iter().for_each(|cask| excluded(cask.put(KEYS[1], "not written")));
+        case.players[1].cask.iter().for_each(|cask| excluded(cask.put(KEYS[1], "not written").map(drop)));
         return excluded(open(&disk, &path, &Config::new()).map(drop));
     }
     write_on(case, 1);
@@ -585,7 +586,7 @@ fn others_write<G: Ground>(case: &mut Case<G>) {
 /// A process writes, and opens the store again if that is what it must do.
 fn write_on<G: Ground>(case: &mut Case<G>, player: usize) {
     let value = case.history.fresh();
-    let put = |cask: &Cask| cask.put(KEYS[player], value.to_le_bytes());
+    let put = |cask: &Cask| cask.put(KEYS[player], value.to_le_bytes()).map(drop);
     match case.acknowledge(player, vec![(player, Some(value))], put) {
         Ok(()) => {}
         // A failed sync is reported once to each process that has the file open.

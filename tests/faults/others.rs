@@ -83,7 +83,7 @@ impl Scene {
     fn others_write(&self, what: &str) {
         let new = || Cask::open_on(new_process(self.simulated.as_ref()), &self.path, &config());
         if self.lock_mode == LockMode::Exclusive {
-            let results = [self.other.put("a", "not written"), new().map(drop)];
+            let results = [self.other.put("a", "not written").map(drop), new().map(drop)];
             assert!(
                 results.iter().all(|result| matches!(result, Err(Error::LockTimeout { .. }))),
                 "{what}: an exclusive handle has given up its lock: {results:?}"
@@ -130,8 +130,8 @@ fn panic_of_a_closure() -> ! {
 /// Calls that fail, by what makes them fail.
 const FAILING: [(&str, Failing); 42] = [
     ("a get of an absent key", |s| s.handle.get("absent").map(drop)),
-    ("a put with a key that is too long", |s| s.handle.put("k".repeat(1 << 17), "value")),
-    ("a put with an empty key", |s| s.handle.put("", "value")),
+    ("a put with a key that is too long", |s| s.handle.put("k".repeat(1 << 17), "value").map(drop)),
+    ("a put with an empty key", |s| s.handle.put("", "value").map(drop)),
     ("a swap with a stale pair", |s| s.handle.atomic_put("a", "new", Some(&stale(s))).map(drop)),
     ("a swap of a key that is there, for an absent one", |s| s.handle.atomic_put("a", "new", None).map(drop)),
     ("a delete with a stale pair", |s| s.handle.atomic_delete("a", Some(&stale(s))).map(drop)),
@@ -145,9 +145,9 @@ const FAILING: [(&str, Failing); 42] = [
         batch.put("a", "new").expect_absent("b").delete("c");
         s.handle.write(&batch).map(drop)
     }),
-    ("an update whose closure panics", |s| s.handle.update("a", |_| panic_of_a_closure()).map(drop)),
+    ("an update whose closure panics", |s| s.handle.update("a", |_| -> Vec<u8> { panic_of_a_closure() }).map(drop)),
     ("an update of an absent key whose closure panics", |s| {
-        s.handle.update("absent", |_| panic_of_a_closure()).map(drop)
+        s.handle.update("absent", |_| -> Vec<u8> { panic_of_a_closure() }).map(drop)
     }),
     ("a compaction whose closure panics", |s| s.handle.compact_with(|_| panic_of_a_closure()).map(drop)),
     ("a compaction whose closure panics later", |s| {
@@ -173,7 +173,7 @@ const FAILING: [(&str, Failing); 42] = [
         s.handle.compact_to_with(s.sibling("copy"), |_| panic_of_a_closure()).map(drop)
     }),
     ("a salvage to a name that is taken", |s| salvage_on(&*s.disk, &s.path, &s.path).map(drop)),
-    ("a put that may not wait for the lock", |s| locked_out(s, |handle| handle.put("a", "not written"))),
+    ("a put that may not wait for the lock", |s| locked_out(s, |handle| handle.put("a", "not written").map(drop))),
     ("a batch that may not wait for the lock", |s| {
         let mut batch = Batch::new();
         batch.put("a", "not written").put("b", "not written");
@@ -202,7 +202,7 @@ const FAILING: [(&str, Failing); 42] = [
         s.outsider.rename(&s.path, &s.sibling("away")).unwrap();
         let refused = s.handle.put("a", "lost");
         s.outsider.rename(&s.sibling("away"), &s.path).unwrap();
-        refused
+        refused.map(drop)
     }),
     ("a compaction after the file was replaced", |s| {
         s.outsider.rename(&s.path, &s.sibling("away")).unwrap();
@@ -258,11 +258,13 @@ const FAILING: [(&str, Failing); 42] = [
         assert!(owner.try_lock().unwrap());
         s.open("empty", &config()).map(drop)
     }),
-    ("a put of a handle that only reads", |s| s.open("store", &config().read_only(true))?.put("a", "not written")),
+    ("a put of a handle that only reads", |s| {
+        s.open("store", &config().read_only(true))?.put("a", "not written").map(drop)
+    }),
     ("a put of a closed handle", |s| {
         let second = s.open("second store", &config())?;
         second.close()?;
-        second.put("a", "not written")
+        second.put("a", "not written").map(drop)
     }),
 ];
 

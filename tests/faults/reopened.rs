@@ -54,7 +54,7 @@ fn a_handle_reopened_after_a_failed_sync_keeps_every_promise() {
             for number in 0..12 {
                 let key = format!("{number}");
                 match clone.put(&key, "first") {
-                    Ok(()) => acknowledged.push(key),
+                    Ok(_) => acknowledged.push(key),
                     Err(Error::Poisoned { .. }) => {
                         failed = true;
                         poisoned += 1;

@@ -86,9 +86,9 @@ fn lived(seed: u64, mut look: impl FnMut(&[u8])) {
                 1 => {
                     let mut batch = Batch::new();
                     batch.put(&key, vec![1; 700]).delete("key 7").bucket("other").put(&key, "in a batch");
-                    assert!(cask.write(&batch).unwrap().is_some());
+                    assert!(cask.write(&batch).unwrap().last_index().is_some());
                 }
-                _ => cask.put(&key, vec![n as u8; dice.below(900) as usize]).unwrap(),
+                _ => drop(cask.put(&key, vec![n as u8; dice.below(900) as usize]).unwrap()),
             }
         }
         if dice.one_in(4) {

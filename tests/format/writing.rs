@@ -31,15 +31,15 @@ pub fn scenes() -> Vec<Scene> {
         start = end;
     };
     let a = open();
-    play(&|| a.put("a", "1").unwrap());
+    play(&|| a.put("a", "1").map(drop).unwrap());
     let b = open();
-    play(&|| b.put("b", "2").unwrap());
-    play(&|| a.put("c", "3").unwrap());
-    play(&|| b.put("d", "4").unwrap());
-    play(&|| a.put("e", "5").unwrap());
+    play(&|| b.put("b", "2").map(drop).unwrap());
+    play(&|| a.put("c", "3").map(drop).unwrap());
+    play(&|| b.put("d", "4").map(drop).unwrap());
+    play(&|| a.put("e", "5").map(drop).unwrap());
     play(&|| a.close().unwrap());
     b.close().unwrap();
     let c = open();
-    play(&|| c.put("f", "6").unwrap());
+    play(&|| c.put("f", "6").map(drop).unwrap());
     scenes
 }

@@ -126,7 +126,7 @@ fn a_reader_leaves_the_place_of_the_end_mark_alone() {
     writer.put("first", "value").unwrap();
     let before = disk.contents(STORE).unwrap();
     // With the one at the page's end, as many as the scanner hands over at once.
-    (0..63).for_each(|_| writer.put("first", "value").unwrap());
+    (0..63).for_each(|_| writer.put("first", "value").map(drop).unwrap());
     let end = writer.stats().unwrap().log_end as usize;
     let header_and_key = 24 + 1 + "second".len();
     writer.put("second", vec![1; PAGE - end - header_and_key]).unwrap();

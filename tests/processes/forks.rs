@@ -71,7 +71,7 @@ fn a_forked_child_cannot_use_its_parents_handle() {
                 forked(cask.backup(path.with_extension("copy")).unwrap_err());
                 // A handle of its own is another matter.
                 match Cask::open_with(&path, &impatient) {
-                    Ok(own) => own.put("child", "its own").unwrap(),
+                    Ok(own) => own.put("child", "its own").map(drop).unwrap(),
                     Err(error) => assert!(
                         lock_mode == LockMode::Exclusive && matches!(error, Error::LockTimeout { .. }),
                         "{error:?}"

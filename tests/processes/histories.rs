@@ -344,7 +344,7 @@ fn make(cask: &Cask, op: &Op) -> Outcome {
                 match part.only_if {
                     Condition::Always => {}
                     Condition::Absent => drop(batch.expect_absent(&key)),
-                    Condition::Index(index) => drop(batch.expect_index(&key, index)),
+                    Condition::Index(index) => drop(batch.expect_last_index(&key, index)),
                 }
                 match part.value {
                     Some(value) => batch.put(&key, bytes(value)),
@@ -352,7 +352,7 @@ fn make(cask: &Cask, op: &Op) -> Outcome {
                 };
             }
             match cask.write(&batch) {
-                Ok(index) => Outcome::Index(index),
+                Ok(applied) => Outcome::Index(applied.last_index()),
                 Err(Error::BatchConflict { op, cause }) => Outcome::Conflict(op, refusal(&cause)),
                 Err(error) => panic!("{error}"),
             }

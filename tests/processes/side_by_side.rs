@@ -43,7 +43,7 @@ fn other_processes_see_a_put_when_it_returns() {
         let cask = Cask::open(&arguments[0]).unwrap();
         while let Some(line) = listen() {
             match line.split_once(' ').unwrap_or((&line, "")) {
-                ("put", value) => cask.put("key", value).unwrap(),
+                ("put", value) => cask.put("key", value).map(drop).unwrap(),
                 ("compact", _) => drop(cask.compact().unwrap()),
                 _ => {}
             }
@@ -205,7 +205,9 @@ fn an_exclusive_handle_keeps_other_writers_out() {
     let reader = Cask::open_with(&path, &impatient.clone().read_only(true)).unwrap();
     let kept_out = || {
         assert!(matches!(Cask::open_with(&path, &impatient), Err(Error::LockTimeout { .. })));
-        for result in [before.put("key", "ours"), before.delete("key"), before.sync(), before.compact().map(drop)] {
+        for result in
+            [before.put("key", "ours").map(drop), before.delete("key"), before.sync(), before.compact().map(drop)]
+        {
             assert!(matches!(result, Err(Error::LockTimeout { .. })), "{result:?}");
         }
     };

@@ -38,7 +38,7 @@ const USURPERS: [Usurper; 4] = [
     ("a salvaged copy", |disk| {
         salvage_on(&disk.process(), STORE.as_ref(), OTHER.as_ref()).unwrap();
     }),
-    ("a new store", |disk| open_at(disk, OTHER, &Config::new()).put("key", "unrelated").unwrap()),
+    ("a new store", |disk| open_at(disk, OTHER, &Config::new()).put("key", "unrelated").map(drop).unwrap()),
     ("a new store that was compacted", |disk| {
         let other = open_at(disk, OTHER, &Config::new());
         other.put("key", "unrelated").unwrap();
@@ -52,7 +52,7 @@ fn an_idle_handle_writes_only_to_a_successor() {
         for durability in [Durability::Sync, Durability::Os] {
             let disk = SimDisk::new();
             // As any store that has been opened a few times.
-            (0..3).for_each(|round| open(&disk).put("key", format!("{round}")).unwrap());
+            (0..3).for_each(|round| open(&disk).put("key", format!("{round}")).map(drop).unwrap());
             let writer = open_at(&disk, STORE, &Config::new().durability(durability));
             let reader = open_at(&disk, STORE, &Config::new().read_only(true));
             let before = writer.get("key").unwrap();

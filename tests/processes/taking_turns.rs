@@ -206,7 +206,7 @@ fn missed_records_are_read_before_the_lock_is_taken() {
         let theirs = open(&disk.process(), &Config::new().durability(Durability::Os));
         std::thread::sleep(Duration::from_millis(20));
         write_much(&theirs);
-        let [read, under_lock] = reads(&disk, || ours.put("ours", "2").unwrap());
+        let [read, under_lock] = reads(&disk, || ours.put("ours", "2").map(drop).unwrap());
         assert!(read >= MUCH && under_lock <= LITTLE, "{under_lock} of {read} bytes");
         assert_eq!(ours.get("0").unwrap().value, [7; 4096]);
         assert_eq!(theirs.get("ours").unwrap().value, b"2");
@@ -221,7 +221,7 @@ fn a_compacted_file_is_read_without_a_lock() {
     write_much(&theirs);
     ours.put("ours", "1").unwrap();
     theirs.compact().unwrap();
-    let [read, under_lock] = reads(&disk, || ours.put("ours", "2").unwrap());
+    let [read, under_lock] = reads(&disk, || ours.put("ours", "2").map(drop).unwrap());
     assert!(read >= MUCH && under_lock <= LITTLE, "{under_lock} of {read} bytes");
     assert_eq!(theirs.get("ours").unwrap().value, b"2");
 }
@@ -246,7 +246,7 @@ fn a_handle_reads_new_records_while_it_waits() {
             holder.close().unwrap();
         }
     });
-    let [_, under_lock] = reads(&disk, || ours.put("ours", "2").unwrap());
+    let [_, under_lock] = reads(&disk, || ours.put("ours", "2").map(drop).unwrap());
     assert!(under_lock <= LITTLE, "{under_lock} bytes");
     assert_eq!(ours.get("0").unwrap().value, [7; 4096]);
 }
@@ -329,7 +329,9 @@ fn records_proven_by_another_handle_are_not_written_again() {
     let process = disk.process();
     let late = open(&process, &Config::new());
     let other = open(&disk.process(), &Config::new());
-    disk.before(When::nth(2).of(Verb::TryLock).by(&process), Repeat::Once, move |_| other.put("proof", "").unwrap());
+    disk.before(When::nth(2).of(Verb::TryLock).by(&process), Repeat::Once, move |_| {
+        other.put("proof", "").map(drop).unwrap()
+    });
     let before = disk.calls_of(Verb::BeginWriteBack);
     late.put("late", "value").unwrap();
     // One piece of this handle, and all the others of the other one.

@@ -54,8 +54,8 @@ const CALLS: &[CallWith] = &[
         let after = (Bound::Excluded(key), Bound::Unbounded);
         assert!(cask.range(after).unwrap().all(|pair| pair.unwrap().key != b"key"));
     }),
-    ("put", |cask, key| cask.put(key, "value").unwrap()),
-    ("put of a value", |cask, value| cask.put("another", value).unwrap()),
+    ("put", |cask, key| cask.put(key, "value").map(drop).unwrap()),
+    ("put of a value", |cask, value| cask.put("another", value).map(drop).unwrap()),
     ("atomic_put", |cask, key| {
         let pair = cask.get("key").unwrap();
         cask.atomic_put(key, "value", Some(&pair)).unwrap();
@@ -72,10 +72,10 @@ const CALLS: &[CallWith] = &[
     ("batch", |cask, key| {
         let mut batch = Batch::new();
         batch.put(&key, &key).delete(&key).expect_absent(Writes(key.0, "absent")).bucket(&key).put(&key, "");
-        assert!(cask.write(&batch).unwrap().is_some());
+        assert!(cask.write(&batch).unwrap().last_index().is_some());
         let index = cask.get("written by as_ref").unwrap().last_index;
         batch = Batch::new();
-        batch.expect_index(&key, index);
+        batch.expect_last_index(&key, index);
         assert!(cask.write(&batch).is_err());
     }),
 ];

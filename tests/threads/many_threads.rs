@@ -94,7 +94,7 @@ fn a_refused_request_does_not_affect_its_group() {
                         let next = number(&previous.value) + 1;
                         let mut batch = Batch::new();
                         batch.put("contested", next.to_le_bytes()).put(format!("won/{next}"), "");
-                        batch.expect_index("contested", previous.last_index);
+                        batch.expect_last_index("contested", previous.last_index);
                         match cask.write(&batch) {
                             Ok(_) => won.fetch_add(1, Ordering::Relaxed),
                             Err(Error::BatchConflict { op: 2, .. }) => 0,
@@ -149,7 +149,7 @@ fn no_answer_rests_on_a_failed_write() {
         let mut absent = Batch::new();
         absent.expect_absent("there");
         let mut unchanged = Batch::new();
-        unchanged.expect_index("there", there.last_index).expect_absent("absent");
+        unchanged.expect_last_index("there", there.last_index).expect_absent("absent");
         thread::scope(|scope| {
             let first = thread::Builder::new().name("first".to_owned()).spawn_scoped(scope, || cask.put("first", ""));
             has_begun.recv().unwrap();
@@ -162,7 +162,7 @@ fn no_answer_rests_on_a_failed_write() {
                     4 => assert!(matches!(cask.atomic_put("there", "", Some(there)), Err(Error::Io { .. }))),
                     5 => assert!(matches!(cask.atomic_delete("there", Some(there)), Err(Error::Io { .. }))),
                     6 => assert!(matches!(cask.write(absent), Err(Error::BatchConflict { op: 0, .. }))),
-                    _ => assert!(matches!(cask.write(unchanged), Ok(None))),
+                    _ => assert!(cask.write(unchanged).unwrap().last_index().is_none()),
                 });
             }
             first.unwrap().join().unwrap().unwrap();
@@ -208,7 +208,9 @@ fn a_writer_without_time_fails_during_anothers_sync() {
         thread::scope(|scope| {
             let patient = scope.spawn(|| cask.put("key", "its own"));
             has_begun.recv().unwrap();
-            for result in [cask.put("key", "no time"), cask.delete("key"), cask.sync(), cask.compact().map(drop)] {
+            for result in
+                [cask.put("key", "no time").map(drop), cask.delete("key"), cask.sync(), cask.compact().map(drop)]
+            {
                 assert!(matches!(result, Err(Error::LockTimeout { .. })), "{result:?}");
             }
             // No lock that a reader needs is held during a sync.
@@ -263,10 +265,10 @@ fn a_panic_in_a_callers_closure_leaves_the_store_usable() {
         thread::scope(|scope| {
             for thread in 0..3 {
                 let cask = &cask;
-                scope.spawn(move || (0..20).for_each(|n| cask.put(format!("{thread}/{n}"), "").unwrap()));
+                scope.spawn(move || (0..20).for_each(|n| cask.put(format!("{thread}/{n}"), "").map(drop).unwrap()));
             }
             for _ in 0..10 {
-                panics(&|| drop(cask.update("key", |_| panic!("a caller's own"))));
+                panics(&|| drop(cask.update("key", |_| -> Vec<u8> { panic!("a caller's own") })));
                 panics(&|| drop(cask.visit("", |_| panic!("a caller's own"))));
                 panics(&|| {
                     let _scan = cask.scan("").unwrap();
@@ -346,7 +348,7 @@ fn a_write_that_meets_close_is_kept_or_refused() {
                             let mut acknowledged = Vec::new();
                             for n in 0.. {
                                 match cask.put(format!("{thread}/{n:05}"), n.to_string()) {
-                                    Ok(()) => acknowledged.push(n),
+                                    Ok(_) => acknowledged.push(n),
                                     Err(Error::Closed) => break,
                                     Err(Error::LockTimeout { .. }) if timeout.is_some() => {}
                                     Err(error) => panic!("{error}"),

@@ -36,7 +36,7 @@ fn no_listing_ever_sees_half_a_batch() {
             let (have, amount) = (number(&a.value), a.last_index % 7);
             let (rest, more) = if have >= amount { (have - amount, amount) } else { (0, have) };
             let mut batch = Batch::new();
-            batch.expect_index("account/a", a.last_index).expect_index("account/b", b.last_index);
+            batch.expect_last_index("account/a", a.last_index).expect_last_index("account/b", b.last_index);
             // So that the two lie far apart in the file.
             batch.put("account/a", rest.to_le_bytes()).put("between", vec![7; 5000]);
             batch.put("account/b", (number(&b.value) + more).to_le_bytes());

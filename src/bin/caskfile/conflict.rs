@@ -22,7 +22,7 @@ pub fn conflict(session: &Session, to: &WriteTo, bucket: &Bucket, key: &OsStr, e
     let hyphen = if key.starts_with('-') { "-- " } else { "" };
     Failure::new(Exit::Conflict, format!("{}: the key {key} {what}; nothing was written", to.store.display())).hint(
         format!(
-            "`caskfile get --index{options} {store} {hyphen}{key}` shows its last_index and value now: decide again with these"
+            "`caskfile get --last-index{options} {store} {hyphen}{key}` shows its last_index and value now: decide again with these"
         ),
     )
 }

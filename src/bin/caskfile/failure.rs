@@ -184,7 +184,8 @@ fn exit_of(error: &Error) -> Exit {
 fn hint_for(error: &Error) -> Option<String> {
     Some(match error {
         Error::KeyExists | Error::KeyModified => {
-            "read the key again (`caskfile get --index …`), and decide again with the last_index that it has now".into()
+            "read the key again (`caskfile get --last-index …`), and decide again with the last_index that it has now"
+                .into()
         }
         Error::LockTimeout { .. } => {
             "wait longer with --timeout SECONDS, or for ever with --timeout none; reading needs no lock".into()

@@ -56,7 +56,7 @@ struct Fields<'a> {
     value_base64: Option<Text<'a>>,
     /// Written by `export`. An import ignores it, and the store assigns a new one.
     last_index: Option<u64>,
-    if_index: Option<u64>,
+    if_last_index: Option<u64>,
     if_absent: Option<bool>,
 }
 
@@ -67,8 +67,8 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 impl<'a> Record<'a> {
     pub fn parse(line: &'a [u8]) -> Result<Record<'a>, String> {
         let fields = Fields::parse(line)?;
-        if fields.op.is_some() || fields.if_index.is_some() || fields.if_absent.is_some() {
-            return Err("`op`, `if_index` and `if_absent` belong to `caskfile batch`; an import only puts".into());
+        if fields.op.is_some() || fields.if_last_index.is_some() || fields.if_absent.is_some() {
+            return Err("`op`, `if_last_index` and `if_absent` belong to `caskfile batch`; an import only puts".into());
         }
         Ok(Record {
             bucket: bytes("bucket", fields.bucket, fields.bucket_base64)?,
@@ -81,14 +81,14 @@ impl<'a> Record<'a> {
 impl<'a> Operation<'a> {
     pub fn parse(line: &'a [u8]) -> Result<Operation<'a>, String> {
         let fields = Fields::parse(line)?;
-        let condition = match (fields.if_index, fields.if_absent) {
+        let condition = match (fields.if_last_index, fields.if_absent) {
             (None, None | Some(false)) => None,
             (Some(index), None | Some(false)) => Some(Condition::Index(index)),
             (None, Some(true)) => Some(Condition::Absent),
-            (Some(_), Some(true)) => return Err("`if_index` and `if_absent` exclude each other".into()),
+            (Some(_), Some(true)) => return Err("`if_last_index` and `if_absent` exclude each other".into()),
         };
         if fields.last_index.is_some() {
-            return Err("`last_index` means nothing in a batch; a condition is `if_index`".into());
+            return Err("`last_index` means nothing in a batch; a condition is `if_last_index`".into());
         }
         let bucket = bytes("bucket", fields.bucket, fields.bucket_base64)?;
         let key = required("key", fields.key, fields.key_base64)?;
@@ -99,7 +99,7 @@ impl<'a> Operation<'a> {
             ("put", None) => return Err("`value` is missing".into()),
             ("delete", None) => Change::Delete,
             ("check", None) if condition.is_some() => Change::Nothing,
-            ("check", None) => return Err("a check needs `if_index` or `if_absent`".into()),
+            ("check", None) => return Err("a check needs `if_last_index` or `if_absent`".into()),
             ("delete" | "check", Some(_)) => return Err(format!("`{op}` takes no value")),
             _ => return Err(format!("`op` is {op:?}; it is one of put, delete, check")),
         };
@@ -203,12 +203,12 @@ mod tests {
             (r#"{"key":"a"}"#, "`op`"),
             (r#"{"op":"put","key":"a"}"#, "`value`"),
             (r#"{"op":"delete","key":"a","value":"b"}"#, "no value"),
-            (r#"{"op":"check","key":"a"}"#, "if_index"),
+            (r#"{"op":"check","key":"a"}"#, "if_last_index"),
             (r#"{"op":"get","key":"a"}"#, "get"),
             (r#"{"op":"delete","key":"a","if_idx":1}"#, "if_idx"),
-            (r#"{"op":"delete","key":"a","if_index":1,"if_absent":true}"#, "exclude"),
-            (r#"{"op":"delete","key":"a","if_index":-1}"#, "column"),
-            (r#"{"op":"put","key":"a","value":"b","last_index":1}"#, "if_index"),
+            (r#"{"op":"delete","key":"a","if_last_index":1,"if_absent":true}"#, "exclude"),
+            (r#"{"op":"delete","key":"a","if_last_index":-1}"#, "column"),
+            (r#"{"op":"put","key":"a","value":"b","last_index":1}"#, "if_last_index"),
         ] {
             let error = Operation::parse(line.as_bytes()).err().unwrap_or_else(|| panic!("{line} was taken"));
             assert!(error.contains(reason), "{line}: {error}");

@@ -176,13 +176,13 @@ impl Cask {
     /// # let path = std::env::temp_dir().join(format!("caskfile-backup-to-{}", std::process::id()));
     /// # let cask = caskfile::Cask::open(&path)?;
     /// let mut bytes = Vec::new();
-    /// let backup = cask.backup_to(&mut bytes)?;
+    /// let backup = cask.backup_to(&mut bytes)?; // or a `File`, a `TcpStream`, a compressor
     /// assert_eq!(backup.bytes, bytes.len() as u64);
     /// # std::fs::remove_file(path).unwrap();
     /// # Ok::<(), caskfile::Error>(())
     /// ```
-    pub fn backup_to(&self, to: &mut impl Write) -> Result<Backup> {
-        self.engine.maintenance.backup_to(to)
+    pub fn backup_to(&self, mut to: impl Write) -> Result<Backup> {
+        self.engine.maintenance.backup_to(&mut to)
     }
 
     /// Copies the present value of every key of the whole store to a new file: a smaller copy than that of [`Cask::backup`],

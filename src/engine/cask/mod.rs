@@ -1,10 +1,15 @@
 //! [`Cask`]: the handle that users hold. This file opens, closes and describes it; its reads, its writes and its copies
 //! have files of their own.
 
+mod conditional;
 mod copies;
 mod reads;
+mod updates;
 mod writes;
 
+pub use updates::Update;
+
+use std::any::Any;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -65,6 +70,11 @@ pub struct Cask {
 
 /// Closes the store when the last handle is gone.
 pub(super) struct Handle(Engine);
+
+// A caller's closure that panics inside a call leaves the engine as it was: it is called without a lock, or the work is settled
+// with an error when the panic passes by. A lock that a panic has poisoned is taken all the same. The disk is a trait object,
+// so the compiler cannot see this.
+impl std::panic::RefUnwindSafe for Handle {}
 
 impl std::ops::Deref for Handle {
     type Target = Engine;
@@ -154,6 +164,9 @@ impl Cask {
 
     /// Returns the same open store, seen through another bucket. A bucket exists while it has a key.
     ///
+    /// This costs a small allocation and no system call. [Closing](Cask::close) a bucket's handle closes the whole store, as closing
+    /// a clone does. A program that needs a bucket no more drops its handle.
+    ///
     /// # Errors
     ///
     /// - [`Error::BucketTooLong`] for a name of more than 255 bytes.
@@ -193,7 +206,7 @@ impl Cask {
     /// use caskfile::{Cask, Error};
     ///
     /// /// A disk that was full or disconnected for a while poisons the handle.
-    /// fn put_or_reopen(cask: &Cask, key: &str, value: &str) -> caskfile::Result<()> {
+    /// fn put_or_reopen(cask: &Cask, key: &str, value: &str) -> caskfile::Result<u64> {
     ///     match cask.put(key, value) {
     ///         Err(Error::Poisoned { .. }) => {
     ///             cask.reopen()?;
@@ -336,7 +349,7 @@ impl std::fmt::Debug for Cask {
 
 impl Store for Cask {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        Cask::put(self, key, value)
+        Cask::put(self, key, value).map(drop)
     }
 
     fn get(&self, key: &[u8]) -> Result<KvPair> {
@@ -365,5 +378,9 @@ impl Store for Cask {
 
     fn close(&self) -> Result<()> {
         Cask::close(self)
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
     }
 }

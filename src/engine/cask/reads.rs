@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, RangeBounds};
 
 use super::Cask;
-use crate::engine::{BucketScans, IndexScan, PairRef, Scan};
+use crate::engine::{BucketScans, IndexScan, Keys, PairRef, Scan};
 use crate::format::FullKey;
 use crate::store::KvPair;
 use crate::{Error, Result};
@@ -83,6 +83,51 @@ impl Cask {
         self.engine.reading.answer(|view| Ok(view.find(&FullKey::new(&self.bucket, key)?)?.is_some()))
     }
 
+    /// Returns how many keys the bucket has. [`Stats::keys`](crate::Stats::keys) counts those of all buckets.
+    ///
+    /// Cost: one look-up in memory, however many keys there are. Nothing is sorted or listed. A handle that was opened through a
+    /// snapshot of the index does not know the number yet: its first call reads the whole log once, unless the handle has listed
+    /// before. How many keys start with a prefix is [`len`](ExactSizeIterator::len) of a [`Cask::scan`], which needs the sorted
+    /// index.
+    ///
+    /// # Errors
+    ///
+    /// Those of every read.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-len-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// cask.put("colour", "blue")?;
+    /// cask.bucket("log")?.put("0001", "started")?;
+    /// assert_eq!((cask.len()?, cask.stats()?.keys), (1, 2));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn len(&self) -> Result<u64> {
+        self.engine.reading.count(&self.bucket)
+    }
+
+    /// Returns whether the bucket has no key.
+    ///
+    /// Cost: that of [`Cask::len`].
+    ///
+    /// # Errors
+    ///
+    /// Those of every read.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-is-empty-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// assert!(cask.is_empty()?);
+    /// cask.put("colour", "")?;
+    /// assert!(!cask.is_empty()?);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
     /// Returns all pairs of the bucket whose keys start with `prefix`, in key order, as they were at one moment. The empty
     /// prefix lists all; if no key starts with the prefix, the list is empty.
     ///
@@ -126,6 +171,27 @@ impl Cask {
     /// ```
     pub fn scan(&self, prefix: impl AsRef<[u8]>) -> Result<Scan> {
         self.engine.reading.scan(&self.bucket, prefix.as_ref())
+    }
+
+    /// Returns an iterator over the keys of the pairs that [`Cask::list`] would return, from both ends. The empty prefix gives
+    /// all keys of the bucket. [`Scan::into_keys`] does the same for a range.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Cask::scan`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-keys-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// cask.put("fruit/pear", "3")?;
+    /// cask.put("fruit/apple", "5")?;
+    /// let keys = cask.keys("fruit/")?.collect::<caskfile::Result<Vec<_>>>()?;
+    /// assert_eq!(keys, [b"fruit/apple".to_vec(), b"fruit/pear".to_vec()]);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn keys(&self, prefix: impl AsRef<[u8]>) -> Result<Keys> {
+        self.scan(prefix).map(Scan::into_keys)
     }
 
     /// Returns an iterator over the pairs of the bucket whose keys are in a range, in key order, from both ends. A range that

@@ -1,18 +1,19 @@
 //! The writes of a [`Cask`].
 
+use std::ops::{Bound, RangeBounds};
+
 use super::Cask;
-use crate::engine::Batch;
+use crate::engine::read::Reading;
 use crate::engine::write::outcome::Failure;
 #[cfg(any(test, feature = "testing"))]
 use crate::engine::write::outcome::Outcome;
-use crate::engine::write::request::{Action, Request, no_memory};
+use crate::engine::write::request::{Action, Request};
+use crate::engine::{Applied, Batch, Scan};
 use crate::format::{FullKey, MAX_VALUE_LEN};
-use crate::memory::copied;
-use crate::store::KvPair;
 use crate::{Error, Result};
 
 impl Cask {
-    /// Sets the value of a key, and replaces the old one if there is one.
+    /// Sets the value of a key, and replaces the old one if there is one. Returns the `last_index` of the new pair.
     ///
     /// # Errors
     ///
@@ -25,14 +26,15 @@ impl Cask {
     /// # let path = std::env::temp_dir().join(format!("caskfile-put-{}", std::process::id()));
     /// # let cask = caskfile::Cask::open(&path)?;
     /// cask.put("colour", "red")?;
-    /// cask.put("colour", "blue")?;
-    /// assert_eq!(cask.get("colour")?.value, b"blue");
+    /// let last_index = cask.put("colour", "blue")?;
+    /// assert_eq!(cask.get("colour")?, caskfile::KvPair::new("colour", "blue", last_index));
     /// # std::fs::remove_file(path).unwrap();
     /// # Ok::<(), caskfile::Error>(())
     /// ```
-    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<u64> {
         let action = put(value.as_ref())?;
-        self.commit_one(key.as_ref(), action, None).map(drop)
+        let last_index = self.commit_one(key.as_ref(), action, None)?;
+        Ok(last_index.expect("a put that succeeds writes a record"))
     }
 
     /// Removes a key. Returns `Ok` if it is absent, and writes nothing then.
@@ -54,119 +56,8 @@ impl Cask {
         self.commit_one(key.as_ref(), Action::Delete, None).map(drop)
     }
 
-    /// Sets the value of a key if the key has not changed since `previous` was read, or, without `previous`, if the key is
-    /// absent. Returns the new pair.
-    ///
-    /// Only `previous.last_index` is compared. A `last_index` is never used twice in the life of a store, so an old pair is
-    /// refused after deletion and re-creation, after reopening, and in another process.
-    ///
-    /// # Errors
-    ///
-    /// - [`Error::KeyExists`] without `previous`, if the key is in the store.
-    /// - [`Error::KeyNotFound`] with `previous`, if the key is absent.
-    /// - [`Error::KeyModified`] with `previous`, if the key was changed.
-    /// - Those of [`Cask::put`].
-    ///
-    /// The first three are what a read would show at that moment. As with a read, a power cut may take back a change that is
-    /// not on stable storage yet.
-    ///
-    /// ```
-    /// # let path = std::env::temp_dir().join(format!("caskfile-atomic-put-{}", std::process::id()));
-    /// # let cask = caskfile::Cask::open(&path)?;
-    /// use caskfile::Error;
-    ///
-    /// let first = cask.atomic_put("leader", "anna", None)?;
-    /// cask.atomic_put("leader", "ben", Some(&first))?;
-    /// assert!(matches!(cask.atomic_put("leader", "carl", Some(&first)), Err(Error::KeyModified)));
-    /// # std::fs::remove_file(path).unwrap();
-    /// # Ok::<(), Error>(())
-    /// ```
-    pub fn atomic_put(
-        &self,
-        key: impl AsRef<[u8]>,
-        value: impl AsRef<[u8]>,
-        previous: Option<&KvPair>,
-    ) -> Result<KvPair> {
-        let (key, value) = (key.as_ref(), value.as_ref());
-        put(value)?;
-        // Before anything is written: afterwards a lack of memory could not be an error.
-        let value = copied(value).map_err(|_| no_memory(&self.engine.context.path))?;
-        self.swap(key, value, previous)
-    }
-
-    /// The same as [`Cask::atomic_put`], with a value that moves into the new pair.
-    fn swap(&self, key: &[u8], value: Vec<u8>, previous: Option<&KvPair>) -> Result<KvPair> {
-        let condition = previous.map_or(Action::ExpectAbsent, |pair| Action::ExpectSeq(pair.last_index));
-        let last_index = self.commit_one(key, put(&value)?, Some(condition))?.unwrap_or_default();
-        Ok(KvPair { key: key.to_vec(), value, last_index })
-    }
-
-    /// Removes a key if it has not changed since `previous` was read.
-    ///
-    /// # Errors
-    ///
-    /// - [`Error::PreviousNotSpecified`] without `previous`.
-    /// - [`Error::KeyNotFound`] if the key is absent.
-    /// - [`Error::KeyModified`] if the key was changed.
-    /// - Those of [`Cask::put`].
-    ///
-    /// ```
-    /// # let path = std::env::temp_dir().join(format!("caskfile-atomic-delete-{}", std::process::id()));
-    /// # let cask = caskfile::Cask::open(&path)?;
-    /// let mine = cask.atomic_put("lease", "me", None)?;
-    /// cask.atomic_delete("lease", Some(&mine))?;
-    /// assert!(!cask.exists("lease")?);
-    /// # std::fs::remove_file(path).unwrap();
-    /// # Ok::<(), caskfile::Error>(())
-    /// ```
-    pub fn atomic_delete(&self, key: impl AsRef<[u8]>, previous: Option<&KvPair>) -> Result<()> {
-        self.check_open()?;
-        let key = FullKey::new(&self.bucket, key.as_ref())?;
-        let previous = previous.ok_or(Error::PreviousNotSpecified)?;
-        self.commit(&key, Action::Delete, Some(Action::ExpectSeq(previous.last_index))).map(drop)
-    }
-
-    /// Replaces the value of a key by the result of `f`, and tries again while other writers change the key. Returns the new
-    /// pair.
-    ///
-    /// `f` gets `None` if the key is absent. It may be called several times.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Cask::get`] and [`Cask::put`].
-    ///
-    /// ```
-    /// # let path = std::env::temp_dir().join(format!("caskfile-update-{}", std::process::id()));
-    /// # let cask = caskfile::Cask::open(&path)?;
-    /// let count = |previous: Option<&caskfile::KvPair>| {
-    ///     let old: u64 = previous.map_or(0, |pair| String::from_utf8_lossy(&pair.value).parse().unwrap());
-    ///     (old + 1).to_string().into_bytes()
-    /// };
-    /// cask.update("visits", count)?;
-    /// assert_eq!(cask.update("visits", count)?.value, b"2");
-    /// # std::fs::remove_file(path).unwrap();
-    /// # Ok::<(), caskfile::Error>(())
-    /// ```
-    pub fn update<F>(&self, key: impl AsRef<[u8]>, mut f: F) -> Result<KvPair>
-    where
-        F: FnMut(Option<&KvPair>) -> Vec<u8>,
-    {
-        let key = key.as_ref();
-        loop {
-            let previous = match self.get(key) {
-                Ok(pair) => Some(pair),
-                Err(Error::KeyNotFound) => None,
-                Err(error) => return Err(error),
-            };
-            match self.swap(key, f(previous.as_ref()), previous.as_ref()) {
-                Err(Error::KeyModified | Error::KeyExists | Error::KeyNotFound) => {}
-                result => return result,
-            }
-        }
-    }
-
-    /// Applies a batch, all of it or nothing. Returns the `last_index` of its last record, or `None` if there was nothing to
-    /// write: conditions only, or deletions of absent keys.
+    /// Applies a batch, all of it or nothing. Returns what it has written: the index of each operation, and how many keys it
+    /// removed.
     ///
     /// Readers see all of its changes at once or none, and so does a process that opens the store after a crash.
     ///
@@ -183,16 +74,17 @@ impl Cask {
     /// # let cask = caskfile::Cask::open(&path)?;
     /// use caskfile::Batch;
     ///
-    /// let last_index = cask.write(Batch::new().put("a", "1").put("b", "2"))?;
-    /// assert_eq!(last_index, Some(cask.get("b")?.last_index));
+    /// let applied = cask.write(Batch::new().put("a", "1").put("b", "2"))?;
+    /// assert_eq!(applied.last_index_of(0), Some(cask.get("a")?.last_index));
+    /// assert_eq!(applied.last_index(), Some(cask.get("b")?.last_index));
     /// # std::fs::remove_file(path).unwrap();
     /// # Ok::<(), caskfile::Error>(())
     /// ```
-    pub fn write(&self, batch: &Batch) -> Result<Option<u64>> {
+    pub fn write(&self, batch: &Batch) -> Result<Applied> {
         self.check_open()?;
         let request = batch.to_request(&self.bucket, &self.engine.context.path, self.engine.context.limits)?;
         match self.engine.commit(request) {
-            Ok(written) => Ok(written.last_index),
+            Ok(written) => Ok(Applied::new(batch, written)),
             Err(failure) => Err(failure.batch_error()),
         }
     }
@@ -218,15 +110,18 @@ impl Cask {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     #[cfg(any(test, feature = "testing"))]
-    pub fn write_together(&self, batches: &[Batch]) -> Result<Vec<Result<Option<u64>>>> {
+    pub fn write_together(&self, batches: &[Batch]) -> Result<Vec<Result<Applied>>> {
         self.check_open()?;
         let requests = batches
             .iter()
             .map(|batch| batch.to_request(&self.bucket, &self.engine.context.path, self.engine.context.limits))
             .collect::<Result<Vec<_>>>()?;
         let outcomes = self.engine.writing.commit_together(&requests)?;
-        let answer = |outcome: Outcome| outcome.map(|written| written.last_index).map_err(Failure::batch_error);
-        Ok(outcomes.into_iter().map(answer).collect())
+        let answer = |(batch, outcome): (&Batch, Outcome)| match outcome {
+            Ok(written) => Ok(Applied::new(batch, written)),
+            Err(failure) => Err(failure.batch_error()),
+        };
+        Ok(batches.iter().zip(outcomes).map(answer).collect())
     }
 
     /// Writes a snapshot of the index, whether one is due or not. Returns `false` if none was written, since another handle writes
@@ -272,9 +167,38 @@ impl Cask {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
-        let (engine, prefix) = (&*self.engine, prefix.as_ref());
-        let deadline = engine.context.deadline();
-        let deleted = engine.writing.solo(deadline, |turn| turn.delete_prefix(&self.bucket, prefix));
+        let prefix = prefix.as_ref();
+        self.delete_scanned(|reading| reading.scan(&self.bucket, prefix))
+    }
+
+    /// Removes all keys of the bucket that are in a range, as [`Cask::delete_prefix`] does, and returns how many there were. A
+    /// range that ends before it begins is empty.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Cask::delete_prefix`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-delete-range-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// for day in ["2026-01-30", "2026-01-31", "2026-02-01"] {
+    ///     cask.put(day, "")?;
+    /// }
+    /// assert_eq!(cask.delete_range(.."2026-02")?, 2);
+    /// assert_eq!(cask.len()?, 1);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn delete_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<u64> {
+        // Before the turn: `as_ref` is the caller's code, which may call this store.
+        let owned = |key: &K| key.as_ref().to_vec();
+        let range: (Bound<Vec<u8>>, Bound<Vec<u8>>) = (range.start_bound().map(owned), range.end_bound().map(owned));
+        self.delete_scanned(|reading| reading.range::<Vec<u8>>(&self.bucket, &range))
+    }
+
+    fn delete_scanned(&self, scan: impl FnOnce(&Reading) -> Result<Scan>) -> Result<u64> {
+        let engine = &*self.engine;
+        let deleted = engine.writing.solo(engine.context.deadline(), |turn| turn.delete_scanned(scan));
         engine.maintenance.begin_if_due();
         deleted
     }
@@ -305,12 +229,23 @@ impl Cask {
         })
     }
 
-    fn commit_one(&self, key: &[u8], action: Action<&[u8]>, condition: Option<Action<&[u8]>>) -> Result<Option<u64>> {
+    /// Commits one operation, under a condition on the same key. Returns the index of the record, if there is one.
+    pub(super) fn commit_one(
+        &self,
+        key: &[u8],
+        action: Action<&[u8]>,
+        condition: Option<Action<&[u8]>>,
+    ) -> Result<Option<u64>> {
         self.check_open()?;
         self.commit(&FullKey::new(&self.bucket, key)?, action, condition)
     }
 
-    fn commit(&self, full_key: &[u8], action: Action<&[u8]>, condition: Option<Action<&[u8]>>) -> Result<Option<u64>> {
+    pub(super) fn commit(
+        &self,
+        full_key: &[u8],
+        action: Action<&[u8]>,
+        condition: Option<Action<&[u8]>>,
+    ) -> Result<Option<u64>> {
         let value_len = if let Action::Put(value) = action { value.len() } else { 0 };
         let mut request = Request::with_capacity(2, 2 * full_key.len() + value_len, &self.engine.context.path)?;
         if let Some(condition) = condition {
@@ -322,7 +257,7 @@ impl Cask {
 }
 
 /// A put, if the value is within the limit.
-fn put(value: &[u8]) -> Result<Action<&[u8]>> {
+pub(super) fn put(value: &[u8]) -> Result<Action<&[u8]>> {
     if value.len() > MAX_VALUE_LEN {
         return Err(Error::ValueTooLong { len: value.len(), max: MAX_VALUE_LEN });
     }

@@ -5,6 +5,7 @@
 
 pub(crate) mod by_index;
 mod catch_up;
+pub(crate) mod keys;
 mod partial_tail;
 mod rescan;
 pub(crate) mod scan;
@@ -35,6 +36,11 @@ pub(crate) struct Reading {
     /// The offset of a snapshot that turned out to be damaged or wrong; 0 if there is none.
     distrusted: AtomicU64,
 }
+
+// A panic cannot leave half a change: the log only grows, and a reader only reads it. The file and the map are trait objects, so
+// the compiler cannot see this.
+impl std::panic::UnwindSafe for Reader {}
+impl std::panic::RefUnwindSafe for Reader {}
 
 /// A view that was current when it was asked for. It does not change while this guard lives.
 pub(crate) struct Current<'e>(ReadGuard<'e, Option<View>>);

@@ -149,7 +149,7 @@ impl Scan {
         self.ahead.pop_front()
     }
 
-    fn next_position_back(&mut self) -> Option<u64> {
+    pub(super) fn next_position_back(&mut self) -> Option<u64> {
         self.positions.next_back().or_else(|| self.ahead.pop_back())
     }
 
@@ -179,6 +179,21 @@ impl Scan {
         let last_index = self.reader.value_into(&start, &key, &mut value, self.verify)?;
         key.drain(..self.bucket_len.min(key.len()));
         Ok(KvPair { key, value, last_index })
+    }
+
+    /// An owned key. The value of a long record is read in pieces, and only to be verified.
+    pub(super) fn key(&mut self, position: u64) -> Result<Vec<u8>> {
+        let start = self.reader.start(position)?;
+        if !start.is_long(&self.reader.log) {
+            return self.lend_from(&start).map(|pair| pair.key.to_vec());
+        }
+        let mut key = Vec::new();
+        match self.verify {
+            true => self.reader.read_verified(position, &mut key)?,
+            false => self.reader.key_into(position, &start.header, &mut key)?,
+        }
+        key.drain(..self.bucket_len.min(key.len()));
+        Ok(key)
     }
 }
 

@@ -288,10 +288,10 @@ mod tests {
                 Ok(turn.commit(&requests))
             });
             let outcomes = outcomes.unwrap();
-            let nothing = Written { last_index: None, deleted: 0 };
+            let nothing = Written::default();
             assert!(
-                matches!(outcomes[..], [Ok(a), _, Ok(b), Err(Failure::Condition { op: 0, .. })]
-                if a == nothing && b == nothing),
+                matches!(&outcomes[..], [Ok(a), _, Ok(b), Err(Failure::Condition { op: 0, .. })]
+                if *a == nothing && *b == nothing),
                 "{outcomes:?}"
             );
             assert_eq!(outcomes[1].is_err(), full, "{outcomes:?}");
@@ -339,7 +339,7 @@ mod tests {
         let view = engine.reading.current().unwrap();
         let whole = view.find(b"\0whole").unwrap().expect("it is in the file");
         let last_index = Some(view.reader.header(whole).unwrap().seq);
-        assert!(matches!(outcomes[..], [Ok(written), Err(_)] if written.last_index == last_index), "{outcomes:?}");
+        assert!(matches!(&outcomes[..], [Ok(written), Err(_)] if written.last_index == last_index), "{outcomes:?}");
         assert!(view.find(b"\0torn").unwrap().is_none());
     }
 }

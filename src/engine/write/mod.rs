@@ -8,7 +8,7 @@
 
 pub(crate) mod append;
 pub(crate) mod commit;
-mod delete_prefix;
+mod delete_many;
 pub(crate) mod durability;
 pub(crate) mod file_lock;
 mod interval;

@@ -6,12 +6,15 @@ use crate::Error;
 pub(crate) type Outcome = Result<Written, Failure>;
 
 /// A request that was committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Written {
     /// The sequence number of its last record; `None` if there was nothing to write.
     pub(crate) last_index: Option<u64>,
     /// How many keys it removed.
     pub(crate) deleted: u64,
+    /// The operations, by their place in the request, that are deletions of absent keys and wrote no record. Empty if the request
+    /// has only one operation.
+    pub(crate) absent: Vec<u32>,
 }
 
 /// A request that was not committed.

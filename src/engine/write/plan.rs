@@ -51,17 +51,25 @@ impl<'r> Plan<'r> {
                 return Err(Failure::Condition { op, cause });
             }
         }
-        let mut deleted = 0;
+        let mut written = Written::default();
         make_room(&mut self.writes, request.len()).map_err(|_| no_memory(&turn.writing.context.path))?;
-        for (key, action) in request.ops() {
+        for (op, (key, action)) in request.ops().enumerate() {
             match action {
                 Action::Put(_) => {}
-                Action::Delete if self.seq_of(turn, key)?.is_some() => deleted += 1,
-                _ => continue,
+                Action::Delete if self.seq_of(turn, key)?.is_some() => written.deleted += 1,
+                // Nothing is written then, so no operation has an index.
+                Action::Delete if request.len() == 1 => continue,
+                Action::Delete => {
+                    make_room(&mut written.absent, 1).map_err(|_| no_memory(&turn.writing.context.path))?;
+                    // A batch has far fewer operations.
+                    written.absent.push(op as u32);
+                    continue;
+                }
+                Action::ExpectSeq(_) | Action::ExpectAbsent => continue,
             }
             self.writes.push((key, action));
         }
-        Ok(Written { last_index: None, deleted })
+        Ok(written)
     }
 
     fn check_condition(

@@ -23,7 +23,7 @@ pub fn live_on(file: &[u8], before: Contents) {
     batch.bucket("").put("fuzz", "behind it");
     match cask.write(&batch) {
         Ok(index) => {
-            let index = index.unwrap();
+            let index = index.last_index().unwrap();
             assert!(index > before.last_index, "index {index} after {}", before.last_index);
             pairs.insert((Vec::new(), b"fuzz".to_vec()), (b"behind it".to_vec(), index));
         }

@@ -179,7 +179,7 @@ impl Lab {
         assert_eq!(handle.list("").unwrap().len(), 3);
         match state {
             State::First | State::Later => {}
-            State::AnothersAppend => self.other().put("b", VALUE).unwrap(),
+            State::AnothersAppend => self.other().put("b", VALUE).map(drop).unwrap(),
             State::AnothersCompaction => drop(self.other().compact().unwrap()),
             State::AnothersTornWrite => self.die_in_a_write(),
             State::AnothersCut => {

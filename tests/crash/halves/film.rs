@@ -181,7 +181,7 @@ pub fn films(reads: ReadMode) -> Vec<Arc<Film>> {
         shot(
             "a torn record is cut off",
             sync,
-            |disk| left_by_a_killed_writer(disk, 60, |cask| cask.put("a", noise(100))),
+            |disk| left_by_a_killed_writer(disk, 60, |cask| cask.put("a", noise(100)).map(drop)),
             &[|w| w.put("a", &noise(100)), |w| w.put("b", &noise(100))],
         ),
         shot(

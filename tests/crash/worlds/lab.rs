@@ -158,7 +158,7 @@ impl Lab {
         match op {
             Op::Put => {
                 let value = self.scene().history.fresh();
-                self.write(process, vec![(0, Some(value))], || cask.put(KEYS[0], value.to_le_bytes()))
+                self.write(process, vec![(0, Some(value))], || cask.put(KEYS[0], value.to_le_bytes()).map(drop))
             }
             Op::Delete => {
                 let there = self.scene().history.last()[0].is_some();

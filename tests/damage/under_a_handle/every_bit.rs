@@ -254,8 +254,8 @@ const WRITES: &[Write] = &[
     }),
     ("batch", |cask| {
         let mut batch = Batch::new();
-        batch.expect_absent("job:2").expect_index("job:1", 1).put("job:2", "").delete(long("c")).delete(long("e"));
-        shown(cask.write(&batch).map(|index| index.is_some()))
+        batch.expect_absent("job:2").expect_last_index("job:1", 1).put("job:2", "").delete(long("c")).delete(long("e"));
+        shown(cask.write(&batch).map(|applied| applied.last_index().is_some()))
     }),
     ("delete_prefix of one", |cask| shown(cask.delete_prefix("job:1"))),
     ("delete_prefix of some", |cask| shown(cask.delete_prefix("job:"))),

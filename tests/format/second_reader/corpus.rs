@@ -134,7 +134,7 @@ fn snapshot_of_a_life(seed: u64) -> Vec<u8> {
             match dice.below(5) {
                 0 => cask.delete(&key),
                 1 => cask.write(Batch::new().put(&key, "in a batch").bucket("b").put("other", vec![1; 900])).map(drop),
-                _ => cask.put(&key, vec![dice.roll() as u8; 800 + dice.below(900) as usize]),
+                _ => cask.put(&key, vec![dice.roll() as u8; 800 + dice.below(900) as usize]).map(drop),
             }
             .expect("the power is on");
         }
@@ -161,7 +161,7 @@ fn after_a_power_cut(seed: u64) -> Vec<u8> {
         let done = match dice.below(5) {
             0 => cask.delete(&key),
             1 => cask.write(Batch::new().put(&key, "in a batch").put("other", value)).map(drop),
-            _ => cask.put(&key, value),
+            _ => cask.put(&key, value).map(drop),
         };
         done.expect("the power is on");
     }

@@ -92,7 +92,7 @@ fn by_the_library() -> Vec<Golden> {
         ),
         file("copy-cut-off", "A file that compaction made, cut in front of its closing mark.", {
             let mut file = written(|_, cask| {
-                cask.put("a", "1").and_then(|()| cask.put("b", "2")).expect("it is open");
+                cask.put("a", "1").and_then(|_| cask.put("b", "2")).expect("it is open");
                 cask.compact().expect("it is open");
             });
             file.truncate(FILE_HEADER_LEN + 2 * 32);
@@ -102,7 +102,7 @@ fn by_the_library() -> Vec<Golden> {
             "compacted-and-written",
             "The same with a later write, not closed.",
             written(|disk, cask| {
-                cask.put("a", "1").and_then(|()| cask.put("a", "2")).expect("it is open");
+                cask.put("a", "1").and_then(|_| cask.put("a", "2")).expect("it is open");
                 cask.compact().and_then(|_| cask.put("b", "3")).expect("it is open");
                 let mut file = disk.contents(PATH).expect("it is there");
                 file.truncate(cask.stats().expect("it is open").log_end as usize + 64);
@@ -119,7 +119,7 @@ fn by_the_library() -> Vec<Golden> {
                     .expect("it is a store");
                 for n in 0..3 {
                     one.put("one", n.to_string())
-                        .and_then(|()| other.put("other", n.to_string()))
+                        .and_then(|_| other.put("other", n.to_string()))
                         .expect("both are open");
                 }
             }),
@@ -127,12 +127,14 @@ fn by_the_library() -> Vec<Golden> {
         file(
             "longest-key",
             "A key of 65,534 bytes.",
-            written(|_, cask| cask.put(&longest, "value").expect("as long as it may be")),
+            written(|_, cask| cask.put(&longest, "value").map(drop).expect("as long as it may be")),
         ),
         file(
             "longest-bucket",
             "A bucket whose name has 255 bytes.",
-            written(|_, cask| cask.bucket(&bucket).and_then(|cask| cask.put(key, "value")).expect("it may be so long")),
+            written(|_, cask| {
+                cask.bucket(&bucket).and_then(|cask| cask.put(key, "value")).map(drop).expect("it may be so long")
+            }),
         ),
     ]
 }
@@ -398,7 +400,7 @@ fn roots() -> Vec<Golden> {
     let stream = {
         let mut stream = Vec::new();
         written(|_, cask| {
-            cask.put("a", "1").and_then(|()| cask.put("b", "2")).expect("it is open");
+            cask.put("a", "1").and_then(|_| cask.put("b", "2")).expect("it is open");
             cask.backup_to(&mut stream).expect("a vector takes all");
         });
         stream
@@ -410,7 +412,7 @@ fn roots() -> Vec<Golden> {
             "roots-compacted",
             "A file that compaction made: its root states the offset of the closing mark.",
             written(|_, cask| {
-                cask.put("a", "1").and_then(|()| cask.put("a", "2")).expect("it is open");
+                cask.put("a", "1").and_then(|_| cask.put("a", "2")).expect("it is open");
                 cask.compact().expect("it is open");
             }),
         ),
@@ -420,7 +422,7 @@ fn roots() -> Vec<Golden> {
             for value in ["1", "2"] {
                 let cask = Cask::open_on(Arc::new(SameEveryTime(disk.clone())), PATH, &Config::new());
                 let cask = cask.expect("it is a store");
-                cask.put("a", value).and_then(|()| cask.close()).expect("it is open");
+                cask.put("a", value).and_then(|_| cask.close()).expect("it is open");
             }
             disk.contents(PATH).expect("it was created")
         }),
@@ -474,7 +476,7 @@ fn snapshots() -> Vec<Golden> {
         // So that a small store has one.
         disk.set_limits(Limits { least_cost: 300, ..Limits::REAL });
         let cask = Cask::open_on(Arc::new(SameEveryTime(disk.clone())), PATH, &Config::new()).expect("a new store");
-        cask.put("a", "1".repeat(20_000)).and_then(|()| cask.delete("a")).expect("it is open");
+        cask.put("a", "1".repeat(20_000)).and_then(|_| cask.delete("a")).expect("it is open");
         cask.write(Batch::new().put("b", "22").bucket("x").put("c", "333")).expect("it is open");
         cask.close().expect("it is open");
         disk.contents(PATH).expect("it was created")

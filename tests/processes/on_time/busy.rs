@@ -34,7 +34,7 @@ const CALLS: &[Call] = &[
     ("verify of the file", |disk, _, _| verify_on(disk, STORE.as_ref()).map(drop)),
     ("backup", |_, _, cask| cask.backup("/copy").map(drop)),
     ("compact_to", |_, _, cask| cask.compact_to("/copy").map(drop)),
-    ("put", |_, _, cask| cask.put("own", "value")),
+    ("put", |_, _, cask| cask.put("own", "value").map(drop)),
     ("update", |_, _, cask| cask.update("own", |_| b"value".to_vec()).map(drop)),
     ("delete_prefix", |_, _, cask| cask.delete_prefix("own").map(drop)),
     ("sync", |_, _, cask| cask.sync()),
@@ -57,14 +57,14 @@ enum Busy {
 
 fn write(busy: Busy, writer: &Cask, n: u64) -> Result<(), Error> {
     match busy {
-        Busy::Puts => writer.put("other", n.to_string()),
+        Busy::Puts => writer.put("other", n.to_string()).map(drop),
         Busy::LargeBatches => {
             let mut batch = Batch::new();
             batch.put("other", vec![n as u8; 3000]).put("key-00007", n.to_string()).delete("other");
             writer.write(&batch).map(drop)
         }
         Busy::Compacts if n % 400 == 0 => writer.compact().map(drop),
-        Busy::Compacts => writer.put("key-00007", n.to_string()),
+        Busy::Compacts => writer.put("key-00007", n.to_string()).map(drop),
     }
 }
 
@@ -78,7 +78,7 @@ fn every_call_ends_beside_a_process_that_always_writes() {
                     let disk = SimDisk::new();
                     let config = Config::new().read_mode(reads).connection_timeout(None);
                     let cask = Cask::open_on(Arc::new(disk.clone()), STORE, &config).unwrap();
-                    (0..20).for_each(|n| cask.put(format!("key-{n:05}"), "value").unwrap());
+                    (0..20).for_each(|n| cask.put(format!("key-{n:05}"), "value").map(drop).unwrap());
                     let impatient = config.clone().durability(Durability::Os).connection_timeout(Duration::ZERO);
                     let writer = Cask::open_on(Arc::new(disk.process()), STORE, &impatient).unwrap();
                     let calls = Arc::new(AtomicU64::new(0));

@@ -157,7 +157,7 @@ fn interval_writes_are_synced_whatever_comes_between() {
                 0 => drop(load.cask.compact().unwrap()),
                 1 => drop(other.compact().unwrap()),
                 2 => load.cask.reopen().unwrap(),
-                3 | 4 => other.put("other", "value").unwrap(),
+                3 | 4 => other.put("other", "value").map(drop).unwrap(),
                 5 => load.cask.sync().unwrap(),
                 6 => drop(load.cask.list("").unwrap()),
                 7 => load.put_batch(),

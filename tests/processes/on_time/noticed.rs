@@ -38,7 +38,7 @@ fn steady_writes_do_not_put_off_the_look_at_the_path() {
             loop {
                 match cask.put("key", "lost or not") {
                     Err(Error::Replaced { .. }) => break,
-                    Ok(()) => assert!(clock.since(removed) < LOOK, "{config:?}: written to a file without a name"),
+                    Ok(_) => assert!(clock.since(removed) < LOOK, "{config:?}: written to a file without a name"),
                     other => panic!("{other:?}"),
                 }
                 clock.advance(gap);
@@ -77,7 +77,9 @@ fn a_handle_that_waits_long_reads_on_all_the_time() {
     disk.before(When::next().of(Verb::Pause).by(&disk), Repeat::Forever, move |_| {
         let round = clock.since(began).as_millis() as u64 / 100;
         match written.fetch_max(round, Ordering::SeqCst) {
-            last if last < round && round <= 10 => (0..64).for_each(|n| theirs.put(n.to_string(), [7; 4096]).unwrap()),
+            last if last < round && round <= 10 => {
+                (0..64).for_each(|n| theirs.put(n.to_string(), [7; 4096]).map(drop).unwrap())
+            }
             _ if round > 10 => theirs.close().unwrap(),
             _ => {}
         }

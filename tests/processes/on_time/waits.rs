@@ -110,7 +110,7 @@ enum Before {
 }
 
 const WRITES: &[(&str, Before, Call)] = &[
-    ("put", Before::Open, |_, _, cask| cask.unwrap().put("key", "2")),
+    ("put", Before::Open, |_, _, cask| cask.unwrap().put("key", "2").map(drop)),
     ("delete", Before::Open, |_, _, cask| cask.unwrap().delete("key")),
     ("delete of an absent key", Before::Open, |_, _, cask| cask.unwrap().delete("absent")),
     ("atomic_put", Before::Open, |_, _, cask| cask.unwrap().atomic_put("new", "1", None).map(drop)),
@@ -129,7 +129,7 @@ const WRITES: &[(&str, Before, Call)] = &[
     ("sync", Before::Open, |_, _, cask| cask.unwrap().sync()),
     ("compact", Before::Open, |_, _, cask| cask.unwrap().compact().map(drop)),
     ("reopen", Before::Open, |_, _, cask| cask.unwrap().reopen()),
-    ("first put", Before::Unproven, |_, _, cask| cask.unwrap().put("key", "2")),
+    ("first put", Before::Unproven, |_, _, cask| cask.unwrap().put("key", "2").map(drop)),
     ("first sync", Before::Unproven, |_, _, cask| cask.unwrap().sync()),
     ("open", Before::Closed, |disk, config, _| open(disk, config).map(drop)),
     ("open of an empty file", Before::Empty, |disk, config, _| open(disk, config).map(drop)),
@@ -168,14 +168,14 @@ fn prepared(disk: &SimDisk, before: Before, config: &Config) -> Option<Cask> {
     let other = open(&disk.process(), &Config::new().durability(Durability::Os)).unwrap();
     other.put("key", "1").unwrap();
     if before == Before::Unproven {
-        (0..5).for_each(|n| other.put(format!("unproven-{n}"), vec![n; 2 << 20]).unwrap());
+        (0..5).for_each(|n| other.put(format!("unproven-{n}"), vec![n; 2 << 20]).map(drop).unwrap());
     }
     let cask = (before != Before::Closed).then(|| open(disk, config).unwrap());
     if let (Before::Open | Before::Overdue, Some(cask)) = (before, &cask) {
         cask.put("key", "own").unwrap();
         if before == Before::Overdue {
             // Not by the caller's own writes, after which a thread would compact.
-            (0..10).for_each(|n| other.put("key", vec![n; 1000]).unwrap());
+            (0..10).for_each(|n| other.put("key", vec![n; 1000]).map(drop).unwrap());
             assert_eq!(cask.get("key").unwrap().value[0], 9);
         }
     }

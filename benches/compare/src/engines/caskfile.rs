@@ -48,7 +48,8 @@ struct Copying(Cask);
 
 impl Engine for Copying {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        Ok(self.0.put(key, value)?)
+        self.0.put(key, value)?;
+        Ok(())
     }
 
     fn get(&self, key: &[u8], buffer: &mut Vec<u8>, seen: &mut dyn FnMut(&[u8])) -> Result<bool> {
@@ -75,7 +76,7 @@ impl Engine for Copying {
         if pair.value != old {
             return Ok(false);
         }
-        match self.0.atomic_put(key, new, Some(&pair)) {
+        match self.0.put_if(key, new, pair.last_index) {
             Ok(_) => Ok(true),
             Err(Error::KeyModified | Error::KeyNotFound) => Ok(false),
             Err(error) => Err(error.into()),
@@ -128,7 +129,8 @@ impl Engine for Lending {
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        Ok(self.cask.put(key, value)?)
+        self.cask.put(key, value)?;
+        Ok(())
     }
 
     fn load(&self, pairs: &Pairs) -> Result<()> {

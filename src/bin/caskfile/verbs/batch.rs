@@ -23,10 +23,10 @@ use crate::session::Session;
 ///   {"op":"delete","key":"a"}
 ///   {"op":"check","key":"a","if_absent":true}
 ///
-/// A put or a delete may have a condition, too: "if_index":N (the key's
+/// A put or a delete may have a condition, too: "if_last_index":N (the key's
 /// last_index) or "if_absent":true. Conditions are about the store before the
 /// batch. A line may name its bucket: "bucket":"log".
-/// A batch with a put and no "if_index" creates the store if it is not there.
+/// A batch with a put and no "if_last_index" creates the store if it is not there.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Batch {
@@ -63,11 +63,11 @@ impl Batch {
         // As with `delete` and `cas`: no store is created if nothing could be written to it.
         let missing = if puts && !expects_an_index { Missing::Create } else { Missing::Refuse };
         let cask = self.into.to.open(session, missing)?;
-        let last_index = cask.write(&filling.batch).map_err(|error| conflict(error, &lines))?;
+        let applied = cask.write(&filling.batch).map_err(|error| conflict(error, &lines))?;
         self.into.to.close(&cask)?;
         session.note(format!("applied {}", plural(operations, "operation")));
         if session.json {
-            session.write_json(&json!({ "operations": operations, "last_index": last_index }))?;
+            session.write_json(&json!({ "operations": operations, "last_index": applied.last_index() }))?;
         }
         Ok(Exit::Done)
     }
@@ -84,7 +84,7 @@ fn add(operation: &Operation<'_>, filling: &mut Filling) -> std::result::Result<
     let key = &*operation.key;
     filling.go_to(operation.bucket.as_deref(), key)?;
     match operation.condition {
-        Some(Condition::Index(index)) => drop(filling.batch.expect_index(key, index)),
+        Some(Condition::Index(index)) => drop(filling.batch.expect_last_index(key, index)),
         Some(Condition::Absent) => drop(filling.batch.expect_absent(key)),
         None => {}
     }
@@ -107,5 +107,5 @@ fn conflict(error: Error, lines: &[usize]) -> Failure {
     let number = lines.get(op).copied().unwrap_or_default();
     Failure::new(Exit::Conflict, format!("line {number}: {what}; nothing of the batch was written"))
         .fact("line", number as u64)
-        .hint("read the keys again (`caskfile get --index …`), and decide again")
+        .hint("read the keys again (`caskfile get --last-index …`), and decide again")
 }

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io::Write;
 
-use caskfile::KvPair;
 use serde_json::json;
 
 use crate::conflict::conflict;
@@ -17,7 +16,7 @@ use crate::value::Value;
 /// Set a value only if the key has not changed meanwhile, and print its new last_index
 #[derive(clap::Args)]
 #[command(
-    override_usage = "caskfile cas [OPTIONS] <--if-index INDEX | --if-absent> <STORE> <KEY> <VALUE | - | --file PATH>"
+    override_usage = "caskfile cas [OPTIONS] <--if-last-index INDEX | --if-absent> <STORE> <KEY> <VALUE | - | --file PATH>"
 )]
 pub struct Cas {
     #[command(flatten)]
@@ -35,9 +34,9 @@ pub struct Cas {
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
 struct Condition {
-    /// Only if the key has this last_index, as `get --index` shows it
+    /// Only if the key has this last_index, as `get --last-index` shows it
     #[arg(long, value_name = "INDEX")]
-    if_index: Option<u64>,
+    if_last_index: Option<u64>,
     /// Only if the key is not there
     #[arg(long)]
     if_absent: bool,
@@ -48,20 +47,21 @@ impl Cas {
         let (bucket, key) = (self.bucket.name(session)?, session.bytes(&self.key)?);
         let value = self.value.read(session)?;
         Filling::new(&bucket).go_to(None, &key).and_then(|()| check_value(&value)).map_err(Failure::input)?;
-        // Only the `last_index` of the previous pair is compared.
-        let previous = self.condition.if_index.map(|index| KvPair::new("", "", index));
+        let previous = self.condition.if_last_index;
         let missing = if previous.is_some() { Missing::Refuse } else { Missing::Create };
         let cask = self.to.open(session, missing)?;
-        let pair = cask
-            .bucket(bucket)?
-            .atomic_put(&key, value, previous.as_ref())
-            .map_err(|error| conflict(session, &self.to, &self.bucket, &self.key, error))?;
+        let in_bucket = cask.bucket(bucket)?;
+        let written = match previous {
+            Some(last_index) => in_bucket.put_if(key, value, last_index),
+            None => in_bucket.put_new(key, value),
+        };
+        let last_index = written.map_err(|error| conflict(session, &self.to, &self.bucket, &self.key, error))?;
         self.to.close(&cask)?;
         if session.json {
-            session.write_json(&json!({ "last_index": pair.last_index }))?;
+            session.write_json(&json!({ "last_index": last_index }))?;
         } else {
             let mut output = session.output()?;
-            writeln!(output, "{}", pair.last_index).and_then(|()| output.flush()).map_err(stdout_failure)?;
+            writeln!(output, "{last_index}").and_then(|()| output.flush()).map_err(stdout_failure)?;
         }
         Ok(Exit::Done)
     }

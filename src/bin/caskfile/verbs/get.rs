@@ -24,7 +24,7 @@ pub struct Get {
     key: OsString,
     /// Write the pair's last_index, for a compare-and-swap, on its own line before the value
     #[arg(short, long)]
-    index: bool,
+    last_index: bool,
 }
 
 impl Get {
@@ -53,7 +53,7 @@ impl Get {
             output.flush()?;
             return Ok(Exit::Done);
         }
-        if self.index {
+        if self.last_index {
             writeln!(output, "{}", pair.last_index)?;
         }
         if !session.to_terminal {

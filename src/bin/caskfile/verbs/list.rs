@@ -42,7 +42,7 @@ pub struct List {
     values: bool,
     /// The last_index of each pair first
     #[arg(short, long)]
-    index: bool,
+    last_index: bool,
 }
 
 impl List {
@@ -87,7 +87,7 @@ impl List {
         }
         let last_index = pair.last_index.to_string();
         let mut fields = Vec::with_capacity(3);
-        if self.index {
+        if self.last_index {
             fields.push(last_index.as_bytes());
         }
         if !self.values {

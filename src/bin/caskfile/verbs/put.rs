@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
-use crate::format::Filling;
+use crate::format::{Filling, check_value};
 use crate::open::{Bucket, Missing, WriteTo};
 use crate::session::Session;
 use crate::value::Value;
@@ -29,13 +29,10 @@ impl Put {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let (bucket, key) = (self.bucket.name(session)?, session.bytes(&self.key)?);
         let value = self.value.read(session)?;
-        // A batch returns its `last_index`. It is checked before a store is created.
-        let mut filling = Filling::new(&bucket);
-        filling.go_to(None, &key).and_then(|()| filling.put(&key, &value)).map_err(Failure::input)?;
-        // The batch has a copy.
-        drop(value);
+        // Checked before a store is created.
+        Filling::new(&bucket).go_to(None, &key).and_then(|()| check_value(&value)).map_err(Failure::input)?;
         let cask = self.to.open(session, Missing::Create)?;
-        let last_index = cask.write(&filling.batch)?;
+        let last_index = cask.bucket(bucket)?.put(key, value)?;
         self.to.close(&cask)?;
         if session.json {
             session.write_json(&json!({ "last_index": last_index }))?;

@@ -1,17 +1,18 @@
-//! Removing all keys with a prefix.
+//! Removing all keys of a scan.
 
 use super::outcome::Failure;
 use super::request::{Action, Request};
 use super::turn::Turn;
 use crate::Result;
+use crate::engine::read::Reading;
+use crate::engine::read::scan::Scan;
 use crate::limits::Shared;
 
 impl Turn<'_> {
-    /// Removes all keys of a bucket that start with a prefix, and returns how many there were.
-    pub(crate) fn delete_prefix(&mut self, bucket: &[u8], prefix: &[u8]) -> Result<u64> {
-        let reading = &*self.writing.reading;
+    /// Removes all keys of a scan that is begun in this turn, and returns how many there were.
+    pub(crate) fn delete_scanned(&mut self, scan: impl FnOnce(&Reading) -> Result<Scan>) -> Result<u64> {
         self.rewrite_ahead(&self.writing.context.deadline())?;
-        let mut scan = reading.scan(bucket, prefix)?;
+        let mut scan = scan(&self.writing.reading)?;
         let (mut deleted, mut key) = (0, Vec::new());
         loop {
             let mut request = Request::default();

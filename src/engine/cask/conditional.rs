@@ -1,0 +1,157 @@
+//! The writes of a [`Cask`] that depend on the present state of one key.
+
+use super::Cask;
+use super::writes::put;
+use crate::engine::write::request::{Action, no_memory};
+use crate::format::FullKey;
+use crate::memory::copied;
+use crate::store::KvPair;
+use crate::{Error, Result};
+
+impl Cask {
+    /// Sets the value of a key that is not in the store, and returns the `last_index` of the new pair.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::KeyExists`] if the key is in the store. Nothing was written.
+    /// - Those of [`Cask::put`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-put-new-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::Error;
+    ///
+    /// cask.put_new("leader", "anna")?;
+    /// assert!(matches!(cask.put_new("leader", "ben"), Err(Error::KeyExists)));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn put_new(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<u64> {
+        self.put_under(key.as_ref(), value.as_ref(), Action::ExpectAbsent)
+    }
+
+    /// Sets the value of a key if the key has this `last_index`, and returns the new one.
+    ///
+    /// A `last_index` is never assigned twice in the life of a store, so an old one is refused after deletion and re-creation,
+    /// after reopening, and in another process. A program can keep the number, send it to a client (as an ETag) and get it
+    /// back later.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::KeyModified`] if the key has another `last_index`, and [`Error::KeyNotFound`] if it is absent. Nothing was
+    ///   written. [`Error::is_conflict`] is true of both. As with a read, a power cut may take back a change that is not on
+    ///   stable storage yet.
+    /// - Those of [`Cask::put`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-put-if-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::Error;
+    ///
+    /// let first = cask.put("leader", "anna")?;
+    /// let second = cask.put_if("leader", "ben", first)?;
+    /// assert!(second > first);
+    /// assert!(matches!(cask.put_if("leader", "carl", first), Err(Error::KeyModified)));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn put_if(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, last_index: u64) -> Result<u64> {
+        self.put_under(key.as_ref(), value.as_ref(), Action::ExpectSeq(last_index))
+    }
+
+    /// Removes a key if it has this `last_index`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Cask::put_if`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-delete-if-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// let mine = cask.put_new("lease", "me")?;
+    /// cask.delete_if("lease", mine)?;
+    /// assert!(!cask.exists("lease")?);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn delete_if(&self, key: impl AsRef<[u8]>, last_index: u64) -> Result<()> {
+        self.commit_one(key.as_ref(), Action::Delete, Some(Action::ExpectSeq(last_index))).map(drop)
+    }
+
+    /// Sets the value of a key if the key has not changed since `previous` was read, or, without `previous`, if the key is
+    /// absent. Returns the new pair.
+    ///
+    /// This is the contract's call, [`Store::atomic_put`](crate::Store::atomic_put). [`Cask::put_if`] and [`Cask::put_new`] do
+    /// the same with the index alone, and copy no value. Only `previous.last_index` is compared.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::KeyExists`] without `previous`, if the key is in the store.
+    /// - [`Error::KeyNotFound`] with `previous`, if the key is absent.
+    /// - [`Error::KeyModified`] with `previous`, if the key was changed.
+    /// - Those of [`Cask::put`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-atomic-put-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::Error;
+    ///
+    /// let first = cask.atomic_put("leader", "anna", None)?;
+    /// cask.atomic_put("leader", "ben", Some(&first))?;
+    /// assert!(matches!(cask.atomic_put("leader", "carl", Some(&first)), Err(Error::KeyModified)));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn atomic_put(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        previous: Option<&KvPair>,
+    ) -> Result<KvPair> {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        put(value)?;
+        // Before anything is written: afterwards a lack of memory could not be an error.
+        let value = copied(value).map_err(|_| no_memory(&self.engine.context.path))?;
+        self.swap(key, value, previous)
+    }
+
+    /// The same as [`Cask::atomic_put`], with a value that moves into the new pair.
+    pub(super) fn swap(&self, key: &[u8], value: Vec<u8>, previous: Option<&KvPair>) -> Result<KvPair> {
+        let condition = previous.map_or(Action::ExpectAbsent, |pair| Action::ExpectSeq(pair.last_index));
+        let last_index = self.put_under(key, &value, condition)?;
+        Ok(KvPair { key: key.to_vec(), value, last_index })
+    }
+
+    /// Removes a key if it has not changed since `previous` was read.
+    ///
+    /// This is the contract's call, [`Store::atomic_delete`](crate::Store::atomic_delete). [`Cask::delete_if`] does the same
+    /// with the index alone.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::PreviousNotSpecified`] without `previous`.
+    /// - [`Error::KeyNotFound`] if the key is absent.
+    /// - [`Error::KeyModified`] if the key was changed.
+    /// - Those of [`Cask::put`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-atomic-delete-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// let mine = cask.atomic_put("lease", "me", None)?;
+    /// cask.atomic_delete("lease", Some(&mine))?;
+    /// assert!(!cask.exists("lease")?);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn atomic_delete(&self, key: impl AsRef<[u8]>, previous: Option<&KvPair>) -> Result<()> {
+        self.check_open()?;
+        let key = FullKey::new(&self.bucket, key.as_ref())?;
+        let previous = previous.ok_or(Error::PreviousNotSpecified)?;
+        self.commit(&key, Action::Delete, Some(Action::ExpectSeq(previous.last_index))).map(drop)
+    }
+
+    fn put_under(&self, key: &[u8], value: &[u8], condition: Action<&[u8]>) -> Result<u64> {
+        let last_index = self.commit_one(key, put(value)?, Some(condition))?;
+        Ok(last_index.expect("a put that succeeds writes a record"))
+    }
+}
