@@ -32,6 +32,7 @@ format:
     cargo fmt
     cargo fmt --manifest-path fuzz/Cargo.toml
     cargo fmt --manifest-path benches/compare/Cargo.toml
+    cargo fmt --manifest-path examples/programs/Cargo.toml
 
 # Fails if something is not formatted.
 [group('source')]
@@ -39,6 +40,7 @@ format-check:
     cargo fmt --check
     cargo fmt --check --manifest-path fuzz/Cargo.toml
     cargo fmt --check --manifest-path benches/compare/Cargo.toml
+    cargo fmt --check --manifest-path examples/programs/Cargo.toml
 
 # Clippy with every combination of features.
 [group('source')]
@@ -136,6 +138,11 @@ examples:
     cargo run --quiet --release --example unicode
     cargo run --quiet --release --example service
 
+# The programs of examples/programs, with their versions on SQLite, which need a C compiler.
+[group('tests')]
+programs:
+    cargo test --quiet --manifest-path examples/programs/Cargo.toml --features sqlite
+
 # Seven processes at one store, killed again and again for SECONDS.
 [group('tests')]
 soak seconds="60":
@@ -176,8 +183,7 @@ compare *args:
 words *args:
     tests/words "$@"
 
-# Builds the package as the registry would get it, and lists its files. Publishes nothing.
+# Builds the package as the registry would get it, and compiles the tests of what is in it. Publishes nothing.
 [group('release')]
 package:
-    cargo package --all-features --list
-    cargo package --all-features
+    .ci/package
