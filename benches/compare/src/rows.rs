@@ -91,7 +91,8 @@ const fn row(
 
 use Reference::{BestPeer, Floor, Nothing, Peer};
 use Unit::{
-    Bytes, BytesPerKey, CallsPerSecond, GigabytesPerSecond, Microseconds, Milliseconds, NanosecondsPerKey, PairsPerSecond,
+    Bytes, BytesPerKey, CallsPerSecond, GigabytesPerSecond, Microseconds, Milliseconds, NanosecondsPerKey,
+    PairsPerSecond,
 };
 
 const OURS: &str = "caskfile";
@@ -224,7 +225,13 @@ pub const GROUPS: &[Group] = &[
             row("open-cold", "open and first get, nothing in the page cache", Milliseconds, LOG, &[]),
             row("open-list", "open and first list of 100, of a store that was listed", Milliseconds, None, &[]),
             row("open-rate", "open, get and close", CallsPerSecond, None, &[]),
-            row("open-killed", "open and first get, after a kill of a writer that syncs each put", Milliseconds, None, &[]),
+            row(
+                "open-killed",
+                "open and first get, after a kill of a writer that syncs each put",
+                Milliseconds,
+                None,
+                &[],
+            ),
             row("open-unsynced", "open and first get, after a kill of one that does not", Milliseconds, None, &[]),
             row("open-memory-100", "memory after opening and 100 gets, files left out", Bytes, None, &[]),
             row("open-memory-1000", "memory after opening and 1,000 gets, files left out", Bytes, None, &[]),

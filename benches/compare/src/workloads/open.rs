@@ -53,10 +53,13 @@ pub fn run(setting: &Setting) -> Result<()> {
     for (row, how) in [("open-list", LISTED), ("open-killed", KILLED), ("open-unsynced", KILLED_UNSYNCED)] {
         std::fs::remove_dir_all(&setting.directory)?;
         std::fs::create_dir(&setting.directory)?;
-        setting.row(row, prepared(setting, how).and_then(|()| match how {
-            LISTED => median(setting, OPENINGS, |_| Ok(()), first_list),
-            _ => Ok(once(setting, first_get)?.0),
-        }));
+        setting.row(
+            row,
+            prepared(setting, how).and_then(|()| match how {
+                LISTED => median(setting, OPENINGS, |_| Ok(()), first_list),
+                _ => Ok(once(setting, first_get)?.0),
+            }),
+        );
     }
     Ok(())
 }
