@@ -30,8 +30,8 @@ const SLOTS_IN_A_LINE: usize = 64 / size_of::<u64>();
 /// At a million keys, one look-up in about seventy thousand asks about another key.
 #[derive(Default)]
 pub(crate) struct HashIndex {
-    /// No sub-tables until the first insertion; then all of them, most without slots. Those whose part of the image is missing are
-    /// unset.
+    /// No sub-tables until the first insertion. Those whose part of the image is missing are unset, and without an image those that
+    /// are empty: a small store is opened without setting thousands of them.
     tables: Vec<OnceLock<Table>>,
     /// The number of keys; an upper bound while parts of an image with notes are missing.
     len: usize,
@@ -56,7 +56,7 @@ impl HashIndex {
     /// The index of a snapshot, of which nothing is loaded yet.
     pub(super) fn stored(snapshot: &Snapshot, log_start: u64) -> HashIndex {
         let image = Some(Box::new(Image::new(snapshot, log_start)));
-        HashIndex { tables: vec![OnceLock::new(); PIECES], len: snapshot.covered.keys as usize, image }
+        HashIndex { tables: unset(), len: snapshot.covered.keys as usize, image }
     }
 
     /// The number of keys; an upper bound while parts of an image with notes are missing.
@@ -145,7 +145,7 @@ impl HashIndex {
     /// The words as they are now. All parts must be loaded. Takes time in proportion to the number of sub-tables.
     pub(crate) fn freeze(&self) -> Frozen {
         debug_assert!(self.is_loaded());
-        Frozen(self.loaded().map(Table::share).collect())
+        Frozen(self.tables.iter().map(|table| table.get().map(Table::share).unwrap_or_default()).collect())
     }
 
     /// The position of the record that has the key, or `None`.
@@ -188,7 +188,8 @@ impl HashIndex {
         is_key: impl FnMut(u64) -> Result<bool, E>,
     ) -> Result<Option<u64>, E> {
         self.make_tables();
-        let table = self.table_mut(table_of(hash)).expect("a key of a missing part is noted");
+        debug_assert!(self.image.is_none() || self.table(table_of(hash)).is_some(), "a key of a missing part is noted");
+        let table = set(&mut self.tables[table_of(hash)]);
         let slot = packed::pack(tag_of(hash), position);
         match table.probe(tag_of(hash), is_key)? {
             Place::Occupied(at) => Ok(Some(packed::position(table.replace(at, slot)))),
@@ -209,7 +210,11 @@ impl HashIndex {
         self.make_tables();
         // A sub-table's share differs from the mean by one or two square roots of the mean.
         let capacity = (mean + 2 * mean.isqrt()) * 5 / 4 + 1;
-        self.loaded_mut().filter(|table| table.slots.len() < capacity).for_each(|table| table.resize(capacity));
+        self.tables
+            .iter_mut()
+            .map(set)
+            .filter(|table| table.slots.len() < capacity)
+            .for_each(|table| table.resize(capacity));
     }
 
     /// Gives back the unused room of [`HashIndex::reserve`].
@@ -228,7 +233,7 @@ impl HashIndex {
 
     fn make_tables(&mut self) {
         if self.tables.is_empty() {
-            self.tables.resize_with(PIECES, || OnceLock::from(Table::default()));
+            self.tables = unset();
         }
     }
 
@@ -267,6 +272,19 @@ impl HashIndex {
     pub(super) fn plant_len(&mut self, more: isize) {
         self.len = self.len.checked_add_signed(more).expect("a test plants a length");
     }
+}
+
+fn unset() -> Vec<OnceLock<Table>> {
+    (0..PIECES).map(|_| OnceLock::new()).collect()
+}
+
+/// The sub-table, which is made if it is unset.
+#[inline]
+fn set(table: &mut OnceLock<Table>) -> &mut Table {
+    if table.get().is_none() {
+        *table = OnceLock::from(Table::default());
+    }
+    table.get_mut().expect("it is set")
 }
 
 /// Whether the index cannot tell two keys with these hashes apart, and asks the log.

@@ -1,5 +1,6 @@
 //! A sub-table of the hash index.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::packed::{self, TAG_BITS};
@@ -18,8 +19,30 @@ pub(super) const FIRST_CAPACITY: usize = 4;
 /// A [snapshot](Table::share) shares the slots. The first change after that copies them.
 #[derive(Clone, Default)]
 pub(super) struct Table {
-    pub(super) slots: Arc<[u64]>,
+    pub(super) slots: Slots,
     pub(super) used: usize,
+}
+
+/// None of most sub-tables of a small index. An empty `Arc` would be counted each time: 4,096 times in each opening, and as often
+/// when the handle ends.
+#[derive(Clone, Default)]
+pub(super) struct Slots(Option<Arc<[u64]>>);
+
+impl Deref for Slots {
+    type Target = [u64];
+
+    #[inline]
+    fn deref(&self) -> &[u64] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl Slots {
+    /// The slots of this table alone.
+    #[inline]
+    fn make_mut(&mut self) -> &mut [u64] {
+        self.0.as_mut().map_or(&mut [], Arc::make_mut)
+    }
 }
 
 /// The end of a probe.
@@ -68,7 +91,7 @@ impl Table {
 
     /// The slots as they are now.
     pub(super) fn share(&self) -> Arc<[u64]> {
-        Arc::clone(&self.slots)
+        self.slots.0.clone().unwrap_or_default()
     }
 
     #[inline]
@@ -103,7 +126,7 @@ impl Table {
     /// Replaces the entry at an occupied slot, and returns the one before.
     #[inline]
     pub(super) fn replace(&mut self, at: usize, slot: u64) -> u64 {
-        std::mem::replace(&mut Arc::make_mut(&mut self.slots)[at], slot)
+        std::mem::replace(&mut self.slots.make_mut()[at], slot)
     }
 
     /// Stores a new entry. Its probe ended at the empty slot `at`.
@@ -112,9 +135,9 @@ impl Table {
         // Above four fifths, walks for absent keys get long: 13 slots on average at that load, 50 at nine tenths.
         if (self.used + 1) * 5 > capacity * 4 {
             self.resize(FIRST_CAPACITY.max(capacity + capacity / 2));
-            place(Arc::make_mut(&mut self.slots), slot);
+            place(self.slots.make_mut(), slot);
         } else {
-            Arc::make_mut(&mut self.slots)[at] = slot;
+            self.slots.make_mut()[at] = slot;
         }
         self.used += 1;
     }
@@ -122,7 +145,7 @@ impl Table {
     /// Empties the slot at `hole`, and moves later entries back, so that walks need no tombstones and do not get longer
     /// with age.
     pub(super) fn vacate(&mut self, mut hole: usize) -> u64 {
-        let slots = Arc::make_mut(&mut self.slots);
+        let slots = self.slots.make_mut();
         let slot = slots[hole];
         let mut at = after(slots, hole);
         while slots[at] != EMPTY {
@@ -138,7 +161,7 @@ impl Table {
         self.used -= 1;
         let capacity = self.slots.len();
         if self.used == 0 {
-            self.slots = Arc::default();
+            self.slots = Slots::default();
         } else if capacity > FIRST_CAPACITY && self.used * 5 < capacity {
             // Two fifths full after this: far from growing and from shrinking.
             self.resize(capacity / 2);
@@ -153,8 +176,8 @@ impl Table {
 
     /// New slots with these entries.
     fn rebuild(&mut self, capacity: usize, entries: &[u64]) {
-        self.slots = std::iter::repeat_n(EMPTY, capacity).collect();
-        let slots = Arc::make_mut(&mut self.slots);
+        self.slots = Slots((capacity > 0).then(|| std::iter::repeat_n(EMPTY, capacity).collect()));
+        let slots = self.slots.make_mut();
         entries.iter().filter(|&&slot| slot != EMPTY).for_each(|&slot| place(slots, slot));
     }
 
