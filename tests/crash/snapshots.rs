@@ -5,8 +5,7 @@
 //! moments, and after power cuts before every call of some lives, the store is opened twice: through its snapshot, if the root
 //! leads to one, and by reading the whole log. Everything that both show is compared, in different orders of first touch.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -219,31 +218,32 @@ fn a_store_holds_the_same_with_and_without_its_snapshot() {
     assert!(with_snapshot > lives * 2, "hardly ever tried: {with_snapshot}");
 }
 
-/// `CASKFILE_SNAPSHOT_CUTS` is the number of lives (40).
+/// `CASKFILE_SNAPSHOT_CUTS` is the number of lives (100).
 #[test]
 fn a_power_cut_at_any_call_leaves_the_same_with_and_without_a_snapshot() {
-    let lives = number_of("CASKFILE_SNAPSHOT_CUTS", 40);
+    let lives = number_of("CASKFILE_SNAPSHOT_CUTS", 100);
     let (compared, with_snapshot) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     for seed in 0..lives {
         let mut dice = Dice::new(seed ^ 0xc0de);
         let mut life = Life::new(seed, &mut dice);
-        let (all, some, calls) = (Arc::clone(&compared), Arc::clone(&with_snapshot), Mutex::new(Cell::new(0)));
+        let (all, some) = (Arc::clone(&compared), Arc::clone(&with_snapshot));
+        let (calls, seen) = (AtomicU64::new(0), Mutex::new(HashSet::new()));
         life.disk.before(When::next(), Repeat::Forever, move |disk| {
-            let call = {
-                let calls = calls.lock().unwrap();
-                calls.set(calls.get() + 1);
-                calls.get()
-            };
+            let call = 1 + calls.fetch_add(1, Ordering::Relaxed);
             let ways = [Choices::keep_nothing(), Choices::keep_all(), Choices::from_seed(seed * 1_000 + call)];
             for (way, mut choices) in ways.into_iter().enumerate() {
                 let after = disk.reboot(&mut choices);
                 let Some(file) = after.contents(STORE).filter(|file| file.len() > ROOTS_END) else { continue };
+                // Most calls change nothing that a power cut leaves.
+                if !seen.lock().unwrap().insert(after.fingerprint()) {
+                    continue;
+                }
                 all.fetch_add(1, Ordering::Relaxed);
                 some.fetch_add(has_snapshot(&file).into(), Ordering::Relaxed);
                 let mut dice = Dice::new(seed + call);
                 compare(&after, &mut dice, &|| format!("seed {seed}, call {call}, way {way}"));
                 // A writer goes on from there, and its snapshot is right too.
-                if call % 5 == seed % 5 {
+                if call % 2 == 0 {
                     write_on(&after, &mut dice);
                     compare(&after, &mut dice, &|| format!("seed {seed}, call {call}, way {way}, later"));
                 }
@@ -256,7 +256,7 @@ fn a_power_cut_at_any_call_leaves_the_same_with_and_without_a_snapshot() {
     }
     let (compared, with_snapshot) = (compared.load(Ordering::Relaxed), with_snapshot.load(Ordering::Relaxed));
     println!("{compared} comparisons, {with_snapshot} with a snapshot");
-    assert!(with_snapshot > lives * 10, "hardly ever tried: {with_snapshot} of {compared}");
+    assert!(with_snapshot > lives * 5, "hardly ever tried: {with_snapshot} of {compared}");
 }
 
 fn write_on(disk: &SimDisk, dice: &mut Dice) {

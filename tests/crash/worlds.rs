@@ -42,7 +42,7 @@ impl Chosen {
 }
 
 /// So that the default takes seconds.
-const DEFAULT_STEP: u64 = 4001;
+const DEFAULT_STEP: u64 = 8009;
 
 fn threads() -> usize {
     std::env::var("CASKFILE_THREADS").map_or(1, |text| text.parse().expect("CASKFILE_THREADS is a number"))
@@ -115,10 +115,11 @@ fn every_small_world_survives_every_power_cut() {
     }
 }
 
+/// One in three. `CASKFILE_WORLDS=0..6528` tries them all, and more.
 #[test]
 fn worlds_with_one_operation_survive_with_every_prelude() {
     let seen = Arc::<Seen>::default();
-    for number in 0..world::count_of_shortest() {
+    for number in (0..world::count_of_shortest()).step_by(3) {
         outcome(number, &seen).unwrap();
     }
 }

@@ -200,10 +200,10 @@ fn a_tail_of_zeros_at_full_length_is_refused_below_the_root() {
     }
 }
 
-/// `CASKFILE_BITS=1` flips every bit, and N one in N (3).
+/// `CASKFILE_BITS=1` flips every bit, and N one in N (5).
 #[test]
 fn a_flipped_bit_costs_nothing_that_the_root_states() {
-    let one_in = std::env::var("CASKFILE_BITS").map_or(3, |one| one.parse().expect("a number"));
+    let one_in = std::env::var("CASKFILE_BITS").map_or(5, |one| one.parse().expect("a number"));
     for specimen in specimens() {
         let stated = Reader::new(&specimen.bytes).stated() as usize;
         let last = specimen.states.len() - 1;

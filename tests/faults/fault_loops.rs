@@ -8,10 +8,11 @@
 //! A part of the rounds is tried, and each loop's end is always found, unless `CASKFILE_FAULT_LOOPS=all` is set: all
 //! rounds take a minute on the simulated disk and some minutes on real files, where syncs take their time.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use caskfile::disk::Disk;
@@ -625,6 +626,12 @@ fn go_on<G: Ground>(case: &mut Case<G>) {
 }
 
 fn after_cut(disk: &SimDisk, history: &History) {
+    // The verdict depends on these two, and many failures leave the same.
+    static SEEN: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
+    let case = (disk.fingerprint(), history.fingerprint());
+    if !SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(case) {
+        return;
+    }
     let (mut history, path) = (history.clone(), Ground::path(disk));
     if disk.contents(&path).is_none() {
         assert!(!history.created, "the store is gone");

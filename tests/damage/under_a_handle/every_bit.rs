@@ -284,9 +284,9 @@ fn damaged(contents: &[u8], way: Way, flip: Option<(usize, u8)>) -> (SimDisk, Ca
     (disk, cask)
 }
 
-/// Does something for one bit in three of these bytes, on all cores; for every bit if `CASKFILE_EVERY_BIT` is set.
+/// Does something for one bit in five of these bytes, on all cores; for every bit if `CASKFILE_EVERY_BIT` is set.
 fn for_each_bit(bytes: &[usize], act: impl Fn((usize, u8)) + Sync) {
-    let one_in = if std::env::var_os("CASKFILE_EVERY_BIT").is_some() { 1 } else { 3 };
+    let one_in = if std::env::var_os("CASKFILE_EVERY_BIT").is_some() { 1 } else { 5 };
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let act = &act;
     std::thread::scope(|scope| {
