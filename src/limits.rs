@@ -137,6 +137,8 @@ limits! {
     least_running_cost: u64 = 256 << 10, 256 << 10;
     /// What a record that proves something costs, in addition to its length: each has its own group, and a sync.
     sync_cost: u64 = 2 << 10, 16;
+    /// What replaying it costs, in addition to its length.
+    sync_replay: u64 = 128, 16;
     /// The parts of an image have at least this many bytes.
     least_part: u64 = 4 << 10, 40;
     /// A record of an image has about this many bytes of parts, or more in a long image.

@@ -73,6 +73,7 @@ impl Engine {
         }
         let patience = Patience::new(context.config.get_connection_timeout());
         self.maintenance.compact_if_overdue(&patience);
+        self.maintenance.finish_snapshot(&patience);
         self.maintenance.end();
         self.maintenance.write_snapshot_at_close(&patience);
         let tidied = self.writing.close(&patience);

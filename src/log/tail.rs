@@ -44,8 +44,10 @@ pub(crate) struct Images {
     pub(crate) unfinished_end: u64,
     /// What replaying the records after what the last snapshot covers costs, as bytes of the log.
     pub(crate) cost: u64,
-    /// What it had come to when the unfinished image began, which covers about as much.
-    covered_cost: u64,
+    /// The number of these records that prove something, each of which was synced by itself.
+    pub(crate) proofs: u64,
+    /// What both had come to when the unfinished image began, which covers about as much.
+    covered: (u64, u64),
 }
 
 impl Images {
@@ -54,18 +56,26 @@ impl Images {
         match header.kind {
             IMAGE => {
                 if self.unfinished == 0 {
-                    self.covered_cost = self.cost;
+                    self.covered = (self.cost, self.proofs);
                 }
                 (self.unfinished, self.unfinished_end) = (self.unfinished + len, offset + len);
             }
             SNAPSHOT => {
                 // Others may have written much between the records of the image.
-                let covered = if self.unfinished == 0 { self.cost } else { self.covered_cost };
-                let (last, cost) = (self.unfinished + len, self.cost - covered);
-                *self = Images { last, cost, ..Images::default() };
+                let (cost, proofs) = if self.unfinished == 0 { (self.cost, self.proofs) } else { self.covered };
+                let (last, cost, proofs) = (self.unfinished + len, self.cost - cost, self.proofs - proofs);
+                *self = Images { last, cost, proofs, ..Images::default() };
             }
-            _ => self.cost += len + if has_proof { limits.sync_cost() } else { 0 },
+            _ => {
+                self.cost += len + if has_proof { limits.sync_cost() } else { 0 };
+                self.proofs += u64::from(has_proof);
+            }
         }
+    }
+
+    /// Bytes of the log that take about as long to replay as the records after the last snapshot.
+    pub(crate) fn replayed(&self, limits: Shared) -> u64 {
+        self.cost - self.proofs * limits.sync_cost() + self.proofs * limits.sync_replay()
     }
 }
 

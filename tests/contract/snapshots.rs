@@ -1,6 +1,7 @@
 //! When a handle writes a snapshot of the index, what it costs, and what opening costs with one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability, Limits, SnapshotPolicy};
@@ -182,6 +183,53 @@ fn the_last_snapshot_is_not_dead() {
     cask.close().unwrap();
     let file = disk.contents(STORE).unwrap();
     assert_eq!(records(&file, IMAGE).0, image, "it was not compacted");
+}
+
+/// To replay a thousand small records takes a fraction of a millisecond, and the image of even an empty index has 16 KiB.
+#[test]
+fn snapshots_of_a_small_store_are_shorter_than_what_its_short_lived_writers_write() {
+    let disk = SimDisk::new();
+    for n in 0..1000 {
+        let cask = open(&disk, &config());
+        cask.put(format!("key {}", n % 10), "value").unwrap();
+        cask.close().unwrap();
+    }
+    let file = disk.contents(STORE).unwrap();
+    let ((images, count), (snapshots, _)) = (records(&file, IMAGE), records(&file, SNAPSHOT));
+    assert!(count > 0, "there is a snapshot");
+    let others = file.len() as u64 - images - snapshots;
+    assert!(images + snapshots < others / 2, "{} bytes of images, {others} of everything else", images + snapshots);
+}
+
+#[test]
+fn a_close_finishes_the_snapshot_that_is_under_way() {
+    // Each part is a record of its own, so that there is much to do.
+    let limits = Limits { image_bytes: 1, ..Limits::REAL };
+    let store = |is_closed_at_once: bool| {
+        let disk = SimDisk::new();
+        if is_closed_at_once {
+            disk.set_limits(limits);
+        } else {
+            disk.set_limits(Limits { least_running_cost: u64::MAX, ..limits });
+        }
+        let process = disk.process();
+        // So that the close comes while the thread writes.
+        process.before(When::nth(1).of(Verb::WriteAt), Repeat::Forever, |_| {
+            if std::thread::current().name() == Some("caskfile-snapshot") {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let cask = Cask::open_on(Arc::new(process), STORE, &config()).unwrap();
+        let mut batch = Batch::new();
+        (0..5000).for_each(|n| _ = batch.put(format!("key {n:08}"), [7; 40]));
+        cask.write(&batch).unwrap();
+        cask.close().unwrap();
+        let file = disk.contents(STORE).unwrap();
+        (records(&file, IMAGE).1, records(&file, SNAPSHOT).1)
+    };
+    let in_background = store(true);
+    assert!(in_background.0 > 4, "{} pieces", in_background.0);
+    assert_eq!(in_background, store(false), "only a close writes the other one");
 }
 
 /// At each call of a close that writes a snapshot, a call fails once. The store has everything, and only a failure of what a close

@@ -281,6 +281,16 @@ impl Maintenance {
         }
     }
 
+    /// Waits for a snapshot that is being written in the background, before the store is closed. If it were given up, most of it
+    /// would be written twice: a close would begin the next one.
+    pub(crate) fn finish_snapshot(&self, patience: &Patience) {
+        let is_written = matches!(lock(&self.automatic.state).running, Some(Work::WriteSnapshot));
+        if is_written {
+            drop(self.automatic.finish());
+            patience.spend(self.automatic.kept_waiting());
+        }
+    }
+
     /// Compacts a log that is overdue, before the store is closed. Waits for a compaction that is under way. A failure here is no
     /// error of closing: the store is as it was.
     ///

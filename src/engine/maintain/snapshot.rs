@@ -181,7 +181,7 @@ impl Maintenance {
     /// Whether a snapshot is due in a store that stays open.
     pub(super) fn snapshot_is_due(&self, view: &View) -> bool {
         let cost = view.tail.images.cost;
-        cost >= self.context.limits.least_running_cost()
+        view.tail.images.replayed(self.context.limits) >= self.context.limits.least_running_cost()
             && self.context.config.get_snapshots() == SnapshotPolicy::Automatic
             && self.context.config.get_connection_timeout().is_none_or(|timeout| timeout >= PATIENCE)
             && self.is_worth_it(view, WHILE_OPEN)
@@ -214,8 +214,9 @@ impl Maintenance {
     ///
     /// Time that this waits for the lock is taken from `patience`.
     pub(crate) fn write_snapshot_at_close(&self, patience: &Patience) {
+        let limits = self.context.limits;
         let is_due =
-            |view: &View| view.tail.images.cost >= self.context.limits.least_cost() && self.is_worth_it(view, AT_CLOSE);
+            |view: &View| view.tail.images.replayed(limits) >= limits.least_cost() && self.is_worth_it(view, AT_CLOSE);
         if self.context.config.get_snapshots() == SnapshotPolicy::Never
             || self.context.counters.written.load(Ordering::Relaxed) == 0
             || std::thread::panicking()
