@@ -7,8 +7,8 @@ use super::write::outcome::Written;
 
 /// What a batch has written: the result of [`Cask::write`](crate::Cask::write).
 ///
-/// The records of a batch have consecutive sequence numbers, in the order of its operations. Conditions and deletions of
-/// absent keys write no record.
+/// The records of a batch have consecutive sequence numbers, in the order of its operations. Operations that are
+/// only a condition, and deletions of absent keys, write no record.
 ///
 /// ```
 /// # let path = std::env::temp_dir().join(format!("caskfile-applied-{}", std::process::id()));
@@ -35,7 +35,7 @@ impl Applied {
     /// The result of a batch that was written.
     pub(crate) fn new(batch: &Batch, written: Written) -> Applied {
         let Written { last_index, deleted, absent: mut unwritten } = written;
-        let conditions = batch.steps.iter().enumerate().filter(|(_, step)| step.is_condition());
+        let conditions = batch.steps.iter().enumerate().filter(|(_, step)| step.is_only_a_condition());
         let before = unwritten.len();
         // A batch has at most `MAX_BATCH_OPS` operations.
         unwritten.extend(conditions.map(|(op, _)| op as u32));
@@ -62,10 +62,11 @@ impl Applied {
         self.last_index
     }
 
-    /// Returns the index that operation `op` was given, counted from 0 in the order in which the operations were added. For a put
-    /// this is the pair's `last_index`, unless a later operation of the batch changed the key again.
+    /// Returns the index that operation `op` was given, counted from 0 in the order in which the operations were added: one for
+    /// each call. For a put this is the pair's `last_index`, unless a later operation of the batch changed the key again.
     ///
-    /// Returns `None` for a condition, for a deletion of an absent key, and if the batch has no such operation.
+    /// Returns `None` for an operation that is only a condition, for a deletion of an absent key, and if the batch has no such
+    /// operation.
     ///
     /// Cost: a binary search in the operations that wrote nothing.
     ///
@@ -74,7 +75,7 @@ impl Applied {
     /// # let cask = caskfile::Cask::open(&path)?;
     /// use caskfile::Batch;
     ///
-    /// let applied = cask.write(Batch::new().expect_absent("leader").put("leader", "node-1"))?;
+    /// let applied = cask.write(Batch::new().expect_absent("lock").put_new("leader", "node-1"))?;
     /// assert_eq!((applied.last_index_of(0), applied.last_index_of(1)), (None, Some(cask.get("leader")?.last_index)));
     /// # std::fs::remove_file(path).unwrap();
     /// # Ok::<(), caskfile::Error>(())

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use super::write::request::{Action, Request, no_memory};
+use super::write::request::{Action, Condition, Request, no_memory};
 pub use super::write::request::{MAX_BATCH_BYTES, MAX_BATCH_OPS};
 use crate::format::{FullKey, MAX_VALUE_LEN, prefix_of_bucket};
 use crate::limits::Shared;
@@ -14,7 +14,8 @@ use crate::{Error, Result};
 ///
 /// Operations are applied in the order in which they were added; of two on one key the later one counts. Conditions are
 /// about the store before the batch, wherever they are in the list. A key or a value over a limit is an error of
-/// [`Cask::write`](crate::Cask::write), with the number of the operation, so that operations can be chained.
+/// [`Cask::write`](crate::Cask::write), with the number of the operation, so that operations can be chained. Each call that
+/// adds something adds one operation; they are counted from 0.
 ///
 /// ```
 /// # let dir = std::env::temp_dir().join(format!("caskfile-batch-{}", std::process::id()));
@@ -66,15 +67,13 @@ pub(crate) struct Step {
     /// The bucket's prefix; `None` for the bucket of the handle that writes the batch.
     bucket: Option<Range<usize>>,
     key: Range<usize>,
+    condition: Option<Condition>,
     action: Action<Range<usize>>,
 }
 
 impl Step {
-    pub(crate) fn is_condition(&self) -> bool {
-        match self.action {
-            Action::ExpectSeq(_) | Action::ExpectAbsent => true,
-            Action::Put(_) | Action::Delete => false,
-        }
+    pub(crate) fn is_only_a_condition(&self) -> bool {
+        matches!(self.action, Action::Keep)
     }
 }
 
@@ -145,17 +144,7 @@ impl Batch {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Batch {
-        let value = value.as_ref();
-        if value.len() > MAX_VALUE_LEN {
-            self.mistaken(Error::ValueTooLong { len: value.len(), max: MAX_VALUE_LEN });
-            return self;
-        }
-        let key = key.as_ref();
-        // Room for all at once, so that the buffer does not grow, and copy a large value, for a short key.
-        let bytes = value.len() + key.len() + self.bucket.as_ref().map_or(0, Vec::len);
-        self.out_of_memory |= make_room(&mut self.bytes, bytes).is_err();
-        let value = self.keep(value);
-        self.step(key, Action::Put(value))
+        self.put_under(key.as_ref(), value.as_ref(), None)
     }
 
     /// Adds an operation that removes a key. It has no effect if the key is absent.
@@ -172,7 +161,7 @@ impl Batch {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn delete(&mut self, key: impl AsRef<[u8]>) -> &mut Batch {
-        self.step(key.as_ref(), Action::Delete)
+        self.step(key.as_ref(), None, Action::Delete)
     }
 
     /// Adds a condition: the batch is applied only if the key has this `last_index`.
@@ -193,7 +182,7 @@ impl Batch {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn expect_last_index(&mut self, key: impl AsRef<[u8]>, last_index: u64) -> &mut Batch {
-        self.step(key.as_ref(), Action::ExpectSeq(last_index))
+        self.step(key.as_ref(), Some(Condition::Seq(last_index)), Action::Keep)
     }
 
     /// Adds a condition: the batch is applied only if the key is absent.
@@ -209,11 +198,11 @@ impl Batch {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn expect_absent(&mut self, key: impl AsRef<[u8]>) -> &mut Batch {
-        self.step(key.as_ref(), Action::ExpectAbsent)
+        self.step(key.as_ref(), Some(Condition::Absent), Action::Keep)
     }
 
-    /// Adds two operations: the condition that the key is absent, and a put. This is [`Cask::put_new`](crate::Cask::put_new) in
-    /// a batch.
+    /// Adds an operation that sets the value of a key, with the condition that the key is absent. This is
+    /// [`Cask::put_new`](crate::Cask::put_new) in a batch.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-batch-put-new-{}", std::process::id()));
@@ -221,17 +210,16 @@ impl Batch {
     /// use caskfile::{Batch, Error};
     ///
     /// let applied = cask.write(Batch::new().put_new("leader", "node-1"))?;
-    /// assert_eq!(applied.last_index_of(1), Some(cask.get("leader")?.last_index));
+    /// assert_eq!(applied.last_index_of(0), Some(cask.get("leader")?.last_index));
     /// assert!(matches!(cask.write(Batch::new().put_new("leader", "node-2")), Err(Error::BatchConflict { op: 0, .. })));
     /// # std::fs::remove_file(path).unwrap();
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn put_new(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Batch {
-        let key = key.as_ref();
-        self.expect_absent(key).put(key, value)
+        self.put_under(key.as_ref(), value.as_ref(), Some(Condition::Absent))
     }
 
-    /// Adds two operations: the condition that the key has this `last_index`, and a put. This is
+    /// Adds an operation that sets the value of a key, with the condition that the key has this `last_index`. This is
     /// [`Cask::put_if`](crate::Cask::put_if) in a batch.
     ///
     /// ```
@@ -246,11 +234,10 @@ impl Batch {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn put_if(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, last_index: u64) -> &mut Batch {
-        let key = key.as_ref();
-        self.expect_last_index(key, last_index).put(key, value)
+        self.put_under(key.as_ref(), value.as_ref(), Some(Condition::Seq(last_index)))
     }
 
-    /// Adds two operations: the condition that the key has this `last_index`, and a deletion. This is
+    /// Adds an operation that removes a key, with the condition that the key has this `last_index`. This is
     /// [`Cask::delete_if`](crate::Cask::delete_if) in a batch.
     ///
     /// ```
@@ -265,8 +252,7 @@ impl Batch {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn delete_if(&mut self, key: impl AsRef<[u8]>, last_index: u64) -> &mut Batch {
-        let key = key.as_ref();
-        self.expect_last_index(key, last_index).delete(key)
+        self.step(key.as_ref(), Some(Condition::Seq(last_index)), Action::Delete)
     }
 
     /// Returns the batch, and leaves an empty one in its place. With it, a chain of calls can be bound in one `let`.
@@ -275,19 +261,19 @@ impl Batch {
     /// use caskfile::Batch;
     ///
     /// let batch = Batch::new().put_new("leader", "node-1").delete("candidate").take();
-    /// assert_eq!(batch.len(), 3);
+    /// assert_eq!(batch.len(), 2);
     /// ```
     #[must_use = "the operations are in the batch that is returned"]
     pub fn take(&mut self) -> Batch {
         std::mem::take(self)
     }
 
-    /// Returns how many operations the batch has, conditions included.
+    /// Returns how many operations the batch has: one for each call that has added a change, a condition or both.
     ///
     /// ```
     /// let mut batch = caskfile::Batch::new();
-    /// batch.expect_absent("key").put("key", "value");
-    /// assert_eq!(batch.len(), 2);
+    /// batch.expect_absent("lock").put("key", "value").put_new("other", "value");
+    /// assert_eq!(batch.len(), 3);
     /// ```
     pub fn len(&self) -> usize {
         self.steps.len()
@@ -303,7 +289,19 @@ impl Batch {
         self.steps.is_empty()
     }
 
-    fn step(&mut self, key: &[u8], action: Action<Range<usize>>) -> &mut Batch {
+    fn put_under(&mut self, key: &[u8], value: &[u8], condition: Option<Condition>) -> &mut Batch {
+        if value.len() > MAX_VALUE_LEN {
+            self.mistaken(Error::ValueTooLong { len: value.len(), max: MAX_VALUE_LEN });
+            return self;
+        }
+        // Room for all at once, so that the buffer does not grow, and copy a large value, for a short key.
+        let bytes = value.len() + key.len() + self.bucket.as_ref().map_or(0, Vec::len);
+        self.out_of_memory |= make_room(&mut self.bytes, bytes).is_err();
+        let value = self.keep(value);
+        self.step(key, condition, Action::Put(value))
+    }
+
+    fn step(&mut self, key: &[u8], condition: Option<Condition>, action: Action<Range<usize>>) -> &mut Batch {
         let bucket = self.bucket.take().map(|prefix| {
             let range = self.keep(&prefix);
             self.bucket = Some(prefix);
@@ -311,7 +309,7 @@ impl Batch {
         });
         let key = self.keep(key);
         match make_room(&mut self.steps, 1) {
-            Ok(()) => self.steps.push(Step { bucket, key, action }),
+            Ok(()) => self.steps.push(Step { bucket, key, condition, action }),
             Err(_) => self.out_of_memory = true,
         }
         self
@@ -347,18 +345,15 @@ impl Batch {
         let mut request = Request::with_capacity(self.len(), buckets + self.bytes.len(), path)?;
         let invalid = |op, cause| Error::BatchInvalid { op, cause: Box::new(cause) };
         let before_mistake = self.mistake.as_ref().map_or(self.len(), |(op, _)| *op);
-        for (op, Step { bucket, key, action }) in self.steps[..before_mistake].iter().enumerate() {
+        for (op, Step { bucket, key, condition, action }) in self.steps[..before_mistake].iter().enumerate() {
             let bucket = bucket.as_ref().map_or(default_bucket, |range| &self.bytes[range.clone()]);
             let key = FullKey::new(bucket, &self.bytes[key.clone()]).map_err(|fault| invalid(op, fault.into()))?;
-            request.push(
-                &key,
-                match action {
-                    Action::Put(value) => Action::Put(&self.bytes[value.clone()]),
-                    Action::Delete => Action::Delete,
-                    Action::ExpectSeq(seq) => Action::ExpectSeq(*seq),
-                    Action::ExpectAbsent => Action::ExpectAbsent,
-                },
-            );
+            let action = match action {
+                Action::Put(value) => Action::Put(&self.bytes[value.clone()]),
+                Action::Delete => Action::Delete,
+                Action::Keep => Action::Keep,
+            };
+            request.push_if(&key, *condition, action);
         }
         if let Some((op, cause)) = &self.mistake {
             return Err(invalid(*op, cause.clone()));

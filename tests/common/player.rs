@@ -1,7 +1,7 @@
 //! Makes a test's calls on a real handle and brings the answers into a form that can be compared.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -273,26 +273,30 @@ pub fn answer(call: &Call, state: &State) -> Answer {
     }
 }
 
-fn batch(parts: &[BatchPart]) -> Batch {
-    let mut batch = Batch::new();
-    let mut parts = parts.iter();
-    while let Some(part) = parts.next() {
+/// A batch of these parts, and the parts of each of its operations.
+fn batch(parts: &[BatchPart]) -> (Batch, Vec<Range<usize>>) {
+    let (mut batch, mut ops) = (Batch::new(), Vec::new());
+    let mut at = 0;
+    while let Some(part) = parts.get(at) {
         let (BatchPart::Put(key, _)
         | BatchPart::Delete(key)
         | BatchPart::ExpectSeq(key, _)
         | BatchPart::ExpectAbsent(key)) = part;
         let batch = batch.bucket(BUCKETS[key.0]);
+        let first = at;
+        at += 1;
         // A condition and a change of the same key have a call of their own.
-        let changed = parts.clone().next();
-        let ops = batch.len();
-        match (part, changed) {
+        match (part, parts.get(at)) {
             (BatchPart::ExpectSeq(_, index), Some(BatchPart::Put(next, value))) if next == key => {
+                at += 1;
                 batch.put_if(&key.1, value, *index)
             }
             (BatchPart::ExpectAbsent(_), Some(BatchPart::Put(next, value))) if next == key => {
+                at += 1;
                 batch.put_new(&key.1, value)
             }
             (BatchPart::ExpectSeq(_, index), Some(BatchPart::Delete(next))) if next == key => {
+                at += 1;
                 batch.delete_if(&key.1, *index)
             }
             (BatchPart::Put(_, value), _) => batch.put(&key.1, value),
@@ -300,24 +304,34 @@ fn batch(parts: &[BatchPart]) -> Batch {
             (BatchPart::ExpectSeq(_, index), _) => batch.expect_last_index(&key.1, *index),
             (BatchPart::ExpectAbsent(_), _) => batch.expect_absent(&key.1),
         };
-        if batch.len() == ops + 2 {
-            parts.next();
-        }
+        ops.push(first..at);
+        assert_eq!(batch.len(), ops.len(), "each call adds one operation");
     }
-    batch
+    (batch, ops)
+}
+
+/// The result of a batch that was made of parts: a conflict names the part that is the condition.
+fn receipt_of(result: Result<Applied, Error>, parts: &[BatchPart], ops: &[Range<usize>]) -> Result<Receipt, Error> {
+    match result {
+        Ok(applied) => Ok(receipt(&applied, parts, ops)),
+        Err(Error::BatchConflict { op, cause }) => Err(Error::BatchConflict { op: ops[op].start, cause }),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes batches in one group, and returns what each was answered.
 pub fn together(cask: &Cask, batches: &[Vec<BatchPart>]) -> Result<Vec<Result<Option<u64>, Error>>, Error> {
-    let results = cask.write_together(&batches.iter().map(|parts| batch(parts)).collect::<Vec<_>>())?;
-    let receipt = |(applied, parts): (Result<Applied, Error>, &Vec<BatchPart>)| Ok(receipt(&applied?, parts).index);
-    Ok(results.into_iter().zip(batches).map(receipt).collect())
+    let (made, ops): (Vec<_>, Vec<_>) = batches.iter().map(|parts| batch(parts)).unzip();
+    let results = cask.write_together(&made)?.into_iter().zip(batches.iter().zip(ops));
+    Ok(results.map(|(result, (parts, ops))| Ok(receipt_of(result, parts, &ops)?.index)).collect())
 }
 
 /// What a batch was answered, whose parts must have indexes that follow each other.
-fn receipt(applied: &Applied, parts: &[BatchPart]) -> Receipt {
+fn receipt(applied: &Applied, parts: &[BatchPart], ops: &[Range<usize>]) -> Receipt {
     let (mut records, mut puts, mut next) = (0, 0, None);
-    for (op, part) in parts.iter().enumerate() {
+    for (op, of) in ops.iter().enumerate() {
+        // A change comes after its condition.
+        let part = &parts[of.end - 1];
         let index = applied.last_index_of(op);
         match part {
             BatchPart::Put(..) => puts += 1,
@@ -336,7 +350,7 @@ fn receipt(applied: &Applied, parts: &[BatchPart]) -> Receipt {
         }
     }
     assert_eq!(applied.last_index(), next.map(|next| next - 1), "the last operation has the last index");
-    assert_eq!(applied.last_index_of(parts.len()), None);
+    assert_eq!(applied.last_index_of(ops.len()), None);
     assert_eq!(applied.deleted(), (records - puts) as u64, "records that put nothing remove a key");
     Receipt { index: applied.last_index(), tells: true, records: Some(records), ..Receipt::default() }
 }
@@ -412,7 +426,10 @@ pub fn tell(cask: &Cask, call: &Call) -> Result<Receipt, Error> {
                 },
             }
         }
-        Call::Write(parts) => receipt(&cask.write(&batch(parts))?, parts),
+        Call::Write(parts) => {
+            let (batch, ops) = batch(parts);
+            receipt_of(cask.write(&batch), parts, &ops)?
+        }
         Call::DeletePrefix(bucket, prefix) => {
             let cask = in_bucket(cask, *bucket)?;
             let end = end_of(prefix).filter(|_| prefix.len() % 2 == 1);

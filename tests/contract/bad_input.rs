@@ -375,6 +375,8 @@ fn a_refused_batch_names_its_first_bad_operation() {
     let is_bucket = |(op, error)| (op, matches!(error, Error::BucketTooLong { .. }));
     assert_eq!(is_key(with(&|batch| batch.expect_absent("").put("", ""))), (1, true));
     assert_eq!(is_key(with(&|batch| batch.delete("fine").delete(""))), (2, true));
+    assert_eq!(is_key(with(&|batch| batch.put_new("key", "").delete_if("", 1))), (2, true));
+    assert_eq!(is_value(with(&|batch| batch.put_new("key", "").put_if("key", &value, 1))), (2, true));
     assert_eq!(is_value(with(&|batch| batch.put("key", &value).put("", ""))), (1, true));
     assert_eq!(is_key(with(&|batch| batch.put("", "").put("key", &value))), (1, true));
     assert_eq!(is_bucket(with(&|batch| batch.delete("key").bucket(&name).put("key", ""))), (2, true));

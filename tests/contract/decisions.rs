@@ -99,13 +99,23 @@ fn a_condition_and_its_change_in_a_batch_are_about_the_same_key() {
     let [one, two] = ["one", "two"].map(|key| cask.put(key, "1").unwrap());
     let mut batch = Batch::new();
     batch.put_if("one", "2", one).delete_if("two", two).bucket("b").put_new("one", "3");
-    assert_eq!(batch.len(), 6);
-    cask.write(&batch).unwrap();
+    assert_eq!(batch.len(), 3);
+    let applied = cask.write(&batch).unwrap();
     assert_eq!(cask.get("one").unwrap().value, b"2");
     assert_eq!(cask.get("two").optional().unwrap(), None);
-    assert_eq!(cask.bucket("b").unwrap().get("one").unwrap().value, b"3");
+    let other = cask.bucket("b").unwrap().get("one").unwrap();
+    assert_eq!(other.value, b"3");
+    // Each call is one operation, a deletion has an index too.
+    let indexes = [0, 1, 2, 3].map(|op| applied.last_index_of(op));
+    let last = other.last_index;
+    assert_eq!(indexes, [Some(last - 2), Some(last - 1), Some(last), None]);
+    assert_eq!((cask.get("one").unwrap().last_index, applied.last_index()), (last - 2, Some(last)));
     match cask.write(&batch) {
         Err(Error::BatchConflict { op: 0, cause }) => assert!(matches!(*cause, Error::KeyModified)),
+        other => panic!("{other:?}"),
+    }
+    match cask.write(Batch::new().put_new("three", "1").delete_if("two", two).put("four", "1")) {
+        Err(Error::BatchConflict { op: 1, cause }) => assert!(matches!(*cause, Error::KeyNotFound)),
         other => panic!("{other:?}"),
     }
 }

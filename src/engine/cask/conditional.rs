@@ -2,7 +2,7 @@
 
 use super::Cask;
 use super::writes::put;
-use crate::engine::write::request::{Action, no_memory};
+use crate::engine::write::request::{Action, Condition, no_memory};
 use crate::format::FullKey;
 use crate::memory::copied;
 use crate::store::KvPair;
@@ -27,7 +27,7 @@ impl Cask {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn put_new(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<u64> {
-        self.put_under(key.as_ref(), value.as_ref(), Action::ExpectAbsent)
+        self.put_under(key.as_ref(), value.as_ref(), Condition::Absent)
     }
 
     /// Sets the value of a key if the key has this `last_index`, and returns the new one.
@@ -56,7 +56,7 @@ impl Cask {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn put_if(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, last_index: u64) -> Result<u64> {
-        self.put_under(key.as_ref(), value.as_ref(), Action::ExpectSeq(last_index))
+        self.put_under(key.as_ref(), value.as_ref(), Condition::Seq(last_index))
     }
 
     /// Removes a key if it has this `last_index`.
@@ -75,7 +75,7 @@ impl Cask {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn delete_if(&self, key: impl AsRef<[u8]>, last_index: u64) -> Result<()> {
-        self.commit_one(key.as_ref(), Action::Delete, Some(Action::ExpectSeq(last_index))).map(drop)
+        self.commit_one(key.as_ref(), Action::Delete, Some(Condition::Seq(last_index))).map(drop)
     }
 
     /// Sets the value of a key if the key has not changed since `previous` was read, or, without `previous`, if the key is
@@ -117,7 +117,7 @@ impl Cask {
 
     /// The same as [`Cask::atomic_put`], with a value that moves into the new pair.
     pub(super) fn swap(&self, key: &[u8], value: Vec<u8>, previous: Option<&KvPair>) -> Result<KvPair> {
-        let condition = previous.map_or(Action::ExpectAbsent, |pair| Action::ExpectSeq(pair.last_index));
+        let condition = previous.map_or(Condition::Absent, |pair| Condition::Seq(pair.last_index));
         let last_index = self.put_under(key, &value, condition)?;
         Ok(KvPair { key: key.to_vec(), value, last_index })
     }
@@ -147,10 +147,10 @@ impl Cask {
         self.check_open()?;
         let key = FullKey::new(&self.bucket, key.as_ref())?;
         let previous = previous.ok_or(Error::PreviousNotSpecified)?;
-        self.commit(&key, Action::Delete, Some(Action::ExpectSeq(previous.last_index))).map(drop)
+        self.commit(&key, Action::Delete, Some(Condition::Seq(previous.last_index))).map(drop)
     }
 
-    fn put_under(&self, key: &[u8], value: &[u8], condition: Action<&[u8]>) -> Result<u64> {
+    fn put_under(&self, key: &[u8], value: &[u8], condition: Condition) -> Result<u64> {
         let last_index = self.commit_one(key, put(value)?, Some(condition))?;
         Ok(last_index.expect("a put that succeeds writes a record"))
     }

@@ -7,7 +7,7 @@ use crate::engine::read::Reading;
 use crate::engine::write::outcome::Failure;
 #[cfg(any(test, feature = "testing"))]
 use crate::engine::write::outcome::Outcome;
-use crate::engine::write::request::{Action, Request};
+use crate::engine::write::request::{Action, Condition, Request};
 use crate::engine::{Applied, Batch, Scan};
 use crate::format::{FullKey, MAX_VALUE_LEN};
 use crate::{Error, Result};
@@ -229,12 +229,12 @@ impl Cask {
         })
     }
 
-    /// Commits one operation, under a condition on the same key. Returns the index of the record, if there is one.
+    /// Commits one operation. Returns the index of the record, if there is one.
     pub(super) fn commit_one(
         &self,
         key: &[u8],
         action: Action<&[u8]>,
-        condition: Option<Action<&[u8]>>,
+        condition: Option<Condition>,
     ) -> Result<Option<u64>> {
         self.check_open()?;
         self.commit(&FullKey::new(&self.bucket, key)?, action, condition)
@@ -244,14 +244,11 @@ impl Cask {
         &self,
         full_key: &[u8],
         action: Action<&[u8]>,
-        condition: Option<Action<&[u8]>>,
+        condition: Option<Condition>,
     ) -> Result<Option<u64>> {
         let value_len = if let Action::Put(value) = action { value.len() } else { 0 };
-        let mut request = Request::with_capacity(2, 2 * full_key.len() + value_len, &self.engine.context.path)?;
-        if let Some(condition) = condition {
-            request.push(full_key, condition);
-        }
-        request.push(full_key, action);
+        let mut request = Request::with_capacity(1, full_key.len() + value_len, &self.engine.context.path)?;
+        request.push_if(full_key, condition, action);
         self.engine.commit(request).map(|written| written.last_index).map_err(Failure::error)
     }
 }

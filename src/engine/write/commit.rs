@@ -112,7 +112,7 @@ impl Turn<'_> {
         // Begins to fetch what the plan needs of the index. A single operation needs it at once, so nothing would be gained.
         let is_single = matches!(requests, [request] if request.len() == 1);
         if let (false, Ok(view)) = (is_single, self.view()) {
-            view.keys.prefetch_slots(requests.iter().flat_map(Request::ops).map(|(key, _)| key));
+            view.keys.prefetch_slots(requests.iter().flat_map(Request::ops).map(|(key, ..)| key));
         }
         let mut plan = Plan::of(self, requests);
         if let Ok(view) = self.view() {
@@ -212,6 +212,7 @@ mod tests {
     use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
     use crate::engine::Engine;
     use crate::engine::write::outcome::{Failure, Written};
+    use crate::engine::write::request::Condition;
     use crate::{Config, ReadMode};
 
     #[test]
@@ -280,7 +281,9 @@ mod tests {
         for full in [false, true] {
             let mut put = Request::default();
             put.push(b"\0key", Action::Put(b"value"));
-            let requests = [request(Action::Delete), put, request(Action::Delete), request(Action::ExpectSeq(1))];
+            let mut refused = Request::default();
+            refused.push_if(b"\0absent", Some(Condition::Seq(1)), Action::Delete);
+            let requests = [request(Action::Delete), put, request(Action::Delete), refused];
             let outcomes = engine.writing.solo(engine.context.deadline(), |turn| {
                 if full {
                     disk.fail(When::next().of(Verb::WriteAt), Fault::Os(libc::ENOSPC), Repeat::Once);
@@ -309,10 +312,9 @@ mod tests {
             request
         };
         engine.commit(request(&[(b"\0there", Action::Put(b"value"))])).unwrap();
-        let requests = [
-            request(&[(b"\0new", Action::Put(b"value")), (b"\0there", Action::Delete)]),
-            request(&[(b"\0new", Action::ExpectAbsent), (b"\0new", Action::Put(b"the next one's"))]),
-        ];
+        let mut next = Request::default();
+        next.push_if(b"\0new", Some(Condition::Absent), Action::Put(b"the next one's"));
+        let requests = [request(&[(b"\0new", Action::Put(b"value")), (b"\0there", Action::Delete)]), next];
         let outcomes = engine.writing.solo(engine.context.deadline(), |turn| {
             disk.fail(When::next().of(Verb::ReadAt), Fault::Os(libc::EIO), Repeat::Once);
             Ok(turn.commit(&requests))

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 
 use super::outcome::{Failure, Outcome, Written};
-use super::request::{Action, Request, no_memory};
+use super::request::{Action, Condition, Request, no_memory};
 use super::turn::Turn;
 use crate::memory::make_room;
 use crate::{Error, Result};
@@ -46,14 +46,15 @@ impl<'r> Plan<'r> {
 
     /// Adds what a request writes, if its conditions hold.
     fn decide(&mut self, turn: &Turn<'_>, request: &'r Request) -> Outcome {
-        for (op, (key, action)) in request.ops().enumerate() {
-            if let Err(cause) = self.check_condition(turn, key, action)? {
+        for (op, (key, condition, _)) in request.ops().enumerate() {
+            let Some(condition) = condition else { continue };
+            if let Err(cause) = self.check_condition(turn, key, condition)? {
                 return Err(Failure::Condition { op, cause });
             }
         }
         let mut written = Written::default();
         make_room(&mut self.writes, request.len()).map_err(|_| no_memory(&turn.writing.context.path))?;
-        for (op, (key, action)) in request.ops().enumerate() {
+        for (op, (key, _, action)) in request.ops().enumerate() {
             match action {
                 Action::Put(_) => {}
                 Action::Delete if self.seq_of(turn, key)?.is_some() => written.deleted += 1,
@@ -65,7 +66,7 @@ impl<'r> Plan<'r> {
                     written.absent.push(op as u32);
                     continue;
                 }
-                Action::ExpectSeq(_) | Action::ExpectAbsent => continue,
+                Action::Keep => continue,
             }
             self.writes.push((key, action));
         }
@@ -76,19 +77,14 @@ impl<'r> Plan<'r> {
         &mut self,
         turn: &Turn<'_>,
         key: &[u8],
-        action: Action<&[u8]>,
+        condition: Condition,
     ) -> Result<std::result::Result<(), Error>> {
-        let expected = match action {
-            Action::ExpectSeq(seq) => Some(seq),
-            Action::ExpectAbsent => None,
-            Action::Put(_) | Action::Delete => return Ok(Ok(())),
-        };
-        Ok(match (expected, self.seq_of(turn, key)?) {
-            (None, None) => Ok(()),
-            (None, Some(_)) => Err(Error::KeyExists),
-            (Some(_), None) => Err(Error::KeyNotFound),
-            (expected, Some(seq)) if seq == expected => Ok(()),
-            (Some(_), Some(_)) => Err(Error::KeyModified),
+        Ok(match (condition, self.seq_of(turn, key)?) {
+            (Condition::Absent, None) => Ok(()),
+            (Condition::Absent, Some(_)) => Err(Error::KeyExists),
+            (Condition::Seq(_), None) => Err(Error::KeyNotFound),
+            (Condition::Seq(expected), Some(seq)) if seq == Some(expected) => Ok(()),
+            (Condition::Seq(_), Some(_)) => Err(Error::KeyModified),
         })
     }
 

@@ -14,13 +14,21 @@ pub const MAX_BATCH_OPS: usize = Limits::REAL.group_records() as usize;
 /// largest size, and a little more. A batch is one write, which Linux limits to 2 GiB.
 pub const MAX_BATCH_BYTES: u64 = Limits::REAL.batch_bytes();
 
-/// What one operation does, or expects of its key, with the value's bytes as a `V`.
+/// What one operation does with its key, with the value's bytes as a `V`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action<V> {
     Put(V),
     Delete,
-    ExpectSeq(u64),
-    ExpectAbsent,
+    /// Nothing: the operation is only a condition.
+    Keep,
+}
+
+/// What one operation expects of its key before the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// The key's record has this sequence number.
+    Seq(u64),
+    Absent,
 }
 
 /// The error of a value or a batch that memory cannot hold. Nothing was written.
@@ -43,6 +51,7 @@ struct Op {
     key_end: usize,
     /// Ends where the next operation's key starts.
     value_end: usize,
+    condition: Option<Condition>,
     action: Action<()>,
 }
 
@@ -71,7 +80,13 @@ impl Request {
         room.map_err(|_| no_memory(path))
     }
 
+    /// Adds an operation without a condition.
     pub(crate) fn push(&mut self, full_key: &[u8], action: Action<&[u8]>) {
+        self.push_if(full_key, None, action);
+    }
+
+    /// Adds an operation. If its condition does not hold, nothing of the request is written.
+    pub(crate) fn push_if(&mut self, full_key: &[u8], condition: Option<Condition>, action: Action<&[u8]>) {
         self.bytes.extend_from_slice(full_key);
         let key_end = self.bytes.len();
         let action = match action {
@@ -84,10 +99,9 @@ impl Request {
                 self.log_bytes += record_len(full_key.len(), 0);
                 Action::Delete
             }
-            Action::ExpectSeq(seq) => Action::ExpectSeq(seq),
-            Action::ExpectAbsent => Action::ExpectAbsent,
+            Action::Keep => Action::Keep,
         };
-        self.ops.push(Op { key_end, value_end: self.bytes.len(), action });
+        self.ops.push(Op { key_end, value_end: self.bytes.len(), condition, action });
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -95,7 +109,7 @@ impl Request {
     }
 
     /// The operations, each with its full key.
-    pub(crate) fn ops(&self) -> impl Iterator<Item = (&[u8], Action<&[u8]>)> {
+    pub(crate) fn ops(&self) -> impl Iterator<Item = (&[u8], Option<Condition>, Action<&[u8]>)> {
         let mut start = 0;
         self.ops.iter().map(move |op| {
             let key = &self.bytes[start..op.key_end];
@@ -104,10 +118,9 @@ impl Request {
             let action = match op.action {
                 Action::Put(()) => Action::Put(value),
                 Action::Delete => Action::Delete,
-                Action::ExpectSeq(seq) => Action::ExpectSeq(seq),
-                Action::ExpectAbsent => Action::ExpectAbsent,
+                Action::Keep => Action::Keep,
             };
-            (key, action)
+            (key, op.condition, action)
         })
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::outcome::{Failure, Outcome};
-use super::request::{Action, Request};
+use super::request::{Action, Condition, Request};
 use super::writer::{Phase, Rewritten, Writer};
 use crate::config::{Durability, ReadMode};
 use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
@@ -389,7 +389,8 @@ fn a_group_never_creates_the_key_that_it_just_put() {
     };
     let failing = request(&[(b"\0new", Action::Put(b"value")), (b"\x000", Action::Delete)]);
     let put = request(&[(b"\0key", Action::Put(b"value"))]);
-    let create = request(&[(b"\0key", Action::ExpectAbsent), (b"\0key", Action::Put(b"value"))]);
+    let mut create = Request::default();
+    create.push_if(b"\0key", Some(Condition::Absent), Action::Put(b"value"));
     let outcomes = engine.writing.solo(engine.context.deadline(), |turn| {
         disk.fail(When::next().of(Verb::ReadAt), Fault::Os(libc::EIO), Repeat::Once);
         Ok(turn.commit(&[failing, put, create]))

@@ -11,6 +11,7 @@ use super::*;
 use crate::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use crate::engine::Engine;
 use crate::engine::write::outcome::Failure;
+use crate::engine::write::request::Condition;
 use crate::{Config, ReadMode};
 
 const KEYS: [&[u8]; 2] = [b"\0a", b"\0b"];
@@ -185,6 +186,10 @@ fn put(key: &[u8], value: u8) -> Request {
     request
 }
 
+fn expect(request: &mut Request, key: usize, condition: Condition) {
+    request.push_if(KEYS[key], Some(condition), Action::Keep);
+}
+
 /// The values and sequence numbers of the two keys.
 fn read(engine: &Engine) -> [Option<(u8, u64)>; 2] {
     let view = engine.reading.current().unwrap();
@@ -224,9 +229,9 @@ impl Case {
                 match *action {
                     Put(key) => request.push(KEYS[key], Action::Put(&bytes)),
                     Delete(key) => request.push(KEYS[key], Action::Delete),
-                    First(key) => request.push(KEYS[key], Action::ExpectSeq(self.first)),
-                    Other(key) => request.push(KEYS[key], Action::ExpectSeq(1)),
-                    Absent(key) => request.push(KEYS[key], Action::ExpectAbsent),
+                    First(key) => expect(&mut request, key, Condition::Seq(self.first)),
+                    Other(key) => expect(&mut request, key, Condition::Seq(1)),
+                    Absent(key) => expect(&mut request, key, Condition::Absent),
                 }
             }
             request
