@@ -33,7 +33,7 @@ pub(crate) fn install<T>(
     copying.tell(0)?;
     let to = copying.to;
     if disk.stat(to).is_ok() {
-        return Err(Error::io("create", to, io::ErrorKind::AlreadyExists.into()));
+        return Err(Error::io("create", to, taken()));
     }
     // Leftovers of earlier copies: no other process opens this name to clean up.
     remove_leftovers_of(disk, to, None, Look::Quick);
@@ -50,8 +50,15 @@ pub(crate) fn install<T>(
     Ok(filled)
 }
 
-/// Adds advice if the file system can only replace, and not create, a name.
+fn taken() -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, "the file exists, and is not replaced")
+}
+
+/// Says what a taken name means, and adds advice if the file system can only replace, and not create, a name.
 fn explain(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::AlreadyExists {
+        return taken();
+    }
     if !cannot_link(&error) {
         return error;
     }

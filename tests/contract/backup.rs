@@ -227,7 +227,7 @@ fn a_copy_never_replaces_a_file() {
     for to in [taken.clone(), directory.join("store")] {
         for error in [refused(cask.backup(&to)), refused(cask.compact_to(&to))] {
             assert_eq!(io_kind(&error), io::ErrorKind::AlreadyExists);
-            says(&error, &to, &[]);
+            says(&error, &to, &["the file exists, and is not replaced"]);
         }
     }
     assert_eq!(std::fs::read(&taken).unwrap(), b"mine");
