@@ -10,13 +10,11 @@
 //!
 //! // Compare-and-swap: refused if any thread or process has changed the key since it was read.
 //! let pair = cask.get("config/port")?;
-//! cask.atomic_put("config/port", "9090", Some(&pair))?;
-//! assert!(matches!(cask.atomic_put("config/port", "7070", Some(&pair)), Err(Error::KeyModified)));
+//! cask.put_if("config/port", "9090", pair.last_index)?;
+//! assert!(matches!(cask.put_if("config/port", "7070", pair.last_index), Err(Error::KeyModified)));
 //!
 //! // A batch changes several keys at once, under conditions, also in several buckets.
-//! let mut batch = Batch::new();
-//! batch.expect_absent("leader").put("leader", "node-1").bucket("log").put("0001", "node-1 leads");
-//! cask.write(&batch)?;
+//! cask.write(Batch::new().put_new("leader", "node-1").bucket("log").put("0001", "node-1 leads"))?;
 //!
 //! assert_eq!(cask.list("config/")?.len(), 1);
 //! assert!(cask.get("config/host").optional()?.is_none());
@@ -29,12 +27,14 @@
 //!
 //! - [`Cask`] is an open store, seen through one of its [buckets](Cask::bucket). A clone is cheap, and any number of
 //!   threads use it. [`scan`](Cask::scan), [`range`](Cask::range) and [`visit`](Cask::visit) read many pairs,
+//!   [`put_if`](Cask::put_if), [`put_new`](Cask::put_new) and [`delete_if`](Cask::delete_if) write under a condition,
 //!   [`update`](Cask::update) is the usual compare-and-swap loop, [`delete_prefix`](Cask::delete_prefix) deletes many
 //!   keys, and [`mapped`](Cask::mapped) reads without copying. [`compact`](Cask::compact), [`verify`](Cask::verify) and
 //!   [`stats`](Cask::stats) work on the whole store.
 //! - [`Store`] is the contract that `Cask` fulfils: a small object-safe trait, known from the Go library libkv, with
-//!   [`KvPair`], [`Error`] and [`new_store`], which opens a [`Backend`] by name. The feature `testing` has a `conformance`
-//!   suite that checks other implementations.
+//!   [`KvPair`], [`Error`] and [`new_store`], which opens a [`Backend`] by name. [`atomic_put`](Store::atomic_put) and
+//!   [`atomic_delete`](Store::atomic_delete) are its calls: they do with a pair what `put_if`, `put_new` and `delete_if` do with
+//!   its index. The feature `testing` has a `conformance` suite that checks other implementations.
 //! - [`Config`] says how a store is opened: [`Durability`], [`LockMode`], how long to wait for other writers,
 //!   [when to compact](CompactionPolicy).
 //! - [`verify()`] reports every damaged range of a file, [`salvage()`] copies what can still be read to a new file.

@@ -243,6 +243,9 @@ impl Config {
     /// Bits above `0o777` are ignored. An existing file keeps its mode, also through compaction. In a directory with a
     /// default ACL, the bits of the group limit what that ACL allows, as for any new file.
     ///
+    /// `0o660` in a directory with the setgid bit makes a store for a group. Only the file's owner and root can compact it:
+    /// `docs/OPERATIONS.md` has a section about stores for several users.
+    ///
     /// ```
     /// assert_eq!(caskfile::Config::new().file_mode(0o640).get_file_mode(), 0o640);
     /// assert_eq!(caskfile::Config::new().file_mode(0o4755).get_file_mode(), 0o755);

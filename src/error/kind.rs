@@ -25,7 +25,7 @@ use super::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The key is absent: [`Error::KeyNotFound`].
+    /// The key is absent: [`Error::KeyNotFound`]. From a conditional write this is a [conflict](Error::is_conflict) as well.
     NotFound,
     /// A condition does not hold: [`Error::KeyExists`], [`Error::KeyModified`], [`Error::BatchConflict`]. Nothing was written.
     Conflict,
@@ -95,9 +95,11 @@ impl Error {
     /// Returns whether a conditional write was refused because the store is not as the caller expected. Nothing was written:
     /// read again and decide again.
     ///
-    /// True of [`Error::KeyModified`], [`Error::KeyExists`], [`Error::BatchConflict`] and [`Error::KeyNotFound`]. From a
-    /// conditional write, the last one says that the key was deleted meanwhile. From a read it says only that the key is
-    /// absent.
+    /// True of [`Error::KeyNotFound`] too, whose [`kind`](Error::kind) is [`ErrorKind::NotFound`]: from a conditional write it
+    /// says that the key was deleted meanwhile, so the caller decides again as after any other change. From a read it says only
+    /// that the key is absent. To tell "absent" from "changed", match on the variant, or ask for the kind first.
+    ///
+    /// The others are [`Error::KeyModified`], [`Error::KeyExists`] and [`Error::BatchConflict`].
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-is-conflict-{}", std::process::id()));

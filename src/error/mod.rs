@@ -64,16 +64,25 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
-    /// The key is not in the store. [`OptionalExt::optional`](crate::OptionalExt::optional) turns this into `None`.
+    /// The key is not in the store: from [`get`](crate::Cask::get) and [`get_into`](crate::Cask::get_into), and from
+    /// conditional writes that expect a pair: [`put_if`](crate::Cask::put_if), [`delete_if`](crate::Cask::delete_if),
+    /// [`atomic_put`](crate::Cask::atomic_put) with a previous pair, [`atomic_delete`](crate::Cask::atomic_delete).
+    /// [`OptionalExt::optional`](crate::OptionalExt::optional) turns this into `None`.
     KeyNotFound,
 
-    /// `atomic_put` without a previous pair creates a key, and the key exists.
+    /// The call creates a key, and the key exists: from [`put_new`](crate::Cask::put_new), and from
+    /// [`atomic_put`](crate::Cask::atomic_put) without a previous pair. Nothing was written. As the cause of a
+    /// [`BatchConflict`](Error::BatchConflict) also from [`Batch::put_new`](crate::Batch::put_new) and
+    /// [`Batch::expect_absent`](crate::Batch::expect_absent).
     KeyExists,
 
-    /// The key was changed after the pair `previous` was read. Read the key again and decide again.
+    /// The key was changed after the caller read it: it has another `last_index` than [`put_if`](crate::Cask::put_if) or
+    /// [`delete_if`](crate::Cask::delete_if) was given, or the previous pair of [`atomic_put`](crate::Cask::atomic_put) or
+    /// [`atomic_delete`](crate::Cask::atomic_delete) has. Nothing was written. Read the key again and decide again. As the cause
+    /// of a [`BatchConflict`](Error::BatchConflict) also from the calls of a [`Batch`](crate::Batch) that take a `last_index`.
     KeyModified,
 
-    /// `atomic_delete` was called without the previous pair.
+    /// [`atomic_delete`](crate::Cask::atomic_delete) was called without the previous pair.
     PreviousNotSpecified,
 
     /// This handle was closed, or a clone of it, or one of its buckets.
@@ -244,9 +253,10 @@ pub enum Error {
         cause: Box<Error>,
     },
 
-    /// A condition of the batch does not hold. Nothing of the batch was written.
+    /// A condition of the batch does not hold: [`Cask::write`](crate::Cask::write) returns it. Nothing of the batch was written.
     BatchConflict {
-        /// Which operation, counted from 0 in the order in which they were added.
+        /// Which operation, counted from 0 in the order in which they were added. Each call on a [`Batch`](crate::Batch) that adds
+        /// something adds one.
         op: usize,
         /// [`KeyNotFound`](Error::KeyNotFound), [`KeyModified`](Error::KeyModified) or [`KeyExists`](Error::KeyExists).
         cause: Box<Error>,

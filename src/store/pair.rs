@@ -20,7 +20,9 @@ pub struct KvPair {
     /// The value; it may be empty.
     pub value: Vec<u8>,
     /// The sequence number of the write that set the value. It grows through the whole store, not for each key, and with
-    /// gaps. A number that a reader has seen is never assigned again.
+    /// gaps: each process that writes takes a block of 2^20 numbers, so the first write of the next process is about a million
+    /// higher. A number that a reader has seen is never assigned again. So it fits where programs compare, as in an ETag, and
+    /// not as a number that people read or count with.
     pub last_index: u64,
 }
 

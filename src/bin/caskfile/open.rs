@@ -26,7 +26,7 @@ impl ReadFrom {
     }
 }
 
-/// Opening reads the whole file, and may have to wait for the lock.
+/// Opening may have to read the whole file, and to wait for the lock.
 fn open(session: &Session, path: &Path, config: &Config) -> Result<Cask> {
     let opened = while_busy(session, "opening", false, || Cask::open_with(path, config));
     opened.map_err(|error| match missing_file(&error).map(|path| shell_word(path.as_os_str())) {

@@ -84,8 +84,9 @@ impl Cask {
     /// Copies the whole store, as it is at this moment, to a new file. Reads and writes go on and do not wait, in this process
     /// and in others: the log up to its present end does not change.
     ///
-    /// The copy is a store in which each batch is complete or absent. It has the whole log, with replaced values and
-    /// tombstones; [`Cask::compact_to`] leaves those out. `to` appears complete and synced at the end, and never after a
+    /// The copy is a store in which each batch is complete or absent. It has all records of the log, with replaced values and
+    /// tombstones, but no [snapshot of the index](crate::SnapshotPolicy): the first opening reads the whole copy.
+    /// [`Cask::compact_to`] leaves out replaced values and tombstones. `to` appears complete and synced at the end, and never after a
     /// crash before that. An existing file is not replaced. The copy has the owner and the mode of the original. If it
     /// cannot have these, or if the original has an ACL, only its maker has access (0600). It has no other attributes.
     ///
@@ -162,7 +163,7 @@ impl Cask {
     }
 
     /// Writes a copy of the whole store, as [`Cask::backup`] makes it, to a stream: a pipe, a compressor, a connection. The
-    /// stream gets the bytes of a store's file, in their order.
+    /// stream gets the bytes of a store's file, in their order, without snapshots of the index.
     ///
     /// If the stream breaks off, the part that has arrived lacks the mark that closes a copy. Opening it is
     /// [`Error::Truncated`], and [`salvage`](crate::salvage()) copies what is there. The receiver must sync what it stores.

@@ -212,6 +212,29 @@ impl Cask {
     /// # std::fs::remove_file(path).unwrap();
     /// # Ok::<(), caskfile::Error>(())
     /// ```
+    ///
+    /// Pages of the keys with a prefix: each begins after the last key of the one before. A pair of bounds needs the type of the
+    /// keys. A bound need not be a key of the store, nor a valid one: it may be empty.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-range-pages-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use std::ops::Bound::{Excluded, Included};
+    ///
+    /// for key in ["user/anna", "user/ben", "user/carl", "visit/1"] {
+    ///     cask.put(key, "")?;
+    /// }
+    /// // The prefix ends in `/`, and `0` is the byte after it.
+    /// let end = Excluded("user0");
+    /// let page = |from| cask.range::<&str>((from, end))?.take(2).map(|pair| Ok(pair?.key)).collect();
+    /// let first: caskfile::Result<Vec<_>> = page(Included("user/"));
+    /// assert_eq!(first?, [&b"user/anna"[..], b"user/ben"]);
+    /// let second: caskfile::Result<Vec<_>> = page(Excluded("user/ben"));
+    /// assert_eq!(second?, [b"user/carl"]);
+    /// assert_eq!(cask.range("".."user/ben")?.count(), 1);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<Scan> {
         self.engine.reading.range(&self.bucket, &range)
     }
