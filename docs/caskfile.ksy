@@ -184,8 +184,17 @@ types:
         type: u8
       - id: part_bits
         type: u4
+      - id: leaves
+        type: u4
+        doc: the number of leaves of the order; 0 if it is not stored
+      - id: directory
+        type: u8
+        doc: offset of the order's directory
+      - id: directory_crc
+        type: u4
+        doc: CRC-32 of file_id, the directory's offset (u8), and its bytes
       - id: reserved
-        size: 20
+        size: 4
       - id: parts
         type: part_entry
         repeat: eos
@@ -200,6 +209,28 @@ types:
       - id: crc
         type: u4
         doc: CRC-32 of file_id, the part's offset (u8), and its bytes
+  leaf_entry:
+    doc: The directory is leaf_entry times the snapshot's number of leaves.
+    seq:
+      - id: offset
+        type: u8
+        doc: of the leaf's bytes in the file
+      - id: count
+        type: u4
+        doc: the number of entries in the leaf
+      - id: crc
+        type: u4
+        doc: CRC-32 of file_id, the leaf's offset (u8), and its bytes
+      - id: first
+        type: order_entry
+  order_entry:
+    seq:
+      - id: key
+        size: 16
+        doc: the first bytes of the full key
+      - id: rest
+        type: u8
+        doc: bytes 16 and 17 of the full key, its length up to 19, and 40 bits of the put's offset / 8
 enums:
   kind:
     0x01: put

@@ -147,6 +147,8 @@ limits! {
     image_records: u64 = 128, 4;
     /// The memory that the names of lost keys may take; further ones are counted only.
     listed_key_bytes: usize = 1 << 20, 40;
+    /// A leaf of the order in a snapshot has this many entries.
+    leaf_entries: u64 = 1360, 3;
 }
 
 impl Limits {
@@ -176,6 +178,7 @@ impl Limits {
             && self.largest_window() > 0
             && self.verified_at_once() > 0
             && self.scanned_ahead() > 0
+            && self.leaf_entries() > 0
     }
 }
 

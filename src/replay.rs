@@ -7,6 +7,7 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
+use crate::format::order::StoredBytes;
 use crate::format::snapshot::{KeyHasher, Snapshot, StoredPart};
 use crate::format::{Damage, FileHeader, Kind, MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader};
 use crate::index::buckets::Buckets;
@@ -277,9 +278,19 @@ impl Keys for Reader {
         self.log.stored_part(part, part_bits, covered)
     }
 
+    fn stored_bytes(&self, stored: &StoredBytes) -> Result<Vec<u8>> {
+        self.log.stored_bytes(stored)
+    }
+
+    fn not_stored(&self, stored: &StoredBytes) -> Error {
+        self.log.not_stored(stored)
+    }
+
     #[cold]
     fn read_verified(&self, position: u64, out: &mut Vec<u8>) -> Result<()> {
         let start = self.start(position)?;
+        // A position from a snapshot may lead to anything.
+        self.known(position)?;
         let (from, header) = (out.len(), &start.header);
         self.key_into(position, header, out)?;
         let mut hasher = crc32fast::Hasher::new();

@@ -267,7 +267,8 @@ def need(holds, check):
         raise Unusable(check)
 
 class Snapshot:
-    """What a SNAPSHOT says, if U1 to U8 hold, and the words of each of the 4,096 sub-tables, if U10 to U12 do."""
+    """What a SNAPSHOT says, if U1 to U8 hold, the words of each of the 4,096 sub-tables, if U10 to U12 do, and the order, if U14
+    to U16 do."""
     def __init__(self, store):
         _, s, self.at = store.read_slots()
         need(store.start == 216 <= self.at and self.at + 24 <= s, "U1: the root")
@@ -280,7 +281,7 @@ class Snapshot:
         need(len(value) == r.value_len and zlib.crc32(value, zlib.crc32(raw[9:])) == r.body_crc, "U3: body_crc")
         need(len(value) >= 80, "U5: value_len")
         (version, hash_number, check, self.covered_to, self.covered_seq, self.records, self.keys, self.live_bytes,
-         self.part_bits) = struct.unpack("<IIQQQQQQI", value[:60])
+         self.part_bits, leaves, directory, directory_crc) = struct.unpack("<IIQQQQQQIIQI4x", value[:80])
         need(version == 1 and hash_number == 1, "U4: version or hash")
         need(check == sip_hash(store.file_id, b"caskfile"), "U4: check")
         need(self.part_bits <= 12 and len(value) == 80 + 16 * 2**self.part_bits, "U5: part_bits or value_len")
@@ -292,6 +293,7 @@ class Snapshot:
         tables = 2**(12 - self.part_bits)
         length = lambda count: 4 * tables + 8 * count
         need(all(count == 0 or c <= offset and offset + length(count) <= self.at for offset, count, _ in parts), "U8: a part")
+        need(leaves == 0 or leaves <= self.keys and c <= directory and directory + 40 * leaves <= self.at, "U8: the directory")
         self.words = []
         for offset, count, crc in parts:
             data = store.read(offset, length(count)) if count else bytes(4 * tables)
@@ -304,6 +306,23 @@ class Snapshot:
                 need(table == sorted(set(table)), "U12: the order of words")
                 need(all(store.start <= word % 2**40 * 8 < c for word in table), "U12: an offset")
                 self.words.append(table)
+        data = store.read(directory, 40 * leaves) if leaves else b""
+        need(not leaves or directory_crc == store.crc_at(directory, data), "U14: crc of the directory")
+        leaves = list(struct.iter_unpack("<QII24s", data))
+        need(all(n and c <= at and at + 24 * n <= directory for at, n, _, _ in leaves), "U14: a leaf")
+        need(not leaves or sum(n for _, n, _, _ in leaves) == self.keys, "U14: the counts")
+        self.order = []
+        for at, n, crc, first in leaves:
+            data = store.read(at, 24 * n)
+            need(crc == store.crc_at(at, data) and data[:24] == first, "U15: a leaf")
+            self.order += [entry for entry, in struct.iter_unpack("24s", data)]
+        shown = []
+        for entry in self.order:
+            number = int.from_bytes(entry[16:], "little")
+            key, n = entry[:16] + (number >> 48).to_bytes(2, "big"), number >> 40 & 255
+            need(n <= 19 and not any(key[n:]) and store.start <= number % 2**40 * 8 < c, "U16: an entry")
+            shown.append((key, n))
+        need(all(a < b or a == b and a[1] == 19 for a, b in zip(shown, shown[1:])), "U16: the order of entries")
 
     def compare(self, store):                                      # with what the walk has found before c
         live, previous, end, more, records = {}, 0, store.start, 0, 0
@@ -321,6 +340,9 @@ class Snapshot:
             bits = sip_hash(store.file_id, full_key)
             words[bits >> 52].append((bits >> 28 & 0xffffff) << 40 | r.offset // 8)
         need(self.words == [sorted(table) for table in words], "compare: the words")
+        order = [key[:16].ljust(16, b"\0") + ((int.from_bytes(key[16:18].ljust(2, b"\0"), "big") << 8 | min(len(key), 19)) << 40
+                 | r.offset // 8).to_bytes(8, "little") for key, r in sorted(live.items())]
+        need(self.order in ([], order), "compare: the order")
 
 def look_at_snapshot(store):
     """What is wrong with the root's snapshot; None if there is none. A later version's is not compared."""

@@ -1,5 +1,5 @@
 //! A store whose root leads to a snapshot of the index that says anything: every number of a `SNAPSHOT`, every part, every
-//! word, with right checksums unless an edit says otherwise.
+//! word, every leaf of the order and every entry, with right checksums unless an edit says otherwise.
 //!
 //! Nothing in it may lead to a panic, a loop, an overflow or an allocation that the file's size does not justify; and no
 //! error but damage. A snapshot whose checksums hold can lie, so what is read through it is not compared. What a handle reads
@@ -36,7 +36,7 @@ use libfuzzer_sys::fuzz_target;
 use bytes::record;
 use layout::{DELETE, PUT};
 use reader::{Name, Setting, Verdict};
-use snapshot::{ENTRY, HEAD, Snapshotted, small_log, with_snapshot};
+use snapshot::{ENTRY, HEAD, LEAF, LEAF_LEN, ORDER_ENTRY_LEN, Snapshotted, small_log, with_order};
 
 const STORE: &str = "/store";
 
@@ -115,6 +115,7 @@ fn use_it(cask: &Cask, reads: &[u8]) {
             10 => cask.list("").map(drop),
             11 => cask.stats().map(drop),
             12 => cask.scan("").and_then(|mut scan| scan.try_for_each(|pair| pair.map(drop))),
+            13 if read % 2 == 0 => cask.range("a".."c").and_then(|mut scan| scan.try_for_each(|pair| pair.map(drop))),
             13 => cask.buckets().map(drop),
             14 => match cask.verify() {
                 // `Other`: the root leads to no snapshot any more, and the handle still has the keys of the wrong one.
@@ -162,8 +163,11 @@ struct Program {
     /// The records after the snapshot.
     after: Vec<u8>,
     edits: Vec<Edit>,
-    /// Whether the parts' checksums are right.
+    /// Whether the parts' checksums are right, and those of the order's leaves and directory.
     seal_parts: bool,
+    seal_order: bool,
+    /// The number of entries in a leaf; 0 without an order.
+    leaf_entries: u8,
     mode: u8,
     reads: Vec<u8>,
     writes: Vec<u8>,
@@ -182,6 +186,12 @@ enum Edit {
     Word(u8, u8, u64),
     /// A position of a word, divided by 8.
     Leads(u8, u8, u16),
+    /// A field of a leaf's entry in the directory.
+    Leaf(u8, u8, u64),
+    LeafAdds(u8, u8, i16),
+    /// Eight bytes of an entry of the order, or its position, divided by 8.
+    Order(u8, u8, u64),
+    OrderLeads(u8, u16),
     /// The root leads elsewhere, or states another offset.
     Root(u16, u16),
     /// The checksum of a record is made wrong after all.
@@ -201,10 +211,14 @@ impl Program {
         });
         let after: Vec<_> = after.collect();
         // The two extremes are large, and have nothing that the others have not.
-        let mut of = with_snapshot(small_log(), u32::from(self.part_bits % 7) + 4, &after);
+        let leaf_entries = if self.leaf_entries % 4 == 0 { usize::MAX } else { usize::from(self.leaf_entries % 4) };
+        let mut of = with_order(small_log(), u32::from(self.part_bits % 7) + 4, leaf_entries, &after);
         self.edits.iter().take(20).for_each(|edit| edit.apply(&mut of));
         if self.seal_parts {
             of.seal_parts_that_fit();
+        }
+        if self.seal_order {
+            of.seal_order(true);
         }
         of.seal(false);
         for edit in &self.edits {
@@ -247,6 +261,27 @@ impl Edit {
                 let at = (counts(part) + usize::from(at) * 4).min(parts.end - 8);
                 set(&mut of.file, at..at + 5, |_| position.into());
             }
+            Edit::Leaf(leaf, which, number) => {
+                if let Some(place) = leaf_field(&right, leaf, which) {
+                    set(&mut of.file, place, |_| number);
+                }
+            }
+            Edit::LeafAdds(leaf, which, more) => {
+                if let Some(place) = leaf_field(&right, leaf, which) {
+                    set(&mut of.file, place, |old| old.wrapping_add(more as u64));
+                }
+            }
+            Edit::Order(entry, word, number) => {
+                if let Some(at) = order_entry(&right, entry) {
+                    let at = at + usize::from(word % 3) * 8;
+                    set(&mut of.file, at..at + 8, |_| number);
+                }
+            }
+            Edit::OrderLeads(entry, position) => {
+                if let Some(at) = order_entry(&right, entry) {
+                    set(&mut of.file, at + 16..at + 21, |_| position.into());
+                }
+            }
             Edit::Root(synced_to, snapshot) => {
                 set(&mut of.file, 96..104, |old| if synced_to == 0 { old } else { u64::from(synced_to) * 8 });
                 set(&mut of.file, 104..112, |old| if snapshot == 0 { old } else { u64::from(snapshot) * 8 });
@@ -255,6 +290,22 @@ impl Edit {
             Edit::Unsealed(..) => {}
         }
     }
+}
+
+/// The place of a field of a leaf's entry.
+fn leaf_field(of: &Snapshotted, leaf: u8, which: u8) -> Option<std::ops::Range<usize>> {
+    let directory = of.directory()?;
+    let &(_, at, len) = &LEAF[usize::from(which) % LEAF.len()];
+    let start = directory.start + usize::from(leaf) % (directory.len() / LEAF_LEN) * LEAF_LEN + at;
+    Some(start..start + len)
+}
+
+/// The place of an entry in a leaf that lies in the file.
+fn order_entry(of: &Snapshotted, entry: u8) -> Option<usize> {
+    let places = of.leaves().into_iter().flat_map(|(bytes, _)| bytes.step_by(ORDER_ENTRY_LEN));
+    let places: Vec<usize> = places.take(100).collect();
+    let at = *places.get(usize::from(entry) % places.len().max(1))?;
+    (at + ORDER_ENTRY_LEN <= of.file.len()).then_some(at)
 }
 
 /// Changes a number of up to 8 bytes; of a longer field, the first 8.

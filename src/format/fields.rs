@@ -55,7 +55,7 @@ pub(crate) const SLOT_FIELDS: [Named; 5] = [
 ];
 
 /// The fields at the start of the value of a `SNAPSHOT`, in order.
-pub(crate) const SNAPSHOT_FIELDS: [Named; 10] = [
+pub(crate) const SNAPSHOT_FIELDS: [Named; 13] = [
     ("version", snapshot::AT_VERSION),
     ("hash", snapshot::AT_HASH),
     ("check", snapshot::AT_CHECK),
@@ -65,6 +65,9 @@ pub(crate) const SNAPSHOT_FIELDS: [Named; 10] = [
     ("keys", snapshot::AT_KEYS),
     ("live_bytes", snapshot::AT_LIVE_BYTES),
     ("part_bits", snapshot::AT_PART_BITS),
+    ("leaves", snapshot::AT_LEAVES),
+    ("directory", snapshot::AT_DIRECTORY),
+    ("directory_crc", snapshot::AT_DIRECTORY_CRC),
     ("reserved", snapshot::AT_RESERVED),
 ];
 

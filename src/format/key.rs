@@ -41,6 +41,7 @@ pub(crate) fn split_full_key(full: &[u8]) -> Option<(&[u8], &[u8])> {
 const INLINE_LEN: usize = 104;
 
 /// A full key, built for a look-up.
+#[derive(Clone)]
 pub(crate) enum FullKey {
     Inline { bytes: [u8; INLINE_LEN], len: u8 },
     Heap(Vec<u8>),

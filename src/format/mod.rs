@@ -2,7 +2,7 @@
 //!
 //! `docs/FORMAT.md` is the specification. This module has the file header ([`header`]), records ([`record`]) with their
 //! kinds ([`kind`]) and sequence numbers ([`sequence`]), the roots at the file's head ([`roots`]), snapshots of the index
-//! ([`snapshot`]), the full key in a record's body ([`key`]), the checksums ([`checksum`]) and the names of all fields
+//! ([`snapshot`]) with the order of the keys ([`order`]), the full key in a record's body ([`key`]), the checksums ([`checksum`]) and the names of all fields
 //! ([`fields`]). All numbers are little-endian.
 
 mod checksum;
@@ -13,6 +13,7 @@ mod fields;
 mod header;
 mod key;
 mod kind;
+pub(crate) mod order;
 mod record;
 mod roots;
 mod sequence;

@@ -14,6 +14,7 @@ use siphasher::sip::SipHasher13;
 
 use super::checksum::FileSeed;
 use super::kind::{Ancillary, Flags, KIND_IMAGE, KIND_SNAPSHOT, Kind};
+use super::order::StoredOrder;
 use super::record::{RECORD_HEADER_LEN, RecordHeader};
 use super::{ALIGNMENT, FileHeader};
 
@@ -45,7 +46,10 @@ pub(super) const AT_RECORDS: Range<usize> = AT_COVERED_SEQ.end..AT_COVERED_SEQ.e
 pub(super) const AT_KEYS: Range<usize> = AT_RECORDS.end..AT_RECORDS.end + 8;
 pub(super) const AT_LIVE_BYTES: Range<usize> = AT_KEYS.end..AT_KEYS.end + 8;
 pub(super) const AT_PART_BITS: Range<usize> = AT_LIVE_BYTES.end..AT_LIVE_BYTES.end + 4;
-pub(super) const AT_RESERVED: Range<usize> = AT_PART_BITS.end..AT_PART_BITS.end + 20;
+pub(super) const AT_LEAVES: Range<usize> = AT_PART_BITS.end..AT_PART_BITS.end + 4;
+pub(super) const AT_DIRECTORY: Range<usize> = AT_LEAVES.end..AT_LEAVES.end + 8;
+pub(super) const AT_DIRECTORY_CRC: Range<usize> = AT_DIRECTORY.end..AT_DIRECTORY.end + 4;
+pub(super) const AT_RESERVED: Range<usize> = AT_DIRECTORY_CRC.end..AT_DIRECTORY_CRC.end + 4;
 
 /// The entries of the parts start here.
 pub(crate) const SNAPSHOT_HEAD_LEN: usize = AT_RESERVED.end;
@@ -184,6 +188,8 @@ pub(crate) struct Snapshot {
     /// The number of parts is 2^`part_bits`.
     pub(crate) part_bits: u32,
     pub(crate) parts: Vec<StoredPart>,
+    /// The order of the keys, if it is stored.
+    pub(crate) order: Option<StoredOrder>,
 }
 
 impl Snapshot {
@@ -213,6 +219,10 @@ impl Snapshot {
         LittleEndian::write_u64(&mut bytes[AT_KEYS], self.covered.keys);
         LittleEndian::write_u64(&mut bytes[AT_LIVE_BYTES], self.covered.live_bytes);
         LittleEndian::write_u32(&mut bytes[AT_PART_BITS], self.part_bits);
+        let order = self.order.unwrap_or_default();
+        LittleEndian::write_u32(&mut bytes[AT_LEAVES], order.leaves);
+        LittleEndian::write_u64(&mut bytes[AT_DIRECTORY], order.directory);
+        LittleEndian::write_u32(&mut bytes[AT_DIRECTORY_CRC], order.crc);
         for part in &self.parts {
             bytes.extend_from_slice(&part.offset.to_le_bytes());
             bytes.extend_from_slice(&part.count.to_le_bytes());
@@ -244,7 +254,13 @@ impl Snapshot {
             count: LittleEndian::read_u32(&entry[AT_PART_COUNT]),
             crc: LittleEndian::read_u32(&entry[AT_PART_CRC]),
         });
-        let snapshot = Snapshot { covered, part_bits, parts: parts.collect() };
+        let order = StoredOrder {
+            leaves: LittleEndian::read_u32(&head[AT_LEAVES]),
+            directory: LittleEndian::read_u64(&head[AT_DIRECTORY]),
+            crc: LittleEndian::read_u32(&head[AT_DIRECTORY_CRC]),
+        };
+        let order = (order.leaves > 0).then_some(order);
+        let snapshot = Snapshot { covered, part_bits, parts: parts.collect(), order };
         snapshot.is_consistent(log_start, at).then_some(snapshot)
     }
 
@@ -263,6 +279,7 @@ impl Snapshot {
             && keys <= records
             && self.parts.iter().map(|part| u64::from(part.count)).sum::<u64>() == keys
             && self.parts.iter().all(lies_before)
+            && self.order.is_none_or(|order| order.lies_in(end..at) && u64::from(order.leaves) <= keys)
     }
 }
 
@@ -289,7 +306,7 @@ mod tests {
         let covered = Covered { end: 616, previous_seq: 10, records: 10, keys: 3, live_bytes: 120 };
         let parts =
             vec![StoredPart { offset: 640, count: 2, crc: 7 }, StoredPart { offset: 640 + 8208, count: 1, crc: 8 }];
-        Snapshot { covered, part_bits: 1, parts }
+        Snapshot { covered, part_bits: 1, parts, order: None }
     }
 
     const AT: u64 = 20_000;

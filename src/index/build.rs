@@ -18,9 +18,22 @@ pub(crate) struct Built {
 
 impl Built {
     /// The first rank at which the other one has another entry, or only one of them has any.
-    pub(crate) fn first_difference(&self, other: &SortedIndex) -> Option<usize> {
-        let entry = |sorted: &SortedIndex, rank| sorted.entry(rank).map(|entry| (entry.prefix(), entry.position()));
-        (0..self.sorted.len().max(other.len())).find(|rank| entry(&self.sorted, *rank) != entry(other, *rank))
+    ///
+    /// # Errors
+    ///
+    /// Those of `keys`, if the other one has stored leaves.
+    pub(crate) fn first_difference<K: Keys>(&self, other: &SortedIndex, keys: &K) -> Result<Option<usize>, K::Error> {
+        for rank in 0..self.sorted.len().max(other.len()) {
+            let (own, other) = (self.sorted.entry(rank, keys)?, other.entry(rank, keys)?);
+            if own.map(|entry| entry.to_bytes()) != other.map(|entry| entry.to_bytes()) {
+                return Ok(Some(rank));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn into_sorted(self) -> SortedIndex {
+        self.sorted
     }
 
     /// All positions in the order of their keys.
@@ -30,9 +43,10 @@ impl Built {
 }
 
 impl Index {
-    /// Builds the sorted index from the hash index and the keys in the log.
+    /// Builds the sorted index from the order of a snapshot, if the index has one, otherwise from the hash index and the keys in
+    /// the log.
     ///
-    /// It only reads, and takes a tenth of a second per million keys at best; [`install_sorted`] needs exclusive
+    /// It only reads, and without an order takes a tenth of a second per million keys at best; [`install_sorted`] needs exclusive
     /// access. `check` is called for every [`CHECKED`] keys that are read, and between reading, sorting and building.
     /// An error of it ends the work.
     ///
@@ -46,6 +60,9 @@ impl Index {
         keys: &K,
         mut check: impl FnMut() -> Result<(), K::Error>,
     ) -> Result<Built, K::Error> {
+        if let Some(order) = &self.order {
+            return Ok(Built { sorted: order.build(keys, self.hashed())?, changes: self.changes });
+        }
         self.load_all(keys)?;
         let mut positions: Vec<u64> = self.hash.positions().collect();
         // In the order of the log, reading is faster by more than this sort costs. On a cold cache, random order would
@@ -101,7 +118,7 @@ impl Index {
     #[must_use]
     pub(crate) fn install_sorted(&mut self, built: Built) -> bool {
         if self.changes == built.changes {
-            self.sorted = Some(built.sorted);
+            (self.sorted, self.order) = (Some(built.sorted), None);
         }
         self.sorted.is_some()
     }

@@ -6,6 +6,7 @@
 use std::cmp::Ordering;
 
 use super::packed;
+use crate::format::order::ORDER_ENTRY_LEN;
 
 /// The number of bytes of a key in a [`Prefix`].
 const INLINE: usize = 18;
@@ -42,6 +43,24 @@ impl Prefix {
     pub(super) fn is_long(self) -> bool {
         usize::from(self.tag as u8) > INLINE
     }
+
+    /// Whether some key has this prefix. Not all 19 bytes from a file are one.
+    pub(super) fn is_of_a_key(self) -> bool {
+        let (len, bytes) = (usize::from(self.tag as u8), self.first_bytes());
+        len <= INLINE + 1 && bytes.iter().skip(len).all(|&byte| byte == 0)
+    }
+
+    /// Whether a key with this prefix may come before one with `next`. If both are long, their other bytes decide.
+    pub(super) fn may_precede(self, next: Prefix) -> bool {
+        self < next || (self == next && self.is_long())
+    }
+
+    fn first_bytes(self) -> [u8; INLINE] {
+        let mut bytes = [0; INLINE];
+        bytes[..16].copy_from_slice(&self.head.to_be_bytes());
+        bytes[16..].copy_from_slice(&((self.tag >> 8) as u16).to_be_bytes());
+        bytes
+    }
 }
 
 impl Ord for Prefix {
@@ -70,6 +89,9 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// An entry depends on this many bytes of its key, the last of which need not be known.
+    pub(crate) const SHOWN: usize = INLINE + 1;
+
     /// The entry of `key`, whose record lies at `position`.
     ///
     /// # Panics
@@ -91,11 +113,26 @@ impl Entry {
 
     /// The key's first bytes, with zeros after a shorter key.
     pub(crate) fn first_bytes(&self) -> [u8; INLINE] {
-        let mut bytes = [0; INLINE];
-        let Prefix { head, tag } = self.prefix();
-        bytes[..16].copy_from_slice(&head.to_be_bytes());
-        bytes[16..].copy_from_slice(&((tag >> 8) as u16).to_be_bytes());
-        bytes
+        self.prefix().first_bytes()
+    }
+
+    /// Whether a key has the bytes of this entry, and its length as far as the entry has it. The key's first
+    /// [`Entry::SHOWN`] bytes are enough.
+    pub(crate) fn is_of(&self, key: &[u8]) -> bool {
+        self.prefix() == Prefix::of(key)
+    }
+
+    /// The entry as a snapshot has it.
+    pub(crate) fn to_bytes(self) -> [u8; ORDER_ENTRY_LEN] {
+        let words = [self.head[0].to_be_bytes(), self.head[1].to_be_bytes(), self.tail.to_le_bytes()];
+        words.as_flattened().try_into().expect("three words")
+    }
+
+    /// The entry in bytes of a snapshot, which may be any bytes.
+    pub(super) fn from_bytes(bytes: &[u8; ORDER_ENTRY_LEN]) -> Self {
+        let word = |at: usize| bytes[at..at + 8].try_into().expect("8 bytes");
+        let head = [u64::from_be_bytes(word(0)), u64::from_be_bytes(word(8))];
+        Self { head, tail: u64::from_le_bytes(word(16)) }
     }
 
     pub(super) fn prefix(&self) -> Prefix {
@@ -227,6 +264,17 @@ mod tests {
             let mut first = key.0.clone();
             first.resize(INLINE, 0);
             entry.prefix() == Prefix::of(&key.0) && entry.position() == position && entry.first_bytes() == first[..]
+        }
+
+        fn an_entry_reads_back_as_written(key: TestKey, position: u32) -> bool {
+            let entry = Entry::new(&key.0, (u64::from(position) + 1) * 8);
+            let read = Entry::from_bytes(&entry.to_bytes());
+            let mut bytes = key.0.clone();
+            bytes.resize(INLINE, 0);
+            (read.prefix(), read.position()) == (entry.prefix(), entry.position())
+                && entry.to_bytes()[..16] == bytes[..16]
+                && read.prefix().is_of_a_key()
+                && read.is_of(&key.0)
         }
 
         fn prefixes_compare_as_their_keys_unless_long_ones_are_alike(a: TestKey, b: TestKey) -> bool {

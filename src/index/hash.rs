@@ -9,13 +9,15 @@
 //! Homes are scaled and not masked, so capacities need not be powers of two. Growing by half wastes less than doubling:
 //! 10 to 15 bytes per key instead of 10 to 20.
 
+use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 
-use super::Keys;
+use super::entry::{Entry, sort_entries};
 use super::image::Image;
 use super::packed::{self, TAG_BITS};
-use super::table::{EMPTY, FIRST_CAPACITY, Place, Table};
-use crate::format::snapshot::{Snapshot, TABLE_BITS};
+use super::table::{self, EMPTY, FIRST_CAPACITY, Place, Table};
+use super::{Keys, SortedIndex};
+use crate::format::snapshot::{KeyHasher, Snapshot, TABLE_BITS};
 use crate::prefetch::prefetch;
 
 /// The index can be walked in this many parts.
@@ -49,6 +51,42 @@ impl Frozen {
         let mut words: Vec<u64> = slots.iter().copied().filter(|&slot| slot != EMPTY).collect();
         words.sort_unstable();
         words
+    }
+
+    /// The sorted index of these words, from the keys in the log.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `keys`.
+    pub(crate) fn sort<K: Keys>(&self, hasher: &KeyHasher, keys: &K) -> Result<SortedIndex, K::Error> {
+        let has = |key: &[u8], position| {
+            let hash = hasher.hash(key);
+            let Some(slots) = self.0.get(table_of(hash)) else { return false };
+            let Ok(place) = table::probe(slots, tag_of(hash), |at| Ok::<_, Infallible>(at == position));
+            matches!(place, Place::Occupied(_))
+        };
+        // As proven as by `read_proven`: the words have 36 bits of each key's hash.
+        let read = |position, out: &mut Vec<u8>| {
+            let start = out.len();
+            keys.read(position, out)?;
+            if !has(&out[start..], position) {
+                out.truncate(start);
+                keys.read_verified(position, out)?;
+            }
+            if has(&out[start..], position) { Ok(()) } else { Err(keys.not_its_position(position)) }
+        };
+        let words = self.0.iter().flat_map(|slots| slots.iter().copied()).filter(|&slot| slot != EMPTY);
+        let mut positions: Vec<u64> = words.map(packed::position).collect();
+        // In the order of the log, as when the index is built for a listing.
+        positions.sort_unstable();
+        let (mut entries, mut key) = (Vec::with_capacity(positions.len()), Vec::new());
+        for position in positions {
+            key.clear();
+            read(position, &mut key)?;
+            entries.push(Entry::new(&key, position));
+        }
+        sort_entries(&mut entries, read)?;
+        Ok(SortedIndex::from_sorted(&entries))
     }
 }
 
@@ -128,18 +166,17 @@ impl HashIndex {
         dead_bytes
     }
 
-    /// Notes a put or a delete of a key whose part is missing. Returns `false` if the part is there: then the key must be looked
-    /// up.
+    /// Whether the part for this hash is not loaded, so that a put or a delete of its key is noted.
     #[inline]
-    pub(super) fn note(&mut self, hash: u64, position: u64, is_delete: bool) -> bool {
-        let table = table_of(hash);
-        let Some(image) = &mut self.image else { return false };
-        if self.tables[table].get().is_some() {
-            return false;
-        }
-        image.note(table, is_delete, packed::pack(tag_of(hash), position));
+    pub(super) fn is_missing(&self, hash: u64) -> bool {
+        self.image.is_some() && self.table(table_of(hash)).is_none()
+    }
+
+    /// Notes a put or a delete of a key whose part is missing.
+    pub(super) fn note(&mut self, hash: u64, position: u64, is_delete: bool) {
+        let Some(image) = &mut self.image else { return };
+        image.note(table_of(hash), is_delete, packed::pack(tag_of(hash), position));
         self.len += usize::from(!is_delete);
-        true
     }
 
     /// The words as they are now. All parts must be loaded. Takes time in proportion to the number of sub-tables.

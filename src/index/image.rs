@@ -154,4 +154,4 @@ impl Image {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

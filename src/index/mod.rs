@@ -9,8 +9,8 @@
 //! | [`HashIndex`] | where one key is | 10 to 15 bytes | 0.1 µs: a cache miss, and one more to see the key in the log |
 //! | [`SortedIndex`] | which keys are in a range | 24 to 36 bytes | 0.5 µs; 2 if keys differ only after 18 bytes |
 //!
-//! The hash index always exists. The sorted one is built at the first listing and kept up from then on, so a store that
-//! never lists pays nothing for it. Single keys are looked up in the hash index only. Building takes 0.15 µs per key,
+//! The hash index always exists. The sorted one is built at the first listing, or loaded leaf by leaf from a snapshot, and kept
+//! up from then on, so a store that never lists pays nothing for it. Single keys are looked up in the hash index only. Building takes 0.15 µs per key,
 //! 0.3 if keys share their first 18 bytes. Each listing takes a snapshot of the sorted index, which is free; the first
 //! change to each node after that copies the node, so changes that alternate with listings cost some 3 µs.
 
@@ -18,13 +18,16 @@ use std::cmp::Ordering;
 use std::convert::Infallible;
 use std::ops::Range;
 
+use crate::format::order::StoredBytes;
 use crate::format::snapshot::{KeyHasher, Snapshot, StoredPart};
+use order::Order;
 
 pub(crate) mod buckets;
 mod build;
 mod entry;
 mod hash;
 mod image;
+mod order;
 mod packed;
 mod positions;
 mod search;
@@ -36,6 +39,7 @@ mod tree;
 
 pub(crate) use entry::{Entry, prefix_successor};
 pub(crate) use hash::{Frozen, HashIndex, PIECES, is_beside};
+pub(crate) use order::stored_order;
 pub(crate) use packed::POSITION_LIMIT;
 pub(crate) use positions::Positions;
 pub(crate) use sorted::{SortedIndex, Sought};
@@ -81,6 +85,12 @@ pub(crate) trait Keys {
         part_bits: u32,
         covered: &Range<u64>,
     ) -> Result<Vec<Vec<u64>>, Self::Error>;
+
+    /// Bytes of the order of a snapshot. Their checksum is verified on the copy that is returned.
+    fn stored_bytes(&self, stored: &StoredBytes) -> Result<Vec<u8>, Self::Error>;
+
+    /// The error for bytes of an order whose checksum holds and which are not what the snapshot says.
+    fn not_stored(&self, stored: &StoredBytes) -> Self::Error;
 }
 
 /// A borrowed hash index, as a witness for the key of a record.
@@ -91,6 +101,11 @@ pub(crate) struct Hashed<'a> {
 }
 
 impl Hashed<'_> {
+    /// Loads what a look-up of the key needs.
+    fn load<K: Keys>(&self, key: &[u8], keys: &K) -> Result<(), K::Error> {
+        self.hash.load(self.hasher.hash(key), keys)
+    }
+
     /// Whether the key's record is the one at `position`. Reads no key from the log.
     fn has(&self, key: &[u8], position: u64) -> bool {
         let Ok(found) = self.hash.find(self.hasher.hash(key), |at| Ok::<_, Infallible>(at == position));
@@ -104,6 +119,10 @@ pub(crate) struct Index {
     hash: HashIndex,
     /// `None` until the first listing.
     sorted: Option<SortedIndex>,
+    /// The order of the snapshot, until the first listing.
+    order: Option<Order>,
+    /// Snapshots are to have the order: the one before has it, or the keys were listed.
+    is_ordered: bool,
     /// Counts changes, so that a sorted index that was built before a change is not installed after it.
     changes: u64,
 }
@@ -111,12 +130,27 @@ pub(crate) struct Index {
 impl Index {
     /// The index of a log without keys.
     pub(crate) fn new(hasher: KeyHasher) -> Index {
-        Index { hasher, hash: HashIndex::default(), sorted: None, changes: 0 }
+        Index { hasher, hash: HashIndex::default(), sorted: None, order: None, is_ordered: false, changes: 0 }
     }
 
     /// The index of a snapshot, of which nothing is loaded yet.
     pub(crate) fn stored(hasher: KeyHasher, snapshot: &Snapshot, log_start: u64) -> Index {
-        Index { hash: HashIndex::stored(snapshot, log_start), ..Index::new(hasher) }
+        Index {
+            hash: HashIndex::stored(snapshot, log_start),
+            order: Order::of(snapshot, log_start),
+            is_ordered: snapshot.order.is_some(),
+            ..Index::new(hasher)
+        }
+    }
+
+    /// Whether snapshots of this index have the order of the keys.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.is_ordered || self.sorted.is_some()
+    }
+
+    /// Snapshots of this index have the order of the keys from now on, if `is_ordered`.
+    pub(crate) fn keep_ordered(&mut self, is_ordered: bool) {
+        self.is_ordered |= is_ordered;
     }
 
     /// The number of keys. An upper bound before [`Index::load_noted`], for an index from a snapshot.
@@ -174,7 +208,8 @@ impl Index {
 
     /// Bytes allocated by both indexes.
     pub(crate) fn memory(&self) -> usize {
-        self.hash.memory() + self.sorted.as_ref().map_or(0, SortedIndex::memory)
+        let order = self.order.as_ref().map_or(0, Order::memory);
+        self.hash.memory() + order + self.sorted.as_ref().map_or(0, SortedIndex::memory)
     }
 
     /// The position of the key's record, or `None` if there is no such key.
@@ -278,24 +313,70 @@ impl Index {
         keys: &K,
         is_key: impl FnMut(u64) -> Result<bool, K::Error>,
     ) -> Result<Option<u64>, K::Error> {
-        if self.hash.note(hash, position, false) {
+        self.load_for_order(hash, keys);
+        if self.hash.is_missing(hash) {
+            self.note_order(position, false);
+            self.hash.note(hash, position, false);
             self.changes += 1;
             return Ok(None);
         }
-        let old = match &mut self.sorted {
-            None => self.hash.insert(hash, position, is_key)?,
+        let old = if self.sorted.is_none() {
+            let old = self.hash.insert(hash, position, is_key)?;
+            self.note_order(position, false);
+            old
+        } else {
             // Everything that can fail comes before the first change. With the old position known, the change of the
             // hash index cannot fail.
-            Some(sorted) => {
-                let old = self.hash.find(hash, is_key)?;
-                let hashed = Some(Hashed { hasher: &self.hasher, hash: &self.hash });
-                sorted.insert(&Sought { key, keys, known: old, hashed }, position)?;
-                let Ok(old) = self.hash.insert(hash, position, |at| Ok::<_, Infallible>(old == Some(at)));
-                old
-            }
+            let old = self.hash.find(hash, is_key)?;
+            self.change_sorted(key, Some(position), old, keys)?;
+            let Ok(old) = self.hash.insert(hash, position, |at| Ok::<_, Infallible>(old == Some(at)));
+            old
         };
         self.changes += 1;
         Ok(old)
+    }
+
+    /// With a sorted index, the record that a change replaces must be known, so the key's part of an image is loaded first.
+    #[inline]
+    fn load_for_order<K: Keys>(&mut self, hash: u64, keys: &K) {
+        if self.sorted.is_some() && self.hash.load(hash, keys).is_err() {
+            self.give_up_order();
+        }
+    }
+
+    /// A change must not fail because a part of a snapshot is bad. Without a sorted index, the next listing sorts all keys. It meets
+    /// the damage if it is one of the log.
+    #[cold]
+    fn give_up_order(&mut self) {
+        (self.sorted, self.is_ordered) = (None, true);
+    }
+
+    /// Brings the sorted index up to a change of a key, whose record before is `known`. A `position` is that of a put.
+    fn change_sorted<K: Keys>(
+        &mut self,
+        key: &[u8],
+        position: Option<u64>,
+        known: Option<u64>,
+        keys: &K,
+    ) -> Result<(), K::Error> {
+        let Some(sorted) = &mut self.sorted else { return Ok(()) };
+        let hashed = Some(Hashed { hasher: &self.hasher, hash: &self.hash });
+        let sought = Sought { key, keys, known, hashed };
+        let changed = match position {
+            Some(position) => sorted.insert(&sought, position),
+            None => sorted.remove(&sought),
+        };
+        match changed {
+            Err(_) if sorted.is_stored() => self.give_up_order(),
+            changed => drop(changed?),
+        }
+        Ok(())
+    }
+
+    fn note_order(&mut self, position: u64, is_delete: bool) {
+        if self.order.as_mut().is_some_and(|order| !order.note(position, is_delete)) {
+            self.order = None;
+        }
     }
 
     /// Replays a delete of `key` by the record at `position`, and returns the position of the record that had put it, or
@@ -312,16 +393,17 @@ impl Index {
         keys: &K,
         is_key: impl FnMut(u64) -> Result<bool, K::Error>,
     ) -> Result<Option<u64>, K::Error> {
-        if self.hash.note(hash, position, true) {
+        self.load_for_order(hash, keys);
+        if self.hash.is_missing(hash) {
+            self.note_order(position, true);
+            self.hash.note(hash, position, true);
             self.changes += 1;
             return Ok(None);
         }
         let Some(old) = self.hash.find(hash, is_key)? else { return Ok(None) };
         // The same order as in `apply_put`.
-        if let Some(sorted) = &mut self.sorted {
-            let hashed = Some(Hashed { hasher: &self.hasher, hash: &self.hash });
-            sorted.remove(&Sought { key, keys, known: Some(old), hashed })?;
-        }
+        self.change_sorted(key, None, Some(old), keys)?;
+        self.note_order(position, true);
         let Ok(removed) = self.hash.remove(hash, |at| Ok::<_, Infallible>(at == old));
         self.changes += 1;
         Ok(removed)

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::entry::{Entry, Prefix};
 use super::positions::Positions;
 use super::search::Probe;
-use super::tree::{Node, Place};
+use super::tree::{Missing, Node, Place};
 use super::{Hashed, Keys};
 
 /// The positions of the live records in the order of their keys.
@@ -22,6 +22,8 @@ use super::{Hashed, Keys};
 #[derive(Clone)]
 pub(crate) struct SortedIndex {
     root: Node,
+    /// It began with the order of a snapshot, so leaves may be missing, or turn out to be bad.
+    is_stored: bool,
 }
 
 /// The key of a search, and the source of keys in the log.
@@ -67,16 +69,17 @@ pub(super) fn read_proven<K: Keys>(
 ) -> Result<(), K::Error> {
     let start = out.len();
     keys.read(position, out)?;
-    if !hashed.is_some_and(|hashed| hashed.has(&out[start..], position)) {
-        out.truncate(start);
-        keys.read_verified(position, out)?;
+    // Without the part of an image that the witness needs, the record is verified.
+    if hashed.is_some_and(|hashed| hashed.load(&out[start..], keys).is_ok() && hashed.has(&out[start..], position)) {
+        return Ok(());
     }
-    Ok(())
+    out.truncate(start);
+    keys.read_verified(position, out)
 }
 
 impl Default for SortedIndex {
     fn default() -> Self {
-        Self { root: Node::empty() }
+        Self { root: Node::empty(), is_stored: false }
     }
 }
 
@@ -84,7 +87,18 @@ impl SortedIndex {
     /// Builds the index from entries in strictly ascending order of their keys.
     pub(crate) fn from_sorted(entries: &[Entry]) -> Self {
         debug_assert!(entries.is_sorted_by_key(Entry::prefix));
-        Self { root: Node::build(entries) }
+        Self { root: Node::build(entries), is_stored: false }
+    }
+
+    /// The index over leaves of a snapshot.
+    pub(super) fn stored(root: Node) -> Self {
+        Self { root, is_stored: true }
+    }
+
+    /// Whether it began with the order of a snapshot. Then its entries are to be verified when they are used, and reading a leaf
+    /// may fail.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.is_stored
     }
 
     /// The number of keys.
@@ -172,7 +186,7 @@ impl SortedIndex {
             asked = true;
             if sought.known == Some(at) { Ok(Ordering::Equal) } else { sought.keys.compare(at, sought.key) }
         };
-        let place = self.root.find(&mut Probe { prefix, compare })?;
+        let place = self.place(&mut Probe { prefix, compare }, sought.keys)?;
         if !asked || self.is_proven(&place, prefix, sought)? {
             return Ok(Search { place, asked });
         }
@@ -183,7 +197,21 @@ impl SortedIndex {
             sought.keys.read_verified(at, &mut key)?;
             Ok(key.as_slice().cmp(sought.key))
         };
-        Ok(Search { place: self.root.find(&mut Probe { prefix, compare })?, asked })
+        Ok(Search { place: self.place(&mut Probe { prefix, compare }, sought.keys)?, asked })
+    }
+
+    /// The place of a key according to the probe's comparisons. Loads what leads there.
+    fn place<K: Keys>(
+        &self,
+        probe: &mut Probe<impl FnMut(u64) -> Result<Ordering, K::Error>>,
+        keys: &K,
+    ) -> Result<Place, K::Error> {
+        loop {
+            match self.root.find(probe)? {
+                Ok(place) => return Ok(place),
+                Err(Missing(leaf)) => leaf.load(keys)?,
+            }
+        }
     }
 
     /// Whether the key at a place, or the keys beside it, prove that the search ended in the right place.
@@ -203,13 +231,40 @@ impl SortedIndex {
         if place.found {
             return is(self.root.at_or_after(path), Ordering::Equal);
         }
-        Ok(is(self.root.before(path), Ordering::Less)? && is(self.root.at_or_after(path), Ordering::Greater)?)
+        let before = loop {
+            match self.root.before(path) {
+                Ok(before) => break before,
+                Err(Missing(leaf)) => leaf.load(sought.keys)?,
+            }
+        };
+        Ok(is(before, Ordering::Less)? && is(self.root.at_or_after(path), Ordering::Greater)?)
     }
 
     /// The entry of a rank.
-    pub(crate) fn entry(&self, rank: usize) -> Option<&Entry> {
-        let (leaf, first) = self.root.leaf_at(rank);
-        leaf.entries().get(rank - first)
+    ///
+    /// # Errors
+    ///
+    /// Those of `keys`, if the entry lies in a stored leaf.
+    pub(crate) fn entry<K: Keys>(&self, rank: usize, keys: &K) -> Result<Option<&Entry>, K::Error> {
+        loop {
+            match self.root.leaf_at(rank) {
+                Ok((leaf, first)) => return Ok(leaf.entries().get(rank - first)),
+                Err(Missing(leaf)) => leaf.load(keys)?,
+            }
+        }
+    }
+
+    /// Appends the entries of these ranks to `out`.
+    ///
+    /// # Errors
+    ///
+    /// As [`SortedIndex::entry`].
+    pub(crate) fn entries<K: Keys>(&self, ranks: Range<usize>, keys: &K, out: &mut Vec<Entry>) -> Result<(), K::Error> {
+        let mut positions = self.range(ranks);
+        while let Some(entry) = positions.next_entry(keys)? {
+            out.push(entry);
+        }
+        Ok(())
     }
 
     /// The positions of these ranks as they are now. Ranks past the end are left out. A range that ends before it
@@ -224,7 +279,12 @@ impl SortedIndex {
 impl SortedIndex {
     /// An index of entries in any order.
     pub(super) fn planted(entries: &[Entry]) -> Self {
-        Self { root: Node::build(entries) }
+        Self { root: Node::build(entries), is_stored: false }
+    }
+
+    /// Panics unless the tree is as its documentation says.
+    pub(super) fn check<'a>(&self, key_of: &impl Fn(u64) -> &'a [u8]) {
+        self.root.check_all(key_of, !self.is_stored);
     }
 
     pub(super) fn plant_separator(&mut self) {

@@ -78,6 +78,25 @@ fn place(slots: &mut [u64], slot: u64) {
     slots[at] = slot;
 }
 
+/// A walk for `tag`: it ends at the slot with a position that `is_key`, or at the first empty one.
+#[inline]
+pub(super) fn probe<E>(slots: &[u64], tag: u64, mut is_key: impl FnMut(u64) -> Result<bool, E>) -> Result<Place, E> {
+    if slots.is_empty() {
+        return Ok(Place::Vacant(0));
+    }
+    let mut at = home(slots, tag);
+    loop {
+        let slot = slots[at];
+        if slot == EMPTY {
+            return Ok(Place::Vacant(at));
+        }
+        if packed::tag(slot) == tag && is_key(packed::position(slot))? {
+            return Ok(Place::Occupied(at));
+        }
+        at = after(slots, at);
+    }
+}
+
 impl Table {
     /// A table of these entries, all different.
     pub(super) fn of(entries: &[u64]) -> Table {
@@ -105,22 +124,8 @@ impl Table {
     }
 
     #[inline]
-    pub(super) fn probe<E>(&self, tag: u64, mut is_key: impl FnMut(u64) -> Result<bool, E>) -> Result<Place, E> {
-        let slots = &*self.slots;
-        if slots.is_empty() {
-            return Ok(Place::Vacant(0));
-        }
-        let mut at = home(slots, tag);
-        loop {
-            let slot = slots[at];
-            if slot == EMPTY {
-                return Ok(Place::Vacant(at));
-            }
-            if packed::tag(slot) == tag && is_key(packed::position(slot))? {
-                return Ok(Place::Occupied(at));
-            }
-            at = after(slots, at);
-        }
+    pub(super) fn probe<E>(&self, tag: u64, is_key: impl FnMut(u64) -> Result<bool, E>) -> Result<Place, E> {
+        probe(&self.slots, tag, is_key)
     }
 
     /// Replaces the entry at an occupied slot, and returns the one before.

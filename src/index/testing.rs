@@ -8,6 +8,7 @@ use std::ops::Range;
 use quickcheck::{Arbitrary, Gen};
 
 use super::Keys;
+use crate::format::order::StoredBytes;
 use crate::format::snapshot::{StoredPart, decode_part};
 
 /// The keys of a log, which answers until a test makes it fail.
@@ -17,6 +18,8 @@ pub(super) struct Log {
     damaged: HashMap<u64, Vec<u8>>,
     /// Parts of an image, by their offsets.
     pub(super) parts: Vec<Vec<u8>>,
+    /// Bytes of an order, by their offsets.
+    pub(super) order: HashMap<u64, Vec<u8>>,
     answers_left: Cell<u64>,
 }
 
@@ -29,7 +32,13 @@ pub(super) struct Failed;
 
 impl Default for Log {
     fn default() -> Self {
-        Self { keys: Vec::new(), damaged: HashMap::new(), parts: Vec::new(), answers_left: Cell::new(u64::MAX) }
+        Self {
+            keys: Vec::new(),
+            damaged: HashMap::new(),
+            parts: Vec::new(),
+            order: HashMap::new(),
+            answers_left: Cell::new(u64::MAX),
+        }
     }
 }
 
@@ -114,6 +123,15 @@ impl Keys for Log {
     fn stored_part(&self, part: &StoredPart, part_bits: u32, covered: &Range<u64>) -> Result<Vec<Vec<u64>>, Failed> {
         self.answers_left.set(self.answers_left.get().checked_sub(1).ok_or(Failed)?);
         decode_part(&self.parts[part.offset as usize], part_bits, covered).ok_or(Failed)
+    }
+
+    fn stored_bytes(&self, stored: &StoredBytes) -> Result<Vec<u8>, Failed> {
+        self.answers_left.set(self.answers_left.get().checked_sub(1).ok_or(Failed)?);
+        self.order.get(&stored.offset).filter(|bytes| bytes.len() == stored.len).cloned().ok_or(Failed)
+    }
+
+    fn not_stored(&self, _stored: &StoredBytes) -> Failed {
+        Failed
     }
 }
 

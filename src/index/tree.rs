@@ -12,6 +12,12 @@
 //! each record that was ever in the tree must stay readable while the tree or a snapshot lives. An append-only log
 //! gives that. A cut of the log, or a compacted file, needs a new tree.
 //!
+//! # Stored leaves
+//!
+//! A tree that begins with the order of a snapshot has the directory in its branches, and leaves that are not loaded. A look at
+//! one returns [`Missing`], and changes nothing. A loaded one stands for a subtree, which takes its place with the first change.
+//! So the leaves of such a tree are not all at one depth.
+//!
 //! # How full nodes are
 //!
 //! A full node splits in the middle. If the new item belongs at one of its ends, the item starts a node of its own, so
@@ -24,19 +30,27 @@ use std::sync::Arc;
 use branch::{BRANCH_CAPACITY, Branch, Child};
 use leaf::LEAF_CAPACITY;
 pub(super) use leaf::Leaf;
+pub(super) use stored::Stored;
 
 use super::entry::Entry;
 use super::search::Probe;
 
 mod branch;
 mod leaf;
+mod stored;
 
 /// A subtree.
 #[derive(Clone)]
 pub(super) enum Node {
     Leaf(Arc<Leaf>),
     Branch(Arc<Branch>),
+    /// A leaf of a snapshot. Once loaded, it stands for a subtree.
+    Stored(Arc<Stored>),
 }
+
+/// The answer of a look at a part of the tree that is not loaded: load this, and look again.
+#[derive(Clone, Copy)]
+pub(super) struct Missing<'a>(pub(super) &'a Stored);
 
 /// The largest depth of a tree: nodes have at least two children on average, and there are fewer than 2^40 positions.
 const MAX_DEPTH: usize = 40;
@@ -74,8 +88,11 @@ impl Node {
     /// Builds a tree from entries in ascending order. Every node is nine tenths full, so that insertions do not split
     /// it.
     pub(super) fn build(entries: &[Entry]) -> Self {
-        let mut level: Vec<Child> =
-            even_chunks(entries, LEAF_CAPACITY).map(|entries| Child::leaf(Leaf::of(entries))).collect();
+        Self::above(even_chunks(entries, LEAF_CAPACITY).map(|entries| Child::leaf(Leaf::of(entries))).collect())
+    }
+
+    /// A tree over these children.
+    fn above(mut level: Vec<Child>) -> Self {
         while level.len() > 1 {
             level =
                 even_chunks(&level, BRANCH_CAPACITY).map(|children| Child::branch(children.iter().cloned())).collect();
@@ -83,12 +100,44 @@ impl Node {
         level.pop().map_or_else(Self::empty, |root| root.node)
     }
 
+    /// A tree over stored leaves, of which none is loaded.
+    pub(super) fn over(leaves: impl IntoIterator<Item = Stored>) -> Self {
+        Self::above(leaves.into_iter().map(Child::stored).collect())
+    }
+
     /// The number of entries. Reads only the root.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Leaf(leaf) => leaf.len,
             Self::Branch(branch) => branch.children.iter().map(|child| child.count).sum(),
+            Self::Stored(stored) => stored.len(),
         }
+    }
+
+    /// The node, or the subtree of a stored leaf.
+    fn loaded(&self) -> Result<&Node, Missing<'_>> {
+        match self {
+            Self::Stored(stored) => stored.subtree().ok_or(Missing(stored)),
+            node => Ok(node),
+        }
+    }
+
+    /// As [`Node::loaded`], on the way to a place that was found.
+    fn found(&self) -> &Node {
+        self.loaded().unwrap_or_else(|_| unreachable!("a search has loaded what leads to its place"))
+    }
+
+    /// Whether both are leaves, or both are branches, so that one can take over the items of the other.
+    fn is_like(&self, other: &Node) -> bool {
+        matches!((self, other), (Self::Leaf(_), Self::Leaf(_)) | (Self::Branch(_), Self::Branch(_)))
+    }
+
+    /// The node for a change. A loaded subtree takes the place of its stored leaf.
+    fn own(&mut self) -> &mut Node {
+        if let Self::Stored(_) = self {
+            *self = self.found().clone();
+        }
+        self
     }
 
     /// Bytes allocated, shared or not. Leaves have one size, so only branches are visited.
@@ -100,11 +149,12 @@ impl Node {
                 let own = counters + size_of::<Branch>() + branch.children.capacity() * size_of::<Child>();
                 own + branch.children.iter().map(|child| child.node.memory()).sum::<usize>()
             }
+            Self::Stored(stored) => counters + size_of::<Stored>() + stored.subtree().map_or(0, Self::memory),
         }
     }
 
     /// The place of the key according to the probe's comparisons.
-    pub(super) fn find<E, F>(&self, probe: &mut Probe<F>) -> Result<Place, E>
+    pub(super) fn find<E, F>(&self, probe: &mut Probe<F>) -> Result<Result<Place, Missing<'_>>, E>
     where
         F: FnMut(u64) -> Result<Ordering, E>,
     {
@@ -115,13 +165,17 @@ impl Node {
                     let at = probe.search(leaf.entries(), |entry| entry)?;
                     place.found = at.is_ok();
                     place.step(at.unwrap_or_else(|at| at));
-                    return Ok(place);
+                    return Ok(Ok(place));
                 }
                 Self::Branch(branch) => {
                     let at = branch.child_for(probe)?;
                     place.step(at);
                     node = &branch.children[at].node;
                 }
+                Self::Stored(_) => match node.loaded() {
+                    Ok(subtree) => node = subtree,
+                    Err(missing) => return Ok(Err(missing)),
+                },
             }
         }
     }
@@ -135,18 +189,23 @@ impl Node {
                 let before: usize = branch.children[..at].iter().map(|child| child.count).sum();
                 before + branch.children[at].node.rank(rest)
             }
+            Self::Stored(_) => self.found().rank(path),
         }
     }
 
     /// The last entry before a place.
-    pub(super) fn before(&self, path: &[u8]) -> Option<&Entry> {
+    pub(super) fn before(&self, path: &[u8]) -> Result<Option<&Entry>, Missing<'_>> {
         let (at, rest) = split(path);
         match self {
-            Self::Leaf(leaf) => leaf.entries()[..at].last(),
+            Self::Leaf(leaf) => Ok(leaf.entries()[..at].last()),
             Self::Branch(branch) => {
                 let children = &branch.children;
-                children[at].node.before(rest).or_else(|| children[..at].last()?.node.last())
+                match (children[at].node.before(rest)?, children[..at].last()) {
+                    (None, Some(child)) => child.node.last(),
+                    (entry, _) => Ok(entry),
+                }
             }
+            Self::Stored(_) => self.found().before(path),
         }
     }
 
@@ -159,6 +218,7 @@ impl Node {
                 let children = &branch.children;
                 children[at].node.at_or_after(rest).or_else(|| children.get(at + 1)?.node.first())
             }
+            Self::Stored(_) => self.found().at_or_after(path),
         }
     }
 
@@ -166,23 +226,26 @@ impl Node {
         match self {
             Self::Leaf(leaf) => leaf.entries().first(),
             Self::Branch(branch) => branch.children.first()?.node.first(),
+            // As the directory has it. A leaf with another one is not loaded.
+            Self::Stored(stored) => Some(stored.first()),
         }
     }
 
-    fn last(&self) -> Option<&Entry> {
+    fn last(&self) -> Result<Option<&Entry>, Missing<'_>> {
         match self {
-            Self::Leaf(leaf) => leaf.entries().last(),
-            Self::Branch(branch) => branch.children.last()?.node.last(),
+            Self::Leaf(leaf) => Ok(leaf.entries().last()),
+            Self::Branch(branch) => branch.children.last().map_or(Ok(None), |child| child.node.last()),
+            Self::Stored(_) => self.loaded()?.last(),
         }
     }
 
     /// The leaf with the entry of this rank, and the rank of the leaf's first entry. The last leaf if the rank is past
     /// the end.
-    pub(super) fn leaf_at(&self, rank: usize) -> (&Arc<Leaf>, usize) {
+    pub(super) fn leaf_at(&self, rank: usize) -> Result<(&Arc<Leaf>, usize), Missing<'_>> {
         let (mut node, mut before) = (self, 0);
         loop {
             match node {
-                Self::Leaf(leaf) => return (leaf, before),
+                Self::Leaf(leaf) => return Ok((leaf, before)),
                 Self::Branch(branch) => {
                     let (last, others) = branch.children.split_last().expect("a branch has children");
                     let holds = |child: &&Child| {
@@ -192,6 +255,7 @@ impl Node {
                     };
                     node = &others.iter().find(holds).unwrap_or(last).node;
                 }
+                Self::Stored(_) => node = node.loaded()?,
             }
         }
     }
@@ -201,7 +265,7 @@ impl Node {
     /// whether one after it must be above the entry.
     pub(super) fn lead_to(&mut self, path: &[u8], entry: Entry, next: Option<Entry>) -> (bool, bool) {
         let (at, rest) = split(path);
-        match self {
+        match self.own() {
             Self::Leaf(leaf) => (at == 0, at == leaf.len),
             Self::Branch(branch) => {
                 let children = &mut Arc::make_mut(branch).children;
@@ -216,13 +280,14 @@ impl Node {
                 }
                 (low, high)
             }
+            Self::Stored(_) => unreachable!("its subtree has taken its place"),
         }
     }
 
     /// Inserts an entry before the one at a place. If the node splits, returns the new node, which goes after it.
     pub(super) fn insert(&mut self, path: &[u8], entry: Entry) -> Option<Child> {
         let (at, rest) = split(path);
-        match self {
+        match self.own() {
             Self::Leaf(leaf) => Arc::make_mut(leaf).insert(at, entry),
             Self::Branch(branch) => {
                 let branch = Arc::make_mut(branch);
@@ -233,22 +298,24 @@ impl Node {
                 child.count -= new.count;
                 branch.insert(at + 1, new)
             }
+            Self::Stored(_) => unreachable!("its subtree has taken its place"),
         }
     }
 
     /// Replaces an entry by another of the same key, and returns the old one.
     pub(super) fn replace(&mut self, path: &[u8], entry: Entry) -> Entry {
         let (at, rest) = split(path);
-        match self {
+        match self.own() {
             Self::Leaf(leaf) => std::mem::replace(&mut Arc::make_mut(leaf).slots[at], entry),
             Self::Branch(branch) => Arc::make_mut(branch).children[at].node.replace(rest, entry),
+            Self::Stored(_) => unreachable!("its subtree has taken its place"),
         }
     }
 
     /// Removes the entry at a place.
     pub(super) fn remove(&mut self, path: &[u8]) -> Entry {
         let (at, rest) = split(path);
-        match self {
+        match self.own() {
             Self::Leaf(leaf) => Arc::make_mut(leaf).remove(at),
             Self::Branch(branch) => {
                 let branch = Arc::make_mut(branch);
@@ -257,6 +324,7 @@ impl Node {
                 branch.settle(at);
                 removed
             }
+            Self::Stored(_) => unreachable!("its subtree has taken its place"),
         }
     }
 
@@ -283,7 +351,7 @@ impl Node {
     pub(super) fn plant_separator(&mut self) {
         let Self::Branch(branch) = self else { panic!("a leaf has no separators") };
         let child = &mut Arc::make_mut(branch).children[1];
-        child.separator = *child.node.last().expect("a child has entries");
+        child.separator = *child.node.last().ok().flatten().expect("a child has entries");
     }
 }
 

@@ -5,8 +5,9 @@
 
 use crate::format::Root;
 use crate::format::snapshot::{Covered, Snapshot, StoredPart, tables_in_part};
-use crate::index::Frozen;
+use crate::index::{Frozen, stored_order};
 use crate::log::LogFile;
+use crate::log::read::Reader;
 use crate::replay::KeySpace;
 use crate::report::WrongSnapshot;
 use crate::{Error, Result};
@@ -41,17 +42,11 @@ impl Comparison {
         Comparison::Done(Some(WrongSnapshot { offset: at, detail: detail.into() }))
     }
 
-    /// Compares, if the walk has come to where the snapshot ends: `end` follows `records` records, the last of which has the
-    /// number `last_seq`.
-    pub(super) fn reach(
-        &mut self,
-        log: &LogFile,
-        end: u64,
-        records: u64,
-        last_seq: u64,
-        keys: &KeySpace,
-    ) -> Result<()> {
+    /// Compares, if the walk has come to where the snapshot ends: the reader's end follows `records` records, the last of which
+    /// has the number `last_seq`.
+    pub(super) fn reach(&mut self, reader: &Reader, records: u64, last_seq: u64, keys: &KeySpace) -> Result<()> {
         let Comparison::Ahead { at, snapshot } = self else { return Ok(()) };
+        let (log, end) = (&reader.log, reader.end);
         if end < snapshot.covered.end {
             return Ok(());
         }
@@ -62,10 +57,13 @@ impl Comparison {
             keys: keys.index.len() as u64,
             live_bytes: keys.live_bytes(),
         };
-        let difference = match difference_of_totals(&snapshot.covered, &found) {
-            None => difference_of_parts(log, snapshot, &keys.index.freeze())?,
-            difference => difference,
-        };
+        let mut difference = difference_of_totals(&snapshot.covered, &found);
+        if difference.is_none() {
+            difference = difference_of_parts(log, snapshot, &keys.index.freeze())?;
+        }
+        if difference.is_none() {
+            difference = difference_of_order(reader, snapshot, keys)?;
+        }
         *self = Comparison::Done(difference.map(|detail| WrongSnapshot { offset: *at, detail }));
         Ok(())
     }
@@ -122,4 +120,21 @@ fn difference_of_parts(log: &LogFile, snapshot: &Snapshot, found: &Frozen) -> Re
         }
     }
     Ok(None)
+}
+
+fn difference_of_order(reader: &Reader, snapshot: &Snapshot, keys: &KeySpace) -> Result<Option<String>> {
+    let Some(order) = &snapshot.order else { return Ok(None) };
+    let found = keys.index.build_sorted(reader, || Ok(()))?;
+    let difference = stored_order(snapshot, reader.log.start(), reader)
+        .and_then(|stored| stored.map_or(Ok(None), |stored| found.first_difference(&stored, reader)));
+    match difference {
+        Ok(rank) => Ok(rank.map(|rank| {
+            format!(
+                "its order, whose directory is at {}, is not that of the log from key number {rank} on",
+                order.directory
+            )
+        })),
+        Err(Error::Corrupt { offset, .. }) => Ok(Some(format!("the part of its order at {offset} does not verify"))),
+        Err(error) => Err(error),
+    }
 }

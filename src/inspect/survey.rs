@@ -181,8 +181,7 @@ impl Survey {
 
     /// Compares the snapshot with the keys, if the walk has come to where it ends.
     fn compare_snapshot(&mut self) -> Result<()> {
-        let (log, end) = (&self.reader.log, self.reader.end);
-        self.comparison.reach(log, end, self.report.records, self.last_seq, &self.keys)
+        self.comparison.reach(&self.reader, self.report.records, self.last_seq, &self.keys)
     }
 
     /// Replays what was appended since, up to where the walk stops. New records replace what looked torn before.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::LogFile;
+use crate::format::order::StoredBytes;
 use crate::format::snapshot::{KeyHasher, Snapshot, StoredPart, decode_part, is_snapshot};
 use crate::format::{Damage, RECORD_HEADER_LEN, RecordHeader, Root};
 use crate::memory::make_room;
@@ -60,12 +61,32 @@ impl LogFile {
     ///
     /// I/O errors, and [`Error::Corrupt`] if the part is not what the snapshot says.
     pub(crate) fn stored_part(&self, part: &StoredPart, part_bits: u32, covered: &Range<u64>) -> Result<Vec<Vec<u64>>> {
-        let mut bytes = Vec::new();
-        make_room(&mut bytes, part.len(part_bits)).map_err(|e| self.io("get memory for the index", e))?;
-        bytes.resize(part.len(part_bits), 0);
-        self.read_exact(part.offset, &mut bytes)?;
+        let bytes = self.bytes_of_index(part.offset, part.len(part_bits))?;
         let tables = part.holds(self.seed, &bytes).then(|| decode_part(&bytes, part_bits, covered)).flatten();
         tables.ok_or_else(|| self.not_a_part(part))
+    }
+
+    /// Bytes of the order of the keys. Read into memory and verified there, as a part is.
+    ///
+    /// # Errors
+    ///
+    /// I/O errors, and [`Error::Corrupt`] if the bytes are not what the snapshot says.
+    pub(crate) fn stored_bytes(&self, stored: &StoredBytes) -> Result<Vec<u8>> {
+        let bytes = self.bytes_of_index(stored.offset, stored.len)?;
+        if stored.holds(self.seed, &bytes) { Ok(bytes) } else { Err(self.not_stored(stored)) }
+    }
+
+    fn bytes_of_index(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        make_room(&mut bytes, len).map_err(|e| self.io("get memory for the index", e))?;
+        bytes.resize(len, 0);
+        self.read_exact(offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    #[cold]
+    pub(crate) fn not_stored(&self, stored: &StoredBytes) -> Error {
+        self.corrupt(stored.offset, Damage::Form)
     }
 
     #[cold]

@@ -112,6 +112,7 @@ fn a_snapshot_is_shown_by_its_numbers() {
         ("keys", 2),
         ("live_bytes", 64),
         ("part_bits", 0),
+        ("leaves", 0),
     ] {
         assert_eq!(of("SNAPSHOT")[name], number, "{name}");
     }

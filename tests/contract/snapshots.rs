@@ -102,6 +102,52 @@ fn each_bucket_of_a_snapshot_knows_how_many_keys_it_has() {
     assert!(disk.bytes_read() - before < len / 8, "the log is not read");
 }
 
+/// The directory, a leaf or two, and the records.
+#[test]
+fn the_first_list_reads_little_however_many_keys_there_are() {
+    for keys in [10_000, 100_000, 250_000] {
+        let disk = SimDisk::new();
+        let cask = open(&disk, &config().snapshots(SnapshotPolicy::AtClose));
+        fill(&cask, 0..keys);
+        assert!(cask.scan("").unwrap().next().is_some());
+        cask.close().unwrap();
+        let cask = open(&disk, &config());
+        let before = disk.bytes_read();
+        let found = cask.scan("").unwrap().take(100).map(|pair| pair.unwrap().key);
+        assert!(found.eq((0..100).map(|n| format!("key {n:08}").into_bytes())), "{keys} keys");
+        let read = disk.bytes_read() - before;
+        assert!(read <= 128 << 10, "{keys} keys: a list of 100 pairs reads {read} bytes");
+        let last = cask.scan("").unwrap().next_back().unwrap().unwrap();
+        assert_eq!(last.key, format!("key {:08}", keys - 1).into_bytes());
+        assert_eq!(cask.scan("key 0000").unwrap().len(), 10_000.min(keys));
+        assert!(disk.bytes_read() - before <= 256 << 10, "{keys} keys");
+    }
+}
+
+#[test]
+fn an_order_is_kept_by_handles_that_never_list() {
+    let disk = SimDisk::new();
+    let has_order = || snapshot::order(&disk.contents(STORE).unwrap()).is_some();
+    let write = |keys, act: &dyn Fn(&Cask)| {
+        let cask = open(&disk, &config().snapshots(SnapshotPolicy::AtClose));
+        fill(&cask, keys);
+        act(&cask);
+        cask.close().unwrap();
+        assert!(records(&disk.contents(STORE).unwrap(), SNAPSHOT).1 > 0);
+    };
+    write(0..5_000, &|_| {});
+    assert!(!has_order(), "nothing was listed");
+    write(5_000..10_000, &|cask| assert_eq!(cask.list("").unwrap().len(), 10_000));
+    assert!(has_order());
+    write(10_000..15_000, &|_| {});
+    assert!(has_order(), "the snapshot before had it");
+    write(15_000..25_000, &|cask| assert_eq!(cask.compact().unwrap().keys, 25_000));
+    assert!(has_order(), "and one before the compaction");
+    let cask = open(&disk, &config());
+    assert_eq!(cask.scan("").unwrap().len(), 25_000);
+    cask.verify().unwrap();
+}
+
 #[test]
 fn what_follows_the_snapshot_is_read_and_no_more() {
     let disk = SimDisk::new();

@@ -16,9 +16,11 @@ use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability, Error, KvPair,
 use crate::common::dice::Dice;
 use crate::common::files::layout::ROOTS_END;
 use crate::common::files::reader::Reader;
+use crate::common::files::snapshot;
 
 const STORE: &str = "/store";
-const BUCKETS: [&str; 2] = ["", "other"];
+/// Keys of the second one are alike in what the sorted index has of them.
+const BUCKETS: [&str; 2] = ["", "a bucket with a long name"];
 
 /// Small enough for snapshots of a few keys in several pieces and parts.
 fn limits(dice: &mut Dice) -> Limits {
@@ -27,6 +29,7 @@ fn limits(dice: &mut Dice) -> Limits {
         least_part: dice.choose(&[8, 40, 4096]),
         image_bytes: dice.choose(&[1, 64, 40_000]),
         sync_cost: dice.choose(&[0, 16]),
+        leaf_entries: dice.choose(&[1, 2, 3, 1360]),
         ..Limits::mixed(dice.roll())
     }
 }
@@ -34,6 +37,27 @@ fn limits(dice: &mut Dice) -> Limits {
 /// Whether the file's root leads to a snapshot.
 fn has_snapshot(file: &[u8]) -> bool {
     Reader::new(file).root().is_some_and(|(_, _, snapshot)| snapshot > 0)
+}
+
+/// Whether that snapshot has the order of the keys.
+fn has_order(file: &[u8]) -> bool {
+    snapshot::order(file).is_some()
+}
+
+/// All pairs of a bucket, from both ends as the dice say.
+fn scanned(cask: &Cask, dice: &mut Dice) -> Result<Vec<KvPair>, Error> {
+    let (mut scan, mut front, mut back) = (cask.scan("")?, Vec::new(), Vec::new());
+    let backwards = dice.below(3);
+    loop {
+        let from_back = dice.below(2) < backwards;
+        match if from_back { scan.next_back() } else { scan.next() } {
+            Some(pair) if from_back => back.push(pair?),
+            Some(pair) => front.push(pair?),
+            None => break,
+        }
+    }
+    front.extend(back.into_iter().rev());
+    Ok(front)
 }
 
 /// What a handle shows of a store. The order in which keys are asked for is the dice's.
@@ -63,8 +87,25 @@ fn shown(cask: &Cask, dice: &mut Dice) -> Result<Shown, Error> {
     let by_index = |cask: &Cask| cask.scan_by_index()?.collect::<Result<Vec<_>, _>>();
     let early = if by_index_first { Some(by_index(cask)?) } else { None };
     let mut pairs = Vec::new();
+    if dice.one_in(3) {
+        // A few keys of an order of which nothing else is loaded.
+        let (from, to) = (format!("key {}", dice.below(12)), format!("key {}", dice.below(12)));
+        let range = cask.range(from.as_str()..to.as_str())?.collect::<Result<Vec<_>, _>>()?;
+        let expected =
+            cask.list("")?.into_iter().filter(|pair| (from.as_bytes()..to.as_bytes()).contains(&&pair.key[..]));
+        assert_eq!(range, expected.collect::<Vec<_>>(), "{from}..{to}");
+    }
+    if dice.one_in(3) {
+        for bucket in cask.scan_buckets()? {
+            let (name, scan) = bucket?;
+            let name = String::from_utf8(name).unwrap();
+            assert_eq!(scan.collect::<Result<Vec<_>, _>>()?, cask.bucket(&name)?.list("")?, "{name}");
+        }
+    }
     for bucket in BUCKETS {
-        pairs.push((bucket.to_owned(), cask.bucket(bucket)?.list("")?));
+        let handle = cask.bucket(bucket)?;
+        let all = if dice.one_in(2) { handle.list("")? } else { scanned(&handle, dice)? };
+        pairs.push((bucket.to_owned(), all));
     }
     for ((bucket, key), found) in single {
         let (_, pairs) = pairs.iter().find(|(name, _)| name == bucket).unwrap();
@@ -121,6 +162,7 @@ struct Life {
     casks: Vec<Option<Cask>>,
     compared: u64,
     with_snapshot: u64,
+    with_order: u64,
 }
 
 impl Life {
@@ -129,7 +171,7 @@ impl Life {
         disk.set_sector(dice.choose(&[8, 64, 512]));
         disk.set_limits(limits(dice));
         let processes = (0..3).map(|_| disk.process()).collect();
-        Life { seed, disk, processes, casks: vec![None, None, None], compared: 0, with_snapshot: 0 }
+        Life { seed, disk, processes, casks: vec![None, None, None], compared: 0, with_snapshot: 0, with_order: 0 }
     }
 
     fn open(&self, n: usize, dice: &mut Dice) -> Option<Cask> {
@@ -163,6 +205,7 @@ impl Life {
             11 => cask.compact().map(drop),
             12 => cask.reopen(),
             13 => cask.close(),
+            14 if dice.one_in(2) => bucket.list("").map(drop),
             14 => bucket.get(&key).map(drop),
             15 => bucket.delete_prefix("key 1").map(drop),
             _ => cask.write_snapshot().map(drop),
@@ -177,6 +220,7 @@ impl Life {
         let Some(file) = disk.contents(STORE) else { return };
         self.compared += 1;
         self.with_snapshot += u64::from(has_snapshot(&file));
+        self.with_order += u64::from(has_order(&file));
         let shown = compare(disk, dice, &|| format!("seed {seed}"));
         // A handle that has seen everything shows the same.
         let own = self.casks.iter().flatten().find_map(|cask| self::shown(cask, &mut Dice::new(seed)).ok());
@@ -194,7 +238,7 @@ fn number_of(variable: &str, default: u64) -> u64 {
 #[test]
 fn a_store_holds_the_same_with_and_without_its_snapshot() {
     let lives = number_of("CASKFILE_SNAPSHOTS", 400);
-    let (mut compared, mut with_snapshot) = (0, 0);
+    let (mut compared, mut with_snapshot, mut with_order) = (0, 0, 0);
     for seed in 0..lives {
         let mut dice = Dice::new(seed);
         let mut life = Life::new(seed, &mut dice);
@@ -213,9 +257,10 @@ fn a_store_holds_the_same_with_and_without_its_snapshot() {
             }
         }
         (compared, with_snapshot) = (compared + life.compared, with_snapshot + life.with_snapshot);
+        with_order += life.with_order;
     }
-    println!("{compared} comparisons, {with_snapshot} with a snapshot");
-    assert!(with_snapshot > lives * 2, "hardly ever tried: {with_snapshot}");
+    println!("{compared} comparisons, {with_snapshot} with a snapshot, {with_order} with an order");
+    assert!(with_snapshot > lives * 2 && with_order > lives, "hardly ever tried: {with_snapshot}, {with_order}");
 }
 
 /// `CASKFILE_SNAPSHOT_CUTS` is the number of lives (100).
@@ -223,11 +268,13 @@ fn a_store_holds_the_same_with_and_without_its_snapshot() {
 fn a_power_cut_at_any_call_leaves_the_same_with_and_without_a_snapshot() {
     let lives = number_of("CASKFILE_SNAPSHOT_CUTS", 100);
     let (compared, with_snapshot) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let with_order = Arc::new(AtomicU64::new(0));
     for seed in 0..lives {
         let mut dice = Dice::new(seed ^ 0xc0de);
         let mut life = Life::new(seed, &mut dice);
         let (all, some) = (Arc::clone(&compared), Arc::clone(&with_snapshot));
         let (calls, seen) = (AtomicU64::new(0), Mutex::new(HashSet::new()));
+        let ordered = Arc::clone(&with_order);
         life.disk.before(When::next(), Repeat::Forever, move |disk| {
             let call = 1 + calls.fetch_add(1, Ordering::Relaxed);
             let ways = [Choices::keep_nothing(), Choices::keep_all(), Choices::from_seed(seed * 1_000 + call)];
@@ -240,6 +287,7 @@ fn a_power_cut_at_any_call_leaves_the_same_with_and_without_a_snapshot() {
                 }
                 all.fetch_add(1, Ordering::Relaxed);
                 some.fetch_add(has_snapshot(&file).into(), Ordering::Relaxed);
+                ordered.fetch_add(has_order(&file).into(), Ordering::Relaxed);
                 let mut dice = Dice::new(seed + call);
                 compare(&after, &mut dice, &|| format!("seed {seed}, call {call}, way {way}"));
                 // A writer goes on from there, and its snapshot is right too.
@@ -249,14 +297,19 @@ fn a_power_cut_at_any_call_leaves_the_same_with_and_without_a_snapshot() {
                 }
             }
         });
-        for _ in 0..14 {
+        for n in 0..14 {
             life.step(&mut dice);
+            if seed % 3 > 0 && n % 6 == seed % 6 {
+                life.casks.iter().flatten().for_each(|cask| drop(cask.list("")));
+            }
         }
         life.disk.clear_hooks();
     }
     let (compared, with_snapshot) = (compared.load(Ordering::Relaxed), with_snapshot.load(Ordering::Relaxed));
-    println!("{compared} comparisons, {with_snapshot} with a snapshot");
+    let with_order = with_order.load(Ordering::Relaxed);
+    println!("{compared} comparisons, {with_snapshot} with a snapshot, {with_order} with an order");
     assert!(with_snapshot > lives * 5, "hardly ever tried: {with_snapshot} of {compared}");
+    assert!(with_order > lives, "hardly ever tried: {with_order} of {compared}");
 }
 
 fn write_on(disk: &SimDisk, dice: &mut Dice) {
@@ -264,6 +317,9 @@ fn write_on(disk: &SimDisk, dice: &mut Dice) {
     let Ok(cask) = Cask::open_on(Arc::new(disk.process()), STORE, &config) else { return };
     for _ in 0..dice.below(3) {
         cask.put(format!("key {}", dice.below(12)), "after the power cut").unwrap();
+        if dice.one_in(3) {
+            cask.list("").unwrap();
+        }
     }
     cask.close().unwrap();
 }
@@ -284,6 +340,7 @@ fn a_snapshot_beside_a_writer_is_of_one_moment() {
         let _ = (cask.reopen(), cask.put("key 0", "own"), beside.reopen(), beside.put("key 1", "other"));
         let (others, every) = (Mutex::new(Dice::new(seed)), 1 + dice.below(6));
         let snapshots = cask.stats().map_or(0, |stats| stats.snapshots);
+        let _ = if dice.one_in(2) { cask.list("").map(drop) } else { Ok(()) };
         life.disk.before(When::next().by(&life.processes[n]), Repeat::Forever, move |_| {
             let mut dice = others.lock().unwrap();
             let key = format!("key {}", dice.below(12));

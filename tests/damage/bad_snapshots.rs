@@ -16,7 +16,7 @@ const STORE: &str = "/store";
 
 /// Snapshots of several pieces and many parts, of few keys.
 fn limits() -> Limits {
-    Limits { least_cost: 1, least_part: 40, image_bytes: 200, image_records: 64, ..Limits::REAL }
+    Limits { least_cost: 1, least_part: 40, image_bytes: 200, image_records: 64, leaf_entries: 4, ..Limits::REAL }
 }
 
 fn config() -> Config {
@@ -31,6 +31,15 @@ type Model = BTreeMap<String, Vec<u8>>;
 
 /// A store that was closed with a snapshot, and its pairs. `later` writes follow the snapshot, of a process that was killed.
 fn store(later: usize) -> (SimDisk, Model) {
+    store_of(later, false)
+}
+
+/// As [`store`], and the snapshot has the order of the keys.
+fn ordered(later: usize) -> (SimDisk, Model) {
+    store_of(later, true)
+}
+
+fn store_of(later: usize, is_ordered: bool) -> (SimDisk, Model) {
     let (disk, mut model) = (SimDisk::new(), Model::new());
     disk.set_limits(limits());
     let put = |cask: &Cask, model: &mut Model, n: usize, value: &[u8]| {
@@ -50,6 +59,9 @@ fn store(later: usize) -> (SimDisk, Model) {
     cask.delete("again").unwrap();
     cask.put("again", "new").unwrap();
     model.insert("again".to_owned(), b"new".to_vec());
+    if is_ordered {
+        cask.list("").unwrap();
+    }
     cask.close().unwrap();
     let cask = open(&disk.process(), &config()).unwrap();
     for n in 0..later {
@@ -70,6 +82,26 @@ fn image_bytes(file: &[u8]) -> Vec<usize> {
         at + RECORD_HEADER_LEN..at + RECORD_HEADER_LEN + number(RECORD_HEADER, "value_len", &file[at..]) as usize
     };
     records(file, IMAGE).into_iter().flat_map(body).collect()
+}
+
+/// The leaves of the order, and their directory.
+fn order_bytes(file: &[u8]) -> BTreeSet<usize> {
+    let at = records(file, SNAPSHOT)[0];
+    let of = snapshot::Snapshotted { file: file.to_vec(), image_at: 0, snapshot_at: at };
+    of.leaves().into_iter().flat_map(|(bytes, _)| bytes).chain(of.directory().into_iter().flatten()).collect()
+}
+
+/// All pairs, by a scan that begins with some from both ends.
+fn both_ends(cask: &Cask, front: usize, back: usize) -> Model {
+    let mut scan = cask.scan("").unwrap();
+    let mut pairs: Vec<_> = scan.by_ref().take(front).collect();
+    pairs.extend(scan.by_ref().rev().take(back));
+    pairs.extend(scan);
+    let pairs = pairs.into_iter().map(|pair| pair.unwrap());
+    let found: Vec<_> = pairs.map(|pair| (String::from_utf8(pair.key).unwrap(), pair.value)).collect();
+    let model: Model = found.iter().cloned().collect();
+    assert_eq!(model.len(), found.len(), "no pair twice");
+    model
 }
 
 fn root_snapshot(file: &[u8]) -> u64 {
@@ -101,6 +133,9 @@ fn the_specimens_have_what_they_are_for() {
     let (disk, model) = store(4);
     let file = disk.contents(STORE).unwrap();
     let (images, snapshots) = (records(&file, IMAGE), records(&file, SNAPSHOT));
+    assert!(snapshot::order(&file).is_none());
+    let (with_order, _) = ordered(4);
+    assert_eq!(snapshot::order(&with_order.contents(STORE).unwrap()).unwrap().len(), 36);
     assert!(images.len() >= 2 && snapshots.len() == 1 && root_snapshot(&file) == snapshots[0] as u64);
     assert_all(&open(&disk, &config()).unwrap(), &model, "undamaged");
 }
@@ -109,13 +144,22 @@ fn the_specimens_have_what_they_are_for() {
 /// its value, or the answer is that there is damage.
 #[test]
 fn a_flipped_bit_anywhere_leaves_each_answer_right_or_an_error() {
-    let (sound, model) = store(4);
+    flip_bits(store(4));
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_a_store_with_an_order_leaves_each_answer_right_or_an_error() {
+    flip_bits(ordered(4));
+}
+
+fn flip_bits((sound, model): (SimDisk, Model)) {
     let file = sound.contents(STORE).unwrap();
     let (mut healed, mut refused, mut answered) = (0, 0, 0);
     // Most bytes of an image are alike.
     let in_image: BTreeSet<usize> = image_bytes(&file).into_iter().collect();
     let end = file.iter().rposition(|&byte| byte != 0).unwrap() + 16;
-    for at in (0..end).filter(|at| at % 41 == 0 || !in_image.contains(at)) {
+    let order = order_bytes(&file);
+    for at in (0..end).filter(|at| at % 41 == 0 || !in_image.contains(at) || order.contains(at)) {
         let mut damaged = file.clone();
         damaged[at] ^= 1 << (at % 8);
         let disk = SimDisk::new();
@@ -129,6 +173,9 @@ fn a_flipped_bit_anywhere_leaves_each_answer_right_or_an_error() {
                 // Without the last write, if its record is taken for a torn one.
                 let left = whole.list("").unwrap();
                 let left = left.into_iter().map(|pair| (String::from_utf8(pair.key).unwrap(), pair.value)).collect();
+                if order.contains(&at) {
+                    assert_eq!(both_ends(&cask, at % 7, at % 5), left, "byte {at}");
+                }
                 assert_all(&cask, &left, &format!("byte {at}"));
             }
             (Err(_), Err(_)) => refused += 1,
@@ -192,8 +239,8 @@ fn a_part_that_goes_bad_between_two_reads_changes_no_answer() {
         ("compact", |cask, model| assert_eq!(cask.compact().unwrap().keys, model.len() as u64)),
     ];
     for (what, act) in uses {
-        for read_before in [false, true] {
-            let (disk, mut model) = store(4);
+        for (read_before, is_ordered) in [(false, false), (true, false), (false, true), (true, true)] {
+            let (disk, mut model) = store_of(4, is_ordered);
             let cask = open(&disk, &config()).unwrap();
             if read_before {
                 assert_eq!(value(&cask, "key 0").unwrap().as_ref(), model.get("key 0"));
@@ -218,6 +265,88 @@ fn a_part_that_goes_bad_between_two_reads_changes_no_answer() {
             // Until a root leads elsewhere, verification says that the snapshot is bad.
             assert_eq!(cask.verify().is_ok(), what != "stats", "{what}");
         }
+    }
+}
+
+/// The whole order goes bad after a scan has begun, and has returned pairs from both ends.
+#[test]
+fn an_order_that_goes_bad_under_a_scan_loses_and_doubles_no_pair() {
+    for front in 0..40 {
+        for back in [0, 1, 5, 40 - front] {
+            let (disk, model) = ordered(4);
+            let cask = open(&disk, &config().verify_on_read(front % 2 == 0)).unwrap();
+            let (mut scan, mut found) = (cask.scan("").unwrap(), Vec::new());
+            found.extend(scan.by_ref().take(front));
+            found.extend(scan.by_ref().rev().take(back));
+            let file = disk.contents(STORE).unwrap();
+            spoil(&disk, order_bytes(&file));
+            // Of a later moment than the scan.
+            cask.put("key 20", "after the scan has begun").unwrap();
+            cask.delete("key 22").unwrap();
+            found.extend(if back % 2 == 0 { scan.collect::<Vec<_>>() } else { scan.rev().collect() });
+            let found: Vec<_> = found.into_iter().map(|pair| pair.unwrap()).collect();
+            let pairs: Model =
+                found.iter().map(|pair| (String::from_utf8(pair.key.clone()).unwrap(), pair.value.clone())).collect();
+            assert_eq!((pairs, found.len()), (model.clone(), model.len()), "{front} and {back}");
+            let mut now = model;
+            now.insert("key 20".to_owned(), b"after the scan has begun".to_vec());
+            now.remove("key 22");
+            assert_all(&cask, &now, "afterwards");
+        }
+    }
+}
+
+#[test]
+fn an_order_that_goes_bad_under_a_walk_over_buckets_loses_and_doubles_none() {
+    for before in 0..12 {
+        let disk = SimDisk::new();
+        disk.set_limits(limits());
+        let cask = open(&disk, &config()).unwrap();
+        let mut names: Vec<String> = (10..22).map(|n| format!("a bucket with a long name {n}")).collect();
+        names.insert(0, "b".to_owned());
+        for name in &names {
+            (0..3).for_each(|n| drop(cask.bucket(name).unwrap().put(format!("{n}"), "")));
+        }
+        cask.list("").unwrap();
+        cask.close().unwrap();
+        let cask = open(&disk, &config()).unwrap();
+        let (mut buckets, mut found) = (cask.scan_buckets().unwrap(), Vec::new());
+        found.extend(buckets.by_ref().take(before));
+        let file = disk.contents(STORE).unwrap();
+        spoil(&disk, order_bytes(&file));
+        found.extend(buckets);
+        let found: Vec<_> = found.into_iter().map(|bucket| bucket.unwrap()).collect();
+        assert!(found.iter().map(|(name, _)| name).eq(names.iter().map(String::as_bytes)), "after {before}");
+        assert!(
+            found.into_iter().all(|(_, scan)| scan.map(|pair| pair.unwrap().key).eq(["0", "1", "2"].map(Vec::from)))
+        );
+    }
+}
+
+/// The end of a scan is never the answer to damage.
+#[test]
+fn a_scan_over_a_bad_order_of_a_damaged_log_returns_the_logs_damage() {
+    for taken in 0..36 {
+        let (disk, model) = ordered(4);
+        let cask = open(&disk, &config()).unwrap();
+        let mut scan = cask.scan("").unwrap();
+        let found = scan.by_ref().take(taken).filter(Result::is_ok).count();
+        assert_eq!(found, taken);
+        let file = disk.contents(STORE).unwrap();
+        let first = records(&file, 1)[0];
+        spoil(&disk, order_bytes(&file).into_iter().chain([first + RECORD_HEADER_LEN + 3]));
+        let (mut right, mut errors) = (found, 0);
+        for pair in scan {
+            match pair {
+                Ok(_) => right += 1,
+                Err(Error::Corrupt { offset, .. }) => {
+                    assert_eq!(offset, first as u64, "the damage is that of the log");
+                    errors += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(right + errors >= model.len() || errors > 0, "{taken}: {right} pairs, and nothing else");
     }
 }
 
@@ -306,12 +435,16 @@ fn a_value_cannot_forge_a_snapshot() {
 /// Snapshots of any numbers, with right checksums: no panic, no endless loop, and no memory that they ask for.
 #[test]
 fn a_snapshot_of_random_numbers_is_used_or_not_and_nothing_else() {
-    let (sound, _) = store(4);
+    random_numbers(store(4));
+    random_numbers(ordered(4));
+}
+
+fn random_numbers((sound, _): (SimDisk, Model)) {
     let file = sound.contents(STORE).unwrap();
     let at = records(&file, SNAPSHOT)[0];
     let len = number(RECORD_HEADER, "value_len", &file[at..]) as usize;
     let (mut used, mut dice) = (0, Dice::new(20));
-    for _ in 0..2_000 {
+    for _ in 0..1_000 {
         let mut changed = file.clone();
         let body = &mut changed[at + RECORD_HEADER_LEN..at + RECORD_HEADER_LEN + len];
         for _ in 0..1 + dice.below(3) {
@@ -339,7 +472,7 @@ fn a_snapshot_of_random_numbers_is_used_or_not_and_nothing_else() {
         let _ = (cask.list(""), cask.scan_by_index().map(Iterator::count), cask.verify(), cask.put("key 0", "new"));
         let _ = (cask.stats(), cask.compact(), cask.close());
     }
-    assert!(used > 1_500);
+    assert!(used > 750);
     assert!(ROOTS_END < at);
 }
 
@@ -389,5 +522,49 @@ fn positions_that_are_wrong_are_found_out() {
         assert_eq!(copied.keys, model.len() as u64, "{what}");
         assert_eq!(open().compact().unwrap().keys, model.len() as u64, "{what}");
         assert_all(&open(), &model, what);
+    }
+}
+
+/// Entries of the order that lead to wrong places, in leaves with right checksums.
+#[test]
+fn entries_of_an_order_that_are_wrong_are_found_out() {
+    let (sound, model) = ordered(0);
+    let file = sound.contents(STORE).unwrap();
+    let at = records(&file, SNAPSHOT)[0];
+    let sound = snapshot::Snapshotted { file: file.clone(), image_at: records(&file, IMAGE)[0], snapshot_at: at };
+    let tombstone = records(&file, 2).last().map(|&at| at as u64 / 8).unwrap();
+    let first_put = records(&file, 1)[1] as u64 / 8;
+    for (what, wrong) in
+        [("a tombstone", tombstone), ("a record of another key", first_put), ("the middle of a record", first_put + 1)]
+    {
+        for leaf in 0..sound.leaves().len() {
+            let mut of = sound.clone();
+            for entry in of.leaves()[leaf].0.clone().step_by(snapshot::ORDER_ENTRY_LEN).skip(leaf % 4) {
+                of.file[entry + 16..entry + 21].copy_from_slice(&wrong.to_le_bytes()[..5]);
+            }
+            of.seal_order(true);
+            assert!(seal_record(&mut of.file, at).is_some());
+            let disk = SimDisk::new();
+            disk.set_limits(limits());
+            disk.set_contents(STORE, of.file);
+            let open = || open(&disk, &config()).unwrap();
+            assert_eq!(both_ends(&open(), leaf, 3), model, "{what}");
+            assert_all(&open(), &model, what);
+            let prefix: Vec<_> = open().list("key 3").unwrap().into_iter().map(|pair| pair.key).collect();
+            assert!(
+                prefix.iter().eq(model.keys().map(String::as_bytes).filter(|key| key.starts_with(b"key 3"))),
+                "{what}"
+            );
+            let cask = open();
+            assert_eq!(
+                cask.delete_prefix("key 1").unwrap(),
+                model.keys().filter(|key| key.starts_with("key 1")).count() as u64
+            );
+            assert_eq!(
+                cask.list("").unwrap().len(),
+                model.keys().filter(|key| !key.starts_with("key 1")).count(),
+                "{what}"
+            );
+        }
     }
 }

@@ -33,8 +33,15 @@ fn the_tables_of_the_page_are_what_the_reader_goes_by() {
         ("Roots", SLOT, SLOT_LEN),
         ("Snapshots", snapshot::HEAD, snapshot::HEAD_LEN),
         ("Snapshots", snapshot::ENTRY, snapshot::ENTRY_LEN),
+        ("Snapshots", snapshot::ORDER_ENTRY, snapshot::ORDER_ENTRY_LEN),
+        ("Snapshots", snapshot::LEAF, snapshot::LEAF_LEN),
     ] {
-        let head = if layout == snapshot::ENTRY { "| at, in an entry |" } else { "| at | size |" };
+        let head = match layout {
+            snapshot::ENTRY => "| at, in an entry |",
+            snapshot::ORDER_ENTRY => "| at, in an entry of the order |",
+            snapshot::LEAF => "| at, in a leaf's entry |",
+            _ => "| at | size |",
+        };
         let rows = page::table(heading, head);
         let fields = layout.iter().map(|&(name, at, size)| vec![at.to_string(), size.to_string(), name.to_owned()]);
         let stated = rows.into_iter().map(|row| row[..3].to_vec());

@@ -72,8 +72,8 @@ fn the_example_of_the_page_is_in_the_golden_file() {
 fn lived(seed: u64, mut look: impl FnMut(&[u8])) {
     let (disk, mut dice) = (SimDisk::from_seed(seed), Dice::new(seed));
     // Real ones but for those that make snapshots frequent and parts small.
-    let Limits { least_cost, least_part, image_bytes, .. } = Limits::SMALL;
-    disk.set_limits(Limits { least_cost, least_part, image_bytes: image_bytes * 64, ..Limits::REAL });
+    let Limits { least_cost, least_part, image_bytes, leaf_entries, .. } = Limits::SMALL;
+    disk.set_limits(Limits { least_cost, least_part, image_bytes: image_bytes * 64, leaf_entries, ..Limits::REAL });
     for _ in 0..6 {
         let durability = [Durability::Sync, Durability::Os][dice.below(2) as usize];
         let open = || Cask::open_on(Arc::new(disk.process()), PATH, &Config::new().durability(durability)).unwrap();
@@ -94,6 +94,9 @@ fn lived(seed: u64, mut look: impl FnMut(&[u8])) {
         if dice.one_in(4) {
             casks[0].compact().unwrap();
         }
+        if dice.one_in(4) {
+            casks[1].list("").unwrap();
+        }
         for cask in &casks {
             cask.close().unwrap();
             look(&disk.contents(PATH).unwrap());
@@ -103,7 +106,7 @@ fn lived(seed: u64, mut look: impl FnMut(&[u8])) {
 
 #[test]
 fn every_image_that_the_library_writes_is_that_of_the_log() {
-    let (mut compared, mut parts, mut pieces) = (0, 0, 0);
+    let (mut compared, mut parts, mut pieces, mut leaves) = (0, 0, 0, 0);
     for seed in 0..20 {
         let mut last = 0;
         lived(seed, |file| {
@@ -114,9 +117,14 @@ fn every_image_that_the_library_writes_is_that_of_the_log() {
             }
             let value = &file[at as usize + RECORD_HEADER_LEN..];
             let covered_to = number(HEAD, "covered_to", value);
-            let image = Image::of(file, covered_to as usize);
+            let mut image = Image::of(file, covered_to as usize);
+            if number(HEAD, "leaves", value) == 0 {
+                assert_eq!(value[60..HEAD_LEN], [0; 20]);
+                image.order.clear();
+            }
+            leaves = leaves.max(number(HEAD, "leaves", value));
+            assert_eq!(number(HEAD, "reserved", value), 0);
             assert_eq!(snapshot::stored(file).unwrap(), image, "seed {seed}");
-            assert_eq!(value[60..HEAD_LEN], [0; 20]);
             let mut records = Vec::new();
             let (reader, mut o, mut previous) = (Reader::new(file), covered_to as usize, image.covered_seq);
             while o <= at as usize {
@@ -132,4 +140,5 @@ fn every_image_that_the_library_writes_is_that_of_the_log() {
         });
     }
     assert!(compared > 40 && parts >= 16 && pieces > 1, "{compared} snapshots, {parts} parts, {pieces} records");
+    assert!(leaves > 10, "{leaves} leaves");
 }

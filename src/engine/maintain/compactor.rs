@@ -211,6 +211,8 @@ impl<'e> Compactor<'e> {
     /// Builds the copy's sorted index if this handle has one. Otherwise the next listing would build it while writers wait.
     /// Records that are carried over later go into both indexes.
     pub(super) fn sort(&mut self, watch: &mut Watch<'_>) -> Result<()> {
+        let is_ordered = self.old()?.index().is_ordered();
+        self.view.keys.index.keep_ordered(is_ordered);
         if self.old()?.index().sorted().is_some() {
             let (writing, progress) = (self.writing, self.progress);
             let built = self.view.index().build_sorted(&self.view.reader, || report(writing, progress, watch))?;

@@ -22,7 +22,6 @@ use std::time::{Duration, Instant};
 
 use super::Maintenance;
 use super::compact::Caller;
-use crate::Result;
 use crate::config::SnapshotPolicy;
 use crate::engine::deadline::Patience;
 use crate::engine::read::view::View;
@@ -31,13 +30,17 @@ use crate::engine::write::turn::Turn;
 use crate::engine::write::writer::Phase;
 use crate::events::event;
 use crate::format::RECORD_HEADER_LEN;
+use crate::format::order::{ORDER_ENTRY_LEN, StoredLeaf, StoredOrder, encode_directory, order_len};
 use crate::format::snapshot::{
     Covered, IMAGE, KeyHasher, SNAPSHOT, Snapshot, StoredPart, encode_part, image_len, part_bits_for, part_len,
     tables_in_part,
 };
-use crate::index::Frozen;
+use crate::index::{Frozen, Index, SortedIndex};
+use crate::limits::Shared;
 use crate::log::LogFile;
 use crate::log::path::{directory, too_little_room};
+use crate::log::read::Reader;
+use crate::{Error, Result};
 
 /// While a store is open, a snapshot is due when replaying the log after the last one costs this many times its length. So
 /// snapshots add at most a quarter to what is written.
@@ -71,18 +74,43 @@ struct Draft {
     epoch: u64,
     covered: Covered,
     part_bits: u32,
+    /// The length of the image.
+    len: u64,
     frozen: Frozen,
+    /// The order of the keys is to be stored too.
+    is_ordered: bool,
+    /// The order of this moment; made when it is needed, if the keys were not listed.
+    sorted: Option<SortedIndex>,
+    reader: Reader,
     /// The parts that are written.
     parts: Vec<StoredPart>,
+    /// The leaves that are written, then their directory.
+    leaves: Vec<StoredLeaf>,
+    order: Option<StoredOrder>,
     /// The end of what is written, for the next sync.
     written: Position,
 }
 
-/// Parts of the image for one record.
+/// Bytes of the image for one record.
 struct Piece {
     bytes: Vec<u8>,
-    /// The number of keys in each part.
-    counts: Vec<u32>,
+    contents: Contents,
+}
+
+/// What a piece holds.
+enum Contents {
+    /// Parts with these numbers of keys.
+    Parts(Vec<u32>),
+    /// Leaves with these lengths in bytes.
+    Leaves(Vec<usize>),
+    Directory,
+}
+
+/// The length of an image, with the order of the keys or without it.
+fn len_of(index: &Index, limits: Shared) -> u64 {
+    let keys = index.len() as u64;
+    let order = if index.is_ordered() { order_len(keys, limits.leaf_entries()) } else { 0 };
+    image_len(keys, part_bits_for(keys, limits.least_part())) + order
 }
 
 impl Draft {
@@ -91,8 +119,7 @@ impl Draft {
     fn begin(turn: &mut Turn<'_>, own_end: u64) -> Result<Option<Draft>> {
         let view = turn.view()?;
         let keys = view.index().len() as u64;
-        let part_bits = part_bits_for(keys, turn.log.limits.least_part());
-        let len = image_len(keys, part_bits);
+        let len = len_of(view.index(), turn.log.limits);
         let images = turn.tail.images;
         let is_own = images.unfinished_end == own_end;
         let another_writes_one = images.unfinished > 0 && !is_own && turn.tail.end - images.unfinished_end < len;
@@ -103,6 +130,7 @@ impl Draft {
         if !may_write || another_writes_one || !view.index().is_loaded() || !has_room {
             return Ok(None);
         }
+        let part_bits = part_bits_for(keys, turn.log.limits.least_part());
         Ok(Some(Draft {
             log: Arc::clone(&turn.log),
             epoch: view.epoch,
@@ -114,30 +142,79 @@ impl Draft {
                 live_bytes: view.keys.live_bytes(),
             },
             part_bits,
+            len,
             frozen: view.index().freeze(),
+            is_ordered: view.index().is_ordered(),
+            sorted: view.index().sorted().map(SortedIndex::snapshot),
+            reader: view.reader.clone(),
             parts: Vec::with_capacity(1 << part_bits),
+            leaves: Vec::new(),
+            order: None,
             written: turn.position(),
         }))
     }
 
-    /// The parts that follow the written ones, as many as one record takes. `None` if all are written.
-    fn next_piece(&self) -> Option<Piece> {
-        let (limits, tables) = (self.log.limits, tables_in_part(self.part_bits));
-        let most = limits.image_bytes().max(image_len(self.covered.keys, self.part_bits) / limits.image_records());
-        let mut piece = Piece { bytes: Vec::new(), counts: Vec::new() };
+    /// What follows the written pieces, as much as one record takes. `None` if all is written.
+    fn next_piece(&mut self) -> Result<Option<Piece>> {
+        let limits = self.log.limits;
+        let most = limits.image_bytes().max(self.len / limits.image_records());
+        if self.parts.len() < 1 << self.part_bits {
+            return Ok(Some(self.next_parts(most)));
+        }
+        if !self.is_ordered || self.covered.keys == 0 || self.order.is_some() {
+            return Ok(None);
+        }
+        let sort = |draft: &Draft| draft.frozen.sort(&KeyHasher::new(&draft.log.header), &draft.reader);
+        let sorted = match self.sorted.take().filter(|sorted| sorted.len() as u64 == self.covered.keys) {
+            Some(sorted) => sorted,
+            None => sort(self)?,
+        };
+        let piece = match self.next_leaves(&sorted, most) {
+            // A leaf of the last snapshot is bad. This one is made from the keys in the log.
+            Err(Error::Corrupt { .. }) if sorted.is_stored() => {
+                self.leaves.clear();
+                self.sorted = Some(sort(self)?);
+                return self.next_piece();
+            }
+            piece => piece?,
+        };
+        self.sorted = Some(sorted);
+        Ok(Some(piece))
+    }
+
+    fn next_parts(&self, most: u64) -> Piece {
+        let (tables, mut bytes, mut counts) = (tables_in_part(self.part_bits), Vec::new(), Vec::new());
         for part in self.parts.len()..1 << self.part_bits {
             let words = (part * tables..(part + 1) * tables).map(|table| self.frozen.sorted_words(table));
             let words: Vec<Vec<u64>> = words.collect();
             let count = words.iter().map(Vec::len).sum::<usize>() as u32;
-            piece.counts.push(count);
+            counts.push(count);
             if count > 0 {
-                encode_part(words.iter().map(Vec::as_slice), &mut piece.bytes);
+                encode_part(words.iter().map(Vec::as_slice), &mut bytes);
             }
-            if piece.bytes.len() as u64 >= most {
+            if bytes.len() as u64 >= most {
                 break;
             }
         }
-        (!piece.counts.is_empty()).then_some(piece)
+        Piece { bytes, contents: Contents::Parts(counts) }
+    }
+
+    /// Leaves, or the directory once all are written.
+    fn next_leaves(&self, sorted: &SortedIndex, most: u64) -> Result<Piece> {
+        let (mut bytes, mut lens, mut entries) = (Vec::new(), Vec::new(), Vec::new());
+        let leaf_len = self.log.limits.leaf_entries() as usize;
+        let mut first = self.leaves.len() * leaf_len;
+        while first < sorted.len() && (bytes.len() as u64) < most {
+            entries.clear();
+            sorted.entries(first..first + leaf_len, &self.reader, &mut entries)?;
+            entries.iter().for_each(|entry| bytes.extend_from_slice(&entry.to_bytes()));
+            lens.push(entries.len() * ORDER_ENTRY_LEN);
+            first += leaf_len;
+        }
+        if lens.is_empty() {
+            return Ok(Piece { bytes: encode_directory(&self.leaves), contents: Contents::Directory });
+        }
+        Ok(Piece { bytes, contents: Contents::Leaves(lens) })
     }
 
     /// Whether the log is the one of which the draft is.
@@ -154,11 +231,26 @@ impl Draft {
         if !piece.bytes.is_empty() {
             offset = turn.append_loose(IMAGE, &piece.bytes)? + RECORD_HEADER_LEN as u64;
         }
-        let mut bytes = &piece.bytes[..];
-        for &count in &piece.counts {
-            let (part, rest) = bytes.split_at(part_len(count, self.part_bits));
-            self.parts.push(StoredPart::new(self.log.seed, offset, count, part));
-            (bytes, offset) = (rest, offset + part.len() as u64);
+        let (seed, mut bytes) = (self.log.seed, &piece.bytes[..]);
+        let mut next = |len| {
+            let (own, rest) = bytes.split_at(len);
+            let at = offset;
+            (bytes, offset) = (rest, at + len as u64);
+            (at, own)
+        };
+        match &piece.contents {
+            Contents::Parts(counts) => self.parts.extend(counts.iter().map(|&count| {
+                let (at, bytes) = next(part_len(count, self.part_bits));
+                StoredPart::new(seed, at, count, bytes)
+            })),
+            Contents::Leaves(lens) => self.leaves.extend(lens.iter().map(|&len| {
+                let (at, bytes) = next(len);
+                StoredLeaf::new(seed, at, bytes)
+            })),
+            Contents::Directory => {
+                let (at, bytes) = next(piece.bytes.len());
+                self.order = Some(StoredOrder::new(seed, at, bytes));
+            }
         }
         self.written = turn.position();
         Ok(true)
@@ -170,7 +262,7 @@ impl Draft {
             return Ok(None);
         }
         let parts = std::mem::take(&mut self.parts);
-        let snapshot = Snapshot { covered: self.covered, part_bits: self.part_bits, parts };
+        let snapshot = Snapshot { covered: self.covered, part_bits: self.part_bits, parts, order: self.order };
         let at = turn.append_loose(SNAPSHOT, &snapshot.encode(&KeyHasher::new(&self.log.header)))?;
         self.written = turn.position();
         Ok(Some(at))
@@ -189,8 +281,7 @@ impl Maintenance {
     }
 
     fn is_worth_it(&self, view: &View, times: u64) -> bool {
-        let keys = view.index().len() as u64;
-        let len = image_len(keys, part_bits_for(keys, self.context.limits.least_part()));
+        let len = len_of(view.index(), self.context.limits);
         view.reader.log.header.has_roots && view.tail.images.cost >= times * len
     }
 
@@ -236,7 +327,7 @@ impl Maintenance {
         self.reading.answer(|view| view.index().load_all(&view.reader))?;
         let own_end = self.last_image.load(Ordering::Relaxed);
         let Some(mut draft) = self.turn_for(caller, |turn| Draft::begin(turn, own_end))? else { return Ok(false) };
-        while let Some(piece) = draft.next_piece() {
+        while let Some(piece) = draft.next_piece()? {
             let written = self.turn_for(caller, |turn| {
                 let written = draft.write_piece(turn, &piece)?;
                 self.last_image.store(turn.tail.images.unfinished_end, Ordering::Relaxed);

@@ -83,7 +83,7 @@ fn compare(fresh: &Survey, shown: &View) -> Result<()> {
     }
     if let Some(sorted) = shown.index().sorted() {
         let rebuilt = fresh.keys.index.build_sorted(&fresh.reader, || Ok(()))?;
-        if let Some(rank) = rebuilt.first_difference(sorted) {
+        if let Some(rank) = rebuilt.first_difference(sorted, &shown.reader)? {
             return disagree(format!(
                 "the sorted index in memory is not in the order of the log from key number {rank} on"
             ));

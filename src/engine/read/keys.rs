@@ -1,7 +1,7 @@
 //! [`Keys`]: the keys of a scan. And how many keys a bucket has.
 
 use super::Reading;
-use super::scan::Scan;
+use super::scan::{Scan, Side};
 use crate::Result;
 
 /// An iterator over keys of one moment, in byte order, from both ends: see [`Cask::keys`](crate::Cask::keys) and
@@ -50,8 +50,8 @@ impl Iterator for Keys {
     type Item = Result<Vec<u8>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let position = self.0.next_position()?;
-        Some(self.0.key(position))
+        let next = self.0.next_position(Side::Front)?;
+        Some(next.and_then(|position| self.0.key(position)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -61,8 +61,8 @@ impl Iterator for Keys {
 
 impl DoubleEndedIterator for Keys {
     fn next_back(&mut self) -> Option<Self::Item> {
-        let position = self.0.next_position_back()?;
-        Some(self.0.key(position))
+        let next = self.0.next_position(Side::Back)?;
+        Some(next.and_then(|position| self.0.key(position)))
     }
 }
 

@@ -33,8 +33,8 @@ pub(crate) struct Reading {
     /// Changed only with `ingest` locked, except by opening and closing. `None` before the file is opened and after the store is
     /// closed.
     view: ShardedLock<Option<View>>,
-    /// The offset of a snapshot that turned out to be damaged or wrong; 0 if there is none.
-    distrusted: AtomicU64,
+    /// The offset of a snapshot that turned out to be damaged or wrong; 0 if there is none. Scans share it.
+    distrusted: Arc<AtomicU64>,
 }
 
 // A panic cannot leave half a change: the log only grows, and a reader only reads it. The file and the map are trait objects, so
@@ -80,7 +80,12 @@ impl Current<'_> {
 
 impl Reading {
     pub(crate) fn new(context: Arc<Context>) -> Reading {
-        Reading { context, ingest: Mutex::default(), view: ShardedLock::new(None), distrusted: AtomicU64::new(0) }
+        Reading {
+            context,
+            ingest: Mutex::default(),
+            view: ShardedLock::new(None),
+            distrusted: Arc::new(AtomicU64::new(0)),
+        }
     }
 
     /// Opens the file, creates it first if the configuration says so, and reads its log.
@@ -185,6 +190,11 @@ impl Reading {
     /// The view with its sorted index. The first call builds the index; later changes of the view keep it up to date.
     pub(crate) fn sorted<'e>(&'e self, view: Current<'e>) -> Result<Current<'e>> {
         let mut view = view;
+        if view.snapshot > 0 && view.snapshot == self.distrusted() {
+            // A scan has met what is bad.
+            drop(view);
+            view = self.scanned()?;
+        }
         while view.index().sorted().is_none() {
             drop(view);
             // No view is held when this returns: the next line may wait for the right to change it.

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use super::{Current, Reading};
 use crate::engine::read::view::View;
 use crate::events::event;
+use crate::index::{Index, SortedIndex};
 use crate::log::LogFile;
 use crate::log::read::Reader;
 use crate::log::recover::decide;
@@ -43,6 +44,20 @@ impl Rescan {
         // The view has records beyond that, so a cut would be as wrong as going on.
         stopped.map_or(Ok(()), |stop| Err(decide(&log, &stop).err().unwrap_or_else(|| stop.is_damage_in(&log))))
     }
+}
+
+/// The keys up to where a reader ends, and their order, by a walk over the whole log. For a scan under way whose order turns out
+/// to be damaged or wrong.
+///
+/// # Errors
+///
+/// Those of [`Reading::rescan`].
+pub(super) fn keys_of_whole_log(reader: &Reader) -> Result<(Index, SortedIndex)> {
+    let mut rescan = Rescan::begin(Arc::clone(&reader.log));
+    rescan.walk_to(reader)?;
+    let index = rescan.keys.index;
+    let sorted = index.build_sorted(&Reader { unread: 0, ..reader.clone() }, || Ok(()))?.into_sorted();
+    Ok((index, sorted))
 }
 
 impl Reading {
@@ -127,6 +142,7 @@ impl Reading {
         rescan.walk_to(&reader)?;
         drop(reader);
         let exchange = |view: &mut View| {
+            rescan.keys.index.keep_ordered(view.index().is_ordered());
             std::mem::swap(&mut view.keys, &mut rescan.keys);
             (view.reader.unread, view.snapshot) = (0, 0);
             Ok(())

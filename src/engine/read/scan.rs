@@ -1,14 +1,18 @@
 //! [`Scan`]: the pairs of one moment in key order.
 
 use std::collections::VecDeque;
-use std::ops::{Bound, ControlFlow, RangeBounds};
+use std::ops::{Bound, ControlFlow, Range, RangeBounds};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use super::rescan::keys_of_whole_log;
 use super::{Current, Reading};
 use crate::Result;
-use crate::format::FullKey;
-use crate::index::{Entry, Hashed, Keys, Positions, SortedIndex, Sought, prefix_successor};
+use crate::format::{FullKey, RECORD_HEADER_LEN};
+use crate::index::{Entry, Hashed, Index, Keys, Positions, SortedIndex, Sought, prefix_successor};
 use crate::log::read::{Reader, Start};
 use crate::store::KvPair;
+use crate::sync::AtomicU64;
 
 /// An iterator over the pairs of one moment, in key order, from both ends: see [`Cask::scan`](crate::Cask::scan) and
 /// [`Cask::range`](crate::Cask::range).
@@ -38,11 +42,55 @@ use crate::store::KvPair;
 pub struct Scan {
     reader: Reader,
     positions: Positions,
-    /// Positions from the front of `positions` that are being fetched.
-    ahead: VecDeque<u64>,
+    /// Entries from the front of `positions` whose records are being fetched.
+    ahead: VecDeque<Entry>,
     bucket_len: usize,
     verify: bool,
     buffer: Vec<u8>,
+    /// What is left, by keys, while the order is one of a snapshot.
+    left: Option<Box<Left>>,
+}
+
+/// The bounds of a scan.
+#[derive(Clone)]
+struct Bounds {
+    start: Limit,
+    end: Limit,
+}
+
+/// The place before or after a key.
+#[derive(Clone)]
+enum Limit {
+    Before(FullKey),
+    After(FullKey),
+    /// After the last key of all.
+    End,
+}
+
+/// What a scan needs to go on without the order that it has begun with, if that turns out to be damaged or wrong: it then reads
+/// the whole log, and goes on after the last pair that it has returned.
+struct Left {
+    bounds: Bounds,
+    /// The positions of the last pairs that were returned, from both ends.
+    front: Option<u64>,
+    back: Option<u64>,
+    /// The snapshot, and what the handle distrusts.
+    snapshot: u64,
+    distrusted: Arc<AtomicU64>,
+    /// An error ends the scan, and the whole answer is looked for again.
+    is_for_one_answer: bool,
+}
+
+/// Makes sure that an entry from a snapshot leads to a record with its key, as far as the entry shows that.
+fn prove(entry: &Entry, reader: &Reader) -> Result<()> {
+    let position = entry.position();
+    if position >= reader.unread {
+        return Ok(());
+    }
+    let (header, mut key) = (reader.known(position)?, [0; Entry::SHOWN]);
+    let key = &mut key[..Entry::SHOWN.min(header.key_len.into())];
+    reader.read(position + RECORD_HEADER_LEN as u64, key)?;
+    if entry.is_of(key) { Ok(()) } else { Err(reader.not_its_position(position)) }
 }
 
 /// A pair that [`Scan::next_ref`] or [`Cask::visit`](crate::Cask::visit) lends.
@@ -85,17 +133,53 @@ impl PairRef<'_> {
     }
 }
 
+impl Limit {
+    /// The number of keys before this limit.
+    fn rank(&self, sorted: &SortedIndex, reader: &Reader, hashed: Option<Hashed<'_>>) -> Result<usize> {
+        let sought = |key| Sought { key, keys: reader, known: None, hashed };
+        match self {
+            Limit::Before(key) => sorted.lower_rank(&sought(key)),
+            Limit::After(key) => sorted.upper_rank(&sought(key)),
+            Limit::End => Ok(sorted.len()),
+        }
+    }
+
+    /// The limit after the last key that starts with `prefix`.
+    fn after_prefix(prefix: &[u8]) -> Limit {
+        prefix_successor(prefix).map_or(Limit::End, |next| Limit::Before(FullKey::Heap(next)))
+    }
+}
+
+impl Bounds {
+    /// All keys that start with `prefix`.
+    fn of_prefix(prefix: FullKey) -> Bounds {
+        Bounds { end: Limit::after_prefix(&prefix), start: Limit::Before(prefix) }
+    }
+
+    fn ranks(&self, sorted: &SortedIndex, reader: &Reader, hashed: Option<Hashed<'_>>) -> Result<Range<usize>> {
+        Ok(self.start.rank(sorted, reader, hashed)?..self.end.rank(sorted, reader, hashed)?)
+    }
+}
+
+/// Which end of a scan.
+#[derive(Clone, Copy)]
+pub(super) enum Side {
+    Front,
+    Back,
+}
+
 impl Scan {
-    fn new(reader: Reader, positions: Positions, bucket_len: usize, verify: bool) -> Scan {
+    fn new(reader: Reader, positions: Positions, bucket_len: usize, verify: bool, left: Option<Box<Left>>) -> Scan {
         let ahead = VecDeque::with_capacity(reader.log.limits.scanned_ahead());
-        Scan { reader, positions, ahead, bucket_len, verify, buffer: Vec::new() }
+        Scan { reader, positions, ahead, bucket_len, verify, buffer: Vec::new(), left }
     }
 
     /// Returns the next pair, lent until the next call; `None` at the end.
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`](crate::Error::Corrupt) if the record no longer verifies. The scan goes on after it.
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if the record no longer verifies. The scan goes on after it. If the order of the keys
+    /// came from a snapshot that turns out to be bad, the scan reads the whole log and goes on; an error of that ends it.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-next-ref-{}", std::process::id()));
@@ -111,8 +195,8 @@ impl Scan {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn next_ref(&mut self) -> Option<Result<PairRef<'_>>> {
-        let position = self.next_position()?;
-        Some(self.lend(position))
+        let next = self.next_position(Side::Front)?;
+        Some(next.and_then(|position| self.lend(position)))
     }
 
     /// Returns the next pair from the other end, lent until the next call; `None` at the end.
@@ -131,8 +215,8 @@ impl Scan {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn next_back_ref(&mut self) -> Option<Result<PairRef<'_>>> {
-        let position = self.next_position_back()?;
-        Some(self.lend(position))
+        let next = self.next_position(Side::Back)?;
+        Some(next.and_then(|position| self.lend(position)))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -143,14 +227,109 @@ impl Scan {
         self.ahead.len() + self.positions.len()
     }
 
-    pub(crate) fn next_position(&mut self) -> Option<u64> {
-        let missing = self.reader.log.limits.scanned_ahead() - self.ahead.len();
-        self.ahead.extend(self.positions.by_ref().take(missing).inspect(|&position| self.reader.prefetch(position)));
-        self.ahead.pop_front()
+    /// The position of the next record.
+    #[inline]
+    pub(super) fn next_position(&mut self, side: Side) -> Option<Result<u64>> {
+        if self.left.is_some() {
+            return self.next_proven(side);
+        }
+        let entry = match side {
+            Side::Back => self.positions.next_loaded_back().or_else(|| self.ahead.pop_back()),
+            Side::Front => {
+                while self.ahead.len() < self.reader.log.limits.scanned_ahead() {
+                    let Some(entry) = self.positions.next_loaded() else { break };
+                    self.reader.prefetch(entry.position());
+                    self.ahead.push_back(entry);
+                }
+                self.ahead.pop_front()
+            }
+        };
+        entry.map(|entry| Ok(entry.position()))
     }
 
-    pub(super) fn next_position_back(&mut self) -> Option<u64> {
-        self.positions.next_back().or_else(|| self.ahead.pop_back())
+    /// The next entry of an order from a snapshot.
+    fn next_stored(&mut self, side: Side) -> Result<Option<Entry>> {
+        if let Side::Back = side {
+            return Ok(self.positions.next_entry_back(&self.reader)?.or_else(|| self.ahead.pop_back()));
+        }
+        while self.ahead.len() < self.reader.log.limits.scanned_ahead() {
+            match self.positions.next_entry(&self.reader) {
+                Ok(Some(entry)) => {
+                    self.reader.prefetch(entry.position());
+                    self.ahead.push_back(entry);
+                }
+                // The entries before it come first.
+                Err(error) if self.ahead.is_empty() => return Err(error),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok(self.ahead.pop_front())
+    }
+
+    /// As [`Scan::next_position`], with an order from a snapshot. If it turns out to be damaged or wrong, the scan goes on over
+    /// the whole log.
+    #[inline(never)]
+    fn next_proven(&mut self, side: Side) -> Option<Result<u64>> {
+        let next = match self.next_stored(side) {
+            Ok(None) => return None,
+            Ok(Some(entry)) => prove(&entry, &self.reader).map(|()| entry.position()),
+            Err(error) => Err(error),
+        };
+        let left = self.left.as_mut()?;
+        match next {
+            Ok(position) => {
+                match side {
+                    Side::Front => left.front = Some(position),
+                    Side::Back => left.back = Some(position),
+                }
+                return Some(Ok(position));
+            }
+            Err(error) if left.is_for_one_answer => {
+                self.end();
+                return Some(Err(error));
+            }
+            Err(_) => {}
+        }
+        match self.read_whole_log() {
+            Ok(()) => self.next_position(side),
+            Err(error) => {
+                // There is no order to go on with.
+                self.end();
+                Some(Err(error))
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        (self.left, self.positions) = (None, SortedIndex::default().range(0..0));
+        self.ahead.clear();
+    }
+
+    /// Exchanges the order by one that a walk over the whole log gives.
+    fn read_whole_log(&mut self) -> Result<()> {
+        let Some(mut left) = self.left.take() else { return Ok(()) };
+        left.distrusted.store(left.snapshot, Ordering::Relaxed);
+        let (index, sorted) = keys_of_whole_log(&self.reader)?;
+        self.reader.unread = 0;
+        let key_at = |position| {
+            let mut key = Vec::new();
+            index.key_at(position, &self.reader, &mut key).map(|()| key)
+        };
+        if let Some(position) = left.front {
+            left.bounds.start = Limit::After(FullKey::Heap(key_at(position)?));
+        }
+        if let Some(position) = left.back {
+            left.bounds.end = Limit::Before(FullKey::Heap(key_at(position)?));
+        }
+        self.ahead.clear();
+        self.positions = sorted.range(left.bounds.ranks(&sorted, &self.reader, Some(index.hashed()))?);
+        Ok(())
+    }
+
+    /// Appends the next key to `out`, proven: a damaged key would look like another one.
+    pub(crate) fn next_key(&mut self, index: &Index, out: &mut Vec<u8>) -> Option<Result<()>> {
+        let next = self.next_position(Side::Front)?;
+        Some(next.and_then(|position| index.key_at(position, &self.reader, out)))
     }
 
     #[inline(always)]
@@ -201,8 +380,8 @@ impl Iterator for Scan {
     type Item = Result<KvPair>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let position = self.next_position()?;
-        Some(self.pair(position))
+        let next = self.next_position(Side::Front)?;
+        Some(next.and_then(|position| self.pair(position)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -212,8 +391,8 @@ impl Iterator for Scan {
 
 impl DoubleEndedIterator for Scan {
     fn next_back(&mut self) -> Option<Self::Item> {
-        let position = self.next_position_back()?;
-        Some(self.pair(position))
+        let next = self.next_position(Side::Back)?;
+        Some(next.and_then(|position| self.pair(position)))
     }
 }
 
@@ -245,39 +424,78 @@ pub struct BucketScans {
     /// The rank of the first key of the next bucket.
     rank: usize,
     verify: bool,
+    /// What is left, while the order is one of a snapshot.
+    left: Option<Box<Left>>,
 }
 
 impl Iterator for BucketScans {
     type Item = Result<(Vec<u8>, Scan)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let first = *self.sorted.entry(self.rank)?;
-        let next = self.bucket_of(&first);
-        if next.is_err() {
+        let mut next = self.next_bucket();
+        if matches!(next, Some(Err(_))) && self.left.is_some() {
+            next = match self.read_whole_log() {
+                Ok(()) => self.next_bucket(),
+                Err(error) => Some(Err(error)),
+            };
+        }
+        if matches!(next, Some(Err(_))) {
             // The start of the next bucket is unknown.
             self.rank = self.sorted.len();
         }
-        Some(next)
+        next
     }
 }
 
 impl BucketScans {
+    fn next_bucket(&mut self) -> Option<Result<(Vec<u8>, Scan)>> {
+        match self.sorted.entry(self.rank, &self.reader) {
+            Ok(first) => {
+                let first = *first?;
+                Some(self.bucket_of(&first))
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+
     fn bucket_of(&mut self, first: &Entry) -> Result<(Vec<u8>, Scan)> {
         let held = first.first_bytes();
         let bucket_len = 1 + usize::from(held[0]);
         // Most names are in the index. A longer one is in the log, and is verified, since the search for the next bucket
         // uses it.
+        if self.left.is_some() {
+            prove(first, &self.reader)?;
+        }
         let mut key = held.to_vec();
         if bucket_len > key.len() {
             key.clear();
             self.reader.read_verified(first.position(), &mut key)?;
         }
-        let bucket = &key[..bucket_len];
-        let end = end_of_prefix(&self.sorted, bucket, &self.reader, None)?;
-        debug_assert!(end > self.rank, "the first key of a bucket is before the end of the bucket");
+        let bucket = key.get(..bucket_len).ok_or_else(|| self.reader.not_its_position(first.position()))?;
+        let bounds = Bounds::of_prefix(FullKey::prefix(bucket, b""));
+        let end = bounds.end.rank(&self.sorted, &self.reader, None)?;
+        if end <= self.rank {
+            // The first key of a bucket is before its end, unless the order of a snapshot is wrong.
+            return Err(self.reader.not_its_position(first.position()));
+        }
         let positions = self.sorted.range(self.rank..end);
         self.rank = end;
-        Ok((bucket[1..].to_vec(), Scan::new(self.reader.clone(), positions, bucket_len, self.verify)))
+        let left = self.left.as_mut().map(|left| {
+            left.bounds.start = bounds.end.clone();
+            Box::new(Left { bounds, distrusted: Arc::clone(&left.distrusted), ..**left })
+        });
+        Ok((bucket[1..].to_vec(), Scan::new(self.reader.clone(), positions, bucket_len, self.verify, left)))
+    }
+
+    /// Exchanges the order by one that a walk over the whole log gives.
+    fn read_whole_log(&mut self) -> Result<()> {
+        let Some(left) = self.left.take() else { return Ok(()) };
+        left.distrusted.store(left.snapshot, Ordering::Relaxed);
+        let (index, sorted) = keys_of_whole_log(&self.reader)?;
+        self.reader.unread = 0;
+        self.rank = left.bounds.start.rank(&sorted, &self.reader, Some(index.hashed()))?;
+        self.sorted = sorted;
+        Ok(())
     }
 }
 
@@ -290,50 +508,61 @@ impl std::fmt::Debug for BucketScans {
 impl Reading {
     /// All pairs of a bucket whose key starts with `prefix`.
     pub(crate) fn scan(&self, bucket: &[u8], prefix: &[u8]) -> Result<Scan> {
-        let prefix = FullKey::prefix(bucket, prefix);
-        self.answer(|view| self.scan_of(view, bucket, &prefix))
+        let bounds = Bounds::of_prefix(FullKey::prefix(bucket, prefix));
+        self.answer(|view| self.scan_of(view, bucket, &bounds))
     }
 
     /// All pairs of a bucket whose key starts with `prefix`, in one list.
     pub(crate) fn list(&self, bucket: &[u8], prefix: &[u8]) -> Result<Vec<KvPair>> {
-        let prefix = FullKey::prefix(bucket, prefix);
-        self.answer(|view| self.scan_of(view, bucket, &prefix)?.collect())
+        let bounds = Bounds::of_prefix(FullKey::prefix(bucket, prefix));
+        self.answer(|view| {
+            let mut scan = self.scan_of(view, bucket, &bounds)?;
+            if let Some(left) = &mut scan.left {
+                left.is_for_one_answer = true;
+            }
+            scan.collect()
+        })
     }
 
-    fn scan_of(&self, view: Current<'_>, bucket: &[u8], prefix: &[u8]) -> Result<Scan> {
+    fn scan_of(&self, view: Current<'_>, bucket: &[u8], bounds: &Bounds) -> Result<Scan> {
         let view = self.sorted(view)?;
         let sorted = view.sorted();
-        let start = sorted.lower_rank(&view.index().sought(prefix, &view.reader))?;
-        let end = end_of_prefix(sorted, prefix, &view.reader, Some(view.index().hashed()))?;
-        Ok(self.over(view.reader.clone(), sorted.range(start..end), bucket))
+        let positions = sorted.range(bounds.ranks(sorted, &view.reader, Some(view.index().hashed()))?);
+        let left = self.left(&view, bounds);
+        Ok(Scan::new(view.reader.clone(), positions, bucket.len(), self.context.config.get_verify_on_read(), left))
+    }
+
+    /// What a scan has to go on with, if its order is one of a snapshot.
+    fn left(&self, view: &Current<'_>, bounds: &Bounds) -> Option<Box<Left>> {
+        if !view.sorted().is_stored() {
+            return None;
+        }
+        Some(Box::new(Left {
+            bounds: bounds.clone(),
+            front: None,
+            back: None,
+            snapshot: view.snapshot,
+            distrusted: Arc::clone(&self.distrusted),
+            is_for_one_answer: false,
+        }))
     }
 
     /// All pairs of a bucket whose keys lie in a range. A range that ends before it begins is empty.
     pub(crate) fn range<K: AsRef<[u8]>>(&self, bucket: &[u8], range: &impl RangeBounds<K>) -> Result<Scan> {
         // Before the view is taken: `as_ref` is the caller's code, which may call this store.
         let full_key = |key: &K| FullKey::prefix(bucket, key.as_ref());
-        let (start, end) = (range.start_bound().map(full_key), range.end_bound().map(full_key));
-        self.answer(|view| {
-            let view = self.sorted(view)?;
-            let sorted = view.sorted();
-            let lower = |key: &[u8]| sorted.lower_rank(&view.index().sought(key, &view.reader));
-            let upper = |key: &[u8]| sorted.upper_rank(&view.index().sought(key, &view.reader));
-            let start = match &start {
-                Bound::Included(key) => lower(key)?,
-                Bound::Excluded(key) => upper(key)?,
-                Bound::Unbounded => lower(bucket)?,
-            };
-            let end = match &end {
-                Bound::Included(key) => upper(key)?,
-                Bound::Excluded(key) => lower(key)?,
-                Bound::Unbounded => end_of_prefix(sorted, bucket, &view.reader, Some(view.index().hashed()))?,
-            };
-            Ok(self.over(view.reader.clone(), sorted.range(start..end), bucket))
-        })
-    }
-
-    fn over(&self, reader: Reader, positions: Positions, bucket: &[u8]) -> Scan {
-        Scan::new(reader, positions, bucket.len(), self.context.config.get_verify_on_read())
+        let start = match range.start_bound().map(full_key) {
+            Bound::Included(key) => Limit::Before(key),
+            Bound::Excluded(key) => Limit::After(key),
+            Bound::Unbounded => Limit::Before(FullKey::prefix(bucket, b"")),
+        };
+        let end = match range.end_bound().map(full_key) {
+            Bound::Included(key) => Limit::After(key),
+            Bound::Excluded(key) => Limit::Before(key),
+            Bound::Unbounded => Limit::after_prefix(bucket),
+        };
+        let bounds = Bounds { start, end };
+        self.answer(|view| self.scan_of(view, bucket, &bounds))
     }
 
     pub(crate) fn visit<F>(&self, bucket: &[u8], prefix: &[u8], mut visit: F) -> Result<()>
@@ -354,15 +583,8 @@ impl Reading {
         self.answer(|view| {
             let view = self.sorted(view)?;
             let (reader, sorted) = (view.reader.clone(), view.sorted().snapshot());
-            Ok(BucketScans { reader, sorted, rank: 0, verify: self.context.config.get_verify_on_read() })
+            let left = self.left(&view, &Bounds { start: Limit::Before(FullKey::prefix(b"", b"")), end: Limit::End });
+            Ok(BucketScans { reader, sorted, rank: 0, verify: self.context.config.get_verify_on_read(), left })
         })
-    }
-}
-
-/// The rank after the last key that starts with `prefix`.
-fn end_of_prefix(sorted: &SortedIndex, prefix: &[u8], reader: &Reader, hashed: Option<Hashed<'_>>) -> Result<usize> {
-    match prefix_successor(prefix) {
-        Some(next) => sorted.lower_rank(&Sought { key: &next, keys: reader, known: None, hashed }),
-        None => Ok(sorted.len()),
     }
 }

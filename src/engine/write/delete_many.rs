@@ -18,10 +18,10 @@ impl Turn<'_> {
             let mut request = Request::default();
             let view = self.view()?;
             while !is_a_piece(self.log.limits, request.len() as u64, request.log_bytes) {
-                let Some(position) = scan.next_position() else { break };
                 key.clear();
                 // Verified: a damaged key would remove another one.
-                view.index().key_at(position, &view.reader, &mut key)?;
+                let Some(next) = scan.next_key(view.index(), &mut key) else { break };
+                next?;
                 request.make_room(1, key.len(), &self.writing.context.path)?;
                 request.push(&key, Action::Delete);
             }

@@ -5,6 +5,7 @@ use quickcheck::quickcheck;
 use super::super::testing::{Change, Changes, Failed, Log, RECORD_LEN, TestKey};
 use super::super::{Index, Keys};
 use super::*;
+use crate::format::order::StoredOrder;
 use crate::format::snapshot::{Covered, KeyHasher, encode_part};
 
 /// The bytes of the records that an index points to.
@@ -13,7 +14,7 @@ fn live_bytes(index: &Index, log: &Log) -> u64 {
 }
 
 /// The index as a snapshot has it in the file, with nothing loaded.
-fn stored(index: &Index, log: &mut Log, part_bits: u32) -> Index {
+pub(in super::super) fn stored(index: &Index, log: &mut Log, part_bits: u32, order: Option<StoredOrder>) -> Index {
     let (frozen, tables) = (index.freeze(), tables_in_part(part_bits));
     let part = |part: usize| {
         let words: Vec<Vec<u64>> = (part * tables..(part + 1) * tables).map(|at| frozen.sorted_words(at)).collect();
@@ -31,7 +32,7 @@ fn stored(index: &Index, log: &mut Log, part_bits: u32) -> Index {
         keys: index.len() as u64,
         live_bytes: live_bytes(index, log),
     };
-    Index::stored(KeyHasher::of_tests(), &Snapshot { covered, part_bits, parts }, 8)
+    Index::stored(KeyHasher::of_tests(), &Snapshot { covered, part_bits, parts, order }, 8)
 }
 
 /// An index and the bytes that are counted for it, as [`KeySpace`](crate::replay::KeySpace) counts them.
@@ -85,7 +86,7 @@ quickcheck! {
             let position = log.append(key_of(change));
             all.apply(change, position, &log);
         }
-        let index = stored(&all.index, &mut log, part_bits);
+        let index = stored(&all.index, &mut log, part_bits, None);
         let mut image = Counted { bytes: live_bytes(&all.index, &log), index };
         for (at, change) in after.0.iter().enumerate() {
             let position = log.append(key_of(change));
@@ -138,7 +139,7 @@ fn a_part_is_read_once_and_only_for_its_keys() {
         let position = log.append(key);
         index.put(key, position, &log).unwrap();
     }
-    let image = stored(&index, &mut log, TABLE_BITS);
+    let image = stored(&index, &mut log, TABLE_BITS, None);
     let asked = |key: &[u8]| {
         log.heal();
         image.find(key, &log).unwrap().unwrap();

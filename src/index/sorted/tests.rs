@@ -63,7 +63,7 @@ fn assert_is(index: &SortedIndex, model: &Model, log: &Log) {
     assert_eq!(index.len(), model.len());
     assert!(
         (0..=index.len())
-            .map(|rank| index.entry(rank).map(Entry::position))
+            .map(|rank| index.entry(rank, log).unwrap().map(Entry::position))
             .eq(model.values().map(|at| Some(*at)).chain([None]))
     );
     assert!(index.range(0..index.len()).eq(model.values().copied()));
@@ -75,7 +75,7 @@ fn an_index_without_keys_has_no_ranks_and_no_positions() {
     assert_eq!(index.len(), 0);
     assert_eq!(index.lower_rank(&sought(b"", &silent())), Ok(0));
     assert_eq!(index.upper_rank(&sought(&[0xFF; 40], &silent())), Ok(0));
-    assert!(index.entry(0).is_none());
+    assert!(index.entry(0, &silent()).unwrap().is_none());
     assert_eq!(index.range(0..9).next_back(), None);
 }
 
@@ -124,7 +124,7 @@ fn a_snapshot_shares_all_nodes_until_one_changes() {
     let mut index = SortedIndex::from_sorted(&entries);
     let snapshot = index.snapshot();
     let shared = |index: &SortedIndex| {
-        let leaf = |index: &SortedIndex, rank| Arc::as_ptr(index.root.leaf_at(rank).0);
+        let leaf = |index: &SortedIndex, rank| Arc::as_ptr(index.root.leaf_at(rank).ok().unwrap().0);
         (0..500).filter(|rank| leaf(index, *rank) == leaf(&snapshot, *rank)).count()
     };
     assert_eq!(shared(&index), 500);

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::{LEAF_CAPACITY, Leaf, Node, split_point};
+use super::{LEAF_CAPACITY, Leaf, Node, Stored, split_point};
 use crate::index::entry::Entry;
 use crate::index::search::Probe;
 
@@ -63,9 +63,10 @@ impl Branch {
             return;
         }
         let fits = |left: &usize| {
-            self.children
-                .get(left + 1)
-                .is_some_and(|right| (self.children[*left].fill().0 + right.fill().0) * 4 <= capacity * 3)
+            self.children.get(left + 1).is_some_and(|right| {
+                let left = &self.children[*left];
+                left.node.is_like(&right.node) && (left.fill().0 + right.fill().0) * 4 <= capacity * 3
+            })
         };
         if let Some(left) = at.checked_sub(1).filter(fits).or(Some(at).filter(fits)) {
             let right = self.children.remove(left + 1);
@@ -77,6 +78,10 @@ impl Branch {
 impl Child {
     pub(super) fn leaf(leaf: Leaf) -> Self {
         Self { separator: leaf.slots[0], count: leaf.len, node: Node::Leaf(Arc::new(leaf)) }
+    }
+
+    pub(super) fn stored(stored: Stored) -> Self {
+        Self { separator: *stored.first(), count: stored.len(), node: Node::Stored(Arc::new(stored)) }
     }
 
     /// A branch over these children, with the first one's separator.
@@ -92,6 +97,8 @@ impl Child {
         match &self.node {
             Node::Leaf(_) => (self.count, LEAF_CAPACITY),
             Node::Branch(branch) => (branch.children.len(), BRANCH_CAPACITY),
+            // It joins no neighbour.
+            Node::Stored(_) => (BRANCH_CAPACITY, BRANCH_CAPACITY),
         }
     }
 
@@ -110,7 +117,7 @@ impl Child {
                 children[0].separator = right.separator;
                 Arc::make_mut(left).children.append(&mut children);
             }
-            _ => unreachable!("neighbours are of the same depth"),
+            _ => unreachable!("only nodes of one kind join"),
         }
     }
 }

@@ -7,11 +7,16 @@ impl Node {
     /// Panics unless order, separators, counts, depths and sizes are as the module's documentation says. `key_of` gives
     /// the key at a position.
     pub(in super::super) fn check<'a>(&self, key_of: &impl Fn(u64) -> &'a [u8]) {
+        self.check_all(key_of, true);
+    }
+
+    /// As [`Node::check`]. The leaves of a tree that began with stored ones may be at different depths.
+    pub(in super::super) fn check_all<'a>(&self, key_of: &impl Fn(u64) -> &'a [u8], is_even: bool) {
         match self {
             Self::Leaf(leaf) if leaf.len == 0 => {}
-            Self::Branch(branch) if branch.children.len() == 1 => panic!("the root has one child"),
+            Self::Branch(branch) if is_even && branch.children.len() == 1 => panic!("the root has one child"),
             _ => {
-                self.check_between(None, None, key_of);
+                self.check_between(None, None, key_of, is_even);
             }
         }
     }
@@ -22,6 +27,7 @@ impl Node {
         low: Option<&'a [u8]>,
         high: Option<&'a [u8]>,
         key_of: &impl Fn(u64) -> &'a [u8],
+        is_even: bool,
     ) -> usize {
         let key = |entry: &Entry| key_of(entry.position());
         match self {
@@ -42,10 +48,14 @@ impl Node {
                     let next = children.get(at + 1).map(|next| key(&next.separator)).or(high);
                     assert!(own.zip(next).is_none_or(|(own, next)| own < next));
                     assert_eq!(child.count, child.node.len());
-                    depths.push(child.node.check_between(own, next, key_of));
+                    depths.push(child.node.check_between(own, next, key_of, is_even));
                 }
-                assert!(depths.iter().all(|depth| *depth == depths[0]));
+                assert!(!is_even || depths.iter().all(|depth| *depth == depths[0]));
                 depths[0] + 1
+            }
+            Self::Stored(stored) => {
+                assert!(!is_even && low.is_none_or(|low| low <= key(stored.first())));
+                stored.subtree().map_or(0, |node| node.check_between(low, high, key_of, is_even))
             }
         }
     }
@@ -54,6 +64,7 @@ impl Node {
         match self {
             Self::Leaf(_) => 1,
             Self::Branch(branch) => branch.children.iter().map(|child| child.node.leaves()).sum(),
+            Self::Stored(_) => 1,
         }
     }
 }
@@ -76,7 +87,7 @@ fn remove(tree: &mut Node, number: u16) {
 }
 
 fn place_of(tree: &Node, number: u16) -> Place {
-    tree.find(&mut Probe { prefix: Prefix::of(&number.to_be_bytes()), compare: |_| Err(()) }).unwrap()
+    tree.find(&mut Probe { prefix: Prefix::of(&number.to_be_bytes()), compare: |_| Err(()) }).unwrap().ok().unwrap()
 }
 
 fn position_of(number: u16) -> u64 {

@@ -418,12 +418,13 @@ fn snapshots() -> Vec<Case> {
         of.file[byte] ^= 1;
         of.file
     };
-    let of = at(6);
+    let (of, ordered) = (at(6), snapshot::small_ordered(6));
     let (image_at, snapshot_at, end) = (of.image_at, of.snapshot_at, of.file.len() - 32);
     let honest = snapshot::faults().into_iter().filter(|(_, fault, _)| *fault != Fault::Lie);
     let mut cases: Vec<_> = honest.map(|(story, _, of)| case(story, of.file, HOLDS)).collect();
     cases.extend([
         case("a snapshot with one part", at(0).file, HOLDS),
+        case("a damaged directory of an order", flipped(ordered.clone(), ordered.snapshot_at - 8), HOLDS),
         case("a snapshot with as many parts as sub-tables", at(12).file, HOLDS),
         case("a root that states less than the end of its snapshot", moved(at(6), snapshot_at + 24), HOLDS),
         case("a root that states less than the header of its snapshot", moved(at(6), snapshot_at), HOLDS),

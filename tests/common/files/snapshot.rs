@@ -21,13 +21,24 @@ pub const HEAD: &[Field] = &[
     ("keys", 40, 8),
     ("live_bytes", 48, 8),
     ("part_bits", 56, 4),
-    ("reserved", 60, 20),
+    ("leaves", 60, 4),
+    ("directory", 64, 8),
+    ("directory_crc", 72, 4),
+    ("reserved", 76, 4),
 ];
 pub const HEAD_LEN: usize = 80;
 
 /// The fields of the entry of a part.
 pub const ENTRY: &[Field] = &[("offset", 0, 8), ("count", 8, 4), ("crc", 12, 4)];
 pub const ENTRY_LEN: usize = 16;
+
+/// The fields of a leaf's entry in the directory of an order.
+pub const LEAF: &[Field] = &[("offset", 0, 8), ("count", 8, 4), ("crc", 12, 4), ("first", 16, ORDER_ENTRY_LEN)];
+pub const LEAF_LEN: usize = 16 + ORDER_ENTRY_LEN;
+
+/// The fields of an entry of the order.
+pub const ORDER_ENTRY: &[Field] = &[("key", 0, 16), ("rest", 16, 8)];
+pub const ORDER_ENTRY_LEN: usize = 24;
 
 /// The first bits of a hash name a sub-table; the next are the tag.
 pub const TABLE_BITS: u32 = 12;
@@ -88,6 +99,8 @@ pub struct Image {
     pub live_bytes: u64,
     /// The words of each sub-table, in ascending order.
     pub tables: Vec<Vec<u64>>,
+    /// The entries of the keys in their order; none if it is not stored.
+    pub order: Vec<[u8; ORDER_ENTRY_LEN]>,
 }
 
 impl Image {
@@ -112,7 +125,8 @@ impl Image {
         }
         tables.iter_mut().for_each(|words| words.sort_unstable());
         let live_bytes = live.values().map(|(_, len)| *len as u64).sum();
-        Image { covered_to: at as u64, covered_seq, records, keys: live.len() as u64, live_bytes, tables }
+        let order = live.iter().map(|(key, (at, _))| order_entry(key, *at)).collect();
+        Image { covered_to: at as u64, covered_seq, records, keys: live.len() as u64, live_bytes, tables, order }
     }
 
     /// The bytes of each part.
@@ -156,6 +170,16 @@ pub struct Snapshotted {
 /// Adds a snapshot to the file of a log, then records of `after`, a mark, and the end mark. Its root leads to the snapshot, and
 /// states the offset of the mark. The log has `ROOTS` with empty slots.
 pub fn with_snapshot(log: FileBytes, part_bits: u32, after: &[super::bytes::Fields<'_>]) -> Snapshotted {
+    with_order(log, part_bits, usize::MAX, after)
+}
+
+/// As [`with_snapshot`], and with the order of the keys in leaves of `leaf_entries`, unless that is `usize::MAX`.
+pub fn with_order(
+    log: FileBytes,
+    part_bits: u32,
+    leaf_entries: usize,
+    after: &[super::bytes::Fields<'_>],
+) -> Snapshotted {
     let image = Image::of(&log.0, log.len());
     let image_at = log.len();
     let parts = image.parts(part_bits);
@@ -169,6 +193,19 @@ pub fn with_snapshot(log: FileBytes, part_bits: u32, after: &[super::bytes::Fiel
         entries.extend((if is_empty { 0 } else { crc_at(&log.0, at, bytes) }).to_le_bytes());
         at += bytes.len();
     }
+    let (mut body, mut directory) = (parts.concat(), Vec::new());
+    if leaf_entries < usize::MAX {
+        for leaf in image.order.chunks(leaf_entries) {
+            let bytes = leaf.concat();
+            directory.extend((at as u64).to_le_bytes());
+            directory.extend((leaf.len() as u32).to_le_bytes());
+            directory.extend(crc_at(&log.0, at, &bytes).to_le_bytes());
+            directory.extend(leaf[0]);
+            at += bytes.len();
+            body.extend(bytes);
+        }
+        body.extend(&directory);
+    }
     let mut value = [1u32.to_le_bytes(), 1u32.to_le_bytes()].concat();
     for number in [
         sip_hash(&FILE_ID, b"caskfile"),
@@ -181,9 +218,13 @@ pub fn with_snapshot(log: FileBytes, part_bits: u32, after: &[super::bytes::Fiel
         value.extend(number.to_le_bytes());
     }
     value.extend(part_bits.to_le_bytes());
-    value.extend([0; 20]);
+    let (leaves, no_directory) = (directory.len() / LEAF_LEN, directory.is_empty());
+    value.extend((leaves as u32).to_le_bytes());
+    value.extend((if no_directory { 0 } else { at as u64 }).to_le_bytes());
+    value.extend((if no_directory { 0 } else { crc_at(&log.0, at, &directory) }).to_le_bytes());
+    value.extend([0; 4]);
     value.extend(entries);
-    let log = log.push(record(0, IMAGE, image.covered_seq + 1, b"", &parts.concat()));
+    let log = log.push(record(0, IMAGE, image.covered_seq + 1, b"", &body));
     let snapshot_at = log.len();
     let mut log = log.push(record(0, SNAPSHOT, image.covered_seq + 2, b"", &value));
     for fields in after {
@@ -224,6 +265,39 @@ impl Snapshotted {
                 .then(|| (field("offset")..field("offset") + counts + 8 * field("count"), entry.clone()))
         };
         entries.into_iter().filter_map(part).collect()
+    }
+
+    /// The place of the directory, if it lies in the file.
+    pub fn directory(&self) -> Option<std::ops::Range<usize>> {
+        let field = |name| number(HEAD, name, &self.file[self.snapshot_at + RECORD_HEADER_LEN..]) as usize;
+        let end = field("leaves").checked_mul(LEAF_LEN)?.checked_add(field("directory"))?;
+        (field("leaves") > 0 && end <= self.file.len()).then(|| field("directory")..end)
+    }
+
+    /// The place of the bytes of each leaf that lies in the file, and of its entry in the directory.
+    pub fn leaves(&self) -> Vec<(std::ops::Range<usize>, std::ops::Range<usize>)> {
+        let entries = self.directory().into_iter().flat_map(|place| place.step_by(LEAF_LEN));
+        let leaf = |start: usize| {
+            let field = |name| number(LEAF, name, &self.file[start..]) as usize;
+            let end = field("offset").checked_add(ORDER_ENTRY_LEN * field("count"))?;
+            (end <= self.file.len()).then(|| (field("offset")..end, start..start + LEAF_LEN))
+        };
+        entries.filter_map(leaf).collect()
+    }
+
+    /// Puts the checksum of the directory right, and with `and_leaves` first those of the leaves and their first entries.
+    pub fn seal_order(&mut self, and_leaves: bool) {
+        for (bytes, entry) in if and_leaves { self.leaves() } else { Vec::new() } {
+            let crc = crc_at(&self.file, bytes.start, &self.file[bytes.clone()]);
+            self.file[entry.start + 12..entry.start + 16].copy_from_slice(&crc.to_le_bytes());
+            if bytes.len() >= ORDER_ENTRY_LEN {
+                self.file.copy_within(bytes.start..bytes.start + ORDER_ENTRY_LEN, entry.start + 16);
+            }
+        }
+        let Some(place) = self.directory() else { return };
+        let crc = crc_at(&self.file, place.start, &self.file[place]);
+        let at = self.field("directory_crc");
+        self.file[at].copy_from_slice(&crc.to_le_bytes());
     }
 
     /// The place of all entries, as the length of the value says.
@@ -295,8 +369,45 @@ pub fn stored(file: &[u8]) -> Option<Image> {
             keys: field("keys"),
             live_bytes: field("live_bytes"),
             tables,
+            order: order(file).unwrap_or_default(),
         }
     })
+}
+
+/// The entry of a full key whose put is at an offset.
+pub fn order_entry(key: &[u8], at: usize) -> [u8; ORDER_ENTRY_LEN] {
+    let mut shown = key[..key.len().min(18)].to_vec();
+    shown.resize(18, 0);
+    let mut entry = [0; ORDER_ENTRY_LEN];
+    entry[..16].copy_from_slice(&shown[..16]);
+    let bits = u64::from(shown[16]) << 56 | u64::from(shown[17]) << 48 | (key.len().min(19) as u64) << 40;
+    entry[16..].copy_from_slice(&(bits | (at / ALIGNMENT) as u64).to_le_bytes());
+    entry
+}
+
+/// The entries of the order in a file, as its root's snapshot has it. `None` if there is none.
+pub fn order(file: &[u8]) -> Option<Vec<[u8; ORDER_ENTRY_LEN]>> {
+    let at = Reader::new(file).root()?.2 as usize;
+    let value = &file[at + RECORD_HEADER_LEN..];
+    let field = |name| number(HEAD, name, value) as usize;
+    if at == 0 || field("leaves") == 0 {
+        return None;
+    }
+    let start = field("directory");
+    let bytes = &file[start..start + LEAF_LEN * field("leaves")];
+    assert!(start >= field("covered_to") && start + bytes.len() <= at);
+    assert_eq!(crc_at(file, start, bytes) as usize, field("directory_crc"));
+    let mut entries = Vec::new();
+    for leaf in bytes.chunks(LEAF_LEN) {
+        let of = |name| number(LEAF, name, leaf) as usize;
+        let bytes = &file[of("offset")..of("offset") + ORDER_ENTRY_LEN * of("count")];
+        assert!(of("offset") >= field("covered_to") && of("offset") + bytes.len() <= start);
+        assert_eq!(crc_at(file, of("offset"), bytes) as usize, of("crc"));
+        assert_eq!(bytes[..ORDER_ENTRY_LEN], leaf[16..]);
+        entries.extend(bytes.chunks(ORDER_ENTRY_LEN).map(|entry| <[u8; ORDER_ENTRY_LEN]>::try_from(entry).unwrap()));
+    }
+    assert_eq!(entries.len(), field("keys"));
+    Some(entries)
 }
 
 /// The log of a small store, before its snapshot: `a` was deleted.
@@ -312,6 +423,11 @@ pub fn small_log() -> FileBytes {
 /// A small closed store with a snapshot. It holds two keys where the snapshot ends, and [`HOLDS`] at the end.
 pub fn small(part_bits: u32) -> Snapshotted {
     with_snapshot(small_log(), part_bits, &[record(0, PUT, 8, b"\0d", b"4"), record(0, DELETE, 9, b"\0b", b"")])
+}
+
+/// As [`small`], with the order of the keys in two leaves.
+pub fn small_ordered(part_bits: u32) -> Snapshotted {
+    with_order(small_log(), part_bits, 1, &[record(0, PUT, 8, b"\0d", b"4"), record(0, DELETE, 9, b"\0b", b"")])
 }
 
 /// What [`small`] holds, in the words of `summary`.
@@ -419,6 +535,108 @@ pub fn faults() -> Vec<(&'static str, Fault, Snapshotted)> {
         let counts = &mut of.file[bytes.start..bytes.start + word];
         let at = counts.chunks(4).position(|count| count != [0; 4]).expect("a part with a key");
         counts.swap(4 * at, (4 * at + 4) % word);
+    });
+    faults.extend(faults_of_order());
+    faults
+}
+
+/// As [`faults`], in the order of the keys.
+fn faults_of_order() -> Vec<(&'static str, Fault, Snapshotted)> {
+    /// What is put right after the change.
+    #[derive(PartialEq)]
+    enum Seal {
+        Records,
+        Directory,
+        Leaves,
+    }
+    let mut faults = Vec::new();
+    let right = small_ordered(6);
+    let mut with = |story, fault, seal: Seal, change: &dyn Fn(&mut Snapshotted)| {
+        let mut changed = right.clone();
+        change(&mut changed);
+        if seal != Seal::Records {
+            changed.seal_order(seal == Seal::Leaves);
+        }
+        changed.seal(false);
+        assert!(changed.file != right.file || fault == Fault::None, "{story}");
+        faults.push((story, fault, changed));
+    };
+    let set = |name: &'static str, value: u64| {
+        move |of: &mut Snapshotted| {
+            let at = of.field(name);
+            let len = at.len();
+            of.file[at].copy_from_slice(&value.to_le_bytes()[..len]);
+        }
+    };
+    let directory = right.directory().expect("it is ordered").start as u64;
+    let (image_at, snapshot_at) = (right.image_at as u64, right.snapshot_at as u64);
+    with("an order", Fault::None, Seal::Leaves, &|_| {});
+    with("no order, and a directory", Fault::None, Seal::Records, &set("leaves", 0));
+    with("a directory at another place", Fault::Broken, Seal::Records, &set("directory", directory - 8));
+    with("a directory in the log before the end", Fault::Broken, Seal::Directory, &set("directory", 216));
+    with("a directory after the snapshot", Fault::Broken, Seal::Directory, &set("directory", snapshot_at));
+    with("a directory whose end overflows", Fault::Broken, Seal::Records, &set("directory", u64::MAX - 8));
+    with("more leaves than keys", Fault::Broken, Seal::Directory, &set("leaves", 3));
+    with("as many leaves as fit into no file", Fault::Broken, Seal::Records, &set("leaves", u64::from(u32::MAX)));
+    with("fewer leaves than there are", Fault::Broken, Seal::Directory, &set("leaves", 1));
+    with("another checksum of the directory", Fault::Broken, Seal::Records, &set("directory_crc", 1));
+
+    let leaf = |at: usize, value: u64, len: usize| {
+        move |of: &mut Snapshotted| {
+            let start = of.leaves()[0].1.start + at;
+            of.file[start..start + len].copy_from_slice(&value.to_le_bytes()[..len]);
+        }
+    };
+    let first = right.leaves()[0].0.start as u64;
+    with("a leaf at another place", Fault::Broken, Seal::Directory, &leaf(0, first + 8, 8));
+    with("a leaf in the log before the end", Fault::Broken, Seal::Leaves, &leaf(0, image_at - 24, 8));
+    with("a leaf after its directory", Fault::Broken, Seal::Leaves, &leaf(0, directory, 8));
+    with("a leaf whose end overflows", Fault::Broken, Seal::Directory, &leaf(0, u64::MAX - 8, 8));
+    with("a leaf with another number of entries", Fault::Broken, Seal::Leaves, &leaf(8, 2, 4));
+    with("a leaf with more entries than the file has", Fault::Broken, Seal::Directory, &leaf(8, 1 << 31, 4));
+    with("another checksum of a leaf", Fault::Broken, Seal::Directory, &leaf(12, 1, 4));
+    with("a checksum without its leaf's offset", Fault::Broken, Seal::Directory, &|of| {
+        let (bytes, entry) = of.leaves()[0].clone();
+        let crc = crc_at(&of.file, 0, &of.file[bytes]);
+        of.file[entry.start + 12..entry.start + 16].copy_from_slice(&crc.to_le_bytes());
+    });
+    with("another first entry in the directory", Fault::Broken, Seal::Directory, &leaf(16 + 2, 1, 1));
+    with("a leaf without entries, and one with two", Fault::Broken, Seal::Leaves, &|of| {
+        let leaves = of.leaves();
+        of.file[leaves[0].1.start + 8] = 0;
+        of.file[leaves[1].1.start + 8] = 2;
+        of.file.copy_within(leaves[0].1.start..leaves[0].1.start + 8, leaves[1].1.start);
+    });
+    with("leaves in the wrong order", Fault::Broken, Seal::Directory, &|of| {
+        let leaves = of.leaves();
+        let first = of.file[leaves[0].1.clone()].to_vec();
+        of.file.copy_within(leaves[1].1.clone(), leaves[0].1.start);
+        of.file[leaves[1].1.clone()].copy_from_slice(&first);
+    });
+    with("one key twice", Fault::Broken, Seal::Leaves, &|of| {
+        let leaves = of.leaves();
+        of.file.copy_within(leaves[0].0.clone(), leaves[1].0.start);
+    });
+
+    // The entry in the first leaf is that of `b`, whose full key has two bytes.
+    let entry = |change: &'static dyn Fn(&mut [u8])| {
+        move |of: &mut Snapshotted| {
+            let bytes = of.leaves()[0].0.clone();
+            change(&mut of.file[bytes]);
+        }
+    };
+    with("an entry with another checksum", Fault::Broken, Seal::Directory, &entry(&|entry| entry[16] ^= 1));
+    with("an entry of a key that is too long", Fault::Broken, Seal::Leaves, &entry(&|entry| entry[21] = 20));
+    with("an entry with bytes after its key", Fault::Broken, Seal::Leaves, &entry(&|entry| entry[9] = 1));
+    with("an entry that leads before the log", Fault::Broken, Seal::Leaves, &entry(&|entry| entry[16] = 26));
+    with("an entry that leads beyond the end", Fault::Broken, Seal::Leaves, &entry(&|entry| entry[18] = 1));
+    with("an entry that leads to another record", Fault::Lie, Seal::Leaves, &entry(&|entry| entry[16] -= 4));
+    with("an entry of another key", Fault::Lie, Seal::Leaves, &entry(&|entry| entry[1] = b'a'));
+    with("an entry of a key that is longer", Fault::Lie, Seal::Leaves, &entry(&|entry| entry[21] += 1));
+    with("an order of an earlier moment", Fault::Lie, Seal::Leaves, &|of| {
+        let bytes = of.leaves()[0].0.clone();
+        let put = order_entry(b"\0b", 216 + 32);
+        of.file[bytes].copy_from_slice(&put);
     });
     faults
 }

@@ -515,6 +515,16 @@ fn snapshots() -> Vec<Golden> {
             flipped(of.image_at + 24),
         ),
         file(
+            "snapshot-order",
+            "A snapshot with the order of its two keys, in two leaves.",
+            snapshot::small_ordered(6).file,
+        ),
+        file(
+            "snapshot-damaged-leaf",
+            "A leaf of an order has another checksum: no record is damaged.",
+            fault("another checksum of a leaf"),
+        ),
+        file(
             "snapshot-damaged",
             "A flipped bit in the body of a SNAPSHOT: no record is damaged.",
             flipped(of.snapshot_at + 200),

@@ -132,7 +132,10 @@ function addSnapshot(fields, record) {
     fields.add("keys", 8, "length", (_, number) => grouped(number()));
     fields.add("live_bytes", 8, "length", (_, number) => grouped(number()));
     fields.add("part_bits", 4, "meta", (_, number) => plural(2 ** Number(number()), "part"));
-    fields.add("reserved", 20, "zero", "zeros");
+    fields.add("leaves", 4, "meta", (_, number) => (number() === 0n ? "no order" : "leaves of the order: " + grouped(number())));
+    fields.add("directory", 8, "value", (_, number) => (number() === 0n ? "" : "of the order: " + offsetText(Number(number()))));
+    fields.add("directory_crc", 4, "check", "of the directory");
+    fields.add("reserved", 4, "zero", "zeros");
     for (let part = 0; part < (record.valueLength - SNAPSHOT_HEAD_LENGTH) / PART_ENTRY_LENGTH; part++) {
         fields.add("offset", 8, "value", (_, number) => "part " + part + ": " + offsetText(Number(number())));
         fields.add("count", 4, "length", (_, number) => plural(Number(number()), "key"));

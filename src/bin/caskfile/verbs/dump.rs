@@ -319,7 +319,7 @@ impl Stated {
     /// The numbers at the head of a `SNAPSHOT`, as they stand there.
     fn by_snapshot(inspection: &Inspection, piece: &Piece) -> Result<Stated> {
         let mut numbers = Vec::new();
-        for name in ["covered_to", "covered_seq", "records", "keys", "live_bytes", "part_bits"] {
+        for name in ["covered_to", "covered_seq", "records", "keys", "live_bytes", "part_bits", "leaves"] {
             // A value of another length has no such fields.
             let Some(field) = piece.fields().into_iter().find(|field| field.name == name) else {
                 return Ok(Stated::default());
@@ -328,7 +328,8 @@ impl Stated {
             inspection.read(field.start, &mut bytes[..(field.end - field.start) as usize])?;
             numbers.push((name, u64::from_le_bytes(bytes)));
         }
-        let text = format!("{} keys, of the log up to {}", grouped(numbers[3].1), numbers[0].1);
+        let order = if numbers[6].1 > 0 { " and their order" } else { "" };
+        let text = format!("{} keys{order}, of the log up to {}", grouped(numbers[3].1), numbers[0].1);
         Ok(Stated { text: Some(text), numbers })
     }
 }

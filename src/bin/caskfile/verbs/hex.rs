@@ -245,7 +245,7 @@ fn says(piece: &Piece, field: &Field, row: &[u8]) -> String {
         ("major" | "minor" | "base_seq" | "key_len" | "value_len" | "seq" | "bucket_len", _) => number().to_string(),
         ("features" | "generation" | "synced_to" | "snapshot", _) => number().to_string(),
         ("version" | "hash" | "covered_to" | "covered_seq" | "records" | "keys", _) => number().to_string(),
-        ("live_bytes" | "part_bits" | "offset" | "count", _) => number().to_string(),
+        ("live_bytes" | "part_bits" | "leaves" | "directory" | "offset" | "count", _) => number().to_string(),
         ("value", Some(record)) => stated(record.kind_name(), row, field),
         _ => String::new(),
     }
@@ -311,10 +311,12 @@ fn field_style(piece: &Piece, field: &Field) -> Style {
         "header_crc" if record.is_some_and(|record| !record.header_holds) => AnsiColor::Red,
         "body_crc" if record.is_some_and(|record| record.body_holds == Some(false)) => AnsiColor::Red,
         "crc" if record.is_some() && slot_of(piece, field) == Some(Slot::Broken) => AnsiColor::Red,
-        "header_crc" | "body_crc" | "crc" | "magic" | "check" => AnsiColor::Cyan,
+        "header_crc" | "body_crc" | "crc" | "directory_crc" | "magic" | "check" => AnsiColor::Cyan,
         "flags" | "kind" | "major" | "minor" | "features" | "synced_to" | "snapshot" => AnsiColor::Yellow,
-        "version" | "hash" | "part_bits" | "covered_to" | "offset" => AnsiColor::Yellow,
-        "key_len" | "value_len" | "bucket_len" | "records" | "keys" | "live_bytes" | "count" => AnsiColor::Magenta,
+        "version" | "hash" | "part_bits" | "covered_to" | "directory" | "offset" => AnsiColor::Yellow,
+        "key_len" | "value_len" | "bucket_len" | "records" | "keys" | "live_bytes" | "leaves" | "count" => {
+            AnsiColor::Magenta
+        }
         "seq" | "base_seq" | "created" | "generation" | "covered_seq" => AnsiColor::Green,
         "bucket" | "key" | "full_key" => AnsiColor::Blue,
         "padding" | "reserved" | "file_id" => return Style::new().dimmed(),

@@ -85,7 +85,8 @@ fn remove(view: &mut View, number: usize) {
 /// Changes the entries of the sorted index.
 fn reorder(view: &mut View, change: impl FnOnce(&mut Vec<Entry>)) {
     let index = &mut view.keys.index;
-    let mut entries: Vec<Entry> = (0..index.len()).map(|rank| *index.sorted().unwrap().entry(rank).unwrap()).collect();
+    let mut entries: Vec<Entry> = Vec::new();
+    index.sorted().unwrap().entries(0..index.len(), &view.reader, &mut entries).unwrap();
     change(&mut entries);
     index.plant_sorted(&entries);
 }
