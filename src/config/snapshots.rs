@@ -13,8 +13,8 @@
 /// most a quarter to what is written, where 2 KiB stand for each sync, and one snapshot for each close of a store.
 ///
 /// Writing one takes two syncs, and short turns between those of other writers. A snapshot that cannot be written is no error of
-/// a put or of a close: the store is as it was, and opening it takes longer. It is tried again after as much was written once
-/// more, and ten seconds at least.
+/// a put or of a close: the store is as it was, and opening it takes longer. It is tried again after ten seconds at least, and
+/// after as much was written once more, or the store was compacted.
 ///
 /// A snapshot is believed only if its checksums hold, and a record is returned only if its own checksums hold as well. Otherwise
 /// the whole log is read. Compaction always reads the whole log, so a wrong snapshot does not last.

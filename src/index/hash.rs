@@ -145,6 +145,14 @@ impl HashIndex {
         }
     }
 
+    /// Loads the first part that is missing from sub-table `next` on, and moves `next` beyond it. `false` if none is missing.
+    pub(super) fn load_next<K: Keys>(&self, next: &mut usize, keys: &K) -> Result<bool, K::Error> {
+        let Some(image) = &self.image else { return Ok(false) };
+        let Some(missing) = (*next..PIECES).find(|&table| self.table(table).is_none()) else { return Ok(false) };
+        *next = missing + 1;
+        image.load(missing, &self.tables, keys).map(|()| true)
+    }
+
     /// Loads all parts, or those with notes.
     pub(super) fn load_parts<K: Keys>(&self, all: bool, keys: &K) -> Result<(), K::Error> {
         self.image.as_ref().map_or(Ok(()), |image| image.load_parts(all, &self.tables, keys))

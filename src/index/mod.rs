@@ -173,6 +173,16 @@ impl Index {
         self.hash.load(hash, keys)
     }
 
+    /// Loads the first part of an image that is missing from sub-table `next` on, and moves `next` beyond it. Returns `false` if
+    /// none is missing.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `keys`.
+    pub(crate) fn load_next<K: Keys>(&self, next: &mut usize, keys: &K) -> Result<bool, K::Error> {
+        self.hash.load_next(next, keys)
+    }
+
     /// Loads all parts of an image.
     ///
     /// # Errors

@@ -80,6 +80,11 @@ impl State {
     fn is_rested(&self, clock: &Clock) -> bool {
         self.not_before.is_none_or(|moment| clock.now() >= moment)
     }
+
+    /// Whether no compaction begins soon. One that another process makes may be over in a moment.
+    fn rests_long(&self, clock: &Clock) -> bool {
+        self.not_before.is_some_and(|moment| moment.saturating_duration_since(clock.now()) > WHILE_OTHERS_COMPACT)
+    }
 }
 
 /// While this lives, no compaction runs or starts in the background.
@@ -143,9 +148,9 @@ impl Automatic {
         state.pauses == 0 && state.running.is_none() && is_rested
     }
 
-    /// Whether a snapshot may be tried that replaces this cost.
-    pub(super) fn may_retry_snapshot(&self, cost: u64, clock: &Clock) -> bool {
-        lock(&self.state).retry_snapshot.is_none_or(|retry| retry.is_due(cost, clock.now()))
+    /// Whether a snapshot of this view may be tried.
+    pub(super) fn may_retry_snapshot(&self, view: &View, clock: &Clock) -> bool {
+        lock(&self.state).retry_snapshot.is_none_or(|retry| retry.is_due(view, clock.now()))
     }
 
     /// Decides when the next snapshot may be tried.
@@ -315,10 +320,12 @@ impl Maintenance {
         }
     }
 
-    /// What is due. A compaction comes first: it makes a snapshot worthless.
+    /// What is due. A compaction comes first: it makes a snapshot worthless. One that has failed may not begin for a long time, or
+    /// never succeed.
     fn due(&self) -> Option<Work> {
         let view = self.reading.shown().ok()?;
-        if let Some(budget) = self.compaction_due(&view) {
+        let may_come = |_: &Budget| !lock(&self.automatic.state).rests_long(&self.context.clock);
+        if let Some(budget) = self.compaction_due(&view).filter(may_come) {
             return Some(Work::Compact(budget));
         }
         self.snapshot_is_due(&view).then_some(Work::WriteSnapshot)

@@ -59,12 +59,14 @@ const DELAY: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retry {
     not_before: Instant,
+    /// The reading of the log that `least_cost` is about. Another log, as a compaction leaves it, may never cost that much.
+    epoch: u64,
     least_cost: u64,
 }
 
 impl Retry {
-    pub(super) fn is_due(&self, cost: u64, now: Instant) -> bool {
-        cost >= self.least_cost && now >= self.not_before
+    pub(super) fn is_due(&self, view: &View, now: Instant) -> bool {
+        now >= self.not_before && (view.epoch != self.epoch || view.tail.images.cost >= self.least_cost)
     }
 }
 
@@ -272,12 +274,11 @@ impl Draft {
 impl Maintenance {
     /// Whether a snapshot is due in a store that stays open.
     pub(super) fn snapshot_is_due(&self, view: &View) -> bool {
-        let cost = view.tail.images.cost;
         view.tail.images.replayed(self.context.limits) >= self.context.limits.least_running_cost()
             && self.context.config.get_snapshots() == SnapshotPolicy::Automatic
             && self.context.config.get_connection_timeout().is_none_or(|timeout| timeout >= PATIENCE)
             && self.is_worth_it(view, WHILE_OPEN)
-            && self.automatic.may_retry_snapshot(cost, &self.context.clock)
+            && self.automatic.may_retry_snapshot(view, &self.context.clock)
     }
 
     fn is_worth_it(&self, view: &View, times: u64) -> bool {
@@ -287,8 +288,9 @@ impl Maintenance {
 
     /// When a snapshot may be tried again after one that was not written.
     pub(super) fn retry_snapshot(&self) -> Option<Retry> {
-        let cost = self.reading.shown().map_or(0, |view| view.tail.images.cost);
-        Some(Retry { not_before: self.context.clock.now().checked_add(DELAY)?, least_cost: cost.saturating_mul(2) })
+        let (epoch, cost) = self.reading.shown().map_or((0, 0), |view| (view.epoch, view.tail.images.cost));
+        let not_before = self.context.clock.now().checked_add(DELAY)?;
+        Some(Retry { not_before, epoch, least_cost: cost.saturating_mul(2) })
     }
 
     pub(super) fn write_snapshot_in_background(&self) -> Result<bool> {
@@ -323,8 +325,9 @@ impl Maintenance {
 
     /// Writes a snapshot. `false` if none was written, for a reason that is no error.
     fn write_snapshot(&self, caller: Caller<'_>) -> Result<bool> {
-        // Not in a turn: this may read the whole of the last image.
-        self.reading.answer(|view| view.index().load_all(&view.reader))?;
+        if !self.load_index(caller)? {
+            return Ok(false);
+        }
         let own_end = self.last_image.load(Ordering::Relaxed);
         let Some(mut draft) = self.turn_for(caller, |turn| Draft::begin(turn, own_end))? else { return Ok(false) };
         while let Some(piece) = draft.next_piece()? {
@@ -350,6 +353,18 @@ impl Maintenance {
             event!(debug, "{}: a snapshot of {keys} keys, of the log up to {end}", self.context.path.display());
         }
         Ok(led)
+    }
+
+    /// Loads what is missing of the last image. Not in a turn, and part by part: writers wait for the view. Returns `false` if the
+    /// snapshot has to be given up.
+    fn load_index(&self, caller: Caller<'_>) -> Result<bool> {
+        let mut next = 0;
+        while self.reading.answer(|view| view.index().load_next(&mut next, &view.reader))? {
+            if self.must_stop(caller) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn must_stop(&self, caller: Caller<'_>) -> bool {

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use super::*;
 use crate::Config;
-use crate::config::Durability;
+use crate::config::{Durability, SnapshotPolicy};
 use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use crate::disk::{Access, Disk, DiskFile};
 use crate::engine::Engine;
 use crate::engine::write::request::{Action, Request};
+use crate::limits::Limits;
 
 const PATH: &str = "/store";
 
@@ -220,4 +221,69 @@ fn a_write_that_gets_no_turn_starts_no_compaction() {
     assert!(matches!(error, Error::Replaced { .. }), "{error}");
     drop(store.engine.maintenance.automatic.pause());
     assert_eq!(store.engine.context.counters.failed_compactions.load(Ordering::Relaxed), 0);
+}
+
+/// As [`Due::new`], with snapshots that are due after some ten kilobytes.
+fn with_snapshots(policy: CompactionPolicy) -> Due {
+    let disk = SimDisk::new();
+    disk.set_limits(Limits { least_running_cost: 1, ..Limits::REAL });
+    let clock = disk.stop_clock();
+    let config = Config::new().compaction(policy).durability(Durability::Os);
+    let engine = Engine::open(Arc::new(disk.process()), Path::new(PATH), &config).unwrap();
+    Due { disk, clock, engine, obstacle: None }
+}
+
+/// A compaction that is due and may not begin came before a snapshot, so there was none for an hour, and then for another.
+#[test]
+fn a_store_that_cannot_be_compacted_gets_snapshots() {
+    let mut store = with_snapshots(CompactionPolicy::Automatic { dead_percent: 100, min_dead_bytes: 1 });
+    store.prepare(End::Refused);
+    assert!(store.tries(), "a compaction begins");
+    assert_eq!(store.counts(), [0, 1]);
+    (0..5).for_each(|_| _ = store.tries());
+    assert_eq!(store.counts(), [0, 1]);
+    assert!(store.engine.context.counters.snapshots.load(Ordering::Relaxed) > 0);
+}
+
+/// The cost that was not to be tried again was that of the old file. A store that is compacted before it is twice as long would
+/// get no snapshot any more.
+#[test]
+fn a_snapshot_that_was_given_up_may_be_tried_in_the_next_file() {
+    let store = with_snapshots(CompactionPolicy::Manual);
+    let snapshots = || store.engine.context.counters.snapshots.load(Ordering::Relaxed);
+    let maintenance = Arc::clone(&store.engine.maintenance);
+    let of_the_thread = || std::thread::current().name() == Some("caskfile-snapshot");
+    // As when a compaction becomes due.
+    store.disk.before(When::next().of(Verb::WriteAt), Repeat::Forever, move |_| {
+        maintenance.automatic.give_up_snapshot.fetch_or(of_the_thread(), Ordering::Relaxed);
+    });
+    while !store.tries() {}
+    store.disk.clear_hooks();
+    assert_eq!(snapshots(), 0, "it was given up");
+    store.engine.maintenance.compact(&mut |_| ControlFlow::Continue(())).unwrap();
+    (0..4).for_each(|_| assert!(!store.tries(), "the same ten seconds"));
+    store.clock.advance(Duration::from_secs(10));
+    assert!(store.tries());
+    assert_eq!(snapshots(), 1);
+}
+
+/// Closing waits for the thread, and so does a compaction.
+#[test]
+fn a_snapshot_that_is_given_up_loads_no_further_part() {
+    let disk = SimDisk::new();
+    disk.set_limits(Limits { least_cost: 1, least_part: 40, ..Limits::REAL });
+    let config = Config::new().durability(Durability::Os).snapshots(SnapshotPolicy::AtClose);
+    let open = |disk: &SimDisk| Engine::open(Arc::new(disk.clone()), Path::new(PATH), &config).unwrap();
+    let first = open(&disk.process());
+    (0..300).for_each(|n| _ = first.commit(put(format!("\0{n}").as_bytes())).unwrap());
+    first.close().unwrap();
+    let process = disk.process();
+    let engine = open(&process);
+    let (maintenance, before) = (Arc::clone(&engine.maintenance), disk.calls_of(Verb::ReadAt));
+    process.before(When::next().of(Verb::ReadAt), Repeat::Once, move |_| {
+        maintenance.automatic.give_up_snapshot.store(true, Ordering::Relaxed);
+    });
+    assert!(!engine.maintenance.write_snapshot_in_background().unwrap());
+    assert_eq!(disk.calls_of(Verb::ReadAt) - before, 1, "one part");
+    assert!(!engine.reading.shown().unwrap().index().is_loaded());
 }
