@@ -144,7 +144,7 @@ fn a_write_during_close_is_refused_or_acknowledged_and_there() {
         let writer = |key: &'static str| -> Box<dyn FnOnce() + Send> {
             let (cask, acknowledged) = (cask.clone(), Arc::clone(&acknowledged));
             Box::new(move || match cask.put(key, "") {
-                Ok(()) => drop(acknowledged.fetch_add(1, Ordering::SeqCst)),
+                Ok(_) => drop(acknowledged.fetch_add(1, Ordering::SeqCst)),
                 Err(Error::Closed) => {}
                 Err(error) => panic!("{error}"),
             })
@@ -164,7 +164,7 @@ fn the_background_sync_and_close_leave_everything_synced() {
         let cask = open(&disk, &Config::new().durability(Durability::Interval(Duration::ZERO)));
         let writer = |key: &'static str| -> Box<dyn FnOnce() + Send> {
             let cask = cask.clone();
-            Box::new(move || cask.put(key, "").unwrap())
+            Box::new(move || _ = cask.put(key, "").unwrap())
         };
         spawn_all(vec![writer("a"), writer("b")]);
         cask.close().unwrap();
@@ -184,7 +184,7 @@ fn after_a_failed_sync_no_write_of_its_group_is_acknowledged() {
             let (cask, answers) = (cask.clone(), Arc::clone(&answers));
             Box::new(move || {
                 let put = cask.put(key, "");
-                assert!(matches!(put, Ok(()) | Err(Error::Poisoned { .. })), "{put:?}");
+                assert!(matches!(put, Ok(_) | Err(Error::Poisoned { .. })), "{put:?}");
                 answers.lock().unwrap().insert(key, put.is_ok());
             })
         };
