@@ -14,7 +14,7 @@ use siphasher::sip::SipHasher13;
 
 use super::checksum::FileSeed;
 use super::kind::{Ancillary, Flags, KIND_IMAGE, KIND_SNAPSHOT, Kind};
-use super::order::StoredOrder;
+use super::order::{StoredBytes, StoredOrder};
 use super::record::{RECORD_HEADER_LEN, RecordHeader};
 use super::{ALIGNMENT, FileHeader};
 
@@ -123,9 +123,8 @@ impl StoredPart {
         part_len(self.count, part_bits)
     }
 
-    /// Whether these bytes are the part.
-    pub(crate) fn holds(&self, seed: FileSeed, bytes: &[u8]) -> bool {
-        seed.crc_at(self.offset, bytes) == self.crc
+    pub(crate) fn bytes(&self, part_bits: u32) -> StoredBytes {
+        StoredBytes { offset: self.offset, len: self.len(part_bits), crc: self.crc }
     }
 }
 
@@ -400,9 +399,9 @@ mod tests {
         assert_eq!(bytes.len(), part.len(bits));
         let seed = header().seed();
         part.crc = seed.crc_at(640, &bytes);
-        assert!(part.holds(seed, &bytes));
-        assert!(!StoredPart { offset: 648, ..part }.holds(seed, &bytes), "in another place");
-        assert!(!part.holds(FileSeed::new(&[9; 16]), &bytes), "in another file");
+        assert!(part.bytes(bits).holds(seed, &bytes));
+        assert!(!StoredPart { offset: 648, ..part }.bytes(bits).holds(seed, &bytes), "in another place");
+        assert!(!part.bytes(bits).holds(FileSeed::new(&[9; 16]), &bytes), "in another file");
         assert_eq!(decode_part(&bytes, bits, &(216..240)).unwrap(), tables);
         for (covered, why) in [(224..240, "before the log"), (216..232, "after the covered log")] {
             assert_eq!(decode_part(&bytes, bits, &covered), None, "{why}");

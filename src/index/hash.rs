@@ -9,14 +9,12 @@
 //! Homes are scaled and not masked, so capacities need not be powers of two. Growing by half wastes less than doubling:
 //! 10 to 15 bytes per key instead of 10 to 20.
 
-use std::convert::Infallible;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use super::entry::{Entry, sort_entries};
 use super::image::Image;
 use super::packed::{self, TAG_BITS};
-use super::table::{self, EMPTY, FIRST_CAPACITY, Place, Table};
-use super::{Keys, SortedIndex};
+use super::table::{FIRST_CAPACITY, Place, Table};
+use super::{Index, Keys, SortedIndex};
 use crate::format::snapshot::{KeyHasher, Snapshot, TABLE_BITS};
 use crate::prefetch::prefetch;
 
@@ -42,13 +40,12 @@ pub(crate) struct HashIndex {
 }
 
 /// The words of the index at one moment, sub-table by sub-table.
-pub(crate) struct Frozen(Vec<Arc<[u64]>>);
+pub(crate) struct Frozen(Vec<Table>);
 
 impl Frozen {
     /// The words of a sub-table in ascending order.
     pub(crate) fn sorted_words(&self, table: usize) -> Vec<u64> {
-        let slots = self.0.get(table).map_or(&[][..], |slots| slots);
-        let mut words: Vec<u64> = slots.iter().copied().filter(|&slot| slot != EMPTY).collect();
+        let mut words: Vec<u64> = self.0.get(table).into_iter().flat_map(Table::occupied).collect();
         words.sort_unstable();
         words
     }
@@ -58,35 +55,11 @@ impl Frozen {
     /// # Errors
     ///
     /// The first error of `keys`.
-    pub(crate) fn sort<K: Keys>(&self, hasher: &KeyHasher, keys: &K) -> Result<SortedIndex, K::Error> {
-        let has = |key: &[u8], position| {
-            let hash = hasher.hash(key);
-            let Some(slots) = self.0.get(table_of(hash)) else { return false };
-            let Ok(place) = table::probe(slots, tag_of(hash), |at| Ok::<_, Infallible>(at == position));
-            matches!(place, Place::Occupied(_))
-        };
-        // As proven as by `read_proven`: the words have 36 bits of each key's hash.
-        let read = |position, out: &mut Vec<u8>| {
-            let start = out.len();
-            keys.read(position, out)?;
-            if !has(&out[start..], position) {
-                out.truncate(start);
-                keys.read_verified(position, out)?;
-            }
-            if has(&out[start..], position) { Ok(()) } else { Err(keys.not_its_position(position)) }
-        };
-        let words = self.0.iter().flat_map(|slots| slots.iter().copied()).filter(|&slot| slot != EMPTY);
-        let mut positions: Vec<u64> = words.map(packed::position).collect();
-        // In the order of the log, as when the index is built for a listing.
-        positions.sort_unstable();
-        let (mut entries, mut key) = (Vec::with_capacity(positions.len()), Vec::new());
-        for position in positions {
-            key.clear();
-            read(position, &mut key)?;
-            entries.push(Entry::new(&key, position));
-        }
-        sort_entries(&mut entries, read)?;
-        Ok(SortedIndex::from_sorted(&entries))
+    pub(crate) fn sort<K: Keys>(&self, hasher: KeyHasher, keys: &K) -> Result<SortedIndex, K::Error> {
+        let (tables, len) = (self.0.iter().cloned().map(OnceLock::from), self.0.iter().map(|table| table.used).sum());
+        let hash = HashIndex { tables: tables.collect(), len, image: None };
+        let index = Index { hash, ..Index::new(hasher) };
+        Ok(index.build_sorted(keys, || Ok(()))?.into_sorted())
     }
 }
 
@@ -190,7 +163,7 @@ impl HashIndex {
     /// The words as they are now. All parts must be loaded. Takes time in proportion to the number of sub-tables.
     pub(crate) fn freeze(&self) -> Frozen {
         debug_assert!(self.is_loaded());
-        Frozen(self.tables.iter().map(|table| table.get().map(Table::share).unwrap_or_default()).collect())
+        Frozen(self.tables.iter().map(|table| table.get().cloned().unwrap_or_default()).collect())
     }
 
     /// The position of the record that has the key, or `None`.

@@ -16,7 +16,7 @@ pub(super) const FIRST_CAPACITY: usize = 4;
 /// A walk from an entry's home, around the end if necessary, meets the entry before the first empty slot. At least one
 /// slot is always empty, or there are no slots.
 ///
-/// A [snapshot](Table::share) shares the slots. The first change after that copies them.
+/// A clone shares the slots. The first change after that copies them.
 #[derive(Clone, Default)]
 pub(super) struct Table {
     pub(super) slots: Slots,
@@ -78,25 +78,6 @@ fn place(slots: &mut [u64], slot: u64) {
     slots[at] = slot;
 }
 
-/// A walk for `tag`: it ends at the slot with a position that `is_key`, or at the first empty one.
-#[inline]
-pub(super) fn probe<E>(slots: &[u64], tag: u64, mut is_key: impl FnMut(u64) -> Result<bool, E>) -> Result<Place, E> {
-    if slots.is_empty() {
-        return Ok(Place::Vacant(0));
-    }
-    let mut at = home(slots, tag);
-    loop {
-        let slot = slots[at];
-        if slot == EMPTY {
-            return Ok(Place::Vacant(at));
-        }
-        if packed::tag(slot) == tag && is_key(packed::position(slot))? {
-            return Ok(Place::Occupied(at));
-        }
-        at = after(slots, at);
-    }
-}
-
 impl Table {
     /// A table of these entries, all different.
     pub(super) fn of(entries: &[u64]) -> Table {
@@ -106,11 +87,6 @@ impl Table {
             table.used = entries.len();
         }
         table
-    }
-
-    /// The slots as they are now.
-    pub(super) fn share(&self) -> Arc<[u64]> {
-        self.slots.0.clone().unwrap_or_default()
     }
 
     #[inline]
@@ -124,8 +100,22 @@ impl Table {
     }
 
     #[inline]
-    pub(super) fn probe<E>(&self, tag: u64, is_key: impl FnMut(u64) -> Result<bool, E>) -> Result<Place, E> {
-        probe(&self.slots, tag, is_key)
+    pub(super) fn probe<E>(&self, tag: u64, mut is_key: impl FnMut(u64) -> Result<bool, E>) -> Result<Place, E> {
+        let slots = &*self.slots;
+        if slots.is_empty() {
+            return Ok(Place::Vacant(0));
+        }
+        let mut at = home(slots, tag);
+        loop {
+            let slot = slots[at];
+            if slot == EMPTY {
+                return Ok(Place::Vacant(at));
+            }
+            if packed::tag(slot) == tag && is_key(packed::position(slot))? {
+                return Ok(Place::Occupied(at));
+            }
+            at = after(slots, at);
+        }
     }
 
     /// Replaces the entry at an occupied slot, and returns the one before.

@@ -55,42 +55,30 @@ impl LogFile {
 
     /// The words of each sub-table in a part of an image whose records lie in `covered`.
     ///
-    /// Read into memory and verified there. What a map shows can change after it was verified.
-    ///
     /// # Errors
     ///
     /// I/O errors, and [`Error::Corrupt`] if the part is not what the snapshot says.
     pub(crate) fn stored_part(&self, part: &StoredPart, part_bits: u32, covered: &Range<u64>) -> Result<Vec<Vec<u64>>> {
-        let bytes = self.bytes_of_index(part.offset, part.len(part_bits))?;
-        let tables = part.holds(self.seed, &bytes).then(|| decode_part(&bytes, part_bits, covered)).flatten();
-        tables.ok_or_else(|| self.not_a_part(part))
+        let stored = part.bytes(part_bits);
+        let bytes = self.stored_bytes(&stored)?;
+        decode_part(&bytes, part_bits, covered).ok_or_else(|| self.not_stored(&stored))
     }
 
-    /// Bytes of the order of the keys. Read into memory and verified there, as a part is.
+    /// Bytes of an image. Read into memory and verified there: what a map shows can change after it was verified.
     ///
     /// # Errors
     ///
     /// I/O errors, and [`Error::Corrupt`] if the bytes are not what the snapshot says.
     pub(crate) fn stored_bytes(&self, stored: &StoredBytes) -> Result<Vec<u8>> {
-        let bytes = self.bytes_of_index(stored.offset, stored.len)?;
-        if stored.holds(self.seed, &bytes) { Ok(bytes) } else { Err(self.not_stored(stored)) }
-    }
-
-    fn bytes_of_index(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        make_room(&mut bytes, len).map_err(|e| self.io("get memory for the index", e))?;
-        bytes.resize(len, 0);
-        self.read_exact(offset, &mut bytes)?;
-        Ok(bytes)
+        make_room(&mut bytes, stored.len).map_err(|e| self.io("get memory for the index", e))?;
+        bytes.resize(stored.len, 0);
+        self.read_exact(stored.offset, &mut bytes)?;
+        if stored.holds(self.seed, &bytes) { Ok(bytes) } else { Err(self.not_stored(stored)) }
     }
 
     #[cold]
     pub(crate) fn not_stored(&self, stored: &StoredBytes) -> Error {
         self.corrupt(stored.offset, Damage::Form)
-    }
-
-    #[cold]
-    fn not_a_part(&self, part: &StoredPart) -> Error {
-        self.corrupt(part.offset, Damage::Form)
     }
 }

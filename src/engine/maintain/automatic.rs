@@ -125,8 +125,8 @@ impl Automatic {
         self.kept_waiting.fetch_add(waited.as_nanos() as u64, Ordering::Relaxed);
     }
 
-    /// As [`Automatic::pause`], but lets the thread finish its work.
-    fn finish(&self) -> Pause<'_> {
+    /// As [`Automatic::pause`], but lets the thread finish its work. Takes the time that it has waited for the lock from `patience`.
+    fn finish(&self, patience: &Patience) -> Pause<'_> {
         let mut state = lock(&self.state);
         state.pauses += 1;
         let thread = state.thread.take();
@@ -135,6 +135,7 @@ impl Automatic {
         if let Some(thread) = thread {
             thread.join();
         }
+        patience.spend(self.kept_waiting());
         Pause(self)
     }
 
@@ -291,8 +292,7 @@ impl Maintenance {
     pub(crate) fn finish_snapshot(&self, patience: &Patience) {
         let is_written = matches!(lock(&self.automatic.state).running, Some(Work::WriteSnapshot));
         if is_written {
-            drop(self.automatic.finish());
-            patience.spend(self.automatic.kept_waiting());
+            drop(self.automatic.finish(patience));
         }
     }
 
@@ -305,8 +305,7 @@ impl Maintenance {
         if written == 0 || !self.is_overdue() || std::thread::panicking() || self.writing.check_writable().is_err() {
             return;
         }
-        let _alone = self.automatic.finish();
-        patience.spend(self.automatic.kept_waiting());
+        let _alone = self.automatic.finish(patience);
         let rested = lock(&self.automatic.state).is_rested(&self.context.clock);
         if !rested || !self.is_overdue() {
             return;

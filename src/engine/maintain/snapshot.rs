@@ -166,7 +166,7 @@ impl Draft {
         if !self.is_ordered || self.covered.keys == 0 || self.order.is_some() {
             return Ok(None);
         }
-        let sort = |draft: &Draft| draft.frozen.sort(&KeyHasher::new(&draft.log.header), &draft.reader);
+        let sort = |draft: &Draft| draft.frozen.sort(KeyHasher::new(&draft.log.header), &draft.reader);
         let sorted = match self.sorted.take().filter(|sorted| sorted.len() as u64 == self.covered.keys) {
             Some(sorted) => sorted,
             None => sort(self)?,
