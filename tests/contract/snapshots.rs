@@ -148,6 +148,78 @@ fn an_order_is_kept_by_handles_that_never_list() {
     cask.verify().unwrap();
 }
 
+/// A program that loads a store, lists and closes it. The snapshots that it has written meanwhile are too new for another one.
+#[test]
+fn a_store_that_was_listed_leaves_its_order_at_the_close() {
+    let disk = SimDisk::new();
+    let order = || snapshot::order(&disk.contents(STORE).unwrap());
+    let write = |act: &dyn Fn(&Cask)| {
+        let cask = open(&disk, &config().snapshots(SnapshotPolicy::AtClose));
+        act(&cask);
+        cask.close().unwrap();
+    };
+    write(&|cask| {
+        fill(cask, 0..20_000);
+        assert!(cask.write_snapshot().unwrap());
+        assert_eq!(cask.scan("").unwrap().len(), 20_000);
+    });
+    assert_eq!(order().map(|order| order.len()), Some(20_000));
+    let cask = open(&disk, &config());
+    let before = disk.bytes_read();
+    assert!(cask.scan("").unwrap().next().is_some());
+    assert!(disk.bytes_read() - before <= 128 << 10, "the next process does not sort the keys");
+    drop(cask);
+
+    // A handle that only reads leaves the file as it is, and one that only writes does not sort the keys.
+    let disk = SimDisk::new();
+    let write = |act: &dyn Fn(&Cask)| {
+        let cask = open(&disk, &config().snapshots(SnapshotPolicy::AtClose));
+        act(&cask);
+        cask.close().unwrap();
+        snapshot::order(&disk.contents(STORE).unwrap()).is_some()
+    };
+    assert!(!write(&|cask| fill(cask, 0..20_000)));
+    assert!(!write(&|cask| assert_eq!(cask.scan("").unwrap().len(), 20_000)));
+    assert!(!write(&|cask| assert!(cask.put("key", "value").unwrap() > 0)));
+}
+
+/// Each of them changes one key. None adds an image to the log for it, but the first.
+#[test]
+fn short_lived_handles_that_list_store_the_order_once() {
+    let disk = SimDisk::new();
+    let cask = open(&disk, &config().snapshots(SnapshotPolicy::AtClose));
+    fill(&cask, 0..20_000);
+    cask.close().unwrap();
+    // It does not know that others store the order, and is closed last.
+    let before = open(&disk, &config().snapshots(SnapshotPolicy::AtClose));
+    before.put("key", "before").unwrap();
+    let snapshots = || records(&disk.contents(STORE).unwrap(), SNAPSHOT).1;
+    let short_lived = |n: usize| {
+        let check = config().check_at_open(n % 3 == 2);
+        let cask = open(&disk, &check);
+        assert_eq!(cask.scan("key 0").unwrap().len(), 20_000);
+        cask.put("key", n.to_string()).unwrap();
+        cask.close().unwrap();
+    };
+    (0..12).for_each(short_lived);
+    assert_eq!(snapshots(), 2, "the one of the load, and one with the order");
+    // Each of these puts enough for an image without the order, and not for one with it.
+    let images = || records(&disk.contents(STORE).unwrap(), IMAGE).0;
+    let earlier = images();
+    for round in 0..8 {
+        let cask = open(&disk, &config().check_at_open(true));
+        fill(&cask, 0..2500);
+        cask.close().unwrap();
+        short_lived(round);
+    }
+    fill(&before, 0..2500);
+    before.close().unwrap();
+    short_lived(0);
+    assert!(snapshot::order(&disk.contents(STORE).unwrap()).is_some());
+    let (images, puts) = (images() - earlier, 9 * 2500 * 80);
+    assert!(images > 0 && images < puts, "{images} bytes of images, {puts} of puts");
+}
+
 #[test]
 fn what_follows_the_snapshot_is_read_and_no_more() {
     let disk = SimDisk::new();

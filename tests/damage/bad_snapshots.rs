@@ -262,8 +262,9 @@ fn a_part_that_goes_bad_between_two_reads_changes_no_answer() {
             );
             let cask = open(&disk, &config()).unwrap();
             assert_all(&cask, &model, what);
-            // Until a root leads elsewhere, verification says that the snapshot is bad.
-            assert_eq!(cask.verify().is_ok(), what != "stats", "{what}");
+            // Until a root leads elsewhere, verification says that the snapshot is bad. The close has written another one, for
+            // the order, if that one had none.
+            assert_eq!(cask.verify().is_ok(), what != "stats" || !is_ordered, "{what}");
         }
     }
 }

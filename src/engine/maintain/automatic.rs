@@ -258,7 +258,7 @@ impl Maintenance {
             let mut running = Running { maintenance, work, outcome: panicked };
             let maintenance = Arc::clone(&running.maintenance);
             let Work::Compact(budget) = work else {
-                running.outcome = maintenance.write_snapshot_in_background();
+                running.outcome = maintenance.write_due_snapshot();
                 return;
             };
             let watch = &mut |progress: Progress| {

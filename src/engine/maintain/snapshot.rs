@@ -286,11 +286,59 @@ impl Maintenance {
         view.reader.log.header.has_roots && view.tail.images.cost >= times * len
     }
 
+    fn is_due_at_close(&self, view: &View) -> bool {
+        let limits = self.context.limits;
+        view.tail.images.replayed(limits) >= limits.least_cost() && self.is_worth_it(view, AT_CLOSE)
+    }
+
+    /// Whether the keys were listed and the newest snapshot lacks their order, so that each process that lists sorts them again.
+    ///
+    /// The bytes written since are no condition. What bounds such snapshots is that later ones have the order too (see
+    /// [`Maintenance::keep_order`]): each file gets one.
+    fn lacks_order(&self, view: &View) -> bool {
+        let limits = self.context.limits;
+        view.index().is_ordered()
+            && order_len(view.index().len() as u64, limits.leaf_entries()) >= limits.least_cost()
+            && self.newest_has_order(view) == Some(false)
+    }
+
+    /// Whether the snapshot to which the root leads has the order of the keys. `None` if it leads to none that can be used.
+    fn newest_has_order(&self, view: &View) -> Option<bool> {
+        let log = &view.reader.log;
+        let root = log.root().ok()??;
+        let snapshot = log.snapshot(&root).ok()??;
+        (root.snapshot != self.reading.distrusted()).then_some(snapshot.order.is_some())
+    }
+
+    /// Has the next snapshot store the order of the keys if the newest one does: another handle may have written that, or this one
+    /// has read the log from its start. An order that was lost would be written once more after the next list.
+    ///
+    /// A snapshot with the order is longer, so it may not be due yet.
+    fn keep_order(&self) -> Result<()> {
+        let view = self.reading.shown()?;
+        if view.index().is_ordered() || self.newest_has_order(&view) != Some(true) {
+            return Ok(());
+        }
+        drop(view);
+        let ingest = self.reading.ingest();
+        self.reading.change(&ingest, |view| {
+            view.keys.index.keep_ordered(true);
+            Ok(())
+        })
+    }
+
     /// When a snapshot may be tried again after one that was not written.
     pub(super) fn retry_snapshot(&self) -> Option<Retry> {
         let (epoch, cost) = self.reading.shown().map_or((0, 0), |view| (view.epoch, view.tail.images.cost));
         let not_before = self.context.clock.now().checked_add(DELAY)?;
         Some(Retry { not_before, epoch, least_cost: cost.saturating_mul(2) })
+    }
+
+    /// Writes a snapshot that was due, unless it is not any more with the order of the keys.
+    pub(super) fn write_due_snapshot(&self) -> Result<bool> {
+        self.keep_order()?;
+        let is_due = self.reading.shown().is_ok_and(|view| self.is_worth_it(&view, WHILE_OPEN));
+        if is_due { self.write_snapshot_in_background() } else { Ok(false) }
     }
 
     pub(super) fn write_snapshot_in_background(&self) -> Result<bool> {
@@ -300,6 +348,7 @@ impl Maintenance {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn write_snapshot_now(&self) -> Result<bool> {
         let _alone = self.automatic.pause();
+        self.keep_order()?;
         self.write_snapshot(Caller::User)
     }
 
@@ -307,14 +356,20 @@ impl Maintenance {
     ///
     /// Time that this waits for the lock is taken from `patience`.
     pub(crate) fn write_snapshot_at_close(&self, patience: &Patience) {
-        let limits = self.context.limits;
-        let is_due =
-            |view: &View| view.tail.images.replayed(limits) >= limits.least_cost() && self.is_worth_it(view, AT_CLOSE);
+        let is_due = || {
+            let view = self.reading.shown()?;
+            if !self.is_due_at_close(&view) {
+                return Ok(self.lacks_order(&view));
+            }
+            drop(view);
+            self.keep_order()?;
+            Ok::<_, Error>(self.is_due_at_close(&*self.reading.shown()?))
+        };
         if self.context.config.get_snapshots() == SnapshotPolicy::Never
             || self.context.counters.written.load(Ordering::Relaxed) == 0
             || std::thread::panicking()
             || self.writing.check_writable().is_err()
-            || !self.reading.shown().is_ok_and(|view| is_due(&view))
+            || !is_due().unwrap_or(false)
         {
             return;
         }
