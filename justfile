@@ -113,8 +113,9 @@ samples:
 # The tests that need the features `log` and `cli`, and the first session of README.
 [group('tests')]
 cli:
-    cargo test --features log --test contract events
-    cargo test --features cli --bin caskfile --test command -- --skip million::
+    # With both features, so that both have the same library.
+    cargo test --features log,cli --test contract events
+    cargo test --features log,cli --bin caskfile --test command -- --skip million::
     cargo test --release --features cli --test command million::
     sh examples/first-session.sh
 
@@ -131,8 +132,15 @@ format-page:
 # The queue of writers in every order of threads (loom), a whole store in many (shuttle).
 [group('tests')]
 threads:
-    RUSTFLAGS="--cfg loom" cargo test --quiet --lib --target-dir target/loom interleaved
-    RUSTFLAGS="--cfg shuttle" cargo test --quiet --lib --target-dir target/shuttle interleaved
+    #!/usr/bin/env bash
+    set -euo pipefail
+    # Both at once: each has a build of its own, and much of both is the work of one processor.
+    RUSTFLAGS="--cfg loom" cargo test --quiet --lib --target-dir target/loom interleaved &
+    loom=$!
+    failed=0
+    RUSTFLAGS="--cfg shuttle" cargo test --quiet --lib --target-dir target/shuttle interleaved || failed=$?
+    wait $loom || failed=$?
+    exit $failed
 
 # Seeded bugs: each must be found by its test; with words, those bugs: just seeded no-sync
 [group('tests')]
@@ -142,8 +150,9 @@ seeded *words:
 # The examples.
 [group('tests')]
 examples:
-    cargo run --quiet --release --example unicode
-    cargo run --quiet --release --example service
+    # With the feature that `cli` has compiled the library with.
+    cargo run --quiet --release --features cli --example unicode
+    cargo run --quiet --release --features cli --example service
 
 # The programs of examples/programs, with their versions on SQLite, which need a C compiler.
 [group('tests')]
@@ -153,7 +162,7 @@ programs:
 # Seven processes at one store, killed again and again for SECONDS.
 [group('tests')]
 soak seconds="60":
-    cargo run --quiet --release --example soak -- "$1"
+    cargo run --quiet --release --features cli --example soak -- "$1"
 
 # Fuzzing: each target for SECONDS; with a name, one target: just fuzz 600 salvage
 [group('tests')]
@@ -173,7 +182,8 @@ coverage *args:
 # The benchmarks compile and run: a short run, whose figures mean nothing.
 [group('measuring')]
 bench-check:
-    cargo bench --quiet --bench basic -- --keys 20000 --rounds 1
+    # The profile and the feature that `cli` has compiled the library with.
+    cargo bench --quiet --profile release --features cli --bench basic -- --keys 20000 --rounds 1
 
 # A benchmark: basic, fairness, group_commit or pause, with its options: just bench basic --keys 1000000
 [group('measuring')]
