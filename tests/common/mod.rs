@@ -26,10 +26,28 @@ pub struct TempDir(PathBuf);
 
 impl TempDir {
     pub fn new() -> TempDir {
+        TempDir::under(&std::env::temp_dir())
+    }
+
+    /// One where a sync does not wait for a disk: in `/dev/shm`, if it has room, unless `CASKFILE_REAL_DISK` is set.
+    ///
+    /// For tests with hundreds of syncs that would be the same on any disk, such as those that kill a process at each call.
+    pub fn without_waits() -> TempDir {
+        let shared_memory = Path::new("/dev/shm");
+        // A container may have as little as 64 MiB there, and a map of a full tmpfs ends a process.
+        let has_room = fs2::available_space(shared_memory).is_ok_and(|bytes| bytes >= 1 << 30);
+        if has_room && std::env::var_os("CASKFILE_REAL_DISK").is_none() {
+            TempDir::under(shared_memory)
+        } else {
+            TempDir::new()
+        }
+    }
+
+    fn under(parent: &Path) -> TempDir {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let path = std::env::temp_dir().join(format!("caskfile-test-{}-{number}", std::process::id()));
+            let path = parent.join(format!("caskfile-test-{}-{number}", std::process::id()));
             match std::fs::create_dir(&path) {
                 Ok(()) => return TempDir(path),
                 // A killed process with this number has left it.

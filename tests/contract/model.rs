@@ -314,7 +314,7 @@ fn random_calls_without_maps_and_holes_match_the_model() {
 
 #[test]
 fn random_calls_on_real_files_agree_with_the_model() {
-    check(25, |steps| run(Ground::Real(TempDir::new()), &steps));
+    check(25, |steps| run(Ground::Real(TempDir::without_waits()), &steps));
 }
 
 #[test]

@@ -34,7 +34,7 @@ struct Scene {
 
 impl Scene {
     fn new(is_simulated: bool, lock_mode: LockMode) -> Scene {
-        let directory = (!is_simulated).then(TempDir::new);
+        let directory = (!is_simulated).then(TempDir::without_waits);
         let path = directory.as_ref().map_or_else(|| "/store".into(), |directory| directory.join("store"));
         let simulated = is_simulated.then(SimDisk::new);
         let process = simulated.as_ref().map(SimDisk::process);

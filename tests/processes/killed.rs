@@ -290,7 +290,7 @@ fn dies_at_every_call(test: &str, name: &str) {
     }
     let mut met = BTreeSet::new();
     for call in 0.. {
-        let directory = TempDir::new();
+        let directory = TempDir::without_waits();
         let path = directory.join("store");
         (course.prepare)(&path);
         let old: Vec<KvPair> = match Cask::open_with(&path, &Config::new().read_only(true)) {
@@ -418,7 +418,7 @@ fn a_kill_during_salvage_leaves_a_whole_store_or_none() {
     }
     let mut met = BTreeSet::new();
     for call in 0.. {
-        let directory = TempDir::new();
+        let directory = TempDir::without_waits();
         let (path, rescued) = (directory.join("store"), directory.join("rescued"));
         leave_what_can_be_compacted(&path);
         let cask = Cask::open_with(&path, &Config::new().read_only(true)).unwrap();

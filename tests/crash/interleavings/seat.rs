@@ -146,7 +146,7 @@ impl RealSeat {
 
 impl Seat for RealSeat {
     fn first() -> RealSeat {
-        RealSeat::new(Arc::new(TempDir::new()))
+        RealSeat::new(Arc::new(TempDir::without_waits()))
     }
 
     fn another(&self) -> RealSeat {

@@ -111,17 +111,20 @@ impl Inode {
             let data_end =
                 histories.last_key_value().map_or(0, |(start, _)| start + sector).max(self.durable.data_len());
             let end = if written { changed.end } else { changed.end.min(data_end) };
-            for number in changed.start / sector..end.div_ceil(sector) {
-                let start = number * sector;
-                if written || histories.contains_key(&start) || self.durable_holds_more_than_zeros(start, sector) {
-                    histories.entry(start).or_default().push(at);
+            let sector_of = |position: u64| position / sector * sector;
+            let mut start = sector_of(changed.start);
+            while start < end {
+                if !written {
+                    // The next one that has more than zeros. A file may have been extended by many that have not.
+                    let changed = histories.range(start..).next().map(|(&start, _)| start);
+                    let durable = self.durable.next_data(start).map(sector_of);
+                    let Some(next) = changed.into_iter().chain(durable).min().filter(|&next| next < end) else { break };
+                    start = next;
                 }
+                histories.entry(start).or_default().push(at);
+                start += sector;
             }
         }
         histories
-    }
-
-    fn durable_holds_more_than_zeros(&self, start: u64, len: u64) -> bool {
-        self.durable.next_data(start).is_some_and(|data| data < start + len)
     }
 }
