@@ -135,6 +135,8 @@ impl KeySpace {
     ///
     /// As [`KeySpace::replay`], for records of the run itself and for the sorted index.
     pub(crate) fn replay_proven(&mut self, run: &Run, proven: &[Proven], reader: &Reader) -> Result<()> {
+        let dead = self.index.settle();
+        self.uncount(dead);
         let start = run.entries.first().map_or(0, |entry| entry.offset);
         for (entry, of) in run.entries.iter().zip(proven) {
             let key = run.key(entry);

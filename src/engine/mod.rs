@@ -12,9 +12,10 @@
 //! 1. leadership of the [queue](write::queue): one thread at a time writes, syncs in a turn, compacts or closes;
 //! 2. the file's lock (`flock`), which keeps other processes from writing;
 //! 3. [`Writer`](write::writer::Writer): what the leader knows; never contended;
-//! 4. `ingest` of [`Reading`]: held while the log's end is read and the view is changed, so during this
+//! 4. `rescanning` of [`Reading`]: held while the whole log is read for the keys that a snapshot lacks;
+//! 5. `ingest` of [`Reading`]: held while the log's end is read and the view is changed, so during this
 //!    process's own appends too; never during a sync, except that of a cut;
-//! 5. the view of [`Reading`], a [sharded lock](read::sharded): held for reading during a look-up, for writing
+//! 6. the view of [`Reading`], a [sharded lock](read::sharded): held for reading during a look-up, for writing
 //!    while a unit is replayed into the index; never during a write or a sync of the file.
 
 mod applied;

@@ -38,6 +38,8 @@ pub(crate) struct Tail {
 pub(crate) struct Images {
     /// Bytes of the last snapshot: its image's records and its own.
     pub(crate) last: u64,
+    /// The offset of its `SNAPSHOT`; 0 if there is none.
+    pub(crate) last_at: u64,
     /// Bytes of an image after it that has no `SNAPSHOT` yet.
     pub(crate) unfinished: u64,
     /// The end of the last record of that image.
@@ -64,13 +66,21 @@ impl Images {
                 // Others may have written much between the records of the image.
                 let (cost, proofs) = if self.unfinished == 0 { (self.cost, self.proofs) } else { self.covered };
                 let (last, cost, proofs) = (self.unfinished + len, self.cost - cost, self.proofs - proofs);
-                *self = Images { last, cost, proofs, ..Images::default() };
+                *self = Images { last, last_at: offset, cost, proofs, ..Images::default() };
             }
             _ => {
                 self.cost += len + if has_proof { limits.sync_cost() } else { 0 };
                 self.proofs += u64::from(has_proof);
             }
         }
+    }
+
+    /// The root leads to no snapshot, or not to the last one: an opening replays this many bytes.
+    pub(crate) fn restart(&mut self, bytes: u64, limits: Shared) {
+        let more = bytes.saturating_sub(self.cost - self.proofs * limits.sync_cost());
+        (self.last, self.last_at) = (0, 0);
+        // All of it lies before an image that is not finished.
+        (self.cost, self.covered.0) = (self.cost + more, self.covered.0 + more);
     }
 
     /// Bytes of the log that take about as long to replay as the records after the last snapshot.

@@ -22,6 +22,7 @@ use crate::log::create;
 use crate::log::read::{Reader, Start};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, lock};
 use crate::{Error, Result};
+use rescan::Unreadable;
 use sharded::{ReadGuard, ShardedLock};
 use view::View;
 
@@ -35,6 +36,8 @@ pub(crate) struct Reading {
     view: ShardedLock<Option<View>>,
     /// The offset of a snapshot that turned out to be damaged or wrong; 0 if there is none. Scans share it.
     distrusted: Arc<AtomicU64>,
+    /// Locked while the whole log is read for the keys that a snapshot lacks. Locked before `ingest`.
+    rescanning: Mutex<Option<Unreadable>>,
 }
 
 // A panic cannot leave half a change: the log only grows, and a reader only reads it. The file and the map are trait objects, so
@@ -85,6 +88,7 @@ impl Reading {
             ingest: Mutex::default(),
             view: ShardedLock::new(None),
             distrusted: Arc::new(AtomicU64::new(0)),
+            rescanning: Mutex::default(),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::log::read::Reader;
 use crate::log::recover::decide;
 use crate::log::scan::Scanner;
 use crate::replay::KeySpace;
+use crate::sync::lock;
 use crate::{Error, Result};
 
 /// Keys that are read from a log's start.
@@ -24,6 +25,12 @@ struct Rescan {
     /// Everything before this offset is replayed.
     end: u64,
     previous_seq: u64,
+}
+
+/// The damage that a walk over the whole log has met. The log is not read again for each call that meets it.
+pub(super) struct Unreadable {
+    epoch: u64,
+    error: Error,
 }
 
 impl Rescan {
@@ -107,8 +114,12 @@ impl Reading {
     /// # Errors
     ///
     /// [`Error::Corrupt`], [`Error::Truncated`] and [`Error::Io`] if the log cannot be read up to the end of the view. The view
-    /// is as it was then.
+    /// is as it was then. Damage is an error until the file is opened again, without another look at the log.
     pub(crate) fn rescan(&self) -> Result<()> {
+        // A forked child must not wait for a thread that it does not have.
+        self.context.check_process()?;
+        // One thread at a time. The others wait for its keys.
+        let mut unreadable = lock(&self.rescanning);
         loop {
             let view = self.shown()?;
             if view.snapshot == 0 {
@@ -116,9 +127,16 @@ impl Reading {
             }
             let epoch = view.epoch;
             drop(view);
+            if let Some(Unreadable { error, .. }) = unreadable.as_ref().filter(|unreadable| unreadable.epoch == epoch) {
+                return Err(error.clone());
+            }
             match self.rescan_once(epoch) {
                 // The log was cut meanwhile.
                 Err(Error::Corrupt { .. } | Error::Io { .. }) if self.current()?.epoch != epoch => {}
+                Err(error @ (Error::Corrupt { .. } | Error::Truncated { .. })) => {
+                    *unreadable = Some(Unreadable { epoch, error: error.clone() });
+                    return Err(error);
+                }
                 rescanned => return rescanned,
             }
         }
@@ -141,9 +159,15 @@ impl Reading {
         drop(view);
         rescan.walk_to(&reader)?;
         drop(reader);
+        let distrusted = self.distrusted();
         let exchange = |view: &mut View| {
             rescan.keys.index.keep_ordered(view.index().is_ordered());
             std::mem::swap(&mut view.keys, &mut rescan.keys);
+            // The next root leads to no snapshot, so an opening reads everything.
+            if view.snapshot == distrusted && view.tail.images.last_at <= distrusted {
+                let bytes = view.tail.end - view.reader.log.start();
+                view.tail.images.restart(bytes, view.reader.log.limits);
+            }
             (view.reader.unread, view.snapshot) = (0, 0);
             Ok(())
         };
@@ -161,8 +185,10 @@ mod tests {
     use crate::Config;
     use crate::config::SnapshotPolicy;
     use crate::disk::sim::{Repeat, SimDisk, Verb, When};
+    use crate::disk::{Access, Disk};
     use crate::engine::Engine;
     use crate::engine::write::request::{Action, Request};
+    use crate::format::{RECORD_HEADER_LEN, Root};
     use crate::limits::Limits;
 
     fn put(engine: &Engine, key: &str) {
@@ -199,5 +225,126 @@ mod tests {
             assert_eq!((view.snapshot, view.reader.unread, view.index().len()), (0, 0, 2001), "read {nth}");
             assert!(view.find(b"\0meanwhile").unwrap().is_some());
         }
+    }
+
+    /// A store with a snapshot of 2000 keys in many parts.
+    fn filled() -> SimDisk {
+        let disk = SimDisk::new();
+        disk.set_limits(Limits { least_cost: 1, least_part: 8, ..Limits::SMALL });
+        let first = open(&disk.process());
+        (0..2000).for_each(|n| put(&first, &format!("key {n}")));
+        first.close().unwrap();
+        disk
+    }
+
+    fn find(engine: &Engine, key: &str) -> Result<Option<u64>> {
+        engine.reading.answer(|view| view.find(format!("\0{key}").as_bytes()))
+    }
+
+    /// Another program writes to the file.
+    fn overwrite(disk: &SimDisk, at: u64, bytes: &[u8]) {
+        disk.open(Path::new("/store"), Access::ReadWrite).unwrap().write_at(at, bytes).unwrap();
+    }
+
+    fn snapshot_of(engine: &Engine) -> u64 {
+        engine.reading.shown().unwrap().snapshot
+    }
+
+    /// What followed the last `SNAPSHOT` cost little, so each opening read the whole log until as much again was written.
+    #[test]
+    fn a_log_to_whose_snapshot_no_root_leads_gets_another() {
+        let disk = filled();
+        let engine = open(&disk.process());
+        // As if the process before had been killed before it wrote the root.
+        let log = Arc::clone(&engine.reading.shown().unwrap().reader.log);
+        let root = Root::after(log.root().unwrap(), 0).with_snapshot(0);
+        overwrite(&disk, root.offset(), &root.encode(log.seed));
+        engine.close().unwrap();
+        let engine = open(&disk.process());
+        assert_eq!(snapshot_of(&engine), 0);
+        put(&engine, "one more");
+        engine.close().unwrap();
+        assert!(snapshot_of(&open(&disk.process())) > 0);
+    }
+
+    #[test]
+    fn the_handle_that_finds_a_snapshot_bad_writes_another() {
+        let disk = filled();
+        let engine = open(&disk.process());
+        let (bad, log) = (snapshot_of(&engine), Arc::clone(&engine.reading.shown().unwrap().reader.log));
+        let snapshot = log.snapshot(&log.root().unwrap().unwrap()).unwrap().unwrap();
+        overwrite(&disk, snapshot.parts.iter().find(|part| part.count > 0).unwrap().offset, &[0xff]);
+        (0..2000).for_each(|n| assert!(find(&engine, &format!("key {n}")).unwrap().is_some()));
+        assert_eq!(snapshot_of(&engine), 0, "it has read the whole log");
+        put(&engine, "one more");
+        engine.close().unwrap();
+        assert!(snapshot_of(&open(&disk.process())) > bad);
+    }
+
+    /// Each look-up of the damaged key read the whole log, and so did each write, with the file's lock held.
+    #[test]
+    fn a_damaged_log_is_read_once_by_a_handle() {
+        let disk = filled();
+        let engine = open(&disk.process());
+        let at = find(&engine, "key 7").unwrap().unwrap();
+        let key = at + RECORD_HEADER_LEN as u64 + 1;
+        overwrite(&disk, key, b"K");
+        let engine = open(&disk.process());
+        for n in 0..3 {
+            let before = disk.bytes_read();
+            let found = find(&engine, "key 7");
+            assert!(matches!(found, Err(Error::Corrupt { offset, .. }) if offset == at), "{found:?}");
+            let read = disk.bytes_read() - before;
+            assert!(n == 0 || read < 1000, "look-up {n} reads {read} bytes");
+        }
+        assert!(find(&engine, "key 8").unwrap().is_some());
+        overwrite(&disk, key, b"k");
+        engine.reopen().unwrap();
+        assert_eq!(find(&engine, "key 7").unwrap(), Some(at));
+    }
+
+    /// Each thread that met a bad part read the whole log for itself, into an index of its own.
+    #[test]
+    fn two_threads_that_need_the_whole_log_read_it_once() {
+        let disk = filled();
+        let (alone, before) = (open(&disk.process()), disk.bytes_read());
+        alone.reading.rescan().unwrap();
+        let once = disk.bytes_read() - before;
+        let process = disk.process();
+        let engine = open(&process);
+        let (other, threads) = (Arc::clone(&engine), Arc::new(std::sync::Mutex::new(Vec::new())));
+        let (spawned, before) = (Arc::clone(&threads), disk.bytes_read());
+        process.before(When::next().of(Verb::ReadAt), Repeat::Once, move |disk| {
+            let (other, calls) = (Arc::clone(&other), disk.calls_of(Verb::ReadAt));
+            spawned.lock().unwrap().push(std::thread::spawn(move || other.reading.rescan()));
+            // It must not come so far, so this can only give it the chance.
+            for _ in 0..10_000 {
+                if disk.calls_of(Verb::ReadAt) > calls + 10 {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+        });
+        engine.reading.rescan().unwrap();
+        threads.lock().unwrap().drain(..).for_each(|thread| thread.join().unwrap().unwrap());
+        let read = disk.bytes_read() - before;
+        assert!(read < once * 3 / 2, "{read} bytes, and {once} by one thread");
+    }
+
+    /// They take as much memory as the index of as many keys.
+    #[test]
+    fn notes_that_were_taken_in_are_given_up_at_the_next_write() {
+        let disk = filled();
+        let config = Config::new().snapshots(SnapshotPolicy::Never);
+        let second = Engine::open(Arc::new(disk.process()), Path::new("/store"), &config).unwrap();
+        (0..500).for_each(|n| put(&second, &format!("key {n}")));
+        second.close().unwrap();
+        let engine = open(&disk.process());
+        let memory = || engine.reading.shown().unwrap().index().memory();
+        engine.reading.answer(|view| view.index().load_all(&view.reader)).unwrap();
+        let before = memory();
+        put(&engine, "key 1");
+        assert!(memory() + 8000 < before, "{} bytes, {before} before", memory());
+        engine.maintenance.verify().unwrap();
     }
 }

@@ -69,7 +69,20 @@ impl View {
                 return Ok(read);
             }
         }
-        View::from_start(log, root, config, epoch, file_len)
+        let led_to = root.filter(|_| config.get_check_at_open()).map_or(0, |root| root.snapshot);
+        let (mut view, stop) = View::from_start(log, root, config, epoch, file_len)?;
+        view.expect_last_snapshot(led_to, view.reader.log.start());
+        Ok((view, stop))
+    }
+
+    /// Notes what an opening costs that reads the log from `from`, if the last snapshot in the log is not the one to which the root
+    /// leads: a process that was killed has written it, or it cannot be used. Without that, no handle would write another one for
+    /// a long time.
+    fn expect_last_snapshot(&mut self, led_to: u64, from: u64) {
+        let images = &mut self.tail.images;
+        if images.last_at != led_to {
+            images.restart(self.tail.end - from, self.reader.log.limits);
+        }
     }
 
     /// Reads a log from where its snapshot ends. `None` if it has none that can be used, or if the walk ends before what the
@@ -87,6 +100,7 @@ impl View {
         (view.reader.unread, view.snapshot) = (covered.end, root.snapshot);
         let stop = Scanner::resume(log, covered.end, covered.previous_seq)?.walk(|run| view.replay(run))?;
         view.stopped(&stop);
+        view.expect_last_snapshot(root.snapshot, covered.end);
         Ok((stop.unit >= root.synced_to).then_some((view, stop)))
     }
 
