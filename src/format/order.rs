@@ -9,6 +9,7 @@ use std::ops::Range;
 use byteorder::{ByteOrder, LittleEndian};
 
 use super::checksum::FileSeed;
+use super::record::MAX_VALUE_LEN;
 
 /// The length of an entry: the first bytes of a key, and the position of its record.
 pub(crate) const ORDER_ENTRY_LEN: usize = 24;
@@ -30,6 +31,9 @@ pub(crate) struct StoredBytes {
 }
 
 impl StoredBytes {
+    /// The most bytes that are read as a whole: what the value of an `IMAGE` can hold. A file with holes can claim any number.
+    pub(super) const MOST: u64 = MAX_VALUE_LEN as u64;
+
     pub(crate) fn holds(&self, seed: FileSeed, bytes: &[u8]) -> bool {
         seed.crc_at(self.offset, bytes) == self.crc
     }
@@ -55,9 +59,11 @@ impl StoredOrder {
         u64::from(self.leaves) * LEAF_ENTRY_LEN as u64
     }
 
-    /// Whether the directory lies in this range of the file.
+    /// Whether the directory lies in this range of the file, and is no longer than an `IMAGE` can hold.
     pub(super) fn lies_in(&self, range: Range<u64>) -> bool {
-        self.directory >= range.start && self.directory.checked_add(self.len()).is_some_and(|end| end <= range.end)
+        self.directory >= range.start
+            && self.directory.checked_add(self.len()).is_some_and(|end| end <= range.end)
+            && self.len() <= StoredBytes::MOST
     }
 
     pub(crate) fn bytes(&self) -> StoredBytes {
@@ -104,8 +110,8 @@ pub(crate) fn encode_directory(leaves: &[StoredLeaf]) -> Vec<u8> {
     bytes
 }
 
-/// The leaves in a directory whose checksum was verified. `None` if they have not `keys` entries together, or if one lies
-/// outside of `place`.
+/// The leaves in a directory whose checksum was verified. `None` if they have not `keys` entries together, if one lies
+/// outside of `place`, or if one is longer than an `IMAGE` can hold.
 pub(crate) fn decode_directory(bytes: &[u8], keys: u64, place: &Range<u64>) -> Option<Vec<StoredLeaf>> {
     let leaves = bytes.chunks_exact(LEAF_ENTRY_LEN).map(|entry| StoredLeaf {
         offset: LittleEndian::read_u64(&entry[AT_LEAF_OFFSET]),
@@ -115,8 +121,9 @@ pub(crate) fn decode_directory(bytes: &[u8], keys: u64, place: &Range<u64>) -> O
     });
     let leaves: Vec<StoredLeaf> = leaves.collect();
     let lies_in_place = |leaf: &StoredLeaf| {
-        let end = leaf.offset.checked_add(u64::from(leaf.count) * ORDER_ENTRY_LEN as u64);
-        leaf.count > 0 && leaf.offset >= place.start && end.is_some_and(|end| end <= place.end)
+        let len = u64::from(leaf.count) * ORDER_ENTRY_LEN as u64;
+        let end = leaf.offset.checked_add(len);
+        (1..=StoredBytes::MOST).contains(&len) && leaf.offset >= place.start && end.is_some_and(|end| end <= place.end)
     };
     let counted: u64 = leaves.iter().map(|leaf| u64::from(leaf.count)).sum();
     (counted == keys && leaves.iter().all(lies_in_place)).then_some(leaves)
@@ -148,6 +155,13 @@ mod tests {
         let mut empty = leaves();
         (empty[0].count, empty[1].count) = (0, 3);
         assert_eq!(decode_directory(&encode_directory(&empty), 3, &(616..1000)), None, "a leaf without entries");
+        let mut long = leaves();
+        let most = (1_u32 << 30) / 24;
+        for (count, is_used) in [(most, true), (most + 1, false)] {
+            long[1].count = count;
+            let read = decode_directory(&encode_directory(&long), 2 + u64::from(count), &(616..u64::MAX));
+            assert_eq!(read.is_some(), is_used, "a leaf of {count} entries in a file with a hole");
+        }
         let mut far = leaves();
         far[1].offset = u64::MAX;
         assert_eq!(decode_directory(&encode_directory(&far), 3, &(616..u64::MAX)), None, "an end that overflows");

@@ -269,7 +269,8 @@ impl Snapshot {
         let smallest = RECORD_HEADER_LEN as u64;
         let lies_before = |part: &StoredPart| {
             let len = part.len(self.part_bits) as u64;
-            part.count == 0 || part.offset >= end && part.offset.checked_add(len).is_some_and(|end| end <= at)
+            let lies_before = || part.offset >= end && part.offset.checked_add(len).is_some_and(|end| end <= at);
+            part.count == 0 || len <= StoredBytes::MOST && lies_before()
         };
         end % ALIGNMENT == 0
             && (log_start..=at).contains(&end)
@@ -374,6 +375,23 @@ mod tests {
         }
         assert_eq!(decoded(&|snapshot| snapshot.parts[1].offset = u64::MAX), None);
         assert!(decoded(&|snapshot| snapshot.parts[1].offset = AT - 8200).is_some());
+    }
+
+    /// They lie in a file of terabytes that has holes, so that their checksums cost nothing to forge.
+    #[test]
+    fn a_part_or_directory_that_no_image_can_hold_is_refused_before_it_is_read() {
+        const END: u64 = 1 << 41;
+        let is_used = |count: u32, leaves: u32| {
+            let keys = u64::from(count);
+            let covered = Covered { end: END, previous_seq: 1, records: keys, keys, live_bytes: 0 };
+            let parts = vec![StoredPart { offset: END, count, crc: 7 }];
+            let order = Some(StoredOrder { leaves, directory: END, crc: 7 });
+            let snapshot = Snapshot { covered, part_bits: 0, parts, order };
+            Snapshot::decode(&snapshot.encode(&hasher()), &hasher(), 216, 2 * END).is_some()
+        };
+        let (words, leaves) = (((1 << 30) - (4 << TABLE_BITS)) / 8, (1 << 30) / 40);
+        assert!(is_used(words, leaves));
+        assert!(!is_used(words + 1, leaves) && !is_used(words, leaves + 1));
     }
 
     #[test]

@@ -148,6 +148,11 @@ impl Index {
         self.is_ordered || self.sorted.is_some()
     }
 
+    /// Whether the sorted index exists, or the order of a snapshot from which it is made without a look at most keys.
+    pub(crate) fn has_order(&self) -> bool {
+        self.sorted.is_some() || self.order.is_some()
+    }
+
     /// Snapshots of this index have the order of the keys from now on, if `is_ordered`.
     pub(crate) fn keep_ordered(&mut self, is_ordered: bool) {
         self.is_ordered |= is_ordered;

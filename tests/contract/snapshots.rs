@@ -148,6 +148,25 @@ fn an_order_is_kept_by_handles_that_never_list() {
     cask.verify().unwrap();
 }
 
+/// The directory, and the leaves at both ends of the bucket.
+#[test]
+fn a_count_reads_little_where_the_snapshot_has_the_order() {
+    let disk = SimDisk::new();
+    let cask = open(&disk, &config().snapshots(SnapshotPolicy::AtClose));
+    fill(&cask.bucket("a").unwrap(), 0..700);
+    fill(&cask.bucket("b").unwrap(), 0..100_000);
+    cask.list("none").unwrap();
+    cask.close().unwrap();
+    let cask = open(&disk, &config());
+    cask.bucket("b").unwrap().delete("key 00000007").unwrap();
+    cask.put("key", "value").unwrap();
+    let before = disk.bytes_read();
+    let len = |name: &str| cask.bucket(name).unwrap().len().unwrap();
+    assert_eq!(["", "a", "b", "none"].map(len), [1, 700, 99_999, 0]);
+    let read = disk.bytes_read() - before;
+    assert!(read <= 256 << 10, "{read} bytes");
+}
+
 /// A program that loads a store, lists and closes it. The snapshots that it has written meanwhile are too new for another one.
 #[test]
 fn a_store_that_was_listed_leaves_its_order_at_the_close() {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use caskfile::disk::sim::SimDisk;
+use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use caskfile::{Batch, Cask, CompactionPolicy, Config, Error, Limits, OptionalExt, SnapshotPolicy};
 
 use crate::common::dice::Dice;
@@ -265,6 +265,48 @@ fn a_part_that_goes_bad_between_two_reads_changes_no_answer() {
             // Until a root leads elsewhere, verification says that the snapshot is bad. The close has written another one, for
             // the order, if that one had none.
             assert_eq!(cask.verify().is_ok(), what != "stats" || !is_ordered, "{what}");
+        }
+    }
+}
+
+/// Want of memory, and what is gone in a moment, is no damage: the call fails, and nothing is given up for it. Bytes that the
+/// medium does not give are one.
+#[test]
+fn an_error_that_is_no_damage_costs_one_call_and_no_snapshot() {
+    let list = |cask: &Cask| cask.list("").map(|pairs| pairs.len());
+    let scan = |cask: &Cask| cask.scan("")?.collect::<Result<Vec<_>, _>>().map(|pairs| pairs.len());
+    let get = |cask: &Cask| cask.get("key 20").map(|_| 0_usize);
+    type Call<'c> = &'c dyn Fn(&Cask) -> Result<usize, Error>;
+    for (what, call) in [("get", &get as Call<'_>), ("list", &list), ("scan", &scan)] {
+        for (code, is_damage) in [(libc::ENOMEM, false), (libc::EAGAIN, false), (libc::EIO, true)] {
+            let mut failed = 0;
+            // At each of the reads.
+            for nth in 1.. {
+                let (disk, model) = ordered(0);
+                let right = if ["list", "scan"].contains(&what) { model.len() } else { 0 };
+                let (process, before) = (disk.process(), root_snapshot(&disk.contents(STORE).unwrap()));
+                let cask = Cask::open_on(Arc::new(process.clone()), STORE, &config()).unwrap();
+                let reads = disk.calls_of(Verb::ReadAt);
+                process.fail(When::nth(nth).of(Verb::ReadAt), Fault::Os(code), Repeat::Once);
+                let result = call(&cask);
+                let reads = disk.calls_of(Verb::ReadAt) - reads;
+                process.clear_faults();
+                match result {
+                    Err(Error::Io { .. }) if !is_damage => failed += 1,
+                    result => assert_eq!(result.unwrap(), right, "{what}, {code}, read {nth}"),
+                }
+                assert_eq!(call(&cask).unwrap(), right, "{what}, {code}, read {nth}: the next call");
+                cask.put("key 1", "one more").unwrap();
+                cask.close().unwrap();
+                if !is_damage {
+                    let file = disk.contents(STORE).unwrap();
+                    assert_eq!(root_snapshot(&file), before, "{what}, {code}, read {nth}");
+                }
+                if nth > reads {
+                    break;
+                }
+            }
+            assert_eq!(failed > 0, !is_damage, "{what}, {code}");
         }
     }
 }

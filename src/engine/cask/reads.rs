@@ -86,8 +86,8 @@ impl Cask {
     /// Returns how many keys the bucket has. [`Stats::keys`](crate::Stats::keys) counts those of all buckets.
     ///
     /// Cost: one look-up in memory, however many keys there are. Nothing is sorted or listed. A handle that was opened through a
-    /// snapshot of the index does not know the number yet: its first call reads the whole log once, unless the handle has listed
-    /// before. How many keys start with a prefix is [`len`](ExactSizeIterator::len) of a [`Cask::scan`], which needs the sorted
+    /// snapshot of the index does not know the number yet. If the handle has listed, or if the snapshot has the order of the keys,
+    /// a call costs what [`Cask::scan`] does, without reading pairs. Otherwise the first call reads the whole log once. How many keys start with a prefix is [`len`](ExactSizeIterator::len) of a [`Cask::scan`], which needs the sorted
     /// index.
     ///
     /// # Errors

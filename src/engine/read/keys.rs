@@ -75,9 +75,9 @@ impl Reading {
         if let Some(keys) = view.keys.keys_in(&bucket[1..]) {
             return Ok(keys);
         }
-        // A snapshot does not say how many keys each bucket has. Two look-ups in the sorted index do, where there is one. To
-        // build it costs as much as to read the log, and each later write pays for it.
-        if view.index().sorted().is_some() {
+        // A snapshot does not say how many keys each bucket has. Two look-ups in the sorted index do, where there is one, or where
+        // the snapshot has the order. To build it from the keys costs as much as to read the log, and each later write pays for it.
+        if view.index().has_order() {
             drop(view);
             return Ok(self.scan(bucket, b"")?.len() as u64);
         }

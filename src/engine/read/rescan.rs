@@ -3,6 +3,7 @@
 //! It does so when a part of the image turns out to be damaged or wrong, and for calls that need what a snapshot does not say.
 //! What it has answered before stays true: each part was verified when it was loaded. An error comes from the log only.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -67,6 +68,16 @@ pub(super) fn keys_of_whole_log(reader: &Reader) -> Result<(Index, SortedIndex)>
     Ok((index, sorted))
 }
 
+/// Whether an error says something about what a snapshot leads to: bytes that are not right, or that the medium does not give.
+/// Want of memory, and what may be gone in a moment, does not: that call fails, and the next one reads again.
+pub(super) fn may_blame_snapshot(error: &Error) -> bool {
+    match error {
+        Error::Corrupt { .. } => true,
+        Error::Io { source, .. } => !error.is_retryable() && source.kind() != ErrorKind::OutOfMemory,
+        _ => false,
+    }
+}
+
 impl Reading {
     /// Notes that a snapshot is damaged or wrong. The next root that this handle writes leads to it no more.
     #[cold]
@@ -83,7 +94,7 @@ impl Reading {
     /// Those of [`Reading::rescan`].
     #[cold]
     pub(crate) fn gave_up_snapshot(&self, snapshot: u64, error: &Error) -> Result<bool> {
-        if snapshot == 0 || !matches!(error, Error::Corrupt { .. } | Error::Io { .. }) {
+        if snapshot == 0 || !may_blame_snapshot(error) {
             return Ok(false);
         }
         self.distrust(snapshot);

@@ -5,7 +5,7 @@ use std::ops::{Bound, ControlFlow, Range, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::rescan::keys_of_whole_log;
+use super::rescan::{keys_of_whole_log, may_blame_snapshot};
 use super::{Current, Reading};
 use crate::Result;
 use crate::format::{FullKey, RECORD_HEADER_LEN};
@@ -284,7 +284,7 @@ impl Scan {
                 }
                 return Some(Ok(position));
             }
-            Err(error) if left.is_for_one_answer => {
+            Err(error) if left.is_for_one_answer || !may_blame_snapshot(&error) => {
                 self.end();
                 return Some(Err(error));
             }
