@@ -204,6 +204,20 @@ mod tests {
     }
 
     #[test]
+    fn a_root_that_states_no_more_replaces_the_one_before_from_either_slot() {
+        // It may only have another snapshot. With equal generations, one of the slots would win for ever.
+        let (mut last, mut bytes) = (None, slots(&[0; SLOT_LEN], &[0; SLOT_LEN]));
+        for number in 1..=4 {
+            let root = Root::after(last, 300).with_snapshot(240 + 8 * number);
+            assert_eq!(root.generation, number);
+            let slot = root.offset() as usize - SLOTS[0] as usize;
+            bytes[slot..slot + SLOT_LEN].copy_from_slice(&root.encode(seed()));
+            assert_eq!(Root::of(seed(), &bytes), Some(root));
+            last = Some(root);
+        }
+    }
+
+    #[test]
     fn a_statement_outside_of_every_log_does_not_hold() {
         for (synced_to, holds) in
             [(0, false), (64, false), (215, false), (216, true), (1 << 43, true), ((1 << 43) + 8, false)]
