@@ -108,8 +108,8 @@ mod sync;
 pub use backend::{Backend, new_store};
 pub use config::{CompactionPolicy, Config, Durability, LockMode, ReadMode, SnapshotPolicy};
 pub use engine::{
-    Applied, Backup, Batch, BucketScans, Cask, Compaction, IndexScan, Keys, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped,
-    PairRef, Scan, Slice, Stats, Update,
+    Applied, Backup, Batch, BucketScans, Cask, Change, ChangeRef, Compaction, IndexScan, Keys, MAX_BATCH_BYTES,
+    MAX_BATCH_OPS, Mapped, PairRef, Scan, Slice, Stats, Stopper, Unit, Update, Watch, WatchFrom, WatchOptions,
 };
 pub use error::{Error, ErrorKind, Result};
 #[cfg(any(test, feature = "testing"))]

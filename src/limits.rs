@@ -147,6 +147,8 @@ limits! {
     image_records: u64 = 128, 4;
     /// The memory that the names of lost keys may take; further ones are counted only.
     listed_key_bytes: usize = 1 << 20, 40;
+    /// The longest sleep of a watch between two looks, in milliseconds.
+    backstop: u64 = 250, 250;
     /// A leaf of the order in a snapshot has this many entries.
     leaf_entries: u64 = 1360, 3;
 }

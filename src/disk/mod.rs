@@ -156,6 +156,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -172,6 +173,7 @@ mod os;
 pub(crate) mod scratch;
 #[cfg(any(test, feature = "testing"))]
 pub mod sim;
+mod sleeper;
 #[cfg(test)]
 mod tests;
 
@@ -180,6 +182,7 @@ pub(crate) use bad_blocks::AroundBadBlocks;
 pub use clock::Clock;
 pub use map::{Map, MappedBytes};
 pub use os::{RealDisk, RealSystem};
+pub use sleeper::{Doze, Sleeper};
 
 /// The calls on names and directories.
 ///
@@ -263,6 +266,11 @@ pub trait Disk: Send + Sync {
 
     /// Gives up what [`Disk::anchor`] holds. The disk goes on without it.
     fn release(&self) {}
+
+    /// Returns what a thread sleeps on until a file changes. By default the disk reports no changes.
+    fn sleeper(&self) -> Box<dyn Sleeper> {
+        Box::new(Doze::default())
+    }
 
     /// Returns the limits of the stores on this disk: the real ones, but for a disk that tests have set small limits for.
     #[cfg(any(test, feature = "testing"))]
@@ -374,6 +382,11 @@ pub trait DiskFile: Send + Sync {
     /// A disk that does not know says `true`, the default.
     fn is_mapped_elsewhere(&self) -> io::Result<bool> {
         Ok(true)
+    }
+
+    /// Returns the file's descriptor. By default it has none that the system knows.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 
     /// Returns the limits of the file's disk.

@@ -30,6 +30,7 @@ mod mapped;
 mod open;
 pub(crate) mod read;
 mod stats;
+mod watch;
 pub(crate) mod write;
 
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub use read::by_index::IndexScan;
 pub use read::keys::Keys;
 pub use read::scan::{BucketScans, PairRef, Scan};
 pub use stats::Stats;
+pub use watch::{Change, ChangeRef, Stopper, Unit, Watch, WatchFrom, WatchOptions};
 
 use context::Context;
 use maintain::Maintenance;

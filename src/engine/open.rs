@@ -77,6 +77,7 @@ impl Engine {
         self.maintenance.end();
         self.maintenance.write_snapshot_at_close(&patience);
         let tidied = self.writing.close(&patience);
+        self.reading.watchers.wake();
         context.disk.release();
         event!(debug, "{}: closed", context.path.display());
         match tidied {

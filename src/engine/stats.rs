@@ -59,6 +59,14 @@ pub struct Stats {
     pub failed_compactions: u64,
     /// How many snapshots of the index this handle has written: see [`SnapshotPolicy`](crate::SnapshotPolicy).
     pub snapshots: u64,
+    /// How many [watches](crate::Cask::changes) of this handle there are.
+    pub watches: u64,
+    /// How many of them the system reports no changes to. Such a watch looks at the file every 2 to 20 milliseconds while it
+    /// waits. The usual reason is that the user has no inotify instance left.
+    pub polling_watches: u64,
+    /// How many changes the watches of this handle have found although none was reported to them. They then came up to a quarter
+    /// of a second late.
+    pub unreported_changes: u64,
     /// How often this handle waited for the lock because another writer held it, with and without success.
     pub lock_waits: u64,
     /// How long it waited in all these cases together, without the time that threads of one handle wait for each other.
@@ -75,6 +83,7 @@ impl Engine {
         // A snapshot does not say how many buckets there are.
         let view = self.reading.scanned()?;
         let log_len = view.tail.end - view.reader.log.start();
+        let (watches, polling_watches) = self.reading.watchers.count();
         Ok(Stats {
             keys: view.index().len() as u64,
             buckets: view.keys.buckets().unwrap_or_default(),
@@ -93,6 +102,9 @@ impl Engine {
             compactions: self.context.counters.compactions.load(Relaxed),
             failed_compactions: self.context.counters.failed_compactions.load(Relaxed),
             snapshots: self.context.counters.snapshots.load(Relaxed),
+            watches,
+            polling_watches,
+            unreported_changes: self.reading.watchers.unreported.load(Relaxed),
             lock_waits: self.context.counters.lock_waits.load(Relaxed),
             lock_waited: Duration::from_nanos(self.context.counters.lock_waited.load(Relaxed)),
             opening: Duration::from_nanos(self.context.counters.opening.load(Relaxed)),

@@ -36,7 +36,7 @@ pub enum ErrorKind {
     /// Another writer or another compaction is in the way: [`Error::LockTimeout`], [`Error::CompactionOvertaken`]. Nothing was
     /// written.
     Busy,
-    /// The caller has cancelled the call: [`Error::CompactionCancelled`], [`Error::CopyCancelled`].
+    /// The caller has cancelled the call: [`Error::CompactionCancelled`], [`Error::CopyCancelled`], [`Error::Stopped`].
     Cancelled,
     /// The handle, as it is, cannot do this: [`Error::Closed`], [`Error::Forked`], [`Error::ReadOnly`], [`Error::Replaced`],
     /// [`Error::Poisoned`]. The variant says what to do: open or [reopen](crate::Cask::reopen) the store.
@@ -49,6 +49,9 @@ pub enum ErrorKind {
     /// The file is not one that this version reads: [`Error::NotCaskfile`], [`Error::UnsupportedVersion`],
     /// [`Error::UnsupportedRecord`]. It was not changed.
     Unsupported,
+    /// A watch cannot go on from its position: [`Error::Compacted`], [`Error::Undone`]. Begin again with a
+    /// [snapshot](crate::WatchFrom::Snapshot).
+    Lost,
     /// The operating system refused something: [`Error::Io`].
     Io,
     /// An error of another backend, or a failure of this library: [`Error::Other`].
@@ -76,7 +79,7 @@ impl Error {
             | Error::PreviousNotSpecified
             | Error::BackendNotSupported { .. } => ErrorKind::InvalidInput,
             Error::LockTimeout { .. } | Error::CompactionOvertaken { .. } => ErrorKind::Busy,
-            Error::CompactionCancelled { .. } | Error::CopyCancelled { .. } => ErrorKind::Cancelled,
+            Error::CompactionCancelled { .. } | Error::CopyCancelled { .. } | Error::Stopped => ErrorKind::Cancelled,
             Error::Closed
             | Error::Forked { .. }
             | Error::ReadOnly { .. }
@@ -87,6 +90,7 @@ impl Error {
             Error::NotCaskfile { .. } | Error::UnsupportedVersion { .. } | Error::UnsupportedRecord { .. } => {
                 ErrorKind::Unsupported
             }
+            Error::Compacted { .. } | Error::Undone { .. } => ErrorKind::Lost,
             Error::Io { .. } => ErrorKind::Io,
             Error::Other(_) => ErrorKind::Other,
         }
@@ -231,6 +235,9 @@ mod tests {
             (Error::CompactionOvertaken { path: path() }, K::Busy, I::ResourceBusy),
             (Error::CompactionCancelled { path: path() }, K::Cancelled, I::Other),
             (Error::CopyCancelled { path: path() }, K::Cancelled, I::Other),
+            (Error::Compacted { path: path(), oldest: 1 }, K::Lost, I::Other),
+            (Error::Undone { path: path(), last: 1 }, K::Lost, I::Other),
+            (Error::Stopped, K::Cancelled, I::Other),
             (Error::Closed, K::Handle, I::Other),
             (Error::Forked { path: path() }, K::Handle, I::Other),
             (Error::ReadOnly { path: path() }, K::Handle, I::PermissionDenied),

@@ -298,6 +298,29 @@ pub enum Error {
         what: &'static str,
     },
 
+    /// A watch cannot go on: the events after its position are no longer all in the store, because a compaction has left out
+    /// those that were overwritten. Read the state of now with [`WatchFrom::Snapshot`](crate::WatchFrom::Snapshot), and go on from
+    /// there.
+    Compacted {
+        /// The store's file.
+        path: PathBuf,
+        /// The lowest position from which a watch can begin.
+        oldest: u64,
+    },
+
+    /// A watch cannot go on: the event at its position is not in the store. The write was never durable, and a power cut or a
+    /// failed disk has taken it back, or an older copy of the store was restored. Or the position is not that of an event. What
+    /// the caller has learned since may be wrong: read the state of now with [`WatchFrom::Snapshot`](crate::WatchFrom::Snapshot).
+    Undone {
+        /// The store's file.
+        path: PathBuf,
+        /// The position of the last event before the one that is missing.
+        last: u64,
+    },
+
+    /// The watch was stopped by its [`Stopper`](crate::Stopper).
+    Stopped,
+
     /// The call is made in a child process, on a handle that its parent opened before the fork. Open the store in the
     /// child.
     ///

@@ -14,6 +14,7 @@ impl Error {
             Error::KeyModified => f.write_str("key was modified since it was read"),
             Error::PreviousNotSpecified => f.write_str("atomic_delete needs the previous pair, and none was given"),
             Error::Closed => f.write_str("the store is closed"),
+            Error::Stopped => f.write_str("the watch was stopped"),
             Error::BackendNotSupported { name, supported } => {
                 write!(f, "backend {name:?} is not supported; supported backends: {supported}")
             }
@@ -92,6 +93,18 @@ impl Error {
                 about(f, path, format_args!("compaction was cancelled; the store is as it was"))
             }
             Error::CopyCancelled { path } => about(f, path, format_args!("the copy was cancelled; nothing was made")),
+            Error::Compacted { path, oldest } => about(
+                f,
+                path,
+                format_args!("the changes since then are not all there any more, only those after {oldest}; {AGAIN}"),
+            ),
+            Error::Undone { path, last } => about(
+                f,
+                path,
+                format_args!(
+                    "that change is not in the store, or was taken back; the last one before it is {last}; {AGAIN}"
+                ),
+            ),
             Error::Full { path, what } => about(f, path, format_args!("the log is full: {what}")),
             Error::Forked { path } => {
                 about(f, path, format_args!("this handle belongs to the parent process; open the store in this one"))
@@ -102,6 +115,9 @@ impl Error {
 }
 
 const UNCHANGED: &str = "the file is unchanged, salvage copies what still verifies to a new file";
+
+/// What to do about a watch that cannot go on.
+const AGAIN: &str = "begin again with the state of now";
 
 /// What to do about a file that has lost its end.
 const INCOMPLETE: &str = "copy the whole file again from where it came from; the file is unchanged, salvage copies what is left to a new file";

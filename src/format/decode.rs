@@ -90,7 +90,15 @@ mod tests {
 
     #[test]
     fn file_headers_are_right_foreign_damaged_or_of_another_version() {
-        let header = FileHeader { major: 1, minor: 0, has_roots: false, file_id: [7; 16], base_seq: 5, created: 6 };
+        let header = FileHeader {
+            major: 1,
+            minor: 0,
+            has_roots: false,
+            file_id: [7; 16],
+            base_seq: 5,
+            created: 6,
+            complete_after: 3,
+        };
         let right = header.encode();
         assert_eq!(file_header(&right), FileHeaderIs::Right { base_seq: 5, encoded: right });
         let (mut foreign, mut damaged) = (right, right);

@@ -6,7 +6,7 @@ use std::ops::Range;
 use byteorder::{ByteOrder, LittleEndian};
 
 use super::header::{
-    AT_BASE_SEQ, AT_CRC, AT_CREATED, AT_FEATURES, AT_FILE_ID, AT_MAGIC, AT_MAJOR, AT_MINOR, AT_ZERO_2,
+    AT_BASE_SEQ, AT_COMPLETE_AFTER, AT_CRC, AT_CREATED, AT_FEATURES, AT_FILE_ID, AT_MAGIC, AT_MAJOR, AT_MINOR,
 };
 use super::kind::{
     FLAG_MORE, FLAG_SYNCED, KIND_DELETE, KIND_IMAGE, KIND_MARK, KIND_MOVED, KIND_PUT, KIND_ROOTS, KIND_SNAPSHOT,
@@ -16,13 +16,13 @@ use super::record::{
     AT_BODY_CRC, AT_FLAGS, AT_HEADER_CRC, AT_KEY_LEN, AT_KIND, AT_SEQ, AT_VALUE_LEN, RECORD_HEADER_LEN,
 };
 use super::roots::{AT_GENERATION, AT_RESERVED, AT_SLOT_CRC, AT_SNAPSHOT, AT_SYNCED_TO};
-use super::snapshot;
+use super::{header, snapshot};
 
 /// The name of a field, and its place in its header.
 pub(crate) type Named = (&'static str, Range<usize>);
 
 /// The file header's fields, in order.
-pub(crate) const FILE_HEADER_FIELDS: [Named; 9] = [
+pub(crate) const FILE_HEADER_FIELDS: [Named; 10] = [
     ("magic", AT_MAGIC),
     ("major", AT_MAJOR),
     ("minor", AT_MINOR),
@@ -30,7 +30,8 @@ pub(crate) const FILE_HEADER_FIELDS: [Named; 9] = [
     ("file_id", AT_FILE_ID),
     ("base_seq", AT_BASE_SEQ),
     ("created", AT_CREATED),
-    ("reserved", AT_ZERO_2),
+    ("complete_after", AT_COMPLETE_AFTER),
+    ("reserved", header::AT_RESERVED),
     ("crc", AT_CRC),
 ];
 

@@ -24,8 +24,9 @@ pub(super) const AT_FEATURES: Range<usize> = AT_MINOR.end..AT_MINOR.end + 4;
 pub(super) const AT_FILE_ID: Range<usize> = AT_FEATURES.end..AT_FEATURES.end + 16;
 pub(super) const AT_BASE_SEQ: Range<usize> = AT_FILE_ID.end..AT_FILE_ID.end + 8;
 pub(super) const AT_CREATED: Range<usize> = AT_BASE_SEQ.end..AT_BASE_SEQ.end + 8;
-pub(super) const AT_ZERO_2: Range<usize> = AT_CREATED.end..AT_CREATED.end + 12;
-pub(super) const AT_CRC: Range<usize> = AT_ZERO_2.end..AT_ZERO_2.end + 4;
+pub(super) const AT_COMPLETE_AFTER: Range<usize> = AT_CREATED.end..AT_CREATED.end + 8;
+pub(super) const AT_RESERVED: Range<usize> = AT_COMPLETE_AFTER.end..AT_COMPLETE_AFTER.end + 4;
+pub(super) const AT_CRC: Range<usize> = AT_RESERVED.end..AT_RESERVED.end + 4;
 
 /// The bit of `features` that says that `ROOTS` follows the file header.
 const HAS_ROOTS: u32 = 1;
@@ -48,6 +49,8 @@ pub(crate) struct FileHeader {
     pub(crate) base_seq: u64,
     /// Seconds since the Unix epoch.
     pub(crate) created: u64,
+    /// See [`FileHeader::floor`].
+    pub(crate) complete_after: u64,
 }
 
 /// The reason why 64 bytes are not a header that this version can read.
@@ -68,6 +71,20 @@ impl FileHeader {
         if self.has_roots { ROOTS_END } else { FILE_HEADER_LEN as u64 }
     }
 
+    /// The file holds every put and delete with a higher sequence number than this. Of those up to it, some are missing:
+    /// the records that were dead when the file was made.
+    ///
+    /// Compaction states the last put or delete of the old file. Other copies state nothing: their floor is `base_seq`.
+    pub(crate) fn floor(&self) -> u64 {
+        // One more is stored, since the floor can be 0.
+        self.complete_after.checked_sub(1).filter(|&floor| floor <= self.base_seq).unwrap_or(self.base_seq)
+    }
+
+    /// The same header with another floor.
+    pub(crate) fn with_floor(self, floor: u64) -> FileHeader {
+        FileHeader { complete_after: floor + 1, ..self }
+    }
+
     /// Eight bytes by which a log without records is recognised, and their offset: half of the file's identity.
     /// Reserved bytes are not used, since a later minor version may change them.
     pub(crate) fn fingerprint(&self) -> (u64, u64) {
@@ -84,6 +101,7 @@ impl FileHeader {
         bytes[AT_FILE_ID].copy_from_slice(&self.file_id);
         LittleEndian::write_u64(&mut bytes[AT_BASE_SEQ], self.base_seq);
         LittleEndian::write_u64(&mut bytes[AT_CREATED], self.created);
+        LittleEndian::write_u64(&mut bytes[AT_COMPLETE_AFTER], self.complete_after);
         let crc = crc32fast::hash(&bytes[..AT_CRC.start]);
         LittleEndian::write_u32(&mut bytes[AT_CRC], crc);
         bytes
@@ -114,6 +132,7 @@ impl FileHeader {
             file_id,
             base_seq: LittleEndian::read_u64(&bytes[AT_BASE_SEQ]),
             created: LittleEndian::read_u64(&bytes[AT_CREATED]),
+            complete_after: LittleEndian::read_u64(&bytes[AT_COMPLETE_AFTER]),
         })
     }
 }
@@ -130,6 +149,7 @@ mod tests {
             file_id: [9; 16],
             base_seq: 1 << 40,
             created: 1_700_000_000,
+            complete_after: 1 << 39,
         }
     }
 
@@ -141,6 +161,15 @@ mod tests {
             assert_eq!(FileHeader::decode(&header.encode()), Ok(header));
             assert_eq!(header.log_start(), if has_roots { 216 } else { 64 });
         }
+    }
+
+    #[test]
+    fn the_floor_is_what_is_stated_or_base_seq() {
+        let header = FileHeader { base_seq: 9, ..header() };
+        let floors =
+            [0, 1, 5, 9, 10, 11, u64::MAX].map(|complete_after| FileHeader { complete_after, ..header }.floor());
+        assert_eq!(floors, [9, 0, 4, 8, 9, 9, 9]);
+        assert_eq!([0, 9].map(|floor| header.with_floor(floor).floor()), [0, 9]);
     }
 
     #[test]

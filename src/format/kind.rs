@@ -66,6 +66,12 @@ impl Kind {
         }
     }
 
+    /// Whether a record of this kind changes a key.
+    #[inline]
+    pub(crate) fn is_event(self) -> bool {
+        matches!(self, Kind::Put | Kind::Delete)
+    }
+
     /// Whether a record of this kind says something about the records before it, or about a key: it can be a witness.
     #[inline]
     pub(crate) fn is_known(self) -> bool {

@@ -294,7 +294,7 @@ mod tests {
 
     fn header() -> FileHeader {
         let file_id = std::array::from_fn(|byte| byte as u8);
-        FileHeader { major: 1, minor: 0, has_roots: true, file_id, base_seq: 0, created: 0 }
+        FileHeader { major: 1, minor: 0, has_roots: true, file_id, base_seq: 0, created: 0, complete_after: 0 }
     }
 
     fn hasher() -> KeyHasher {

@@ -43,6 +43,7 @@ pub(crate) fn without_header(file: Arc<dyn DiskFile>, path: &Arc<Path>) -> Resul
         // The true one is unknown. This one rules no sequence number out.
         base_seq: MAX_SEQ,
         created: 0,
+        complete_after: 0,
     };
     let limits = file.limits_kept();
     Ok(LogFile { file, path: Arc::clone(path), seed: header.seed(), header, identity, links, limits })

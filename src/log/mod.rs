@@ -30,6 +30,7 @@ pub(crate) mod tail;
 pub(crate) mod temp_file;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod units;
 pub(crate) mod window;
 
 use std::io;

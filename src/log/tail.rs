@@ -12,6 +12,9 @@ pub(crate) struct Tail {
     pub(crate) end: u64,
     /// The last record's sequence number, 0 if there is none.
     pub(crate) previous_seq: u64,
+    /// The sequence number of the last put or delete, or the file's floor if that is higher. `None` if it comes before what a
+    /// snapshot covers: [`Reading::rescan`](crate::engine::read::Reading::rescan) finds it.
+    pub(crate) last_event: Option<u64>,
     /// The highest sequence number that is known to be assigned: the last record's, or `base_seq`.
     pub(crate) highest_seq: u64,
     /// A record in the file proves that everything before this offset is on stable storage.
@@ -97,6 +100,31 @@ pub(crate) struct Landmark {
     pub(crate) word: u64,
 }
 
+/// A place between two units of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    /// The next record goes here, or stands here.
+    pub(crate) offset: u64,
+    /// The sequence number of the record before; 0 if there is none.
+    pub(crate) previous_seq: u64,
+    /// The log was cut before this place if the landmark has changed.
+    pub(crate) landmark: Landmark,
+}
+
+impl Cursor {
+    /// The place before the first record.
+    pub(crate) fn at_start(log: &LogFile) -> Cursor {
+        let (offset, word) = log.header.fingerprint();
+        Cursor { offset: log.start(), previous_seq: 0, landmark: Landmark { offset, word } }
+    }
+
+    /// The place after the record with this header, which stands at this one.
+    pub(crate) fn after(&self, header: &RecordHeader) -> Cursor {
+        let landmark = Landmark { offset: self.offset, word: header.fingerprint() };
+        Cursor { offset: self.offset + header.padded_len(), previous_seq: header.seq, landmark }
+    }
+}
+
 impl Tail {
     /// The tail of a log of which nothing was read yet. Everything before `stated` was on stable storage, as the file
     /// says.
@@ -105,6 +133,7 @@ impl Tail {
         Tail {
             end: log.start(),
             previous_seq: 0,
+            last_event: Some(log.header.floor()),
             highest_seq: log.header.base_seq,
             proven: stated,
             proven_after: 0,
@@ -124,6 +153,7 @@ impl Tail {
         Tail {
             end: covered.end,
             previous_seq: covered.previous_seq,
+            last_event: None,
             highest_seq: log.header.base_seq.max(covered.previous_seq),
             records: covered.records,
             ..Tail::new(log, stated)
@@ -146,6 +176,9 @@ impl Tail {
             self.proven_after = if proof == offset { self.previous_seq } else { self.proven_after };
         }
         self.previous_seq = header.seq;
+        if header.kind.is_event() {
+            self.last_event = self.last_event.max(Some(header.seq));
+        }
         self.highest_seq = self.highest_seq.max(header.seq);
         self.landmark = Landmark { offset, word: header.fingerprint() };
         let mark = header.kind == Kind::Ancillary(Ancillary::Mark) && header.flags.synced;
@@ -155,6 +188,11 @@ impl Tail {
         self.images.advance(offset, header, proof.is_some(), self.limits);
         self.end = offset + header.padded_len();
         self.records += 1;
+    }
+
+    /// The place after the last record.
+    pub(crate) fn cursor(&self) -> Cursor {
+        Cursor { offset: self.end, previous_seq: self.previous_seq, landmark: self.landmark }
     }
 
     /// Whether a power cut can take nothing from the log. A trailing mark counts as proven itself, since only the mark

@@ -23,6 +23,7 @@ pub(crate) fn new_header(disk: &dyn Disk, base_seq: u64) -> io::Result<FileHeade
         file_id,
         base_seq,
         created: disk.system().unix_time(),
+        complete_after: 0,
     })
 }
 
@@ -95,10 +96,9 @@ impl<'d> TempFile<'d> {
         Err(Error::io("make a copy", directory, io::Error::new(io::ErrorKind::StorageFull, reason)))
     }
 
-    /// Writes the file header again with another `base_seq`: a compaction learns the highest sequence number at its
-    /// end.
-    pub(crate) fn set_base_seq(&mut self, base_seq: u64) -> Result<()> {
-        self.header.base_seq = base_seq;
+    /// Writes the file header again with another `base_seq` and its floor: a compaction learns them at its end.
+    pub(crate) fn set_seqs(&mut self, base_seq: u64, floor: u64) -> Result<()> {
+        self.header = FileHeader { base_seq, ..self.header }.with_floor(floor);
         self.write(0, &self.header.encode())
     }
 

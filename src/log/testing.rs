@@ -94,6 +94,7 @@ pub(crate) fn header() -> FileHeader {
         file_id: [5; 16],
         base_seq: 0,
         created: 0,
+        complete_after: 0,
     }
 }
 

@@ -29,6 +29,12 @@ impl Window {
         self.next_len = limits.smallest_window() / RESTARTED;
     }
 
+    /// Forgets what was read, and reads very little at first.
+    pub(crate) fn start_over(&mut self, limits: Shared) {
+        self.restart(limits);
+        self.forget();
+    }
+
     pub(super) fn forget(&mut self) {
         self.bytes.clear();
     }

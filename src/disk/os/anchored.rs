@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::file::RealFile;
 use super::names::{OPEN_FLAGS, explain_lease, or_rename, rename_new};
 use super::stat::{PERMISSION_BITS, expect_regular, identity};
-use crate::disk::{Access, Disk, DiskFile, FileIdentity, FileStat, RealDisk, RealSystem, System};
+use crate::disk::{Access, Disk, DiskFile, FileIdentity, FileStat, RealDisk, RealSystem, Sleeper, System};
 #[cfg(any(test, feature = "testing"))]
 use crate::limits::Limits;
 
@@ -335,6 +335,10 @@ impl Disk for AnchoredDisk {
     #[cfg(any(test, feature = "testing"))]
     fn limits(&self) -> &'static Limits {
         RealDisk.limits()
+    }
+
+    fn sleeper(&self) -> Box<dyn Sleeper> {
+        RealDisk.sleeper()
     }
 
     fn system(&self) -> &dyn System {

@@ -9,6 +9,8 @@ mod file;
 #[cfg(target_os = "linux")]
 mod locks;
 mod names;
+#[cfg(target_os = "linux")]
+mod sleeper;
 mod stat;
 mod system;
 

@@ -11,7 +11,11 @@ use std::sync::Arc;
 #[cfg(target_os = "linux")]
 use super::anchored::AnchoredDisk;
 use super::file::RealFile;
+#[cfg(target_os = "linux")]
+use super::sleeper::RealSleeper;
 use super::stat::{self, PERMISSION_BITS, expect_regular};
+#[cfg(target_os = "linux")]
+use crate::disk::Sleeper;
 use crate::disk::{Access, Disk, DiskFile, FileStat, cannot_link, expect_file_name};
 
 /// How many dangling symlinks in a row [`RealDisk::resolve`] follows: as many as Linux follows in one path.
@@ -124,6 +128,11 @@ impl Disk for RealDisk {
         // A file system without a size reports zero for everything.
         let room = if may_use_reserved_blocks() { said.free_space() } else { said.available_space() };
         Ok((said.total_space() > 0).then_some(room))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn sleeper(&self) -> Box<dyn Sleeper> {
+        Box::new(RealSleeper::default())
     }
 }
 

@@ -41,6 +41,7 @@ pub enum Verb {
     SetAttributes,
     Map,
     IsMappedElsewhere,
+    Arm,
     /// A read through a map. That is no call: it is not counted and cannot fail. Only a hook that asks for it sees it, by
     /// [`When::of`] or [`When::and_map_reads`].
     ReadMap,

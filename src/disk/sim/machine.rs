@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::MutexGuard;
+use std::sync::{Arc, Condvar, MutexGuard};
 use std::time::Duration;
 
 use super::choices::Random;
@@ -47,6 +47,9 @@ pub(super) struct Machine {
     /// By which engines wait.
     pub(super) engine_clock: Clock,
     pub(super) recording: Option<Recording>,
+    /// How many changes all processes have made, for those that sleep until there is one.
+    pub(super) changes: u64,
+    pub(super) changed: Arc<Condvar>,
     pub(super) on_pause: Option<Pause>,
 }
 

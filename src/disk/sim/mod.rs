@@ -54,6 +54,7 @@ mod names;
 mod recording;
 mod rules;
 mod settings;
+mod sleeper;
 
 pub use choices::Choices;
 pub use faults::{Fault, Repeat, Verb, When};
@@ -151,6 +152,8 @@ impl SimDisk {
             hooks: Schedule::default(),
             engine_clock: Clock::default(),
             recording: None,
+            changes: 0,
+            changed: Arc::default(),
             on_pause: None,
         };
         SimDisk { machine: Arc::new(Mutex::new(machine)), process: 1 }

@@ -10,10 +10,11 @@ use std::time::Duration;
 use super::file::SimFile;
 use super::inode::Inode;
 use super::recording::Change;
+use super::sleeper::SimSleeper;
 use super::{Fault, SimDisk, Verb};
 use crate::disk::attributes::ACL;
 use crate::disk::{
-    Access, Clock, Disk, DiskFile, Extended, FileAttributes, FileIdentity, FileStat, System, expect_file_name,
+    Access, Clock, Disk, DiskFile, Extended, FileAttributes, FileIdentity, FileStat, Sleeper, System, expect_file_name,
 };
 use crate::limits::Limits;
 
@@ -170,6 +171,10 @@ impl Disk for SimDisk {
 
     fn limits(&self) -> &'static Limits {
         self.lock().world.settings.limits
+    }
+
+    fn sleeper(&self) -> Box<dyn Sleeper> {
+        Box::new(SimSleeper::new(self.clone()))
     }
 
     fn system(&self) -> &dyn System {

@@ -255,7 +255,7 @@ impl Cask {
         self.engine.close()
     }
 
-    pub(super) fn check_open(&self) -> Result<()> {
+    pub(in crate::engine) fn check_open(&self) -> Result<()> {
         self.engine.context.check_open()
     }
 }

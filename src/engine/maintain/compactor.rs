@@ -142,7 +142,9 @@ impl<'e> Compactor<'e> {
         // its mark.
         let seq = turn.reserve(4)?;
         self.carry_over(|_| Ok(()))?;
-        self.close(seq + 1)?;
+        // The view was made by a walk over the whole log: see `begin`.
+        let floor = turn.tail.last_event.ok_or_else(|| self.wrong("the last write before it is unknown"))?;
+        self.close(seq + 1, floor)?;
         let (before, after) = (turn.tail.end, self.view.tail.end);
         // The old file may lack `ROOTS`, and compaction is the way to get it.
         if after - self.view.reader.log.start() > before - turn.log.start() {
@@ -296,14 +298,16 @@ impl<'e> Compactor<'e> {
         report(self.writing, self.progress, watch)
     }
 
-    /// Completes the new file: its `base_seq`, its mark, its root, a sync, and a comparison with the old log, which no longer grows.
-    fn close(&mut self, base_seq: u64) -> Result<()> {
-        self.next.set_base_seq(base_seq)?;
+    /// Completes the new file: its `base_seq` and floor, its mark, its root, a sync, and a comparison with the old log, which no longer grows.
+    fn close(&mut self, base_seq: u64, floor: u64) -> Result<()> {
+        self.next.set_seqs(base_seq, floor)?;
         let mark = self.copyist.push_mark(base_seq);
         self.write()?;
         self.next.write_root(mark)?;
         self.next.sync()?;
         self.view.reader.log = Arc::new(LogFile::open(Arc::clone(&self.next.file), &self.writing.context.path)?);
+        // The header had another floor when the view was made.
+        self.view.tail.last_event = Some(floor);
         let old = self.old()?;
         if (self.view.index().len(), self.view.keys.live_bytes()) != (old.index().len(), old.keys.live_bytes()) {
             return Err(self.wrong("it has other pairs than the old one"));

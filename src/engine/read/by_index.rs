@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Reading;
 use super::scan::PairRef;
+use super::view::View;
 use crate::Result;
 use crate::format::Damage;
 use crate::format::{RECORD_HEADER_LEN, split_full_key};
@@ -53,6 +54,18 @@ impl IndexScan {
     /// ```
     pub fn next_ref(&mut self) -> Option<Result<(&[u8], PairRef<'_>)>> {
         let position = self.positions.next()?;
+        Some(self.lend(position))
+    }
+
+    /// As [`IndexScan::next_ref`], for the next pair whose key starts with `prefix`.
+    pub(crate) fn next_with_prefix(&mut self, prefix: &[u8]) -> Option<Result<(&[u8], PairRef<'_>)>> {
+        let position = loop {
+            let position = self.positions.next()?;
+            let is_other = |pair: PairRef<'_>| !pair.key.starts_with(prefix);
+            if prefix.is_empty() || !self.lend(position).is_ok_and(|(_, pair)| is_other(pair)) {
+                break position;
+            }
+        };
         Some(self.lend(position))
     }
 
@@ -109,15 +122,22 @@ impl std::fmt::Debug for IndexScan {
 
 impl Reading {
     pub(crate) fn scan_by_index(&self) -> Result<IndexScan> {
-        let (reader, mut positions) = self.answer(|view| {
+        self.scan_by_index_and(|_| Some(())).map(|(scan, ())| scan)
+    }
+
+    /// As [`Reading::scan_by_index`], with something else from the same view. If that is `None`, the whole log is read first.
+    pub(crate) fn scan_by_index_and<T>(&self, mut other: impl FnMut(&View) -> Option<T>) -> Result<(IndexScan, T)> {
+        let (reader, mut positions, other) = self.answer_after_rescan(|view| {
+            let Some(other) = other(&view) else { return Ok(None) };
             view.index().load_all(&view.reader)?;
             // A vector that grows would take, and keep, up to twice as much.
             let mut positions = Vec::with_capacity(view.index().len());
             positions.extend(view.index().positions());
-            Ok((view.reader.clone(), positions))
+            Ok(Some((view.reader.clone(), positions, other)))
         })?;
         positions.sort_unstable();
         let verify = self.context.config.get_verify_on_read();
-        Ok(IndexScan { window: Window::new(&reader.log), reader, positions: positions.into_iter(), verify })
+        let window = Window::new(&reader.log);
+        Ok((IndexScan { window, reader, positions: positions.into_iter(), verify }, other))
     }
 }

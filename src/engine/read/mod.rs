@@ -5,12 +5,14 @@
 
 pub(crate) mod by_index;
 mod catch_up;
+pub(crate) mod feed;
 pub(crate) mod keys;
 mod partial_tail;
 mod rescan;
 pub(crate) mod scan;
 pub(crate) mod sharded;
 pub(crate) mod view;
+pub(crate) mod watchers;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use crate::{Error, Result};
 use rescan::Unreadable;
 use sharded::{ReadGuard, ShardedLock};
 use view::View;
+use watchers::Watchers;
 
 /// The reading side of an open store.
 pub(crate) struct Reading {
@@ -38,6 +41,7 @@ pub(crate) struct Reading {
     distrusted: Arc<AtomicU64>,
     /// Locked while the whole log is read for the keys that a snapshot lacks. Locked before `ingest`.
     rescanning: Mutex<Option<Unreadable>>,
+    pub(crate) watchers: Watchers,
 }
 
 // A panic cannot leave half a change: the log only grows, and a reader only reads it. The file and the map are trait objects, so
@@ -89,6 +93,7 @@ impl Reading {
             view: ShardedLock::new(None),
             distrusted: Arc::new(AtomicU64::new(0)),
             rescanning: Mutex::default(),
+            watchers: Watchers::default(),
         }
     }
 
@@ -126,6 +131,16 @@ impl Reading {
                 Err(error) if self.gave_up_snapshot(snapshot, &error)? => {}
                 answered => return answered,
             }
+        }
+    }
+
+    /// As [`Reading::answer`]. If the answer is `None`, a snapshot does not say what it needs, and the whole log is read first.
+    pub(crate) fn answer_after_rescan<T>(&self, mut answer: impl FnMut(Current<'_>) -> Result<Option<T>>) -> Result<T> {
+        loop {
+            if let Some(answered) = self.answer(&mut answer)? {
+                return Ok(answered);
+            }
+            self.rescan()?;
         }
     }
 
@@ -183,7 +198,10 @@ impl Reading {
     /// index takes long.
     pub(crate) fn swap(&self, _: &Ingest<'_>, other: &mut View) -> Result<()> {
         // A store that was closed stays closed.
-        self.view.write().as_mut().map(|view| std::mem::swap(view, other)).ok_or(Error::Closed)
+        let next = Arc::clone(&other.reader.log);
+        self.view.write().as_mut().map(|view| std::mem::swap(view, other)).ok_or(Error::Closed)?;
+        self.watchers.leave(&other.reader.log, other.tail.end, &next);
+        Ok(())
     }
 
     /// Replaces the view.

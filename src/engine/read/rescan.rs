@@ -26,6 +26,8 @@ struct Rescan {
     /// Everything before this offset is replayed.
     end: u64,
     previous_seq: u64,
+    /// As [`Tail::last_event`](crate::log::tail::Tail::last_event).
+    last_event: u64,
 }
 
 /// The damage that a walk over the whole log has met. The log is not read again for each call that meets it.
@@ -36,7 +38,13 @@ pub(super) struct Unreadable {
 
 impl Rescan {
     fn begin(log: Arc<LogFile>) -> Rescan {
-        Rescan { keys: KeySpace::new(&log.header), end: log.start(), previous_seq: 0, log }
+        Rescan {
+            keys: KeySpace::new(&log.header),
+            end: log.start(),
+            previous_seq: 0,
+            last_event: log.header.floor(),
+            log,
+        }
     }
 
     /// Replays the log up to where a view ends.
@@ -47,6 +55,8 @@ impl Rescan {
             if let Some(last) = run.entries.last() {
                 (self.end, self.previous_seq) = (last.end(), last.header.seq);
             }
+            let events = run.entries.iter().filter(|entry| entry.header.kind.is_event());
+            self.last_event = events.map(|entry| entry.header.seq).fold(self.last_event, u64::max);
             self.keys.replay(run, &reader)
         })?;
         // The view has records beyond that, so a cut would be as wrong as going on.
@@ -180,6 +190,7 @@ impl Reading {
                 view.tail.images.restart(bytes, view.reader.log.limits);
             }
             (view.reader.unread, view.snapshot) = (0, 0);
+            view.tail.last_event = Some(rescan.last_event);
             Ok(())
         };
         // The old keys are dropped last, without a lock.

@@ -5,6 +5,7 @@ use std::ops::{Bound, ControlFlow, Range, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::feed::Found;
 use super::rescan::{keys_of_whole_log, may_blame_snapshot};
 use super::{Current, Reading};
 use crate::Result;
@@ -512,6 +513,17 @@ impl Reading {
         self.answer(|view| self.scan_of(view, bucket, &bounds))
     }
 
+    /// All pairs of a bucket whose key starts with `prefix`, and the end of the log that gives them.
+    pub(crate) fn scan_and_end(&self, bucket: &[u8], prefix: &[u8]) -> Result<(Scan, Found)> {
+        let bounds = Bounds::of_prefix(FullKey::prefix(bucket, prefix));
+        self.answer_after_rescan(|view| {
+            // One view for both: with two, a write between them would be in neither, or in both.
+            let view = self.sorted(view)?;
+            let Some(end) = Found::end_of(&view) else { return Ok(None) };
+            Ok(Some((self.scan_of_sorted(&view, bucket, &bounds)?, end)))
+        })
+    }
+
     /// All pairs of a bucket whose key starts with `prefix`, in one list.
     pub(crate) fn list(&self, bucket: &[u8], prefix: &[u8]) -> Result<Vec<KvPair>> {
         let bounds = Bounds::of_prefix(FullKey::prefix(bucket, prefix));
@@ -525,10 +537,13 @@ impl Reading {
     }
 
     fn scan_of(&self, view: Current<'_>, bucket: &[u8], bounds: &Bounds) -> Result<Scan> {
-        let view = self.sorted(view)?;
+        self.scan_of_sorted(&self.sorted(view)?, bucket, bounds)
+    }
+
+    fn scan_of_sorted(&self, view: &Current<'_>, bucket: &[u8], bounds: &Bounds) -> Result<Scan> {
         let sorted = view.sorted();
         let positions = sorted.range(bounds.ranks(sorted, &view.reader, Some(view.index().hashed()))?);
-        let left = self.left(&view, bounds);
+        let left = self.left(view, bounds);
         Ok(Scan::new(view.reader.clone(), positions, bucket.len(), self.context.config.get_verify_on_read(), left))
     }
 

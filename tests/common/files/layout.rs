@@ -11,7 +11,8 @@ pub const FILE_HEADER: &[Field] = &[
     ("file_id", 16, 16),
     ("base_seq", 32, 8),
     ("created", 40, 8),
-    ("reserved", 48, 12),
+    ("complete_after", 48, 8),
+    ("reserved", 56, 4),
     ("crc", 60, 4),
 ];
 

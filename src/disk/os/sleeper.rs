@@ -1,0 +1,195 @@
+//! Sleeping until the system reports a change of a file: inotify on Linux.
+//!
+//! Each sleeper has an inotify instance of its own. Sleepers that shared one would have to hand each other the reports that they
+//! read. The system allows a user 128 instances (`fs.inotify.max_user_instances`); a sleeper that gets none is told of no changes.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::disk::{DiskFile, Doze, Sleeper};
+
+/// A write or a cut, a new link count, another name, the loss of the last name; then no more reports.
+///
+/// A file that loses its name to another one gets a new link count. A process that has it open keeps it alive, so the report of
+/// its end (`IN_DELETE_SELF`) alone would not come.
+const CHANGES: u32 = libc::IN_MODIFY | libc::IN_ATTRIB | libc::IN_MOVE_SELF | libc::IN_DELETE_SELF | libc::IN_ONESHOT;
+
+/// A sleeper whose descriptors are made when it first sleeps.
+#[derive(Debug, Default)]
+pub(super) struct RealSleeper {
+    is_woken: AtomicBool,
+    /// `None` if the system had no descriptors left.
+    wakers: OnceLock<Option<Wakers>>,
+    set: OnceLock<Set>,
+    /// For a system without descriptors.
+    doze: Doze,
+}
+
+#[derive(Debug)]
+struct Wakers {
+    /// An eventfd that is written once, by [`Sleeper::wake`].
+    woken: OwnedFd,
+    /// Without it, no change is reported.
+    inotify: Option<OwnedFd>,
+}
+
+/// All descriptors in one that can be waited for.
+#[derive(Debug)]
+struct Set {
+    epoll: OwnedFd,
+    timer: OwnedFd,
+}
+
+impl RealSleeper {
+    fn wakers(&self) -> Option<&Wakers> {
+        self.wakers.get_or_init(|| Wakers::new().ok()).as_ref()
+    }
+
+    fn set(&self) -> io::Result<&Set> {
+        if let Some(set) = self.set.get() {
+            return Ok(set);
+        }
+        let wakers = self.wakers().ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
+        let made = Set::new(wakers)?;
+        let set = self.set.get_or_init(|| made);
+        self.wake_if_woken();
+        Ok(set)
+    }
+
+    /// A thread that wakes this may have found no descriptor yet.
+    fn wake_if_woken(&self) {
+        if self.is_woken.load(Ordering::SeqCst) {
+            if let Some(wakers) = self.wakers() {
+                write_one(&wakers.woken);
+            }
+        }
+    }
+
+    /// Waits until one of these can be read, at most this long.
+    fn wait(&self, most: Duration, for_changes: bool) {
+        let Some(wakers) = self.wakers() else { return self.doze.rest(most) };
+        if self.is_woken.load(Ordering::SeqCst) {
+            return;
+        }
+        let polled = |file: &OwnedFd| libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let inotify = wakers.inotify.as_ref().filter(|_| for_changes);
+        let mut files = [polled(&wakers.woken), inotify.map_or(polled(&wakers.woken), polled)];
+        let most = timespec(most);
+        // A signal ends the wait early, which callers expect.
+        // SAFETY: `files` has as many elements as the call is told, and they and `most` live until it returns. A null mask leaves
+        // the signals as they are.
+        unsafe { libc::ppoll(files.as_mut_ptr(), files.len() as libc::nfds_t, &most, std::ptr::null()) };
+    }
+}
+
+impl Wakers {
+    fn new() -> io::Result<Wakers> {
+        // SAFETY: these calls take no pointers.
+        let woken = unsafe { owned(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)) }?;
+        // SAFETY: as above.
+        let inotify = unsafe { owned(libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK)) }.ok();
+        Ok(Wakers { woken, inotify })
+    }
+}
+
+impl Set {
+    fn new(wakers: &Wakers) -> io::Result<Set> {
+        // SAFETY: these calls take no pointers.
+        let epoll = unsafe { owned(libc::epoll_create1(libc::EPOLL_CLOEXEC)) }?;
+        let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
+        // SAFETY: as above.
+        let timer = unsafe { owned(libc::timerfd_create(libc::CLOCK_MONOTONIC, flags)) }?;
+        for file in [Some(&wakers.woken), wakers.inotify.as_ref(), Some(&timer)].into_iter().flatten() {
+            let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+            // SAFETY: `event` lives until the call returns, and the descriptors are open.
+            let added =
+                unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, file.as_raw_fd(), &mut event) };
+            if added == -1 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(Set { epoll, timer })
+    }
+}
+
+impl Sleeper for RealSleeper {
+    fn arm(&self, file: &dyn DiskFile) -> bool {
+        let Some(inotify) = self.wakers().and_then(|wakers| wakers.inotify.as_ref()) else { return false };
+        let Some(descriptor) = file.descriptor() else { return false };
+        discard(inotify);
+        // The file itself, whatever its path names now.
+        let path = format!("/proc/self/fd/{}\0", descriptor.as_raw_fd());
+        // SAFETY: the path ends with a zero byte and lives until the call returns.
+        let watched = unsafe { libc::inotify_add_watch(inotify.as_raw_fd(), path.as_ptr().cast(), CHANGES) };
+        watched != -1
+    }
+
+    fn sleep(&self, most: Duration) {
+        self.wait(most, true);
+    }
+
+    fn rest(&self, most: Duration) {
+        self.wait(most, false);
+    }
+
+    fn wake(&self) {
+        self.is_woken.store(true, Ordering::SeqCst);
+        self.doze.wake();
+        if let Some(Some(wakers)) = self.wakers.get() {
+            write_one(&wakers.woken);
+        }
+    }
+
+    fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
+        self.set().map(|set| set.epoll.as_fd())
+    }
+
+    fn set_timer(&self, after: Duration) {
+        let Some(set) = self.set.get() else { return };
+        // A time of zero would turn the timer off.
+        let it_value = timespec(after.max(Duration::from_nanos(1)));
+        let time = libc::itimerspec { it_interval: timespec(Duration::ZERO), it_value };
+        // SAFETY: `time` lives until the call returns, which also forgets that an earlier time is over. The old time is not asked
+        // for.
+        unsafe { libc::timerfd_settime(set.timer.as_raw_fd(), 0, &time, std::ptr::null_mut()) };
+    }
+}
+
+/// Makes a sleep end, and all later ones: the value is never read.
+fn write_one(event: &OwnedFd) {
+    let one = 1_u64.to_ne_bytes();
+    // A full counter refuses the write, and is readable all the same.
+    // SAFETY: `one` lives until the call returns, and has as many bytes as it is told.
+    unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+}
+
+/// Reads away what was reported.
+fn discard(inotify: &OwnedFd) {
+    let mut buffer = [0_u8; 1024];
+    // SAFETY: the buffer is ours to be written to, and has as many bytes as the call is told.
+    while unsafe { libc::read(inotify.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) } > 0 {}
+}
+
+/// The descriptor that a call has returned, or the system's error.
+///
+/// # Safety
+///
+/// The descriptor must belong to nothing else.
+unsafe fn owned(descriptor: libc::c_int) -> io::Result<OwnedFd> {
+    if descriptor == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the caller has just got it from the system.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+fn timespec(duration: Duration) -> libc::timespec {
+    // SAFETY: all fields are numbers, of which zero is one.
+    let mut time: libc::timespec = unsafe { std::mem::zeroed() };
+    time.tv_sec = duration.as_secs().try_into().unwrap_or(libc::time_t::MAX);
+    time.tv_nsec = duration.subsec_nanos().into();
+    time
+}

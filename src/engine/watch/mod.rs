@@ -1,0 +1,572 @@
+//! Watches: the puts and deletes of every process, as they come.
+//!
+//! The log is the feed: see [`feed`](super::read::feed) for where a watch is in it. This module is what a program holds: it makes
+//! watches, waits, and lends the events.
+//!
+//! Waiting is *arm, look, sleep*. The system reports a change that comes after the arming, and the look finds one that came
+//! before. A report ends the arming, so a writer pays for one only while a watch sleeps. Now and then a watch looks without a
+//! report, because nothing promises that each is delivered: a file on an overlay can be copied, for example.
+
+mod unit;
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::Engine;
+use super::cask::Cask;
+use super::deadline::Deadline;
+use super::read::by_index::IndexScan;
+use super::read::feed::{self, Feed, Filter, Found, FoundUnit};
+use super::read::scan::Scan;
+use super::read::watchers::Watcher;
+use crate::log::LogFile;
+use crate::log::path;
+use crate::log::path::Named;
+use crate::{Error, Result};
+
+pub use unit::{Change, ChangeRef, Unit};
+
+/// Where a watch begins: see [`Cask::changes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WatchFrom {
+    /// With the first write after the call.
+    Now,
+    /// After the write with this `last_index`: that of a pair, or a [position](Watch::position) of an earlier watch. A batch counts
+    /// as one write.
+    After(u64),
+    /// With a listing of all pairs as they are now, as the first unit, and then with what follows, without a gap.
+    Snapshot,
+}
+
+/// Options of a watch: see [`Cask::changes_with`].
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-watch-options-{}", std::process::id()));
+/// # let cask = caskfile::Cask::open(&path)?;
+/// use caskfile::{WatchFrom, WatchOptions};
+///
+/// let mut watch = cask.changes_with("", WatchFrom::Now, &WatchOptions::new().all_buckets(true))?;
+/// cask.bucket("log")?.put("0001", "started")?;
+/// assert!(watch.try_next()?.is_some());
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WatchOptions {
+    durable: bool,
+    lag: u64,
+    all_buckets: bool,
+}
+
+/// How many bytes of an old file a watch may leave unread, by default.
+const LAG: u64 = 256 << 20;
+
+/// The pauses between two looks of a watch that the system reports no changes to.
+const SHORTEST_POLL: Duration = Duration::from_millis(2);
+const LONGEST_POLL: Duration = Duration::from_millis(20);
+
+/// How long a watch rests after it was woken by a write that it does not want. Others may follow, and each would wake it again.
+const REST: Duration = Duration::from_millis(1);
+
+/// The puts and deletes of a store as they come, from every process: see [`Cask::changes`].
+///
+/// A watch keeps the store open, as a clone of the handle does. [`Cask::close`] ends it with [`Error::Closed`], and a
+/// [`Stopper`] with [`Error::Stopped`], also while another thread waits in it.
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-watch-{}", std::process::id()));
+/// # let cask = caskfile::Cask::open(&path)?;
+/// use caskfile::{Change, WatchFrom};
+///
+/// let mut watch = cask.changes("config/", WatchFrom::Now)?;
+/// let last_index = cask.put("config/port", "8080")?;
+/// cask.put("unrelated", "")?;
+/// cask.delete("config/port")?;
+///
+/// let changes = watch.next_timeout(None)?.unwrap().into_changes()?;
+/// assert_eq!(changes[0].key(), b"config/port");
+/// assert_eq!(watch.position(), last_index);
+/// let changes = watch.next_timeout(None)?.unwrap().into_changes()?;
+/// assert!(matches!(changes[0], Change::Delete { .. }));
+/// assert!(watch.try_next()?.is_none());
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
+pub struct Watch {
+    cask: Cask,
+    watcher: Arc<Watcher>,
+    feed: Feed,
+    filter: Filter,
+    options: WatchOptions,
+    prefix: Vec<u8>,
+    /// What the next unit has.
+    next: Option<Next>,
+    /// What a durable watch knows to be on stable storage: everything before this offset of this file.
+    stable: Option<(Arc<LogFile>, u64)>,
+    /// The caller waits for the descriptor.
+    has_descriptor: bool,
+    /// The last pause of a watch that no changes are reported to.
+    pause: Duration,
+}
+
+/// What the next unit has.
+enum Next {
+    Listing(Listing),
+    /// A listing that has failed is made once more.
+    ListAgain,
+    Changes(FoundUnit),
+}
+
+enum Listing {
+    Bucket(Scan),
+    All(IndexScan),
+}
+
+/// Ends a watch from another thread: see [`Watch::stopper`]. Clones stop the same watch.
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("caskfile-stopper-{}", std::process::id()));
+/// # let cask = caskfile::Cask::open(&path)?;
+/// use caskfile::{Error, WatchFrom};
+///
+/// let mut watch = cask.changes("", WatchFrom::Now)?;
+/// let stopper = watch.stopper();
+/// std::thread::spawn(move || stopper.stop());
+/// assert!(matches!(watch.next_timeout(None), Err(Error::Stopped)));
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Stopper {
+    watcher: Arc<Watcher>,
+}
+
+impl Default for WatchOptions {
+    fn default() -> WatchOptions {
+        WatchOptions { durable: false, lag: LAG, all_buckets: false }
+    }
+}
+
+impl WatchOptions {
+    /// Returns the default options.
+    pub fn new() -> WatchOptions {
+        WatchOptions::default()
+    }
+
+    /// Delivers only what is on stable storage. The default is `false`: a write is delivered when a read would see it, and a
+    /// power cut can take it back if it was not synced.
+    ///
+    /// The watch syncs the store by itself before it delivers what is not known to be synced, once for all that has gathered. So
+    /// its calls can wait for the file's lock, as [`Cask::sync`] does.
+    #[must_use]
+    pub fn durable(mut self, durable: bool) -> WatchOptions {
+        self.durable = durable;
+        self
+    }
+
+    /// Sets how many bytes of an old file may be left to read when a compaction has put a new file in its place. The default is
+    /// 256 MiB. A watch that lags further behind, or that is in the file before that one, gets [`Error::Compacted`] if it has
+    /// missed anything: without this, a watch that nobody reads would keep every old file on the disk.
+    #[must_use]
+    pub fn lag(mut self, bytes: u64) -> WatchOptions {
+        self.lag = bytes;
+        self
+    }
+
+    /// Watches the keys of all buckets. [`Unit::next_with_bucket`] says which bucket a change belongs to. The first unit of
+    /// [`WatchFrom::Snapshot`] has the pairs in the order of their `last_index` then.
+    #[must_use]
+    pub fn all_buckets(mut self, all_buckets: bool) -> WatchOptions {
+        self.all_buckets = all_buckets;
+        self
+    }
+}
+
+impl Cask {
+    /// Returns a watch of the keys in this bucket that start with `prefix`. It delivers their puts and deletes, by every process,
+    /// in the order of the log, each once and none left out.
+    ///
+    /// Changes come in [units](Unit): a write by itself, or all changes of a batch that concern these keys. A program that keeps
+    /// what it has learned also keeps [`Unit::position`], and goes on from there with [`WatchFrom::After`], in another process or
+    /// after a restart.
+    ///
+    /// # Cost
+    ///
+    /// Nothing is buffered: the watch reads the log. [`WatchFrom::After`] reads the headers of the log up to that place, about 20
+    /// ms for a million records. [`WatchFrom::Snapshot`] sorts the keys, as the first listing of a handle does. A sleeping watch
+    /// costs the next writer about a microsecond, and then nothing until it sleeps again.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Compacted`] if changes after that position are no longer all in the store.
+    /// - [`Error::Undone`] if there is no such position.
+    /// - Those of every read.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-changes-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use std::collections::BTreeMap;
+    ///
+    /// use caskfile::{Change, WatchFrom};
+    ///
+    /// cask.put("config/host", "localhost")?;
+    /// let mut watch = cask.changes("config/", WatchFrom::Snapshot)?;
+    /// cask.put("config/port", "8080")?;
+    /// cask.delete("config/host")?;
+    ///
+    /// let mut state = BTreeMap::new();
+    /// while let Some(unit) = watch.try_next()? {
+    ///     for change in unit.into_changes()? {
+    ///         match change {
+    ///             Change::Put(pair) => state.insert(pair.key, pair.value),
+    ///             Change::Delete { key, .. } => state.remove(&key),
+    ///         };
+    ///     }
+    /// }
+    /// assert_eq!(state, BTreeMap::from([(b"config/port".to_vec(), b"8080".to_vec())]));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn changes(&self, prefix: impl AsRef<[u8]>, from: WatchFrom) -> Result<Watch> {
+        self.changes_with(prefix, from, &WatchOptions::default())
+    }
+
+    /// Returns a watch as [`Cask::changes`] does, with options.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Cask::changes`]; [`Error::ReadOnly`] for a [durable](WatchOptions::durable) watch of a read-only handle.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-changes-with-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open_with(&path, &caskfile::Config::new().durability(caskfile::Durability::Os))?;
+    /// use caskfile::{WatchFrom, WatchOptions};
+    ///
+    /// let mut watch = cask.changes_with("", WatchFrom::Now, &WatchOptions::new().durable(true))?;
+    /// cask.put("key", "value")?;
+    /// // Syncs the put, which was not synced.
+    /// assert!(watch.try_next()?.is_some());
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn changes_with(&self, prefix: impl AsRef<[u8]>, from: WatchFrom, options: &WatchOptions) -> Result<Watch> {
+        let prefix = prefix.as_ref();
+        let Engine { reading, context, .. } = &**self.engine;
+        self.check_open()?;
+        if options.durable && context.config.get_read_only() {
+            return Err(Error::ReadOnly { path: context.path.to_path_buf() });
+        }
+        let filter = match options.all_buckets {
+            true => Filter::AnyBucket(prefix.to_vec()),
+            false => Filter::in_bucket(&self.bucket, prefix),
+        };
+        let (next, found) = match from {
+            WatchFrom::Now => (None, feed::find_end(reading)?),
+            WatchFrom::After(index) => (None, feed::find(reading, index)?),
+            WatchFrom::Snapshot => {
+                let (listing, found) = self.listing(prefix, options)?;
+                (Some(Next::Listing(listing)), found)
+            }
+        };
+        let watcher = Arc::new(Watcher::new(context.disk.sleeper(), options.lag));
+        reading.watchers.add(&watcher);
+        let watch = Watch {
+            cask: self.clone(),
+            feed: Feed::new(Arc::clone(&watcher), found),
+            watcher,
+            filter,
+            options: *options,
+            prefix: prefix.to_vec(),
+            next,
+            stable: None,
+            has_descriptor: false,
+            pause: Duration::ZERO,
+        };
+        // Closing may have woken all others before this one was added.
+        self.check_open()?;
+        Ok(watch)
+    }
+
+    /// The pairs of now, and the place in the log after them.
+    fn listing(&self, prefix: &[u8], options: &WatchOptions) -> Result<(Listing, Found)> {
+        let reading = &self.engine.reading;
+        if options.all_buckets {
+            let (scan, found) = reading.scan_by_index_and(Found::end_of)?;
+            return Ok((Listing::All(scan), found));
+        }
+        let (scan, found) = reading.scan_and_end(&self.bucket, prefix)?;
+        Ok((Listing::Bucket(scan), found))
+    }
+}
+
+impl Watch {
+    /// Returns the next unit, if there is one. Does not wait; a [durable](WatchOptions::durable) watch may wait for a sync.
+    ///
+    /// The watch has passed the unit then, unless [`Unit::next_ref`] returns an error: after one, the same unit comes again.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Compacted`] and [`Error::Undone`] if the watch cannot go on: begin again with [`WatchFrom::Snapshot`].
+    /// - [`Error::Stopped`] after [`Stopper::stop`].
+    /// - [`Error::Poisoned`] and those of every write from a durable watch.
+    /// - Those of every read.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-try-next-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// let mut watch = cask.changes("", caskfile::WatchFrom::Now)?;
+    /// assert!(watch.try_next()?.is_none());
+    /// cask.put("key", "value")?;
+    /// assert!(watch.try_next()?.is_some());
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn try_next(&mut self) -> Result<Option<Unit<'_>>> {
+        let mut is_there = self.look()?;
+        if !is_there && self.has_descriptor {
+            let passed = std::mem::take(&mut self.feed.passed) > 0;
+            let most = if passed { REST } else { self.arm() };
+            is_there = self.look()?;
+            let may_sleep = is_there || self.may_sleep()?;
+            self.watcher.sleeper.set_timer(if may_sleep { most } else { Duration::ZERO });
+        }
+        if is_there {
+            self.pause = Duration::ZERO;
+        }
+        Ok(Unit::of(self))
+    }
+
+    /// Waits for the next unit and returns it. `Ok(None)` if there was none for the whole time; `None` as the time waits for
+    /// ever.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Watch::try_next`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-next-timeout-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use std::time::Duration;
+    ///
+    /// let mut watch = cask.changes("", caskfile::WatchFrom::Now)?;
+    /// assert!(watch.next_timeout(Some(Duration::from_millis(1)))?.is_none());
+    /// let writer = std::thread::spawn(move || cask.put("key", "value"));
+    /// assert!(watch.next_timeout(None)?.is_some());
+    /// # writer.join().unwrap()?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn next_timeout(&mut self, timeout: Option<Duration>) -> Result<Option<Unit<'_>>> {
+        let deadline = Deadline::after(&self.cask.engine.context.clock, timeout);
+        while !self.look()? {
+            if deadline.is_over() {
+                return Ok(None);
+            }
+            let within = |most: Duration| deadline.left().map_or(most, |left| left.min(most));
+            if std::mem::take(&mut self.feed.passed) > 0 {
+                self.watcher.sleeper.rest(within(REST));
+                continue;
+            }
+            let most = self.arm();
+            if self.look()? {
+                break;
+            }
+            if self.may_sleep()? {
+                self.sleep(within(most), most)?;
+            }
+        }
+        self.pause = Duration::ZERO;
+        Ok(Unit::of(self))
+    }
+
+    /// Returns the position: the `last_index` of the last put or delete, of any key, that the watch has passed. A new watch begins
+    /// after it with [`WatchFrom::After`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-position-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::WatchFrom;
+    ///
+    /// let first = cask.put("key", "1")?;
+    /// let watch = cask.changes("", WatchFrom::Now)?;
+    /// assert_eq!(watch.position(), first);
+    /// cask.put("key", "2")?;
+    /// let mut later = cask.changes("", WatchFrom::After(watch.position()))?;
+    /// assert!(later.try_next()?.is_some());
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn position(&self) -> u64 {
+        match &self.next {
+            Some(Next::Changes(found)) => found.before.position(),
+            _ => self.feed.position(),
+        }
+    }
+
+    /// Returns what ends this watch from another thread.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-watch-stopper-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// let mut watch = cask.changes("", caskfile::WatchFrom::Now)?;
+    /// watch.stopper().stop();
+    /// assert!(matches!(watch.try_next(), Err(caskfile::Error::Stopped)));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn stopper(&self) -> Stopper {
+        Stopper { watcher: Arc::clone(&self.watcher) }
+    }
+
+    /// Returns a descriptor for `poll`, `epoll` and what is built on them. It becomes readable when [`Watch::try_next`] may have
+    /// something to return: a unit, or an error after closing and stopping. It may be readable without a reason.
+    ///
+    /// Call `try_next` until it returns `None` before waiting, the first time too: that is what makes the descriptor wait for the
+    /// next change. Level-triggered and edge-triggered waiting both work. The descriptor belongs to the watch, and each watch has
+    /// one of its own. Reading from it is not allowed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], with [`io::ErrorKind::Unsupported`](std::io::ErrorKind::Unsupported) on other systems than Linux.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-descriptor-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use std::os::fd::AsRawFd;
+    ///
+    /// let mut watch = cask.changes("", caskfile::WatchFrom::Now)?;
+    /// let descriptor = watch.descriptor()?.as_raw_fd();
+    /// // Give it to an event loop. When it says that the descriptor is readable, and once before that:
+    /// while let Some(unit) = watch.try_next()? {
+    ///     println!("{} changes", unit.into_changes()?.len());
+    /// }
+    /// # let _ = descriptor;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn descriptor(&mut self) -> Result<BorrowedFd<'_>> {
+        self.has_descriptor = true;
+        let context = &self.cask.engine.context;
+        let descriptor = self.watcher.sleeper.descriptor();
+        descriptor.map_err(|e| Error::io("make a descriptor for a watch", &context.path, e))
+    }
+
+    /// Whether there is a unit to be delivered.
+    fn look(&mut self) -> Result<bool> {
+        if self.watcher.is_stopped.load(Relaxed) {
+            return Err(Error::Stopped);
+        }
+        let engine = &*self.cask.engine;
+        engine.context.check_open()?;
+        match self.next {
+            Some(Next::ListAgain) => {
+                let (listing, found) = self.cask.listing(&self.prefix, &self.options)?;
+                self.feed.go_to(found);
+                self.next = Some(Next::Listing(listing));
+            }
+            Some(_) => {}
+            None => self.next = self.feed.next(&engine.reading, &self.filter)?.map(Next::Changes),
+        }
+        if self.next.is_some() && self.options.durable {
+            self.make_stable()?;
+        }
+        Ok(self.next.is_some())
+    }
+
+    /// Makes sure that everything up to the end of the next unit is on stable storage.
+    fn make_stable(&mut self) -> Result<()> {
+        let engine = &*self.cask.engine;
+        let place = self.feed.place();
+        if self.stable.as_ref().is_some_and(|(log, upto)| {
+            self.watcher.log().is_some_and(|now| Arc::ptr_eq(&now, log)) && place.offset() <= *upto
+        }) {
+            return Ok(());
+        }
+        // The sync covers everything that the view has now, so the next calls need none.
+        let view = engine.reading.current()?;
+        let stable = (Arc::clone(&view.reader.log), view.tail.end);
+        drop(view);
+        self.cask.sync()?;
+        self.stable = Some(stable);
+        Ok(())
+    }
+
+    /// Has the next change of the file reported, and returns how long a sleep may be.
+    fn arm(&mut self) -> Duration {
+        let engine = &*self.cask.engine;
+        let file = engine.reading.shown().ok().map(|view| Arc::clone(&view.reader.log.file));
+        let is_told = file.is_some_and(|file| self.watcher.sleeper.arm(&*file));
+        self.watcher.polls.store(!is_told, Relaxed);
+        if is_told {
+            return Duration::from_millis(engine.context.limits.backstop());
+        }
+        self.pause = (self.pause * 2).clamp(SHORTEST_POLL, LONGEST_POLL);
+        self.pause
+    }
+
+    /// Whether the file has its place still, so that there is something to wait for. `false` if it has changed after all.
+    fn may_sleep(&mut self) -> Result<bool> {
+        let engine = Arc::clone(&self.cask.engine);
+        let shown = || engine.reading.shown().map(|view| (view.reader.log.identity, view.epoch, view.tail.moved));
+        let (identity, epoch, moved) = shown()?;
+        match path::named(&*engine.context.disk, &engine.context.path, identity)? {
+            Named::This => Ok(true),
+            // A compaction has not renamed its file yet, and never will if the path names nothing.
+            Named::Nothing if moved => Ok(true),
+            Named::Another if moved => Ok(false),
+            // Perhaps a compaction has begun and ended since the last look.
+            Named::Another if self.look()? || shown()? != (identity, epoch, moved) => Ok(false),
+            Named::Another | Named::Nothing | Named::Orphan => Err(engine.context.replaced()),
+        }
+    }
+
+    /// Sleeps, and counts changes that were there although none was reported.
+    fn sleep(&mut self, most: Duration, backstop: Duration) -> Result<()> {
+        let clock = &self.cask.engine.context.clock;
+        let began = clock.now();
+        self.watcher.sleeper.sleep(most);
+        let slept_to_the_end = clock.since(began) >= backstop && most == backstop;
+        if slept_to_the_end && !self.watcher.polls.load(Relaxed) {
+            let before = self.feed.place();
+            if self.look()? || self.feed.place() != before {
+                self.cask.engine.reading.watchers.unreported.fetch_add(1, Relaxed);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Stopper {
+    /// Ends the watch. Its calls return [`Error::Stopped`] from now on, also one that waits now.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-stop-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// let mut watch = cask.changes("", caskfile::WatchFrom::Now)?;
+    /// watch.stopper().stop();
+    /// assert!(matches!(watch.next_timeout(None), Err(caskfile::Error::Stopped)));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn stop(&self) {
+        self.watcher.stop();
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("position", &self.position()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Stopper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stopper").finish_non_exhaustive()
+    }
+}
