@@ -40,8 +40,11 @@ types:
       - id: created
         type: u8
         doc: seconds since 1970-01-01 00:00 UTC
+      - id: complete_after
+        type: u8
+        doc: the floor plus 1, or 0 if base_seq is the floor
       - id: reserved
-        size: 12
+        size: 4
       - id: crc
         type: u4
         doc: CRC-32 of the 60 bytes before
@@ -193,8 +196,9 @@ types:
       - id: directory_crc
         type: u4
         doc: CRC-32 of file_id, the directory's offset (u8), and its bytes
-      - id: reserved
-        size: 4
+      - id: since_event
+        type: u4
+        doc: covered_seq plus 1, less the sequence number of the last event before covered_to; 0 if that is not stated
       - id: parts
         type: part_entry
         repeat: eos

@@ -71,7 +71,7 @@ class Store:
     # ---- What a reader checks: the file header (H1 is above)
     def read_file_header(self):
         raw = self.read(0, 64)
-        magic, major, minor, features, file_id, base, created, z, crc = struct.unpack("<8sHHI16sQQ12sI", raw.ljust(64))
+        magic, major, minor, features, file_id, base, created, floor, z, crc = struct.unpack("<8sHHI16sQQQ4sI", raw.ljust(64))
         for check, holds, error, at in (
                 ("H2: 64 bytes", len(raw) == 64, "NotCaskfile", None),
                 ("H3: magic", magic == bytes.fromhex("ca 53 4b 46 0d 0a 1a 0a"), "NotCaskfile", None),
@@ -87,7 +87,8 @@ class Store:
             wanted = struct.pack("<IBBHIQ", 0, 0, ROOTS, 0, 128, 1)
             if raw != struct.pack("<I", self.crc_at(64, wanted) or 1) + wanted:
                 raise Refused("Corrupt", "H7: the header of ROOTS", 64, [[64, 216]])
-        return (dict(major=major, minor=minor, features=features, reserved=z.hex(), base_seq=base, created=created),
+        self.floor = floor - 1 if 0 < floor <= base + 1 else base      # Following the log
+        return (dict(major=major, minor=minor, features=features, reserved=z.hex(), base_seq=base, created=created, floor=self.floor),
                 file_id, 216 if features & 1 else 64)
 
     def crc_at(self, offset, data):
@@ -281,7 +282,7 @@ class Snapshot:
         need(len(value) == r.value_len and zlib.crc32(value, zlib.crc32(raw[9:])) == r.body_crc, "U3: body_crc")
         need(len(value) >= 80, "U5: value_len")
         (version, hash_number, check, self.covered_to, self.covered_seq, self.records, self.keys, self.live_bytes,
-         self.part_bits, leaves, directory, directory_crc) = struct.unpack("<IIQQQQQQIIQI4x", value[:80])
+         self.part_bits, leaves, directory, directory_crc, self.since_event) = struct.unpack("<IIQQQQQQIIQII", value[:80])
         need(version == 1 and hash_number == 1, "U4: version or hash")
         need(check == sip_hash(store.file_id, b"caskfile"), "U4: check")
         need(self.part_bits <= 12 and len(value) == 80 + 16 * 2**self.part_bits, "U5: part_bits or value_len")
@@ -325,16 +326,19 @@ class Snapshot:
         need(all(a < b or a == b and a[1] == 19 for a, b in zip(shown, shown[1:])), "U16: the order of entries")
 
     def compare(self, store):                                      # with what the walk has found before c
-        live, previous, end, more, records = {}, 0, store.start, 0, 0
+        live, previous, end, more, records, event = {}, 0, store.start, 0, 0, store.floor
         for r in (Record(o, store.read(o, 24)) for o in store.offsets if o < self.covered_to):
             if r.kind == PUT:
                 live[store.full_key(r)] = r
             elif r.kind == DELETE:
                 live.pop(store.full_key(r), None)
+            if r.kind in (PUT, DELETE):
+                event = max(event, r.seq)
             previous, end, more, records = r.seq, r.next, r.flags & MORE, records + 1
         need(end == self.covered_to and not more, "compare: a unit ends at covered_to")
         found = previous, records, len(live), sum(r.next - r.offset for r in live.values())
         need((self.covered_seq, self.records, self.keys, self.live_bytes) == found, "compare: the totals")
+        need(not 0 < self.since_event <= previous + 1 or previous + 1 - self.since_event == event, "compare: the last event")
         words = [[] for _ in range(4096)]
         for full_key, r in live.items():
             bits = sip_hash(store.file_id, full_key)

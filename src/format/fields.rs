@@ -69,7 +69,7 @@ pub(crate) const SNAPSHOT_FIELDS: [Named; 13] = [
     ("leaves", snapshot::AT_LEAVES),
     ("directory", snapshot::AT_DIRECTORY),
     ("directory_crc", snapshot::AT_DIRECTORY_CRC),
-    ("reserved", snapshot::AT_RESERVED),
+    ("since_event", snapshot::AT_SINCE_EVENT),
 ];
 
 /// The fields of a part's entry in a `SNAPSHOT`, in order.

@@ -49,10 +49,10 @@ pub(super) const AT_PART_BITS: Range<usize> = AT_LIVE_BYTES.end..AT_LIVE_BYTES.e
 pub(super) const AT_LEAVES: Range<usize> = AT_PART_BITS.end..AT_PART_BITS.end + 4;
 pub(super) const AT_DIRECTORY: Range<usize> = AT_LEAVES.end..AT_LEAVES.end + 8;
 pub(super) const AT_DIRECTORY_CRC: Range<usize> = AT_DIRECTORY.end..AT_DIRECTORY.end + 4;
-pub(super) const AT_RESERVED: Range<usize> = AT_DIRECTORY_CRC.end..AT_DIRECTORY_CRC.end + 4;
+pub(super) const AT_SINCE_EVENT: Range<usize> = AT_DIRECTORY_CRC.end..AT_DIRECTORY_CRC.end + 4;
 
 /// The entries of the parts start here.
-pub(crate) const SNAPSHOT_HEAD_LEN: usize = AT_RESERVED.end;
+pub(crate) const SNAPSHOT_HEAD_LEN: usize = AT_SINCE_EVENT.end;
 
 pub(super) const AT_PART_OFFSET: Range<usize> = 0..8;
 pub(super) const AT_PART_COUNT: Range<usize> = AT_PART_OFFSET.end..AT_PART_OFFSET.end + 4;
@@ -97,11 +97,27 @@ pub(crate) struct Covered {
     pub(crate) end: u64,
     /// The sequence number of the record before that; 0 if there is none.
     pub(crate) previous_seq: u64,
+    /// The sequence number of the last put or delete before that, or the file's floor. `None` if that is not stated.
+    pub(crate) last_event: Option<u64>,
     /// The number of records before `end`.
     pub(crate) records: u64,
     pub(crate) keys: u64,
     /// Bytes of the records that set the present values of keys.
     pub(crate) live_bytes: u64,
+}
+
+impl Covered {
+    /// The distance from the last event to the last record, plus one; 0 if it is not known, or does not fit.
+    fn since_event(&self) -> u32 {
+        let distance = self.last_event.and_then(|last| self.previous_seq.checked_sub(last));
+        distance.and_then(|distance| u32::try_from(distance + 1).ok()).unwrap_or(0)
+    }
+
+    fn with_event(self, since_event: u32) -> Covered {
+        let distance = since_event.checked_sub(1).map(u64::from);
+        let last_event = distance.and_then(|distance| self.previous_seq.checked_sub(distance));
+        Covered { last_event, ..self }
+    }
 }
 
 /// Where a part lies in the file. A part without keys has no bytes.
@@ -222,6 +238,7 @@ impl Snapshot {
         LittleEndian::write_u32(&mut bytes[AT_LEAVES], order.leaves);
         LittleEndian::write_u64(&mut bytes[AT_DIRECTORY], order.directory);
         LittleEndian::write_u32(&mut bytes[AT_DIRECTORY_CRC], order.crc);
+        LittleEndian::write_u32(&mut bytes[AT_SINCE_EVENT], self.covered.since_event());
         for part in &self.parts {
             bytes.extend_from_slice(&part.offset.to_le_bytes());
             bytes.extend_from_slice(&part.count.to_le_bytes());
@@ -244,10 +261,12 @@ impl Snapshot {
         let covered = Covered {
             end: LittleEndian::read_u64(&head[AT_COVERED_TO]),
             previous_seq: LittleEndian::read_u64(&head[AT_COVERED_SEQ]),
+            last_event: None,
             records: LittleEndian::read_u64(&head[AT_RECORDS]),
             keys: LittleEndian::read_u64(&head[AT_KEYS]),
             live_bytes: LittleEndian::read_u64(&head[AT_LIVE_BYTES]),
-        };
+        }
+        .with_event(LittleEndian::read_u32(&head[AT_SINCE_EVENT]));
         let parts = value[SNAPSHOT_HEAD_LEN..].chunks_exact(PART_ENTRY_LEN).map(|entry| StoredPart {
             offset: LittleEndian::read_u64(&entry[AT_PART_OFFSET]),
             count: LittleEndian::read_u32(&entry[AT_PART_COUNT]),
@@ -303,7 +322,8 @@ mod tests {
 
     /// Of a log of ten records from 216 to 616, with an image of two parts after it.
     fn snapshot() -> Snapshot {
-        let covered = Covered { end: 616, previous_seq: 10, records: 10, keys: 3, live_bytes: 120 };
+        let covered =
+            Covered { end: 616, previous_seq: 10, last_event: Some(9), records: 10, keys: 3, live_bytes: 120 };
         let parts =
             vec![StoredPart { offset: 640, count: 2, crc: 7 }, StoredPart { offset: 640 + 8208, count: 1, crc: 8 }];
         Snapshot { covered, part_bits: 1, parts, order: None }
@@ -331,6 +351,24 @@ mod tests {
         let value = snapshot().encode(&hasher());
         assert_eq!(value.len(), Snapshot::value_len(1));
         assert_eq!(Snapshot::decode(&value, &hasher(), 216, AT), Some(snapshot()));
+    }
+
+    #[test]
+    fn the_last_event_is_stated_as_a_distance() {
+        let far = u64::from(u32::MAX) - 1;
+        for (previous_seq, last_event, stated) in [
+            (10, Some(10), 1),
+            (10, Some(0), 11),
+            (10, None, 0),
+            (10, Some(11), 0),
+            (far, Some(0), u32::MAX),
+            (far + 1, Some(0), 0),
+        ] {
+            let covered = Covered { previous_seq, last_event, ..snapshot().covered };
+            assert_eq!(covered.since_event(), stated);
+            assert_eq!(covered.with_event(stated).last_event, last_event.filter(|_| stated > 0));
+        }
+        assert_eq!(Covered { previous_seq: 3, ..snapshot().covered }.with_event(5).last_event, None);
     }
 
     #[test]

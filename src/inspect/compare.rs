@@ -43,8 +43,14 @@ impl Comparison {
     }
 
     /// Compares, if the walk has come to where the snapshot ends: the reader's end follows `records` records, the last of which
-    /// has the number `last_seq`.
-    pub(super) fn reach(&mut self, reader: &Reader, records: u64, last_seq: u64, keys: &KeySpace) -> Result<()> {
+    /// has the number `last_seq`, and the last put or delete `last_event`.
+    pub(super) fn reach(
+        &mut self,
+        reader: &Reader,
+        records: u64,
+        (last_seq, last_event): (u64, u64),
+        keys: &KeySpace,
+    ) -> Result<()> {
         let Comparison::Ahead { at, snapshot } = self else { return Ok(()) };
         let (log, end) = (&reader.log, reader.end);
         if end < snapshot.covered.end {
@@ -53,6 +59,8 @@ impl Comparison {
         let found = Covered {
             end,
             previous_seq: last_seq,
+            // It need not be stated.
+            last_event: snapshot.covered.last_event.map(|_| last_event),
             records,
             keys: keys.index.len() as u64,
             live_bytes: keys.live_bytes(),
@@ -95,9 +103,14 @@ fn difference_of_totals(stated: &Covered, found: &Covered) -> Option<String> {
         (stated != found)
             .then(|| format!("it ends after the record with seq {stated}, and the log there with seq {found}"))
     };
+    let of_event = || {
+        let (stated, found) = (stated.last_event?, found.last_event?);
+        (stated != found).then(|| format!("it states {stated} as the seq of the last event, and the log has {found}"))
+    };
     differs
         .map(|(what, stated, found)| format!("it counts {stated} {what}, and the log has {found}"))
         .or_else(of_number)
+        .or_else(of_event)
 }
 
 fn difference_of_parts(log: &LogFile, snapshot: &Snapshot, found: &Frozen) -> Result<Option<String>> {

@@ -52,6 +52,8 @@ pub(crate) struct Survey {
     pub(crate) keys: KeySpace,
     /// The last record's sequence number; 0 if there is none.
     pub(crate) last_seq: u64,
+    /// That of the last put or delete, or the file's floor.
+    last_event: u64,
     /// `base_seq` of the file header; 0 if the header is lost.
     pub(crate) base_seq: u64,
     pub(crate) report: Report,
@@ -123,6 +125,7 @@ impl Survey {
         Ok(Survey {
             scope,
             keys: KeySpace::new(&log.header),
+            last_event: log.header.floor(),
             reader: Reader { end: log.start(), log, map: None, unread: 0 },
             last_seq: 0,
             base_seq: if source.header_damage.is_none() { source.log.header.base_seq } else { 0 },
@@ -181,7 +184,7 @@ impl Survey {
 
     /// Compares the snapshot with the keys, if the walk has come to where it ends.
     fn compare_snapshot(&mut self) -> Result<()> {
-        self.comparison.reach(&self.reader, self.report.records, self.last_seq, &self.keys)
+        self.comparison.reach(&self.reader, self.report.records, (self.last_seq, self.last_event), &self.keys)
     }
 
     /// Replays what was appended since, up to where the walk stops. New records replace what looked torn before.
@@ -208,6 +211,9 @@ impl Survey {
             let (offset, len) = (entry.offset, entry.header.padded_len());
             self.reader.end = offset + len;
             self.last_seq = entry.header.seq;
+            if entry.header.kind.is_event() {
+                self.last_event = self.last_event.max(entry.header.seq);
+            }
             self.landmark = Some(Landmark { offset, word: entry.header.fingerprint() });
             self.moved = entry.header.kind == Kind::Ancillary(Ancillary::Moved);
             self.report.records += 1;

@@ -12,8 +12,8 @@ pub(crate) struct Tail {
     pub(crate) end: u64,
     /// The last record's sequence number, 0 if there is none.
     pub(crate) previous_seq: u64,
-    /// The sequence number of the last put or delete, or the file's floor if that is higher. `None` if it comes before what a
-    /// snapshot covers: [`Reading::rescan`](crate::engine::read::Reading::rescan) finds it.
+    /// The sequence number of the last put or delete, or the file's floor if that is higher. `None` if a
+    /// snapshot does not state it: [`Reading::rescan`](crate::engine::read::Reading::rescan) finds it.
     pub(crate) last_event: Option<u64>,
     /// The highest sequence number that is known to be assigned: the last record's, or `base_seq`.
     pub(crate) highest_seq: u64,
@@ -153,7 +153,7 @@ impl Tail {
         Tail {
             end: covered.end,
             previous_seq: covered.previous_seq,
-            last_event: None,
+            last_event: covered.last_event,
             highest_seq: log.header.base_seq.max(covered.previous_seq),
             records: covered.records,
             ..Tail::new(log, stated)

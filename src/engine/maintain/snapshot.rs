@@ -139,6 +139,7 @@ impl Draft {
             covered: Covered {
                 end: view.tail.end,
                 previous_seq: view.tail.previous_seq,
+                last_event: view.tail.last_event,
                 records: view.tail.records,
                 keys,
                 live_bytes: view.keys.live_bytes(),

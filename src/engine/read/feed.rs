@@ -249,19 +249,23 @@ pub(crate) fn find_end(reading: &Reading) -> Result<Found> {
 pub(crate) fn find(reading: &Reading, number: u64) -> Result<Found> {
     reading.answer(|view| {
         let (log, epoch, end) = (Arc::clone(&view.reader.log), view.epoch, view.tail.end);
+        // The events up to where a snapshot ends need not be read if they are all passed.
+        let begin = view.begin.filter(|&(_, last_event)| number >= last_event);
         drop(view);
-        let place = find_in(&log, end, number)?;
+        let begin = begin.map(|(cursor, position)| Place { cursor, position, moved: false });
+        let place = find_in(&log, begin.unwrap_or_else(|| Place::before(&log)), end, number)?;
         Ok(Found { log, epoch, place })
     })
 }
 
-fn find_in(log: &LogFile, end: u64, number: u64) -> Result<Place> {
+/// As [`find`], from a place on, which is not after the one that is sought.
+fn find_in(log: &LogFile, from: Place, end: u64, number: u64) -> Result<Place> {
     let floor = log.header.floor();
     if number < floor {
         return Err(Error::Compacted { path: log.path.to_path_buf(), oldest: floor });
     }
-    let (mut window, mut place) = (Window::new(log), Place::before(log));
-    let mut is_found = number == floor;
+    let (mut window, mut place) = (Window::new(log), from);
+    let mut is_found = number == place.position;
     let mut units = Units { log, window: &mut window };
     let is_it = |header: &RecordHeader, _: &[u8]| header.seq == number;
     while let Some(unit) = units.next(&place.cursor, end, is_it)? {

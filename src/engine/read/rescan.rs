@@ -189,7 +189,7 @@ impl Reading {
                 let bytes = view.tail.end - view.reader.log.start();
                 view.tail.images.restart(bytes, view.reader.log.limits);
             }
-            (view.reader.unread, view.snapshot) = (0, 0);
+            (view.reader.unread, view.snapshot, view.begin) = (0, 0, None);
             view.tail.last_event = Some(rescan.last_event);
             Ok(())
         };

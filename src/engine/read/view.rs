@@ -15,7 +15,7 @@ use crate::log::read::Reader;
 use crate::log::recover::{Decision, decide, has_end_mark};
 use crate::log::run::Run;
 use crate::log::scan::{Reason, Scanner, Stop};
-use crate::log::tail::Tail;
+use crate::log::tail::{Cursor, Tail};
 use crate::replay::{KeySpace, Proven};
 use crate::{Error, Result};
 
@@ -35,6 +35,8 @@ pub(crate) struct View {
     pub(crate) was_cut: bool,
     /// The offset of the snapshot that this handle was opened through; 0 if it has read the whole log.
     pub(crate) snapshot: u64,
+    /// Where the snapshot ends that this handle was opened through, and the last event before it.
+    pub(crate) begin: Option<(Cursor, u64)>,
     /// The index misses a record that the tail has passed, because reading a key failed during replay. The log must be read
     /// again.
     broken: bool,
@@ -98,6 +100,7 @@ impl View {
         let (covered, keys) = (snapshot.covered, KeySpace::stored(&log.header, &snapshot));
         let mut view = View::new(log, Tail::after(log, root.synced_to, &covered), keys, config, epoch, file_len);
         (view.reader.unread, view.snapshot) = (covered.end, root.snapshot);
+        view.begin = covered.last_event.map(|last_event| (view.tail.cursor(), last_event));
         let stop = Scanner::resume(log, covered.end, covered.previous_seq)?.walk(|run| view.replay(run))?;
         view.stopped(&stop);
         view.expect_last_snapshot(root.snapshot, covered.end);
@@ -114,6 +117,7 @@ impl View {
             partial_tail: None,
             was_cut: false,
             snapshot: 0,
+            begin: None,
             broken: false,
         };
         if config.get_read_mode() == ReadMode::Map {

@@ -28,6 +28,7 @@ pub(in super::super) fn stored(index: &Index, log: &mut Log, part_bits: u32, ord
     let covered = Covered {
         end: log.last() + 8,
         previous_seq: 0,
+        last_event: None,
         records: 0,
         keys: index.len() as u64,
         live_bytes: live_bytes(index, log),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::bytes::{FILE_ID, FileBytes, record};
 use super::layout::{
-    ALIGNMENT, DELETE, Field, IMAGE, MARK, MORE, PUT, RECORD_HEADER, RECORD_HEADER_LEN, SNAPSHOT, SYNCED, crc_at,
-    log_start, number,
+    ALIGNMENT, DELETE, FILE_HEADER, Field, IMAGE, MARK, MORE, PUT, RECORD_HEADER, RECORD_HEADER_LEN, SNAPSHOT, SYNCED,
+    crc_at, log_start, number,
 };
 use super::reader::Reader;
 use super::seal::{seal_record, seal_roots};
@@ -24,7 +24,7 @@ pub const HEAD: &[Field] = &[
     ("leaves", 60, 4),
     ("directory", 64, 8),
     ("directory_crc", 72, 4),
-    ("reserved", 76, 4),
+    ("since_event", 76, 4),
 ];
 pub const HEAD_LEN: usize = 80;
 
@@ -94,6 +94,8 @@ pub fn place(hash: u64) -> (usize, u64) {
 pub struct Image {
     pub covered_to: u64,
     pub covered_seq: u64,
+    /// The number of the last event, or the file's floor; `None` if that is not stated.
+    pub last_event: Option<u64>,
     pub records: u64,
     pub keys: u64,
     pub live_bytes: u64,
@@ -107,6 +109,7 @@ impl Image {
     /// What a walk over a sound file finds before `covered_to`.
     pub fn of(file: &[u8], covered_to: usize) -> Image {
         let (mut live, mut at, mut covered_seq, mut records) = (BTreeMap::new(), log_start(file), 0, 0);
+        let mut last_event = floor(file);
         let reader = Reader::new(file);
         while at < covered_to {
             let Ok(record) = reader.record(at, covered_seq) else { panic!("no record at {at}") };
@@ -114,6 +117,9 @@ impl Image {
                 PUT => drop(live.insert(record.key.to_vec(), (at, record.next - at))),
                 DELETE => drop(live.remove(record.key)),
                 _ => {}
+            }
+            if [PUT, DELETE].contains(&record.kind) {
+                last_event = last_event.max(record.seq);
             }
             (at, covered_seq, records) = (record.next, record.seq, records + 1);
         }
@@ -126,7 +132,8 @@ impl Image {
         tables.iter_mut().for_each(|words| words.sort_unstable());
         let live_bytes = live.values().map(|(_, len)| *len as u64).sum();
         let order = live.iter().map(|(key, (at, _))| order_entry(key, *at)).collect();
-        Image { covered_to: at as u64, covered_seq, records, keys: live.len() as u64, live_bytes, tables, order }
+        let (covered_to, last_event, keys) = (at as u64, Some(last_event), live.len() as u64);
+        Image { covered_to, covered_seq, last_event, records, keys, live_bytes, tables, order }
     }
 
     /// The bytes of each part.
@@ -365,6 +372,7 @@ pub fn stored(file: &[u8]) -> Option<Image> {
         Image {
             covered_to: field("covered_to"),
             covered_seq: field("covered_seq"),
+            last_event: field("since_event").checked_sub(1).map(|since| field("covered_seq") - since),
             records: field("records"),
             keys: field("keys"),
             live_bytes: field("live_bytes"),
@@ -372,6 +380,13 @@ pub fn stored(file: &[u8]) -> Option<Image> {
             order: order(file).unwrap_or_default(),
         }
     })
+}
+
+/// The highest number up to which events may be missing.
+fn floor(file: &[u8]) -> u64 {
+    let field = |name| number(FILE_HEADER, name, file);
+    let (stated, base_seq) = (field("complete_after"), field("base_seq"));
+    if (1..=base_seq + 1).contains(&stated) { stated - 1 } else { base_seq }
 }
 
 /// The entry of a full key whose put is at an offset.
@@ -496,7 +511,8 @@ pub fn faults() -> Vec<(&'static str, Fault, Snapshotted)> {
     with("more parts than entries", Fault::Broken, false, &field("part_bits", 1));
     with("more parts than sub-tables", Fault::Broken, false, &field("part_bits", 7));
     with("2 to the 2^32 parts", Fault::Broken, false, &field("part_bits", u64::from(u32::MAX)));
-    with("reserved bytes that are not zero", Fault::None, false, &field("reserved", 7));
+    with("another last event", Fault::Lie, false, &field("since_event", 7));
+    with("a last event before all numbers", Fault::None, false, &field("since_event", u64::from(u32::MAX)));
 
     let entry = |at: std::ops::Range<usize>, more: u64| {
         move |of: &mut Snapshotted| {

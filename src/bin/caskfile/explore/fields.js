@@ -64,8 +64,13 @@ function addFileHeader(fields, holds) {
     fields.add("file_id", 16, "check", "random, and not in this page: with it, one can forge records inside values");
     fields.add("base_seq", 8, "seq", (_, number) => grouped(number()));
     fields.add("created", 8, "meta", (_, number) => dateText(number()));
-    fields.add("reserved", 12, "zero", "zeros");
+    fields.add("complete_after", 8, "seq", (_, number) => floorText(number()));
+    fields.add("reserved", 4, "zero", "zeros");
     fields.add("crc", 4, "check", crcText(holds));
+}
+
+function floorText(completeAfter) {
+    return completeAfter === 0n ? "every event above base_seq is here" : "every event above " + grouped(completeAfter - 1n) + " is here";
 }
 
 function dateText(seconds) {
@@ -135,7 +140,7 @@ function addSnapshot(fields, record) {
     fields.add("leaves", 4, "meta", (_, number) => (number() === 0n ? "no order" : "leaves of the order: " + grouped(number())));
     fields.add("directory", 8, "value", (_, number) => (number() === 0n ? "" : "of the order: " + offsetText(Number(number()))));
     fields.add("directory_crc", 4, "check", "of the directory");
-    fields.add("reserved", 4, "zero", "zeros");
+    fields.add("since_event", 4, "seq", (_, number) => (number() === 0n ? "" : "the last event is " + grouped(number() - 1n) + " below covered_seq"));
     for (let part = 0; part < (record.valueLength - SNAPSHOT_HEAD_LENGTH) / PART_ENTRY_LENGTH; part++) {
         fields.add("offset", 8, "value", (_, number) => "part " + part + ": " + offsetText(Number(number())));
         fields.add("count", 4, "length", (_, number) => plural(Number(number()), "key"));

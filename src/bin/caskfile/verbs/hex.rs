@@ -242,10 +242,14 @@ fn says(piece: &Piece, field: &Field, row: &[u8]) -> String {
         }
         ("created", _) => format!("{} seconds since 1970", number()),
         ("file_id", _) => "not shown".to_owned(),
-        ("major" | "minor" | "base_seq" | "key_len" | "value_len" | "seq" | "bucket_len", _) => number().to_string(),
+        ("major" | "minor" | "base_seq" | "complete_after" | "key_len" | "value_len" | "seq" | "bucket_len", _) => {
+            number().to_string()
+        }
         ("features" | "generation" | "synced_to" | "snapshot", _) => number().to_string(),
         ("version" | "hash" | "covered_to" | "covered_seq" | "records" | "keys", _) => number().to_string(),
-        ("live_bytes" | "part_bits" | "leaves" | "directory" | "offset" | "count", _) => number().to_string(),
+        ("live_bytes" | "part_bits" | "leaves" | "directory" | "since_event" | "offset" | "count", _) => {
+            number().to_string()
+        }
         ("value", Some(record)) => stated(record.kind_name(), row, field),
         _ => String::new(),
     }
@@ -317,7 +321,7 @@ fn field_style(piece: &Piece, field: &Field) -> Style {
         "key_len" | "value_len" | "bucket_len" | "records" | "keys" | "live_bytes" | "leaves" | "count" => {
             AnsiColor::Magenta
         }
-        "seq" | "base_seq" | "created" | "generation" | "covered_seq" => AnsiColor::Green,
+        "seq" | "base_seq" | "complete_after" | "created" | "generation" | "covered_seq" => AnsiColor::Green,
         "bucket" | "key" | "full_key" => AnsiColor::Blue,
         "padding" | "reserved" | "file_id" => return Style::new().dimmed(),
         "value" => return Style::new(),
