@@ -31,6 +31,7 @@
 //!   [`update`](Cask::update) is the usual compare-and-swap loop, [`delete_prefix`](Cask::delete_prefix) deletes many
 //!   keys, and [`mapped`](Cask::mapped) reads without copying. [`compact`](Cask::compact), [`verify`](Cask::verify) and
 //!   [`stats`](Cask::stats) work on the whole store.
+//! - [`changes`](Cask::changes) returns a [`Watch`]: the puts and deletes of every process as they come.
 //! - [`Store`] is the contract that `Cask` fulfils: a small object-safe trait, known from the Go library libkv, with
 //!   [`KvPair`], [`Error`] and [`new_store`], which opens a [`Backend`] by name. [`atomic_put`](Store::atomic_put) and
 //!   [`atomic_delete`](Store::atomic_delete) are its calls: they do with a pair what `put_if`, `put_new` and `delete_if` do with

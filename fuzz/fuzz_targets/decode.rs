@@ -50,7 +50,7 @@ fn file_header(input: &Input) {
         FileHeaderIs::Unsupported => assert!(is_right && field("major") != layout::MAJOR),
         FileHeaderIs::Right { base_seq, encoded } => {
             assert!(is_right && field("major") == layout::MAJOR && field("base_seq") == base_seq);
-            let known = [0..12, 16..48];
+            let known = [0..12, 16..56];
             assert!(known.into_iter().all(|range| encoded[range.clone()] == bytes[range]));
         }
     }

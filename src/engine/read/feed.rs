@@ -96,6 +96,13 @@ impl Place {
         Place { cursor: Cursor::at_start(log), position: log.header.floor(), moved: false }
     }
 
+    /// Whether the log was not cut before this place.
+    fn landmark_is_in(&self, log: &LogFile) -> Result<bool> {
+        let (landmark, mut word) = (self.cursor.landmark, [0; 8]);
+        let is_whole = log.read_up_to(landmark.offset, &mut word)? == word.len();
+        Ok(is_whole && u64::from_le_bytes(word) == landmark.word)
+    }
+
     /// The place after the next unit.
     fn after(&self, unit: &Unit) -> Place {
         // The events up to the floor are not all there.
@@ -134,8 +141,10 @@ impl Feed {
                 continue;
             };
             let is_old = log.header != now.header;
-            if (is_old || epoch != self.epoch) && !self.landmark_is_in(&log, end, is_old)? {
-                // The event at this place is lost, unless the log was only written anew.
+            let is_read_anew = is_old || epoch != self.epoch;
+            let is_beyond = !is_old && self.place.cursor.offset > end;
+            if is_read_anew && (is_beyond || !self.place.landmark_is_in(&log)?) {
+                // The log was cut before this place. The last event may be there still: marks have landmarks too.
                 self.enter(reading)?;
                 continue;
             }
@@ -151,9 +160,12 @@ impl Feed {
                 self.epoch = epoch;
                 self.watcher.enter(Arc::clone(&now), self.place.cursor.offset);
             }
+            let start = self.place;
             match self.walk(&now, end, filter) {
                 // The log was cut meanwhile.
                 Err(Error::Corrupt { .. } | Error::Io { .. }) if reading.current()?.epoch != epoch => {}
+                // Before this place, and perhaps other records stand after it now: a cut takes the landmark first.
+                Ok(_) if self.place != start && !start.landmark_is_in(&now)? => self.back_to(start),
                 walked => {
                     let before = self.before;
                     return Ok(walked?.map(|unit| FoundUnit { log: now, unit, before }));
@@ -205,14 +217,6 @@ impl Feed {
     fn enter(&mut self, reading: &Reading) -> Result<()> {
         self.go_to(find(reading, self.place.position)?);
         Ok(())
-    }
-
-    /// Whether the log was not cut before this place. An old file is read to its own end.
-    fn landmark_is_in(&self, log: &LogFile, end: u64, is_old: bool) -> Result<bool> {
-        let Cursor { offset, landmark, .. } = self.place.cursor;
-        let mut word = [0; 8];
-        let is_whole = log.read_up_to(landmark.offset, &mut word)? == word.len();
-        Ok((is_old || offset <= end) && is_whole && u64::from_le_bytes(word) == landmark.word)
     }
 }
 
