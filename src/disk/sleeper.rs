@@ -16,13 +16,13 @@ pub trait Sleeper: Send + Sync {
     /// the gain or loss of a name. Returns `false` if the system does not report the changes of this file; then the caller must
     /// look by itself now and then.
     ///
-    /// After one report there are no others until this is called again, so that a writer pays for a report only while somebody
+    /// After one report there are no others until this is called again, so that a writer pays for a report only while a thread
     /// waits.
     fn arm(&self, file: &dyn DiskFile) -> bool;
 
     /// Sleeps until a change is reported, or until [`Sleeper::wake`] is called, at most this long. Returns at once if either has
-    /// happened already, and may return earlier.
-    fn sleep(&self, most: Duration);
+    /// happened already, and may return earlier. Returns whether a change was reported.
+    fn sleep(&self, most: Duration) -> bool;
 
     /// As [`Sleeper::sleep`], but a change does not end it.
     fn rest(&self, most: Duration);
@@ -54,8 +54,9 @@ impl Sleeper for Doze {
         false
     }
 
-    fn sleep(&self, most: Duration) {
+    fn sleep(&self, most: Duration) -> bool {
         self.rest(most);
+        false
     }
 
     fn rest(&self, most: Duration) {

@@ -1,7 +1,7 @@
 //! Sleeping until the system reports a change of a file: inotify on Linux.
 //!
 //! Each sleeper has an inotify instance of its own. Sleepers that shared one would have to hand each other the reports that they
-//! read. The system allows a user 128 instances (`fs.inotify.max_user_instances`); a sleeper that gets none is told of no changes.
+//! read. The system allows a user 128 instances (`fs.inotify.max_user_instances`); a sleeper that gets none reports no changes.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -69,19 +69,24 @@ impl RealSleeper {
     }
 
     /// Waits until one of these can be read, at most this long.
-    fn wait(&self, most: Duration, for_changes: bool) {
-        let Some(wakers) = self.wakers() else { return self.doze.rest(most) };
+    /// Returns whether a change was reported.
+    fn wait(&self, most: Duration, for_changes: bool) -> bool {
+        let Some(wakers) = self.wakers() else {
+            self.doze.rest(most);
+            return false;
+        };
         if self.is_woken.load(Ordering::SeqCst) {
-            return;
+            return false;
         }
         let polled = |file: &OwnedFd| libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let inotify = wakers.inotify.as_ref().filter(|_| for_changes);
         let mut files = [polled(&wakers.woken), inotify.map_or(polled(&wakers.woken), polled)];
         let most = timespec(most);
         // A signal ends the wait early, which callers expect.
-        // SAFETY: `files` has as many elements as the call is told, and they and `most` live until it returns. A null mask leaves
+        // SAFETY: `files` has as many elements as the call is given, and they and `most` live until it returns. A null mask leaves
         // the signals as they are.
         unsafe { libc::ppoll(files.as_mut_ptr(), files.len() as libc::nfds_t, &most, std::ptr::null()) };
+        inotify.is_some() && files[1].revents != 0
     }
 }
 
@@ -127,8 +132,8 @@ impl Sleeper for RealSleeper {
         watched != -1
     }
 
-    fn sleep(&self, most: Duration) {
-        self.wait(most, true);
+    fn sleep(&self, most: Duration) -> bool {
+        self.wait(most, true)
     }
 
     fn rest(&self, most: Duration) {
@@ -162,14 +167,14 @@ impl Sleeper for RealSleeper {
 fn write_one(event: &OwnedFd) {
     let one = 1_u64.to_ne_bytes();
     // A full counter refuses the write, and is readable all the same.
-    // SAFETY: `one` lives until the call returns, and has as many bytes as it is told.
+    // SAFETY: `one` lives until the call returns, and has this many bytes.
     unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
 }
 
 /// Reads away what was reported.
 fn discard(inotify: &OwnedFd) {
     let mut buffer = [0_u8; 1024];
-    // SAFETY: the buffer is ours to be written to, and has as many bytes as the call is told.
+    // SAFETY: the buffer is ours to be written to, and has this many bytes.
     while unsafe { libc::read(inotify.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) } > 0 {}
 }
 

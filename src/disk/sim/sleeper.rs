@@ -10,7 +10,7 @@ use super::machine::Machine;
 use super::{SimDisk, Verb};
 use crate::disk::{DiskFile, Sleeper};
 
-/// Is told of every change of any file, as of the one that it is armed for.
+/// Reports every change of any file as one of the file that it is armed for.
 pub(super) struct SimSleeper {
     disk: SimDisk,
     /// The changes that were made when this was armed.
@@ -23,7 +23,7 @@ impl SimSleeper {
         SimSleeper { disk, armed: AtomicU64::new(0), is_woken: AtomicBool::new(false) }
     }
 
-    fn wait(&self, most: Duration, for_changes: bool) {
+    fn wait(&self, most: Duration, for_changes: bool) -> bool {
         let began = Instant::now();
         let mut machine = self.disk.lock();
         let changed = std::sync::Arc::clone(&machine.changed);
@@ -31,7 +31,7 @@ impl SimSleeper {
             let is_told = for_changes && machine.changes != self.armed.load(Ordering::SeqCst);
             let left = most.saturating_sub(began.elapsed());
             if is_told || self.is_woken.load(Ordering::SeqCst) || left.is_zero() {
-                return;
+                return is_told;
             }
             machine = changed.wait_timeout(machine, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -54,8 +54,8 @@ impl Sleeper for SimSleeper {
         armed.is_ok()
     }
 
-    fn sleep(&self, most: Duration) {
-        self.wait(most, true);
+    fn sleep(&self, most: Duration) -> bool {
+        self.wait(most, true)
     }
 
     fn rest(&self, most: Duration) {

@@ -2,7 +2,7 @@
 //!
 //! The log is the buffer. A feed keeps no event in memory, only a file and a place in it: an offset, the sequence number of the
 //! last event that it has passed (the *position*), and the landmark of the record before. It reads up to the end of the handle's
-//! view, so a read of the same handle is never behind it.
+//! view, so the feed is never ahead of the reads of its handle.
 //!
 //! | the handle's view shows | the feed |
 //! | --- | --- |

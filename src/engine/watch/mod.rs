@@ -171,8 +171,8 @@ impl WatchOptions {
     }
 
     /// Sets how many bytes of an old file may be left to read when a compaction has put a new file in its place. The default is
-    /// 256 MiB. A watch that lags further behind, or that is in the file before that one, gets [`Error::Compacted`] if it has
-    /// missed anything: without this, a watch that nobody reads would keep every old file on the disk.
+    /// 256 MiB. A watch that has more left, or that is two files back, gets [`Error::Compacted`] if it has missed anything. Without
+    /// this, a watch that is never read would keep every old file on the disk.
     #[must_use]
     pub fn lag(mut self, bytes: u64) -> WatchOptions {
         self.lag = bytes;
@@ -528,15 +528,15 @@ impl Watch {
 
     /// Sleeps, and counts changes that were there although none was reported.
     fn sleep(&mut self, most: Duration, backstop: Duration) -> Result<()> {
-        let clock = &self.cask.engine.context.clock;
+        let (clock, sleeper) = (&self.cask.engine.context.clock, &self.watcher.sleeper);
         let began = clock.now();
-        self.watcher.sleeper.sleep(most);
-        let slept_to_the_end = clock.since(began) >= backstop && most == backstop;
-        if slept_to_the_end && !self.watcher.polls.load(Relaxed) {
-            let before = self.feed.place();
-            if self.look()? || self.feed.place() != before {
-                self.cask.engine.reading.watchers.unreported.fetch_add(1, Relaxed);
-            }
+        let is_reported = sleeper.sleep(most);
+        let is_backstop = !is_reported && clock.since(began) >= backstop && !self.watcher.polls.load(Relaxed);
+        let before = self.feed.place();
+        if is_backstop && (self.look()? || self.feed.place() != before) {
+            // A change that has come since the sleep ended is reported by now.
+            let is_late = !self.watcher.sleeper.sleep(Duration::ZERO);
+            self.cask.engine.reading.watchers.unreported.fetch_add(u64::from(is_late), Relaxed);
         }
         Ok(())
     }
