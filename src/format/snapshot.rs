@@ -421,7 +421,7 @@ mod tests {
         const END: u64 = 1 << 41;
         let is_used = |count: u32, leaves: u32| {
             let keys = u64::from(count);
-            let covered = Covered { end: END, previous_seq: 1, records: keys, keys, live_bytes: 0 };
+            let covered = Covered { end: END, previous_seq: 1, last_event: None, records: keys, keys, live_bytes: 0 };
             let parts = vec![StoredPart { offset: END, count, crc: 7 }];
             let order = Some(StoredOrder { leaves, directory: END, crc: 7 });
             let snapshot = Snapshot { covered, part_bits: 0, parts, order };
