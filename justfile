@@ -156,6 +156,7 @@ examples:
     # With the feature that `cli` has compiled the library with.
     cargo run --quiet --release --features cli --example unicode
     cargo run --quiet --release --features cli --example service
+    cargo run --quiet --release --features cli --example reload
 
 # The programs of examples/programs, with their versions on SQLite, which need a C compiler.
 [group('tests')]

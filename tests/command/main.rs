@@ -20,3 +20,5 @@ mod run;
 mod streams;
 mod terminal;
 mod verbs;
+mod wait;
+mod watch;

@@ -11,7 +11,7 @@ use caskfile::{Cask, Config, Durability};
 use super::run::Shell;
 use crate::common::names;
 
-const READING: [&[&str]; 14] = [
+const READING: [&[&str]; 17] = [
     &["get", "d/s", "k"],
     &["exists", "d/s", "k"],
     &["list", "d/s"],
@@ -26,6 +26,9 @@ const READING: [&[&str]; 14] = [
     &["hex", "d/s"],
     &["map", "d/s"],
     &["explore", "d/s"],
+    &["watch", "d/s", "--snapshot", "-n", "1"],
+    &["watch", "d/s", "-n", "0"],
+    &["wait", "d/s", "k"],
 ];
 
 /// All that could show that the file was written.

@@ -10,7 +10,7 @@ use std::{fs, thread};
 /// The program, and the part of its name that says on what it is built.
 fn programs(name: &str) -> Vec<(PathBuf, &'static str)> {
     let directory = Path::new(env!("CARGO_BIN_EXE_queue")).parent().unwrap();
-    let kinds: &[&str] = if cfg!(feature = "sqlite") { &["", "-sqlite"] } else { &[""] };
+    let kinds: &[&str] = if cfg!(feature = "sqlite") && name != "feed" { &["", "-sqlite"] } else { &[""] };
     kinds.iter().map(|kind| (directory.join(format!("{name}{kind}")), *kind)).collect()
 }
 
@@ -133,6 +133,60 @@ fn two_servers_share_settings_and_their_tags() {
             assert_eq!(restored.ask("PUT", "/settings/port", &format!("if-match: {}", made.etag), "1").status, 412);
         }
     }
+}
+
+/// Follows the feed, and returns the next event: its name, its id and its data.
+fn next_event(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> (String, u64, String) {
+    let (mut name, mut id) = (String::new(), 0);
+    loop {
+        // Between the events are empty lines and the lengths of chunks.
+        let line = lines.next().expect("the connection has ended").unwrap();
+        match line.split_once(": ") {
+            Some(("event", text)) => name = text.to_owned(),
+            Some(("id", text)) => id = text.parse().unwrap(),
+            Some(("data", text)) => return (name, id, text.to_owned()),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_feed_goes_on_where_the_client_was() {
+    let scratch = Scratch::new("feed");
+    let store = scratch.0.join("store");
+    let cask = caskfile::Cask::open(&store).unwrap();
+    let first = cask.put("k/a", "1").unwrap();
+    let server = Server::start(&programs("feed")[0].0, &store);
+    let follow = |header: &str| {
+        let mut stream = TcpStream::connect(&server.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        write!(stream, "GET /changes?prefix=k/ HTTP/1.1\r\nhost: test\r\n{header}\r\n").unwrap();
+        BufReader::new(stream).lines()
+    };
+    let event = |name: &str, id: u64, data: &str| (name.to_owned(), id, data.to_owned());
+
+    let mut lines = follow("");
+    assert_eq!(next_event(&mut lines), event("all", first, r#"{"k/a":"1"}"#));
+    let mut last = first;
+    for round in 0..100 {
+        cask.put("other", "").unwrap();
+        last = cask.put("k/a", round.to_string()).unwrap();
+        assert_eq!(next_event(&mut lines), event("changed", last, &format!(r#"{{"k/a":"{round}"}}"#)));
+    }
+    drop(lines);
+
+    let mut batch = caskfile::Batch::new();
+    batch.delete("k/a").put("k/b", "2");
+    let batch = cask.write(&batch).unwrap().last_index().unwrap();
+    let mut lines = follow(&format!("last-event-id: {last}\r\n"));
+    assert_eq!(next_event(&mut lines), event("changed", batch, r#"{"k/a":null,"k/b":"2"}"#));
+    cask.compact().unwrap();
+    let put = cask.put("k/c", "3").unwrap();
+    assert_eq!(next_event(&mut lines), event("changed", put, r#"{"k/c":"3"}"#));
+
+    // What came after this position is no longer all there.
+    let mut lines = follow(&format!("last-event-id: {last}\r\n"));
+    assert_eq!(next_event(&mut lines), event("all", put, r#"{"k/b":"2","k/c":"3"}"#));
 }
 
 #[test]

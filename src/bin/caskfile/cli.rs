@@ -59,6 +59,8 @@ verbs! {
     DeletePrefix(verbs::delete_prefix::DeletePrefix),
     Buckets(verbs::buckets::Buckets),
     Batch(verbs::batch::Batch),
+    Watch(verbs::watch::Watch),
+    Wait(verbs::wait::Wait),
     Import(verbs::import::Import),
     Export(verbs::export::Export),
     Stats(verbs::stats::Stats),

@@ -19,6 +19,8 @@ pub enum Failure {
     ClosedPipe,
     Message {
         exit: Exit,
+        /// The code of a command that was run, instead of that of `exit`.
+        of_command: Option<u8>,
         message: String,
         hint: Option<String>,
         facts: Vec<(&'static str, u64)>,
@@ -27,7 +29,13 @@ pub enum Failure {
 
 impl Failure {
     pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
-        Failure::Message { exit, message: message.into(), hint: None, facts: Vec::new() }
+        Failure::Message { exit, of_command: None, message: message.into(), hint: None, facts: Vec::new() }
+    }
+
+    /// A command that was run has failed, with a code that is passed on.
+    pub fn of_command(code: u8, message: impl Into<String>) -> Failure {
+        let of_command = Some(code);
+        Failure::Message { exit: Exit::Refused, of_command, message: message.into(), hint: None, facts: Vec::new() }
     }
 
     pub fn usage(message: impl Into<String>) -> Failure {
@@ -77,14 +85,23 @@ impl Failure {
         }
     }
 
+    /// The code to end with.
+    pub fn code(&self) -> u8 {
+        match self {
+            Failure::Message { of_command: Some(code), .. } => *code,
+            _ => self.exit().code(),
+        }
+    }
+
     /// The one place where errors are printed. With `json` it is one line that a program can read.
     pub fn print(&self, json: bool) {
-        let Failure::Message { exit, message, hint, facts } = self else { return };
+        let Failure::Message { exit, of_command, message, hint, facts } = self else { return };
         let mut stderr = anstream::stderr().lock();
         let strong = |color: AnsiColor| Style::new().bold().fg_color(Some(color.into()));
         // If stderr is closed, there is no place for a message.
         if json {
-            let mut error = serde_json::json!({ "code": exit.code(), "error": exit.name(), "message": message });
+            let name = if of_command.is_some() { "command" } else { exit.name() };
+            let mut error = serde_json::json!({ "code": self.code(), "error": name, "message": message });
             if let Some(hint) = hint {
                 error["hint"] = hint.as_str().into();
             }
@@ -177,6 +194,7 @@ fn exit_of(error: &Error) -> Exit {
         | Error::BatchInvalid { .. }
         | Error::BatchTooLarge { .. } => Exit::Input,
         Error::Io { .. } | Error::Poisoned { .. } => Exit::Io,
+        Error::Compacted { .. } | Error::Undone { .. } => Exit::Lost,
         _ => Exit::Refused,
     }
 }
@@ -203,6 +221,9 @@ fn hint_for(error: &Error) -> Option<String> {
         Error::Damaged { path, report } => rescue(path, report.truncated || report.cut_off),
         Error::NotCaskfile { .. } => "is this the path you meant? No file is ever overwritten".into(),
         Error::BatchTooLarge { .. } => "split it; `caskfile import` takes any amount, in many batches".into(),
+        Error::Compacted { .. } | Error::Undone { .. } => {
+            "run it again with --snapshot in the place of --after: it shows first what is there now".into()
+        }
         Error::Replaced { .. } => "run the command again: it will open the file that is there now".into(),
         Error::Full { path, .. } => format!("`caskfile compact {}` makes room", shell_word(path.as_os_str())),
         Error::Poisoned { .. } => {

@@ -3,38 +3,53 @@
 //! A signal ends the other verbs like any program. The store is whole in both cases.
 
 use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use caskfile::{Error, Progress};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
+use signal_hook::low_level::pipe;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Result, io_failure};
 
 /// Whether a signal to stop has come.
 #[derive(Clone)]
-pub struct Interrupt(Arc<AtomicUsize>);
+pub struct Interrupt {
+    received: Arc<AtomicUsize>,
+    /// Readable once a signal has come.
+    pipe: Arc<UnixStream>,
+}
 
 impl Interrupt {
     /// From here on, the first signal is only recorded, and the second one ends the process at once.
     pub fn watch() -> Result<Interrupt> {
         let (received, again) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let (pipe, other_end) = UnixStream::pair().map_err(|e| io_failure("signal handler", e))?;
         for (signal, exit) in SIGNALS.into_iter().filter(|&(signal, _)| !is_ignored(signal)) {
             // In this order, so that the signal that sets the flag does not count as the second one.
             flag::register_conditional_shutdown(signal, exit.code().into(), Arc::clone(&again))
                 .and_then(|_| flag::register(signal, Arc::clone(&again)))
                 .and_then(|_| flag::register_usize(signal, Arc::clone(&received), usize::from(exit.code())))
+                // Last, so that the exit is known to a process that this wakes.
+                .and_then(|_| pipe::register(signal, other_end.try_clone()?))
                 .map_err(|e| io_failure("signal handler", e))?;
         }
-        Ok(Interrupt(received))
+        Ok(Interrupt { received, pipe: Arc::new(pipe) })
     }
 
     /// The exit of the signal that has come.
     pub fn received(&self) -> Option<Exit> {
-        let code = self.0.load(Ordering::Relaxed);
+        let code = self.received.load(Ordering::Relaxed);
         SIGNALS.into_iter().map(|(_, exit)| exit).find(|exit| usize::from(exit.code()) == code)
+    }
+
+    /// Readable once a signal has come, for a process that waits for something else as well.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Each verb is a file in `verbs/`. All verbs use `session` (terminals, pipes, output), `open` (how the store is opened),
 //! `failure` and `exit` (how the command ends). Several use `escape`, `record`, `json_line`, `delimited` and `format`
 //! (pairs as text, written and read), `input` and `lines` (the input), `look`, `picture` and `explore` (a file's bytes),
-//! `conflict`, `value`, `report`, `numbers`, `progress`, `interrupt`.
+//! `conflict`, `value`, `report`, `numbers`, `progress`, `interrupt`, `waiting`.
 
 mod cli;
 mod conflict;
@@ -27,6 +27,7 @@ mod report;
 mod session;
 mod value;
 mod verbs;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -35,9 +36,12 @@ use clap::{CommandFactory, Parser};
 fn main() -> ExitCode {
     let cli = cli::Cli::try_parse().unwrap_or_else(|error| cli::explain(error));
     let session = session::Session::new(cli.common, cli::Cli::command);
-    let exit = cli.verb.run(&session).unwrap_or_else(|failure| {
-        failure.print(session.json);
-        failure.exit()
-    });
-    ExitCode::from(exit.code())
+    let code = cli.verb.run(&session).map_or_else(
+        |failure| {
+            failure.print(session.json);
+            failure.code()
+        },
+        |exit| exit.code(),
+    );
+    ExitCode::from(code)
 }

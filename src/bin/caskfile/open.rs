@@ -28,14 +28,46 @@ impl ReadFrom {
 
 /// Opening may have to read the whole file, and to wait for the lock.
 fn open(session: &Session, path: &Path, config: &Config) -> Result<Cask> {
+    open_or(session, path, config, |path| format!("`caskfile put {path} KEY VALUE` makes one"))
+}
+
+/// Opens the store; `how` says how to make one.
+fn open_or(session: &Session, path: &Path, config: &Config, how: impl Fn(&str) -> String) -> Result<Cask> {
     let opened = while_busy(session, "opening", false, || Cask::open_with(path, config));
     opened.map_err(|error| match missing_file(&error).map(|path| shell_word(path.as_os_str())) {
         // Probably a first try.
-        Some(path) => {
-            Failure::from(error).hint(format!("there is no store yet; `caskfile put {path} KEY VALUE` makes one"))
-        }
+        Some(path) => Failure::from(error).hint(format!("there is no store yet; {}", how(&path))),
         None => error.into(),
     })
+}
+
+/// The store of a verb that waits for changes. It is opened read-only.
+#[derive(Debug, clap::Args)]
+pub struct WaitAt {
+    /// The store's file
+    #[arg(value_name = "STORE", value_hint = clap::ValueHint::FilePath)]
+    pub store: PathBuf,
+
+    /// Create the store if it is not there yet, and wait for its first writer
+    #[arg(long)]
+    create: bool,
+}
+
+impl WaitAt {
+    /// Opens the store read-only, or with `to_sync` so that it can be synced.
+    pub fn open(&self, session: &Session, to_sync: bool) -> Result<Cask> {
+        if self.create && !is_there(&self.store) {
+            open(session, &self.store, &Config::new())?.close()?;
+            session.note(format!("created {}", self.store.display()));
+        }
+        let config = if to_sync { Config::new().create(false) } else { Config::new().read_only(true) };
+        open_or(session, &self.store, &config, |_| "--create makes one, and waits for its first writer".to_owned())
+    }
+}
+
+/// Whether the file exists and is not empty.
+fn is_there(store: &Path) -> bool {
+    store.metadata().is_ok_and(|metadata| metadata.len() > 0)
 }
 
 /// The bucket of a verb.
@@ -103,7 +135,7 @@ pub enum Missing {
 impl WriteTo {
     /// Whether the file exists and is not empty.
     pub fn is_there(&self) -> bool {
-        self.store.metadata().is_ok_and(|metadata| metadata.len() > 0)
+        is_there(&self.store)
     }
 
     /// Opens the store, and writes a note if that created it.
@@ -141,9 +173,9 @@ impl WriteTo {
 
 /// Its own type, since clap takes an `Option` for an argument that may be absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeout(Option<Duration>);
+pub struct Timeout(pub Option<Duration>);
 
-fn parse_timeout(text: &str) -> std::result::Result<Timeout, String> {
+pub fn parse_timeout(text: &str) -> std::result::Result<Timeout, String> {
     if text == "none" { Ok(Timeout(None)) } else { parse_duration(text).map(|time| Timeout(Some(time))) }
 }
 

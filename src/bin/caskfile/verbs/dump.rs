@@ -5,16 +5,17 @@ use std::io::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use caskfile::inspect::{Change, Class, Inspection, Piece, Record};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use caskfile::{Cask, Config, Error, ErrorKind, Watch, WatchFrom, WatchOptions};
 
 use crate::escape::escaped;
 use crate::exit::Exit;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::interrupt::Interrupt;
 use crate::json_line::Line;
 use crate::look::{Look, finish, flags, is_broken, kind, parse_offset, style};
 use crate::numbers::grouped;
 use crate::session::{Output, Session, stdout_failure};
+use crate::waiting::Waiting;
 
 /// Show the log record by record, with what is damaged in its place
 ///
@@ -54,13 +55,12 @@ enum Form {
 /// How many bytes of a value a row shows by default.
 const SHORT_VALUE: u64 = 64;
 
-/// How often a followed file is read.
-const LOOK_UP: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-
 impl Dump {
     pub fn run(self, session: &Session) -> Result<Exit> {
         // Before the first line, since its reader may send the signal at once.
         let interrupt = if self.follow { Some(Interrupt::watch()?) } else { None };
+        // Before the file is shown, so that both are of the same file. If it cannot be opened, what is shown tells why.
+        let cask = self.follow.then(|| Cask::open_with(&self.look.store, &Config::new().read_only(true)));
         let inspection = self.look.open(session)?;
         let mut printer = Printer {
             output: session.output()?,
@@ -73,9 +73,10 @@ impl Dump {
         printer.head()?;
         let mut shown = Shown { from_offset: self.from_offset, begun: self.from_seq == 0, last_seq: 0 };
         self.show(&inspection, 0, &mut shown, &mut printer)?;
-        match interrupt {
-            Some(interrupt) => self.go_on(inspection, shown, &mut printer, session, &interrupt),
-            None => finish(&self.look.store, &inspection),
+        let exit = finish(&self.look.store, &inspection)?;
+        match (cask, interrupt) {
+            (Some(cask), Some(interrupt)) => self.go_on(cask?, inspection, shown, &mut printer, session, &interrupt),
+            _ => Ok(exit),
         }
     }
 
@@ -106,19 +107,36 @@ impl Dump {
         printer.output.flush().map_err(stdout_failure)
     }
 
+    /// Shows what is appended. A watch says when to look; it has puts and deletes alone, so the records come from the file.
     fn go_on(
         &self,
+        cask: Cask,
         mut inspection: Inspection,
         mut shown: Shown,
         printer: &mut Printer,
         session: &Session,
         interrupt: &Interrupt,
     ) -> Result<Exit> {
+        let mut watch = watch_all(&cask)?;
+        let mut waiting = Waiting::new(interrupt, &mut watch);
         loop {
-            finish(&self.look.store, &inspection)?;
             let end = inspection.log_end();
-            if let Some(exit) = wait(printer, interrupt)? {
-                return Ok(exit);
+            // Before the file is read, so that what comes later ends the wait.
+            let watched = pass_all(&mut watch);
+            match &watched {
+                // What is missing was written between two looks, and cannot be shown.
+                Err(Error::Compacted { .. } | Error::Undone { .. }) => {
+                    watch = watch_all(&cask)?;
+                    waiting = Waiting::new(interrupt, &mut watch);
+                    continue;
+                }
+                // A look at the whole file shows it in its place.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    inspection = self.look.open(session)?;
+                    self.show(&inspection, 0, &mut shown, printer)?;
+                    finish(&self.look.store, &inspection)?;
+                }
+                _ => {}
             }
             let from = match inspection.catch_up()? {
                 Change::Grown => end,
@@ -128,23 +146,31 @@ impl Dump {
                     shown.from_offset = 0;
                     0
                 }
-                _ => continue,
+                _ => {
+                    watched?;
+                    match waiting.wait(Some(printer.output.get_ref()))? {
+                        Some(exit) => return Ok(exit),
+                        None => continue,
+                    }
+                }
             };
             self.show(&inspection, from, &mut shown, printer)?;
+            finish(&self.look.store, &inspection)?;
+            if let Some(exit) = interrupt.received() {
+                return Ok(exit);
+            }
         }
     }
 }
 
-/// Waits until it is time to read again, or to stop.
-fn wait(printer: &Printer, interrupt: &Interrupt) -> Result<Option<Exit>> {
-    let reader = &mut [PollFd::new(printer.output.get_ref(), PollFlags::empty())];
-    match poll(reader, Some(&LOOK_UP)) {
-        Ok(0) | Err(rustix::io::Errno::INTR) => {}
-        // The reader of the pipe is gone, or the terminal.
-        Ok(_) => return Err(Failure::ClosedPipe),
-        Err(error) => return Err(stdout_failure(error.into())),
-    }
-    Ok(interrupt.received())
+fn watch_all(cask: &Cask) -> caskfile::Result<Watch> {
+    cask.changes_with("", WatchFrom::Now, &WatchOptions::new().all_buckets(true))
+}
+
+/// Passes everything that the watch has, so that its descriptor waits for the next change.
+fn pass_all(watch: &mut Watch) -> caskfile::Result<()> {
+    while watch.try_next()?.is_some() {}
+    Ok(())
 }
 
 /// What was shown so far, and where to begin.

@@ -43,33 +43,37 @@ impl Get {
             }
             pair => pair?,
         };
-        self.write(&pair, session, session.output()?).map_err(stdout_failure)
-    }
-
-    fn write(&self, pair: &KvPair, session: &Session, mut output: Output) -> io::Result<Exit> {
-        if session.json {
-            let line = Line::begin(&mut output).bytes("key", &pair.key).bytes("value", &pair.value);
-            line.number("last_index", pair.last_index).end()?;
-            output.flush()?;
-            return Ok(Exit::Done);
-        }
-        if self.last_index {
-            writeln!(output, "{}", pair.last_index)?;
-        }
-        if !session.to_terminal {
-            output.write_all(&pair.value)?;
-        } else if let Some(text) = as_text(&pair.value) {
-            // The prompt starts on a new line.
-            let end = if text.ends_with('\n') { "" } else { "\n" };
-            write!(output, "{text}{end}")?;
-        } else {
-            escape_into(&pair.value, None, &mut output)?;
-            output.write_all(b"\n")?;
-            output.flush()?;
-            let len = plural(pair.value.len() as u64, "byte");
-            session.note(format!("({len}, shown with escapes; a pipe or a file gets them unchanged)"));
-        }
-        output.flush()?;
+        write_pair(&pair, self.last_index, session)?;
         Ok(Exit::Done)
     }
+}
+
+/// Writes the value of a pair to stdout, and its `last_index` on a line before it if that is wanted. With `--json`, all of the pair.
+pub fn write_pair(pair: &KvPair, with_last_index: bool, session: &Session) -> Result<()> {
+    write(pair, with_last_index, session, session.output()?).map_err(stdout_failure)
+}
+
+fn write(pair: &KvPair, with_last_index: bool, session: &Session, mut output: Output) -> io::Result<()> {
+    if session.json {
+        let line = Line::begin(&mut output).bytes("key", &pair.key).bytes("value", &pair.value);
+        line.number("last_index", pair.last_index).end()?;
+        return output.flush();
+    }
+    if with_last_index {
+        writeln!(output, "{}", pair.last_index)?;
+    }
+    if !session.to_terminal {
+        output.write_all(&pair.value)?;
+    } else if let Some(text) = as_text(&pair.value) {
+        // The prompt starts on a new line.
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        write!(output, "{text}{end}")?;
+    } else {
+        escape_into(&pair.value, None, &mut output)?;
+        output.write_all(b"\n")?;
+        output.flush()?;
+        let len = plural(pair.value.len() as u64, "byte");
+        session.note(format!("({len}, shown with escapes; a pipe or a file gets them unchanged)"));
+    }
+    output.flush()
 }

@@ -22,3 +22,5 @@ pub mod put;
 pub mod salvage;
 pub mod stats;
 pub mod verify;
+pub mod wait;
+pub mod watch;

@@ -16,6 +16,7 @@ pub struct Stats {
 impl Stats {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let stats = self.from.open(session)?.stats()?;
+        // What a handle counts about itself is left out, such as its watches: this one was opened a moment ago.
         Report::default()
             .count("keys", stats.keys)
             .count("buckets", stats.buckets)

@@ -1,0 +1,178 @@
+//! `wait`: until a key is as a script needs it.
+
+use std::io::Read;
+use std::process::{Child, Stdio};
+
+use caskfile::{Batch, Cask};
+
+use super::run::{Ran, Shell, signal};
+use crate::common::patience::in_finite_time;
+
+fn open(shell: &Shell) -> Cask {
+    Cask::open(shell.directory.join("s")).unwrap()
+}
+
+/// Starts `wait`, which need not have come to its watch when this returns: no test may depend on that.
+fn start(shell: &Shell, options: &[&str]) -> Child {
+    let line = [&["wait", "s"], options].concat();
+    shell.command(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn ended(child: Child) -> Ran {
+    Ran::from(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn it_ends_at_once_if_there_is_nothing_to_wait_for() {
+    let shell = Shell::new();
+    let cask = open(&shell);
+    let last_index = cask.put("k", "v").unwrap();
+    let number = last_index.to_string();
+    assert_eq!(shell.ok(&["wait", "s", "k"]), b"v");
+    assert_eq!(shell.ok_text(&["wait", "s", "k", "--last-index"]), format!("{number}\nv"));
+    assert_eq!(
+        shell.ok_text(&["wait", "s", "k", "--json"]),
+        format!("{{\"key\":\"k\",\"value\":\"v\",\"last_index\":{number}}}\n")
+    );
+    assert_eq!(shell.ok(&["wait", "s", "k", "--value", "v"]), b"v");
+    assert_eq!(shell.ok(&["wait", "s", "x", "--gone"]), b"");
+    assert_eq!(shell.ok_text(&["wait", "s", "x", "--gone", "--json"]), "{\"exists\":false}\n");
+    assert_eq!(shell.ok(&["wait", "s", "k", "--changed", "--after", "0"]), b"v");
+    assert_eq!(shell.ok(&["wait", "s", "k", "--changed", "--after", &(last_index - 1).to_string()]), b"v");
+    let error = shell.fails(1, &["wait", "s", "x", "--changed", "--after", &number]);
+    assert!(error.contains("the key `x` in the default bucket is gone"), "{error}");
+    cask.close().unwrap();
+}
+
+#[test]
+fn the_end_of_the_time_is_11() {
+    let shell = Shell::new();
+    let cask = open(&shell);
+    let last_index = cask.put("k", "v").unwrap().to_string();
+    for (options, said) in [
+        (&["x"][..], "is still not there"),
+        (&["k", "--gone"], "is still there"),
+        (&["k", "--changed"], "has not changed"),
+        (&["x", "--changed"], "has not changed"),
+        (&["x", "--changed", "--after", "0"], "has not changed"),
+        (&["k", "--changed", "--after", &last_index], "has not changed"),
+        (&["k", "--value", "w"], "does not have this value"),
+        (&["k", "--bucket", "log"], "is still not there"),
+    ] {
+        for time in ["0", "10ms"] {
+            let error = shell.fails(11, &[&["wait", "s", "--timeout", time], options].concat());
+            assert!(error.contains(said) && error.contains("waited 0"), "{options:?}: {error}");
+        }
+    }
+    for wrong in [&["--after", "1"][..], &["--gone", "--changed"], &["--value", "v", "--gone"], &["--timeout", "soon"]]
+    {
+        shell.fails(2, &[&["wait", "s", "k"], wrong].concat());
+    }
+    cask.close().unwrap();
+}
+
+#[test]
+fn it_waits_for_another_process() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let cask = open(&shell);
+        let waiting = start(&shell, &["k"]);
+        cask.put("k and more", "").unwrap();
+        cask.put("k", "here").unwrap();
+        assert_eq!(ended(waiting).succeeded(), b"here");
+
+        let waiting = start(&shell, &["k", "--gone"]);
+        cask.delete("k and more").unwrap();
+        cask.delete("k").unwrap();
+        assert_eq!(ended(waiting).succeeded(), b"");
+
+        let waiting = start(&shell, &["-e", "k", "--value", r"\xff", "--timeout", "none"]);
+        for value in [&b""[..], b"\xff\xff", b"\xff"] {
+            cask.put("k", value).unwrap();
+        }
+        assert_eq!(ended(waiting).succeeded(), b"\xff");
+
+        let last_index = cask.get("k").unwrap().last_index.to_string();
+        let waiting = start(&shell, &["k", "--changed", "--after", &last_index]);
+        cask.write(Batch::new().put("other", "").put("k", "new")).unwrap();
+        assert_eq!(ended(waiting).succeeded(), b"new");
+
+        let last_index = cask.get("k").unwrap().last_index.to_string();
+        let waiting = start(&shell, &["k", "--changed", "--after", &last_index]);
+        cask.compact().unwrap();
+        cask.delete("k").unwrap();
+        assert!(ended(waiting).failed(1).contains("is gone"));
+        cask.close().unwrap();
+    });
+}
+
+/// Between the look at the key and the sleep there is no time in which a write would be missed.
+#[test]
+fn a_write_at_any_time_ends_it() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let cask = open(&shell);
+        for round in 0..60 {
+            let key = round.to_string();
+            let mut waiting = start(&shell, &[&key]);
+            // The command starts meanwhile: the put comes before, during and after it.
+            for _ in 0..round {
+                std::thread::yield_now();
+                cask.put("other", "").unwrap();
+            }
+            cask.put(&key, &key).unwrap();
+            let mut out = String::new();
+            waiting.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+            assert_eq!((ended(waiting).code, out), (Some(0), key));
+        }
+        cask.close().unwrap();
+    });
+}
+
+/// A loop of a script sees every state that stays, and the last one always.
+#[test]
+fn a_loop_of_waits_comes_to_the_last_value() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let cask = open(&shell);
+        let script = "after=0; while
+            got=$(\"$0\" wait s k --changed --after $after --last-index) || exit
+            after=$(echo \"$got\" | head -n 1); value=$(echo \"$got\" | tail -n 1)
+            test $value != 100
+        do :; done; echo $value";
+        let mut shell_command = std::process::Command::new("timeout");
+        shell_command.args(["100", "sh", "-c", script, env!("CARGO_BIN_EXE_caskfile")]);
+        shell_command.current_dir(shell.directory.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = shell_command.spawn().unwrap();
+        for number in 1..=100 {
+            cask.put("k", number.to_string()).unwrap();
+        }
+        assert_eq!(ended(child).succeeded(), b"100\n");
+        cask.close().unwrap();
+    });
+}
+
+#[test]
+fn a_missing_store_is_refused_or_created() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        assert!(shell.fails(8, &["wait", "s", "k"]).contains("--create"));
+        let waiting = start(&shell, &["k", "--create", "-q"]);
+        shell.ok(&["put", "s", "k", "v"]);
+        let ran = ended(waiting);
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+        assert_eq!(ran.stdout, b"v");
+    });
+}
+
+#[test]
+fn a_signal_ends_it() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        open(&shell).close().unwrap();
+        let waiting = start(&shell, &["k"]);
+        signal(&waiting, "TERM");
+        // As of every verb that handles no signals: a shell shows 143.
+        assert_eq!(ended(waiting).code, None);
+    });
+}
