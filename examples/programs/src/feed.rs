@@ -40,7 +40,9 @@ struct Unit {
 impl Changes {
     fn new(mut watch: Watch) -> io::Result<Changes> {
         let descriptor = watch.descriptor().map_err(io::Error::from)?.try_clone_to_owned()?;
-        Ok(Changes { watch, ready: AsyncFd::with_interest(descriptor, Interest::READABLE)? })
+        // SAFETY: it is an open descriptor, and nothing closes it before the `AsyncFd` does.
+        let ready = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?;
+        Ok(Changes { watch, ready })
     }
 
     /// Waits for the next unit. A future that is dropped earlier has lost nothing.
