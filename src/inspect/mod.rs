@@ -447,6 +447,9 @@ impl Inspection {
 
     /// Reads the records that were appended since the file was last read. Costs two small reads if there are none.
     ///
+    /// A [watch](crate::Cask::changes) of all buckets says when it is time: first
+    /// [`Watch::try_next`](crate::Watch::try_next), then this call, then the wait for the watch's descriptor.
+    ///
     /// # Errors
     ///
     /// - [`Error::Replaced`] if the path names another file, or none, and no compaction has done that.

@@ -20,22 +20,22 @@ use crate::failure::{Failure, Result, io_failure};
 #[derive(Clone)]
 pub struct Interrupt {
     received: Arc<AtomicUsize>,
-    /// Readable once a signal has come.
-    pipe: Arc<UnixStream>,
+    /// The first one is readable once a signal has come. Without the second one it would be, if all signals are ignored.
+    pipe: Arc<(UnixStream, UnixStream)>,
 }
 
 impl Interrupt {
     /// From here on, the first signal is only recorded, and the second one ends the process at once.
     pub fn watch() -> Result<Interrupt> {
         let (received, again) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
-        let (pipe, other_end) = UnixStream::pair().map_err(|e| io_failure("signal handler", e))?;
+        let pipe = UnixStream::pair().map_err(|e| io_failure("signal handler", e))?;
         for (signal, exit) in SIGNALS.into_iter().filter(|&(signal, _)| !is_ignored(signal)) {
             // In this order, so that the signal that sets the flag does not count as the second one.
             flag::register_conditional_shutdown(signal, exit.code().into(), Arc::clone(&again))
                 .and_then(|_| flag::register(signal, Arc::clone(&again)))
                 .and_then(|_| flag::register_usize(signal, Arc::clone(&received), usize::from(exit.code())))
                 // Last, so that the exit is known to a process that this wakes.
-                .and_then(|_| pipe::register(signal, other_end.try_clone()?))
+                .and_then(|_| pipe::register(signal, pipe.1.try_clone()?))
                 .map_err(|e| io_failure("signal handler", e))?;
         }
         Ok(Interrupt { received, pipe: Arc::new(pipe) })
@@ -49,7 +49,7 @@ impl Interrupt {
 
     /// Readable once a signal has come, for a process that waits for something else as well.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.pipe.as_fd()
+        self.pipe.0.as_fd()
     }
 }
 
