@@ -54,6 +54,7 @@ fn verify_says_in_which_number_a_snapshot_differs() {
         ("more records than there are", "it counts 6 records, and the log has 5"),
         ("live bytes that are too few", "live bytes, and the log has 64"),
         ("a number that is too low", "it ends after the record with seq 4, and the log there with seq 5"),
+        ("another last event", "it states 3 as the seq of the last event, and the log has 5"),
         ("an end inside a batch", "where no record or batch ends"),
         ("a word with another tag", "has not the keys of the log"),
         ("a word with another checksum", "does not verify"),
