@@ -1,6 +1,6 @@
 //! `dump --follow`: records as they come.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Stdio};
 
 use caskfile::{Batch, Cask, Config, Durability};
@@ -164,5 +164,36 @@ fn damage_ends_it_when_it_was_shown() {
         let ran = shell.run(&["dump", "--follow", "s"]);
         assert_eq!(ran.code, Some(5), "{}", ran.stderr);
         assert!(String::from_utf8(ran.stdout).unwrap().contains("corrupt"));
+    });
+}
+
+#[test]
+fn damage_that_comes_later_is_shown_and_ends_it() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let original = shell.directory.join("t");
+        let cask = Cask::open(&original).unwrap();
+        let first = put(&cask, "a");
+        let before = std::fs::read(&original).unwrap();
+        for key in ["b", "damaged", "c"] {
+            put(&cask, key);
+        }
+        cask.close().unwrap();
+        super::exits::damage(&original, b"damaged");
+        let after = std::fs::read(&original).unwrap();
+
+        let path = shell.directory.join("s");
+        std::fs::write(&path, before).unwrap();
+        let mut following = Following::start(&shell, &[]);
+        assert_eq!(following.next_keyed(), first);
+        std::fs::File::options().write(true).open(&path).unwrap().write_all(&after).unwrap();
+        let mut classes = Vec::new();
+        for line in following.lines.by_ref().lines() {
+            let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            classes.push(line["class"].as_str().unwrap().to_owned());
+        }
+        let ended = Ran::from(following.child.wait_with_output().unwrap());
+        assert!(classes.starts_with(&["live", "corrupt", "live"].map(String::from)), "{classes:?} {}", ended.stderr);
+        assert_eq!(ended.code, Some(5), "{}", ended.stderr);
     });
 }

@@ -60,7 +60,10 @@ impl Dump {
         // Before the first line, since its reader may send the signal at once.
         let interrupt = if self.follow { Some(Interrupt::watch()?) } else { None };
         // Before the file is shown, so that both are of the same file. If it cannot be opened, what is shown tells why.
-        let cask = self.follow.then(|| Cask::open_with(&self.look.store, &Config::new().read_only(true)));
+        let followed = self.follow.then(|| {
+            let cask = Cask::open_with(&self.look.store, &Config::new().read_only(true))?;
+            watch_all(&cask).map(|watch| (cask, watch))
+        });
         let inspection = self.look.open(session)?;
         let mut printer = Printer {
             output: session.output()?,
@@ -74,8 +77,10 @@ impl Dump {
         let mut shown = Shown { from_offset: self.from_offset, begun: self.from_seq == 0, last_seq: 0 };
         self.show(&inspection, 0, &mut shown, &mut printer)?;
         let exit = finish(&self.look.store, &inspection)?;
-        match (cask, interrupt) {
-            (Some(cask), Some(interrupt)) => self.go_on(cask?, inspection, shown, &mut printer, session, &interrupt),
+        match (followed, interrupt) {
+            (Some(followed), Some(interrupt)) => {
+                self.go_on(followed?, inspection, shown, &mut printer, session, &interrupt)
+            }
             _ => Ok(exit),
         }
     }
@@ -110,33 +115,31 @@ impl Dump {
     /// Shows what is appended. A watch says when to look; it has puts and deletes alone, so the records come from the file.
     fn go_on(
         &self,
-        cask: Cask,
+        (cask, mut watch): (Cask, Watch),
         mut inspection: Inspection,
         mut shown: Shown,
         printer: &mut Printer,
         session: &Session,
         interrupt: &Interrupt,
     ) -> Result<Exit> {
-        let mut watch = watch_all(&cask)?;
         let mut waiting = Waiting::new(interrupt, &mut watch);
         loop {
             let end = inspection.log_end();
             // Before the file is read, so that what comes later ends the wait.
-            let watched = pass_all(&mut watch);
-            match &watched {
+            let mut watched = pass_all(&mut watch);
+            if matches!(watched, Err(Error::Compacted { .. } | Error::Undone { .. })) {
                 // What is missing was written between two looks, and cannot be shown.
-                Err(Error::Compacted { .. } | Error::Undone { .. }) => {
-                    watch = watch_all(&cask)?;
+                watched = watch_all(&cask).and_then(|again| {
+                    watch = again;
                     waiting = Waiting::new(interrupt, &mut watch);
-                    continue;
-                }
+                    pass_all(&mut watch)
+                });
+            }
+            if watched.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt) {
                 // A look at the whole file shows it in its place.
-                Err(error) if error.kind() == ErrorKind::Corrupt => {
-                    inspection = self.look.open(session)?;
-                    self.show(&inspection, 0, &mut shown, printer)?;
-                    finish(&self.look.store, &inspection)?;
-                }
-                _ => {}
+                inspection = self.look.open(session)?;
+                self.show(&inspection, 0, &mut shown, printer)?;
+                finish(&self.look.store, &inspection)?;
             }
             let from = match inspection.catch_up()? {
                 Change::Grown => end,
