@@ -197,3 +197,28 @@ fn damage_that_comes_later_is_shown_and_ends_it() {
         assert_eq!(ended.code, Some(5), "{}", ended.stderr);
     });
 }
+
+#[test]
+fn it_goes_on_after_a_compaction_that_it_slept_through() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let cask = Cask::open(shell.directory.join("s")).unwrap();
+        let first = put(&cask, "a");
+        let mut following = Following::start(&shell, &[]);
+        assert_eq!(following.next_keyed(), first);
+        signal(&following.child, "STOP");
+        for _ in 0..2 {
+            put(&cask, "missed");
+            put(&cask, "missed");
+            cask.compact().unwrap();
+        }
+        let kept = ("put".into(), "missed".into(), cask.get("missed").unwrap().last_index);
+        signal(&following.child, "CONT");
+        // It may have read the first of them before the signal.
+        while following.next_keyed() != kept {}
+        let last = put(&cask, "b");
+        assert_eq!(following.next_keyed(), last);
+        assert_eq!(following.stopped_by("INT").code, Some(130));
+        cask.close().unwrap();
+    });
+}

@@ -106,6 +106,33 @@ fn it_waits_for_another_process() {
     });
 }
 
+#[test]
+fn it_looks_again_after_compactions_that_it_slept_through() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let cask = open(&shell);
+        let waiting = start(&shell, &["k", "--changed"]);
+        // It has its watch once it listens to the file.
+        let descriptors = format!("/proc/{}/fd", waiting.id());
+        let listens = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.and_then(|entry| entry.path().read_link()).is_ok_and(|link| link.ends_with("anon_inode:inotify"))
+        };
+        while !std::fs::read_dir(&descriptors).unwrap().any(listens) {
+            std::thread::yield_now();
+        }
+        signal(&waiting, "STOP");
+        // It can still read the file that it has open, up to the first compaction.
+        for key in ["other", "k"] {
+            cask.put(key, "1").unwrap();
+            cask.put(key, "2").unwrap();
+            cask.compact().unwrap();
+        }
+        signal(&waiting, "CONT");
+        assert_eq!(ended(waiting).succeeded(), b"2");
+        cask.close().unwrap();
+    });
+}
+
 /// Between the look at the key and the sleep there is no time in which a write would be missed.
 #[test]
 fn a_write_at_any_time_ends_it() {

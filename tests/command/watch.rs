@@ -197,6 +197,25 @@ fn a_position_that_is_gone_is_10_and_says_what_to_do() {
 }
 
 #[test]
+fn a_watch_that_slept_through_two_compactions_ends_with_10() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let cask = open(&shell);
+        let watching = Watching::start(&shell, &[]);
+        signal(&watching.child, "STOP");
+        for _ in 0..2 {
+            cask.put("k", "").unwrap();
+            cask.put("k", "").unwrap();
+            cask.compact().unwrap();
+        }
+        signal(&watching.child, "CONT");
+        let ended = Ran::from(watching.child.wait_with_output().unwrap());
+        assert_eq!(ended.code, Some(10), "{}", ended.stderr);
+        cask.close().unwrap();
+    });
+}
+
+#[test]
 fn it_ends_with_its_reader_while_nothing_changes() {
     in_finite_time(|| {
         for options in [&["--json", "s"][..], &["-s", "s"]] {

@@ -112,6 +112,14 @@ impl Dump {
         printer.output.flush().map_err(stdout_failure)
     }
 
+    /// Looks at the whole file, and shows what was not shown yet, with damage in its place.
+    fn show_again(&self, shown: &mut Shown, printer: &mut Printer, session: &Session) -> Result<Inspection> {
+        let inspection = self.look.open(session)?;
+        self.show(&inspection, 0, shown, printer)?;
+        finish(&self.look.store, &inspection)?;
+        Ok(inspection)
+    }
+
     /// Shows what is appended. A watch says when to look; it has puts and deletes alone, so the records come from the file.
     fn go_on(
         &self,
@@ -136,10 +144,7 @@ impl Dump {
                 });
             }
             if watched.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt) {
-                // A look at the whole file shows it in its place.
-                inspection = self.look.open(session)?;
-                self.show(&inspection, 0, &mut shown, printer)?;
-                finish(&self.look.store, &inspection)?;
+                inspection = self.show_again(&mut shown, printer, session)?;
             }
             let from = match inspection.catch_up()? {
                 Change::Grown => end,
@@ -158,7 +163,10 @@ impl Dump {
                 }
             };
             self.show(&inspection, from, &mut shown, printer)?;
-            finish(&self.look.store, &inspection)?;
+            // After damage, the log ends before the place that its root states.
+            if finish(&self.look.store, &inspection).is_err() {
+                inspection = self.show_again(&mut shown, printer, session)?;
+            }
             if let Some(exit) = interrupt.received() {
                 return Ok(exit);
             }
