@@ -161,11 +161,15 @@ impl Feed {
                 self.watcher.enter(Arc::clone(&now), self.place.cursor.offset);
             }
             let start = self.place;
-            match self.walk(&now, end, filter) {
+            let walked = self.walk(&now, end, filter);
+            let is_uncut = self.place == start
+                || walked.is_err()
+                || start.landmark_is_in(&now).inspect_err(|_| self.back_to(start))?;
+            match walked {
                 // The log was cut meanwhile.
                 Err(Error::Corrupt { .. } | Error::Io { .. }) if reading.current()?.epoch != epoch => {}
                 // Before this place, and perhaps other records stand after it now: a cut takes the landmark first.
-                Ok(_) if self.place != start && !start.landmark_is_in(&now)? => self.back_to(start),
+                Ok(_) if !is_uncut => self.back_to(start),
                 walked => {
                     let before = self.before;
                     return Ok(walked?.map(|unit| FoundUnit { log: now, unit, before }));
