@@ -61,8 +61,13 @@ impl IndexScan {
     pub(crate) fn next_with_prefix(&mut self, prefix: &[u8]) -> Option<Result<(&[u8], PairRef<'_>)>> {
         let position = loop {
             let position = self.positions.next()?;
-            let is_other = |pair: PairRef<'_>| !pair.key.starts_with(prefix);
-            if prefix.is_empty() || !self.lend(position).is_ok_and(|(_, pair)| is_other(pair)) {
+            // Read once more below, since what is lent here cannot leave the loop. A read that fails here may succeed there, and the
+            // pair may be another one.
+            let is_wanted = match self.lend(position) {
+                Ok((_, pair)) => pair.key.starts_with(prefix),
+                Err(error) => return Some(Err(error)),
+            };
+            if is_wanted {
                 break position;
             }
         };
