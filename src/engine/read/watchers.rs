@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 
 use crate::disk::Sleeper;
+use crate::fork::Process;
 use crate::log::LogFile;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, lock};
 
@@ -12,6 +13,8 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, lock};
 pub(crate) struct Watcher {
     pub(crate) sleeper: Box<dyn Sleeper>,
     pub(crate) is_stopped: AtomicBool,
+    /// A forked child shares the descriptors that wake the parent's threads.
+    process: Process,
     /// The system reports no changes to this watch, so it looks by itself now and then.
     pub(crate) polls: AtomicBool,
     /// How many bytes of an old file may be left to read.
@@ -33,7 +36,7 @@ pub(crate) struct Watchers {
 impl Watcher {
     pub(crate) fn new(sleeper: Box<dyn Sleeper>, lag: u64) -> Watcher {
         let (is_stopped, polls, offset) = Default::default();
-        Watcher { sleeper, is_stopped, polls, lag, log: Mutex::new(None), offset }
+        Watcher { sleeper, is_stopped, process: Process::this(), polls, lag, log: Mutex::new(None), offset }
     }
 
     pub(crate) fn log(&self) -> Option<Arc<LogFile>> {
@@ -51,7 +54,9 @@ impl Watcher {
 
     pub(crate) fn stop(&self) {
         self.is_stopped.store(true, Relaxed);
-        self.sleeper.wake();
+        if self.process.is_this() {
+            self.sleeper.wake();
+        }
     }
 
     /// The handle goes on in `next`, after a file that ends at `end`.
