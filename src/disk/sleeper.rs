@@ -38,6 +38,10 @@ pub trait Sleeper: Send + Sync {
     /// [`io::ErrorKind::Unsupported`] if the system has no such descriptors.
     fn descriptor(&self) -> io::Result<BorrowedFd<'_>>;
 
+    /// Forgets the changes that were reported so far, so that the descriptor is not readable because of them. None is reported
+    /// until this is [armed](Sleeper::arm).
+    fn forget(&self);
+
     /// Makes the descriptor readable after this time, until the time is set again.
     fn set_timer(&self, after: Duration);
 }
@@ -74,6 +78,8 @@ impl Sleeper for Doze {
     fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
         Err(io::ErrorKind::Unsupported.into())
     }
+
+    fn forget(&self) {}
 
     fn set_timer(&self, _after: Duration) {}
 }

@@ -152,6 +152,12 @@ impl Sleeper for RealSleeper {
         self.set().map(|set| set.epoll.as_fd())
     }
 
+    fn forget(&self) {
+        if let Some(Some(Wakers { inotify: Some(inotify), .. })) = self.wakers.get() {
+            discard(inotify);
+        }
+    }
+
     fn set_timer(&self, after: Duration) {
         let Some(set) = self.set.get() else { return };
         // A time of zero would turn the timer off.

@@ -129,6 +129,7 @@ impl DiskFile for SimFile {
         turn.machine.bytes_written += count as u64;
         let written = || Change::Write { inode: number, offset, bytes: bytes[..count].into() };
         turn.machine.record(self.disk.process, written);
+        turn.machine.note_change(number);
         turn.end(Ok(count))
     }
 
@@ -152,6 +153,7 @@ impl DiskFile for SimFile {
             machine.world.release(inode, len..u64::MAX);
             machine.world.inode(inode).set_len(len);
             machine.record(self.disk.process, || Change::SetLen { inode, len });
+            machine.note_change(inode);
             Ok(())
         })
     }
@@ -167,6 +169,7 @@ impl DiskFile for SimFile {
             machine.world.release(inode, range.clone());
             machine.world.inode(inode).punch(range.clone());
             machine.record(self.disk.process, || Change::Punch { inode, range });
+            machine.note_change(inode);
             Ok(())
         })
     }
@@ -254,6 +257,7 @@ impl DiskFile for SimFile {
             let inode = machine.inode_of(self.description);
             machine.world.inode(inode).set_attributes(like.clone());
             machine.record(self.disk.process, || Change::SetAttributes { inode, attributes: like.clone() });
+            machine.note_change(inode);
             Ok(())
         })
     }

@@ -47,8 +47,8 @@ pub(super) struct Machine {
     /// By which engines wait.
     pub(super) engine_clock: Clock,
     pub(super) recording: Option<Recording>,
-    /// How many changes all processes have made, for those that sleep until there is one.
-    pub(super) changes: u64,
+    /// How many changes of each inode were made, for processes that sleep until there is one.
+    pub(super) changes: BTreeMap<u64, u64>,
     pub(super) changed: Arc<Condvar>,
     pub(super) on_pause: Option<Pause>,
 }

@@ -152,7 +152,7 @@ impl SimDisk {
             hooks: Schedule::default(),
             engine_clock: Clock::default(),
             recording: None,
-            changes: 0,
+            changes: BTreeMap::new(),
             changed: Arc::default(),
             on_pause: None,
         };

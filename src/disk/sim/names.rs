@@ -103,6 +103,7 @@ impl Disk for SimDisk {
             let (from, to, links) = (from.to_path_buf(), to.to_path_buf(), machine.world.settings.links);
             machine
                 .record(self.process, || if links { Change::Link { from, to } } else { Change::Rename { from, to } });
+            machine.note_change(inode);
             Ok(())
         })
     }
@@ -120,10 +121,12 @@ impl Disk for SimDisk {
             machine.world.inode(inode).is_new = false;
             if let Some(replaced) = machine.world.directory.get(to) {
                 machine.expect_right_to_replace(self.process, replaced, "renames a file, without the lock, over");
+                machine.note_change(replaced);
             }
             let (from, to) = (from.to_path_buf(), to.to_path_buf());
             machine.world.directory.rename(from.clone(), to.clone(), inode);
             machine.record(self.process, || Change::Rename { from, to });
+            machine.note_change(inode);
             Ok(())
         })
     }
@@ -135,6 +138,7 @@ impl Disk for SimDisk {
             machine.expect_right_to_remove(self.process, inode);
             machine.world.directory.remove(path.to_path_buf());
             machine.record(self.process, || Change::Remove { path: path.to_path_buf() });
+            machine.note_change(inode);
             Ok(())
         })
     }

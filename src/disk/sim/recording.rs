@@ -112,7 +112,6 @@ impl SimDisk {
 impl Machine {
     /// Takes down a change, if it is one of the process that is recorded.
     pub(super) fn record(&mut self, process: u64, change: impl FnOnce() -> Change) {
-        self.note_change();
         if let Some(recording) = self.recording.as_mut().filter(|recording| recording.process == process) {
             recording.changes.push(change());
         }

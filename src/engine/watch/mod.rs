@@ -15,15 +15,16 @@ mod tests;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::cask::Cask;
 use super::deadline::Deadline;
 use super::read::by_index::IndexScan;
-use super::read::feed::{self, Feed, Filter, Found, FoundUnit};
+use super::read::feed::{self, Feed, Filter, Found, FoundUnit, Place};
 use super::read::scan::Scan;
 use super::read::watchers::Watcher;
+use crate::disk::FileIdentity;
 use crate::log::LogFile;
 use crate::log::path;
 use crate::log::path::Named;
@@ -111,6 +112,10 @@ pub struct Watch {
     stable: Option<(Arc<LogFile>, u64)>,
     /// The caller waits for the descriptor.
     has_descriptor: bool,
+    /// The file whose changes are reported.
+    armed: Option<FileIdentity>,
+    /// When the descriptor began to wait for a report.
+    waits_since: Option<Instant>,
     /// The last pause of a watch that no changes are reported to.
     pause: Duration,
 }
@@ -286,6 +291,8 @@ impl Cask {
             next,
             stable: None,
             has_descriptor: false,
+            armed: None,
+            waits_since: None,
             pause: Duration::ZERO,
         };
         // Closing may have woken all others before this one was added.
@@ -328,13 +335,22 @@ impl Watch {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn try_next(&mut self) -> Result<Option<Unit<'_>>> {
+        let before = self.feed.place();
         let mut is_there = self.look()?;
+        if let Some(since) = self.waits_since.take() {
+            self.count_unreported(since, before);
+        }
         if !is_there && self.has_descriptor {
-            let passed = std::mem::take(&mut self.feed.passed) > 0;
-            let most = if passed { REST } else { self.arm() };
-            is_there = self.look()?;
-            let may_sleep = is_there || self.may_sleep()?;
-            self.watcher.sleeper.set_timer(if may_sleep { most } else { Duration::ZERO });
+            if std::mem::take(&mut self.feed.passed) > 0 {
+                self.watcher.sleeper.forget();
+                self.watcher.sleeper.set_timer(REST);
+            } else {
+                let most = self.arm();
+                is_there = self.look()?;
+                let may_sleep = is_there || self.may_sleep()?;
+                self.watcher.sleeper.set_timer(if may_sleep { most } else { Duration::ZERO });
+                self.waits_since = may_sleep.then(|| self.cask.engine.context.clock.now());
+            }
         }
         if is_there {
             self.pause = Duration::ZERO;
@@ -378,7 +394,7 @@ impl Watch {
                 break;
             }
             if self.may_sleep()? {
-                self.sleep(within(most), most)?;
+                self.sleep(within(most))?;
             }
         }
         self.pause = Duration::ZERO;
@@ -433,7 +449,8 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], with [`io::ErrorKind::Unsupported`](std::io::ErrorKind::Unsupported) on other systems than Linux.
+    /// [`Error::Io`], with [`io::ErrorKind::Unsupported`](std::io::ErrorKind::Unsupported) on other systems than Linux;
+    /// [`Error::Forked`] in a forked child.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-descriptor-{}", std::process::id()));
@@ -453,6 +470,7 @@ impl Watch {
     pub fn descriptor(&mut self) -> Result<BorrowedFd<'_>> {
         self.has_descriptor = true;
         let context = &self.cask.engine.context;
+        context.check_process()?;
         let descriptor = self.watcher.sleeper.descriptor();
         descriptor.map_err(|e| Error::io("make a descriptor for a watch", &context.path, e))
     }
@@ -500,8 +518,9 @@ impl Watch {
     /// Has the next change of the file reported, and returns how long a sleep may be.
     fn arm(&mut self) -> Duration {
         let engine = &*self.cask.engine;
-        let file = engine.reading.shown().ok().map(|view| Arc::clone(&view.reader.log.file));
-        let is_told = file.is_some_and(|file| self.watcher.sleeper.arm(&*file));
+        let log = engine.reading.shown().ok().map(|view| Arc::clone(&view.reader.log));
+        self.armed = log.as_ref().map(|log| log.identity);
+        let is_told = log.is_some_and(|log| self.watcher.sleeper.arm(&*log.file));
         self.watcher.polls.store(!is_told, Relaxed);
         if is_told {
             return Duration::from_millis(engine.context.limits.backstop());
@@ -510,15 +529,17 @@ impl Watch {
         self.pause
     }
 
-    /// Whether the file has its place still, so that there is something to wait for. `false` if it has changed after all.
+    /// Whether the file has its place still, so that there is something to wait for. `false` if it has changed after all, also if
+    /// the handle follows another file than the one that is armed.
     fn may_sleep(&mut self) -> Result<bool> {
         let engine = Arc::clone(&self.cask.engine);
         let shown = || engine.reading.shown().map(|view| (view.reader.log.identity, view.epoch, view.tail.moved));
         let (identity, epoch, moved) = shown()?;
+        if self.armed != Some(identity) {
+            return Ok(false);
+        }
         match path::named(&*engine.context.disk, &engine.context.path, identity)? {
             Named::This => Ok(true),
-            // A compaction has not renamed its file yet, and never will if the path names nothing.
-            Named::Nothing if moved => Ok(true),
             Named::Another if moved => Ok(false),
             // Perhaps a compaction has begun and ended since the last look.
             Named::Another if self.look()? || shown()? != (identity, epoch, moved) => Ok(false),
@@ -526,24 +547,30 @@ impl Watch {
         }
     }
 
-    /// Sleeps, and counts changes that were there although none was reported.
-    fn sleep(&mut self, most: Duration, backstop: Duration) -> Result<()> {
-        let (clock, sleeper) = (&self.cask.engine.context.clock, &self.watcher.sleeper);
-        let began = clock.now();
-        let is_reported = sleeper.sleep(most);
-        let is_backstop = !is_reported && clock.since(began) >= backstop && !self.watcher.polls.load(Relaxed);
-        let before = self.feed.place();
-        if is_backstop && (self.look()? || self.feed.place() != before) {
-            // A change that has come since the sleep ended is reported by now.
-            let is_late = !self.watcher.sleeper.sleep(Duration::ZERO);
-            self.cask.engine.reading.watchers.unreported.fetch_add(u64::from(is_late), Relaxed);
+    fn sleep(&mut self, most: Duration) -> Result<()> {
+        let (began, before) = (self.cask.engine.context.clock.now(), self.feed.place());
+        if !self.watcher.sleeper.sleep(most) {
+            self.look()?;
+            self.count_unreported(began, before);
         }
         Ok(())
+    }
+
+    /// Counts a change that only the longest sleep has brought to light, although the system should have reported it.
+    fn count_unreported(&self, since: Instant, before: Place) {
+        let (context, sleeper) = (&self.cask.engine.context, &self.watcher.sleeper);
+        let backstop = Duration::from_millis(context.limits.backstop());
+        let is_late = context.clock.since(since) >= backstop && !self.watcher.polls.load(Relaxed);
+        // A change that has come since the sleep ended is reported by now.
+        if is_late && self.feed.place() != before && !sleeper.sleep(Duration::ZERO) {
+            self.cask.engine.reading.watchers.unreported.fetch_add(1, Relaxed);
+        }
     }
 }
 
 impl Stopper {
-    /// Ends the watch. Its calls return [`Error::Stopped`] from now on, also one that waits now.
+    /// Ends the watch. Its calls return [`Error::Stopped`] from now on, also one that waits now. In a forked child, this does
+    /// nothing to the watch of the parent.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-stop-{}", std::process::id()));

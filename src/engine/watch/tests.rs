@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::Duration;
 
@@ -240,6 +242,41 @@ fn a_write_between_two_steps_of_falling_asleep_is_found() {
         if text == b"c" {
             assert!(nth > 3, "the hook should run in the first calls");
             assert!(disk.calls_of(Verb::Arm) > before);
+            return;
+        }
+    }
+}
+
+/// The arming was of the old file then, which nothing changes any more.
+#[test]
+fn a_watch_that_falls_asleep_during_a_compaction_sleeps_on_the_new_file() {
+    let Some(()) = with_a_deadline(a_watch_that_falls_asleep_during_a_compaction_sleeps_on_the_new_file) else {
+        return;
+    };
+    for nth in 1.. {
+        let disk = SimDisk::new();
+        disk.set_limits(Limits { backstop: u64::MAX, ..Limits::REAL });
+        let process = disk.process();
+        let cask = Cask::open_on(Arc::new(process.clone()), "/store", &Config::new()).unwrap();
+        let other = open(&disk);
+        cask.put("a", "1").unwrap();
+        let mut watch = cask.changes("", WatchFrom::Now).unwrap();
+        let (compactor, compacted) = (other.clone(), Arc::new(AtomicBool::new(false)));
+        let has_compacted = Arc::clone(&compacted);
+        process.before(When::nth(nth).and_map_reads().by(&process), Repeat::Once, move |_| {
+            compactor.compact().unwrap();
+            has_compacted.store(true, SeqCst);
+        });
+        let late = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(20));
+            other.put("b", "2").unwrap();
+        });
+        let unit = watch.next_timeout(Some(Duration::from_secs(5))).unwrap();
+        let unit = unit.unwrap_or_else(|| panic!("a compaction at call {nth}: the put after it has woken nobody"));
+        assert_eq!(unit.into_changes().unwrap()[0].key(), b"b");
+        late.join().unwrap();
+        if !compacted.load(SeqCst) {
+            assert!(nth > 3, "the hook should run in the first calls");
             return;
         }
     }

@@ -208,6 +208,12 @@ impl<'a> ChangeRef<'a> {
     }
 }
 
+impl std::fmt::Debug for Unit<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unit").field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
 impl<'w> Unit<'w> {
     /// The unit that a watch has found.
     pub(super) fn of(watch: &'w mut Watch) -> Option<Unit<'w>> {
