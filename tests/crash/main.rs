@@ -24,6 +24,7 @@ mod sequences;
 mod snapshots;
 mod stories;
 mod storm;
+mod watches;
 mod worlds;
 
 #[global_allocator]

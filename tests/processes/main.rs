@@ -17,3 +17,6 @@ mod side_by_side;
 mod successors;
 mod taken_away;
 mod taking_turns;
+// Counts on inotify and epoll.
+#[cfg(target_os = "linux")]
+mod watches;
