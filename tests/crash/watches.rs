@@ -131,7 +131,7 @@ impl Filter {
     }
 }
 
-/// What a program keeps of what a watch has told it.
+/// What a program keeps of what a watch has delivered.
 #[derive(Debug, Clone)]
 struct Client {
     filter: Filter,
@@ -714,7 +714,7 @@ impl Drop for Story {
     }
 }
 
-/// What became of one thing after another. A unit is a text, in brackets.
+/// All units as text, each in brackets.
 fn told(watch: &mut Watch) -> Result<String, Error> {
     let mut text = String::new();
     while let Some(mut unit) = watch.try_next()? {
@@ -735,14 +735,15 @@ fn unsynced(disk: &SimDisk) -> Cask {
 #[test]
 fn the_floor_of_a_store_never_falls() {
     let disk = SimDisk::new();
-    let (cask, other) = (unsynced(&disk), unsynced(&disk));
+    let cask = unsynced(&disk);
     cask.put("a", "1").unwrap();
     cask.delete("a").unwrap();
     let mut watch = cask.changes("", WatchFrom::Now).unwrap();
     let known = watch.position();
     // No file has that event from now on.
     for _ in 0..3 {
-        other.compact().unwrap();
+        // By a handle that knows only what the file says.
+        unsynced(&disk).compact().unwrap();
         assert_eq!(Contents::of(&disk).floor, known);
         assert_eq!(told(&mut watch).unwrap(), "");
         assert!(cask.changes("", WatchFrom::After(known)).is_ok());
@@ -887,7 +888,7 @@ fn a_unit_that_could_not_be_read_comes_again() {
     let (cask, other) = (Cask::open_on(Arc::new(process.clone()), STORE, &Config::new()).unwrap(), unsynced(&disk));
     let known = cask.changes("", WatchFrom::Now).unwrap().position();
     let mut batch = Batch::new();
-    (0..4).for_each(|n| drop(batch.put(format!("key {n}"), vec![7; 3000])));
+    (0..4).for_each(|n| _ = batch.put(format!("key {n}"), vec![7; 3000]));
     other.write(&batch).unwrap();
     let (mut failed, mut failed_within) = (0, 0);
     for nth in 1..60 {
@@ -1014,7 +1015,7 @@ fn a_compaction_that_dies_at_any_call_takes_no_event_from_a_watch() {
     assert!(calls > 30 && cuts > 60, "{calls} {cuts}");
 }
 
-/// A watch that nobody reads must not keep the space of old files.
+/// A watch that is never read must not keep the space of old files.
 #[test]
 fn a_watch_that_lags_gives_the_space_of_old_files_back() {
     let disk = SimDisk::new();
