@@ -29,10 +29,13 @@ impl Window {
         self.next_len = limits.smallest_window() / RESTARTED;
     }
 
-    /// Forgets what was read, and reads very little at first.
+    /// Forgets what was read, and reads very little at first. The memory of a long record is given back.
     pub(crate) fn start_over(&mut self, limits: Shared) {
         self.restart(limits);
         self.forget();
+        if self.bytes.capacity() > limits.largest_window() {
+            self.bytes = Vec::new();
+        }
     }
 
     pub(super) fn forget(&mut self) {

@@ -22,6 +22,7 @@ mod memory_of_reads;
 mod model;
 mod snapshots;
 mod stats;
+mod watches;
 
 #[global_allocator]
 static ALLOCATOR: common::counted_memory::Counting = common::counted_memory::Counting;
