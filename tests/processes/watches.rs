@@ -209,7 +209,7 @@ impl Epoll {
     /// The numbers of what is readable within this time.
     fn wait(&self, milliseconds: i32) -> Vec<u64> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 4];
-        // SAFETY: there is room for as many events as the call is told.
+        // SAFETY: there is room for as many events as the call is given.
         let count = unsafe { libc::epoll_wait(self.0, events.as_mut_ptr(), 4, milliseconds) };
         assert!(count >= 0, "{}", std::io::Error::last_os_error());
         events[..count as usize].iter().map(|event| event.u64).collect()
@@ -287,7 +287,7 @@ fn descriptors_alone_wake_two_watches_in_any_event_loop() {
 /// Whether the descriptor becomes readable at once.
 fn is_readable(descriptor: RawFd) -> bool {
     let mut polled = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one element, as the call is told.
+    // SAFETY: one element, as the call is given.
     unsafe { libc::poll(&mut polled, 1, 0) > 0 }
 }
 
@@ -388,7 +388,7 @@ fn a_watch_without_inotify_looks_by_itself_and_stats_say_so() {
         writer.put("key", n.to_le_bytes()).unwrap();
         if n % 2 == 0 {
             let mut polled = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
-            // SAFETY: one element, as the call is told.
+            // SAFETY: one element, as the call is given.
             assert_eq!(unsafe { libc::poll(&mut polled, 1, 30_000) }, 1);
         }
         assert_eq!(numbers(&mut watch, LONG), [n]);

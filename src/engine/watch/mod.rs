@@ -167,6 +167,9 @@ impl WatchOptions {
     /// Delivers only what is on stable storage. The default is `false`: a write is delivered when a read would see it, and a
     /// power cut can take it back if it was not synced.
     ///
+    /// The positions of its units outlast a power cut too. [`Watch::position`] can be that of a later write, of other keys, which was
+    /// not synced: if it is lost, a watch [after](WatchFrom::After) it is refused with [`Error::Undone`].
+    ///
     /// The watch syncs the store by itself before it delivers what is not known to be synced, once for all that has gathered. So
     /// its calls can wait for the file's lock, as [`Cask::sync`] does.
     #[must_use]
@@ -335,9 +338,9 @@ impl Watch {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn try_next(&mut self) -> Result<Option<Unit<'_>>> {
-        let before = self.feed.place();
+        let (before, waited) = (self.feed.place(), self.waits_since.take().map(|since| (since, self.log())));
         let mut is_there = self.look()?;
-        if let Some(since) = self.waits_since.take() {
+        if let Some((since, _log)) = waited {
             self.count_unreported(since, before);
         }
         if !is_there && self.has_descriptor {
@@ -515,10 +518,15 @@ impl Watch {
         Ok(())
     }
 
+    /// The log that the handle shows.
+    fn log(&self) -> Option<Arc<LogFile>> {
+        self.cask.engine.reading.shown().ok().map(|view| Arc::clone(&view.reader.log))
+    }
+
     /// Has the next change of the file reported, and returns how long a sleep may be.
     fn arm(&mut self) -> Duration {
         let engine = &*self.cask.engine;
-        let log = engine.reading.shown().ok().map(|view| Arc::clone(&view.reader.log));
+        let log = self.log();
         self.armed = log.as_ref().map(|log| log.identity);
         let is_told = log.is_some_and(|log| self.watcher.sleeper.arm(&*log.file));
         self.watcher.polls.store(!is_told, Relaxed);
@@ -548,7 +556,7 @@ impl Watch {
     }
 
     fn sleep(&mut self, most: Duration) -> Result<()> {
-        let (began, before) = (self.cask.engine.context.clock.now(), self.feed.place());
+        let (began, before, _log) = (self.cask.engine.context.clock.now(), self.feed.place(), self.log());
         if !self.watcher.sleeper.sleep(most) {
             self.look()?;
             self.count_unreported(began, before);
@@ -557,6 +565,8 @@ impl Watch {
     }
 
     /// Counts a change that only the longest sleep has brought to light, although the system should have reported it.
+    ///
+    /// The caller keeps the log open that was armed. Its end, once the handle has gone on, would be reported too.
     fn count_unreported(&self, since: Instant, before: Place) {
         let (context, sleeper) = (&self.cask.engine.context, &self.watcher.sleeper);
         let backstop = Duration::from_millis(context.limits.backstop());
