@@ -156,20 +156,7 @@ macro_rules! counts {
     };
 }
 
-counts!(
-    units,
-    batches,
-    listings,
-    refolded,
-    resumed,
-    compacted,
-    undone,
-    replaced,
-    live_compacted,
-    live_undone,
-    cuts,
-    again
-);
+counts!(units, batches, listings, refolded, resumed, compacted, undone, replaced, live_compacted, cuts, again);
 
 fn add(count: &AtomicU64) {
     count.fetch_add(1, Relaxed);
@@ -1047,4 +1034,35 @@ fn a_store_that_is_removed_right_after_a_compaction_ends_a_watch() {
     disk.process().remove(STORE.as_ref()).unwrap();
     let outcome = watch.next_timeout(Some(Duration::from_millis(20))).map(|unit| unit.is_some());
     assert!(matches!(outcome, Err(Error::Replaced { .. })), "{outcome:?}");
+}
+
+/// The read that compared the key failed, and the one that lent the pair did not.
+#[test]
+fn a_listing_of_all_buckets_lists_no_other_keys_after_a_failed_read() {
+    let disk = SimDisk::new();
+    disk.set_maps(false);
+    let process = disk.process();
+    let cask = Cask::open_on(Arc::new(process.clone()), STORE, &Config::new()).unwrap();
+    for key in ["other 1", "wanted 1", "other 2", "wanted 2", "other 3"] {
+        // Too long for one read of several.
+        cask.put(key, vec![7; 9000]).unwrap();
+    }
+    let options = WatchOptions::new().all_buckets(true);
+    let mut failed = 0;
+    for nth in 1..20 {
+        let mut watch = cask.changes_with("wanted", WatchFrom::Snapshot, &options).unwrap();
+        process.fail(When::nth(nth).of(Verb::ReadAt).by(&process), Fault::Os(libc::EIO), Repeat::Once);
+        let events = loop {
+            let unit = watch.try_next();
+            match unit.map(|unit| events_of(&mut unit.expect("a listing"))) {
+                Ok(Ok(events)) => break events,
+                Ok(Err(_)) => failed += 1,
+                Err(_) => {}
+            }
+        };
+        process.clear_faults();
+        let keys: Vec<_> = events.into_iter().map(|event| String::from_utf8(event.name.1).unwrap()).collect();
+        assert_eq!(keys, ["wanted 1", "wanted 2"], "read {nth} has failed");
+    }
+    assert!(failed > 3, "{failed}");
 }
