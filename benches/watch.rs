@@ -72,6 +72,10 @@ fn watch(path: &str, prefix: &str, last: u64) {
             }
         }
     }
+    let unreported = cask.stats().unwrap().unreported_changes;
+    if unreported > 0 {
+        eprintln!("{unreported} changes were not reported");
+    }
     print_all(&moments);
 }
 
@@ -82,9 +86,13 @@ fn sleep_on_inotify(path: &str, last: u64) {
     let file = File::open(path).unwrap();
     let (mut moments, mut number, mut events) = (vec![0; MOST], 0, [0_u8; 4096]);
     println!("ready");
+    let mut armed = -1;
     while number != last {
+        // As watches do: see `src/disk/os/sleeper.rs`.
+        // SAFETY: takes no pointer.
+        unsafe { libc::inotify_rm_watch(inotify, armed) };
         // SAFETY: the path ends with a zero byte and lives until the call returns.
-        unsafe { libc::inotify_add_watch(inotify, name.as_ptr(), libc::IN_MODIFY | libc::IN_ONESHOT) };
+        armed = unsafe { libc::inotify_add_watch(inotify, name.as_ptr(), libc::IN_MODIFY | libc::IN_ONESHOT) };
         let mut bytes = [0; 8];
         file.read_exact_at(&mut bytes, 0).unwrap();
         if u64::from_le_bytes(bytes) == number {

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use crate::disk::{DiskFile, Doze, Sleeper};
@@ -34,6 +34,8 @@ struct Wakers {
     woken: OwnedFd,
     /// Without it, no change is reported.
     inotify: Option<OwnedFd>,
+    /// The number of the watch that was armed last; -1 if there is none.
+    armed: AtomicI32,
 }
 
 /// All descriptors in one that can be waited for.
@@ -96,7 +98,7 @@ impl Wakers {
         let woken = unsafe { owned(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)) }?;
         // SAFETY: as above.
         let inotify = unsafe { owned(libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK)) }.ok();
-        Ok(Wakers { woken, inotify })
+        Ok(Wakers { woken, inotify, armed: AtomicI32::new(-1) })
     }
 }
 
@@ -122,13 +124,18 @@ impl Set {
 
 impl Sleeper for RealSleeper {
     fn arm(&self, file: &dyn DiskFile) -> bool {
-        let Some(inotify) = self.wakers().and_then(|wakers| wakers.inotify.as_ref()) else { return false };
+        let Some(Wakers { inotify: Some(inotify), armed, .. }) = self.wakers() else { return false };
         let Some(descriptor) = file.descriptor() else { return false };
+        // The system takes a watch away after it has queued its report, and not in one step. A watch that is armed again in
+        // between would be taken away with it. So each arming makes a watch of its own.
+        // SAFETY: takes no pointer. It fails if the watch is gone.
+        unsafe { libc::inotify_rm_watch(inotify.as_raw_fd(), armed.load(Ordering::Relaxed)) };
         discard(inotify);
         // The file itself, whatever its path names now.
         let path = format!("/proc/self/fd/{}\0", descriptor.as_raw_fd());
         // SAFETY: the path ends with a zero byte and lives until the call returns.
         let watched = unsafe { libc::inotify_add_watch(inotify.as_raw_fd(), path.as_ptr().cast(), CHANGES) };
+        armed.store(watched, Ordering::Relaxed);
         watched != -1
     }
 
