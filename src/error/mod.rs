@@ -309,7 +309,9 @@ pub enum Error {
     },
 
     /// A watch cannot go on: the event at its position is not in the store. The write was never durable, and a power cut or a
-    /// failed disk has taken it back, or an older copy of the store was restored. Or the position is not that of an event. What
+    /// failed disk has taken it back, or the position is not that of an event. A restored backup gives
+    /// [`Compacted`](Error::Compacted). After a restore with `cp` or a snapshot of the file system, positions of before mean nothing,
+    /// and may be served: begin with a snapshot then. What
     /// the caller has learned since may be wrong: read the state of now with [`WatchFrom::Snapshot`](crate::WatchFrom::Snapshot).
     Undone {
         /// The store's file.

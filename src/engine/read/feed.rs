@@ -105,7 +105,7 @@ impl Place {
 
     /// The place after the next unit.
     fn after(&self, unit: &Unit) -> Place {
-        // The events up to the floor are not all there.
+        // Copied records have numbers up to the floor. The position never falls below it.
         let position = unit.last_event.map_or(self.position, |last| last.max(self.position));
         Place { cursor: unit.end, position, moved: unit.moved }
     }
@@ -126,6 +126,11 @@ impl Feed {
         self.place.position
     }
 
+    /// The reading of the log in which the place is right.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// The next unit with an event that the filter admits; this has passed it then. `None` if there is none yet.
     ///
     /// # Errors
@@ -140,16 +145,18 @@ impl Feed {
                 self.enter(reading)?;
                 continue;
             };
-            let is_old = log.header != now.header;
-            let is_read_anew = is_old || epoch != self.epoch;
+            // Not by their headers: a copy that another program makes has the same.
+            let is_old = log.identity != now.identity;
+            let is_reread = is_old || epoch != self.epoch;
             let is_beyond = !is_old && self.place.cursor.offset > end;
-            if is_read_anew && (is_beyond || !self.place.landmark_is_in(&log)?) {
+            if is_reread && (is_beyond || !self.place.landmark_is_in(&log)?) {
                 // The log was cut before this place. The last event may be there still: marks have landmarks too.
                 self.enter(reading)?;
                 continue;
             }
             if is_old {
-                match self.walk(&log, u64::MAX, filter)? {
+                let start = self.place;
+                match self.walk(&log, u64::MAX, filter).inspect_err(|_| self.back_to(start))? {
                     Some(unit) => return Ok(Some(FoundUnit { log, unit, before: self.before })),
                     None if !self.place.moved => return Err(Error::Replaced { path: log.path.to_path_buf() }),
                     None => self.enter(reading)?,
@@ -161,18 +168,25 @@ impl Feed {
                 self.watcher.enter(Arc::clone(&now), self.place.cursor.offset);
             }
             let start = self.place;
-            let walked = self.walk(&now, end, filter);
-            let is_uncut = self.place == start
-                || walked.is_err()
-                || start.landmark_is_in(&now).inspect_err(|_| self.back_to(start))?;
-            match walked {
-                // The log was cut meanwhile.
-                Err(Error::Corrupt { .. } | Error::Io { .. }) if reading.current()?.epoch != epoch => {}
-                // Before this place, and perhaps other records stand after it now: a cut takes the landmark first.
-                Ok(_) if !is_uncut => self.back_to(start),
-                walked => {
+            match self.walk(&now, end, filter) {
+                Err(error) => {
+                    self.back_to(start);
+                    let may_be_cut = matches!(error, Error::Corrupt { .. } | Error::Io { .. });
+                    if !may_be_cut || reading.current()?.epoch == epoch {
+                        return Err(error);
+                    }
+                }
+                Ok(_) if self.place != start && !start.landmark_is_in(&now).inspect_err(|_| self.back_to(start))? => {
+                    // The log was cut before this place. What the walk has read may be other records.
+                    self.back_to(start);
+                    if reading.current()?.epoch == epoch {
+                        // The cut is under way, or its process was killed. The next look tries again.
+                        return Ok(None);
+                    }
+                }
+                Ok(found) => {
                     let before = self.before;
-                    return Ok(walked?.map(|unit| FoundUnit { log: now, unit, before }));
+                    return Ok(found.map(|unit| FoundUnit { log: now, unit, before }));
                 }
             }
         }

@@ -154,7 +154,7 @@ impl Reading {
             match self.rescan_once(epoch) {
                 // The log was cut meanwhile.
                 Err(Error::Corrupt { .. } | Error::Io { .. }) if self.current()?.epoch != epoch => {}
-                Err(error @ (Error::Corrupt { .. } | Error::Truncated { .. })) => {
+                Err(error) if may_blame_snapshot(&error) || matches!(error, Error::Truncated { .. }) => {
                     *unreadable = Some(Unreadable { epoch, error: error.clone() });
                     return Err(error);
                 }

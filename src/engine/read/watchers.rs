@@ -1,5 +1,4 @@
-//! The watches of a handle, as far as others must know of them: closing wakes them, and a watch that is not read does not keep an
-//! old file for ever.
+//! What a handle shares with its watches: closing wakes them, and a watch that is not read does not keep an old file for ever.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
@@ -63,8 +62,9 @@ impl Watcher {
     fn leave(&self, left: &LogFile, end: u64, next: &LogFile) {
         let mut log = lock(&self.log);
         let gives_up = log.as_ref().is_some_and(|log| {
-            let rest = if log.header == left.header { end.saturating_sub(self.offset.load(Relaxed)) } else { u64::MAX };
-            log.header != next.header && rest > self.lag
+            let rest =
+                if log.identity == left.identity { end.saturating_sub(self.offset.load(Relaxed)) } else { u64::MAX };
+            log.identity != next.identity && rest > self.lag
         });
         if gives_up {
             // Its position tells the watch whether it has missed anything.
@@ -80,6 +80,12 @@ impl Watchers {
         all.push(Arc::downgrade(watcher));
     }
 
+    /// A watch is dropped. Its stoppers can live on, and must keep no file.
+    pub(crate) fn remove(&self, watcher: &Arc<Watcher>) {
+        *lock(&watcher.log) = None;
+        lock(&self.all).retain(|other| !std::ptr::eq(other.as_ptr(), &**watcher));
+    }
+
     fn living(&self) -> Vec<Arc<Watcher>> {
         lock(&self.all).iter().filter_map(Weak::upgrade).collect()
     }
@@ -92,7 +98,7 @@ impl Watchers {
     /// The handle goes on in `next`, after a file that ends at `end`. Old files with more than a watch's lag to read are given
     /// up, and those from before this one.
     pub(super) fn leave(&self, left: &LogFile, end: u64, next: &LogFile) {
-        if left.header != next.header {
+        if left.identity != next.identity {
             self.living().iter().for_each(|watcher| watcher.leave(left, end, next));
         }
     }

@@ -108,8 +108,8 @@ pub struct Watch {
     prefix: Vec<u8>,
     /// What the next unit has.
     next: Option<Next>,
-    /// What a durable watch knows to be on stable storage: everything before this offset of this file.
-    stable: Option<(Arc<LogFile>, u64)>,
+    /// What a durable watch knows to be on stable storage: everything before this offset, in this reading of this file.
+    stable: Option<((Option<FileIdentity>, u64), u64)>,
     /// The caller waits for the descriptor.
     has_descriptor: bool,
     /// The file whose changes are reported.
@@ -316,7 +316,8 @@ impl Cask {
 }
 
 impl Watch {
-    /// Returns the next unit, if there is one. Does not wait; a [durable](WatchOptions::durable) watch may wait for a sync.
+    /// Returns the next unit, if there is one. Waits for no other process, but may read much: all
+    /// of a new file after a compaction, for example. A [durable](WatchOptions::durable) watch may wait for the file's lock and a sync.
     ///
     /// The watch has passed the unit then, unless [`Unit::next_ref`] returns an error: after one, the same unit comes again.
     ///
@@ -405,7 +406,8 @@ impl Watch {
     }
 
     /// Returns the position: the `last_index` of the last put or delete, of any key, that the watch has passed. A new watch begins
-    /// after it with [`WatchFrom::After`].
+    /// after it with [`WatchFrom::After`]. Keep it only once the last unit was applied, and with [`WatchFrom::Snapshot`] once the
+    /// listing was.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-position-{}", std::process::id()));
@@ -503,18 +505,20 @@ impl Watch {
     /// Makes sure that everything up to the end of the next unit is on stable storage.
     fn make_stable(&mut self) -> Result<()> {
         let engine = &*self.cask.engine;
-        let place = self.feed.place();
-        if self.stable.as_ref().is_some_and(|(log, upto)| {
-            self.watcher.log().is_some_and(|now| Arc::ptr_eq(&now, log)) && place.offset() <= *upto
-        }) {
+        let file = self.watcher.log().map(|log| log.identity);
+        let offset = self.feed.place().offset();
+        let here = (file, self.feed.epoch());
+        if self.stable.is_some_and(|(known, upto)| known == here && offset <= upto) {
             return Ok(());
         }
         // The sync covers everything that the view has now, so the next calls need none.
         let view = engine.reading.current()?;
-        let stable = (Arc::clone(&view.reader.log), view.tail.end);
+        let is_shown = (Some(view.reader.log.identity), view.epoch) == here;
+        // The rest of an old file is in the new one, as far as it is not replaced.
+        let upto = if is_shown { view.tail.end } else { u64::MAX };
         drop(view);
         self.cask.sync()?;
-        self.stable = Some(stable);
+        self.stable = Some((here, upto));
         Ok(())
     }
 
@@ -574,6 +578,16 @@ impl Watch {
         // A change that has come since the sleep ended is reported by now.
         if is_late && self.feed.place() != before && !sleeper.sleep(Duration::ZERO) {
             self.cask.engine.reading.watchers.unreported.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let engine = &*self.cask.engine;
+        // In a forked child, another thread of the parent may have locked the list.
+        if engine.context.is_this_process() {
+            engine.reading.watchers.remove(&self.watcher);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
+use crate::disk::Disk;
 use crate::disk::sim::{Repeat, SimDisk, Verb, When};
 use crate::limits::Limits;
 use crate::patience::with_a_deadline;
@@ -226,13 +227,19 @@ fn a_write_between_two_steps_of_falling_asleep_is_found() {
         cask.put("a", "1").unwrap();
         let mut watch = cask.changes("", WatchFrom::Now).unwrap();
         let (before, writer) = (disk.calls_of(Verb::Arm), other.clone());
+        let written = Arc::new(AtomicBool::new(false));
+        let has_written = Arc::clone(&written);
         process.before(When::nth(nth).and_map_reads().by(&process), Repeat::Once, move |_| {
+            has_written.store(true, SeqCst);
             writer.put("b", "2").unwrap();
         });
-        // If the hook has not run before it falls asleep, it is not run at all.
+        // If the hook has not run before it falls asleep, it is not run at all. Another write would wake a watch that has missed
+        // the one of the hook.
         let late = thread::spawn(move || {
             thread::sleep(Duration::from_millis(100));
-            other.put("c", "3").unwrap();
+            if !written.load(SeqCst) {
+                other.put("c", "3").unwrap();
+            }
         });
         let text = {
             let unit = watch.next_timeout(None).unwrap().unwrap();
@@ -299,4 +306,37 @@ fn closing_and_stopping_end_a_watch_that_waits() {
     thread::sleep(Duration::from_millis(10));
     cask.close().unwrap();
     assert!(matches!(waiting.join().unwrap(), Err(Error::Closed)));
+}
+
+/// It went on at its offset in the copy, which has other records there.
+#[test]
+fn a_copy_with_the_same_header_is_another_file() {
+    let Some(()) = with_a_deadline(a_copy_with_the_same_header_is_another_file) else { return };
+    let disk = SimDisk::new();
+    let (cask, other) = (open(&disk), open(&disk));
+    cask.put("a", "1").unwrap();
+    let mut watch = cask.changes("", WatchFrom::Now).unwrap();
+    disk.set_contents("/copy", disk.contents("/store").unwrap());
+    other.put("x", "1").unwrap();
+    assert_eq!(drain(&mut watch), "[x=1]");
+    disk.process().rename("/copy".as_ref(), "/store".as_ref()).unwrap();
+    let third = open(&disk);
+    third.put("y", "1").unwrap();
+    cask.reopen().unwrap();
+    for key in ["z", "zz"] {
+        assert!(matches!(watch.try_next(), Err(Error::Replaced { .. })));
+        third.put(key, "1").unwrap();
+    }
+}
+
+#[test]
+fn a_stopper_keeps_no_watch_alive() {
+    let disk = SimDisk::new();
+    let cask = open(&disk);
+    let watch = cask.changes("", WatchFrom::Now).unwrap();
+    let stopper = watch.stopper();
+    assert_eq!(cask.stats().unwrap().watches, 1);
+    drop(watch);
+    assert_eq!(cask.stats().unwrap().watches, 0);
+    stopper.stop();
 }

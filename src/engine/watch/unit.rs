@@ -1,11 +1,13 @@
 //! What a watch delivers: the changes of one write, or the listing that it begins with.
 
+use std::io;
+
 use super::{Listing, Next, Watch};
 use crate::engine::PairRef;
 use crate::engine::read::feed::FoundUnit;
 use crate::format::{Kind, RecordHeader, split_full_key};
 use crate::log::tail::Cursor;
-use crate::memory::copied;
+use crate::memory::{copied, empty, make_room};
 use crate::store::KvPair;
 use crate::{Error, Result};
 
@@ -104,12 +106,14 @@ struct Copied {
 }
 
 impl Copied {
-    fn set(&mut self, bucket: &[u8], pair: PairRef<'_>) {
+    fn set(&mut self, bucket: &[u8], pair: PairRef<'_>) -> io::Result<()> {
         for (copy, bytes) in [(&mut self.bucket, bucket), (&mut self.key, pair.key), (&mut self.value, pair.value)] {
-            copy.clear();
+            empty(copy);
+            make_room(copy, bytes.len())?;
             copy.extend_from_slice(bytes);
         }
         self.last_index = pair.last_index;
+        Ok(())
     }
 
     fn lent(&self) -> PairRef<'_> {
@@ -229,7 +233,7 @@ impl<'w> Unit<'w> {
     }
 
     /// Returns whether this is the listing that [`WatchFrom::Snapshot`](crate::WatchFrom::Snapshot) begins with: all pairs of one
-    /// moment, each as a put, in key order.
+    /// moment, each as a put, in key order. A watch of all buckets lists in the order of `last_index`.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-is-listing-{}", std::process::id()));
@@ -322,7 +326,8 @@ impl<'w> Unit<'w> {
                 };
                 let Some(next) = next else { return Ok(false) };
                 let (bucket, next) = next?;
-                pair.set(bucket, next);
+                let path = &watch.cask.engine.context.path;
+                pair.set(bucket, next).map_err(|e| Error::io("get memory for a value", path, e))?;
                 Ok(true)
             }
             Contents::Changes { found, at, header } => {
@@ -330,7 +335,13 @@ impl<'w> Unit<'w> {
                 let from = header.map_or(*at, |last| at.after(&last));
                 let mut units = watch.feed.units(&found.log);
                 let Some(next) = units.find(&from, end, |full_key| filter.admits(full_key))? else { return Ok(false) };
-                (*at, *header) = (next, Some(units.verified(&next, end)?));
+                let verified = units.verified(&next, end)?;
+                let unit = &found.unit;
+                if Some(verified.seq) < unit.first_event || Some(verified.seq) > unit.last_event {
+                    // The log was cut since, and another write stands here.
+                    return Err(Error::Undone { path: found.log.path.to_path_buf(), last: found.before.position() });
+                }
+                (*at, *header) = (next, Some(verified));
                 Ok(true)
             }
         }
@@ -368,7 +379,7 @@ impl<'w> Unit<'w> {
         }
     }
 
-    /// Returns all changes.
+    /// Returns all changes, without the names of their buckets.
     ///
     /// # Errors
     ///
