@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use caskfile::{Cask, Config, Durability, LockMode};
+use caskfile::{Cask, CompactionPolicy, Config, Durability, LockMode};
 
 use crate::escape::escaped;
 use crate::failure::{Failure, Result, missing_file, shell_word};
@@ -60,7 +60,9 @@ impl WaitAt {
             open(session, &self.store, &Config::new())?.close()?;
             session.note(format!("created {}", self.store.display()));
         }
-        let config = if to_sync { Config::new().create(false) } else { Config::new().read_only(true) };
+        // A watch that syncs does not compact the store at its end.
+        let to_sync_with = || Config::new().create(false).compaction(CompactionPolicy::Manual);
+        let config = if to_sync { to_sync_with() } else { Config::new().read_only(true) };
         open_or(session, &self.store, &config, |_| "--create makes one, and waits for its first writer".to_owned())
     }
 }

@@ -39,7 +39,9 @@ pub enum WatchFrom {
     /// With the first write after the call.
     Now,
     /// After the write with this `last_index`: that of a pair, or a [position](Watch::position) of an earlier watch. A batch counts
-    /// as one write.
+    /// as one write. After a compaction, only the positions of writes since are good: a pair that was set before gives
+    /// [`Error::Compacted`] if anything was written after it. [`Stats::last_index`](crate::Stats::last_index) is no position: it can be
+    /// the number of a record of the store's own.
     After(u64),
     /// With a listing of all pairs as they are now, as the first unit, and then with what follows, without a gap.
     Snapshot,
@@ -362,8 +364,8 @@ impl Watch {
         Ok(Unit::of(self))
     }
 
-    /// Waits for the next unit and returns it. `Ok(None)` if there was none for the whole time; `None` as the time waits for
-    /// ever.
+    /// Waits for the next unit and returns it. `Ok(None)` if there was none for the whole time. With `None` as the time it
+    /// waits for ever.
     ///
     /// # Errors
     ///
@@ -527,14 +529,14 @@ impl Watch {
         self.cask.engine.reading.shown().ok().map(|view| Arc::clone(&view.reader.log))
     }
 
-    /// Has the next change of the file reported, and returns how long a sleep may be.
+    /// Asks the system to report the next change of the file, and returns how long a sleep may be.
     fn arm(&mut self) -> Duration {
         let engine = &*self.cask.engine;
         let log = self.log();
         self.armed = log.as_ref().map(|log| log.identity);
-        let is_told = log.is_some_and(|log| self.watcher.sleeper.arm(&*log.file));
-        self.watcher.polls.store(!is_told, Relaxed);
-        if is_told {
+        let is_reported = log.is_some_and(|log| self.watcher.sleeper.arm(&*log.file));
+        self.watcher.polls.store(!is_reported, Relaxed);
+        if is_reported {
             return Duration::from_millis(engine.context.limits.backstop());
         }
         self.pause = (self.pause * 2).clamp(SHORTEST_POLL, LONGEST_POLL);
