@@ -1,6 +1,6 @@
 //! Watches: the puts and deletes of every process, as they come.
 //!
-//! The log is the feed: see [`feed`](super::read::feed) for where a watch is in it. This module is what a program holds: it makes
+//! The log is the feed: see [`feed`] for where a watch is in it. This module is what a program holds: it makes
 //! watches, waits, and lends the events.
 //!
 //! Waiting is *arm, look, sleep*. The system reports a change that comes after the arming, and the look finds one that came
