@@ -129,16 +129,16 @@ impl Tail {
     /// The tail of a log of which nothing was read yet. Everything before `stated` was on stable storage, as the file
     /// says.
     pub(crate) fn new(log: &LogFile, stated: u64) -> Tail {
-        let (offset, word) = log.header.fingerprint();
+        let Cursor { offset, previous_seq, landmark } = Cursor::at_start(log);
         Tail {
-            end: log.start(),
-            previous_seq: 0,
+            end: offset,
+            previous_seq,
             last_event: Some(log.header.floor()),
             highest_seq: log.header.base_seq,
             proven: stated,
             proven_after: 0,
             block_first: 0,
-            landmark: Landmark { offset, word },
+            landmark,
             trailing_mark: None,
             moved: false,
             records: 0,

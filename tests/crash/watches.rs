@@ -702,7 +702,7 @@ impl Drop for Story {
 }
 
 /// All units as text, each in brackets.
-fn told(watch: &mut Watch) -> Result<String, Error> {
+fn drained(watch: &mut Watch) -> Result<String, Error> {
     let mut text = String::new();
     while let Some(mut unit) = watch.try_next()? {
         let events = events_of(&mut unit)?.into_iter().map(|Event { name, value, .. }| {
@@ -732,7 +732,7 @@ fn the_floor_of_a_store_never_falls() {
         // By a handle that knows only what the file says.
         unsynced(&disk).compact().unwrap();
         assert_eq!(Contents::of(&disk).floor, known);
-        assert_eq!(told(&mut watch).unwrap(), "");
+        assert_eq!(drained(&mut watch).unwrap(), "");
         assert!(cask.changes("", WatchFrom::After(known)).is_ok());
         assert!(matches!(cask.changes("", WatchFrom::After(known - 1)), Err(Error::Compacted { .. })));
     }
@@ -747,14 +747,14 @@ fn a_client_that_knows_the_last_write_is_served_after_any_compaction() {
         // Marks and reserved numbers come after the last write.
         other.put("a", n.to_string()).unwrap();
         other.sync().unwrap();
-        assert_eq!(told(&mut watch).unwrap(), format!("[a={n}]"));
+        assert_eq!(drained(&mut watch).unwrap(), format!("[a={n}]"));
         let known = watch.position();
         other.compact().unwrap();
         if n % 2 == 0 {
             other.compact().unwrap();
         }
         let mut later = unsynced(&disk).changes("", WatchFrom::After(known)).unwrap();
-        assert_eq!((told(&mut watch).unwrap(), told(&mut later).unwrap()), (String::new(), String::new()));
+        assert_eq!((drained(&mut watch).unwrap(), drained(&mut later).unwrap()), (String::new(), String::new()));
     }
 }
 
@@ -769,8 +769,8 @@ fn what_a_compaction_has_carried_over_is_not_delivered_again() {
     let known = watch.position();
     other.compact().unwrap();
     other.put("d", "1").unwrap();
-    assert_eq!(told(&mut watch).unwrap(), "[d=1]");
-    assert_eq!(told(&mut unsynced(&disk).changes("", WatchFrom::After(known)).unwrap()).unwrap(), "[d=1]");
+    assert_eq!(drained(&mut watch).unwrap(), "[d=1]");
+    assert_eq!(drained(&mut unsynced(&disk).changes("", WatchFrom::After(known)).unwrap()).unwrap(), "[d=1]");
 }
 
 /// The events that follow a lost one say nothing about what it did.
@@ -782,7 +782,7 @@ fn a_client_whose_last_event_was_lost_is_not_let_go_on() {
     cask.sync().unwrap();
     let mut watch = cask.changes("", WatchFrom::Now).unwrap();
     cask.put("b", "lost").unwrap();
-    assert_eq!(told(&mut watch).unwrap(), "[b=lost]");
+    assert_eq!(drained(&mut watch).unwrap(), "[b=lost]");
     let after = disk.reboot(&mut Choices::keep_nothing());
     let cask = unsynced(&after);
     cask.put("c", "3").unwrap();
@@ -798,11 +798,11 @@ fn a_watch_that_wants_nothing_knows_how_far_it_has_come() {
     let mut watch = cask.changes("wanted", WatchFrom::Now).unwrap();
     for _ in 0..3 {
         let last_index = other.put("unwanted", "").unwrap();
-        assert_eq!(told(&mut watch).unwrap(), "");
+        assert_eq!(drained(&mut watch).unwrap(), "");
         assert_eq!(watch.position(), last_index);
         other.compact().unwrap();
         assert!(other.changes("wanted", WatchFrom::After(watch.position())).is_ok());
-        assert_eq!(told(&mut watch).unwrap(), "");
+        assert_eq!(drained(&mut watch).unwrap(), "");
     }
 }
 
@@ -819,7 +819,7 @@ fn a_watch_whose_place_was_cut_off_does_not_go_on_there() {
         let before = disk.contents(STORE).unwrap();
         cask.put("b", "2").unwrap();
         if seen {
-            assert_eq!(told(&mut watch).unwrap(), "[b=2]");
+            assert_eq!(drained(&mut watch).unwrap(), "[b=2]");
         }
         drop(cask);
         // As a failed write-back leaves it, once the pages are dropped.
@@ -831,8 +831,8 @@ fn a_watch_whose_place_was_cut_off_does_not_go_on_there() {
         let other = unsynced(&disk);
         other.put("c", "3 and longer than what was there").unwrap();
         match seen {
-            false => assert_eq!(told(&mut watch).unwrap(), "[c=3 and longer than what was there]"),
-            true => assert!(matches!(told(&mut watch), Err(Error::Undone { .. }))),
+            false => assert_eq!(drained(&mut watch).unwrap(), "[c=3 and longer than what was there]"),
+            true => assert!(matches!(drained(&mut watch), Err(Error::Undone { .. }))),
         }
     }
 }
@@ -857,7 +857,7 @@ fn a_listing_and_its_position_are_of_one_moment() {
             let options = WatchOptions::new().all_buckets(all_buckets);
             let mut watch = cask.changes_with("", WatchFrom::Snapshot, &options).unwrap();
             let is_within = written.load(Relaxed) == 1;
-            let told = told(&mut watch).unwrap();
+            let told = drained(&mut watch).unwrap();
             assert!(["[a=1][-a][b=2]", "[b=2]", "[a=1]"].contains(&&*told), "call {nth}: {told}");
             if !is_within {
                 break;
@@ -915,10 +915,10 @@ fn a_durable_watch_syncs_once_for_all_that_has_gathered() {
     let (cask, other) = (unsynced(&disk), unsynced(&disk));
     let synced = Cask::open_on(Arc::new(disk.process()), STORE, &Config::new()).unwrap();
     let mut watch = cask.changes_with("", WatchFrom::Now, &WatchOptions::new().durable(true)).unwrap();
-    assert_eq!(told(&mut watch).unwrap(), "");
+    assert_eq!(drained(&mut watch).unwrap(), "");
     // One synced put, and then silence.
     synced.put("a", "1").unwrap();
-    assert_eq!(told(&mut watch).unwrap(), "[a=1]");
+    assert_eq!(drained(&mut watch).unwrap(), "[a=1]");
     for n in 0..5 {
         other.put("b", n.to_string()).unwrap();
     }
@@ -927,12 +927,12 @@ fn a_durable_watch_syncs_once_for_all_that_has_gathered() {
     assert_eq!(first.into_changes().unwrap().len(), 1);
     let needed = syncs(&disk) - before;
     assert!((1..=2).contains(&needed), "{needed} syncs for five puts");
-    assert_eq!(told(&mut watch).unwrap(), "[b=1][b=2][b=3][b=4]");
+    assert_eq!(drained(&mut watch).unwrap(), "[b=1][b=2][b=3][b=4]");
     assert_eq!(syncs(&disk), before + needed, "each event has its sync");
     // What was delivered is there after a power cut.
     let mut after =
         unsynced(&disk.reboot(&mut Choices::keep_nothing())).changes("", WatchFrom::After(watch.position())).unwrap();
-    assert_eq!(told(&mut after).unwrap(), "");
+    assert_eq!(drained(&mut after).unwrap(), "");
 }
 
 /// At each call of a compaction, its process is killed, or the power is cut, under watches that have read everything, something or
@@ -951,7 +951,7 @@ fn a_compaction_that_dies_at_any_call_takes_no_event_from_a_watch() {
         let begin = lazy.position();
         other.put("a", "1").unwrap();
         other.write(Batch::new().put("b", "2").delete("a")).unwrap();
-        assert_eq!(told(&mut eager).unwrap(), "[a=1][b=2 -a]");
+        assert_eq!(drained(&mut eager).unwrap(), "[a=1][b=2 -a]");
         other.sync().unwrap();
         let known = eager.position();
         // A look at each moment before that.
@@ -970,11 +970,11 @@ fn a_compaction_that_dies_at_any_call_takes_no_event_from_a_watch() {
                 let cask = unsynced(&after);
                 let mut up_to_date = cask.changes("", WatchFrom::After(known)).expect("it knows everything");
                 match cask.changes("", WatchFrom::After(begin)) {
-                    Ok(mut behind) => assert_eq!(told(&mut behind).unwrap(), "[a=1][b=2 -a]"),
+                    Ok(mut behind) => assert_eq!(drained(&mut behind).unwrap(), "[a=1][b=2 -a]"),
                     Err(error) => assert!(matches!(error, Error::Compacted { .. }), "{error}"),
                 }
                 cask.put("c", "3").unwrap();
-                assert_eq!(told(&mut up_to_date).unwrap(), "[c=3]");
+                assert_eq!(drained(&mut up_to_date).unwrap(), "[c=3]");
             }
         } else {
             victim.fail(When::nth(nth).by(&victim), Fault::Kill(3), Repeat::Once);
@@ -986,14 +986,14 @@ fn a_compaction_that_dies_at_any_call_takes_no_event_from_a_watch() {
                 break;
             }
         }
-        assert_eq!(told(&mut eager).unwrap(), "");
+        assert_eq!(drained(&mut eager).unwrap(), "");
         other.put("c", "3").unwrap();
-        assert_eq!(told(&mut eager).unwrap(), "[c=3]");
+        assert_eq!(drained(&mut eager).unwrap(), "[c=3]");
         other.compact().unwrap();
         other.put("d", "4").unwrap();
-        assert_eq!(told(&mut eager).unwrap(), "[d=4]", "killed at call {nth}");
+        assert_eq!(drained(&mut eager).unwrap(), "[d=4]", "killed at call {nth}");
         // One compaction or two: the one that was killed may have come to its end.
-        match told(&mut lazy) {
+        match drained(&mut lazy) {
             Ok(text) => assert_eq!(text, "[a=1][b=2 -a][c=3][d=4]", "killed at call {nth}"),
             Err(error) => assert!(matches!(error, Error::Compacted { .. }), "killed at call {nth}: {error}"),
         }
@@ -1017,10 +1017,10 @@ fn a_watch_that_lags_gives_the_space_of_old_files_back() {
         other.compact().unwrap();
         // The handle follows.
         assert!(cask.exists("key").unwrap());
-        assert!(told(&mut waiting).unwrap().starts_with("[key="));
+        assert!(drained(&mut waiting).unwrap().starts_with("[key="));
     }
     assert_eq!(process.open_files(), 1, "an old file is kept open");
-    assert!(matches!(told(&mut lagging), Err(Error::Compacted { .. })));
+    assert!(matches!(drained(&mut lagging), Err(Error::Compacted { .. })));
 }
 
 /// The handle has not followed the compaction, and now there is nothing to follow.
