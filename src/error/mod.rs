@@ -304,6 +304,8 @@ pub enum Error {
     Compacted {
         /// The store's file.
         path: PathBuf,
+        /// The position that the watch was to go on from.
+        position: u64,
         /// The lowest position from which a watch can begin.
         oldest: u64,
     },
@@ -316,7 +318,9 @@ pub enum Error {
     Undone {
         /// The store's file.
         path: PathBuf,
-        /// The position of the last event before the one that is missing.
+        /// The position of the event that is missing.
+        position: u64,
+        /// The position of the last event before it that is there.
         last: u64,
     },
 

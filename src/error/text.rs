@@ -93,16 +93,18 @@ impl Error {
                 about(f, path, format_args!("compaction was cancelled; the store is as it was"))
             }
             Error::CopyCancelled { path } => about(f, path, format_args!("the copy was cancelled; nothing was made")),
-            Error::Compacted { path, oldest } => about(
-                f,
-                path,
-                format_args!("the changes since then are not all there any more, only those after {oldest}; {AGAIN}"),
-            ),
-            Error::Undone { path, last } => about(
+            Error::Compacted { path, position, oldest } => about(
                 f,
                 path,
                 format_args!(
-                    "that change is not in the store, or was taken back; the last one before it is {last}; {AGAIN}"
+                    "the changes after {position} are not all there any more, only those after {oldest}; {AGAIN}"
+                ),
+            ),
+            Error::Undone { path, position, last } => about(
+                f,
+                path,
+                format_args!(
+                    "the change {position} is not in the store, or was taken back; the last one before it is {last}; {AGAIN}"
                 ),
             ),
             Error::Full { path, what } => about(f, path, format_args!("the log is full: {what}")),

@@ -118,13 +118,13 @@ pub struct FileHeader {
 /// ```
 /// # let path = std::env::temp_dir().join(format!("caskfile-change-{}", std::process::id()));
 /// # caskfile::Cask::open(&path)?.put("key", "value")?;
-/// use caskfile::inspect::{Change, Inspection};
+/// use caskfile::inspect::{CatchUp, Inspection};
 ///
 /// let mut inspection = Inspection::open(&path)?;
 /// match inspection.catch_up()? {
-///     Change::Nothing => {}
-///     Change::Grown => println!("new records"),
-///     Change::NewLog => inspection = Inspection::open(&path)?,
+///     CatchUp::Nothing => {}
+///     CatchUp::Grown => println!("new records"),
+///     CatchUp::NewLog => inspection = Inspection::open(&path)?,
 ///     other => panic!("{other:?}"),
 /// }
 /// # let _ = inspection;
@@ -133,7 +133,7 @@ pub struct FileHeader {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Change {
+pub enum CatchUp {
     /// No new record.
     Nothing,
     /// New records: appended ones, or records after damage.
@@ -459,64 +459,64 @@ impl Inspection {
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-inspect-catch-up-{}", std::process::id()));
     /// use caskfile::Cask;
-    /// use caskfile::inspect::{Change, Inspection};
+    /// use caskfile::inspect::{CatchUp, Inspection};
     ///
     /// let cask = Cask::open(&path)?;
     /// let mut inspection = Inspection::open(&path)?;
-    /// assert_eq!(inspection.catch_up()?, Change::Nothing);
+    /// assert_eq!(inspection.catch_up()?, CatchUp::Nothing);
     ///
     /// let end = inspection.log_end();
     /// cask.put("key", "value")?;
-    /// assert_eq!(inspection.catch_up()?, Change::Grown);
+    /// assert_eq!(inspection.catch_up()?, CatchUp::Grown);
     /// let records = inspection.pieces_from(end).filter_map(|piece| piece.unwrap().record);
     /// assert_eq!(records.last().unwrap().seq, cask.get("key")?.last_index);
     /// # std::fs::remove_file(path).unwrap();
     /// # Ok::<(), caskfile::Error>(())
     /// ```
-    pub fn catch_up(&mut self) -> Result<Change> {
+    pub fn catch_up(&mut self) -> Result<CatchUp> {
         if self.refusal.is_some() {
-            return Ok(Change::Nothing);
+            return Ok(CatchUp::Nothing);
         }
         // Before the log is read: a compaction writes `MOVED` into the log before it gives the path to another file.
         let named = self.disk.stat(&self.log().path);
         if !self.survey.is_still_there()? {
-            return Ok(Change::NewLog);
+            return Ok(CatchUp::NewLog);
         }
         let end = self.survey.reader.end;
         let stop = self.survey.catch_up()?;
         if self.survey.reader.end > end {
             self.regions = self.lay_out()?;
-            return Ok(Change::Grown);
+            return Ok(CatchUp::Grown);
         }
         let moved = self.survey.moved;
         match named {
             Ok(stat) if stat.identity == self.log().identity => {}
-            Ok(_) if moved => return Ok(Change::NewLog),
+            Ok(_) if moved => return Ok(CatchUp::NewLog),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.log().io("stat", error)),
             // A compaction that was killed has left this file.
             Err(_) if moved => {}
             _ => return Err(Error::Replaced { path: self.log().path.to_path_buf() }),
         }
         if !matches!(stop.reason, Reason::Damaged(_)) {
-            return Ok(Change::Nothing);
+            return Ok(CatchUp::Nothing);
         }
         // Usually a write under way. If it stays, it is a torn tail or damage, and only reading the rest of the file tells
         // which.
         match &mut self.stuck {
             Some(stuck) if stuck.at == stop => {
                 if stuck.reread {
-                    return Ok(Change::Nothing);
+                    return Ok(CatchUp::Nothing);
                 }
             }
             stuck => {
                 *stuck = Some(Stuck { at: stop, reread: false });
-                return Ok(Change::Nothing);
+                return Ok(CatchUp::Nothing);
             }
         }
         let source = Source::of_log(Arc::clone(&self.survey.reader.log), self.header_damage);
         *self = Inspection::of(Arc::clone(&self.disk), source, None)?;
         self.stuck = Some(Stuck { at: stop, reread: true });
-        Ok(if self.survey.reader.end > end { Change::Grown } else { Change::Nothing })
+        Ok(if self.survey.reader.end > end { CatchUp::Grown } else { CatchUp::Nothing })
     }
 
     fn log(&self) -> &LogFile {

@@ -206,6 +206,13 @@ fn handles_and_what_they_return_can_be_sent_shared_and_used_after_a_panic() {
     check::<caskfile::Mapped>();
     check::<caskfile::Slice>();
     check::<KvPair>();
+    check::<caskfile::Watch>();
+    check::<caskfile::Stopper>();
+    check::<caskfile::WatchOptions>();
+    check::<caskfile::Change>();
+    // It borrows its watch mutably, and such a borrow is never `UnwindSafe`.
+    fn check_shared<T: Send + Sync>() {}
+    check_shared::<caskfile::Unit<'_>>();
 
     let disk = SimDisk::new();
     let cask = store(&disk);

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use caskfile::disk::Disk;
 use caskfile::disk::sim::{Cue, Repeat, SimDisk, When};
-use caskfile::inspect::{Change, Inspection, verify_on};
+use caskfile::inspect::{CatchUp, Inspection, verify_on};
 use caskfile::{Cask, Error, ReadMode};
 
 use crate::common::dice::Dice;
@@ -311,7 +311,7 @@ fn a_follower_comes_to_the_end_of_each_write() {
         let open = || Inspection::open_on(Arc::new(reader.process.clone()), STORE).map_err(|error| error.to_string());
         let mut inspection = reader.stage.during(&reader.process, open).0?;
         let follow = |inspection: &mut Inspection| {
-            if inspection.catch_up().map_err(|error| error.to_string())? == Change::NewLog {
+            if inspection.catch_up().map_err(|error| error.to_string())? == CatchUp::NewLog {
                 *inspection = open()?;
             }
             inspection.check().map(drop).map_err(|error| error.to_string())

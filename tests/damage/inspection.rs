@@ -12,7 +12,7 @@ use crate::common::dice::Dice;
 use crate::common::files::owners::{PATH, disk_with, examine, owned_once, pieces, totals};
 use crate::common::patience::with_a_deadline;
 use caskfile::disk::sim::{Repeat, SimDisk, When};
-use caskfile::inspect::{Change, Class, Inspection};
+use caskfile::inspect::{CatchUp, Class, Inspection};
 use caskfile::{Batch, Cask, Config, Error, verify};
 use serde_json::Value;
 
@@ -140,10 +140,10 @@ fn an_appended_record_is_read_and_names_its_predecessor() {
     let cask = Cask::open(&path).unwrap();
     let first = cask.atomic_put("k", "1", None).unwrap();
     let mut inspection = Inspection::open(&path).unwrap();
-    assert_eq!(inspection.catch_up().unwrap(), Change::Nothing);
+    assert_eq!(inspection.catch_up().unwrap(), CatchUp::Nothing);
     let end = inspection.log_end();
     let second = cask.atomic_put("k", "2", Some(&first)).unwrap();
-    assert_eq!(inspection.catch_up().unwrap(), Change::Grown);
+    assert_eq!(inspection.catch_up().unwrap(), CatchUp::Grown);
     assert_eq!(seqs_from(&inspection, end), [second.last_index]);
     let class_of = |inspection: &Inspection, index| {
         let all = pieces(inspection);
@@ -156,7 +156,7 @@ fn an_appended_record_is_read_and_names_its_predecessor() {
     let mut batch = Batch::new();
     batch.delete("k").put("l", "3").put("m", "4");
     let last = cask.write(&batch).unwrap().last_index().unwrap();
-    assert_eq!(inspection.catch_up().unwrap(), Change::Grown);
+    assert_eq!(inspection.catch_up().unwrap(), CatchUp::Grown);
     let members: Vec<_> = inspection.pieces_from(end).filter_map(|piece| piece.unwrap().record).collect();
     assert_eq!(members.iter().map(|record| record.seq).collect::<Vec<_>>(), [last - 2, last - 1, last]);
     assert!(members.iter().all(|record| record.batch == Some(members[0].offset)), "{members:?}");
@@ -182,7 +182,7 @@ fn a_torn_record_counts_once_it_is_whole() {
     assert!(inspection.check().unwrap().losses[0].torn);
     assert_eq!(totals(&pieces(&inspection))[&Class::Torn], 19, "up to the last byte that is not zero");
     fs::write(&path, &whole).unwrap();
-    assert_eq!(inspection.catch_up().unwrap(), Change::Grown);
+    assert_eq!(inspection.catch_up().unwrap(), CatchUp::Grown);
     assert_eq!(inspection.check().unwrap().losses, []);
     owned_once("completed", &whole, &pieces(&inspection));
 }
@@ -204,7 +204,7 @@ fn an_inspection_that_catches_up_beside_a_closing_writer_misses_nothing() {
             cask.put("c", vec![7; 5000]).unwrap();
             cask.close().unwrap();
         });
-        assert_eq!(inspection.catch_up().unwrap(), Change::Grown);
+        assert_eq!(inspection.catch_up().unwrap(), CatchUp::Grown);
         let report = inspection.check().unwrap();
         assert!(!report.truncated, "before call {nth}: {report}");
         if !came.load(Ordering::Relaxed) {
@@ -225,15 +225,15 @@ fn a_compaction_is_another_log_and_a_stranger_an_error() {
     cask.put("k", "3").unwrap();
     cask.compact().unwrap();
     cask.put("k", "4").unwrap();
-    assert_eq!(inspection.catch_up().unwrap(), Change::Grown, "the old file's last records come first");
+    assert_eq!(inspection.catch_up().unwrap(), CatchUp::Grown, "the old file's last records come first");
     let kinds = inspection.pieces().filter_map(|piece| piece.unwrap().record?.kind_name());
     assert_eq!(kinds.last(), Some("MOVED"));
-    assert_eq!(inspection.catch_up().unwrap(), Change::NewLog);
+    assert_eq!(inspection.catch_up().unwrap(), CatchUp::NewLog);
     let mut inspection = Inspection::open(&path).unwrap();
-    assert_eq!(inspection.catch_up().unwrap(), Change::Nothing);
+    assert_eq!(inspection.catch_up().unwrap(), CatchUp::Nothing);
     cask.close().unwrap();
     fs::rename(&path, directory.join("aside")).unwrap();
-    while let Ok(Change::Grown) = inspection.catch_up() {}
+    while let Ok(CatchUp::Grown) = inspection.catch_up() {}
     assert!(matches!(inspection.catch_up(), Err(Error::Replaced { .. })));
     Cask::open(&path).unwrap().close().unwrap();
     assert!(matches!(inspection.catch_up(), Err(Error::Replaced { .. })));
@@ -253,7 +253,7 @@ fn damage_during_an_inspection_is_found_once_proven() {
     file[end + 24] ^= 1;
     fs::write(&path, &file).unwrap();
     let changes: Vec<_> = (0..4).map(|_| inspection.catch_up().unwrap()).collect();
-    assert_eq!(changes, [Change::Nothing, Change::Grown, Change::Nothing, Change::Nothing]);
+    assert_eq!(changes, [CatchUp::Nothing, CatchUp::Grown, CatchUp::Nothing, CatchUp::Nothing]);
     let found: Vec<_> = inspection.pieces_from(end as u64).map(|piece| piece.unwrap()).collect();
     assert_eq!(found[0].class, Class::Corrupt);
     let lost = found[0].record.as_ref().unwrap();

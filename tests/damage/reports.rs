@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use caskfile::disk::sim::SimDisk;
-use caskfile::inspect::{Change, Class, Inspection};
+use caskfile::inspect::{CatchUp, Class, Inspection};
 use caskfile::{Batch, Cask, Config, Durability, Error, Loss, LostKey, Report, salvage_on, verify_on};
 
 use crate::common::files::anatomy::{
@@ -293,8 +293,8 @@ fn an_inspection_that_catches_up_says_what_a_new_one_says() {
         // A place that does not parse is read again when it was met for the second time.
         while quiet < 3 {
             match inspection.catch_up().unwrap() {
-                Change::Nothing => quiet += 1,
-                Change::Grown => quiet = 0,
+                CatchUp::Nothing => quiet += 1,
+                CatchUp::Grown => quiet = 0,
                 other => panic!("{seen} bytes were there: {other:?}"),
             }
         }

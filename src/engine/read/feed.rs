@@ -284,7 +284,7 @@ pub(crate) fn find(reading: &Reading, number: u64) -> Result<Found> {
 fn find_in(log: &LogFile, from: Place, end: u64, number: u64) -> Result<Place> {
     let floor = log.header.floor();
     if number < floor {
-        return Err(Error::Compacted { path: log.path.to_path_buf(), oldest: floor });
+        return Err(Error::Compacted { path: log.path.to_path_buf(), position: number, oldest: floor });
     }
     let (mut window, mut place) = (Window::new(log), from);
     let mut is_found = number == place.position;
@@ -298,7 +298,7 @@ fn find_in(log: &LogFile, from: Place, end: u64, number: u64) -> Result<Place> {
         is_found |= unit.is_wanted;
     }
     if !is_found {
-        return Err(Error::Undone { path: log.path.to_path_buf(), last: place.position });
+        return Err(Error::Undone { path: log.path.to_path_buf(), position: number, last: place.position });
     }
     Ok(place)
 }

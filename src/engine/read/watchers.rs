@@ -24,6 +24,24 @@ pub(crate) struct Watcher {
     offset: AtomicU64,
 }
 
+// Its fields change one by one, each as a whole. The sleeper and the file are trait objects, so the compiler cannot see this.
+impl std::panic::UnwindSafe for Watcher {}
+impl std::panic::RefUnwindSafe for Watcher {}
+
+struct WatchedFile {
+    log: Arc<LogFile>,
+    /// Where the handle's view of it ended when the handle went on in another file. `None` before.
+    left_at: Option<LeftAt>,
+}
+
+/// Where a handle has left a file: everything before this offset was validated.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LeftAt {
+    pub(crate) offset: u64,
+    /// The sequence number of the record before it.
+    pub(crate) previous_seq: u64,
+}
+
 /// All watches of a handle.
 #[derive(Default)]
 pub(crate) struct Watchers {

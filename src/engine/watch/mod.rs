@@ -60,7 +60,8 @@ pub enum WatchFrom {
 /// # std::fs::remove_file(path).unwrap();
 /// # Ok::<(), caskfile::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "options do nothing until a watch is made with them"]
 pub struct WatchOptions {
     durable: bool,
     lag: u64,
@@ -124,6 +125,11 @@ pub struct Watch {
 
 /// What the next unit has.
 enum Next {
+// No call of a watch runs code of the program, so a panic leaves no half a change in it. It has trait objects, so the compiler
+// cannot see this.
+impl std::panic::UnwindSafe for Watch {}
+impl std::panic::RefUnwindSafe for Watch {}
+
     Listing(Listing),
     /// A listing that has failed is made once more.
     ListAgain,
@@ -161,7 +167,11 @@ impl Default for WatchOptions {
 }
 
 impl WatchOptions {
-    /// Returns the default options.
+    /// Returns the defaults, as [`WatchOptions::default`] does.
+    ///
+    /// ```
+    /// assert_eq!(caskfile::WatchOptions::new(), caskfile::WatchOptions::default());
+    /// ```
     pub fn new() -> WatchOptions {
         WatchOptions::default()
     }
@@ -174,7 +184,16 @@ impl WatchOptions {
     ///
     /// The watch syncs the store by itself before it delivers what is not known to be synced, once for all that has gathered. So
     /// its calls can wait for the file's lock, as [`Cask::sync`] does.
-    #[must_use]
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-watch-durable-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::{WatchFrom, WatchOptions};
+    ///
+    /// let watch = cask.changes_with("", WatchFrom::Now, &WatchOptions::new().durable(true))?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn durable(mut self, durable: bool) -> WatchOptions {
         self.durable = durable;
         self
@@ -183,7 +202,17 @@ impl WatchOptions {
     /// Sets how many bytes of an old file may be left to read when a compaction has put a new file in its place. The default is
     /// 256 MiB. A watch that has more left, or that is two files back, gets [`Error::Compacted`] if it has missed anything. Without
     /// this, a watch that is never read would keep every old file on the disk.
-    #[must_use]
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-watch-lag-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::{WatchFrom, WatchOptions};
+    ///
+    /// // For a program that would rather begin again than have old files keep more than a megabyte.
+    /// let watch = cask.changes_with("", WatchFrom::Now, &WatchOptions::new().lag(1 << 20))?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn lag(mut self, bytes: u64) -> WatchOptions {
         self.lag = bytes;
         self
@@ -191,7 +220,18 @@ impl WatchOptions {
 
     /// Watches the keys of all buckets. [`Unit::next_with_bucket`] says which bucket a change belongs to. The first unit of
     /// [`WatchFrom::Snapshot`] has the pairs in the order of their `last_index` then.
-    #[must_use]
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-watch-all-buckets-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::{WatchFrom, WatchOptions};
+    ///
+    /// let mut watch = cask.changes_with("", WatchFrom::Now, &WatchOptions::new().all_buckets(true))?;
+    /// cask.bucket("log")?.put("0001", "started")?;
+    /// assert!(watch.try_next()?.is_some());
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn all_buckets(mut self, all_buckets: bool) -> WatchOptions {
         self.all_buckets = all_buckets;
         self
@@ -291,7 +331,7 @@ impl Cask {
             feed: Feed::new(Arc::clone(&watcher), found),
             watcher,
             filter,
-            options: *options,
+            options: options.clone(),
             prefix: prefix.to_vec(),
             next,
             stable: None,
@@ -452,7 +492,8 @@ impl Watch {
     ///
     /// Call `try_next` until it returns `None` before waiting, the first time too: that is what makes the descriptor wait for the
     /// next change. Level-triggered and edge-triggered waiting both work. The descriptor belongs to the watch, and each watch has
-    /// one of its own. Reading from it is not allowed.
+    /// one of its own. Reading from it is not allowed. An event loop that owns what it waits for takes
+    /// [`try_clone_to_owned`](BorrowedFd::try_clone_to_owned) of it.
     ///
     /// # Errors
     ///

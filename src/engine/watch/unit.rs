@@ -13,6 +13,9 @@ use crate::{Error, Result};
 
 /// A put or a delete: see [`Cask::changes`](crate::Cask::changes).
 ///
+/// There are no other kinds, and later versions add none: whatever changes a key puts it or deletes it. So a program that handles
+/// both has the whole state, and the compiler says so if it leaves one out.
+///
 /// ```
 /// use caskfile::{Change, KvPair};
 ///
@@ -34,7 +37,7 @@ pub enum Change {
     },
 }
 
-/// A [`Change`] that [`Unit::next_ref`] lends.
+/// A [`Change`] that [`Unit::next_ref`] lends. It has the same two kinds.
 ///
 /// ```
 /// use caskfile::ChangeRef;
@@ -339,7 +342,7 @@ impl<'w> Unit<'w> {
                 let unit = &found.unit;
                 if Some(verified.seq) < unit.first_event || Some(verified.seq) > unit.last_event {
                     // The log was cut since, and another write stands here.
-                    return Err(Error::Undone { path: found.log.path.to_path_buf(), last: found.before.position() });
+                    return Err(undone(found));
                 }
                 (*at, *header) = (next, Some(verified));
                 Ok(true)
@@ -409,4 +412,10 @@ impl<'w> Unit<'w> {
         }
         Ok(changes)
     }
+}
+
+/// The error for a unit that was cut off after it was found.
+fn undone(found: &FoundUnit) -> Error {
+    let (path, last) = (found.log.path.to_path_buf(), found.before.position());
+    Error::Undone { path, position: found.unit.last_event.unwrap_or(last), last }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use caskfile::inspect::{Change, Class, Inspection, Piece, Record};
+use caskfile::inspect::{CatchUp, Class, Inspection, Piece, Record};
 use caskfile::{Cask, Config, Error, ErrorKind, Watch, WatchFrom, WatchOptions};
 
 use crate::escape::escaped;
@@ -147,8 +147,8 @@ impl Dump {
                 inspection = self.show_again(&mut shown, printer, session)?;
             }
             let from = match inspection.catch_up()? {
-                Change::Grown => end,
-                Change::NewLog => {
+                CatchUp::Grown => end,
+                CatchUp::NewLog => {
                     inspection = self.look.open(session)?;
                     session.note("the store was compacted; going on in the new file");
                     shown.from_offset = 0;
