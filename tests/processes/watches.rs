@@ -1,6 +1,8 @@
 //! Watches on real files: the system reports each change, whatever other processes do to the store.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::fs::Permissions;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -371,13 +373,26 @@ fn a_watch_without_inotify_looks_by_itself_and_stats_say_so() {
     let Some(directory) = in_own_process(this_test!()) else { return };
     let path = directory.join("store");
     let (cask, writer) = (open(&path), open(&path));
+    std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     // SAFETY: takes no pointer.
     if unsafe { libc::setuid(54_321) } != 0 {
         println!("skipped: only the superuser can become another user");
         return;
     }
-    // SAFETY: takes no pointer. The descriptors are closed when the process ends.
-    while unsafe { libc::inotify_init1(libc::IN_CLOEXEC) } != -1 {}
+    // Otherwise `/proc/self/fd` and the file are closed to a process that has become another user, and it polls for that reason
+    // alone.
+    // SAFETY: takes no pointer.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) }, 0);
+    let mut instances = Vec::new();
+    loop {
+        // SAFETY: takes no pointer.
+        let instance = unsafe { libc::inotify_init1(libc::IN_CLOEXEC) };
+        if instance == -1 {
+            break;
+        }
+        // SAFETY: it was just made, and nothing else has it.
+        instances.push(unsafe { OwnedFd::from_raw_fd(instance) });
+    }
     let mut watch = cask.changes("", WatchFrom::Now).unwrap();
     assert!(watch.next_timeout(Some(Duration::from_millis(1))).unwrap().is_none());
     let stats = cask.stats().unwrap();
@@ -393,6 +408,69 @@ fn a_watch_without_inotify_looks_by_itself_and_stats_say_so() {
         }
         assert_eq!(numbers(&mut watch, LONG), [n]);
     }
+    assert_eq!(cask.stats().unwrap().polling_watches, 1);
+
+    // The next time that it falls asleep there are some.
+    drop(instances);
+    for n in 20..30_u64 {
+        assert!(watch.try_next().unwrap().is_none());
+        assert_eq!(cask.stats().unwrap().polling_watches, 0);
+        assert!(!is_readable(descriptor));
+        writer.put("key", n.to_le_bytes()).unwrap();
+        assert!(is_readable(descriptor), "its descriptor has no report");
+        assert_eq!(numbers(&mut watch, LONG), [n]);
+    }
+    assert_eq!(cask.stats().unwrap().unreported_changes, 0);
+}
+
+/// The calls that failed are made again once there are some: the failure was kept for as long as the watch lived.
+#[test]
+fn a_watch_that_found_no_descriptors_left_gets_them_later() {
+    let Some(directory) = in_own_process(this_test!()) else { return };
+    let path = directory.join("store");
+    let (cask, writer) = (open(&path), open(&path));
+    let mut watch = cask.changes("", WatchFrom::Now).unwrap();
+    let stopper = watch.stopper();
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is there to be written to.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
+    let set_limit = |rlim_cur| {
+        // SAFETY: the limit lives until the call returns.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &libc::rlimit { rlim_cur, ..limit }) }, 0);
+    };
+    // All below this one are in use or were never opened.
+    let next = std::fs::File::open(&path).unwrap().as_raw_fd();
+    for more in 1..=2 {
+        set_limit(next as u64);
+        let refused = watch.descriptor().map(drop);
+        assert!(
+            matches!(&refused, Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EMFILE)),
+            "{refused:?}"
+        );
+        assert!(watch.next_timeout(Some(Duration::from_millis(1))).unwrap().is_none());
+        assert_eq!(cask.stats().unwrap().polling_watches, 1);
+        writer.put("key", 0_u64.to_le_bytes()).unwrap();
+        assert_eq!(numbers(&mut watch, LONG), [0]);
+        set_limit(next as u64 + more);
+        assert!(watch.descriptor().is_err(), "it needs three");
+    }
+    // Three are enough for a descriptor that has no reports.
+    set_limit(next as u64 + 3);
+    let descriptor = watch.descriptor().unwrap().as_raw_fd();
+    assert!(watch.try_next().unwrap().is_none());
+    assert_eq!(cask.stats().unwrap().polling_watches, 1);
+    writer.put("key", 0_u64.to_le_bytes()).unwrap();
+    assert_eq!(numbers(&mut watch, LONG), [0]);
+    set_limit(limit.rlim_cur);
+    assert!(watch.try_next().unwrap().is_none());
+    assert_eq!(cask.stats().unwrap().polling_watches, 0);
+    assert!(!is_readable(descriptor));
+    writer.put("key", 1_u64.to_le_bytes()).unwrap();
+    assert!(is_readable(descriptor));
+    assert_eq!(numbers(&mut watch, LONG), [1]);
+    assert!(watch.try_next().unwrap().is_none());
+    stopper.stop();
+    assert!(is_readable(descriptor), "a watch that was stopped is not readable");
     assert_eq!(cask.stats().unwrap().unreported_changes, 0);
 }
 

@@ -1,12 +1,13 @@
 //! Sleeping until the system reports a change of a file: inotify on Linux.
 //!
 //! Each sleeper has an inotify instance of its own. Sleepers that shared one would have to hand each other the reports that they
-//! read. The system allows a user 128 instances (`fs.inotify.max_user_instances`); a sleeper that gets none reports no changes.
+//! read. The system allows a user 128 instances (`fs.inotify.max_user_instances`). A sleeper that gets none reports no changes, and
+//! asks for one again whenever it is armed.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, fence};
 use std::time::Duration;
 
 use crate::disk::{DiskFile, Doze, Sleeper};
@@ -17,23 +18,24 @@ use crate::disk::{DiskFile, Doze, Sleeper};
 /// its end (`IN_DELETE_SELF`) alone would not come.
 const CHANGES: u32 = libc::IN_MODIFY | libc::IN_ATTRIB | libc::IN_MOVE_SELF | libc::IN_DELETE_SELF | libc::IN_ONESHOT;
 
-/// A sleeper whose descriptors are made when it first sleeps.
+/// A sleeper whose descriptors are made when it first needs them. What the system refuses, for want of descriptors for example,
+/// is asked for again by the next call that needs it.
+///
+/// One thread sleeps, arms and asks for the descriptor. Others only wake it.
 #[derive(Debug, Default)]
 pub(super) struct RealSleeper {
     is_woken: AtomicBool,
-    /// `None` if the system had no descriptors left.
-    wakers: OnceLock<Option<Wakers>>,
+    /// An eventfd that is written once, by [`Sleeper::wake`].
+    woken: OnceLock<OwnedFd>,
+    inotify: OnceLock<Inotify>,
     set: OnceLock<Set>,
-    /// For a system without descriptors.
+    /// While there is no eventfd.
     doze: Doze,
 }
 
 #[derive(Debug)]
-struct Wakers {
-    /// An eventfd that is written once, by [`Sleeper::wake`].
-    woken: OwnedFd,
-    /// Without it, no change is reported.
-    inotify: Option<OwnedFd>,
+struct Inotify {
+    instance: OwnedFd,
     /// The number of the watch that was armed last; -1 if there is none.
     armed: AtomicI32,
 }
@@ -46,34 +48,50 @@ struct Set {
 }
 
 impl RealSleeper {
-    fn wakers(&self) -> Option<&Wakers> {
-        self.wakers.get_or_init(|| Wakers::new().ok()).as_ref()
+    fn woken(&self) -> io::Result<&OwnedFd> {
+        if let Some(woken) = self.woken.get() {
+            return Ok(woken);
+        }
+        // SAFETY: this call takes no pointers.
+        let made = unsafe { owned(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)) }?;
+        let woken = self.woken.get_or_init(|| made);
+        // A thread that wakes this may have found no descriptor yet. Between them, the two fences let one thread see what the
+        // other has done.
+        fence(Ordering::SeqCst);
+        if self.is_woken.load(Ordering::SeqCst) {
+            write_one(woken);
+        }
+        Ok(woken)
+    }
+
+    fn inotify(&self) -> io::Result<&Inotify> {
+        if let Some(inotify) = self.inotify.get() {
+            return Ok(inotify);
+        }
+        // SAFETY: this call takes no pointers.
+        let instance = unsafe { owned(libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK)) }?;
+        if let Some(set) = self.set.get() {
+            set.add(&instance)?;
+        }
+        Ok(self.inotify.get_or_init(|| Inotify { instance, armed: AtomicI32::new(-1) }))
     }
 
     fn set(&self) -> io::Result<&Set> {
         if let Some(set) = self.set.get() {
             return Ok(set);
         }
-        let wakers = self.wakers().ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
-        let made = Set::new(wakers)?;
-        let set = self.set.get_or_init(|| made);
-        self.wake_if_woken();
-        Ok(set)
-    }
-
-    /// A thread that wakes this may have found no descriptor yet.
-    fn wake_if_woken(&self) {
-        if self.is_woken.load(Ordering::SeqCst) {
-            if let Some(wakers) = self.wakers() {
-                write_one(&wakers.woken);
-            }
+        let made = Set::new()?;
+        made.add(self.woken()?)?;
+        if let Ok(inotify) = self.inotify() {
+            made.add(&inotify.instance)?;
         }
+        Ok(self.set.get_or_init(|| made))
     }
 
     /// Waits until one of these can be read, at most this long.
     /// Returns whether a change was reported.
     fn wait(&self, most: Duration, for_changes: bool) -> bool {
-        let Some(wakers) = self.wakers() else {
+        let Ok(woken) = self.woken() else {
             self.doze.rest(most);
             return false;
         };
@@ -81,8 +99,8 @@ impl RealSleeper {
             return false;
         }
         let polled = |file: &OwnedFd| libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        let inotify = wakers.inotify.as_ref().filter(|_| for_changes);
-        let mut files = [polled(&wakers.woken), inotify.map_or(polled(&wakers.woken), polled)];
+        let inotify = self.inotify.get().filter(|_| for_changes);
+        let mut files = [polled(woken), polled(inotify.map_or(woken, |inotify| &inotify.instance))];
         let most = timespec(most);
         // A signal ends the wait early, which callers expect.
         // SAFETY: `files` has as many elements as the call is given, and they and `most` live until it returns. A null mask leaves
@@ -92,39 +110,31 @@ impl RealSleeper {
     }
 }
 
-impl Wakers {
-    fn new() -> io::Result<Wakers> {
-        // SAFETY: these calls take no pointers.
-        let woken = unsafe { owned(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)) }?;
-        // SAFETY: as above.
-        let inotify = unsafe { owned(libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK)) }.ok();
-        Ok(Wakers { woken, inotify, armed: AtomicI32::new(-1) })
-    }
-}
-
 impl Set {
-    fn new(wakers: &Wakers) -> io::Result<Set> {
-        // SAFETY: these calls take no pointers.
+    fn new() -> io::Result<Set> {
+        // SAFETY: this call takes no pointers.
         let epoll = unsafe { owned(libc::epoll_create1(libc::EPOLL_CLOEXEC)) }?;
         let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
         // SAFETY: as above.
         let timer = unsafe { owned(libc::timerfd_create(libc::CLOCK_MONOTONIC, flags)) }?;
-        for file in [Some(&wakers.woken), wakers.inotify.as_ref(), Some(&timer)].into_iter().flatten() {
-            let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
-            // SAFETY: `event` lives until the call returns, and the descriptors are open.
-            let added =
-                unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, file.as_raw_fd(), &mut event) };
-            if added == -1 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        Ok(Set { epoll, timer })
+        let set = Set { epoll, timer };
+        set.add(&set.timer)?;
+        Ok(set)
+    }
+
+    fn add(&self, file: &OwnedFd) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+        // SAFETY: `event` lives until the call returns, and the descriptors are open.
+        let added =
+            unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, file.as_raw_fd(), &mut event) };
+        if added == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 
 impl Sleeper for RealSleeper {
     fn arm(&self, file: &dyn DiskFile) -> bool {
-        let Some(Wakers { inotify: Some(inotify), armed, .. }) = self.wakers() else { return false };
+        // Without an eventfd it sleeps in a way that no report ends.
+        let (Ok(_), Ok(Inotify { instance: inotify, armed })) = (self.woken(), self.inotify()) else { return false };
         let Some(descriptor) = file.descriptor() else { return false };
         // The system takes a watch away after it has queued its report, and not in one step. A watch that is armed again in
         // between would be taken away with it. So each arming makes a watch of its own.
@@ -150,8 +160,9 @@ impl Sleeper for RealSleeper {
     fn wake(&self) {
         self.is_woken.store(true, Ordering::SeqCst);
         self.doze.wake();
-        if let Some(Some(wakers)) = self.wakers.get() {
-            write_one(&wakers.woken);
+        fence(Ordering::SeqCst);
+        if let Some(woken) = self.woken.get() {
+            write_one(woken);
         }
     }
 
@@ -160,8 +171,8 @@ impl Sleeper for RealSleeper {
     }
 
     fn forget(&self) {
-        if let Some(Some(Wakers { inotify: Some(inotify), .. })) = self.wakers.get() {
-            discard(inotify);
+        if let Some(inotify) = self.inotify.get() {
+            discard(&inotify.instance);
         }
     }
 

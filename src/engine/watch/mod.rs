@@ -394,9 +394,10 @@ impl Watch {
                 let most = self.arm();
                 is_there = self.look()?;
                 let may_sleep = is_there || self.may_sleep()?;
-                self.watcher.sleeper.set_timer(if may_sleep { most } else { Duration::ZERO });
+                // Before the timer is set: otherwise the wait would seem shorter than the time that ended it.
                 self.waits_since = may_sleep.then(|| self.cask.engine.context.clock.now());
             }
+                self.watcher.sleeper.set_timer(if may_sleep { most } else { Duration::ZERO });
         }
         if is_there {
             self.pause = Duration::ZERO;
@@ -497,7 +498,8 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], with [`io::ErrorKind::Unsupported`](std::io::ErrorKind::Unsupported) on other systems than Linux;
+    /// [`Error::Io`] if the system has no descriptors left, or, with
+    /// [`io::ErrorKind::Unsupported`](std::io::ErrorKind::Unsupported), on other systems than Linux. A later call tries again.
     /// [`Error::Forked`] in a forked child.
     ///
     /// ```
