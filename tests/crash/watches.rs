@@ -1066,3 +1066,178 @@ fn a_listing_of_all_buckets_lists_no_other_keys_after_a_failed_read() {
     }
     assert!(failed > 3, "{failed}");
 }
+
+/// The old file ends within a write, and a handle that has opened the new one does not know whether it was whole once.
+#[test]
+fn a_store_that_ends_torn_and_was_replaced_is_replaced_for_its_watch() {
+    let disk = SimDisk::new();
+    let cask = unsynced(&disk);
+    cask.put("a", "1").unwrap();
+    cask.backup(COPY).unwrap();
+    let mut watch = cask.changes("", WatchFrom::Now).unwrap();
+    let victim = disk.process();
+    let other = Cask::open_on(Arc::new(victim.clone()), STORE, &Config::new()).unwrap();
+    other.put("b", "2").unwrap();
+    victim.fail(When::next().of(Verb::WriteAt).by(&victim), Fault::Kill(60), Repeat::Once);
+    assert!(other.put("c", vec![7; 500]).is_err());
+    let outsider = disk.process();
+    outsider.rename(COPY.as_ref(), STORE.as_ref()).unwrap();
+    cask.reopen().unwrap();
+    let outcome = drained(&mut watch);
+    assert!(matches!(outcome, Err(Error::Replaced { .. })), "{outcome:?}");
+}
+
+/// The handle has not read the old file to its end when it opens another one. What is there, and whole, belongs to the feed: the
+/// compaction's `MOVED` too.
+#[test]
+fn a_handle_that_reopens_after_a_compaction_takes_nothing_from_its_watch() {
+    let disk = SimDisk::new();
+    let (cask, other) = (unsynced(&disk), unsynced(&disk));
+    let mut watch = cask.changes("", WatchFrom::Now).unwrap();
+    other.put("a", "1").unwrap();
+    assert_eq!(drained(&mut watch).unwrap(), "[a=1]");
+    other.write(Batch::new().put("b", "2").put("c", "3")).unwrap();
+    other.compact().unwrap();
+    other.put("d", "4").unwrap();
+    cask.reopen().unwrap();
+    assert_eq!(drained(&mut watch).unwrap(), "[b=2 c=3][d=4]");
+}
+
+/// An error that the damage of a unit gives is `Corrupt`, as often as it is asked for, and not a reason to begin again.
+#[test]
+fn a_unit_that_is_damaged_is_damage_and_one_that_was_cut_off_is_undone() {
+    for cut in [false, true] {
+        let disk = SimDisk::new();
+        let cask = unsynced(&disk);
+        cask.put("a", "1").unwrap();
+        let before = disk.contents(STORE).unwrap();
+        let mut watch = cask.changes("", WatchFrom::Now).unwrap();
+        let (known, last) = (watch.position(), cask.put("b", vec![b'!'; 9000]).unwrap());
+        let mut unit = watch.try_next().unwrap().unwrap();
+        let mut bytes = disk.contents(STORE).unwrap();
+        if cut {
+            // As a failed write-back leaves it, once the pages are dropped.
+            let end = before.len().min(bytes.len());
+            bytes[..end].copy_from_slice(&before[..end]);
+            bytes[end..].fill(0);
+        } else {
+            *bytes.iter_mut().rfind(|byte| **byte == b'!').unwrap() = b'?';
+        }
+        disk.set_contents(STORE, bytes);
+        let error = unit.next_ref().unwrap().expect_err("it was changed");
+        assert!(unit.next_ref().is_none());
+        drop(unit);
+        if cut {
+            let is_it = |error| matches!(error, Error::Undone { position, last: before, .. } if (position, before) == (last, known));
+            assert!(is_it(error), "of a unit that was cut off");
+            // It had not been passed, so the watch goes on.
+            unsynced(&disk).put("c", "3").unwrap();
+            assert_eq!(drained(&mut watch).unwrap(), "[c=3]");
+        } else {
+            assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+            let again = drained(&mut watch);
+            assert!(matches!(again, Err(Error::Corrupt { .. })), "{again:?}");
+        }
+        assert_eq!(watch.position(), if cut { cask.get("c").unwrap().last_index } else { known });
+    }
+}
+
+/// To list is dear, and the caller may be done with its watch.
+#[test]
+fn a_listing_that_has_failed_is_made_again_by_the_next_call() {
+    let disk = SimDisk::new();
+    disk.set_maps(false);
+    let process = disk.process();
+    let cask = Cask::open_on(Arc::new(process.clone()), STORE, &Config::new()).unwrap();
+    cask.put("a", vec![7; 9000]).unwrap();
+    let mut watch = cask.changes("", WatchFrom::Snapshot).unwrap();
+    let mut unit = watch.try_next().unwrap().unwrap();
+    process.fail(When::next().of(Verb::ReadAt).by(&process), Fault::Os(libc::EIO), Repeat::Once);
+    let before = process.calls();
+    assert!(unit.next_ref().unwrap().is_err());
+    let after = process.calls();
+    assert_eq!(after - before, 1, "the failed read is the only call");
+    drop(unit);
+    // Of the moment of the call.
+    cask.put("b", "2").unwrap();
+    let unit = watch.try_next().unwrap().unwrap();
+    assert!(unit.is_listing());
+    assert_eq!(unit.into_changes().unwrap().len(), 2);
+    assert_eq!(drained(&mut watch).unwrap(), "");
+}
+
+/// A process that cuts a torn tail off keeps the file's length: a watch that is armed looks through its map, also at what was there
+/// when it fell asleep.
+#[test]
+fn a_cut_takes_nothing_away_under_a_watch_that_looks_at_any_of_its_calls() {
+    let mut looks = 0;
+    for seen in [false, true] {
+        let disk = SimDisk::new();
+        let cask = unsynced(&disk);
+        cask.put("a", "1").unwrap();
+        cask.sync().unwrap();
+        let before = disk.contents(STORE).unwrap();
+        let mut watch = cask.changes("", WatchFrom::Now).unwrap();
+        let torn = disk.process();
+        let dying = Cask::open_on(Arc::new(torn.clone()), STORE, &Config::new().durability(Durability::Os)).unwrap();
+        dying.put("b", vec![b'b'; 100_000]).unwrap();
+        // Pages further on: what the watch looks at first is beyond the end of a file that was shortened.
+        dying.put("d", "4").unwrap();
+        if seen {
+            assert!(drained(&mut watch).unwrap().starts_with("[b=bbb"));
+        }
+        torn.kill();
+        // As a failed write-back leaves it, once the pages are dropped: the record has its header, and lacks a part of its value.
+        let Verdict::Store(store) = read(&before) else { panic!("the file is damaged") };
+        let mut file = disk.contents(STORE).unwrap();
+        file[store.end as usize + 4096..][..40_000].fill(0);
+        disk.set_contents(STORE, file);
+        let watch = Arc::new(Mutex::new(watch));
+        let (looking, counted) = (Arc::clone(&watch), Arc::new(AtomicU64::new(0)));
+        let count = Arc::clone(&counted);
+        let recovering = disk.process();
+        let cutting = recovering.clone();
+        recovering.before(When::next().by(&cutting), Repeat::Forever, move |_| {
+            add(&count);
+            drop(looking.lock().unwrap().try_next().map(drop));
+        });
+        let other = Cask::open_on(Arc::new(recovering.clone()), STORE, &Config::new()).unwrap();
+        other.put("c", "3").unwrap();
+        recovering.clear_hooks();
+        looks += counted.load(Relaxed);
+        let outcome = drained(&mut watch.lock().unwrap());
+        match seen {
+            true => assert!(matches!(outcome, Err(Error::Undone { .. })), "{outcome:?}"),
+            false => assert!(outcome.as_deref().is_ok_and(|text| text.is_empty() || text == "[c=3]"), "{outcome:?}"),
+        }
+    }
+    assert!(looks > 20, "{looks}");
+}
+
+/// The store is moved away and another one has its place for a while. The handle has seen it, and its watch has read its old file to
+/// the end.
+#[test]
+fn a_watch_goes_on_when_its_file_comes_back() {
+    let disk = SimDisk::new();
+    let (cask, other) = (unsynced(&disk), unsynced(&disk));
+    cask.put("a", "1").unwrap();
+    let mut watch = cask.changes("", WatchFrom::Now).unwrap();
+    let outsider = disk.process();
+    for n in 0..3 {
+        outsider.rename(STORE.as_ref(), "/away".as_ref()).unwrap();
+        drop(unsynced(&disk));
+        cask.reopen().unwrap();
+        assert!(matches!(drained(&mut watch), Err(Error::Replaced { .. })));
+        outsider.remove(STORE.as_ref()).unwrap();
+        outsider.rename("/away".as_ref(), STORE.as_ref()).unwrap();
+        cask.reopen().unwrap();
+        other.reopen().unwrap();
+        other.put("b", n.to_string()).unwrap();
+        assert_eq!(drained(&mut watch).unwrap(), format!("[b={n}]"));
+    }
+    other.put("c", "2").unwrap();
+    other.compact().unwrap();
+    other.put("d", "3").unwrap();
+    cask.reopen().unwrap();
+    assert_eq!(drained(&mut watch).unwrap(), "[c=2][d=3]");
+}

@@ -2,7 +2,7 @@
 //!
 //! The log is the buffer. A feed keeps no event in memory, only a file and a place in it: an offset, the sequence number of the
 //! last event that it has passed (the *position*), and the landmark of the record before. It reads up to the end of the handle's
-//! view, so the feed is never ahead of the reads of its handle.
+//! view, so the feed is never ahead of the reads of its handle. An old file it reads up to where a scan of it ends.
 //!
 //! | the handle's view shows | the feed |
 //! | --- | --- |
@@ -20,9 +20,10 @@ use std::sync::Arc;
 
 use super::Reading;
 use super::view::View;
-use super::watchers::Watcher;
+use super::watchers::{LeftAt, Watcher};
 use crate::format::{RecordHeader, prefix_of_bucket, split_full_key};
 use crate::log::LogFile;
+use crate::log::scan::Scanner;
 use crate::log::tail::Cursor;
 use crate::log::units::{Unit, Units};
 use crate::log::window::Window;
@@ -46,6 +47,8 @@ pub(crate) struct Feed {
     place: Place,
     /// The place before the unit that was found last.
     before: Place,
+    /// The end of the log in an old file, once it was looked for.
+    old_end: Option<u64>,
     window: Window,
     /// How many units with events were passed of which none was wanted.
     pub(crate) passed: u64,
@@ -116,7 +119,7 @@ impl Feed {
     pub(crate) fn new(watcher: Arc<Watcher>, found: Found) -> Feed {
         let Found { log, epoch, place } = found;
         let window = Window::new(&log);
-        let feed = Feed { watcher, epoch, place, before: place, window, passed: 0 };
+        let feed = Feed { watcher, epoch, place, before: place, old_end: None, window, passed: 0 };
         feed.watcher.enter(log, place.cursor.offset);
         feed
     }
@@ -155,8 +158,8 @@ impl Feed {
                 continue;
             }
             if is_old {
-                let start = self.place;
-                match self.walk(&log, u64::MAX, filter).inspect_err(|_| self.back_to(start))? {
+                let (start, end) = (self.place, self.end_of_old(&log)?);
+                match self.walk(&log, end, filter).inspect_err(|_| self.back_to(start))? {
                     Some(unit) => return Ok(Some(FoundUnit { log, unit, before: self.before })),
                     None if !self.place.moved => return Err(Error::Replaced { path: log.path.to_path_buf() }),
                     None => self.enter(reading)?,
@@ -164,7 +167,7 @@ impl Feed {
                 continue;
             }
             if epoch != self.epoch {
-                self.epoch = epoch;
+                (self.epoch, self.old_end) = (epoch, None);
                 self.watcher.enter(Arc::clone(&now), self.place.cursor.offset);
             }
             let start = self.place;
@@ -198,6 +201,11 @@ impl Feed {
         self.watcher.passed(before.cursor.offset);
     }
 
+    /// Whether the log was cut since this has found a unit in it: then what it read is no damage.
+    pub(crate) fn is_cut(&self, reading: &Reading, log: &LogFile) -> bool {
+        reading.current().is_ok_and(|view| view.reader.log.identity == log.identity && view.epoch != self.epoch)
+    }
+
     /// The place that this has come to.
     pub(crate) fn place(&self) -> Place {
         self.place
@@ -205,7 +213,7 @@ impl Feed {
 
     /// Goes to a place that was found.
     pub(crate) fn go_to(&mut self, found: Found) {
-        (self.epoch, self.place) = (found.epoch, found.place);
+        (self.epoch, self.place, self.old_end) = (found.epoch, found.place, None);
         self.watcher.enter(found.log, found.place.cursor.offset);
     }
 
@@ -229,6 +237,20 @@ impl Feed {
             self.passed += u64::from(unit.last_event.is_some());
         }
         Ok(None)
+    }
+
+    /// The end of the log in a file that the handle has left. The handle may not have read all of it, and it may end within a
+    /// write.
+    fn end_of_old(&mut self, log: &LogFile) -> Result<u64> {
+        if let Some(end) = self.old_end {
+            return Ok(end);
+        }
+        let Cursor { offset, previous_seq, .. } = self.place.cursor;
+        let left_at = self.watcher.left_at().filter(|left| left.offset > offset);
+        let LeftAt { offset, previous_seq } = left_at.unwrap_or(LeftAt { offset, previous_seq });
+        let end = Scanner::resume(log, offset, previous_seq)?.walk(|_| Ok(()))?.unit;
+        self.old_end = Some(end);
+        Ok(end)
     }
 
     /// Goes on in the file that the handle shows now, after everything that this has passed.

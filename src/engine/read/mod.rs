@@ -27,7 +27,7 @@ use crate::{Error, Result};
 use rescan::Unreadable;
 use sharded::{ReadGuard, ShardedLock};
 use view::View;
-use watchers::Watchers;
+use watchers::{LeftAt, Watchers};
 
 /// The reading side of an open store.
 pub(crate) struct Reading {
@@ -200,7 +200,8 @@ impl Reading {
         // A store that was closed stays closed.
         let next = Arc::clone(&other.reader.log);
         self.view.write().as_mut().map(|view| std::mem::swap(view, other)).ok_or(Error::Closed)?;
-        self.watchers.leave(&other.reader.log, other.tail.end, &next);
+        let left_at = LeftAt { offset: other.tail.end, previous_seq: other.tail.previous_seq };
+        self.watchers.leave(&other.reader.log, left_at, &next);
         Ok(())
     }
 

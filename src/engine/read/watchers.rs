@@ -19,7 +19,7 @@ pub(crate) struct Watcher {
     /// How many bytes of an old file may be left to read.
     lag: u64,
     /// The file that the watch reads; `None` once the handle has given it up.
-    log: Mutex<Option<Arc<LogFile>>>,
+    file: Mutex<Option<WatchedFile>>,
     /// How far the watch has read it.
     offset: AtomicU64,
 }
@@ -53,16 +53,20 @@ pub(crate) struct Watchers {
 impl Watcher {
     pub(crate) fn new(sleeper: Box<dyn Sleeper>, lag: u64) -> Watcher {
         let (is_stopped, polls, offset) = Default::default();
-        Watcher { sleeper, is_stopped, process: Process::this(), polls, lag, log: Mutex::new(None), offset }
+        Watcher { sleeper, is_stopped, process: Process::this(), polls, lag, file: Mutex::new(None), offset }
     }
 
     pub(crate) fn log(&self) -> Option<Arc<LogFile>> {
-        lock(&self.log).clone()
+        lock(&self.file).as_ref().map(|file| Arc::clone(&file.log))
+    }
+
+    pub(super) fn left_at(&self) -> Option<LeftAt> {
+        lock(&self.file).as_ref().and_then(|file| file.left_at)
     }
 
     pub(super) fn enter(&self, log: Arc<LogFile>, offset: u64) {
         self.passed(offset);
-        *lock(&self.log) = Some(log);
+        *lock(&self.file) = Some(WatchedFile { log, left_at: None });
     }
 
     pub(super) fn passed(&self, offset: u64) {
@@ -76,17 +80,17 @@ impl Watcher {
         }
     }
 
-    /// The handle goes on in `next`, after a file that ends at `end`.
-    fn leave(&self, left: &LogFile, end: u64, next: &LogFile) {
-        let mut log = lock(&self.log);
-        let gives_up = log.as_ref().is_some_and(|log| {
-            let rest =
-                if log.identity == left.identity { end.saturating_sub(self.offset.load(Relaxed)) } else { u64::MAX };
-            log.identity != next.identity && rest > self.lag
-        });
-        if gives_up {
+    /// The handle goes on in `next`, after a file that it has read up to `at`.
+    fn leave(&self, left: &LogFile, at: LeftAt, next: &LogFile) {
+        let mut file = lock(&self.file);
+        let Some(WatchedFile { log, left_at }) = &mut *file else { return };
+        let is_left = log.identity == left.identity;
+        let rest = if is_left { at.offset.saturating_sub(self.offset.load(Relaxed)) } else { u64::MAX };
+        if log.identity != next.identity && rest > self.lag {
             // Its position tells the watch whether it has missed anything.
-            *log = None;
+            *file = None;
+        } else if is_left {
+            *left_at = Some(at);
         }
     }
 }
@@ -100,7 +104,7 @@ impl Watchers {
 
     /// A watch is dropped. Its stoppers can live on, and must keep no file.
     pub(crate) fn remove(&self, watcher: &Arc<Watcher>) {
-        *lock(&watcher.log) = None;
+        *lock(&watcher.file) = None;
         lock(&self.all).retain(|other| !std::ptr::eq(other.as_ptr(), &**watcher));
     }
 
@@ -113,11 +117,11 @@ impl Watchers {
         self.living().iter().for_each(|watcher| watcher.sleeper.wake());
     }
 
-    /// The handle goes on in `next`, after a file that ends at `end`. Old files with more than a watch's lag to read are given
-    /// up, and those from before this one.
-    pub(super) fn leave(&self, left: &LogFile, end: u64, next: &LogFile) {
+    /// The handle goes on in `next`, after a file that it has read up to `at`. Old files with more than a watch's lag to read
+    /// are given up, and those from before this one.
+    pub(super) fn leave(&self, left: &LogFile, at: LeftAt, next: &LogFile) {
         if left.identity != next.identity {
-            self.living().iter().for_each(|watcher| watcher.leave(left, end, next));
+            self.living().iter().for_each(|watcher| watcher.leave(left, at, next));
         }
     }
 

@@ -5,7 +5,7 @@
 //!
 //! Waiting is *arm, look, sleep*. The system reports a change that comes after the arming, and the look finds one that came
 //! before. A report ends the arming, so a writer pays for one only while a watch sleeps. Now and then a watch looks without a
-//! report, because nothing promises that each is delivered: a file on an overlay can be copied, for example.
+//! report, because nothing promises that each is delivered: a file in a layer below an overlay can be written, for example.
 
 mod unit;
 
@@ -111,6 +111,8 @@ pub struct Watch {
     prefix: Vec<u8>,
     /// What the next unit has.
     next: Option<Next>,
+    /// The listing has failed, so the next unit is another one.
+    lists_again: bool,
     /// What a durable watch knows to be on stable storage: everything before this offset, in this reading of this file.
     stable: Option<((Option<FileIdentity>, u64), u64)>,
     /// The caller waits for the descriptor.
@@ -123,16 +125,14 @@ pub struct Watch {
     pause: Duration,
 }
 
-/// What the next unit has.
-enum Next {
 // No call of a watch runs code of the program, so a panic leaves no half a change in it. It has trait objects, so the compiler
 // cannot see this.
 impl std::panic::UnwindSafe for Watch {}
 impl std::panic::RefUnwindSafe for Watch {}
 
+/// What the next unit has.
+enum Next {
     Listing(Listing),
-    /// A listing that has failed is made once more.
-    ListAgain,
     Changes(FoundUnit),
 }
 
@@ -334,6 +334,7 @@ impl Cask {
             options: options.clone(),
             prefix: prefix.to_vec(),
             next,
+            lists_again: false,
             stable: None,
             has_descriptor: false,
             armed: None,
@@ -396,8 +397,8 @@ impl Watch {
                 let may_sleep = is_there || self.may_sleep()?;
                 // Before the timer is set: otherwise the wait would seem shorter than the time that ended it.
                 self.waits_since = may_sleep.then(|| self.cask.engine.context.clock.now());
-            }
                 self.watcher.sleeper.set_timer(if may_sleep { most } else { Duration::ZERO });
+            }
         }
         if is_there {
             self.pause = Duration::ZERO;
@@ -532,14 +533,13 @@ impl Watch {
         }
         let engine = &*self.cask.engine;
         engine.context.check_open()?;
-        match self.next {
-            Some(Next::ListAgain) => {
-                let (listing, found) = self.cask.listing(&self.prefix, &self.options)?;
-                self.feed.go_to(found);
-                self.next = Some(Next::Listing(listing));
-            }
-            Some(_) => {}
-            None => self.next = self.feed.next(&engine.reading, &self.filter)?.map(Next::Changes),
+        if self.lists_again {
+            let (listing, found) = self.cask.listing(&self.prefix, &self.options)?;
+            self.feed.go_to(found);
+            (self.next, self.lists_again) = (Some(Next::Listing(listing)), false);
+        }
+        if self.next.is_none() {
+            self.next = self.feed.next(&engine.reading, &self.filter)?.map(Next::Changes);
         }
         if self.next.is_some() && self.options.durable {
             self.make_stable()?;

@@ -225,7 +225,6 @@ impl<'w> Unit<'w> {
     /// The unit that a watch has found.
     pub(super) fn of(watch: &'w mut Watch) -> Option<Unit<'w>> {
         let (contents, position) = match watch.next.take()? {
-            Next::ListAgain => return None,
             Next::Listing(listing) => (Contents::Listing(listing), watch.feed.position()),
             Next::Changes(found) => {
                 let (at, position) = (found.unit.start, found.unit.last_event.unwrap_or_default());
@@ -371,14 +370,17 @@ impl<'w> Unit<'w> {
     /// Goes back to before this unit, and says why it cannot be read.
     fn fail(&mut self, error: Error) -> Error {
         match std::mem::replace(&mut self.contents, Contents::Failed) {
-            Contents::Failed => return error,
-            Contents::Listing(_) => self.watch.next = Some(Next::ListAgain),
-            Contents::Changes { found, .. } => self.watch.feed.back_to(found.before),
-        }
-        // If the log was cut meanwhile, that is the reason.
-        match self.watch.look() {
-            Err(undone @ Error::Undone { .. }) => undone,
-            _ => error,
+            Contents::Failed => error,
+            Contents::Listing(_) => {
+                self.watch.lists_again = true;
+                error
+            }
+            Contents::Changes { found, .. } => {
+                let Watch { cask, feed, .. } = &mut *self.watch;
+                feed.back_to(found.before);
+                // What was cut reads as damaged.
+                if feed.is_cut(&cask.engine.reading, &found.log) { undone(&found) } else { error }
+            }
         }
     }
 
