@@ -1,47 +1,24 @@
 //! `dump --follow`: records as they come.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdout, Stdio};
+use std::io::{BufRead, Read, Write};
 
 use caskfile::{Batch, Cask, Config, Durability};
 use serde_json::Value;
 
-use super::run::{Ran, Shell, signal};
+use super::run::{Running, Shell};
 use crate::common::patience::in_finite_time;
 
-struct Following {
-    child: Child,
-    lines: BufReader<ChildStdout>,
+fn follow(shell: &Shell, options: &[&str]) -> Running {
+    shell.start(&[&["dump", "--json", "--follow", "s"], options].concat())
 }
 
-impl Following {
-    fn start(shell: &Shell, options: &[&str]) -> Following {
-        let line = [&["dump", "--json", "--follow", "s"], options].concat();
-        let mut child = shell.command(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        Following { child, lines }
-    }
-
-    fn next(&mut self) -> Value {
-        let mut line = String::new();
-        assert!(self.lines.read_line(&mut line).unwrap() > 0, "it has ended");
-        serde_json::from_str(&line).unwrap()
-    }
-
-    /// The next record that is about a key: its kind, key and sequence number.
-    fn next_keyed(&mut self) -> (String, String, u64) {
-        loop {
-            let line = self.next();
-            if let Some(key) = line["key"].as_str() {
-                return (line["kind"].as_str().unwrap().into(), key.into(), line["seq"].as_u64().unwrap());
-            }
+/// The next record that is about a key: its kind, key and sequence number.
+fn next_keyed(following: &mut Running) -> (String, String, u64) {
+    loop {
+        let line = following.next();
+        if let Some(key) = line["key"].as_str() {
+            return (line["kind"].as_str().unwrap().into(), key.into(), line["seq"].as_u64().unwrap());
         }
-    }
-
-    /// Sends a signal, and returns what it says when it has ended.
-    fn stopped_by(self, name: &str) -> Ran {
-        signal(&self.child, name);
-        Ran::from(self.child.wait_with_output().unwrap())
     }
 }
 
@@ -57,17 +34,17 @@ fn records_come_as_written_until_a_signal() {
             let shell = Shell::new();
             let cask = Cask::open(shell.directory.join("s")).unwrap();
             let before = put(&cask, "before");
-            let mut following = Following::start(&shell, &[]);
-            assert_eq!(following.next_keyed(), before);
+            let mut following = follow(&shell, &[]);
+            assert_eq!(next_keyed(&mut following), before);
             for key in ["a", "b", "a"] {
                 let written = put(&cask, key);
-                assert_eq!(following.next_keyed(), written);
+                assert_eq!(next_keyed(&mut following), written);
             }
             let mut batch = Batch::new();
             batch.delete("a").put("c", "d");
             let last = cask.write(&batch).unwrap().last_index().unwrap();
-            assert_eq!(following.next_keyed(), ("delete".into(), "a".into(), last - 1));
-            assert_eq!(following.next_keyed(), ("put".into(), "c".into(), last));
+            assert_eq!(next_keyed(&mut following), ("delete".into(), "a".into(), last - 1));
+            assert_eq!(next_keyed(&mut following), ("put".into(), "c".into(), last));
             let ended = following.stopped_by(name);
             assert_eq!((ended.code, ended.stderr.as_str()), (Some(code), ""));
             cask.close().unwrap();
@@ -81,13 +58,13 @@ fn a_compaction_is_followed_and_no_record_shown_twice() {
         let shell = Shell::new();
         let cask = Cask::open(shell.directory.join("s")).unwrap();
         let mut written: Vec<_> = ["a", "b", "a"].map(|key| put(&cask, key)).into();
-        let mut following = Following::start(&shell, &[]);
-        let mut shown: Vec<_> = (0..written.len()).map(|_| following.next_keyed()).collect();
+        let mut following = follow(&shell, &[]);
+        let mut shown: Vec<_> = (0..written.len()).map(|_| next_keyed(&mut following)).collect();
         for round in 0..3 {
             written.push(put(&cask, &format!("before {round}")));
             cask.compact().unwrap();
             written.push(put(&cask, &format!("behind {round}")));
-            shown.extend([following.next_keyed(), following.next_keyed()]);
+            shown.extend([next_keyed(&mut following), next_keyed(&mut following)]);
         }
         assert_eq!(shown, written);
         let ended = following.stopped_by("INT");
@@ -103,7 +80,7 @@ fn every_key_comes_once_beside_a_compacting_writer() {
         let shell = Shell::new();
         let config = Config::new().durability(Durability::Os);
         let cask = Cask::open_with(shell.directory.join("s"), &config).unwrap();
-        let mut following = Following::start(&shell, &[]);
+        let mut following = follow(&shell, &[]);
         let mut last_index = 0;
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -118,7 +95,7 @@ fn every_key_comes_once_beside_a_compacting_writer() {
             // Keys that are never replaced are in every file.
             for number in 0..1500 {
                 let (_, key, seq) = loop {
-                    let next = following.next_keyed();
+                    let next = next_keyed(&mut following);
                     assert!(next.2 > last_index, "{next:?} behind {last_index}");
                     last_index = next.2;
                     if next.1 != "again and again" {
@@ -139,18 +116,16 @@ fn it_ends_with_its_reader_or_its_store() {
         let shell = Shell::new();
         let cask = Cask::open(shell.directory.join("s")).unwrap();
         let first = put(&cask, "k");
-        let mut following = Following::start(&shell, &[]);
-        assert_eq!(following.next_keyed(), first);
+        let mut following = follow(&shell, &[]);
+        assert_eq!(next_keyed(&mut following), first);
         // Nothing is written meanwhile, and still it notices.
-        let Following { child, lines } = following;
-        drop(lines);
-        assert_eq!(Ran::from(child.wait_with_output().unwrap()).code, Some(0));
+        assert_eq!(following.closed().code, Some(0));
 
-        let mut following = Following::start(&shell, &["--from-seq", &first.2.to_string()]);
+        let mut following = follow(&shell, &["--from-seq", &first.2.to_string()]);
         assert_eq!(following.next()["seq"], first.2);
         cask.close().unwrap();
         std::fs::rename(shell.directory.join("s"), shell.directory.join("t")).unwrap();
-        let ended = Ran::from(following.child.wait_with_output().unwrap());
+        let ended = following.ended();
         assert_eq!(ended.code, Some(9), "{}", ended.stderr);
         assert!(ended.stderr.contains("moved, removed or replaced"), "{}", ended.stderr);
     });
@@ -184,15 +159,15 @@ fn damage_that_comes_later_is_shown_and_ends_it() {
 
         let path = shell.directory.join("s");
         std::fs::write(&path, before).unwrap();
-        let mut following = Following::start(&shell, &[]);
-        assert_eq!(following.next_keyed(), first);
+        let mut following = follow(&shell, &[]);
+        assert_eq!(next_keyed(&mut following), first);
         std::fs::File::options().write(true).open(&path).unwrap().write_all(&after).unwrap();
         let mut classes = Vec::new();
         for line in following.lines.by_ref().lines() {
             let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
             classes.push(line["class"].as_str().unwrap().to_owned());
         }
-        let ended = Ran::from(following.child.wait_with_output().unwrap());
+        let ended = following.ended();
         assert!(classes.starts_with(&["live", "corrupt", "live"].map(String::from)), "{classes:?} {}", ended.stderr);
         assert_eq!(ended.code, Some(5), "{}", ended.stderr);
     });
@@ -204,20 +179,20 @@ fn it_goes_on_after_a_compaction_that_it_slept_through() {
         let shell = Shell::new();
         let cask = Cask::open(shell.directory.join("s")).unwrap();
         let first = put(&cask, "a");
-        let mut following = Following::start(&shell, &[]);
-        assert_eq!(following.next_keyed(), first);
-        signal(&following.child, "STOP");
+        let mut following = follow(&shell, &[]);
+        assert_eq!(next_keyed(&mut following), first);
+        following.signal("STOP");
         for _ in 0..2 {
             put(&cask, "missed");
             put(&cask, "missed");
             cask.compact().unwrap();
         }
         let kept = ("put".into(), "missed".into(), cask.get("missed").unwrap().last_index);
-        signal(&following.child, "CONT");
+        following.signal("CONT");
         // It may have read the first of them before the signal.
-        while following.next_keyed() != kept {}
+        while next_keyed(&mut following) != kept {}
         let last = put(&cask, "b");
-        assert_eq!(following.next_keyed(), last);
+        assert_eq!(next_keyed(&mut following), last);
         assert_eq!(following.stopped_by("INT").code, Some(130));
         cask.close().unwrap();
     });

@@ -1,9 +1,11 @@
 //! The real binary, run in a directory of its own.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use serde_json::Value;
 
 use crate::common::TempDir;
 
@@ -23,9 +25,20 @@ pub struct Ran {
     pub stderr: String,
 }
 
+/// A command that runs.
+pub struct Running {
+    child: Child,
+    pub lines: BufReader<ChildStdout>,
+}
+
 impl Shell {
     pub fn new() -> Shell {
         Shell { directory: TempDir::new() }
+    }
+
+    /// Starts a command, which need not have come to anything when this returns.
+    pub fn start<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Running {
+        Running::start(&mut self.command(arguments))
     }
 
     /// A command that is not yet started, with nothing on stdin.
@@ -87,6 +100,52 @@ impl Shell {
             scope.spawn(move || drop(pipe.write_all(stdin)));
             child.wait_with_output().unwrap().into()
         })
+    }
+}
+
+impl Running {
+    pub fn start(command: &mut Command) -> Running {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Running { child, lines }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(&self.child, name);
+    }
+
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert!(self.lines.read_line(&mut line).unwrap() > 0, "it has ended");
+        line
+    }
+
+    /// The next line, as JSON.
+    pub fn next(&mut self) -> Value {
+        serde_json::from_str(&self.line()).unwrap()
+    }
+
+    /// Waits for its end, and returns what was not read of it.
+    pub fn ended(mut self) -> Ran {
+        let mut stdout = Vec::new();
+        self.lines.read_to_end(&mut stdout).unwrap();
+        Ran { stdout, ..self.child.wait_with_output().unwrap().into() }
+    }
+
+    /// Sends a signal, and waits for its end.
+    pub fn stopped_by(self, name: &str) -> Ran {
+        self.signal(name);
+        self.ended()
+    }
+
+    /// Reads no more, and waits for its end.
+    pub fn closed(self) -> Ran {
+        drop(self.lines);
+        self.child.wait_with_output().unwrap().into()
     }
 }
 

@@ -1,9 +1,7 @@
 //! Pipes, bytes that are no text, and the formats of export and import.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::process::Stdio;
 
 use caskfile::{Batch, Cask};
 
@@ -157,14 +155,11 @@ fn a_pipe_that_is_closed_early_is_no_error() {
     let lines: String = (0..50_000).map(|n| format!("key{n:06}\tvalue\n")).collect();
     shell.feed(lines.as_bytes(), &["import", "s", "--format", "tsv"]).succeeded();
     for line in [&["list", "s"][..], &["export", "s"], &["list", "s", "--json"]] {
-        let mut child = shell.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut first = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        let mut running = shell.start(line);
+        let first = running.line();
         assert!(first.contains("key000000"), "{first}");
-        let mut said = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        assert!(child.wait().unwrap().success());
-        assert_eq!(said, "", "{line:?}");
+        let ended = running.closed();
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{line:?}");
     }
 }
 

@@ -1,25 +1,16 @@
 //! `wait`: until a key is as a script needs it.
 
-use std::io::Read;
-use std::process::{Child, Stdio};
-
 use caskfile::{Batch, Cask};
 
-use super::run::{Ran, Shell, signal};
+use super::run::{Running, Shell};
 use crate::common::patience::in_finite_time;
 
 fn open(shell: &Shell) -> Cask {
     Cask::open(shell.directory.join("s")).unwrap()
 }
 
-/// Starts `wait`, which need not have come to its watch when this returns: no test may depend on that.
-fn start(shell: &Shell, options: &[&str]) -> Child {
-    let line = [&["wait", "s"], options].concat();
-    shell.command(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-fn ended(child: Child) -> Ran {
-    Ran::from(child.wait_with_output().unwrap())
+fn start(shell: &Shell, options: &[&str]) -> Running {
+    shell.start(&[&["wait", "s"], options].concat())
 }
 
 #[test]
@@ -79,29 +70,29 @@ fn it_waits_for_another_process() {
         let waiting = start(&shell, &["k"]);
         cask.put("k and more", "").unwrap();
         cask.put("k", "here").unwrap();
-        assert_eq!(ended(waiting).succeeded(), b"here");
+        assert_eq!(waiting.ended().succeeded(), b"here");
 
         let waiting = start(&shell, &["k", "--gone"]);
         cask.delete("k and more").unwrap();
         cask.delete("k").unwrap();
-        assert_eq!(ended(waiting).succeeded(), b"");
+        assert_eq!(waiting.ended().succeeded(), b"");
 
         let waiting = start(&shell, &["-e", "k", "--value", r"\xff", "--timeout", "none"]);
         for value in [&b""[..], b"\xff\xff", b"\xff"] {
             cask.put("k", value).unwrap();
         }
-        assert_eq!(ended(waiting).succeeded(), b"\xff");
+        assert_eq!(waiting.ended().succeeded(), b"\xff");
 
         let last_index = cask.get("k").unwrap().last_index.to_string();
         let waiting = start(&shell, &["k", "--changed", "--after", &last_index]);
         cask.write(Batch::new().put("other", "").put("k", "new")).unwrap();
-        assert_eq!(ended(waiting).succeeded(), b"new");
+        assert_eq!(waiting.ended().succeeded(), b"new");
 
         let last_index = cask.get("k").unwrap().last_index.to_string();
         let waiting = start(&shell, &["k", "--changed", "--after", &last_index]);
         cask.compact().unwrap();
         cask.delete("k").unwrap();
-        assert!(ended(waiting).failed(1).contains("is gone"));
+        assert!(waiting.ended().failed(1).contains("is gone"));
         cask.close().unwrap();
     });
 }
@@ -120,15 +111,15 @@ fn it_looks_again_after_compactions_that_it_slept_through() {
         while !std::fs::read_dir(&descriptors).unwrap().any(listens) {
             std::thread::yield_now();
         }
-        signal(&waiting, "STOP");
+        waiting.signal("STOP");
         // It can still read the file that it has open, up to the first compaction.
         for key in ["other", "k"] {
             cask.put(key, "1").unwrap();
             cask.put(key, "2").unwrap();
             cask.compact().unwrap();
         }
-        signal(&waiting, "CONT");
-        assert_eq!(ended(waiting).succeeded(), b"2");
+        waiting.signal("CONT");
+        assert_eq!(waiting.ended().succeeded(), b"2");
         cask.close().unwrap();
     });
 }
@@ -141,16 +132,14 @@ fn a_write_at_any_time_ends_it() {
         let cask = open(&shell);
         for round in 0..60 {
             let key = round.to_string();
-            let mut waiting = start(&shell, &[&key]);
+            let waiting = start(&shell, &[&key]);
             // The command starts meanwhile: the put comes before, during and after it.
             for _ in 0..round {
                 std::thread::yield_now();
                 cask.put("other", "").unwrap();
             }
             cask.put(&key, &key).unwrap();
-            let mut out = String::new();
-            waiting.stdout.take().unwrap().read_to_string(&mut out).unwrap();
-            assert_eq!((ended(waiting).code, out), (Some(0), key));
+            assert_eq!(waiting.ended().succeeded(), key.as_bytes());
         }
         cask.close().unwrap();
     });
@@ -169,12 +158,11 @@ fn a_loop_of_waits_comes_to_the_last_value() {
         do :; done; echo $value";
         let mut shell_command = std::process::Command::new("timeout");
         shell_command.args(["100", "sh", "-c", script, env!("CARGO_BIN_EXE_caskfile")]);
-        shell_command.current_dir(shell.directory.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = shell_command.spawn().unwrap();
+        let looping = Running::start(shell_command.current_dir(shell.directory.path()));
         for number in 1..=100 {
             cask.put("k", number.to_string()).unwrap();
         }
-        assert_eq!(ended(child).succeeded(), b"100\n");
+        assert_eq!(looping.ended().succeeded(), b"100\n");
         cask.close().unwrap();
     });
 }
@@ -186,7 +174,7 @@ fn a_missing_store_is_refused_or_created() {
         assert!(shell.fails(8, &["wait", "s", "k"]).contains("--create"));
         let waiting = start(&shell, &["k", "--create", "-q"]);
         shell.ok(&["put", "s", "k", "v"]);
-        let ran = ended(waiting);
+        let ran = waiting.ended();
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
         assert_eq!(ran.stdout, b"v");
     });
@@ -198,8 +186,7 @@ fn a_signal_ends_it() {
         let shell = Shell::new();
         open(&shell).close().unwrap();
         let waiting = start(&shell, &["k"]);
-        signal(&waiting, "TERM");
         // As of every verb that handles no signals: a shell shows 143.
-        assert_eq!(ended(waiting).code, None);
+        assert_eq!(waiting.stopped_by("TERM").code, None);
     });
 }

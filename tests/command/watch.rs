@@ -1,59 +1,30 @@
 //! `watch`: changes as they come, from a shell.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdout, Stdio};
-
 use caskfile::{Batch, Cask, Config, Durability};
 use serde_json::{Value, json};
 
-use super::run::{Ran, Shell, signal};
+use super::run::{Running, Shell};
 use crate::common::patience::in_finite_time;
 
-/// A `watch` that runs.
-struct Watching {
-    child: Child,
-    lines: BufReader<ChildStdout>,
+/// Starts `watch`, and returns once it has begun.
+fn start(shell: &Shell, options: &[&str]) -> Running {
+    let mut watching = start_at_once(shell, &[&["--json", "s"], options].concat());
+    let begun = watching.next();
+    assert_eq!((&begun["op"], &begun["changes"]), (&json!("end"), &json!(0)));
+    watching
 }
 
-impl Watching {
-    /// Returns once the watch has begun.
-    fn start(shell: &Shell, options: &[&str]) -> Watching {
-        let mut watching = Watching::start_at_once(shell, &[&["--json", "s"], options].concat());
-        let begun = watching.next();
-        assert_eq!((&begun["op"], &begun["changes"]), (&json!("end"), &json!(0)));
-        watching
-    }
+fn start_at_once(shell: &Shell, options: &[&str]) -> Running {
+    shell.start(&[&["watch"], options].concat())
+}
 
-    fn start_at_once(shell: &Shell, options: &[&str]) -> Watching {
-        let line = [&["watch"], options].concat();
-        let mut child = shell.command(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        Watching { child, lines }
+/// The lines of the next unit, with the one that ends it.
+fn unit(watching: &mut Running) -> Vec<Value> {
+    let mut lines = vec![watching.next()];
+    while lines.last().unwrap()["op"] != "end" {
+        lines.push(watching.next());
     }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        assert!(self.lines.read_line(&mut line).unwrap() > 0, "it has ended");
-        line
-    }
-
-    fn next(&mut self) -> Value {
-        serde_json::from_str(&self.line()).unwrap()
-    }
-
-    /// The lines of the next unit, with the one that ends it.
-    fn unit(&mut self) -> Vec<Value> {
-        let mut lines = vec![self.next()];
-        while lines.last().unwrap()["op"] != "end" {
-            lines.push(self.next());
-        }
-        lines
-    }
-
-    fn stopped_by(self, name: &str) -> Ran {
-        signal(&self.child, name);
-        Ran::from(self.child.wait_with_output().unwrap())
-    }
+    lines
 }
 
 fn open(shell: &Shell) -> Cask {
@@ -71,10 +42,10 @@ fn each_write_comes_as_lines_and_an_end_until_a_signal() {
             let shell = Shell::new();
             let cask = open(&shell);
             cask.put("k1", "before").unwrap();
-            let mut watching = Watching::start(&shell, &["k"]);
+            let mut watching = start(&shell, &["k"]);
             let put = cask.put("k2", "text").unwrap();
             assert_eq!(
-                watching.unit(),
+                unit(&mut watching),
                 [json!({ "op": "put", "key": "k2", "value": "text", "last_index": put }), end(put, 1)]
             );
             cask.put("other", "not asked for").unwrap();
@@ -82,7 +53,7 @@ fn each_write_comes_as_lines_and_an_end_until_a_signal() {
             batch.delete("k1").put("x", "").put(b"k\xff", b"\0");
             let last = cask.write(&batch).unwrap().last_index().unwrap();
             assert_eq!(
-                watching.unit(),
+                unit(&mut watching),
                 [
                     json!({ "op": "delete", "key": "k1", "last_index": last - 2 }),
                     json!({ "op": "put", "key_base64": "a/8=", "value_base64": "AA==", "last_index": last }),
@@ -136,13 +107,13 @@ fn a_listing_comes_first_and_what_follows_without_a_gap() {
         let cask = open(&shell);
         cask.put("b", "1").unwrap();
         let first = cask.put("a", "2").unwrap();
-        let mut watching = Watching::start_at_once(&shell, &["--json", "--snapshot", "s"]);
+        let mut watching = start_at_once(&shell, &["--json", "--snapshot", "s"]);
         let listed = |key: &str, value: &str, last_index: u64| json!({ "op": "put", "key": key, "value": value, "last_index": last_index, "listing": true });
         let mut ended = end(first, 2);
         ended["listing"] = true.into();
-        assert_eq!(watching.unit(), [listed("a", "2", first), listed("b", "1", first - 1), ended]);
+        assert_eq!(unit(&mut watching), [listed("a", "2", first), listed("b", "1", first - 1), ended]);
         let next = cask.delete("b").map(|()| first + 1).unwrap();
-        assert_eq!(watching.unit(), [json!({ "op": "delete", "key": "b", "last_index": next }), end(next, 1)]);
+        assert_eq!(unit(&mut watching), [json!({ "op": "delete", "key": "b", "last_index": next }), end(next, 1)]);
         assert_eq!(watching.stopped_by("TERM").code, Some(143));
 
         // An empty listing has its end, and a position.
@@ -160,15 +131,15 @@ fn it_goes_on_in_the_compacted_file() {
     in_finite_time(|| {
         let shell = Shell::new();
         let cask = open(&shell);
-        let mut watching = Watching::start(&shell, &["k"]);
+        let mut watching = start(&shell, &["k"]);
         for round in 0..3 {
             for _ in 0..2 {
                 let put = cask.put("k", round.to_string()).unwrap();
-                assert_eq!(watching.unit()[1], end(put, 1));
+                assert_eq!(unit(&mut watching)[1], end(put, 1));
             }
             let unseen = cask.put("k", "before the compaction").unwrap();
             cask.compact().unwrap();
-            assert_eq!(watching.unit()[1], end(unseen, 1));
+            assert_eq!(unit(&mut watching)[1], end(unseen, 1));
         }
         let ended = watching.stopped_by("INT");
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(130), ""));
@@ -201,15 +172,15 @@ fn a_watch_that_slept_through_two_compactions_ends_with_10() {
     in_finite_time(|| {
         let shell = Shell::new();
         let cask = open(&shell);
-        let watching = Watching::start(&shell, &[]);
-        signal(&watching.child, "STOP");
+        let watching = start(&shell, &[]);
+        watching.signal("STOP");
         for _ in 0..2 {
             cask.put("k", "").unwrap();
             cask.put("k", "").unwrap();
             cask.compact().unwrap();
         }
-        signal(&watching.child, "CONT");
-        let ended = Ran::from(watching.child.wait_with_output().unwrap());
+        watching.signal("CONT");
+        let ended = watching.ended();
         assert_eq!(ended.code, Some(10), "{}", ended.stderr);
         cask.close().unwrap();
     });
@@ -222,11 +193,9 @@ fn it_ends_with_its_reader_while_nothing_changes() {
             let shell = Shell::new();
             let cask = open(&shell);
             cask.put("k", "v").unwrap();
-            let mut watching = Watching::start_at_once(&shell, options);
+            let mut watching = start_at_once(&shell, options);
             watching.line();
-            let Watching { child, lines } = watching;
-            drop(lines);
-            let ended = Ran::from(child.wait_with_output().unwrap());
+            let ended = watching.closed();
             assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
             cask.close().unwrap();
         }
@@ -238,9 +207,9 @@ fn it_ends_with_its_store() {
     in_finite_time(|| {
         let shell = Shell::new();
         open(&shell).close().unwrap();
-        let watching = Watching::start(&shell, &[]);
+        let watching = start(&shell, &[]);
         std::fs::rename(shell.directory.join("s"), shell.directory.join("t")).unwrap();
-        let ended = Ran::from(watching.child.wait_with_output().unwrap());
+        let ended = watching.ended();
         assert_eq!(ended.code, Some(9), "{}", ended.stderr);
         assert!(ended.stderr.contains("moved, removed or replaced"), "{}", ended.stderr);
     });
@@ -253,11 +222,11 @@ fn a_missing_store_is_refused_or_created() {
         let error = shell.fails(8, &["watch", "s"]);
         assert!(error.contains("no store yet") && error.contains("--create"), "{error}");
         assert_eq!(crate::common::names(shell.directory.path()), [""; 0]);
-        let mut watching = Watching::start(&shell, &["--create", "-n1"]);
+        let mut watching = start(&shell, &["--create", "-n1"]);
         shell.ok(&["put", "s", "k", "v"]);
         assert_eq!(watching.next()["key"], "k");
         assert_eq!(watching.next()["op"], "end");
-        let ended = Ran::from(watching.child.wait_with_output().unwrap());
+        let ended = watching.ended();
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), "created s\n"));
     });
 }
@@ -268,7 +237,7 @@ fn a_durable_watch_syncs_what_others_did_not() {
         let shell = Shell::new();
         let config = Config::new().durability(Durability::Os);
         let cask = Cask::open_with(shell.directory.join("s"), &config).unwrap();
-        let mut watching = Watching::start(&shell, &["--durable"]);
+        let mut watching = start(&shell, &["--durable"]);
         cask.put("k", "v").unwrap();
         let end_of_put = cask.stats().unwrap().log_end;
         assert_eq!(watching.next()["key"], "k");
@@ -286,15 +255,15 @@ fn a_command_gets_each_write_whole() {
         let cask = open(&shell);
         let first = cask.put("a", "1").unwrap();
         let command = "echo $CASKFILE_POSITION; cat";
-        let mut watching = Watching::start_at_once(&shell, &["s", "-q", "-x", command, "--after", &first.to_string()]);
+        let mut watching = start_at_once(&shell, &["s", "-q", "-x", command, "--after", &first.to_string()]);
         let mut batch = Batch::new();
         batch.put("b", "2").put("c", "3");
         let last = cask.write(&batch).unwrap().last_index().unwrap();
         assert_eq!(watching.line(), format!("{last}\n"));
-        assert_eq!(watching.unit().len(), 3);
+        assert_eq!(unit(&mut watching).len(), 3);
         cask.delete("a").unwrap();
         assert_eq!(watching.line(), format!("{}\n", last + 1));
-        assert_eq!(watching.unit()[0]["op"], "delete");
+        assert_eq!(unit(&mut watching)[0]["op"], "delete");
         let ended = watching.stopped_by("TERM");
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(143), ""));
 
