@@ -195,13 +195,24 @@ impl Limits {
     /// does not choose.
     pub(crate) const WITHOUT_BACKGROUND: Limits = Limits { least_running_cost: u64::MAX, ..Limits::REAL };
 
-    /// Keeps limits for as long as the process lives, which tests can afford.
+    /// Keeps limits for as long as the process lives, once: a fuzzer makes millions of disks, and takes what nothing leads to for a
+    /// leak.
     ///
     /// # Panics
     ///
     /// If they do not fit each other.
     pub(crate) fn keep(self) -> Shared {
+        static KEPT: std::sync::Mutex<Vec<Shared>> = std::sync::Mutex::new(Vec::new());
         assert!(self.fit(), "{self:?}");
-        if self == Limits::REAL { &Limits::REAL } else { Box::leak(Box::new(self)) }
+        if self == Limits::REAL {
+            return &Limits::REAL;
+        }
+        let mut kept = KEPT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(same) = kept.iter().find(|kept| ***kept == self) {
+            return same;
+        }
+        let own = Box::leak(Box::new(self));
+        kept.push(own);
+        own
     }
 }
