@@ -2,7 +2,10 @@
 //!
 //! ```text
 //! cargo run --release --example soak -- 60 [DIRECTORY]
+//! cargo run --release --example soak -- sleepers 3600 [DIRECTORY]
 //! ```
+//!
+//! The second line is [`sleepers`], which is about watches.
 //!
 //! Four writers (two with `Durability::Sync`, one each with `Interval` and `Os`) mix puts, deletes, batches,
 //! compare-and-swaps, prefix deletions, syncs, compactions and reopenings, while the store compacts itself. Two readers
@@ -20,6 +23,7 @@ mod check;
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod dice;
 mod plan;
+mod sleepers;
 mod tally;
 mod work;
 
@@ -76,10 +80,13 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments[..] {
         [] => soak(DEFAULT_SECONDS, None),
+        ["sleepers", seconds, ref place @ ..] => {
+            seconds.parse().map_err(Into::into).and_then(|seconds| sleep(seconds, place.first().map(Into::into)))
+        }
         ["worker", name, place] => work::run(name, &Place(place.into())),
         [seconds] => seconds.parse().map_err(Into::into).and_then(|seconds| soak(seconds, None)),
         [seconds, place] => seconds.parse().map_err(Into::into).and_then(|seconds| soak(seconds, Some(place.into()))),
-        _ => Err("usage: soak [SECONDS [DIRECTORY]]".into()),
+        _ => Err("usage: soak [[sleepers] SECONDS [DIRECTORY]]".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -90,12 +97,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn soak(seconds: u64, directory: Option<PathBuf>) -> Result<()> {
-    let directory = directory.unwrap_or_else(std::env::temp_dir).join(format!("caskfile-soak-{}", std::process::id()));
-    let place = Place(directory);
-    for name in ["data", "backups", "tallies"] {
-        std::fs::create_dir_all(place.0.join(name))?;
+impl Place {
+    fn make(directory: Option<PathBuf>) -> Result<Place> {
+        let directory = directory.unwrap_or_else(std::env::temp_dir);
+        let place = Place(directory.join(format!("caskfile-soak-{}", std::process::id())));
+        for name in ["data", "backups", "tallies"] {
+            std::fs::create_dir_all(place.0.join(name))?;
+        }
+        Ok(place)
     }
+}
+
+fn sleep(seconds: u64, directory: Option<PathBuf>) -> Result<()> {
+    let place = Place::make(directory)?;
+    println!("{seconds} seconds in {}", place.0.display());
+    sleepers::run(&place, Duration::from_secs(seconds))?;
+    std::fs::remove_dir_all(&place.0)?;
+    Ok(())
+}
+
+fn soak(seconds: u64, directory: Option<PathBuf>) -> Result<()> {
+    let place = Place::make(directory)?;
     endow(&place)?;
     println!("{seconds} seconds in {}", place.0.display());
 

@@ -18,9 +18,16 @@ pub enum Slot {
     Transfers,
     /// How often a reader has looked, or a backup was made.
     Looks,
+    /// Writes that a sleeper was woken for, and those of them that came late, or without a report.
+    Woken,
+    Late,
+    Unreported,
+    /// Watches that went on after another one had ended, and times that one began with a listing again.
+    Resumed,
+    BegunAgain,
 }
 
-const SLOTS: u64 = 6;
+const SLOTS: u64 = 11;
 
 pub struct Tally(File);
 

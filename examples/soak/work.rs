@@ -10,16 +10,20 @@ use caskfile::{Batch, Cask, Durability, Error, LockMode, OptionalExt};
 use crate::check::Checker;
 use crate::dice::Dice;
 use crate::plan::{ACCOUNTS, COUNTER, Kind, account, key, operation, scratch, sequence_key, sequence_of, value};
+use crate::sleepers::End;
 use crate::tally::{Slot, Tally};
-use crate::{Place, Result, config};
+use crate::{Place, Result, config, sleepers};
 
 /// Works until standard input ends.
 pub fn run(name: &str, place: &Place) -> Result<()> {
-    let done = Arc::new(AtomicBool::new(false));
-    let stop = Arc::clone(&done);
+    let (done, end) = (Arc::new(AtomicBool::new(false)), Arc::new(End::default()));
+    let (stop, stopper) = (Arc::clone(&done), Arc::clone(&end));
     std::thread::spawn(move || {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         stop.store(true, Ordering::Relaxed);
+        if let Ok(Some(stopper)) = stopper.lock().as_deref() {
+            stopper.stop();
+        }
     });
     let tally = place.tally(name)?;
     let (role, number) = name.split_once('-').ok_or("no such worker")?;
@@ -27,6 +31,9 @@ pub fn run(name: &str, place: &Place) -> Result<()> {
         "writer" => Writer::new(place, number.parse()?, tally)?.work(&done),
         "reader" => read(place, number == "1", &tally, &done),
         "backup" => back_up(place, &tally, &done),
+        "sleeper" => sleepers::sleep(place, number >= "2", &tally, &done, &end),
+        "counter" => sleepers::count(place, number, &tally, &done),
+        "compactor" => sleepers::compact(place, &tally, &done),
         _ => Err("no such role".into()),
     }
 }

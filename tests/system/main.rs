@@ -9,3 +9,4 @@ mod names;
 mod neighbours;
 mod permissions;
 mod private_until_owned;
+mod watches;
