@@ -35,7 +35,7 @@ macro_rules! limits {
                 let mixed = Limits { $($name: if is_small() { $small } else { $real },)* };
                 Limits {
                     block_len: mixed.block_len.max(mixed.group_records + 8),
-                    chunk: mixed.chunk.max(mixed.smallest_chunk),
+                    largest_chunk: mixed.largest_chunk.max(mixed.smallest_chunk),
                     largest_step: mixed.largest_step.max(mixed.smallest_step),
                     ..mixed
                 }
@@ -104,12 +104,16 @@ limits! {
     root_step: u64 = 256 << 10, 96;
     /// The length of a piece of zeros where holes cannot be punched.
     cleared_at_once: u64 = 4 << 10, 24;
-    /// The length of a piece when all bytes of a range are read, and of a large chunk when data is looked for.
+    /// The length of a piece when all bytes of a range are read.
     chunk: usize = 1 << 20, 64;
+    /// The length of a chunk when data is looked for. Most searches find only zeros, and each opening after a crash makes one.
+    largest_chunk: usize = 64 << 10, 64;
     /// The first chunk of a search for the next header after damage.
     smallest_chunk: usize = 4 << 10, 16;
-    /// The window's length in a long walk. Longer bodies are checked piece by piece.
+    /// The longest window. Longer bodies are checked piece by piece.
     largest_window: usize = 1 << 20, 128;
+    /// The window's length in a long walk over short records: a longer one does not fit in the processor's nearest caches.
+    usual_window: usize = 64 << 10, 128;
     /// The window's first length.
     smallest_window: usize = 4 << 10, 32;
     /// A walk passes a run on when it has this many records. (At most the real number: arrays have room for that.)
@@ -135,8 +139,9 @@ limits! {
     least_cost: u64 = 256 << 10, 300;
     /// And in a store that stays open once it costs this many. Not small in tests unless they ask for it: a thread does it.
     least_running_cost: u64 = 256 << 10, 256 << 10;
-    /// What a record that proves something costs, in addition to its length: each has its own group, and a sync.
-    sync_cost: u64 = 2 << 10, 16;
+    /// What a record that proves something costs, in addition to its length: each has its own group, and a sync, which writes a
+    /// block of the file system.
+    sync_cost: u64 = 4 << 10, 16;
     /// What replaying it costs, in addition to its length.
     sync_replay: u64 = 128, 16;
     /// The parts of an image have at least this many bytes.
@@ -171,10 +176,11 @@ impl Limits {
         self.group_records() + 8 <= self.block_len()
             && self.run_len() <= Limits::REAL.run_len()
             && self.run_len() > 0
-            && self.chunk() % 8 == 0
+            && self.chunk() > 0
+            && self.largest_chunk() % 8 == 0
             && self.smallest_chunk() % 8 == 0
             && self.smallest_chunk() > 0
-            && self.chunk() >= self.smallest_chunk()
+            && self.largest_chunk() >= self.smallest_chunk()
             && self.largest_step() >= self.smallest_step()
             && self.cleared_at_once() <= Limits::REAL.cleared_at_once()
             && self.largest_window() > 0

@@ -246,8 +246,19 @@ impl Index {
     /// As [`Index::find`], with the key's hash.
     #[inline]
     pub(crate) fn find_hashed<K: Keys>(&self, hash: u64, key: &[u8], keys: &K) -> Result<Option<u64>, K::Error> {
+        self.find_where(hash, keys, |position| keys.is_key(position, key))
+    }
+
+    /// As [`Index::find_hashed`]; `is_key` says whether the record at a position is the key's.
+    #[inline]
+    pub(crate) fn find_where<K: Keys>(
+        &self,
+        hash: u64,
+        keys: &K,
+        is_key: impl FnMut(u64) -> Result<bool, K::Error>,
+    ) -> Result<Option<u64>, K::Error> {
         self.hash.load(hash, keys)?;
-        self.hash.find(hash, |position| keys.is_key(position, key))
+        self.hash.find(hash, is_key)
     }
 
     /// Makes room for this many keys in the hash index.

@@ -8,6 +8,8 @@ use crate::format::ALIGNMENT;
 
 #[cfg(test)]
 pub(super) const CHUNK: usize = crate::limits::Limits::REAL.chunk();
+#[cfg(test)]
+pub(super) const LARGEST_CHUNK: usize = crate::limits::Limits::REAL.largest_chunk();
 
 /// Reads a range piece by piece and passes each piece to `take`, with its offset. Returns whether the file has the
 /// whole range. An incomplete piece is not passed on.

@@ -68,7 +68,7 @@ pub(crate) fn with_seed(nameless: LogFile, seed: FileSeed) -> Result<LogFile> {
 pub(crate) fn find_seed(log: &LogFile) -> Result<Option<FileSeed>> {
     let file_len = log.len()?;
     // A false candidate costs the reading of its body. Candidates may overlap, so the total is bounded.
-    let most = log.limits.chunk();
+    let most = log.limits.largest_chunk();
     let mut patience = 4 * file_len + most as u64;
     // For each seed, the number of its records and the offset of the first.
     let mut votes: HashMap<FileSeed, (u32, u64)> = HashMap::new();
@@ -119,7 +119,7 @@ fn candidate(bytes: &[u8; RECORD_HEADER_LEN], offset: u64, file_len: u64) -> Opt
 
 #[cfg(test)]
 mod tests {
-    use super::super::chunks::CHUNK;
+    use super::super::chunks::LARGEST_CHUNK;
     use super::super::testing::{Draft, MARK, MORE, PATH, PLAIN, SYNCED, seed};
     use super::*;
     use crate::disk::sim::SimDisk;
@@ -236,7 +236,7 @@ mod tests {
         let file = disk.open(Path::new(PATH), Access::Read).unwrap();
         let log = without_header(file, &Path::new(PATH).into()).unwrap();
         assert_eq!(find_seed(&log).unwrap(), Some(seed()));
-        let promised = 4 * file_len + CHUNK as u64;
+        let promised = 4 * file_len + LARGEST_CHUNK as u64;
         let bodies = promised - BODY as u64..=promised + 100;
         let read = disk.bytes_read();
         assert!(bodies.contains(&(read - file_len)), "{read} bytes, of {promised} for bodies");

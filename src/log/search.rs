@@ -28,7 +28,7 @@ pub(crate) fn search(log: &LogFile, stop: &Stop) -> Result<Beyond> {
     let mut beyond = Beyond { proof: stated, whole_records: false, data_end: stop.unit };
     let file_len = log.len()?;
     // One header more than a chunk, for headers that cross its end.
-    let chunk = log.limits.chunk();
+    let chunk = log.limits.largest_chunk();
     let len = file_len.saturating_sub(stop.unit).min((chunk + RECORD_HEADER_LEN) as u64) as usize;
     // A limit for the bodies of incomplete records. A forged file can have many that overlap.
     let mut patience = PATIENCE * file_len + chunk as u64;
@@ -148,18 +148,18 @@ pub(crate) fn next_header(log: &LogFile, from: u64, previous_seq: u64) -> Result
     let stop = Stop { unit: from.saturating_sub(1), at: from, previous_seq, reason };
     let mut chunks = Chunks::new(log, from);
     while let Some((at, bytes)) = chunks.read(chunk + RECORD_HEADER_LEN)? {
-        if let Some((offset, _)) = headers(log, &stop, at, bytes, file_len, log.limits.chunk()).next() {
+        if let Some((offset, _)) = headers(log, &stop, at, bytes, file_len, log.limits.largest_chunk()).next() {
             return Ok(Some(offset));
         }
         chunks.advance(chunk);
-        chunk = (chunk * 2).min(log.limits.chunk());
+        chunk = (chunk * 2).min(log.limits.largest_chunk());
     }
     Ok(None)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::chunks::CHUNK;
+    use super::super::chunks::LARGEST_CHUNK;
     use super::super::scan::{Reason, Scanner};
     use super::super::testing::{Draft, MARK, MORE, PLAIN, SYNCED, open, open_on, page_says};
     use super::*;
@@ -167,8 +167,8 @@ mod tests {
 
     #[test]
     fn the_page_knows_how_long_the_search_goes_on() {
-        assert_eq!((PATIENCE, CHUNK), (4, 1 << 20));
-        assert!(page_says("this library reads four times the file's length and a megabyte"));
+        assert_eq!((PATIENCE, LARGEST_CHUNK), (4, 64 << 10));
+        assert!(page_says("this library reads four times the file's length and 64 KiB"));
     }
 
     /// A log of one record that is damaged in its first byte of value and ends at `next`.
@@ -189,7 +189,7 @@ mod tests {
 
     /// Offsets on both sides of the end of a chunk.
     fn around_a_chunk() -> impl Iterator<Item = u64> {
-        let chunk = 64 + CHUNK as u64;
+        let chunk = 64 + LARGEST_CHUNK as u64;
         (chunk - 5 * ALIGNMENT..=chunk + 2 * ALIGNMENT).step_by(ALIGNMENT as usize)
     }
 
@@ -280,7 +280,7 @@ mod tests {
         let stop = Scanner::from_start(&log).unwrap().walk(|_| Ok(())).unwrap();
         let read = disk.bytes_read();
         assert!(search(&log, &stop).unwrap().whole_records);
-        let (read, promised) = (disk.bytes_read() - read, PATIENCE * file_len + CHUNK as u64);
+        let (read, promised) = (disk.bytes_read() - read, PATIENCE * file_len + LARGEST_CHUNK as u64);
         let bodies = promised - BODY as u64..=promised;
         // Chunks overlap by a header.
         let others = file_len + RECORD_HEADER_LEN as u64;
@@ -328,15 +328,15 @@ mod tests {
     #[test]
     fn a_long_record_is_whole_if_its_body_is() {
         let mut draft = damaged_up_to(200);
-        let value = vec![7; 2 * CHUNK + 77];
+        let value = vec![7; 2 * LARGEST_CHUNK + 77];
         let long = draft.push(PLAIN, Kind::Put, b"\0long", &value) as usize;
         assert!(searched(&draft.copy()).1.whole_records);
-        for at in [long + RECORD_HEADER_LEN, long + CHUNK + 99, long + RECORD_HEADER_LEN + 4 + value.len()] {
+        for at in [long + RECORD_HEADER_LEN, long + LARGEST_CHUNK + 99, long + RECORD_HEADER_LEN + 4 + value.len()] {
             draft.bytes[at] ^= 1;
             assert!(!searched(&draft.copy()).1.whole_records, "a flipped bit at {at}");
             draft.bytes[at] ^= 1;
         }
-        draft.bytes.truncate(long + 2 * CHUNK);
+        draft.bytes.truncate(long + 2 * LARGEST_CHUNK);
         assert!(!searched(&draft.copy()).1.whole_records);
     }
 

@@ -7,6 +7,8 @@ use crate::memory::make_room;
 
 #[cfg(test)]
 pub(super) const LARGEST_WINDOW: usize = crate::limits::Limits::REAL.largest_window();
+#[cfg(test)]
+pub(super) const USUAL_WINDOW: usize = crate::limits::Limits::REAL.usual_window();
 
 /// A window that is restarted reads this part of what a new one reads.
 const RESTARTED: usize = 16;
@@ -48,7 +50,7 @@ impl Window {
         let held = self.start..self.start + self.bytes.len() as u64;
         if !held.contains(&offset) || held.end < offset + wanted as u64 {
             let len = wanted.max(self.next_len);
-            self.next_len = (self.next_len * 2).min(log.limits.largest_window());
+            self.next_len = (self.next_len * 2).min(log.limits.usual_window());
             self.bytes.clear();
             make_room(&mut self.bytes, len).map_err(|e| log.io("get memory for a value", e))?;
             self.bytes.resize(len, 0);

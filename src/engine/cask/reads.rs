@@ -58,7 +58,7 @@ impl Cask {
         let verify = self.engine.context.config.get_verify_on_read();
         self.engine.reading.answer(|view| {
             let key = FullKey::new(&self.bucket, key)?;
-            let position = view.find(&key)?.ok_or(Error::KeyNotFound)?;
+            let position = view.find_to_read(&key)?.ok_or(Error::KeyNotFound)?;
             view.read(position, |reader, start| reader.value_into(start, &key, out, verify))
         })
     }

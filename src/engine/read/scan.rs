@@ -43,8 +43,8 @@ use crate::sync::AtomicU64;
 pub struct Scan {
     reader: Reader,
     positions: Positions,
-    /// Entries from the front of `positions` whose records are being fetched.
-    ahead: VecDeque<Entry>,
+    /// Positions from the front of `positions`, whose records are being fetched.
+    ahead: VecDeque<u64>,
     bucket_len: usize,
     verify: bool,
     buffer: Vec<u8>,
@@ -72,6 +72,8 @@ enum Limit {
 /// the whole log, and goes on after the last pair that it has returned.
 struct Left {
     bounds: Bounds,
+    /// What `ahead` of a scan is, with the entries: they must lead to their records.
+    ahead: VecDeque<Entry>,
     /// The positions of the last pairs that were returned, from both ends.
     front: Option<u64>,
     back: Option<u64>,
@@ -225,46 +227,47 @@ impl Scan {
     }
 
     fn left(&self) -> usize {
-        self.ahead.len() + self.positions.len()
+        self.ahead.len() + self.left.as_ref().map_or(0, |left| left.ahead.len()) + self.positions.len()
     }
 
     /// The position of the next record.
-    #[inline]
+    // Inlined: without it, each pair of a listing takes a sixth longer.
+    #[inline(always)]
     pub(super) fn next_position(&mut self, side: Side) -> Option<Result<u64>> {
         if self.left.is_some() {
             return self.next_proven(side);
         }
-        let entry = match side {
-            Side::Back => self.positions.next_loaded_back().or_else(|| self.ahead.pop_back()),
+        let position = match side {
+            Side::Back => self.positions.next_back().or_else(|| self.ahead.pop_back()),
             Side::Front => {
-                while self.ahead.len() < self.reader.log.limits.scanned_ahead() {
-                    let Some(entry) = self.positions.next_loaded() else { break };
-                    self.reader.prefetch(entry.position());
-                    self.ahead.push_back(entry);
-                }
+                let missing = self.reader.log.limits.scanned_ahead() - self.ahead.len();
+                let next = self.positions.by_ref().take(missing);
+                self.ahead.extend(next.inspect(|&position| self.reader.prefetch(position)));
                 self.ahead.pop_front()
             }
         };
-        entry.map(|entry| Ok(entry.position()))
+        position.map(Ok)
     }
 
     /// The next entry of an order from a snapshot.
     fn next_stored(&mut self, side: Side) -> Result<Option<Entry>> {
+        let Scan { positions, reader, left: Some(left), .. } = self else { return Ok(None) };
+        let ahead = &mut left.ahead;
         if let Side::Back = side {
-            return Ok(self.positions.next_entry_back(&self.reader)?.or_else(|| self.ahead.pop_back()));
+            return Ok(positions.next_entry_back(reader)?.or_else(|| ahead.pop_back()));
         }
-        while self.ahead.len() < self.reader.log.limits.scanned_ahead() {
-            match self.positions.next_entry(&self.reader) {
+        while ahead.len() < reader.log.limits.scanned_ahead() {
+            match positions.next_entry(reader) {
                 Ok(Some(entry)) => {
-                    self.reader.prefetch(entry.position());
-                    self.ahead.push_back(entry);
+                    reader.prefetch(entry.position());
+                    ahead.push_back(entry);
                 }
                 // The entries before it come first.
-                Err(error) if self.ahead.is_empty() => return Err(error),
+                Err(error) if ahead.is_empty() => return Err(error),
                 Ok(None) | Err(_) => break,
             }
         }
-        Ok(self.ahead.pop_front())
+        Ok(ahead.pop_front())
     }
 
     /// As [`Scan::next_position`], with an order from a snapshot. If it turns out to be damaged or wrong, the scan goes on over
@@ -303,7 +306,6 @@ impl Scan {
 
     fn end(&mut self) {
         (self.left, self.positions) = (None, SortedIndex::default().range(0..0));
-        self.ahead.clear();
     }
 
     /// Exchanges the order by one that a walk over the whole log gives.
@@ -322,7 +324,6 @@ impl Scan {
         if let Some(position) = left.back {
             left.bounds.end = Limit::Before(FullKey::Heap(key_at(position)?));
         }
-        self.ahead.clear();
         self.positions = sorted.range(left.bounds.ranks(&sorted, &self.reader, Some(index.hashed()))?);
         Ok(())
     }
@@ -483,7 +484,7 @@ impl BucketScans {
         self.rank = end;
         let left = self.left.as_mut().map(|left| {
             left.bounds.start = bounds.end.clone();
-            Box::new(Left { bounds, distrusted: Arc::clone(&left.distrusted), ..**left })
+            Box::new(Left { bounds, ahead: VecDeque::new(), distrusted: Arc::clone(&left.distrusted), ..**left })
         });
         Ok((bucket[1..].to_vec(), Scan::new(self.reader.clone(), positions, bucket_len, self.verify, left)))
     }
@@ -554,6 +555,7 @@ impl Reading {
         }
         Some(Box::new(Left {
             bounds: bounds.clone(),
+            ahead: VecDeque::new(),
             front: None,
             back: None,
             snapshot: view.snapshot,

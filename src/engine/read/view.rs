@@ -9,7 +9,7 @@ use super::partial_tail::PartialTail;
 use crate::config::{Config, ReadMode};
 use crate::disk::Map;
 use crate::format::{END_MARK_LEN, Root};
-use crate::index::Index;
+use crate::index::{Index, Keys};
 use crate::log::LogFile;
 use crate::log::read::Reader;
 use crate::log::recover::{Decision, decide, has_end_mark};
@@ -302,5 +302,16 @@ impl View {
     #[inline]
     pub(crate) fn find(&self, full_key: &[u8]) -> Result<Option<u64>> {
         self.keys.index.find(full_key, &self.reader)
+    }
+
+    /// As [`View::find`], for a caller that reads the value next: its bytes are fetched while the key is compared. The processor does
+    /// not look that far ahead by itself.
+    #[inline]
+    pub(crate) fn find_to_read(&self, full_key: &[u8]) -> Result<Option<u64>> {
+        let (index, reader) = (&self.keys.index, &self.reader);
+        index.find_where(index.hash(full_key), reader, |position| {
+            reader.prefetch(position);
+            reader.is_key(position, full_key)
+        })
     }
 }
