@@ -9,8 +9,9 @@
 ///
 /// A handle writes one only if it has written something else, and only if reading the log after the last snapshot has become
 /// expensive: the log has grown by 256 KiB (a record that was synced by itself counts as 128 bytes more), and by the length of a
-/// snapshot when the store is closed, or by four times that while it is open (such a record counts as 2 KiB more). So snapshots add at
-/// most a quarter to what is written, where 2 KiB stand for each sync, and one snapshot for each close of a store.
+/// snapshot when the store is closed, or by four times that while it is open (such a record counts as 4 KiB more). When the store is
+/// closed, it is enough if the handle has written as much since it was opened. So snapshots add at most a quarter to what is written,
+/// where 4 KiB stand for each sync, and one snapshot for each close of a store before which as much was written.
 ///
 /// Writing one takes two syncs, and short turns between those of other writers. A snapshot that cannot be written is no error of
 /// a put or of a close: the store is as it was, and opening it takes longer. It is tried again after ten seconds at least, and

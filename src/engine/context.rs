@@ -44,7 +44,7 @@ pub(crate) struct Context {
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) groups: AtomicU64,
-    /// Bytes.
+    /// Bytes, images of the index left out.
     pub(crate) written: AtomicU64,
     pub(crate) torn_bytes: AtomicU64,
     pub(crate) compactions: AtomicU64,

@@ -202,6 +202,36 @@ fn a_store_that_was_listed_leaves_its_order_at_the_close() {
     assert!(!write(&|cask| assert!(cask.put("key", "value").unwrap() > 0)));
 }
 
+/// The load has written a snapshot before its end, and less than an image since.
+#[test]
+fn a_load_leaves_little_to_replay() {
+    in_finite_time(|| {
+        let disk = SimDisk::new();
+        let cask = open(&disk, &config().snapshots(SnapshotPolicy::AtClose));
+        fill(&cask, 0..100_000);
+        assert!(cask.write_snapshot().unwrap());
+        let (image, _) = records(&disk.contents(STORE).unwrap(), IMAGE);
+        fill(&cask, 100_000..107_000);
+        let (key, uncovered) = ("key 00000007", 7000 * 80);
+        assert!((256 << 10..image).contains(&uncovered), "{uncovered}, where an image has {image}");
+        cask.close().unwrap();
+        let before = disk.bytes_read();
+        let cask = open(&disk, &config());
+        cask.get(key).unwrap();
+        let read = disk.bytes_read() - before;
+        assert!(read < 128 << 10, "{read} bytes");
+
+        // A handle that has written little leaves it to a later one.
+        fill(&cask, 0..7000);
+        cask.close().unwrap();
+        assert_eq!(records(&disk.contents(STORE).unwrap(), SNAPSHOT).1, 2);
+        let cask = open(&disk, &config());
+        fill(&cask, 7000..14_000);
+        cask.close().unwrap();
+        assert_eq!(records(&disk.contents(STORE).unwrap(), SNAPSHOT).1, 3);
+    });
+}
+
 /// Each of them changes one key. None adds an image to the log for it, but the first.
 #[test]
 fn short_lived_handles_that_list_store_the_order_once() {

@@ -16,7 +16,15 @@ const STORE: &str = "/store";
 
 /// Snapshots of several pieces and many parts, of few keys.
 fn limits() -> Limits {
-    Limits { least_cost: 1, least_part: 40, image_bytes: 200, image_records: 64, leaf_entries: 4, ..Limits::REAL }
+    Limits {
+        least_cost: 1,
+        sync_cost: 2 << 10,
+        least_part: 40,
+        image_bytes: 200,
+        image_records: 64,
+        leaf_entries: 4,
+        ..Limits::REAL
+    }
 }
 
 fn config() -> Config {

@@ -46,7 +46,8 @@ use crate::{Error, Result};
 /// snapshots add at most a quarter to what is written.
 const WHILE_OPEN: u64 = 4;
 
-/// At a close it may cost less: it spares each process that opens the store from now on.
+/// At a close it may cost less: it spares each process that opens the store from now on. Either the log after the last snapshot is as
+/// long as an image, or what the handle itself has written: a load of many keys is then covered to its end.
 const AT_CLOSE: u64 = 1;
 
 /// While a piece is written, other calls of the handle wait some milliseconds. Those of a handle with less patience would fail.
@@ -278,18 +279,19 @@ impl Maintenance {
         view.tail.images.replayed(self.context.limits) >= self.context.limits.least_running_cost()
             && self.context.config.get_snapshots() == SnapshotPolicy::Automatic
             && self.context.config.get_connection_timeout().is_none_or(|timeout| timeout >= PATIENCE)
-            && self.is_worth_it(view, WHILE_OPEN)
+            && self.is_worth_it(view, 0, WHILE_OPEN)
             && self.automatic.may_retry_snapshot(view, &self.context.clock)
     }
 
-    fn is_worth_it(&self, view: &View, times: u64) -> bool {
+    /// Whether the log after the last snapshot, or `written`, has cost as much as this many images.
+    fn is_worth_it(&self, view: &View, written: u64, times: u64) -> bool {
         let len = len_of(view.index(), self.context.limits);
-        view.reader.log.header.has_roots && view.tail.images.cost >= times * len
+        view.reader.log.header.has_roots && view.tail.images.cost.max(written) >= times * len
     }
 
     fn is_due_at_close(&self, view: &View) -> bool {
-        let limits = self.context.limits;
-        view.tail.images.replayed(limits) >= limits.least_cost() && self.is_worth_it(view, AT_CLOSE)
+        let (limits, written) = (self.context.limits, self.context.counters.written.load(Ordering::Relaxed));
+        view.tail.images.replayed(limits) >= limits.least_cost() && self.is_worth_it(view, written, AT_CLOSE)
     }
 
     /// Whether the keys were listed and the newest snapshot lacks their order, so that each process that lists sorts them again.
@@ -338,7 +340,7 @@ impl Maintenance {
     /// Writes a snapshot that was due, unless it is not any more with the order of the keys.
     pub(super) fn write_due_snapshot(&self) -> Result<bool> {
         self.keep_order()?;
-        let is_due = self.reading.shown().is_ok_and(|view| self.is_worth_it(&view, WHILE_OPEN));
+        let is_due = self.reading.shown().is_ok_and(|view| self.is_worth_it(&view, 0, WHILE_OPEN));
         if is_due { self.write_snapshot_in_background() } else { Ok(false) }
     }
 

@@ -42,11 +42,12 @@ impl<'e> Turn<'e> {
         writer.highest_used_seq = writer.group.run.entries.last().map_or(0, |entry| entry.header.seq);
         writer.log_end = end;
         let (bytes, records) = writer.group.finish_run();
-        let len = bytes.len() as u64;
+        let is_image = records.entries.last().is_some_and(|entry| entry.header.kind.is_loose());
+        let counted = if is_image { 0 } else { bytes.len() as u64 };
         let synced_from = (context.config.get_durability() == Durability::Sync).then_some(first);
         let written = append::append(&self.log, &mut writer.file_len, start, bytes, records.ends(), synced_from);
         context.counters.groups.fetch_add(1, Ordering::Relaxed);
-        context.counters.written.fetch_add(len, Ordering::Relaxed);
+        context.counters.written.fetch_add(counted, Ordering::Relaxed);
         let Err(error) = written else {
             let shown = self.writing.reading.change(&ingest, |view| {
                 view.replay_proven(&writer.group.run, &writer.proven)?;

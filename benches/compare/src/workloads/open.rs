@@ -57,7 +57,7 @@ pub fn run(setting: &Setting) -> Result<()> {
             row,
             prepared(setting, how).and_then(|()| match how {
                 LISTED => median(setting, OPENINGS, |_| Ok(()), first_list),
-                _ => Ok(once(setting, first_get)?.0),
+                _ => of_copies(setting, first_get),
             }),
         );
     }
@@ -162,6 +162,26 @@ fn median(
     }
     times.sort_by(f64::total_cmp);
     Ok(times[openings / 2])
+}
+
+/// The median of openings of copies: what a killed process has left can be opened once, since the first opening puts it in order. The
+/// kernel is still busy with the end of that process then, so one opening alone says little.
+fn of_copies(setting: &Setting, first: First) -> Result<f64> {
+    let copy = Setting { directory: setting.directory.with_extension("copy"), ..*setting };
+    let mut times = Vec::new();
+    for _ in 0..OPENINGS {
+        // It keeps holes, which `std::fs::copy` may fill.
+        let copied = Command::new("cp").arg("-a").arg(&setting.directory).arg(&copy.directory).status()?;
+        if !copied.success() {
+            return Err(format!("cp: {copied}").into());
+        }
+        let (took, engine) = once(&copy, first)?;
+        drop(engine);
+        std::fs::remove_dir_all(&copy.directory)?;
+        times.push(took);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[OPENINGS / 2])
 }
 
 /// Takes the files out of the page cache.
