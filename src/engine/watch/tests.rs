@@ -218,7 +218,8 @@ fn a_watch_of_any_age_folds_to_the_store() {
 #[test]
 fn a_write_between_two_steps_of_falling_asleep_is_found() {
     let Some(()) = with_a_deadline(a_write_between_two_steps_of_falling_asleep_is_found) else { return };
-    for nth in 1.. {
+    let (mut nth, tried_after_arming) = (1, Arc::new(AtomicBool::new(false)));
+    loop {
         let disk = SimDisk::new();
         disk.set_limits(Limits { backstop: u64::MAX, ..Limits::REAL });
         let process = disk.process();
@@ -228,9 +229,12 @@ fn a_write_between_two_steps_of_falling_asleep_is_found() {
         let mut watch = cask.changes("", WatchFrom::Now).unwrap();
         let (before, writer) = (disk.calls_of(Verb::Arm), other.clone());
         let written = Arc::new(AtomicBool::new(false));
-        let has_written = Arc::clone(&written);
-        process.before(When::nth(nth).and_map_reads().by(&process), Repeat::Once, move |_| {
+        // The last handle that is dropped tidies the file up, which would wake the watch.
+        let _kept = other.clone();
+        let (has_written, tried) = (Arc::clone(&written), Arc::clone(&tried_after_arming));
+        process.before(When::nth(nth).and_map_reads().by(&process), Repeat::Once, move |disk| {
             has_written.store(true, SeqCst);
+            tried.fetch_or(disk.calls_of(Verb::Arm) > before, SeqCst);
             writer.put("b", "2").unwrap();
         });
         // If the hook has not run before it falls asleep, it is not run at all. Another write would wake a watch that has missed
@@ -246,9 +250,10 @@ fn a_write_between_two_steps_of_falling_asleep_is_found() {
             unit.into_changes().unwrap()[0].key().to_vec()
         };
         late.join().unwrap();
-        if text == b"c" {
-            assert!(nth > 3, "the hook should run in the first calls");
-            assert!(disk.calls_of(Verb::Arm) > before);
+        // On a busy machine, the late write can come before the watch has fallen asleep: then it is tried again.
+        if text != b"c" {
+            nth += 1;
+        } else if tried_after_arming.load(SeqCst) {
             return;
         }
     }
