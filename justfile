@@ -157,6 +157,7 @@ examples:
     cargo run --quiet --release --features cli --example unicode
     cargo run --quiet --release --features cli --example service
     cargo run --quiet --release --features cli --example reload
+    cargo run --quiet --release --features cli --example cache
 
 # The programs of examples/programs, with their versions on SQLite, which need a C compiler.
 [group('tests')]

@@ -103,6 +103,7 @@ types:
           cases:
             'kind::put': full_key
             'kind::delete': full_key
+            'kind::put_with': full_key
         if: not is_end_mark
       - id: value
         size: header.value_len
@@ -110,6 +111,7 @@ types:
           switch-on: header.kind
           cases:
             'kind::synced_to': offset
+            'kind::put_with': put_with
             'kind::snapshot': snapshot
         if: not is_end_mark
       - id: padding
@@ -163,6 +165,19 @@ types:
     seq:
       - id: offset
         type: u8
+  put_with:
+    seq:
+      - id: deadline
+        type: u8
+        doc: in milliseconds since 1970-01-01 00:00 UTC; from then on the pair is hidden. 0 if it has none
+      - id: session
+        type: u8
+        doc: reserved, written as 0, not checked; a record that belongs to a session will have a kind of its own
+      - id: acquired
+        type: u8
+        doc: reserved, written as 0, not checked
+      - id: value
+        size-eos: true
   snapshot:
     doc: It counts only if the root leads to it. The parts are in the values of records of the kind IMAGE.
     seq:
@@ -239,6 +254,7 @@ enums:
   kind:
     0x01: put
     0x02: delete
+    0x04: put_with
     0x80: mark
     0x81: synced_to
     0x82: moved

@@ -110,12 +110,15 @@ pub use backend::{Backend, new_store};
 pub use config::{CompactionPolicy, Config, Durability, LockMode, ReadMode, SnapshotPolicy};
 pub use engine::{
     Applied, Backup, Batch, BucketScans, Cask, Change, ChangeRef, Compaction, IndexScan, Keys, MAX_BATCH_BYTES,
-    MAX_BATCH_OPS, Mapped, PairRef, Scan, Slice, Stats, Stopper, Unit, Update, Watch, WatchFrom, WatchOptions,
+    MAX_BATCH_OPS, Mapped, PairRef, PutOptions, Scan, Slice, Stats, Stopper, Unit, Update, Watch, WatchFrom,
+    WatchOptions,
 };
 pub use error::{Error, ErrorKind, Result};
 #[cfg(any(test, feature = "testing"))]
 pub use format::decode;
-pub use format::{Damage, MAJOR_VERSION, MAX_BUCKET_LEN, MAX_VALUE_LEN, MINOR_VERSION, max_key_len};
+pub use format::{
+    Damage, MAJOR_VERSION, MAX_BUCKET_LEN, MAX_EXPIRING_VALUE_LEN, MAX_VALUE_LEN, MINOR_VERSION, max_key_len,
+};
 pub use inspect::{salvage, salvage_unfinished, salvage_with, verify};
 #[cfg(any(test, feature = "testing"))]
 pub use inspect::{salvage_on, verify_on};

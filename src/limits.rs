@@ -154,6 +154,10 @@ limits! {
     listed_key_bytes: usize = 1 << 20, 40;
     /// The longest sleep of a watch between two looks, in milliseconds.
     backstop: u64 = 250, 250;
+    /// A turn of puts, deletes and batches sweeps at most this many keys that are over.
+    swept_records: u64 = 256, 3;
+    /// And, after the first, only those whose deletes fit into this many bytes.
+    swept_bytes: u64 = 64 << 10, 100;
     /// A leaf of the order in a snapshot has this many entries.
     leaf_entries: u64 = 1360, 3;
 }

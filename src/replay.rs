@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use crate::format::order::StoredBytes;
 use crate::format::snapshot::{KeyHasher, Snapshot, StoredPart};
-use crate::format::{Damage, FileHeader, Kind, MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader};
+use crate::format::{Damage, Expiry, FileHeader, Kind, MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader, split_full_key};
 use crate::index::buckets::Buckets;
-use crate::index::{Index, Keys, POSITION_LIMIT, is_beside};
+use crate::index::{Expiring, Index, Keys, POSITION_LIMIT, is_beside};
 use crate::log::read::Reader;
 use crate::log::run::{Entry, RUN_LEN, Run};
 use crate::{Error, Result};
@@ -26,6 +26,21 @@ pub(crate) struct KeySpace {
     counted_bytes: u64,
     /// `None` for keys from a snapshot, which does not say how many keys each bucket has.
     buckets: Option<Buckets>,
+    /// Those with a deadline.
+    pub(crate) expiring: Expiring,
+}
+
+/// How many keys there are, by a clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Those that are hidden left out.
+    pub(crate) keys: u64,
+    /// Those of which all keys are hidden left out. `None` for keys from a snapshot.
+    pub(crate) buckets: Option<u64>,
+    /// The keys that are over, and whose delete is not in the log yet.
+    pub(crate) hidden: u64,
+    /// The keys that have a deadline and are not over.
+    pub(crate) expiring: u64,
 }
 
 /// What is known of a record before it is written: the hash of its key, and the record that it replaces.
@@ -39,23 +54,46 @@ pub(crate) struct Proven {
 impl KeySpace {
     /// The keys of a log without records.
     pub(crate) fn new(header: &FileHeader) -> KeySpace {
-        KeySpace { index: Index::new(KeyHasher::new(header)), counted_bytes: 0, buckets: Some(Buckets::default()) }
+        let index = Index::new(KeyHasher::new(header));
+        KeySpace { index, counted_bytes: 0, buckets: Some(Buckets::default()), expiring: Expiring::default() }
     }
 
-    /// The keys that a log had when the snapshot was made.
+    /// The keys that a log had when the snapshot was made. None of them had a deadline: no snapshot covers such a record.
     pub(crate) fn stored(header: &FileHeader, snapshot: &Snapshot) -> KeySpace {
         let index = Index::stored(KeyHasher::new(header), snapshot, header.log_start());
-        KeySpace { index, counted_bytes: snapshot.covered.live_bytes, buckets: None }
+        KeySpace { index, counted_bytes: snapshot.covered.live_bytes, buckets: None, expiring: Expiring::default() }
     }
 
-    /// The number of buckets. `None` for keys from a snapshot.
+    /// The number of buckets in the log, by no clock. `None` for keys from a snapshot.
     pub(crate) fn buckets(&self) -> Option<u64> {
         Some(self.buckets.as_ref()?.count(self.index.len() as u64))
     }
 
-    /// The number of keys in the bucket of this name. `None` for keys from a snapshot.
-    pub(crate) fn keys_in(&self, bucket: &[u8]) -> Option<u64> {
-        Some(self.buckets.as_ref()?.keys_in(bucket, self.index.len() as u64))
+    /// The number of keys in the bucket of this name that are not over. `None` for keys from a snapshot.
+    pub(crate) fn keys_in(&self, bucket: &[u8], now: impl FnOnce() -> u64) -> Option<u64> {
+        let keys = self.buckets.as_ref()?.keys_in(bucket, self.index.len() as u64);
+        Some(if self.expiring.is_empty() { keys } else { keys - self.expiring.hidden_in(bucket, now()) })
+    }
+
+    /// How many keys and buckets there are. The clock is looked at only if keys expire.
+    pub(crate) fn counts(&self, now: impl FnOnce() -> u64) -> Counts {
+        let (keys, buckets) = (self.index.len() as u64, self.buckets());
+        if self.expiring.is_empty() {
+            return Counts { keys, buckets, hidden: 0, expiring: 0 };
+        }
+        let now = now();
+        let (hidden, by_bucket) = (self.expiring.hidden(now), self.expiring.hidden_by_bucket(now));
+        let is_gone = |(bucket, hidden): (&std::sync::Arc<[u8]>, &u64)| {
+            self.buckets.as_ref().is_some_and(|buckets| buckets.keys_in(bucket, keys) == *hidden)
+        };
+        let gone = by_bucket.iter().filter(|&entry| is_gone(entry)).count() as u64;
+        let buckets = buckets.map(|buckets| buckets - gone);
+        Counts { keys: keys - hidden, buckets, hidden, expiring: self.expiring.len() - hidden }
+    }
+
+    /// Bytes allocated.
+    pub(crate) fn memory(&self) -> usize {
+        self.index.memory() + self.expiring.memory()
     }
 
     /// Bytes of the records that the index points to. An upper bound before [`Index::load_noted`], for keys from a snapshot.
@@ -81,7 +119,8 @@ impl KeySpace {
             }
             for (entry, &hash) in entries.iter().zip(&hashes) {
                 let key = run.key(entry);
-                let replaced = self.apply(entry, hash, key, reader, |at| reader.is_key(at, key))?;
+                let expiry = run.expiry(entry);
+                let replaced = self.apply(entry, hash, key, expiry, reader, |at| reader.is_key(at, key))?;
                 self.bury(replaced, reader)?;
             }
         }
@@ -142,7 +181,7 @@ impl KeySpace {
             let key = run.key(entry);
             let known = of.replaced.map(|(position, _)| position);
             let is_key = |at| if at < start { Ok(known == Some(at)) } else { reader.is_key(at, key) };
-            let replaced = self.apply(entry, of.hash, key, reader, is_key)?;
+            let replaced = self.apply(entry, of.hash, key, run.expiry(entry), reader, is_key)?;
             match of.replaced {
                 Some((position, len)) if replaced == Some(position) => self.uncount(len),
                 _ => self.bury(replaced, reader)?,
@@ -158,11 +197,16 @@ impl KeySpace {
         entry: &Entry,
         hash: u64,
         key: &[u8],
+        expiry: Option<Expiry>,
         reader: &Reader,
         is_key: impl FnMut(u64) -> Result<bool>,
     ) -> Result<Option<u64>> {
+        if expiry.is_some() || !self.expiring.is_empty() && entry.header.kind.is_event() {
+            // Which record is replaced must be known: its deadline goes with it, or the next one needs to be taken away.
+            self.index.load(hash, reader)?;
+        }
         let replaced = match entry.header.kind {
-            Kind::Put => {
+            Kind::Put | Kind::PutWith => {
                 let replaced = self.index.apply_put(hash, key, entry.offset, reader, is_key)?;
                 self.counted_bytes += entry.header.padded_len();
                 replaced
@@ -171,9 +215,16 @@ impl KeySpace {
             Kind::Ancillary(_) => return Ok(None),
         };
         match (&mut self.buckets, entry.header.kind, replaced) {
-            (Some(buckets), Kind::Put, None) => buckets.add(key),
+            (Some(buckets), Kind::Put | Kind::PutWith, None) => buckets.add(key),
             (Some(buckets), Kind::Delete, Some(_)) => buckets.remove(key),
             _ => {}
+        }
+        if let Some(position) = replaced {
+            self.expiring.remove(position);
+        }
+        if let Some(Expiry { deadline: deadline @ 1.., .. }) = expiry {
+            let bucket = split_full_key(key).map_or(&b""[..], |(bucket, _)| bucket);
+            self.expiring.add(entry.offset, bucket, deadline);
         }
         Ok(replaced)
     }

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""caskfile_reader.py [--records] FILE...   reads caskfile stores, and prints each as a line of JSON
+"""caskfile_reader.py [--records] [--now MS] FILE...   reads caskfile stores, and prints each as a line of JSON
 
 A companion to FORMAT.md, version 1.0, in its order: H1, W1, S1, U1 ... are the page's checks. The exit code is 0 if every
 file is readable, 1 if one is not, 2 for wrong usage. In memory are the live keys, the records of one batch, one
-value at a time, and 8 bytes for each record. It reads the whole log, and holds the root's snapshot against that."""
+value at a time, and 8 bytes for each record. It reads the whole log, and holds the root's snapshot against that. It looks at no
+clock: it prints all pairs of the log, those with a deadline with that. With --now it hides the pairs that are over at this
+moment, in milliseconds since 1970."""
 import array, errno, json, os, re, stat, struct, sys, zlib
 CHUNK = 1 << 20                                                    # how much is read at once; a multiple of 8
 
@@ -11,13 +13,13 @@ class Refused(Exception): "Nothing is read: (error in the page's terms, the chec
 
 # ---- Records, and "Limits"
 SYNCED, MORE = 0x01, 0x02
-PUT, DELETE, MARK, SYNCED_TO, MOVED, ROOTS, LOOSE = 0x01, 0x02, 0x80, 0x81, 0x82, 0xc0, range(0xc0, 0x100)
+PUT, DELETE, PUT_WITH, MARK, SYNCED_TO, MOVED, ROOTS, LOOSE = 0x01, 0x02, 0x04, 0x80, 0x81, 0x82, 0xc0, range(0xc0, 0x100)
 IMAGE, SNAPSHOT = 0xc1, 0xc2
-KINDS = {PUT: "put", DELETE: "delete", MARK: "mark", SYNCED_TO: "SYNCED_TO", MOVED: "MOVED"}    # those of witnesses
+KINDS = {PUT: "put", DELETE: "delete", PUT_WITH: "put-with", MARK: "mark", SYNCED_TO: "SYNCED_TO", MOVED: "MOVED"}   # of witnesses
 NAMES = {**KINDS, ROOTS: "ROOTS", IMAGE: "IMAGE", SNAPSHOT: "SNAPSHOT"}
 MARKED, NO_MARK, UNFINISHED = "W1: 8 zero bytes", "W1: fewer than 8 bytes", "W1: the end of the log, inside a batch"
 IN_BATCH, LOOSE_IN_BATCH = "W8: SYNCED inside a batch", "W8: a loose record inside a batch"
-SEQ_MAX, SEQ_STEP, VALUE_MAX, OFFSET_MAX = 2**62 - 1, 2**48, 2**30, 2**43
+SEQ_MAX, SEQ_STEP, VALUE_MAX, OFFSET_MAX, EXPIRY = 2**62 - 1, 2**48, 2**30, 2**43, 24
 
 class Record:
     __slots__ = "header_crc body_crc flags kind key_len value_len seq offset raw value_at end next".split()
@@ -51,6 +53,11 @@ class Store:
         return (self.read(at, min(CHUNK, end - at)) for at in range(begin, end, CHUNK))
     def full_key(self, r):
         return self.read(r.offset + 24, r.key_len)
+    def deadline(self, r):                                         # Deadlines: 0 for none
+        return int.from_bytes(self.read(r.value_at, 8), "little") if r.kind == PUT_WITH else 0
+    def value(self, r):
+        expiry = EXPIRY if r.kind == PUT_WITH else 0
+        return self.read(r.value_at + expiry, r.value_len - expiry)
     def stated_offset(self, r):
         return int.from_bytes(self.read(r.value_at, 8), "little")
 
@@ -135,8 +142,9 @@ class Store:
     def form_is_right(self, r):                                    # W10. All other kinds have any body.
         if r.kind in LOOSE:
             return r.flags == 0
-        if r.kind in (PUT, DELETE):
-            return split(self.full_key(r)) is not None and (r.kind == PUT or r.value_len == 0)
+        if r.kind in (PUT, DELETE, PUT_WITH):
+            fits = r.kind == PUT or (r.value_len == 0 if r.kind == DELETE else r.value_len >= EXPIRY)
+            return split(self.full_key(r)) is not None and fits
         return r.kind != SYNCED_TO or (r.key_len == 0 and r.value_len == 8 and self.stated_offset(r) <= r.offset)
 
     def walk(self):                                                # from e on; self.stopped says why it stopped
@@ -164,7 +172,7 @@ class Store:
                 continue
             for r in self.unit:                                    # "What the store holds"
                 self.offsets.append(r.offset)
-                if r.kind == PUT:
+                if r.kind in (PUT, PUT_WITH):
                     self.pairs[self.full_key(r)] = r
                 elif r.kind == DELETE:
                     self.pairs.pop(self.full_key(r), None)
@@ -177,7 +185,7 @@ class Store:
 
     def witnesses(self, start):                                    # S1, from `start` on
         for at, data in self.data_chunks(start, overlap=16):
-            for match in re.finditer(rb"[\x01\x02\x80-\x82]", data[9::8]):     # the kinds: zeros never pass
+            for match in re.finditer(rb"[\x01\x02\x04\x80-\x82]", data[9::8]):     # the kinds: zeros never pass
                 i = 8 * match.start()
                 if at + i >= start and data[i + 8] <= SYNCED | MORE:
                     r, failed = self.check_header(data[i:i + 24], at + i, self.before)
@@ -328,11 +336,11 @@ class Snapshot:
     def compare(self, store):                                      # with what the walk has found before c
         live, previous, end, more, records, event = {}, 0, store.start, 0, 0, store.floor
         for r in (Record(o, store.read(o, 24)) for o in store.offsets if o < self.covered_to):
-            if r.kind == PUT:
+            if r.kind in (PUT, PUT_WITH):
                 live[store.full_key(r)] = r
             elif r.kind == DELETE:
                 live.pop(store.full_key(r), None)
-            if r.kind in (PUT, DELETE):
+            if r.kind in (PUT, DELETE, PUT_WITH):
                 event = max(event, r.seq)
             previous, end, more, records = r.seq, r.next, r.flags & MORE, records + 1
         need(end == self.covered_to and not more, "compare: a unit ends at covered_to")
@@ -365,11 +373,13 @@ def field(name, data):                                             # as text whe
     except UnicodeDecodeError:
         return {name + "_hex": data.hex()}
 
-def pairs(store):                                                  # in the order of their full keys
+def pairs(store, now=None):                                        # in the order of their full keys
     for full_key, r in sorted(store.pairs.items()):
         bucket, key = split(full_key)
-        yield {**field("bucket", bucket), **field("key", key),
-               **field("value", store.read(r.value_at, r.value_len)), "last_index": r.seq}
+        deadline = store.deadline(r)
+        if now is None or now < deadline or not deadline:          # otherwise it is over
+            yield {**field("bucket", bucket), **field("key", key), **field("value", store.value(r)), "last_index": r.seq,
+                   **({"deadline": deadline} if deadline else {})}
 
 def records(store):
     for r in (Record(o, store.read(o, 24)) for o in [*store.offsets, *(r.offset for r in store.unit)]):
@@ -379,7 +389,7 @@ def records(store):
                **field("bucket", bucket), **field("key", key),
                "key_len": r.key_len, "value_len": r.value_len, "counts": r.offset < store.end}
 
-def print_store(path, with_records, out):                          # returns whether the store is readable
+def print_store(path, with_records, out, now=None):                # returns whether the store is readable
     try:
         for _ in range(100):                                       # a bound, should the path change for ever
             store, verdict = None, {"verdict": None, "readable": True, "damage": []}
@@ -394,7 +404,7 @@ def print_store(path, with_records, out):                          # returns whe
     except (OSError, ValueError, MemoryError) as error:
         verdict.update(verdict="Io", reason=str(error), readable=False)
     out.write(json.dumps({"path": path, "header": store and store.header, **verdict})[:-1])
-    for name, items in [("records", records)] * with_records + [("pairs", pairs)]:
+    for name, items in [("records", records)] * with_records + [("pairs", lambda store: pairs(store, now))]:
         out.write(', "%s": [' % name)
         for n, item in enumerate(items(store) if store and (verdict["readable"] or items is records) else ()):
             out.write(", " * (n > 0) + json.dumps(item))
@@ -403,11 +413,13 @@ def print_store(path, with_records, out):                          # returns whe
     return verdict["readable"]
 
 if __name__ == "__main__":
-    paths = [argument for argument in sys.argv[1:] if argument != "--records"]
+    paths, now = [argument for argument in sys.argv[1:] if argument != "--records"], None
+    if paths[:1] == ["--now"] and paths[1:2] and paths[1].isdecimal():
+        now, paths = int(paths[1]), paths[2:]
     if not paths or any(path.startswith("-") for path in paths):
         print(__doc__, file=sys.stderr)
         sys.exit(2)
     try:
-        sys.exit(0 if all([print_store(path, "--records" in sys.argv, sys.stdout) for path in paths]) else 1)
+        sys.exit(0 if all([print_store(path, "--records" in sys.argv, sys.stdout, now) for path in paths]) else 1)
     except Exception as error:                                     # of the output, or of a file changed meanwhile
         sys.exit("caskfile_reader: %s" % error)

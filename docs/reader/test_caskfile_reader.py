@@ -10,7 +10,7 @@ import caskfile_reader
 HERE = os.path.dirname(os.path.abspath(__file__))
 READER = os.path.join(HERE, "caskfile_reader.py")
 FILE_ID = bytes(range(16))
-PUT, DELETE, MARK, SYNCED_TO, MOVED, ROOTS = 1, 2, 0x80, 0x81, 0x82, 0xc0
+PUT, DELETE, PUT_WITH, MARK, SYNCED_TO, MOVED, ROOTS = 1, 2, 4, 0x80, 0x81, 0x82, 0xc0
 SYNCED, MORE = 1, 2
 BLOCK = 1 << 20
 END = bytes(8)
@@ -89,9 +89,9 @@ class Case(unittest.TestCase):
         with open(self.path, "wb") as f:
             f.write(data)
 
-    def open(self, path=None, records=False):
+    def open(self, path=None, records=False, now=None):
         out = io.StringIO()
-        readable = caskfile_reader.print_store(path or self.path, records, out)
+        readable = caskfile_reader.print_store(path or self.path, records, out, now)
         answer = json.loads(out.getvalue())
         self.assertEqual(answer["readable"], readable)
         return answer
@@ -260,6 +260,21 @@ class CommandLine(Case):
         self.assertEqual((code, [line["verdict"] for line in lines]), (1, ["whole", "NotCaskfile", "whole"]))
         self.assertEqual(self.run_it()[0], 2)
         self.assertEqual(self.run_it("--what", self.path)[0], 2)
+
+    def test_pairs_are_hidden_from_their_deadline_on_at_the_moment_that_is_asked_for(self):
+        b = Builder().put(b"a", b"1")
+        for key, deadline in ((b"b", 1000), (b"c", 2000), (b"d", 0)):
+            b.add(PUT_WITH, full_key(key), struct.pack("<QQQ", deadline, 0, 0) + b"2")
+        self.write(b.raw(END).data)
+        all_pairs = self.open()["pairs"]
+        self.assertEqual([pair.get("deadline") for pair in all_pairs], [None, 1000, 2000, None])
+        self.assertEqual([pair["value"] for pair in all_pairs], ["1", "2", "2", "2"])
+        for now, keys in ((999, "abcd"), (1000, "acd"), (1999, "acd"), (2000, "ad"), (2**64, "ad")):
+            self.assertEqual("".join(pair["key"] for pair in self.open(now=now)["pairs"]), keys, now)
+        out = subprocess.run([sys.executable, READER, "--records", "--now", "1500", self.path], capture_output=True, check=True)
+        answer = json.loads(out.stdout)
+        self.assertEqual("".join(pair["key"] for pair in answer["pairs"]), "acd")
+        self.assertEqual([r["kind"] for r in answer["records"]], ["put"] + 3 * ["put-with"])
 
     def test_records_of_an_unfinished_batch_do_not_count(self):
         b = Builder().put(b"a", b"1").put(b"b", b"2", MORE).add(0x90, b"\xff", b"xyz", MORE).raw(END)

@@ -1,4 +1,4 @@
-//! File header, record header and full key, decoded by themselves: pure functions, compared with what docs/FORMAT.md
+//! File header, record header, full key and expiry, decoded by themselves: pure functions, compared with what docs/FORMAT.md
 //! says, in a few lines for each. Nothing panics, whatever the numbers are.
 
 #![no_main]
@@ -27,12 +27,14 @@ struct Input<'a> {
     /// Lengths that fit into the file, and an index that follows, unless they are to be what they are.
     fitting: Option<(u8, u8, u8)>,
     full_key: &'a [u8],
+    put_with: &'a [u8],
 }
 
 fuzz_target!(|input: Input| {
     file_header(&input);
     record_header(&input);
     full_key(input.full_key);
+    put_with(input.put_with);
 });
 
 fn file_header(input: &Input) {
@@ -88,7 +90,7 @@ fn record_header(input: &Input) {
         || seq > (highest + layout::MAX_SEQ_STEP).min(layout::MAX_SEQ)
     {
         RecordHeaderIs::False
-    } else if field("flags") > 3 || !matches!(field("kind"), 1 | 2 | 0x80..) {
+    } else if field("flags") > 3 || !matches!(field("kind"), 1 | 2 | 4 | 0x80..) {
         RecordHeaderIs::Unsupported
     } else {
         RecordHeaderIs::True { encoded: bytes }
@@ -102,5 +104,14 @@ fn full_key(full: &[u8]) {
     assert_eq!(found.is_some(), fits);
     if let Some((bucket, key)) = found {
         assert_eq!([&[bucket.len() as u8], bucket, key].concat(), full);
+    }
+}
+
+fn put_with(stored: &[u8]) {
+    let found = decode::put_with(stored);
+    assert_eq!(found.is_some(), stored.len() >= layout::EXPIRY_LEN);
+    if let Some((expiry, value)) = found {
+        assert_eq!([&expiry.encoded[..], value].concat(), stored);
+        assert_eq!(expiry.deadline, layout::number(layout::EXPIRY, "deadline", stored));
     }
 }

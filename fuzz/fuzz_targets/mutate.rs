@@ -125,6 +125,8 @@ enum Field {
     BucketLen,
     /// What a `SYNCED_TO` states; the record becomes one.
     Stated,
+    /// The deadline of a put-with; the record becomes one, with a short value.
+    Deadline,
     BaseSeq,
     Major,
     Minor,
@@ -265,6 +267,16 @@ impl Edit<'_> {
                         let now = piece.value[..].try_into().map_or(0, u64::from_le_bytes);
                         piece.set("kind", layout::SYNCED_TO);
                         piece.set_value(&number(now).to_le_bytes());
+                        return;
+                    }
+                    Field::Deadline => {
+                        // Around the moment that the clock shows, where it decides.
+                        let deadline = match to {
+                            Number::Near(more) => layout::NOW.wrapping_add_signed(more.into()),
+                            to => to.of(0, 0, starts, file_len),
+                        };
+                        piece.set("kind", layout::PUT_WITH);
+                        piece.set_value(&layout::with_deadline(deadline, b"until then"));
                         return;
                     }
                     Field::BaseSeq => ("base_seq", true),

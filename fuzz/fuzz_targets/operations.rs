@@ -1,5 +1,5 @@
 //! Any sequence of operations, through several handles, agrees with a model: indexes, compaction, reopening, killed
-//! processes, failing calls and power cuts included.
+//! processes, failing calls, power cuts and keys that expire included.
 //!
 //! Every handle is a process of its own on one simulated disk. The model is what the store holds now, and what it may
 //! hold after a power cut: the state of the last write that was acknowledged as durable, and any later one.
@@ -11,8 +11,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+use caskfile::disk::Clock;
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
-use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, LockMode, OptionalExt, ReadMode, Result};
+use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, LockMode, OptionalExt, PutOptions, ReadMode, Result};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -61,6 +62,10 @@ enum What {
     PowerCut(u16),
     /// The power goes out, and again during the recovery from that: after this number of calls, each time.
     PowerCuts(u16, Vec<(u8, u16)>),
+    /// A put of a pair that lives for a number of seconds.
+    PutWith(Key, u8),
+    /// A number of seconds passes.
+    Pass(u8),
 }
 
 #[derive(Debug, Arbitrary)]
@@ -70,6 +75,7 @@ enum Op {
     ExpectSeq(Key, Previous),
     ExpectAbsent(Key),
     Bucket(u8),
+    PutWith(Key, u8),
 }
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
@@ -147,6 +153,22 @@ impl Value {
     }
 }
 
+/// The value of a pair that expires says when, so that the model knows it from what the store holds.
+const UNTIL: &[u8] = b"until ";
+
+/// The value of a pair that is put now, by a clock in milliseconds, and that lives for some seconds.
+fn value_until(now: u64, seconds: u8) -> (Vec<u8>, PutOptions) {
+    let ttl = Duration::from_secs(1 + u64::from(seconds % 8));
+    let deadline = now + ttl.as_millis() as u64;
+    ([UNTIL, &deadline.to_le_bytes()].concat(), PutOptions::new().ttl(ttl))
+}
+
+/// Whether a pair with this value has not expired.
+fn lives(value: &[u8], now: u64) -> bool {
+    let deadline = value.strip_prefix(UNTIL).and_then(|rest| rest.try_into().ok()).map(u64::from_le_bytes);
+    deadline.is_none_or(|deadline| now < deadline)
+}
+
 const HANDLES: usize = 3;
 const BUCKETS: [&str; 3] = ["", "b", "bucket"];
 const STORE: &str = "/store";
@@ -168,6 +190,8 @@ struct Handle {
 
 struct Bench {
     disk: SimDisk,
+    /// Stands still between steps.
+    clock: Clock,
     handles: Vec<Option<Handle>>,
     now: State,
     /// The state that a power cut cannot take back, and what was done since.
@@ -198,8 +222,10 @@ impl Bench {
         disk.set_garbage(program.garbage);
         disk.set_holes(!program.no_holes);
         disk.set_maps(!program.no_maps);
+        let clock = disk.stop_clock();
         Bench {
             disk,
+            clock,
             handles: (0..HANDLES).map(|_| None).collect(),
             now: State::new(),
             durable: State::new(),
@@ -216,6 +242,7 @@ impl Bench {
             What::PowerCut(seed) => return self.power_cut(seed, &[], Outcome::Refused, false),
             What::PowerCuts(seed, again) => return self.power_cut(seed, &again, Outcome::Refused, false),
             What::Reopen(opening) => return self.reopen(number, opening, step.trouble),
+            What::Pass(seconds) => return self.pass(seconds),
             _ => {}
         }
         if self.handles[number].is_none() && !self.open(number, Opening::USUAL) {
@@ -246,6 +273,18 @@ impl Bench {
         self.close(0);
         let names = self.disk.paths();
         assert!(names.iter().all(|name| !name.to_string_lossy().contains(".tmp-")), "left over: {names:?}");
+    }
+
+    // Time.
+
+    fn wall(&self) -> u64 {
+        self.clock.wall().as_millis() as u64
+    }
+
+    fn pass(&mut self, seconds: u8) {
+        self.clock.advance(Duration::from_secs((seconds % 8).into()));
+        let wall = self.wall();
+        self.now.retain(|_, (value, _)| lives(value, wall));
     }
 
     // Opening and closing.
@@ -348,7 +387,7 @@ impl Bench {
             }
             What::ReadAll => self.check_everything(number),
             What::Verify => {
-                assert_eq!(cask.verify().unwrap().keys, self.now.len() as u64);
+                assert_eq!(cask.verify().unwrap().keys, self.now.len() as u64 + cask.stats().unwrap().hidden);
             }
             _ => return false,
         }
@@ -394,6 +433,11 @@ impl Bench {
                 let result = cask.put(key.bytes(), value.bytes());
                 outcome(result.map(|index| vec![index]), vec![put(key, value, None)])
             }
+            What::PutWith(key, seconds) => {
+                let (value, options) = value_until(self.wall(), *seconds);
+                let result = cask.put_with(key.bytes(), &value, &options);
+                outcome(result.map(|pair| vec![pair.last_index]), vec![((bucket, key.bytes()), Some((value, None)))])
+            }
             What::Delete(key) => {
                 let delta = self.deletions(bucket, |k| k == key.bytes());
                 outcome(cask.delete(key.bytes()).map(|()| Vec::new()), delta)
@@ -437,9 +481,11 @@ impl Bench {
             }
             What::Sync => outcome(cask.sync().map(|()| Vec::new()), Vec::new()),
             What::Compact => {
+                let (shown, stats) = (self.now.len() as u64, cask.stats());
                 let result = cask.compact();
-                if let Ok(compaction) = result {
-                    assert_eq!(compaction.keys, self.now.len() as u64);
+                if let (Ok(compaction), Ok(stats)) = (&result, stats) {
+                    // It looks at no clock, and its turns sweep nothing.
+                    assert_eq!(compaction.keys, shown + stats.hidden);
                 }
                 outcome(result.map(|_| Vec::new()), Vec::new())
             }
@@ -466,6 +512,11 @@ impl Bench {
                 Op::Put(key, value) => {
                     batch.put(key.bytes(), value.bytes());
                     changes.insert((bucket, key.bytes()), Some((value.bytes(), None)));
+                }
+                Op::PutWith(key, seconds) => {
+                    let (value, options) = value_until(self.wall(), *seconds);
+                    batch.put_with(key.bytes(), &value, &options);
+                    changes.insert((bucket, key.bytes()), Some((value, None)));
                 }
                 Op::Delete(key) => {
                     batch.delete(key.bytes());
@@ -606,18 +657,23 @@ impl Bench {
         }
     }
 
+    fn reboot(&mut self, seed: u16) {
+        self.disk = self.disk.reboot(&mut Choices::from_seed(seed.into()));
+        self.disk.set_clock(&self.clock);
+    }
+
     /// The power goes out now, or went out in a call or right after it.
     fn power_cut(&mut self, seed: u16, again: &[(u8, u16)], outcome: Outcome, durable: bool) {
         self.disk.cut();
         self.handles.iter_mut().for_each(|handle| drop(handle.take()));
-        self.disk = self.disk.reboot(&mut Choices::from_seed(seed.into()));
+        self.reboot(seed);
         for &(calls, seed) in again.iter().take(3) {
             self.disk.cut_at(1 + u64::from(calls % 64));
             let opened = Cask::open_on(Arc::new(self.disk.process()), STORE, &Opening::USUAL.config());
             assert!(opened.is_ok() || !self.disk.power_is_on(), "{:?}", opened.err());
             self.disk.cut();
             drop(opened);
-            self.disk = self.disk.reboot(&mut Choices::from_seed(seed.into()));
+            self.reboot(seed);
         }
         let cask = Cask::open_on(Arc::new(self.disk.process()), STORE, &Opening::USUAL.config()).unwrap();
         let found = read_all(&cask);
@@ -628,9 +684,14 @@ impl Bench {
             Outcome::Refused => (Delta::new(), false),
         };
         let last = with_indexes(&last, &found);
+        let wall = self.wall();
+        let shown = |state: &State| -> State {
+            let pairs = state.iter().filter(|(_, (value, _))| lives(value, wall));
+            pairs.map(|(key, pair)| (key.clone(), pair.clone())).collect()
+        };
         let mut state = self.durable.clone();
         let mut later = self.since.drain(..).chain([last]).peekable();
-        while state != found || (acknowledged && durable && later.peek().is_some()) {
+        while shown(&state) != found || (acknowledged && durable && later.peek().is_some()) {
             match later.next() {
                 Some(delta) => change(&mut state, &delta),
                 None => panic!("after a power cut, {found:?} is none of the states since {:?}", self.durable),

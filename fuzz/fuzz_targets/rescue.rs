@@ -45,10 +45,12 @@ pub fn salvage(disk: &SimDisk, file: &[u8]) {
     assert!(report.losses.iter().all(|loss| loss.start <= loss.end), "{report:?}");
     assert!(report.losses.is_sorted_by(|a, b| a.end <= b.start), "{report:?}");
 
+    // It shows the moment by which the page's reader hides pairs.
+    disk.stop_clock();
     let cask = Cask::open_on(Arc::new(disk.process()), RESCUED, &Config::new().create(false)).unwrap();
     assert_eq!(cask.verify().unwrap().keys, report.keys);
     let rescued = pairs(&cask);
-    assert_eq!(rescued.len() as u64, report.keys);
+    assert_eq!(rescued.len() as u64 + cask.stats().unwrap().hidden, report.keys);
     let readings = Readings::of(file);
     for (name, setting) in &rescued {
         assert!(readings.puts.get(name).is_some_and(|puts| puts.contains(setting)), "made up: {name:?} {setting:?}");
@@ -115,9 +117,12 @@ impl Readings {
             let name = (bucket.to_vec(), key.to_vec());
             let newest = self.newest.entry(name.clone()).or_default();
             *newest = field("seq").max(*newest);
-            if field("kind") == layout::PUT {
-                self.puts.entry(name).or_default().push((value.to_vec(), field("seq")));
-            }
+            let value = match field("kind") {
+                layout::PUT => value,
+                layout::PUT_WITH => value.get(layout::EXPIRY_LEN..)?,
+                _ => return None,
+            };
+            self.puts.entry(name).or_default().push((value.to_vec(), field("seq")));
         }
         Some(())
     }

@@ -53,6 +53,8 @@ struct Record<'a> {
 enum Kind {
     Put,
     Delete,
+    /// Over, without a deadline, or with one far ahead.
+    PutWith(u8),
     Mark,
     SyncedTo(u16),
     Moved,
@@ -91,9 +93,12 @@ impl Building<'_> {
             }
             let start = file.len();
             let stated = if let Kind::SyncedTo(offset) = record.kind { u64::from(offset) * 8 } else { 0 };
+            let deadline = if let Kind::PutWith(n) = record.kind { [1, 0, u64::MAX][usize::from(n) % 3] } else { 0 };
+            let with_deadline = [&deadline.to_le_bytes()[..], &[0; 16], record.value].concat();
             let (kind, key, value): (u8, Vec<u8>, &[u8]) = match record.kind {
                 Kind::Put => (1, full_key(&record), record.value),
                 Kind::Delete => (2, full_key(&record), &[]),
+                Kind::PutWith(_) => (4, full_key(&record), &with_deadline),
                 Kind::Mark => (0x80, Vec::new(), &[]),
                 Kind::SyncedTo(_) => (0x81, Vec::new(), &stated.to_le_bytes()),
                 Kind::Moved => (0x82, Vec::new(), &[]),

@@ -4,13 +4,16 @@ use std::sync::PoisonError;
 #[cfg(any(test, feature = "testing"))]
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicI64, AtomicU64, Ordering},
 };
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::sync::{Condvar, MutexGuard};
 
-/// What the engine asks for the time, and what it waits with: the system's clock by default.
+/// What the engine asks for the time, and what it waits with: the system's clocks by default.
+///
+/// There are two. Waiting goes by one that never goes back ([`Clock::now`]). The deadlines of keys are on the wall clock
+/// ([`Clock::wall`]), which people and programs set, forward and back.
 ///
 /// A test can make a clock that stands still until it is moved, and give it to a disk. So an hour passes in no time, and a
 /// test can say what has to happen within it. Without the feature `testing` this type is empty.
@@ -27,7 +30,16 @@ pub struct Clock {
 struct Moved {
     start: Instant,
     nanoseconds: AtomicU64,
+    /// What the wall clock shows beyond [`WALL_START`] and the time that has passed, in milliseconds.
+    wall_set: AtomicI64,
+    /// By how many milliseconds the wall clock is set after each look at it.
+    set_by_looks: AtomicI64,
+    wall_looks: AtomicU64,
 }
+
+/// What the wall clock shows when a clock that is moved is made.
+#[cfg(any(test, feature = "testing"))]
+const WALL_START: Duration = Duration::from_secs(1_800_000_000);
 
 /// How often a thread that waits looks at a clock that is moved.
 #[cfg(any(test, feature = "testing"))]
@@ -37,7 +49,14 @@ impl Clock {
     /// Returns a clock that stands still until it is [moved](Clock::advance). Clones are the same clock.
     #[cfg(any(test, feature = "testing"))]
     pub fn standing_still() -> Clock {
-        Clock { moved: Some(Arc::new(Moved { start: Instant::now(), nanoseconds: AtomicU64::new(0) })) }
+        let moved = Moved {
+            start: Instant::now(),
+            nanoseconds: AtomicU64::new(0),
+            wall_set: AtomicI64::new(0),
+            set_by_looks: AtomicI64::new(0),
+            wall_looks: AtomicU64::new(0),
+        };
+        Clock { moved: Some(Arc::new(moved)) }
     }
 
     /// Moves the clock. A thread that waits for this moment goes on.
@@ -47,8 +66,43 @@ impl Clock {
     /// If this is the system's clock.
     #[cfg(any(test, feature = "testing"))]
     pub fn advance(&self, by: Duration) {
-        let moved = self.moved.as_ref().expect("the system's clock moves by itself");
-        moved.nanoseconds.fetch_add(by.as_nanos() as u64, Ordering::SeqCst);
+        self.moved().nanoseconds.fetch_add(by.as_nanos() as u64, Ordering::SeqCst);
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn moved(&self) -> &Moved {
+        self.moved.as_ref().expect("the system's clock moves by itself")
+    }
+
+    /// Sets the wall clock forward, or back if `by` is negative, by this many milliseconds. The other clock stays.
+    ///
+    /// # Panics
+    ///
+    /// As [`Clock::advance`].
+    #[cfg(any(test, feature = "testing"))]
+    pub fn set_wall(&self, by: i64) {
+        self.moved().wall_set.fetch_add(by, Ordering::SeqCst);
+    }
+
+    /// Has the wall clock set by this many milliseconds after each look at it: so a test finds out whether a call that must look
+    /// once looks twice.
+    ///
+    /// # Panics
+    ///
+    /// As [`Clock::advance`].
+    #[cfg(any(test, feature = "testing"))]
+    pub fn set_wall_at_looks(&self, by: i64) {
+        self.moved().set_by_looks.store(by, Ordering::SeqCst);
+    }
+
+    /// Returns how often the wall clock was looked at.
+    ///
+    /// # Panics
+    ///
+    /// As [`Clock::advance`].
+    #[cfg(any(test, feature = "testing"))]
+    pub fn wall_looks(&self) -> u64 {
+        self.moved().wall_looks.load(Ordering::SeqCst)
     }
 
     /// Moves the clock and returns `true`, unless it is the system's. For the pauses of a disk.
@@ -69,6 +123,24 @@ impl Clock {
             return moved.start + Duration::from_nanos(moved.nanoseconds.load(Ordering::SeqCst));
         }
         Instant::now()
+    }
+
+    /// Returns the time by the wall clock, since 1970-01-01 00:00 UTC. A clock that shows an earlier time counts as 1970.
+    pub fn wall(&self) -> Duration {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(moved) = &self.moved {
+            moved.wall_looks.fetch_add(1, Ordering::SeqCst);
+            let set = moved.wall_set.fetch_add(moved.set_by_looks.load(Ordering::SeqCst), Ordering::SeqCst);
+            let shown = WALL_START + Duration::from_nanos(moved.nanoseconds.load(Ordering::SeqCst));
+            let by = Duration::from_millis(set.unsigned_abs());
+            return if set < 0 { shown.saturating_sub(by) } else { shown.saturating_add(by) };
+        }
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    /// Returns the time by the wall clock in whole milliseconds since 1970, as deadlines are compared with.
+    pub(crate) fn wall_ms(&self) -> u64 {
+        self.wall().as_millis().try_into().unwrap_or(u64::MAX)
     }
 
     /// Returns the time since an earlier moment.

@@ -472,7 +472,7 @@ pub trait System: Send + Sync {
     /// Returns the seconds since the Unix epoch.
     fn unix_time(&self) -> u64;
 
-    /// Returns the clock by which the engine waits. By default it is the system's.
+    /// Returns the clock by which the engine waits, and by which keys expire. By default it is the system's.
     fn clock(&self) -> Clock {
         Clock::default()
     }

@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::path::Path;
 
+use super::put_options::PutOptions;
 use super::write::request::{Action, Condition, Request, no_memory};
 pub use super::write::request::{MAX_BATCH_BYTES, MAX_BATCH_OPS};
-use crate::format::{FullKey, MAX_VALUE_LEN, prefix_of_bucket};
+use crate::format::{FullKey, prefix_of_bucket};
 use crate::limits::Shared;
 use crate::memory::make_room;
 use crate::{Error, Result};
@@ -131,6 +132,29 @@ impl Batch {
         self
     }
 
+    /// Adds an operation that sets the value of a key as [`Cask::put_with`](crate::Cask::put_with) does, with options. It has no
+    /// condition of its own: add one with [`Batch::expect_absent`] or [`Batch::expect_last_index`].
+    ///
+    /// A batch over keys that are over is as any other: conditions and deletes treat these keys as absent, and it may have as
+    /// many operations. Their deletes come before it, as writes of their own.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-batch-put-with-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use std::time::Duration;
+    ///
+    /// use caskfile::{Batch, PutOptions};
+    ///
+    /// let for_an_hour = PutOptions::new().ttl(Duration::from_secs(3600));
+    /// cask.write(Batch::new().put("user/7", "anna").put_with("token/e6c1", "7", &for_an_hour))?;
+    /// assert!(cask.expires_at("token/e6c1")?.is_some() && cask.expires_at("user/7")?.is_none());
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn put_with(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, options: &PutOptions) -> &mut Batch {
+        self.put_as(key.as_ref(), value.as_ref(), None, options)
+    }
+
     /// Adds an operation that sets the value of a key.
     ///
     /// ```
@@ -220,7 +244,7 @@ impl Batch {
     }
 
     /// Adds an operation that sets the value of a key, with the condition that the key has this `last_index`. This is
-    /// [`Cask::put_if`](crate::Cask::put_if) in a batch.
+    /// [`Cask::put_if`](crate::Cask::put_if) in a batch. The new pair has no deadline, also if the old one had one.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-batch-put-if-{}", std::process::id()));
@@ -290,15 +314,22 @@ impl Batch {
     }
 
     fn put_under(&mut self, key: &[u8], value: &[u8], condition: Option<Condition>) -> &mut Batch {
-        if value.len() > MAX_VALUE_LEN {
-            self.mistaken(Error::ValueTooLong { len: value.len(), max: MAX_VALUE_LEN });
-            return self;
-        }
+        self.put_as(key, value, condition, &PutOptions::new())
+    }
+
+    fn put_as(&mut self, key: &[u8], value: &[u8], condition: Option<Condition>, options: &PutOptions) -> &mut Batch {
+        let until = match options.until(value.len()) {
+            Ok(until) => until,
+            Err(mistake) => {
+                self.mistaken(mistake);
+                return self;
+            }
+        };
         // Room for all at once, so that the buffer does not grow, and copy a large value, for a short key.
         let bytes = value.len() + key.len() + self.bucket.as_ref().map_or(0, Vec::len);
         self.out_of_memory |= make_room(&mut self.bytes, bytes).is_err();
         let value = self.keep(value);
-        self.step(key, condition, Action::Put(value))
+        self.step(key, condition, Action::put(value, until))
     }
 
     fn step(&mut self, key: &[u8], condition: Option<Condition>, action: Action<Range<usize>>) -> &mut Batch {
@@ -350,6 +381,7 @@ impl Batch {
             let key = FullKey::new(bucket, &self.bytes[key.clone()]).map_err(|fault| invalid(op, fault.into()))?;
             let action = match action {
                 Action::Put(value) => Action::Put(&self.bytes[value.clone()]),
+                Action::PutUntil(value, until) => Action::PutUntil(&self.bytes[value.clone()], *until),
                 Action::Delete => Action::Delete,
                 Action::Keep => Action::Keep,
             };

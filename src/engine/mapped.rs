@@ -91,7 +91,8 @@ impl Mapped {
         let (key, verify) = (key.as_ref(), self.cask.engine.context.config.get_verify_on_read());
         self.cask.engine.reading.answer(|view| {
             let key = FullKey::new(&self.cask.bucket, key)?;
-            let position = view.find(&key)?.ok_or(crate::Error::KeyNotFound)?;
+            let found = view.find_shown(&key, &self.cask.engine.context.clock)?;
+            let position = found.ok_or(crate::Error::KeyNotFound)?;
             view.read(position, |reader, start| lend(reader, position, start, &key, verify))
         })
     }
@@ -113,7 +114,8 @@ fn lend(reader: &Reader, position: u64, start: &Start, key: &[u8], verify: bool)
             if verify {
                 reader.verify_value(position, header, key, bytes)?;
             }
-            let bytes = Bytes::Mapped { map: Arc::clone(map), offset, len };
+            let before = header.kind.expiry_len();
+            let bytes = Bytes::Mapped { map: Arc::clone(map), offset: offset + before as u64, len: len - before };
             Ok(Slice { bytes, last_index: header.seq })
         }
         None => {

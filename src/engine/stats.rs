@@ -25,6 +25,11 @@ pub struct Stats {
     pub keys: u64,
     /// How many buckets have a key.
     pub buckets: u64,
+    /// How many of the keys have a deadline, from [`Cask::put_with`](crate::Cask::put_with).
+    pub expiring: u64,
+    /// How many more keys are over: hidden, and not yet removed from the log. They still take up [`Stats::live_bytes`]. The next
+    /// writes remove them.
+    pub hidden: u64,
     /// How many records the log has, tombstones and ancillary records included.
     pub records: u64,
     /// The file's length in bytes, with the zeros by which a writer has extended it.
@@ -83,10 +88,13 @@ impl Engine {
         // A snapshot does not say how many buckets there are.
         let view = self.reading.scanned()?;
         let log_len = view.tail.end - view.reader.log.start();
+        let counts = view.keys.counts(|| self.context.clock.wall_ms());
         let (watches, polling_watches) = self.reading.watchers.count();
         Ok(Stats {
-            keys: view.index().len() as u64,
-            buckets: view.keys.buckets().unwrap_or_default(),
+            keys: counts.keys,
+            buckets: counts.buckets.unwrap_or_default(),
+            expiring: counts.expiring,
+            hidden: counts.hidden,
             records: view.tail.records,
             file_len: view.reader.log.len()?,
             log_end: view.tail.end,
@@ -95,7 +103,7 @@ impl Engine {
             last_index: view.tail.highest_seq,
             proven: view.tail.proven,
             has_roots: view.reader.log.header.has_roots,
-            index_bytes: view.index().memory() as u64,
+            index_bytes: view.keys.memory() as u64,
             torn_bytes: self.context.counters.torn_bytes.load(Relaxed),
             groups: self.context.counters.groups.load(Relaxed),
             syncs: self.writing.syncs.syncs.load(Relaxed),

@@ -29,7 +29,7 @@ pub enum ErrorKind {
     NotFound,
     /// A condition does not hold: [`Error::KeyExists`], [`Error::KeyModified`], [`Error::BatchConflict`]. Nothing was written.
     Conflict,
-    /// An argument is over a limit or not known: [`Error::KeyLength`], [`Error::ValueTooLong`], [`Error::BucketTooLong`],
+    /// An argument is over a limit or not known: [`Error::KeyLength`], [`Error::ValueTooLong`], [`Error::ZeroTtl`], [`Error::BucketTooLong`],
     /// [`Error::BatchTooLarge`], [`Error::BatchInvalid`], [`Error::PreviousNotSpecified`], [`Error::BackendNotSupported`].
     /// Nothing was written.
     InvalidInput,
@@ -73,6 +73,7 @@ impl Error {
             Error::KeyExists | Error::KeyModified | Error::BatchConflict { .. } => ErrorKind::Conflict,
             Error::KeyLength { .. }
             | Error::ValueTooLong { .. }
+            | Error::ZeroTtl
             | Error::BucketTooLong { .. }
             | Error::BatchTooLarge { .. }
             | Error::BatchInvalid { .. }
@@ -228,6 +229,7 @@ mod tests {
             (Error::BackendNotSupported { name: "x".into(), supported: "y" }, K::InvalidInput, I::Unsupported),
             (Error::KeyLength { len: 0, max: 1 }, K::InvalidInput, I::InvalidInput),
             (Error::ValueTooLong { len: 2, max: 1 }, K::InvalidInput, I::InvalidInput),
+            (Error::ZeroTtl, K::InvalidInput, I::InvalidInput),
             (Error::BucketTooLong { len: 2, max: 1 }, K::InvalidInput, I::InvalidInput),
             (Error::BatchTooLarge { what: "bytes", len: 2, max: 1 }, K::InvalidInput, I::InvalidInput),
             (Error::BatchInvalid { op: 0, cause: Box::new(Error::KeyExists) }, K::InvalidInput, I::InvalidInput),

@@ -226,6 +226,9 @@ pub enum Error {
         max: usize,
     },
 
+    /// A put asks for a pair that lives for no time: [`PutOptions::ttl`](crate::PutOptions::ttl) of zero. Nothing was written.
+    ZeroTtl,
+
     /// The bucket's name is longer than the format allows.
     BucketTooLong {
         /// The name's length in bytes.
@@ -248,7 +251,7 @@ pub enum Error {
     BatchInvalid {
         /// Which operation, counted from 0 in the order in which they were added.
         op: usize,
-        /// [`KeyLength`](Error::KeyLength), [`ValueTooLong`](Error::ValueTooLong) or
+        /// [`KeyLength`](Error::KeyLength), [`ValueTooLong`](Error::ValueTooLong), [`ZeroTtl`](Error::ZeroTtl) or
         /// [`BucketTooLong`](Error::BucketTooLong).
         cause: Box<Error>,
     },

@@ -4,7 +4,7 @@
 
 use super::record::{Place, RECORD_HEADER_LEN, RecordHeader, Verdict};
 use super::sequence::SeqBound;
-use super::{FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, split_full_key};
+use super::{EXPIRY_LEN, Expiry, FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, split_full_key};
 
 /// The meaning of 64 bytes in the place of a file header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,22 @@ pub fn full_key(full: &[u8]) -> Option<(&[u8], &[u8])> {
     split_full_key(full)
 }
 
+/// An expiry taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpiryIs {
+    /// The moment from which on the pair is over, in milliseconds since 1970; 0 for none.
+    pub deadline: u64,
+    /// The same bytes as this version would write them.
+    pub encoded: [u8; EXPIRY_LEN],
+}
+
+/// Returns the expiry and the user's part of a value of the kind put-with; `None` if it is too short.
+pub fn put_with(stored: &[u8]) -> Option<(ExpiryIs, &[u8])> {
+    let (expiry, value) = stored.split_first_chunk()?;
+    let expiry = Expiry::decode(expiry);
+    Some((ExpiryIs { deadline: expiry.deadline, encoded: expiry.encode() }, value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Flags, Kind};
@@ -124,6 +140,14 @@ mod tests {
         let crc = seed.header_crc(64, &later);
         later[..4].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(record_header(&later, place), RecordHeaderIs::Unsupported);
+    }
+
+    #[test]
+    fn values_with_an_expiry_are_taken_apart() {
+        let stored = [&[9, 0, 0, 0, 0, 0, 0, 0][..], &[1; 16], b"value"].concat();
+        let (expiry, value) = put_with(&stored).unwrap();
+        assert_eq!((expiry.deadline, &expiry.encoded[..], value), (9, &stored[..24], &b"value"[..]));
+        assert_eq!(put_with(&stored[..23]), None);
     }
 
     #[test]

@@ -5,12 +5,13 @@ use std::ops::Range;
 
 use byteorder::{ByteOrder, LittleEndian};
 
+use super::expiry::{AT_ACQUIRED, AT_DEADLINE, AT_SESSION};
 use super::header::{
     AT_BASE_SEQ, AT_COMPLETE_AFTER, AT_CRC, AT_CREATED, AT_FEATURES, AT_FILE_ID, AT_MAGIC, AT_MAJOR, AT_MINOR,
 };
 use super::kind::{
-    FLAG_MORE, FLAG_SYNCED, KIND_DELETE, KIND_IMAGE, KIND_MARK, KIND_MOVED, KIND_PUT, KIND_ROOTS, KIND_SNAPSHOT,
-    KIND_SYNCED_TO,
+    FLAG_MORE, FLAG_SYNCED, KIND_DELETE, KIND_IMAGE, KIND_MARK, KIND_MOVED, KIND_PUT, KIND_PUT_WITH, KIND_ROOTS,
+    KIND_SNAPSHOT, KIND_SYNCED_TO, Kind,
 };
 use super::record::{
     AT_BODY_CRC, AT_FLAGS, AT_HEADER_CRC, AT_KEY_LEN, AT_KIND, AT_SEQ, AT_VALUE_LEN, RECORD_HEADER_LEN,
@@ -45,6 +46,10 @@ pub(crate) const RECORD_HEADER_FIELDS: [Named; 7] = [
     ("value_len", AT_VALUE_LEN),
     ("seq", AT_SEQ),
 ];
+
+/// The fields in front of the user's part of a put-with's value, in order.
+pub(crate) const EXPIRY_FIELDS: [Named; 3] =
+    [("deadline", AT_DEADLINE), ("session", AT_SESSION), ("acquired", AT_ACQUIRED)];
 
 /// The fields of a slot of `ROOTS`, in order.
 pub(crate) const SLOT_FIELDS: [Named; 5] = [
@@ -116,6 +121,7 @@ pub(crate) fn kind_name(kind: u8) -> Option<&'static str> {
     Some(match kind {
         KIND_PUT => "put",
         KIND_DELETE => "delete",
+        KIND_PUT_WITH => "put-with",
         KIND_MARK => "mark",
         KIND_SYNCED_TO => "SYNCED_TO",
         KIND_MOVED => "MOVED",
@@ -124,6 +130,11 @@ pub(crate) fn kind_name(kind: u8) -> Option<&'static str> {
         KIND_SNAPSHOT => "SNAPSHOT",
         _ => return None,
     })
+}
+
+/// The number of bytes in front of the value that users see, in a record of this kind.
+pub(crate) fn expiry_len(kind: u8) -> usize {
+    Kind::decode(kind).map_or(0, Kind::expiry_len)
 }
 
 /// Whether a record of this kind says where the parts of an image are.
@@ -137,16 +148,17 @@ pub(crate) const FLAG_NAMES: [(u8, &str); 2] = [(FLAG_SYNCED, "SYNCED"), (FLAG_M
 #[cfg(test)]
 mod tests {
     use super::super::snapshot::{PART_ENTRY_LEN, SNAPSHOT_HEAD_LEN};
-    use super::super::{FILE_HEADER_LEN, SLOT_LEN};
+    use super::super::{EXPIRY_LEN, FILE_HEADER_LEN, SLOT_LEN};
     use super::*;
 
     const PAGE: &str = include_str!("../../docs/FORMAT.md");
 
     #[test]
     fn every_byte_of_a_header_has_the_pages_name() {
-        let tables: [(&[Named], usize); 5] = [
+        let tables: [(&[Named], usize); 6] = [
             (&FILE_HEADER_FIELDS, FILE_HEADER_LEN),
             (&RECORD_HEADER_FIELDS, RECORD_HEADER_LEN),
+            (&EXPIRY_FIELDS, EXPIRY_LEN),
             (&SLOT_FIELDS, SLOT_LEN),
             (&SNAPSHOT_FIELDS, SNAPSHOT_HEAD_LEN),
             (&PART_FIELDS, PART_ENTRY_LEN),
@@ -178,7 +190,7 @@ mod tests {
     #[test]
     fn kinds_and_flags_have_the_names_that_the_page_gives_them() {
         let named: Vec<_> = (0..=u8::MAX).filter_map(|kind| Some((kind, kind_name(kind)?))).collect();
-        assert_eq!(named.len(), 8);
+        assert_eq!(named.len(), 9);
         for (number, name) in named.into_iter().chain(FLAG_NAMES) {
             let rows = [format!("| {number:#04x} | {name} |"), format!("| {number:#04x} | `{name}` |")];
             assert!(rows.iter().any(|row| PAGE.contains(row)), "docs/FORMAT.md lacks {rows:?}");

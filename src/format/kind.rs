@@ -1,5 +1,7 @@
 //! The meaning of a record: its kind and its flags.
 
+use super::expiry::EXPIRY_LEN;
+
 /// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -7,6 +9,8 @@ pub(crate) enum Kind {
     Put,
     /// Removes the key: a tombstone.
     Delete,
+    /// Sets the key's value, with an [`Expiry`](super::Expiry) in front of it.
+    PutWith,
     /// Says something about the log, and nothing about keys.
     Ancillary(Ancillary),
 }
@@ -28,6 +32,8 @@ pub(crate) enum Ancillary {
 
 pub(super) const KIND_PUT: u8 = 1;
 pub(super) const KIND_DELETE: u8 = 2;
+/// 3 stays free: tests use it as a kind of a later version.
+pub(super) const KIND_PUT_WITH: u8 = 4;
 /// Kinds from here on are ancillary.
 const FIRST_ANCILLARY: u8 = 0x80;
 pub(super) const KIND_MARK: u8 = FIRST_ANCILLARY;
@@ -45,6 +51,7 @@ impl Kind {
         match byte {
             KIND_PUT => Some(Kind::Put),
             KIND_DELETE => Some(Kind::Delete),
+            KIND_PUT_WITH => Some(Kind::PutWith),
             KIND_MARK => Some(Kind::Ancillary(Ancillary::Mark)),
             KIND_SYNCED_TO => Some(Kind::Ancillary(Ancillary::SyncedTo)),
             KIND_MOVED => Some(Kind::Ancillary(Ancillary::Moved)),
@@ -59,6 +66,7 @@ impl Kind {
         match self {
             Kind::Put => KIND_PUT,
             Kind::Delete => KIND_DELETE,
+            Kind::PutWith => KIND_PUT_WITH,
             Kind::Ancillary(Ancillary::Mark) => KIND_MARK,
             Kind::Ancillary(Ancillary::SyncedTo) => KIND_SYNCED_TO,
             Kind::Ancillary(Ancillary::Moved) => KIND_MOVED,
@@ -69,7 +77,13 @@ impl Kind {
     /// Whether a record of this kind changes a key.
     #[inline]
     pub(crate) fn is_event(self) -> bool {
-        matches!(self, Kind::Put | Kind::Delete)
+        matches!(self, Kind::Put | Kind::Delete | Kind::PutWith)
+    }
+
+    /// The number of bytes in front of the value that users see.
+    #[inline]
+    pub(crate) fn expiry_len(self) -> usize {
+        if self == Kind::PutWith { EXPIRY_LEN } else { 0 }
     }
 
     /// Whether a record of this kind says something about the records before it, or about a key: it can be a witness.

@@ -1,7 +1,7 @@
 //! The bytes of a caskfile, as pure functions without input or output.
 //!
 //! `docs/FORMAT.md` is the specification. This module has the file header ([`header`]), records ([`record`]) with their
-//! kinds ([`kind`]) and sequence numbers ([`sequence`]), the roots at the file's head ([`roots`]), snapshots of the index
+//! kinds ([`kind`]), sequence numbers ([`sequence`]) and deadlines ([`expiry`]), the roots at the file's head ([`roots`]), snapshots of the index
 //! ([`snapshot`]) with the order of the keys ([`order`]), the full key in a record's body ([`key`]), the checksums ([`checksum`]) and the names of all fields
 //! ([`fields`]). All numbers are little-endian.
 
@@ -9,6 +9,7 @@ mod checksum;
 mod damage;
 #[cfg(any(test, feature = "testing"))]
 pub mod decode;
+mod expiry;
 mod fields;
 mod header;
 mod key;
@@ -21,9 +22,11 @@ pub(crate) mod snapshot;
 
 pub(crate) use checksum::FileSeed;
 pub use damage::Damage;
+pub use expiry::MAX_EXPIRING_VALUE_LEN;
+pub(crate) use expiry::{EXPIRY_LEN, Expiry};
 pub(crate) use fields::{
-    FILE_HEADER_FIELDS, FLAG_NAMES, Named, PART_FIELDS, RECORD_HEADER_FIELDS, RawRecordHeader, SLOT_FIELDS,
-    SNAPSHOT_FIELDS, is_snapshot_kind, kind_name,
+    EXPIRY_FIELDS, FILE_HEADER_FIELDS, FLAG_NAMES, Named, PART_FIELDS, RECORD_HEADER_FIELDS, RawRecordHeader,
+    SLOT_FIELDS, SNAPSHOT_FIELDS, expiry_len, is_snapshot_kind, kind_name,
 };
 pub(crate) use header::{FILE_HEADER_LEN, FileHeader, HeaderFault};
 pub use header::{MAJOR_VERSION, MINOR_VERSION};

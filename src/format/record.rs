@@ -5,6 +5,7 @@ use std::ops::Range;
 use byteorder::{ByteOrder, LittleEndian};
 
 use super::checksum::{FileSeed, body_crc};
+use super::expiry::{EXPIRY_LEN, Expiry};
 use super::fields::RawRecordHeader;
 use super::kind::{Flags, Kind};
 use super::sequence::SeqBound;
@@ -95,6 +96,32 @@ impl RecordHeader {
             seq,
         };
         header.body_crc = body_crc(&header.encode()[AT_KIND..], key, value);
+        header.header_crc = header.computed_header_crc(seed, offset);
+        header
+    }
+
+    /// The header of a new record of the kind put-with. Its value is `expiry`, and `value` after it.
+    pub(crate) fn with_expiry(
+        seed: FileSeed,
+        offset: u64,
+        flags: Flags,
+        seq: u64,
+        key: &[u8],
+        expiry: &[u8; EXPIRY_LEN],
+        value: &[u8],
+    ) -> RecordHeader {
+        let mut header = RecordHeader {
+            header_crc: 0,
+            body_crc: 0,
+            flags,
+            kind: Kind::PutWith,
+            key_len: key.len() as u16,
+            value_len: (EXPIRY_LEN + value.len()) as u32,
+            seq,
+        };
+        let mut hasher = header.body_hasher();
+        [key, expiry, value].into_iter().for_each(|bytes| hasher.update(bytes));
+        header.body_crc = hasher.finalize();
         header.header_crc = header.computed_header_crc(seed, offset);
         header
     }
@@ -199,6 +226,26 @@ impl RecordHeader {
     /// The distance to the next record.
     pub(crate) fn padded_len(&self) -> u64 {
         padded(self.record_len())
+    }
+
+    /// The length of the value that users see.
+    #[inline]
+    pub(crate) fn user_len(&self) -> usize {
+        (self.value_len as usize).saturating_sub(self.kind.expiry_len())
+    }
+
+    /// Splits the value that the record holds into its expiry, if its kind has one, and the value that users see.
+    ///
+    /// A stored value may be too short for its expiry. A validated record never has one. Returns neither then.
+    #[inline]
+    pub(crate) fn split_value<'a>(&self, stored: &'a [u8]) -> (Option<Expiry>, &'a [u8]) {
+        if self.kind != Kind::PutWith {
+            return (None, stored);
+        }
+        match stored.split_first_chunk() {
+            Some((expiry, value)) => (Some(Expiry::decode(expiry)), value),
+            None => (None, b""),
+        }
     }
 
     /// The checksum that this header and this body should have.
@@ -324,6 +371,25 @@ mod tests {
         }
         bytes[AT_FLAGS] = 0x80;
         assert!(matches!(RecordHeader::judge(&resealed(bytes), place()), Verdict::Unsupported { .. }));
+    }
+
+    #[test]
+    fn the_users_part_of_a_value_follows_its_expiry() {
+        let expiry = Expiry { deadline: 5, session: 6, acquired: 7 };
+        let stored = [&expiry.encode()[..], b"value"].concat();
+        let of = |kind, stored: &[u8]| RecordHeader::new(seed(), OFFSET, Flags::NONE, kind, 42, b"\0key", stored);
+        let header = of(Kind::PutWith, &stored);
+        let made = RecordHeader::with_expiry(seed(), OFFSET, Flags::NONE, 42, b"\0key", &expiry.encode(), b"value");
+        assert_eq!(made, header);
+        assert!(header.kind.is_event() && header.kind.is_known());
+        assert_eq!((header.value_len, header.user_len()), (29, 5));
+        assert_eq!(header.split_value(&stored), (Some(expiry), &b"value"[..]));
+        assert_eq!(of(Kind::PutWith, &stored[..24]).split_value(&stored[..24]), (Some(expiry), &b""[..]));
+        // Nothing panics without verification.
+        assert_eq!((of(Kind::PutWith, b"short").user_len(), header.split_value(b"short")), (0, (None, &b""[..])));
+
+        let plain = of(Kind::Put, &stored);
+        assert_eq!((plain.user_len(), plain.split_value(&stored)), (29, (None, &stored[..])));
     }
 
     #[test]

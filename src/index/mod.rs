@@ -25,6 +25,7 @@ use order::Order;
 pub(crate) mod buckets;
 mod build;
 mod entry;
+mod expiring;
 mod hash;
 mod image;
 mod order;
@@ -38,6 +39,7 @@ mod testing;
 mod tree;
 
 pub(crate) use entry::{Entry, prefix_successor};
+pub(crate) use expiring::Expiring;
 pub(crate) use hash::{Frozen, HashIndex, PIECES, is_beside};
 pub(crate) use order::stored_order;
 pub(crate) use packed::POSITION_LIMIT;

@@ -5,8 +5,9 @@ use std::ops::Range;
 use crate::format::Damage;
 use crate::format::snapshot::{PART_ENTRY_LEN, SNAPSHOT_HEAD_LEN, TABLE_BITS};
 use crate::format::{
-    FILE_HEADER_FIELDS, FLAG_NAMES, Named, PART_FIELDS, RECORD_HEADER_FIELDS, RECORD_HEADER_LEN, RawRecordHeader,
-    SLOT_FIELDS, SLOTS, SNAPSHOT_FIELDS, is_snapshot_kind, kind_name, padded, split_full_key,
+    EXPIRY_FIELDS, FILE_HEADER_FIELDS, FLAG_NAMES, Named, PART_FIELDS, RECORD_HEADER_FIELDS, RECORD_HEADER_LEN,
+    RawRecordHeader, SLOT_FIELDS, SLOTS, SNAPSHOT_FIELDS, expiry_len, is_snapshot_kind, kind_name, padded,
+    split_full_key,
 };
 
 /// What the bytes of a piece are.
@@ -29,7 +30,7 @@ pub enum Class {
     FileHeader,
     /// The record `ROOTS`, which says how much of the log has been on stable storage.
     Roots,
-    /// A put that holds its key's current value.
+    /// A put that holds its key's current value. If its deadline has passed, the store hides the pair until a write removes it.
     Live,
     /// A put that was replaced, or whose key was deleted.
     Dead,
@@ -202,7 +203,7 @@ pub struct Record {
     pub kind: u8,
     /// The length of the full key (bucket and key), in bytes.
     pub key_len: u16,
-    /// The length of the value, in bytes.
+    /// The length of the value in bytes, as stored: of a put-with, the expiry included.
     pub value_len: u32,
     /// The record's sequence number.
     pub seq: u64,
@@ -213,6 +214,9 @@ pub struct Record {
     pub body_holds: Option<bool>,
     /// The full key: the length of the bucket's name, the name, the key. Shorter where the file ends in it.
     pub full_key: Vec<u8>,
+    /// The deadline of a put-with, in milliseconds since 1970-01-01 00:00 UTC: from this moment on, the store hides the pair.
+    /// `None` if it has none, and where the file ends before it.
+    pub deadline: Option<u64>,
     /// Where the first record of its batch starts, if it belongs to one.
     pub batch: Option<u64>,
 }
@@ -231,12 +235,13 @@ impl Record {
             header_holds: true,
             body_holds,
             full_key: Vec::new(),
+            deadline: None,
             batch: None,
         }
     }
 
-    /// Returns the name that `docs/FORMAT.md` gives the kind: `"put"`, `"delete"`, `"mark"`, `"SYNCED_TO"`, `"MOVED"`, `"ROOTS"`,
-    /// `"IMAGE"` or `"SNAPSHOT"`; `None` for kinds that this version does not know.
+    /// Returns the name that `docs/FORMAT.md` gives the kind: `"put"`, `"delete"`, `"put-with"`, `"mark"`, `"SYNCED_TO"`, `"MOVED"`,
+    /// `"ROOTS"`, `"IMAGE"` or `"SNAPSHOT"`; `None` for kinds that this version does not know.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-kind-name-{}", std::process::id()));
@@ -316,7 +321,12 @@ impl Record {
         self.key_len == 0 && entries.is_some_and(|len| len % PART_ENTRY_LEN == 0 && len <= PART_ENTRY_LEN << TABLE_BITS)
     }
 
-    /// Returns where in the file the value lies, or would lie.
+    /// The length of the expiry in front of the value, if there is room for one.
+    fn expiry_len(&self) -> usize {
+        Some(expiry_len(self.kind)).filter(|&len| len <= self.value_len as usize).unwrap_or(0)
+    }
+
+    /// Returns where in the file the value lies, or would lie. The expiry of a put-with lies before it.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-record-value-{}", std::process::id()));
@@ -334,7 +344,7 @@ impl Record {
     /// ```
     pub fn value(&self) -> Range<u64> {
         let start = self.offset + RECORD_HEADER_LEN as u64 + u64::from(self.key_len);
-        start..start + u64::from(self.value_len)
+        start + self.expiry_len() as u64..start + u64::from(self.value_len)
     }
 }
 
@@ -356,8 +366,8 @@ impl Record {
 pub struct Field {
     /// The name. In headers, that of the tables in `docs/FORMAT.md`; after a record's header `"bucket_len"`, `"bucket"`
     /// and `"key"`, or `"full_key"` if it has another form, then `"value"` and `"padding"`; in other pieces the name of
-    /// their class. In `ROOTS`, the names of the slots' table, twice. In a `SNAPSHOT`, those of its table, then those of an
-    /// entry for each part.
+    /// their class. In front of the value: in `ROOTS`, the names of the slots' table, twice; in a `SNAPSHOT`, those of its
+    /// table, then those of an entry for each part; in a put-with, those of an expiry.
     pub name: &'static str,
     /// Where it starts, in bytes from the start of the file.
     pub start: u64,
@@ -405,6 +415,9 @@ impl Piece {
                     while fields.at < value_end.min(self.end) {
                         fields.push_all(&PART_FIELDS);
                     }
+                }
+                if record.expiry_len() > 0 {
+                    fields.push_all(&EXPIRY_FIELDS);
                 }
                 fields.push("value", value_end.saturating_sub(fields.at));
                 fields.push("padding", padded(fields.at) - fields.at);

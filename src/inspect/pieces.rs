@@ -6,8 +6,8 @@ use super::layout::{Is, Region};
 use super::{Class, Inspection, Piece, Record, Slot};
 use crate::Result;
 use crate::format::{
-    ALIGNMENT, Ancillary, Flags, Kind, Place, RECORD_HEADER_LEN, RawRecordHeader, RecordHeader, Root, SLOT_LEN, SLOTS,
-    Verdict, padded,
+    ALIGNMENT, Ancillary, EXPIRY_LEN, Expiry, Flags, Kind, Place, RECORD_HEADER_LEN, RawRecordHeader, RecordHeader,
+    Root, SLOT_LEN, SLOTS, Verdict, expiry_len, padded,
 };
 use crate::format::{Damage, snapshot};
 use crate::log::LogFile;
@@ -137,8 +137,8 @@ impl<'i> Pieces<'i> {
         let body_holds = (!header.kind.is_loose()).then_some(true);
         let record = self.record(RawRecordHeader::read(&bytes), body_holds)?;
         let class = match header.kind {
-            Kind::Put if inspection.survey.keys.index.points_to(&record.full_key, start) => Class::Live,
-            Kind::Put => Class::Dead,
+            Kind::Put | Kind::PutWith if inspection.survey.keys.index.points_to(&record.full_key, start) => Class::Live,
+            Kind::Put | Kind::PutWith => Class::Dead,
             Kind::Delete => Class::Tombstone,
             snapshot::IMAGE | snapshot::SNAPSHOT => Class::Snapshot,
             Kind::Ancillary(_) => Class::Statement,
@@ -221,7 +221,14 @@ impl<'i> Pieces<'i> {
         }
         let batch = self.batch.or(raw.has_more().then_some(start));
         self.batch = batch.filter(|_| raw.has_more());
-        Ok(Record { full_key, batch, ..Record::new(start, raw, body_holds) })
+        let deadline = if expiry_len(raw.kind) == 0 || (raw.value_len as usize) < EXPIRY_LEN {
+            None
+        } else {
+            let bytes = self.window.get(self.inspection.log(), start, len + EXPIRY_LEN)?;
+            bytes.get(len..).and_then(<[u8]>::first_chunk).map(Expiry::decode)
+        };
+        let deadline = deadline.map(|expiry| expiry.deadline).filter(|&deadline| deadline > 0);
+        Ok(Record { full_key, deadline, batch, ..Record::new(start, raw, body_holds) })
     }
 
     /// Sets whether the record's body holds, and returns the damage if it does not.

@@ -32,7 +32,7 @@ impl Copyist {
         let record = reader.record(position, &mut self.record, true)?;
         let room = self.group.make_room(record.header.padded_len());
         room.map_err(|e| reader.log.io("get memory for a value", e))?;
-        self.group.push_moved(Flags { synced: false, more }, &record.header, record.key, record.value);
+        self.group.push_moved(Flags { synced: false, more }, &record.header, record.key, record.stored);
         self.highest_seq = self.highest_seq.max(record.header.seq);
         Ok(record.header)
     }

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::run::Run;
-use crate::format::{Ancillary, END_MARK_LEN, FileSeed, Flags, Kind, RECORD_HEADER_LEN, RecordHeader, padded};
+use crate::format::{Ancillary, END_MARK_LEN, Expiry, FileSeed, Flags, Kind, RECORD_HEADER_LEN, RecordHeader, padded};
 use crate::memory::{empty, make_room};
 
 /// Records on their way to the file, laid out as they will lie there.
@@ -54,7 +54,16 @@ impl Group {
         self.bytes.extend_from_slice(value);
         self.pad();
         let proof = flags.synced.then_some(offset);
-        self.run.push(offset, header, proof, key);
+        self.run.push(offset, header, proof, key, None);
+    }
+
+    /// Adds a put of a pair that counts as long as `expiry` says.
+    pub(crate) fn push_expiring(&mut self, flags: Flags, seq: u64, key: &[u8], expiry: Expiry, value: &[u8]) {
+        let (offset, expiry) = (self.end(), expiry.encode());
+        let header = RecordHeader::with_expiry(self.seed, offset, flags, seq, key, &expiry, value);
+        [&header.encode()[..], key, &expiry, value].into_iter().for_each(|bytes| self.bytes.extend_from_slice(bytes));
+        self.pad();
+        self.run.push(offset, header, flags.synced.then_some(offset), key, Some(&expiry));
     }
 
     /// Adds a statement that everything before `synced` is on stable storage.

@@ -12,8 +12,8 @@ use super::chunks::Chunks;
 use super::search::body_holds;
 use crate::disk::{DiskFile, FileStat};
 use crate::format::{
-    ALIGNMENT, FILE_HEADER_LEN, FileHeader, FileSeed, Kind, MAJOR_VERSION, MAX_SEQ, MINOR_VERSION, RECORD_HEADER_LEN,
-    RecordHeader, SeqBound,
+    ALIGNMENT, EXPIRY_LEN, FILE_HEADER_LEN, FileHeader, FileSeed, Kind, MAJOR_VERSION, MAX_SEQ, MINOR_VERSION,
+    RECORD_HEADER_LEN, RecordHeader, SeqBound,
 };
 use crate::{Error, Result};
 
@@ -111,6 +111,7 @@ fn candidate(bytes: &[u8; RECORD_HEADER_LEN], offset: u64, file_len: u64) -> Opt
     let header = RecordHeader::decode(bytes)?;
     let has_form = match header.kind {
         Kind::Put => header.key_len > 1,
+        Kind::PutWith => header.key_len > 1 && header.value_len as usize >= EXPIRY_LEN,
         Kind::Delete => header.key_len > 1 && header.value_len == 0,
         Kind::Ancillary(_) => header.key_len == 0 && header.value_len <= 8,
     };
@@ -192,6 +193,8 @@ mod tests {
         assert!(!passes(Kind::Put, b"\0k", b"value", 0), "it reaches beyond the file");
         assert!(!passes(Kind::Put, b"\0", b"value", 1) && !passes(Kind::Put, b"", b"value", 1), "no key");
         assert!(!passes(Kind::Delete, b"\0", b"", 1) && !passes(Kind::Delete, b"", b"", 1), "no key");
+        assert!(passes(Kind::PutWith, b"\0k", &[7; 24], 1) && !passes(Kind::PutWith, b"\0k", &[7; 23], 1));
+        assert!(!passes(Kind::PutWith, b"\0", &[7; 24], 1), "no key");
         assert!(!passes(Kind::Delete, b"\0k", b"value", 1) && !passes(Kind::Delete, b"", b"value", 1));
         assert!(!passes(MARK, b"\0k", b"", 1) && !passes(MARK, b"", b"9 bytes..", 1));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::LogFile;
 use crate::disk::Map;
-use crate::format::{Damage, Kind, RECORD_HEADER_LEN, RecordHeader};
+use crate::format::{Damage, EXPIRY_LEN, Expiry, Kind, RECORD_HEADER_LEN, RecordHeader};
 use crate::memory::make_room;
 use crate::{Error, Result};
 
@@ -44,7 +44,22 @@ pub(crate) struct Record<'a> {
     pub(crate) header: RecordHeader,
     /// The full key.
     pub(crate) key: &'a [u8],
-    pub(crate) value: &'a [u8],
+    /// The value as the record holds it, with the expiry in front of it if there is one.
+    pub(crate) stored: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// The value that users see.
+    #[inline]
+    pub(crate) fn value(&self) -> &'a [u8] {
+        self.header.split_value(self.stored).1
+    }
+
+    /// How long the pair counts; `None` for ever.
+    #[inline]
+    pub(crate) fn expiry(&self) -> Option<Expiry> {
+        self.header.split_value(self.stored).0
+    }
 }
 
 const CACHE_LINE: usize = 64;
@@ -96,7 +111,7 @@ impl Reader {
         // Not through `decode`: with its result in between, the compiler puts the start together byte by byte, and each pair of a
         // listing takes a tenth longer.
         match RecordHeader::decode(&bytes) {
-            Some(header) if position + header.record_len() <= self.end => Ok(Start { position, bytes, header }),
+            Some(header) if self.fits(position, &header) => Ok(Start { position, bytes, header }),
             _ => Err(self.not_a_header(position, &bytes)),
         }
     }
@@ -120,6 +135,7 @@ impl Reader {
             self.prefetch(position);
         }
         let Start { bytes, header, .. } = self.start(position)?;
+        // Not a pair with a deadline: a snapshot says nothing of deadlines, so it has no such pairs.
         let is_put = || self.log.seed.header_crc(position, &bytes) == header.header_crc && header.kind == Kind::Put;
         if position >= self.unread || is_put() { Ok(header) } else { Err(self.not_a_header(position, &bytes)) }
     }
@@ -127,10 +143,17 @@ impl Reader {
     /// Decodes the header at a position from the index.
     #[inline(always)]
     pub(crate) fn decode(&self, position: u64, bytes: &[u8; RECORD_HEADER_LEN]) -> Result<RecordHeader> {
-        // The header was true when it was replayed, but another program may have changed the file. Lengths that lead
-        // out of the log must neither be allocated nor followed into the map.
-        let header = RecordHeader::decode(bytes).filter(|header| position + header.record_len() <= self.end);
+        let header = RecordHeader::decode(bytes).filter(|header| self.fits(position, header));
         header.ok_or_else(|| self.not_a_header(position, bytes))
+    }
+
+    /// Whether the lengths of a record at a position from the index stay inside the log, and hold what its kind demands.
+    ///
+    /// The header was true when it was replayed, but another program may have changed the file. Lengths that lead out of the log
+    /// must neither be allocated nor followed into the map.
+    #[inline(always)]
+    fn fits(&self, position: u64, header: &RecordHeader) -> bool {
+        position + header.record_len() <= self.end && header.value_len as usize >= header.kind.expiry_len()
     }
 
     /// The error for bytes that are no header, or not the one that was there.
@@ -158,8 +181,8 @@ impl Reader {
         }
         let record = &mut buffer[..len];
         self.copy(start, record, verify)?;
-        let (key, value) = record[RECORD_HEADER_LEN..].split_at(header.key_len.into());
-        Ok(Record { header, key, value })
+        let (key, stored) = record[RECORD_HEADER_LEN..].split_at(header.key_len.into());
+        Ok(Record { header, key, stored })
     }
 
     /// Copies the part of a record that the checksum covers into its place in `record`, and verifies it there. In one
@@ -200,7 +223,7 @@ impl Reader {
         self.read(position + RECORD_HEADER_LEN as u64, &mut out[start..])
     }
 
-    /// Copies the value of a record into `out`, verifies the copy, and returns the record's sequence number.
+    /// Copies the value of a record, as users see it, into `out`, verifies the copy, and returns the record's sequence number.
     ///
     /// `key` is the full key by which the record was found. A record with another key does not verify.
     #[inline]
@@ -209,6 +232,9 @@ impl Reader {
         let (len, key_len) = (header.record_len() as usize, usize::from(header.key_len));
         out.clear();
         if len > SHORT_RECORD {
+            if header.kind == Kind::PutWith {
+                return self.long_with_expiry(start, key, out, verify);
+            }
             self.grow(out, header.value_len as usize)?;
             self.read(start.position + (RECORD_HEADER_LEN + key_len) as u64, out)?;
             if verify {
@@ -219,15 +245,31 @@ impl Reader {
         let mut record = [0; SHORT_RECORD];
         let record = &mut record[..len];
         self.copy(start, record, verify)?;
-        let (stored, value) = record[RECORD_HEADER_LEN..].split_at(key_len);
-        if verify && stored != key {
-            self.verify_value(start.position, header, key, value)?;
+        let (stored_key, stored) = record[RECORD_HEADER_LEN..].split_at(key_len);
+        if verify && stored_key != key {
+            self.verify_value(start.position, header, key, stored)?;
         }
-        out.extend_from_slice(value);
+        out.extend_from_slice(header.split_value(stored).1);
         Ok(header.seq)
     }
 
-    /// Verifies a record's checksum over copies of its key and its value.
+    /// The same for a long record of the kind put-with. The value is read directly into its place, without the expiry.
+    #[cold]
+    fn long_with_expiry(&self, start: &Start, key: &[u8], out: &mut Vec<u8>, verify: bool) -> Result<u64> {
+        let header = &start.header;
+        let (at, mut expiry) = (start.position + RECORD_HEADER_LEN as u64 + u64::from(header.key_len), [0; EXPIRY_LEN]);
+        self.grow(out, header.user_len())?;
+        self.read(at, &mut expiry)?;
+        self.read(at + EXPIRY_LEN as u64, out)?;
+        if verify {
+            let mut hasher = header.body_hasher();
+            [key, &expiry[..], &out[..]].iter().for_each(|bytes| hasher.update(bytes));
+            self.expect_body(start.position, header, hasher.finalize())?;
+        }
+        Ok(header.seq)
+    }
+
+    /// Verifies a record's checksum over copies of its key and its value, as the record holds it.
     pub(crate) fn verify_value(&self, position: u64, header: &RecordHeader, key: &[u8], value: &[u8]) -> Result<()> {
         self.expect_body(position, header, header.computed_body_crc(key, value))
     }
@@ -260,7 +302,7 @@ mod tests {
         // Longer than the record: old contents must not show.
         let mut buffer = vec![b'x'; 200];
         let record = reader.record(position, &mut buffer, true).unwrap();
-        assert_eq!((record.header, record.key, record.value), (header, key, &b"value"[..]));
+        assert_eq!((record.header, record.key, record.value()), (header, key, &b"value"[..]));
         disk.calls_of(Verb::ReadAt) - calls
     }
 
@@ -332,6 +374,46 @@ mod tests {
             let error = reader.value_into(&start, b"\0two", &mut out, true).unwrap_err();
             assert!(matches!(error, Error::Corrupt { damage: Damage::Body { .. }, .. }), "{value}: {error}");
         }
+    }
+
+    #[test]
+    fn the_users_part_of_a_value_is_read_without_its_expiry() {
+        let expiry = Expiry { deadline: 77, session: 0, acquired: 0 };
+        for len in [0, 1, 100, 138, 139, 140, 1000] {
+            let (mut draft, value) = (Draft::new(), vec![7; len]);
+            let position = draft.push(PLAIN, Kind::PutWith, b"\0one", &[&expiry.encode()[..], &value].concat());
+            let (end, disk) = (draft.end(), SimDisk::new());
+            let log = Arc::new(open_on(&disk, draft.bytes));
+            for map in [None, log.file.map(end).unwrap().map(Arc::new)] {
+                let reader = Reader { log: Arc::clone(&log), map, end, unread: 0 };
+                let (start, mut out, mut buffer) = (reader.start(position).unwrap(), b"before".to_vec(), Vec::new());
+                let seq = reader.value_into(&start, b"\0one", &mut out, true).unwrap();
+                assert_eq!((seq, &out), (start.header.seq, &value), "{len}");
+                let record = reader.record(position, &mut buffer, true).unwrap();
+                assert_eq!((record.value(), record.expiry()), (&value[..], Some(expiry)), "{len}");
+                let error = reader.value_into(&start, b"\0two", &mut out, true).unwrap_err();
+                assert!(matches!(error, Error::Corrupt { damage: Damage::Body { .. }, .. }), "{len}: {error}");
+            }
+            // The checksum covers the expiry.
+            log.file.write_at(position + RECORD_HEADER_LEN as u64 + 4, &[78]).unwrap();
+            let reader = Reader { log: Arc::clone(&log), map: None, end, unread: 0 };
+            let start = reader.start(position).unwrap();
+            let error = reader.value_into(&start, b"\0one", &mut Vec::new(), true).unwrap_err();
+            assert!(matches!(error, Error::Corrupt { damage: Damage::Body { .. }, .. }), "{len}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_changed_length_that_leaves_no_room_for_the_expiry_is_damage() {
+        let mut draft = Draft::new();
+        let position = draft.push(PLAIN, Kind::PutWith, b"\0one", &[7; 24]);
+        let (end, disk) = (draft.end(), SimDisk::new());
+        let reader = Reader { log: Arc::new(open_on(&disk, draft.bytes)), map: None, end, unread: 0 };
+        let header = reader.header(position).unwrap();
+        let changed = RecordHeader { value_len: 23, ..header };
+        reader.log.file.write_at(position, &changed.encode()).unwrap();
+        let error = reader.start(position).err().unwrap();
+        assert!(matches!(error, Error::Corrupt { damage: Damage::Header { .. }, .. }), "{error}");
     }
 
     #[test]

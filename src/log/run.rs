@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Range;
 
-use crate::format::RecordHeader;
+use crate::format::{EXPIRY_LEN, Expiry, Kind, RecordHeader};
 use crate::limits::{Limits, Shared};
 use crate::memory::{empty, make_room};
 
@@ -41,6 +41,7 @@ pub(crate) const RUN_LEN: usize = Limits::REAL.run_len();
 #[derive(Debug, Default)]
 pub(crate) struct Run {
     pub(crate) entries: Vec<Entry>,
+    /// The full keys, each followed by the record's expiry if its kind has one.
     keys: Vec<u8>,
 }
 
@@ -74,11 +75,23 @@ impl Run {
         self.entries.len() >= limits.run_len() || self.keys.len() >= limits.run_keys()
     }
 
+    /// Adds a record. `expiry` is what its value begins with if its kind is put-with.
     #[inline]
-    pub(crate) fn push(&mut self, offset: u64, header: RecordHeader, proof: Option<u64>, key: &[u8]) {
+    pub(crate) fn push(
+        &mut self,
+        offset: u64,
+        header: RecordHeader,
+        proof: Option<u64>,
+        key: &[u8],
+        expiry: Option<&[u8; EXPIRY_LEN]>,
+    ) {
+        debug_assert!(expiry.is_none() || header.kind == Kind::PutWith);
         let start = self.keys.len();
         self.keys.extend_from_slice(key);
         self.entries.push(Entry { offset, header, proof, key: start..self.keys.len() });
+        if let Some(expiry) = expiry {
+            self.keys.extend_from_slice(expiry);
+        }
     }
 
     /// The end of the last record, if there is one.
@@ -95,5 +108,14 @@ impl Run {
     /// The full key of one of this run's records.
     pub(crate) fn key(&self, entry: &Entry) -> &[u8] {
         &self.keys[entry.key.clone()]
+    }
+
+    /// How long the pair of one of this run's records counts; `None` if its kind says nothing about that.
+    #[inline]
+    pub(crate) fn expiry(&self, entry: &Entry) -> Option<Expiry> {
+        if entry.header.kind != Kind::PutWith {
+            return None;
+        }
+        self.keys[entry.key.end..].first_chunk().map(Expiry::decode)
     }
 }

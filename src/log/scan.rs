@@ -7,7 +7,8 @@ use super::LogFile;
 use super::run::{Entry, Run};
 use super::window::Window;
 use crate::format::{
-    Ancillary, Damage, END_MARK_LEN, Flags, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, split_full_key,
+    Ancillary, Damage, END_MARK_LEN, EXPIRY_LEN, Flags, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict,
+    split_full_key,
 };
 use crate::{Error, Result};
 
@@ -183,7 +184,7 @@ impl<'a> Scanner<'a> {
         let wanted = if header.record_len() <= self.log.limits.largest_window() as u64 {
             header.record_len() as usize
         } else {
-            RECORD_HEADER_LEN + key_len
+            RECORD_HEADER_LEN + key_len + header.kind.expiry_len().min(header.value_len as usize)
         };
         let bytes = self.window.get(self.log, offset, wanted)?;
         if bytes.len() < wanted {
@@ -196,13 +197,15 @@ impl<'a> Scanner<'a> {
         let stated = (value.len() == 8).then(|| u64::from_le_bytes(value.try_into().unwrap_or_default()));
         let stated = stated.filter(|&stated| stated <= offset);
         let form_holds = has_form(&header, key, stated);
+        let expiry = value.first_chunk().filter(|_| header.kind == Kind::PutWith);
         let proof = match header.kind {
             _ if header.flags.synced => Some(offset),
             Kind::Ancillary(Ancillary::SyncedTo) => stated,
             _ => None,
         };
-        unit.make_room(1, key_len).map_err(|e| self.log.io("get memory for keys", e))?;
-        unit.push(offset, header, proof, key);
+        let room = unit.make_room(1, key_len + header.kind.expiry_len());
+        room.map_err(|e| self.log.io("get memory for keys", e))?;
+        unit.push(offset, header, proof, key, expiry);
         let in_window = value.len() as u64;
         let computed = self.finish_body(hasher, offset + wanted as u64, u64::from(header.value_len) - in_window)?;
         let damage = match computed {
@@ -226,7 +229,7 @@ impl<'a> Scanner<'a> {
             return Ok(Some(Reason::Damaged(Damage::Form)));
         }
         unit.make_room(1, 0).map_err(|e| self.log.io("get memory for keys", e))?;
-        unit.push(offset, header, None, b"");
+        unit.push(offset, header, None, b"", None);
         // The body may be long, and few records may follow it.
         self.window.restart(self.log.limits);
         self.offset = offset + header.padded_len();
@@ -303,6 +306,7 @@ impl<'a> Scanner<'a> {
 pub(crate) fn has_form(header: &RecordHeader, key: &[u8], stated: Option<u64>) -> bool {
     match header.kind {
         Kind::Put => split_full_key(key).is_some(),
+        Kind::PutWith => split_full_key(key).is_some() && header.value_len as usize >= EXPIRY_LEN,
         Kind::Delete => split_full_key(key).is_some() && header.value_len == 0,
         Kind::Ancillary(Ancillary::SyncedTo) => header.key_len == 0 && stated.is_some(),
         Kind::Ancillary(_) => true,

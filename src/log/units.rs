@@ -6,7 +6,7 @@
 use super::LogFile;
 use super::tail::Cursor;
 use super::window::Window;
-use crate::format::{Ancillary, Damage, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict};
+use crate::format::{Ancillary, Damage, Expiry, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict};
 use crate::{Error, Result};
 
 /// A single record, or all records of a batch.
@@ -28,7 +28,10 @@ pub(crate) struct Unit {
 pub(crate) struct Record<'w> {
     pub(crate) header: RecordHeader,
     pub(crate) full_key: &'w [u8],
+    /// The value that users see.
     pub(crate) value: &'w [u8],
+    /// How long the pair counts.
+    pub(crate) expiry: Option<Expiry>,
 }
 
 /// A log and the part of it that was read last.
@@ -121,8 +124,9 @@ impl<'a> Units<'a> {
     /// As [`Units::next`].
     pub(crate) fn into_record(self, at: &Cursor, header: RecordHeader) -> Result<Record<'a>> {
         let bytes = body(self.log, self.window, at, header.record_len() as usize)?;
-        let (full_key, value) = bytes[RECORD_HEADER_LEN..].split_at(header.key_len.into());
-        Ok(Record { header, full_key, value })
+        let (full_key, stored) = bytes[RECORD_HEADER_LEN..].split_at(header.key_len.into());
+        let (expiry, value) = header.split_value(stored);
+        Ok(Record { header, full_key, value, expiry })
     }
 
     /// The header at a place. `None` if the end mark stands there.

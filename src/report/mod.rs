@@ -37,7 +37,8 @@ pub struct Report {
     pub file_len: u64,
     /// Where the log ends, in bytes from the start of the file.
     pub log_end: u64,
-    /// How many keys have a value that verifies, in all buckets.
+    /// How many keys have a value that verifies, in all buckets. No clock is looked at: a key whose deadline has passed counts as
+    /// long as the log has it.
     pub keys: u64,
     /// How many records verify, tombstones and ancillary records included.
     pub records: u64,

@@ -65,9 +65,14 @@ fn each_figure_of_stats_stands_under_its_name() {
     }
     shell.ok(&["delete", "s", "k", "-b", "one more"]);
     shell.ok(&["put", "s", "a", "replaced"]);
+    for key in ["b", "c"] {
+        shell.ok(&["put", "s", key, "expires", "--ttl", "1h"]);
+    }
     let stats = read_only(&shell, "s").stats().unwrap();
     let figures = [
         ("keys", stats.keys),
+        ("expiring_keys", stats.expiring),
+        ("expired_keys", stats.hidden),
         ("buckets", stats.buckets),
         ("records", stats.records),
         ("last_index", stats.last_index),
@@ -80,7 +85,7 @@ fn each_figure_of_stats_stands_under_its_name() {
     let different: HashSet<u64> = figures.iter().map(|(_, figure)| *figure).collect();
     assert_eq!(different.len(), figures.len(), "exchanged figures would not be seen: {figures:?}");
     // Each index has a seed of its own, and so not exactly as much memory as another one of the same keys.
-    let (memory, figures) = (figures[8].1, &figures[..8]);
+    let (memory, figures) = (figures[10].1, &figures[..10]);
     let is_memory = |figure: u64| (memory / 2..2 * memory).contains(&figure);
     assert!(!figures.iter().any(|(_, figure)| is_memory(*figure)), "{memory} {figures:?}");
     let lines: String = figures.iter().map(|(name, figure)| format!("{name}\t{figure}\n")).collect();
@@ -248,7 +253,7 @@ fn notes_and_reports_count_what_was_done() {
     let lines = "a\t1\nb\t22\na\t3\n";
     let ran = shell.feed(lines.as_bytes(), &["import", "s", "--format", "tsv", "--json", "--skip", "1"]);
     assert!(ran.stderr.starts_with("created s\nimported 2 pairs in "), "{}", ran.stderr);
-    assert_eq!(json_of(&ran.stdout), json!({ "lines": 3, "records": 2, "bytes": lines.len() }));
+    assert_eq!(json_of(&ran.stdout), json!({ "lines": 3, "records": 2, "expired": 0, "bytes": lines.len() }));
     shell.ok(&["put", "s", "a", "x", "-b", "other"]);
     let ran = shell.run(&["delete-prefix", "s", "a", "--json"]);
     assert_eq!((ran.stderr.as_str(), json_of(&ran.stdout)), ("deleted 1 key\n", json!({ "deleted": 1 })));

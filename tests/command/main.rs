@@ -5,6 +5,7 @@ mod common;
 
 mod dump;
 mod exits;
+mod expiry;
 mod explore;
 mod figures;
 mod follow;

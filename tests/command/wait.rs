@@ -1,6 +1,8 @@
 //! `wait`: until a key is as a script needs it.
 
-use caskfile::{Batch, Cask};
+use std::time::Duration;
+
+use caskfile::{Batch, Cask, PutOptions};
 
 use super::run::{Running, Shell};
 use crate::common::patience::in_finite_time;
@@ -11,6 +13,16 @@ fn open(shell: &Shell) -> Cask {
 
 fn start(shell: &Shell, options: &[&str]) -> Running {
     shell.start(&[&["wait", "s"], options].concat())
+}
+
+/// Whether the command has its watch: it listens to the file then.
+fn listens(waiting: &Running) -> bool {
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", waiting.id()));
+    descriptors.is_ok_and(|mut descriptors| {
+        descriptors.any(|entry| {
+            entry.and_then(|entry| entry.path().read_link()).is_ok_and(|link| link.ends_with("anon_inode:inotify"))
+        })
+    })
 }
 
 #[test]
@@ -33,6 +45,36 @@ fn it_ends_at_once_if_there_is_nothing_to_wait_for() {
     let error = shell.fails(1, &["wait", "s", "x", "--changed", "--after", &number]);
     assert!(error.contains("the key `x` in the default bucket is gone"), "{error}");
     cask.close().unwrap();
+}
+
+#[test]
+fn it_ends_when_the_key_expires_although_no_writer_logs_that() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let cask = open(&shell);
+        for (changed, code) in [(false, 0), (true, 1)] {
+            // Until the command has begun to wait while the key was there: a busy machine needs more than the first time.
+            let mut time = Duration::from_millis(200);
+            loop {
+                let last_index = cask.put_with("k", "v", &PutOptions::new().ttl(time)).unwrap().last_index.to_string();
+                let log_end = cask.stats().unwrap().log_end;
+                let options = if changed { &["k", "--changed", "--after", &last_index][..] } else { &["k", "--gone"] };
+                let waiting = start(&shell, options);
+                while cask.exists("k").unwrap() && !listens(&waiting) {
+                    std::thread::yield_now();
+                }
+                let has_waited = cask.exists("k").unwrap();
+                let ran = waiting.ended();
+                assert_eq!(ran.code, Some(code), "{options:?}: {}", ran.stderr);
+                assert_eq!((cask.stats().unwrap().log_end, cask.exists("k").unwrap()), (log_end, false), "{options:?}");
+                if has_waited {
+                    break;
+                }
+                time *= 2;
+            }
+        }
+        cask.close().unwrap();
+    });
 }
 
 #[test]
@@ -103,12 +145,7 @@ fn it_looks_again_after_compactions_that_it_slept_through() {
         let shell = Shell::new();
         let cask = open(&shell);
         let waiting = start(&shell, &["k", "--changed"]);
-        // It has its watch once it listens to the file.
-        let descriptors = format!("/proc/{}/fd", waiting.id());
-        let listens = |entry: std::io::Result<std::fs::DirEntry>| {
-            entry.and_then(|entry| entry.path().read_link()).is_ok_and(|link| link.ends_with("anon_inode:inotify"))
-        };
-        while !std::fs::read_dir(&descriptors).unwrap().any(listens) {
+        while !listens(&waiting) {
             std::thread::yield_now();
         }
         waiting.signal("STOP");

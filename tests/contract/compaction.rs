@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use caskfile::disk::Disk;
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
-use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, LockMode, ReadMode, salvage_on};
+use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, Limits, LockMode, ReadMode, salvage_on};
 
 use crate::common::dice::Dice;
 use crate::common::patience::in_finite_time;
@@ -103,6 +103,8 @@ fn open(disk: &SimDisk) -> Cask {
 impl Game {
     fn new(seed: u64, len: u64) -> Game {
         let disk = SimDisk::from_seed(seed);
+        // The neighbour acts before each call. With short reads it would write faster than the compaction copies.
+        disk.set_limits(Limits { usual_window: 1 << 20, ..Limits::REAL });
         let compacting = disk.process();
         let neighbour = Neighbour {
             disk: disk.clone(),

@@ -14,6 +14,7 @@ mod conformance;
 mod decisions;
 #[cfg(feature = "log")]
 mod events;
+mod expiry;
 mod habits;
 mod large_values;
 mod limits;

@@ -10,6 +10,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod expiry;
 mod groups;
 mod halves;
 mod held;

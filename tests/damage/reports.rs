@@ -11,7 +11,7 @@ use caskfile::inspect::{CatchUp, Class, Inspection};
 use caskfile::{Batch, Cask, Config, Durability, Error, Loss, LostKey, Report, salvage_on, verify_on};
 
 use crate::common::files::anatomy::{
-    DELETE, FILE_HEADER, PUT, RECORD_HEADER, Record, STORE, SYNCED_TO, records, replay, specimens,
+    DELETE, FILE_HEADER, RECORD_HEADER, Record, STORE, SYNCED_TO, records, replay, specimens,
 };
 use crate::common::files::layout::ROOTS_END;
 use crate::common::files::owners::{PATH, disk_with, pieces};
@@ -99,7 +99,7 @@ fn expected(damaged: &[u8], records: &[Record], number: usize, hurt: Hurt) -> Ve
     let header_true = matches!(hurt, Hurt::Key | Hurt::Value);
     // A key is listed if the header is true, or leads to the next record.
     let readable = header_true || (hurt == Hurt::Header && !last);
-    let key = (matches!(record.kind, PUT | DELETE) && readable).then(|| {
+    let key = (record.has_key() && readable).then(|| {
         let full_key = &damaged[record.at + RECORD_HEADER..][..record.key.len()];
         let (bucket, key) = full_key[1..].split_at(usize::from(full_key[0]));
         let kept = replay(kept.iter().copied()).get(full_key).map(|(_, index)| *index);

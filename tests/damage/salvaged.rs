@@ -17,7 +17,7 @@ use caskfile::{
 use crate::common::TempDir;
 use crate::common::dice::Dice;
 use crate::common::files::anatomy::{
-    DELETE, FILE_HEADER, PUT, RECORD_HEADER, Record, STORE, SYNCED_TO, records, specimens,
+    DELETE, FILE_HEADER, PUT, PUT_WITH, RECORD_HEADER, Record, STORE, SYNCED_TO, records, specimens,
 };
 use crate::common::files::layout::{SLOT_LEN, SLOTS, log_start, slot};
 
@@ -103,7 +103,10 @@ impl Patient<'_> {
         let mut contents = Contents::new();
         for (record, _) in self.records.iter().zip(&prognosis.kept).filter(|(_, kept)| **kept) {
             match record.kind {
-                PUT => drop(contents.insert(record.key.clone(), (record.value.clone(), record.index))),
+                PUT | PUT_WITH => {
+                    let value = record.sets().expect("it is a put").to_vec();
+                    contents.insert(record.key.clone(), (value, record.index));
+                }
                 DELETE => drop(contents.remove(&record.key)),
                 _ => {}
             }
@@ -142,7 +145,7 @@ impl Patient<'_> {
             let key_end = record.at + RECORD_HEADER + record.key.len();
             let readable = !self.differs(record.at..key_end) && record.end <= self.damaged.len();
             let listed = loss.keys.iter().find(|key| key.offset == record.at as u64);
-            if readable && !prognosis.whole[number] && !loss.torn && matches!(record.kind, PUT | DELETE) {
+            if readable && !prognosis.whole[number] && !loss.torn && record.has_key() {
                 let listed = listed.expect("a key that can be read is listed");
                 assert_eq!([&[listed.bucket.len() as u8], &listed.bucket[..], &listed.key].concat(), record.key);
                 assert_eq!((listed.last_index, listed.deleted), (record.index, record.kind == DELETE));

@@ -91,11 +91,16 @@ function moments(file) {
 
 function apply(now, { kind, bucket, bucket_hex, key, key_hex, seq }) {
     const name = JSON.stringify([bucket, bucket_hex, key, key_hex]);
-    if (kind === "put") {
+    if (kind === "put" || kind === "put-with") {
         now.set(name, seq);
     } else if (kind === "delete") {
         now.delete(name);
     }
+}
+
+// The pairs of the log, with those that are over: a page has no clock.
+function pairs({ file, expected }) {
+    return ("now" in expected ? read(file) : expected).pairs.map(shown);
 }
 
 // The pairs that salvage copies of a damaged store.
@@ -107,4 +112,4 @@ function salvaged(file, directory) {
     return pairs.map(shown);
 }
 
-module.exports = { goldenFile, goldenFiles, moments, read, salvaged, shown };
+module.exports = { goldenFile, goldenFiles, moments, pairs, read, salvaged, shown };

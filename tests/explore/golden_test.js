@@ -4,7 +4,7 @@ const assert = require("node:assert/strict");
 const test = require("node:test");
 
 const { Browser, directory } = require("./browser.js");
-const { goldenFile, goldenFiles, moments, salvaged, shown } = require("./expected.js");
+const { goldenFile, goldenFiles, moments, pairs, salvaged } = require("./expected.js");
 
 let browser;
 test.before(async () => (browser = await Browser.launch()));
@@ -13,7 +13,7 @@ test.after(() => browser.close());
 test("every readable golden file ends with the pairs of its JSON, and shows its state", async () => {
     for (const { name, file, expected } of goldenFiles().filter(({ expected }) => expected.readable)) {
         const view = await browser.open(file);
-        assert.deepEqual(await view.keySpace(), expected.pairs.map(shown), name);
+        assert.deepEqual(await view.keySpace(), pairs({ file, expected }), name);
         const verdict = expected.snapshot?.differs ? "damaged" : expected.verdict.split(",")[0];
         assert.equal(await view.text("#verdict strong"), verdict, name);
         const records = (await view.rows("records")).filter(
@@ -90,6 +90,7 @@ test("step by step, forwards and backwards, the keys are those that the second r
         "batch-unfinished",
         "torn",
         "moved",
+        "put-with",
     ]) {
         const { file } = goldenFile(name);
         const steps = moments(file);

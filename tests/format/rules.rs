@@ -8,9 +8,9 @@ use super::writing;
 use crate::common::files::bytes::{Fields, FileBytes, record};
 use crate::common::files::cases;
 use crate::common::files::layout::{
-    self, DELETE, END_MARK_LEN, FILE_HEADER, FILE_HEADER_LEN, IMAGE, LOOSE, MARK, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP,
-    MORE, MOVED, PUT, RECORD_HEADER, RECORD_HEADER_LEN, ROOTS, ROOTS_END, SLOT, SLOT_LEN, SLOTS, SNAPSHOT, SYNCED,
-    SYNCED_TO, log_start,
+    self, DELETE, END_MARK_LEN, EXPIRY, EXPIRY_LEN, FILE_HEADER, FILE_HEADER_LEN, IMAGE, LOOSE, MARK, MAX_FILE_LEN,
+    MAX_SEQ, MAX_SEQ_STEP, MORE, MOVED, NOW, PUT, PUT_WITH, RECORD_HEADER, RECORD_HEADER_LEN, ROOTS, ROOTS_END, SLOT,
+    SLOT_LEN, SLOTS, SNAPSHOT, SYNCED, SYNCED_TO, log_start, with_deadline,
 };
 use crate::common::files::library::{self, PATH};
 use crate::common::files::page::{self, summary};
@@ -18,8 +18,8 @@ use crate::common::files::reader::{Reader, Record, Verdict, read};
 use crate::common::files::snapshot;
 use caskfile::disk::sim::{Repeat, SimDisk, Verb, When};
 use caskfile::{
-    Batch, Cask, Config, Damage, Durability, Error, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_BUCKET_LEN, MAX_VALUE_LEN,
-    verify_on,
+    Batch, Cask, Config, Damage, Durability, Error, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_BUCKET_LEN,
+    MAX_EXPIRING_VALUE_LEN, MAX_VALUE_LEN, verify_on,
 };
 
 /// How many sequence numbers a block has.
@@ -30,6 +30,7 @@ fn the_tables_of_the_page_are_what_the_reader_goes_by() {
     for (heading, layout, len) in [
         ("The file header", FILE_HEADER, FILE_HEADER_LEN),
         ("Records", RECORD_HEADER, RECORD_HEADER_LEN),
+        ("Deadlines", EXPIRY, EXPIRY_LEN),
         ("Roots", SLOT, SLOT_LEN),
         ("Snapshots", snapshot::HEAD, snapshot::HEAD_LEN),
         ("Snapshots", snapshot::ENTRY, snapshot::ENTRY_LEN),
@@ -37,6 +38,7 @@ fn the_tables_of_the_page_are_what_the_reader_goes_by() {
         ("Snapshots", snapshot::LEAF, snapshot::LEAF_LEN),
     ] {
         let head = match layout {
+            EXPIRY => "| at, in an expiry |",
             snapshot::ENTRY => "| at, in an entry |",
             snapshot::ORDER_ENTRY => "| at, in an entry of the order |",
             snapshot::LEAF => "| at, in a leaf's entry |",
@@ -59,6 +61,7 @@ fn the_tables_of_the_page_are_what_the_reader_goes_by() {
     let kinds = [
         (PUT, "put"),
         (DELETE, "delete"),
+        (PUT_WITH, "put-with"),
         (MARK, "mark"),
         (SYNCED_TO, "SYNCED_TO"),
         (MOVED, "MOVED"),
@@ -78,6 +81,7 @@ fn the_limits_of_the_page_are_those_of_reader_and_library() {
         u64::from(u16::MAX),
         caskfile::max_key_len(0) as u64,
         MAX_VALUE_LEN as u64,
+        MAX_EXPIRING_VALUE_LEN as u64,
         1,
         MAX_SEQ,
         MAX_SEQ_STEP,
@@ -109,7 +113,7 @@ fn the_checks_of_the_page_have_the_numbers_of_its_other_tables() {
         ("W5", format!("*o* + {RECORD_HEADER_LEN}").as_str()),
         ("W6", step),
         ("W6", highest),
-        ("W7", format!("{PUT}, {DELETE}, or {MARK:#x} and up").as_str()),
+        ("W7", format!("{PUT}, {DELETE}, {PUT_WITH}, or {MARK:#x} and up").as_str()),
     ] {
         let row = checks.iter().find(|row| row[0] == check).unwrap_or_else(|| panic!("the page has no {check}"));
         assert!(row[1].contains(number), "{check} does not say {number}: {}", row[1]);
@@ -178,6 +182,21 @@ fn the_library_writes_the_worked_example_byte_for_byte() {
 }
 
 #[test]
+fn the_page_shows_a_deadline_as_a_file_has_it() {
+    let (start, bytes) = page::dump_of("PUT-WITH");
+    let file = std::fs::read("tests/golden/put-with.cask").unwrap();
+    assert_eq!(file[start..start + bytes.len()], bytes);
+    let records = records(&file);
+    let record = records.iter().find(|record| record.offset == start).expect("a record begins there");
+    assert_eq!(record.next, start + bytes.len(), "the dump is that of the whole record");
+    assert_eq!((record.kind, record.key), (PUT_WITH, &b"\0e"[..]));
+    assert_eq!(record.split_value(), Some((YEAR_2100, &b"5"[..])));
+}
+
+/// 2100-01-01 00:00 UTC in milliseconds since 1970: 130 years, 32 of them leap years.
+const YEAR_2100: u64 = (130 * 365 + 32) * 24 * 60 * 60 * 1000;
+
+#[test]
 fn every_rule_of_the_page_has_an_example_on_which_reader_and_library_agree() {
     let mut wrong = String::new();
     for case in cases::all() {
@@ -198,11 +217,12 @@ fn specimens() -> [Vec<u8>; 2] {
         .push(record(MORE, 0x95, 7, b"later", b"kind"))
         .push(record(0, DELETE, 8, b"\0older", b""))
         .push(record(SYNCED, PUT, 9, b"\0k", b"22"))
-        .push(record(0, MOVED, 10, b"", b""));
+        .push(record(0, PUT_WITH, 10, b"\0w", &with_deadline(NOW + 1, b"4")))
+        .push(record(0, MOVED, 11, b"", b""));
     let stated = log.len() as u64 - 8;
-    let log = log.push(record(0, SYNCED_TO, 11, b"", &stated.to_le_bytes())).push(record(0, PUT, 12, b"\0l", b""));
-    let torn = log.clone().push(record(MORE, PUT, 13, b"\0m", b"3")).push(record(0, PUT, 14, b"\0n", b"4"));
-    [log.push(record(SYNCED, MARK, 13, b"", b"")).end(), torn.raw(&[0; 30]).0]
+    let log = log.push(record(0, SYNCED_TO, 12, b"", &stated.to_le_bytes())).push(record(0, PUT, 13, b"\0l", b""));
+    let torn = log.clone().push(record(MORE, PUT, 14, b"\0m", b"3")).push(record(0, PUT, 15, b"\0n", b"4"));
+    [log.push(record(SYNCED, MARK, 14, b"", b"")).end(), torn.raw(&[0; 30]).0]
 }
 
 fn agree(file: &[u8], story: impl FnOnce() -> String) -> Verdict {

@@ -47,7 +47,7 @@ fn the_hash_of_the_page_has_the_values_of_its_table() {
 fn the_example_of_the_page_is_in_the_golden_file() {
     let file = std::fs::read(super::golden_file("snapshot.cask")).unwrap();
     let (_, _, at) = Reader::new(&file).root().unwrap();
-    let (start, bytes) = page::dump_of_snapshot();
+    let (start, bytes) = page::dump_of("SNAPSHOT");
     assert_eq!(start as u64, at);
     assert_eq!(
         bytes,

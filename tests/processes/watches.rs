@@ -1,6 +1,7 @@
 //! Watches on real files: the system reports each change, whatever other processes do to the store.
 
 use std::fs::Permissions;
+use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -9,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use caskfile::{Batch, Cask, ChangeRef, Config, Durability, Error, Watch, WatchFrom};
+use caskfile::disk::{Access, Disk, DiskFile, FileStat, RealDisk, Sleeper};
+use caskfile::{Batch, Cask, ChangeRef, Config, Durability, Error, Limits, PutOptions, Watch, WatchFrom};
 
 use crate::common::TempDir;
 use crate::common::hooked::HookedDisk;
@@ -213,7 +215,7 @@ impl Epoll {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 4];
         // SAFETY: there is room for as many events as the call is given.
         let count = unsafe { libc::epoll_wait(self.0, events.as_mut_ptr(), 4, milliseconds) };
-        assert!(count >= 0, "{}", std::io::Error::last_os_error());
+        assert!(count >= 0, "{}", io::Error::last_os_error());
         events[..count as usize].iter().map(|event| event.u64).collect()
     }
 }
@@ -283,6 +285,76 @@ fn descriptors_alone_wake_two_watches_in_any_event_loop() {
         cask.close().unwrap();
         assert!(!epolls[0].wait(10_000).is_empty(), "closing wakes nobody");
         assert!(matches!(watches[0].try_next(), Err(Error::Closed)));
+    }
+}
+
+/// The real disk, on which a watch looks by itself once an hour only.
+struct PatientDisk;
+
+static PATIENT: Limits = Limits { backstop: 3_600_000, ..Limits::REAL };
+
+impl Disk for PatientDisk {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        RealDisk.open(path, access)
+    }
+
+    fn create_new(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>> {
+        RealDisk.create_new(path, mode)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.link(from, to)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(directory)
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        RealDisk.stat(path)
+    }
+
+    fn sleeper(&self) -> Box<dyn Sleeper> {
+        RealDisk.sleeper()
+    }
+
+    fn limits(&self) -> &'static Limits {
+        &PATIENT
+    }
+}
+
+#[test]
+fn a_descriptor_is_readable_at_the_deadline_of_a_pair() {
+    let Some(()) = with_a_deadline(a_descriptor_is_readable_at_the_deadline_of_a_pair) else { return };
+    let directory = TempDir::new();
+    let config = Config::new().durability(Durability::Os);
+    let cask = Cask::open_on(Arc::new(PatientDisk), directory.join("store"), &config).unwrap();
+    let mut watch = cask.changes("", WatchFrom::Now).unwrap();
+    for edge in [false, true] {
+        let epoll = Epoll::new();
+        epoll.add(&mut watch, 7, edge);
+        cask.put_with("key", "", &PutOptions::new().ttl(Duration::from_millis(50))).unwrap();
+        let (mut puts, mut deletes) = (0, 0);
+        loop {
+            while let Some(unit) = watch.try_next().unwrap() {
+                for change in unit.into_changes().unwrap() {
+                    *(if change.value().is_some() { &mut puts } else { &mut deletes }) += 1;
+                }
+            }
+            if deletes > 0 {
+                break;
+            }
+            assert_eq!(epoll.wait(30_000), [7], "edge {edge}: nothing is written meanwhile");
+        }
+        assert_eq!((puts, deletes), (1, 1));
     }
 }
 

@@ -47,7 +47,7 @@ impl Delimited {
             Cow::Borrowed(value) => self.unescape(value)?,
             Cow::Owned(value) => Cow::Owned(self.unescape(&value)?.into_owned()),
         };
-        Ok(Record { bucket, key: self.unescape(key)?, value })
+        Ok(Record { bucket, key: self.unescape(key)?, value, expires_at: None })
     }
 
     /// Whether a line can have these fields.

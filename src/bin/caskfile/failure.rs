@@ -190,6 +190,7 @@ fn exit_of(error: &Error) -> Exit {
         }
         Error::KeyLength { .. }
         | Error::ValueTooLong { .. }
+        | Error::ZeroTtl
         | Error::BucketTooLong { .. }
         | Error::BatchInvalid { .. }
         | Error::BatchTooLarge { .. } => Exit::Input,

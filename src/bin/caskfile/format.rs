@@ -1,8 +1,9 @@
 //! [`Format`]: how pairs are written and read as text, and its options.
 
 use std::io::{self, Write};
+use std::time::{Duration, UNIX_EPOCH};
 
-use caskfile::{Batch, MAX_BUCKET_LEN, MAX_VALUE_LEN, max_key_len};
+use caskfile::{Batch, MAX_BUCKET_LEN, MAX_EXPIRING_VALUE_LEN, MAX_VALUE_LEN, PairRef, PutOptions, max_key_len};
 
 use crate::delimited::Delimited;
 use crate::escape::BYTE_ORDER_MARK;
@@ -100,6 +101,11 @@ impl Format {
         }
     }
 
+    /// Whether a line says when its pair expires.
+    pub fn has_expiry(&self) -> bool {
+        matches!(self, Format::Ndjson)
+    }
+
     /// Whether one line can hold this pair.
     pub fn check(&self, bucket: Option<&[u8]>, key: &[u8], value: &[u8]) -> std::result::Result<(), String> {
         match self {
@@ -112,13 +118,11 @@ impl Format {
     }
 
     /// Writes one line, which was [checked](Format::check). The line names no bucket if `bucket` is `None`, nor, in JSON, the
-    /// default bucket.
+    /// default bucket. JSON alone says when the pair expires.
     pub fn write(
         &self,
         bucket: Option<&[u8]>,
-        key: &[u8],
-        value: &[u8],
-        last_index: u64,
+        PairRef { key, value, last_index, expires_at, .. }: PairRef<'_>,
         out: &mut impl Write,
     ) -> io::Result<()> {
         match self {
@@ -127,7 +131,7 @@ impl Format {
                 if let Some(bucket) = bucket.filter(|name| !name.is_empty()) {
                     line = line.bytes("bucket", bucket);
                 }
-                line.bytes("key", key).bytes("value", value).number("last_index", last_index).end()
+                line.bytes("key", key).bytes("value", value).number("last_index", last_index).expiry(expires_at).end()
             }
             Format::Tsv(delimited) if delimited.bucket_column => {
                 delimited.write(&[bucket.unwrap_or_default(), key, value], out)
@@ -170,17 +174,26 @@ impl Filling {
         Ok(())
     }
 
-    pub fn put(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), String> {
-        check_value(value)?;
-        self.batch.put(key, value);
+    pub fn put(&mut self, key: &[u8], value: &[u8], options: Option<&PutOptions>) -> std::result::Result<(), String> {
+        check_value(value, options.is_some())?;
+        match options {
+            Some(options) => self.batch.put_with(key, value, options),
+            None => self.batch.put(key, value),
+        };
         Ok(())
     }
 }
 
 /// Refuses a value over the limit, before a store is created for it.
-pub fn check_value(value: &[u8]) -> std::result::Result<(), String> {
-    if value.len() > MAX_VALUE_LEN {
-        return Err(format!("a value has at most {MAX_VALUE_LEN} bytes, this one has {}", value.len()));
+pub fn check_value(value: &[u8], expires: bool) -> std::result::Result<(), String> {
+    let (most, which) = if expires { (MAX_EXPIRING_VALUE_LEN, " that expires") } else { (MAX_VALUE_LEN, "") };
+    if value.len() > most {
+        return Err(format!("a value{which} has at most {most} bytes, this one has {}", value.len()));
     }
     Ok(())
+}
+
+/// The options of a put whose pair expires at this moment, in milliseconds since 1970.
+pub fn until(expires_at: u64) -> PutOptions {
+    PutOptions::new().expires_at(UNIX_EPOCH + Duration::from_millis(expires_at))
 }

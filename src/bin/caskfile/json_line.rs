@@ -1,11 +1,13 @@
 //! [`Line`]: an object of NDJSON as it is written.
 
 use std::io::{self, Write};
+use std::time::SystemTime;
 
 use base64::engine::general_purpose::STANDARD;
 use base64::write::EncoderWriter;
 
 use crate::escape::as_text;
+use crate::moment::milliseconds;
 
 /// Writes an object field by field, so that a large value is in memory once only.
 pub struct Line<'o, W: Write> {
@@ -46,6 +48,14 @@ impl<'o, W: Write> Line<'o, W> {
         self.put(b"\":");
         self.put(number.to_string().as_bytes());
         self
+    }
+
+    /// When a pair expires, in milliseconds since 1970. Nothing if it stays.
+    pub fn expiry(self, expires_at: Option<SystemTime>) -> Line<'o, W> {
+        match expires_at {
+            Some(moment) => self.number("expires_at", milliseconds(moment)),
+            None => self,
+        }
     }
 
     pub fn text(mut self, name: &str, text: &str) -> Line<'o, W> {

@@ -18,6 +18,7 @@ mod interrupt;
 mod json_line;
 mod lines;
 mod look;
+mod moment;
 mod numbers;
 mod open;
 mod picture;

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use caskfile::{Cask, CompactionPolicy, Config, Durability, LockMode};
+use caskfile::{Cask, CompactionPolicy, Config, Durability, LockMode, PutOptions};
 
 use crate::escape::escaped;
 use crate::failure::{Failure, Result, missing_file, shell_word};
@@ -173,6 +173,27 @@ impl WriteTo {
     }
 }
 
+/// How long a pair counts.
+#[derive(clap::Args)]
+pub struct Ttl {
+    /// How long the key has this value: seconds, or with a unit (250ms, 2m, 8h, 30d); then it is absent
+    #[arg(long, value_name = "TIME", value_parser = parse_ttl)]
+    ttl: Option<Duration>,
+}
+
+impl Ttl {
+    pub fn options(&self) -> Option<PutOptions> {
+        self.ttl.map(|ttl| PutOptions::new().ttl(ttl))
+    }
+}
+
+fn parse_ttl(text: &str) -> std::result::Result<Duration, String> {
+    match parse_duration(text) {
+        Ok(ttl) if ttl.is_zero() => Err("give more than 0: a key has its value for some time".into()),
+        ttl => ttl,
+    }
+}
+
 /// Its own type, since clap takes an `Option` for an argument that may be absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeout(pub Option<Duration>);
@@ -192,7 +213,7 @@ fn parse_durability(text: &str) -> std::result::Result<Durability, String> {
 }
 
 fn parse_duration(text: &str) -> std::result::Result<Duration, String> {
-    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("", 1.0)];
+    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0), ("", 1.0)];
     units
         .into_iter()
         .find_map(|(unit, seconds)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * seconds))
@@ -214,6 +235,15 @@ mod tests {
         assert_eq!(parse_timeout("none"), Ok(Timeout(None)));
         for wrong in ["", "-1", "ten", "1 week", "nan", "inf", "1e300"] {
             assert!(parse_timeout(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_time_to_live_is_some_time() {
+        assert_eq!(parse_ttl("30d"), Ok(Duration::from_secs(30 * 24 * 60 * 60)));
+        assert_eq!(parse_ttl("0.001ms"), Ok(Duration::from_micros(1)));
+        for wrong in ["0", "0ms", "0.0000000001", "none", "-1"] {
+            assert!(parse_ttl(wrong).is_err(), "{wrong}");
         }
     }
 

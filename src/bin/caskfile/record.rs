@@ -4,10 +4,14 @@
 //! Bytes that are text are a string (`"key"`), others are base64 in a field of another name (`"key_base64"`).
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use caskfile::PutOptions;
 use serde::Deserialize;
+
+use crate::format::until;
 
 /// A line of an import.
 pub struct Record<'a> {
@@ -15,6 +19,8 @@ pub struct Record<'a> {
     pub bucket: Option<Cow<'a, [u8]>>,
     pub key: Cow<'a, [u8]>,
     pub value: Cow<'a, [u8]>,
+    /// When the pair expires, in milliseconds since 1970; `None` if it stays.
+    pub expires_at: Option<u64>,
 }
 
 /// A line of a batch.
@@ -31,7 +37,7 @@ pub enum Condition {
 }
 
 pub enum Change<'a> {
-    Put(Cow<'a, [u8]>),
+    Put(Cow<'a, [u8]>, Option<PutOptions>),
     Delete,
     Nothing,
 }
@@ -58,6 +64,8 @@ struct Fields<'a> {
     last_index: Option<u64>,
     if_last_index: Option<u64>,
     if_absent: Option<bool>,
+    expires_at: Option<u64>,
+    ttl_ms: Option<u64>,
 }
 
 /// Inside an `Option`, serde borrows a string only through a type of its own.
@@ -70,10 +78,14 @@ impl<'a> Record<'a> {
         if fields.op.is_some() || fields.if_last_index.is_some() || fields.if_absent.is_some() {
             return Err("`op`, `if_last_index` and `if_absent` belong to `caskfile batch`; an import only puts".into());
         }
+        if fields.ttl_ms.is_some() {
+            return Err("`ttl_ms` belongs to `caskfile batch`; an import takes `expires_at`".into());
+        }
         Ok(Record {
             bucket: bytes("bucket", fields.bucket, fields.bucket_base64)?,
             key: required("key", fields.key, fields.key_base64)?,
             value: required("value", fields.value, fields.value_base64)?,
+            expires_at: fields.expires_at,
         })
     }
 }
@@ -94,8 +106,18 @@ impl<'a> Operation<'a> {
         let key = required("key", fields.key, fields.key_base64)?;
         let value = bytes("value", fields.value, fields.value_base64)?;
         let op = fields.op.ok_or("`op` is missing: one of put, delete, check")?.0;
+        let options = match (fields.expires_at, fields.ttl_ms) {
+            (None, None) => None,
+            (Some(_), _) | (_, Some(_)) if op != "put" => {
+                return Err(format!("`{op}` takes no `expires_at` and no `ttl_ms`"));
+            }
+            (Some(_), Some(_)) => return Err("`expires_at` and `ttl_ms` exclude each other".into()),
+            (_, Some(0)) => return Err("`ttl_ms` is more than 0".into()),
+            (Some(expires_at), None) => Some(until(expires_at)),
+            (None, Some(ttl)) => Some(PutOptions::new().ttl(Duration::from_millis(ttl))),
+        };
         let change = match (&*op, value) {
-            ("put", Some(value)) => Change::Put(value),
+            ("put", Some(value)) => Change::Put(value, options),
             ("put", None) => return Err("`value` is missing".into()),
             ("delete", None) => Change::Delete,
             ("check", None) if condition.is_some() => Change::Nothing,
@@ -194,6 +216,8 @@ mod tests {
             (r#"{"key":"a","value":"b"} x"#, "trailing"),
             (r#"{"key":"\ud800","value":""}"#, "column"),
             (r#"{"op":"put","key":"a","value":"b"}"#, "batch"),
+            (r#"{"key":"a","value":"b","ttl_ms":1}"#, "batch"),
+            (r#"{"key":"a","value":"b","expires_at":-1}"#, "column"),
             ("a\tb", "column 1"),
         ] {
             let error = Record::parse(line.as_bytes()).err().unwrap_or_else(|| panic!("{line} was taken"));
@@ -209,6 +233,10 @@ mod tests {
             (r#"{"op":"delete","key":"a","if_last_index":1,"if_absent":true}"#, "exclude"),
             (r#"{"op":"delete","key":"a","if_last_index":-1}"#, "column"),
             (r#"{"op":"put","key":"a","value":"b","last_index":1}"#, "if_last_index"),
+            (r#"{"op":"put","key":"a","value":"b","ttl_ms":0}"#, "more than 0"),
+            (r#"{"op":"put","key":"a","value":"b","ttl_ms":1,"expires_at":1}"#, "exclude"),
+            (r#"{"op":"delete","key":"a","expires_at":1}"#, "takes no"),
+            (r#"{"op":"check","key":"a","if_absent":true,"ttl_ms":1}"#, "takes no"),
         ] {
             let error = Operation::parse(line.as_bytes()).err().unwrap_or_else(|| panic!("{line} was taken"));
             assert!(error.contains(reason), "{line}: {error}");

@@ -81,6 +81,11 @@ impl SimDisk {
         clock
     }
 
+    /// Gives engines that are opened from now on a clock of an earlier life, or of another disk.
+    pub fn set_clock(&self, clock: &Clock) {
+        self.lock().engine_clock = clock.clone();
+    }
+
     /// Sets the answer of [`Disk::room`](crate::disk::Disk::room), which is `None` at first. The disk does not run full
     /// by this.
     pub fn set_room(&self, bytes: u64) {

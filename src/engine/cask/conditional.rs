@@ -2,6 +2,7 @@
 
 use super::Cask;
 use super::writes::put;
+use crate::engine::PutOptions;
 use crate::engine::write::request::{Action, Condition, no_memory};
 use crate::format::FullKey;
 use crate::memory::copied;
@@ -35,6 +36,8 @@ impl Cask {
     /// A `last_index` is never assigned twice in the life of a store, so an old one is refused after deletion and re-creation,
     /// after reopening, and in another process. A program can keep the number, send it to a client (as an ETag) and get it
     /// back later.
+    ///
+    /// The new pair has no deadline, also if the old one had one: [`Cask::atomic_put_with`] sets another.
     ///
     /// # Errors
     ///
@@ -113,6 +116,49 @@ impl Cask {
         // Before anything is written: afterwards a lack of memory could not be an error.
         let value = copied(value).map_err(|_| no_memory(&self.engine.context.path))?;
         self.swap(key, value, previous)
+    }
+
+    /// Sets the value of a key as [`Cask::atomic_put`] does, with the options of [`Cask::put_with`]: for a lease that only one
+    /// of several callers gets, or that its holder alone prolongs. In a batch, [`Batch::expect_absent`](crate::Batch::expect_absent)
+    /// and its like before [`Batch::put_with`](crate::Batch::put_with) do the same.
+    ///
+    /// A pair that is over counts as absent, also the one that the caller has read before.
+    ///
+    /// # Leases
+    ///
+    /// - Count the time from before the call. It waits for the lock and for the sync, and may return a lease that is over already.
+    /// - Pass `last_index` on as a fencing token: with each request to what the lease protects, which refuses a lower number than it
+    ///   has seen. A holder that was stopped does not notice in time that its lease is over.
+    /// - A clock that is set can give the lease to two: set forward, it ends the lease too soon.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Cask::atomic_put`] and [`Cask::put_with`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-atomic-put-with-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use std::time::Duration;
+    ///
+    /// use caskfile::{Error, PutOptions};
+    ///
+    /// let for_a_minute = PutOptions::new().ttl(Duration::from_secs(60));
+    /// let mine = cask.atomic_put_with("lease", "anna", None, &for_a_minute)?;
+    /// assert!(matches!(cask.atomic_put_with("lease", "ben", None, &for_a_minute), Err(Error::KeyExists)));
+    /// // For another minute from now on, unless it is over already.
+    /// cask.atomic_put_with("lease", "anna", Some(&mine), &for_a_minute)?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn atomic_put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        previous: Option<&KvPair>,
+        options: &PutOptions,
+    ) -> Result<KvPair> {
+        let condition = previous.map_or(Condition::Absent, |pair| Condition::Seq(pair.last_index));
+        self.put_pair(key.as_ref(), value.as_ref(), Some(condition), options)
     }
 
     /// The same as [`Cask::atomic_put`], with a value that moves into the new pair.

@@ -1,6 +1,7 @@
 //! The reads of a [`Cask`].
 
 use std::ops::{ControlFlow, RangeBounds};
+use std::time::{Duration, SystemTime};
 
 use super::Cask;
 use crate::engine::{BucketScans, IndexScan, Keys, PairRef, Scan};
@@ -55,10 +56,10 @@ impl Cask {
     pub fn get_into(&self, key: impl AsRef<[u8]>, out: &mut Vec<u8>) -> Result<u64> {
         // Before the view is taken: `as_ref` is the caller's code, which may call this store.
         let key = key.as_ref();
-        let verify = self.engine.context.config.get_verify_on_read();
+        let (verify, clock) = (self.engine.context.config.get_verify_on_read(), &self.engine.context.clock);
         self.engine.reading.answer(|view| {
             let key = FullKey::new(&self.bucket, key)?;
-            let position = view.find_to_read(&key)?.ok_or(Error::KeyNotFound)?;
+            let position = view.find_to_read(&key, clock)?.ok_or(Error::KeyNotFound)?;
             view.read(position, |reader, start| reader.value_into(start, &key, out, verify))
         })
     }
@@ -79,8 +80,74 @@ impl Cask {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        let key = key.as_ref();
-        self.engine.reading.answer(|view| Ok(view.find(&FullKey::new(&self.bucket, key)?)?.is_some()))
+        let (key, clock) = (key.as_ref(), &self.engine.context.clock);
+        self.engine.reading.answer(|view| Ok(view.find_shown(&FullKey::new(&self.bucket, key)?, clock)?.is_some()))
+    }
+
+    /// Returns when the pair of a key is over; `None` if it stays until it is replaced or deleted. [`Cask::put_with`] sets it.
+    ///
+    /// Cost: that of [`Cask::exists`]. A [scan](Cask::scan) returns it with each pair, as [`PairRef::expires_at`].
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::KeyNotFound`] if the key is absent, or over already.
+    /// - Those of [`Cask::exists`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-expires-at-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// use caskfile::PutOptions;
+    ///
+    /// cask.put_with("token", "e6c1", &PutOptions::new().ttl(Duration::from_secs(60)))?;
+    /// assert!(cask.expires_at("token")?.unwrap() > SystemTime::now());
+    /// cask.put("token", "for ever")?;
+    /// assert_eq!(cask.expires_at("token")?, None);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn expires_at(&self, key: impl AsRef<[u8]>) -> Result<Option<SystemTime>> {
+        let (deadline, _) = self.deadline(key.as_ref())?;
+        Ok(deadline.and_then(|deadline| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(deadline))))
+    }
+
+    /// Returns how long the pair of a key lives from now on; `None` if it stays until it is replaced or deleted.
+    ///
+    /// Cost: that of [`Cask::exists`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Cask::expires_at`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-time-to-live-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use std::time::Duration;
+    ///
+    /// use caskfile::PutOptions;
+    ///
+    /// cask.put_with("token", "e6c1", &PutOptions::new().ttl(Duration::from_secs(60)))?;
+    /// assert!(cask.time_to_live("token")?.unwrap() <= Duration::from_secs(61));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn time_to_live(&self, key: impl AsRef<[u8]>) -> Result<Option<Duration>> {
+        let (deadline, now) = self.deadline(key.as_ref())?;
+        Ok(deadline.map(|deadline| Duration::from_millis(deadline).saturating_sub(now)))
+    }
+
+    /// The deadline of a key that is not over, if it has one, and the time of the look.
+    fn deadline(&self, key: &[u8]) -> Result<(Option<u64>, Duration)> {
+        self.engine.reading.answer(|view| {
+            let position = view.find(&FullKey::new(&self.bucket, key)?)?.ok_or(Error::KeyNotFound)?;
+            let Some(deadline) = view.keys.expiring.deadline(position) else { return Ok((None, Duration::ZERO)) };
+            let now = self.engine.context.clock.wall();
+            if now >= Duration::from_millis(deadline) {
+                return Err(Error::KeyNotFound);
+            }
+            Ok((Some(deadline), now))
+        })
     }
 
     /// Returns how many keys the bucket has. [`Stats::keys`](crate::Stats::keys) counts those of all buckets.

@@ -14,6 +14,7 @@ use crate::{Error, Result};
 /// assert_eq!(keep_longer(b"blue", b"red"), Update::Keep);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Update {
     /// Sets this value.
     Put(Vec<u8>),
@@ -41,7 +42,8 @@ impl Cask {
     /// pair.
     ///
     /// `f` gets `None` if the key is absent. It may be called several times, and may call this store: no lock is held.
-    /// [`Cask::try_update`] can also fail, remove the key, or leave it as it is.
+    /// [`Cask::try_update`] can also fail, remove the key, or leave it as it is. The new pair has no deadline, also if the old one had
+    /// one.
     ///
     /// Cost: a read and a write for each try.
     ///
@@ -83,7 +85,7 @@ impl Cask {
     /// and nothing is written. `f` may be called several times, and may call this store: no lock is held.
     ///
     /// With [`Update::Keep`], the pair that `f` got is returned. As after any read, another writer may have changed it by
-    /// then.
+    /// then. The pair of [`Update::Put`] has no deadline, also if the old one had one.
     ///
     /// Cost: a read for each try, and a write unless `f` keeps the pair.
     ///

@@ -4,12 +4,15 @@ use std::ops::{Bound, RangeBounds};
 
 use super::Cask;
 use crate::engine::read::Reading;
+use crate::engine::read::scan::Moment;
 use crate::engine::write::outcome::Failure;
 #[cfg(any(test, feature = "testing"))]
 use crate::engine::write::outcome::Outcome;
-use crate::engine::write::request::{Action, Condition, Request};
-use crate::engine::{Applied, Batch, Scan};
+use crate::engine::write::request::{Action, Condition, Request, no_memory};
+use crate::engine::{Applied, Batch, PutOptions, Scan};
 use crate::format::{FullKey, MAX_VALUE_LEN};
+use crate::memory::copied;
+use crate::store::KvPair;
 use crate::{Error, Result};
 
 impl Cask {
@@ -35,6 +38,58 @@ impl Cask {
         let action = put(value.as_ref())?;
         let last_index = self.commit_one(key.as_ref(), action, None)?;
         Ok(last_index.expect("a put that succeeds writes a record"))
+    }
+
+    /// Sets the value of a key as [`Cask::put`] does, with options: how long the pair lives. Returns the new pair.
+    ///
+    /// At its deadline the pair is over. From then on every call treats the key as absent: reads, lists, counts and conditions. No
+    /// call waits for that and no thread does it: the deadline is in the file, and each handle compares it with the wall clock. The
+    /// next put of the key sets a pair of its own, with a deadline only if it asks for one.
+    ///
+    /// # The clock
+    ///
+    /// The wall clock of the machine decides, since a deadline must outlast a reboot. The time to live begins in the writer's turn,
+    /// under the file's lock, before the write. If the process is stopped in between, the call may return after the deadline. If the
+    /// clock is set forward, pairs are over sooner. If it is set back, a pair that was hidden may show again, until its delete is in the
+    /// log.
+    ///
+    /// # What is left
+    ///
+    /// A pair that is over takes up space until the log has a delete of its key. A write or condition that names the key puts that delete
+    /// in front, as a write of its own, so [watches](Cask::changes) see the end of each pair once, as a delete. Each turn of puts,
+    /// deletes and batches also removes up to 256 other such keys, or 64 KiB of deletes; so does a watch of a handle that can write,
+    /// which wakes for that at the deadline. A read-only handle removes nothing. [`Stats::hidden`](crate::Stats::hidden) says how many
+    /// are left.
+    ///
+    /// # Cost
+    ///
+    /// 24 bytes in the file and 70 to 100 in memory more than a pair without a deadline. Only reads of such a key look at the clock.
+    /// Once a file has had such a pair, no [snapshot](crate::SnapshotPolicy) of the index is written until a compaction finds none, so
+    /// that opening reads all that was written since the last one.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::ZeroTtl`] if the time to live is zero.
+    /// - [`Error::ValueTooLong`] if a value with a deadline has more than [`MAX_EXPIRING_VALUE_LEN`](crate::MAX_EXPIRING_VALUE_LEN) bytes.
+    /// - Those of [`Cask::put`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-put-with-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// use caskfile::PutOptions;
+    ///
+    /// cask.put_with("token", "e6c1", &PutOptions::new().ttl(Duration::from_secs(3600)))?;
+    /// assert_eq!(cask.get("token")?.value, b"e6c1");
+    /// let a_second_ago = SystemTime::now() - Duration::from_secs(1);
+    /// cask.put_with("token", "e6c1", &PutOptions::new().expires_at(a_second_ago))?;
+    /// assert!(!cask.exists("token")?);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn put_with(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, options: &PutOptions) -> Result<KvPair> {
+        self.put_pair(key.as_ref(), value.as_ref(), None, options)
     }
 
     /// Removes a key. Returns `Ok` if it is absent, and writes nothing then.
@@ -168,7 +223,7 @@ impl Cask {
     /// ```
     pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
         let prefix = prefix.as_ref();
-        self.delete_scanned(|reading| reading.scan(&self.bucket, prefix))
+        self.delete_scanned(|reading, moment| reading.scan_at(&self.bucket, prefix, moment))
     }
 
     /// Removes all keys of the bucket that are in a range, as [`Cask::delete_prefix`] does, and returns how many there were. A
@@ -193,10 +248,10 @@ impl Cask {
         // Before the turn: `as_ref` is the caller's code, which may call this store.
         let owned = |key: &K| key.as_ref().to_vec();
         let range: (Bound<Vec<u8>>, Bound<Vec<u8>>) = (range.start_bound().map(owned), range.end_bound().map(owned));
-        self.delete_scanned(|reading| reading.range::<Vec<u8>>(&self.bucket, &range))
+        self.delete_scanned(|reading, moment| reading.range_at::<Vec<u8>>(&self.bucket, &range, moment))
     }
 
-    fn delete_scanned(&self, scan: impl FnOnce(&Reading) -> Result<Scan>) -> Result<u64> {
+    fn delete_scanned(&self, scan: impl FnOnce(&Reading, Moment) -> Result<Scan>) -> Result<u64> {
         let engine = &*self.engine;
         let deleted = engine.writing.solo(engine.context.deadline(), |turn| turn.delete_scanned(scan));
         engine.maintenance.begin_if_due();
@@ -229,6 +284,22 @@ impl Cask {
         })
     }
 
+    /// Puts a pair under a condition, and returns it.
+    pub(super) fn put_pair(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        condition: Option<Condition>,
+        options: &PutOptions,
+    ) -> Result<KvPair> {
+        let until = options.until(value.len())?;
+        // Before anything is written: afterwards a lack of memory could not be an error.
+        let copy = copied(value).map_err(|_| no_memory(&self.engine.context.path))?;
+        let last_index = self.commit_one(key, Action::put(value, until), condition)?;
+        let last_index = last_index.expect("a put that succeeds writes a record");
+        Ok(KvPair { key: key.to_vec(), value: copy, last_index })
+    }
+
     /// Commits one operation. Returns the index of the record, if there is one.
     pub(super) fn commit_one(
         &self,
@@ -246,7 +317,7 @@ impl Cask {
         action: Action<&[u8]>,
         condition: Option<Condition>,
     ) -> Result<Option<u64>> {
-        let value_len = if let Action::Put(value) = action { value.len() } else { 0 };
+        let value_len = if let Action::Put(value) | Action::PutUntil(value, _) = action { value.len() } else { 0 };
         let mut request = Request::with_capacity(1, full_key.len() + value_len, &self.engine.context.path)?;
         request.push_if(full_key, condition, action);
         self.engine.commit(request).map(|written| written.last_index).map_err(Failure::error)

@@ -38,7 +38,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Backup {
-    /// How many keys the copy has, in all buckets.
+    /// How many keys the copy has, in all buckets. Those that are over count too, as long as the log has no delete of them.
     pub keys: u64,
     /// The copy's length in bytes.
     pub bytes: u64,

@@ -33,7 +33,7 @@ pub struct Compaction {
     pub before: u64,
     /// The length of the log after, in bytes.
     pub after: u64,
-    /// How many keys were copied.
+    /// How many keys were copied. Those that are over count too, as long as the log has no delete of them.
     pub keys: u64,
 }
 

@@ -256,7 +256,7 @@ impl<'e> Compactor<'e> {
                 // A put that was replaced has a successor further on. A tombstone comes after every record of its key that the
                 // copy has so far.
                 let needed = match entry.header.kind {
-                    Kind::Put => self.old()?.find(unit.key(entry))? == Some(entry.offset),
+                    Kind::Put | Kind::PutWith => self.old()?.find(unit.key(entry))? == Some(entry.offset),
                     Kind::Delete => self.view.find(unit.key(entry))?.is_some(),
                     Kind::Ancillary(_) => false,
                 };

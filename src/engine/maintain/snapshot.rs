@@ -116,6 +116,12 @@ fn len_of(index: &Index, limits: Shared) -> u64 {
     image_len(keys, part_bits_for(keys, limits.least_part())) + order
 }
 
+/// Whether a snapshot can say all about this log. It says nothing of deadlines so far. Also a pair whose deadline is long over
+/// counts: a build that does not know the kind of its record would open the file through the snapshot, and not see that record.
+fn may_have_snapshot(view: &View) -> bool {
+    view.reader.log.header.has_roots && !view.tail.has_put_with
+}
+
 impl Draft {
     /// Takes the index of this moment. `None` if no snapshot should be written now. `own_end` is the end of the last piece that
     /// this handle has written.
@@ -127,7 +133,7 @@ impl Draft {
         let is_own = images.unfinished_end == own_end;
         let another_writes_one = images.unfinished > 0 && !is_own && turn.tail.end - images.unfinished_end < len;
         // A handle that has written nothing in this file knows less of it than it needs.
-        let may_write = turn.writer.phase == Phase::BlockReserved && !turn.tail.moved && turn.log.header.has_roots;
+        let may_write = turn.writer.phase == Phase::BlockReserved && !turn.tail.moved && may_have_snapshot(&view);
         let context = &*turn.writing.context;
         let has_room = too_little_room(&*context.disk, directory(&context.path), 2 * len).is_none();
         if !may_write || another_writes_one || !view.index().is_loaded() || !has_room {
@@ -286,7 +292,7 @@ impl Maintenance {
     /// Whether the log after the last snapshot, or `written`, has cost as much as this many images.
     fn is_worth_it(&self, view: &View, written: u64, times: u64) -> bool {
         let len = len_of(view.index(), self.context.limits);
-        view.reader.log.header.has_roots && view.tail.images.cost.max(written) >= times * len
+        may_have_snapshot(view) && view.tail.images.cost.max(written) >= times * len
     }
 
     fn is_due_at_close(&self, view: &View) -> bool {
@@ -300,7 +306,8 @@ impl Maintenance {
     /// [`Maintenance::keep_order`]): each file gets one.
     fn lacks_order(&self, view: &View) -> bool {
         let limits = self.context.limits;
-        view.index().is_ordered()
+        may_have_snapshot(view)
+            && view.index().is_ordered()
             && order_len(view.index().len() as u64, limits.leaf_entries()) >= limits.least_cost()
             && self.newest_has_order(view) == Some(false)
     }

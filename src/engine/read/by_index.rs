@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Reading;
-use super::scan::PairRef;
+use super::scan::{PairRef, expires_at};
 use super::view::View;
 use crate::Result;
 use crate::format::Damage;
@@ -90,13 +90,14 @@ impl IndexScan {
         if record.len() < len {
             return Err(short(position + len as u64));
         }
-        let (full_key, value) = record[RECORD_HEADER_LEN..].split_at(header.key_len.into());
+        let (full_key, stored) = record[RECORD_HEADER_LEN..].split_at(header.key_len.into());
         if *verify {
-            reader.verify_value(position, &header, full_key, value)?;
+            reader.verify_value(position, &header, full_key, stored)?;
         }
+        let (expiry, value) = header.split_value(stored);
         // A key without a bucket does not verify. Without verification it must not panic.
         let (bucket, key) = split_full_key(full_key).unwrap_or_default();
-        Ok((bucket, PairRef { key, value, last_index: header.seq }))
+        Ok((bucket, PairRef { key, value, last_index: header.seq, expires_at: expires_at(expiry) }))
     }
 }
 
@@ -137,7 +138,13 @@ impl Reading {
             view.index().load_all(&view.reader)?;
             // A vector that grows would take, and keep, up to twice as much.
             let mut positions = Vec::with_capacity(view.index().len());
-            positions.extend(view.index().positions());
+            let (all, expiring) = (view.index().positions(), &view.keys.expiring);
+            if expiring.is_empty() {
+                positions.extend(all);
+            } else {
+                let now = self.context.clock.wall_ms();
+                positions.extend(all.filter(|&position| !expiring.is_over(position, || now)));
+            }
             Ok(Some((view.reader.clone(), positions, other)))
         })?;
         positions.sort_unstable();

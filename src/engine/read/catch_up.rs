@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::partial_tail::PartialTail;
+use super::rescan::may_blame_snapshot;
 use super::view::{Peek, View};
 use super::{Current, Ingest, Reading};
 use crate::events::event;
@@ -101,7 +102,14 @@ impl Reading {
             view.mark_missing = true;
             view.replay(run)
         };
-        let stop = scanner.walk(|run| self.change(ingest, |view| replay(view, run)))?;
+        let stop = match scanner.walk(|run| self.change(ingest, |view| replay(view, run))) {
+            Ok(stop) => stop,
+            // A record with a deadline needs its key's part of the snapshot, which is bad. Now all of the log is read.
+            Err(error) if may_blame_snapshot(&error) && self.shown()?.is_broken_by_snapshot() => {
+                return self.catch_up(ingest);
+            }
+            Err(error) => return Err(error),
+        };
         self.change(ingest, |view| {
             view.stopped(&stop);
             Ok(())

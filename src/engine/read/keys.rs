@@ -71,8 +71,8 @@ impl ExactSizeIterator for Keys {}
 impl Reading {
     /// The number of keys in a bucket.
     pub(crate) fn count(&self, bucket: &[u8]) -> Result<u64> {
-        let view = self.current()?;
-        if let Some(keys) = view.keys.keys_in(&bucket[1..]) {
+        let (view, now) = (self.current()?, || self.context.clock.wall_ms());
+        if let Some(keys) = view.keys.keys_in(&bucket[1..], now) {
             return Ok(keys);
         }
         // A snapshot does not say how many keys each bucket has. Two look-ups in the sorted index do, where there is one, or where
@@ -82,6 +82,6 @@ impl Reading {
             return Ok(self.scan(bucket, b"")?.len() as u64);
         }
         drop(view);
-        Ok(self.scanned()?.keys.keys_in(&bucket[1..]).unwrap_or_default())
+        Ok(self.scanned()?.keys.keys_in(&bucket[1..], now).unwrap_or_default())
     }
 }

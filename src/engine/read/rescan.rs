@@ -202,6 +202,7 @@ impl Reading {
 mod tests {
     use std::path::Path;
     use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
 
     use super::*;
     use crate::Config;
@@ -209,7 +210,7 @@ mod tests {
     use crate::disk::sim::{Repeat, SimDisk, Verb, When};
     use crate::disk::{Access, Disk};
     use crate::engine::Engine;
-    use crate::engine::write::request::{Action, Request};
+    use crate::engine::write::request::{Action, Request, Until};
     use crate::format::{RECORD_HEADER_LEN, Root};
     use crate::limits::Limits;
 
@@ -301,6 +302,33 @@ mod tests {
         put(&engine, "one more");
         engine.close().unwrap();
         assert!(snapshot_of(&open(&disk.process())) > bad);
+    }
+
+    /// A record with a deadline needs its key's part of the image: which record it replaces must be known. A bad part would be an
+    /// error of a call that has nothing to do with it.
+    #[test]
+    fn a_deadline_in_a_bad_part_of_a_snapshot_is_no_error() {
+        for by_this_handle in [true, false] {
+            let disk = filled();
+            let (engine, other) = (open(&disk.process()), open(&disk.process()));
+            let log = Arc::clone(&engine.reading.shown().unwrap().reader.log);
+            let snapshot = log.snapshot(&log.root().unwrap().unwrap()).unwrap().unwrap();
+            // The other handle has all of it in memory.
+            other.reading.answer(|view| view.index().load_all(&view.reader)).unwrap();
+            for part in snapshot.parts.iter().filter(|part| part.count > 0) {
+                overwrite(&disk, part.offset, &[0xff]);
+            }
+            let until = Until::After(Duration::from_secs(1000));
+            let put = |engine: &Engine, n: u64| {
+                let mut request = Request::default();
+                request.push(format!("\0key {n}").as_bytes(), Action::PutUntil(b"value", until));
+                engine.commit(request).unwrap();
+            };
+            (0..20).for_each(|n| put(if by_this_handle { &engine } else { &other }, n));
+            assert!(find(&engine, "key 7").unwrap().is_some() && find(&engine, "key 77").unwrap().is_some());
+            let view = engine.reading.current().unwrap();
+            assert_eq!((view.snapshot, view.keys.expiring.len(), view.index().len()), (0, 20, 2000));
+        }
     }
 
     /// Each look-up of the damaged key read the whole log, and so did each write, with the file's lock held.

@@ -1,15 +1,16 @@
 //! [`Scan`]: the pairs of one moment in key order.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::{Bound, ControlFlow, Range, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
 use super::feed::Found;
 use super::rescan::{keys_of_whole_log, may_blame_snapshot};
 use super::{Current, Reading};
 use crate::Result;
-use crate::format::{FullKey, RECORD_HEADER_LEN};
+use crate::format::{Expiry, FullKey, RECORD_HEADER_LEN};
 use crate::index::{Entry, Hashed, Index, Keys, Positions, SortedIndex, Sought, prefix_successor};
 use crate::log::read::{Reader, Start};
 use crate::store::KvPair;
@@ -50,7 +51,28 @@ pub struct Scan {
     buffer: Vec<u8>,
     /// What is left, by keys, while the order is one of a snapshot.
     left: Option<Box<Left>>,
+    /// What is not to be returned, if there is any.
+    hidden: Option<Hidden>,
 }
+
+/// Records in the range of a scan that were over when it was made.
+struct Hidden {
+    positions: Arc<HashSet<u64>>,
+    /// How many of them are still to come.
+    left: usize,
+}
+
+/// By which look at the clock keys are over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Moment {
+    /// By one of the scan's own.
+    Now,
+    /// By one that showed this time, in milliseconds since 1970.
+    At(u64),
+}
+
+/// If more keys than this part of a range are over, it costs less to look at all positions in the range than to read their keys.
+const FEW: usize = 8;
 
 /// The bounds of a scan.
 #[derive(Clone)]
@@ -110,6 +132,7 @@ fn prove(entry: &Entry, reader: &Reader) -> Result<()> {
 /// # Ok::<(), caskfile::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PairRef<'a> {
     /// The key, without its bucket.
     pub key: &'a [u8],
@@ -117,6 +140,14 @@ pub struct PairRef<'a> {
     pub value: &'a [u8],
     /// The sequence number of the write that set the value.
     pub last_index: u64,
+    /// When the pair is over; `None` if it stays: see [`Cask::put_with`](crate::Cask::put_with).
+    pub expires_at: Option<SystemTime>,
+}
+
+/// Returns when a pair with this expiry expires.
+pub(crate) fn expires_at(expiry: Option<Expiry>) -> Option<SystemTime> {
+    let deadline = expiry.map(|expiry| expiry.deadline).filter(|&deadline| deadline > 0)?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(deadline))
 }
 
 impl PairRef<'_> {
@@ -159,6 +190,16 @@ impl Bounds {
         Bounds { end: Limit::after_prefix(&prefix), start: Limit::Before(prefix) }
     }
 
+    /// Whether a key is between the bounds.
+    fn contains(&self, full_key: &[u8]) -> bool {
+        let is_before = |limit: &Limit| match limit {
+            Limit::Before(key) => full_key < &key[..],
+            Limit::After(key) => full_key <= &key[..],
+            Limit::End => true,
+        };
+        !is_before(&self.start) && is_before(&self.end)
+    }
+
     fn ranks(&self, sorted: &SortedIndex, reader: &Reader, hashed: Option<Hashed<'_>>) -> Result<Range<usize>> {
         Ok(self.start.rank(sorted, reader, hashed)?..self.end.rank(sorted, reader, hashed)?)
     }
@@ -172,9 +213,16 @@ pub(super) enum Side {
 }
 
 impl Scan {
-    fn new(reader: Reader, positions: Positions, bucket_len: usize, verify: bool, left: Option<Box<Left>>) -> Scan {
+    fn new(
+        reader: Reader,
+        positions: Positions,
+        bucket_len: usize,
+        verify: bool,
+        left: Option<Box<Left>>,
+        hidden: Option<Hidden>,
+    ) -> Scan {
         let ahead = VecDeque::with_capacity(reader.log.limits.scanned_ahead());
-        Scan { reader, positions, ahead, bucket_len, verify, buffer: Vec::new(), left }
+        Scan { reader, positions, ahead, bucket_len, verify, buffer: Vec::new(), left, hidden }
     }
 
     /// Returns the next pair, lent until the next call; `None` at the end.
@@ -227,13 +275,32 @@ impl Scan {
     }
 
     fn left(&self) -> usize {
-        self.ahead.len() + self.left.as_ref().map_or(0, |left| left.ahead.len()) + self.positions.len()
+        let hidden = self.hidden.as_ref().map_or(0, |hidden| hidden.left);
+        let all = self.ahead.len() + self.left.as_ref().map_or(0, |left| left.ahead.len()) + self.positions.len();
+        all.saturating_sub(hidden)
     }
 
-    /// The position of the next record.
+    /// The position of the next record that is not hidden.
     // Inlined: without it, each pair of a listing takes a sixth longer.
     #[inline(always)]
     pub(super) fn next_position(&mut self, side: Side) -> Option<Result<u64>> {
+        if self.hidden.is_none() { self.next_of_all(side) } else { self.next_shown(side) }
+    }
+
+    #[cold]
+    fn next_shown(&mut self, side: Side) -> Option<Result<u64>> {
+        loop {
+            let next = self.next_of_all(side)?;
+            match (&next, &mut self.hidden) {
+                (Ok(position), Some(hidden)) if hidden.positions.contains(position) => hidden.left -= 1,
+                _ => return Some(next),
+            }
+        }
+    }
+
+    /// The position of the next record.
+    #[inline(always)]
+    fn next_of_all(&mut self, side: Side) -> Option<Result<u64>> {
         if self.left.is_some() {
             return self.next_proven(side);
         }
@@ -295,7 +362,7 @@ impl Scan {
             Err(_) => {}
         }
         match self.read_whole_log() {
-            Ok(()) => self.next_position(side),
+            Ok(()) => self.next_of_all(side),
             Err(error) => {
                 // There is no order to go on with.
                 self.end();
@@ -346,7 +413,8 @@ impl Scan {
         let record = self.reader.record_from(start, &mut self.buffer, self.verify)?;
         // A key that is too short for its bucket does not verify. Without verification it must not panic.
         let key = record.key.get(self.bucket_len..).unwrap_or_default();
-        Ok(PairRef { key, value: record.value, last_index: record.header.seq })
+        let expires_at = expires_at(record.expiry());
+        Ok(PairRef { key, value: record.value(), last_index: record.header.seq, expires_at })
     }
 
     /// An owned pair. A long value is read directly into it, so that it is in memory once.
@@ -428,6 +496,9 @@ pub struct BucketScans {
     verify: bool,
     /// What is left, while the order is one of a snapshot.
     left: Option<Box<Left>>,
+    /// What is not to be returned, and how much of it is in each bucket; empty if there is none.
+    hidden: Arc<HashSet<u64>>,
+    hidden_in: HashMap<Arc<[u8]>, u64>,
 }
 
 impl Iterator for BucketScans {
@@ -451,12 +522,18 @@ impl Iterator for BucketScans {
 
 impl BucketScans {
     fn next_bucket(&mut self) -> Option<Result<(Vec<u8>, Scan)>> {
-        match self.sorted.entry(self.rank, &self.reader) {
-            Ok(first) => {
-                let first = *first?;
-                Some(self.bucket_of(&first))
+        loop {
+            let bucket = match self.sorted.entry(self.rank, &self.reader) {
+                Ok(first) => {
+                    let first = *first?;
+                    self.bucket_of(&first)
+                }
+                Err(error) => Err(error),
+            };
+            // A bucket of which all keys are hidden is not there.
+            if !bucket.as_ref().is_ok_and(|(_, scan)| scan.is_empty()) {
+                return Some(bucket);
             }
-            Err(error) => Some(Err(error)),
         }
     }
 
@@ -486,7 +563,11 @@ impl BucketScans {
             left.bounds.start = bounds.end.clone();
             Box::new(Left { bounds, ahead: VecDeque::new(), distrusted: Arc::clone(&left.distrusted), ..**left })
         });
-        Ok((bucket[1..].to_vec(), Scan::new(self.reader.clone(), positions, bucket_len, self.verify, left)))
+        let hidden = self
+            .hidden_in
+            .get(&bucket[1..])
+            .map(|&left| Hidden { positions: Arc::clone(&self.hidden), left: left as usize });
+        Ok((bucket[1..].to_vec(), Scan::new(self.reader.clone(), positions, bucket_len, self.verify, left, hidden)))
     }
 
     /// Exchanges the order by one that a walk over the whole log gives.
@@ -510,8 +591,13 @@ impl std::fmt::Debug for BucketScans {
 impl Reading {
     /// All pairs of a bucket whose key starts with `prefix`.
     pub(crate) fn scan(&self, bucket: &[u8], prefix: &[u8]) -> Result<Scan> {
+        self.scan_at(bucket, prefix, Moment::Now)
+    }
+
+    /// As [`Reading::scan`], without those that are over by a look at the clock.
+    pub(crate) fn scan_at(&self, bucket: &[u8], prefix: &[u8], moment: Moment) -> Result<Scan> {
         let bounds = Bounds::of_prefix(FullKey::prefix(bucket, prefix));
-        self.answer(|view| self.scan_of(view, bucket, &bounds))
+        self.answer(|view| self.scan_of(view, bucket, &bounds, moment))
     }
 
     /// All pairs of a bucket whose key starts with `prefix`, and the end of the log that gives them.
@@ -521,7 +607,7 @@ impl Reading {
             // One view for both: with two, a write between them would be in neither, or in both.
             let view = self.sorted(view)?;
             let Some(end) = Found::end_of(&view) else { return Ok(None) };
-            Ok(Some((self.scan_of_sorted(&view, bucket, &bounds)?, end)))
+            Ok(Some((self.scan_of_sorted(&view, bucket, &bounds, Moment::Now)?, end)))
         })
     }
 
@@ -529,7 +615,7 @@ impl Reading {
     pub(crate) fn list(&self, bucket: &[u8], prefix: &[u8]) -> Result<Vec<KvPair>> {
         let bounds = Bounds::of_prefix(FullKey::prefix(bucket, prefix));
         self.answer(|view| {
-            let mut scan = self.scan_of(view, bucket, &bounds)?;
+            let mut scan = self.scan_of(view, bucket, &bounds, Moment::Now)?;
             if let Some(left) = &mut scan.left {
                 left.is_for_one_answer = true;
             }
@@ -537,15 +623,64 @@ impl Reading {
         })
     }
 
-    fn scan_of(&self, view: Current<'_>, bucket: &[u8], bounds: &Bounds) -> Result<Scan> {
-        self.scan_of_sorted(&self.sorted(view)?, bucket, bounds)
+    fn scan_of(&self, view: Current<'_>, bucket: &[u8], bounds: &Bounds, moment: Moment) -> Result<Scan> {
+        self.scan_of_sorted(&self.sorted(view)?, bucket, bounds, moment)
     }
 
-    fn scan_of_sorted(&self, view: &Current<'_>, bucket: &[u8], bounds: &Bounds) -> Result<Scan> {
+    fn scan_of_sorted(&self, view: &Current<'_>, bucket: &[u8], bounds: &Bounds, moment: Moment) -> Result<Scan> {
         let sorted = view.sorted();
-        let positions = sorted.range(bounds.ranks(sorted, &view.reader, Some(view.index().hashed()))?);
-        let left = self.left(view, bounds);
-        Ok(Scan::new(view.reader.clone(), positions, bucket.len(), self.context.config.get_verify_on_read(), left))
+        let ranks = bounds.ranks(sorted, &view.reader, Some(view.index().hashed()))?;
+        let hidden = self.hidden(view, bucket, bounds, &ranks, moment)?;
+        let (positions, left) = (sorted.range(ranks), self.left(view, bounds));
+        let verify = self.context.config.get_verify_on_read();
+        Ok(Scan::new(view.reader.clone(), positions, bucket.len(), verify, left, hidden))
+    }
+
+    /// The keys of a bucket that are over, and lie between bounds, which have these ranks. Without such keys in the bucket this is
+    /// a look-up.
+    fn hidden(
+        &self,
+        view: &Current<'_>,
+        bucket: &[u8],
+        bounds: &Bounds,
+        ranks: &Range<usize>,
+        moment: Moment,
+    ) -> Result<Option<Hidden>> {
+        let (expiring, bucket) = (&view.keys.expiring, &bucket[1..]);
+        if expiring.is_empty() || ranks.is_empty() {
+            return Ok(None);
+        }
+        let now = match moment {
+            Moment::Now => self.context.clock.wall_ms(),
+            Moment::At(now) => now,
+        };
+        let over = expiring.hidden_in(bucket, now) as usize;
+        let (mut positions, is_stored) = (HashSet::new(), view.sorted().is_stored());
+        if over == 0 {
+            return Ok(None);
+        }
+        let mut by_their_keys = || -> Result<()> {
+            let mut key = Vec::new();
+            for position in expiring.over_in(bucket, now) {
+                key.clear();
+                view.index().key_at(position, &view.reader, &mut key)?;
+                if bounds.contains(&key) {
+                    positions.insert(position);
+                }
+            }
+            Ok(())
+        };
+        let by_keys = if is_stored || over < ranks.len() / FEW { Some(by_their_keys()) } else { None };
+        match by_keys {
+            Some(Ok(())) => {}
+            Some(Err(error)) if is_stored => return Err(error),
+            // Also if one of their keys cannot be read: a hidden pair is no reason for an error.
+            Some(Err(_)) | None => {
+                positions.extend(view.sorted().range(ranks.clone()).filter(|&at| expiring.is_over(at, || now)));
+            }
+        }
+        let left = positions.len();
+        Ok((left > 0).then(|| Hidden { positions: Arc::new(positions), left }))
     }
 
     /// What a scan has to go on with, if its order is one of a snapshot.
@@ -566,6 +701,16 @@ impl Reading {
 
     /// All pairs of a bucket whose keys lie in a range. A range that ends before it begins is empty.
     pub(crate) fn range<K: AsRef<[u8]>>(&self, bucket: &[u8], range: &impl RangeBounds<K>) -> Result<Scan> {
+        self.range_at(bucket, range, Moment::Now)
+    }
+
+    /// As [`Reading::range`], without those that are over by a look at the clock.
+    pub(crate) fn range_at<K: AsRef<[u8]>>(
+        &self,
+        bucket: &[u8],
+        range: &impl RangeBounds<K>,
+        moment: Moment,
+    ) -> Result<Scan> {
         // Before the view is taken: `as_ref` is the caller's code, which may call this store.
         let full_key = |key: &K| FullKey::prefix(bucket, key.as_ref());
         let start = match range.start_bound().map(full_key) {
@@ -579,7 +724,7 @@ impl Reading {
             Bound::Unbounded => Limit::after_prefix(bucket),
         };
         let bounds = Bounds { start, end };
-        self.answer(|view| self.scan_of(view, bucket, &bounds))
+        self.answer(|view| self.scan_of(view, bucket, &bounds, moment))
     }
 
     pub(crate) fn visit<F>(&self, bucket: &[u8], prefix: &[u8], mut visit: F) -> Result<()>
@@ -601,7 +746,14 @@ impl Reading {
             let view = self.sorted(view)?;
             let (reader, sorted) = (view.reader.clone(), view.sorted().snapshot());
             let left = self.left(&view, &Bounds { start: Limit::Before(FullKey::prefix(b"", b"")), end: Limit::End });
-            Ok(BucketScans { reader, sorted, rank: 0, verify: self.context.config.get_verify_on_read(), left })
+            let verify = self.context.config.get_verify_on_read();
+            let (mut hidden, mut hidden_in) = (HashSet::new(), HashMap::new());
+            if !view.keys.expiring.is_empty() {
+                let now = self.context.clock.wall_ms();
+                hidden.extend(view.keys.expiring.over(now));
+                hidden_in = view.keys.expiring.hidden_by_bucket(now);
+            }
+            Ok(BucketScans { reader, sorted, rank: 0, verify, left, hidden: Arc::new(hidden), hidden_in })
         })
     }
 }

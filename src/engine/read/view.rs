@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use super::partial_tail::PartialTail;
+use super::rescan::may_blame_snapshot;
 use crate::config::{Config, ReadMode};
-use crate::disk::Map;
+use crate::disk::{Clock, Map};
 use crate::format::{END_MARK_LEN, Root};
 use crate::index::{Index, Keys};
 use crate::log::LogFile;
@@ -171,7 +172,11 @@ impl View {
                     self = view;
                     again
                 }
-                Peek::Quiet | Peek::More => self.catch_up()?,
+                Peek::Quiet | Peek::More => match self.catch_up() {
+                    // As in `Reading::catch_up`: the next look reads all of the log.
+                    Err(error) if may_blame_snapshot(&error) && self.is_broken_by_snapshot() => continue,
+                    stop => stop?,
+                },
             };
             if again == stop {
                 return decision.map(|decision| (self, decision));
@@ -298,20 +303,38 @@ impl View {
         })
     }
 
-    /// The position of a key's record, if the key exists.
+    /// The position of a key's record, if the key exists and is not over. The clock is looked at only if the pair has a deadline.
+    #[inline]
+    pub(crate) fn find_shown(&self, full_key: &[u8], clock: &Clock) -> Result<Option<u64>> {
+        Ok(self.shown(self.find(full_key)?, clock))
+    }
+
+    /// As [`View::find_shown`], for a caller that reads the value next: its bytes are fetched while the key is compared. The processor
+    /// does not look that far ahead by itself.
+    #[inline]
+    pub(crate) fn find_to_read(&self, full_key: &[u8], clock: &Clock) -> Result<Option<u64>> {
+        let (index, reader) = (&self.keys.index, &self.reader);
+        let found = index.find_where(index.hash(full_key), reader, |position| {
+            reader.prefetch(position);
+            reader.is_key(position, full_key)
+        })?;
+        Ok(self.shown(found, clock))
+    }
+
+    /// The position, unless its pair is over.
+    #[inline]
+    fn shown(&self, found: Option<u64>, clock: &Clock) -> Option<u64> {
+        found.filter(|&position| !self.keys.expiring.is_over(position, || clock.wall_ms()))
+    }
+
+    /// Whether the log was replayed in part only, because a part of a snapshot could not be read.
+    pub(super) fn is_broken_by_snapshot(&self) -> bool {
+        self.broken && self.snapshot > 0
+    }
+
+    /// The position of a key's record, if the log has the key.
     #[inline]
     pub(crate) fn find(&self, full_key: &[u8]) -> Result<Option<u64>> {
         self.keys.index.find(full_key, &self.reader)
-    }
-
-    /// As [`View::find`], for a caller that reads the value next: its bytes are fetched while the key is compared. The processor does
-    /// not look that far ahead by itself.
-    #[inline]
-    pub(crate) fn find_to_read(&self, full_key: &[u8]) -> Result<Option<u64>> {
-        let (index, reader) = (&self.keys.index, &self.reader);
-        index.find_where(index.hash(full_key), reader, |position| {
-            reader.prefetch(position);
-            reader.is_key(position, full_key)
-        })
     }
 }

@@ -43,7 +43,8 @@ pub enum WatchFrom {
     /// [`Error::Compacted`] if anything was written after it. [`Stats::last_index`](crate::Stats::last_index) is no position: it can be
     /// the number of a record of the store's own.
     After(u64),
-    /// With a listing of all pairs as they are now, as the first unit, and then with what follows, without a gap.
+    /// With a listing of all pairs as they are now, as the first unit, and then with what follows, without a gap. The listing lacks
+    /// pairs that are over. If their deletes are not in the log yet, they follow.
     Snapshot,
 }
 
@@ -74,6 +75,11 @@ const LAG: u64 = 256 << 20;
 /// The pauses between two looks of a watch that the system reports no changes to.
 const SHORTEST_POLL: Duration = Duration::from_millis(2);
 const LONGEST_POLL: Duration = Duration::from_millis(20);
+
+/// The pauses between two tries to remove keys that are over while the store is locked, or cannot be written. Also between two
+/// tries that succeed: otherwise deadlines in a row would take a turn each.
+const SHORTEST_SWEEP_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a watch rests after it was woken by a write that it does not want. Others may follow, and each would wake it again.
 const REST: Duration = Duration::from_millis(1);
@@ -123,6 +129,10 @@ pub struct Watch {
     waits_since: Option<Instant>,
     /// The last pause of a watch that no changes are reported to.
     pause: Duration,
+    /// When to try again to remove keys that are over, and the pause until then, after a try that has failed.
+    sweeps_again: Option<(Instant, Duration)>,
+    /// When this watch last removed keys, if no more than those were over.
+    swept: Option<Instant>,
 }
 
 // No call of a watch runs code of the program, so a panic leaves no half a change in it. It has trait objects, so the compiler
@@ -134,6 +144,13 @@ impl std::panic::RefUnwindSafe for Watch {}
 enum Next {
     Listing(Listing),
     Changes(FoundUnit),
+}
+
+/// Whether a call may wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    Never,
+    May,
 }
 
 enum Listing {
@@ -246,11 +263,17 @@ impl Cask {
     /// what it has learned also keeps [`Unit::position`], and goes on from there with [`WatchFrom::After`], in another process or
     /// after a restart.
     ///
+    /// The end of a pair that [expires](Cask::put_with) is a delete, once the log has one. A watch of a handle that can write wakes at
+    /// the deadline and logs it, unless another process has the file's lock; so its handle becomes a writer. A handle's first write
+    /// syncs, so [`Watch::try_next`] logs it only if the handle has written before, or the watch is durable. A watch of a
+    /// read-only handle waits until a writer does.
+    ///
     /// # Cost
     ///
     /// Nothing is buffered: the watch reads the log. [`WatchFrom::After`] reads the headers of the log up to that place, about a
     /// tenth of a second for a million records, unless a snapshot of the index ends before it. [`WatchFrom::Snapshot`] sorts the keys, as the first listing of a handle does. A sleeping watch
-    /// costs the next writer about a microsecond, and then nothing until it sleeps again.
+    /// costs the next writer about a microsecond, and then nothing until it sleeps again. A watch that logs ends of pairs does so in
+    /// turns that are at least 10 ms apart, unless more are over than one turn removes.
     ///
     /// # Errors
     ///
@@ -340,6 +363,8 @@ impl Cask {
             armed: None,
             waits_since: None,
             pause: Duration::ZERO,
+            sweeps_again: None,
+            swept: None,
         };
         // Closing may have woken all others before this one was added.
         self.check_open()?;
@@ -359,7 +384,7 @@ impl Cask {
 }
 
 impl Watch {
-    /// Returns the next unit, if there is one. Waits for no other process, but may read much: all
+    /// Returns the next unit, if there is one. Waits for no other process, and for no sync, but may read much: all
     /// of a new file after a compaction, for example. A [durable](WatchOptions::durable) watch may wait for the file's lock and a sync.
     ///
     /// The watch has passed the unit then, unless [`Unit::next_ref`] returns an error: after one, the same unit comes again.
@@ -383,7 +408,7 @@ impl Watch {
     /// ```
     pub fn try_next(&mut self) -> Result<Option<Unit<'_>>> {
         let (before, waited) = (self.feed.place(), self.waits_since.take().map(|since| (since, self.log())));
-        let mut is_there = self.look()?;
+        let mut is_there = self.look(Waits::Never)?;
         if let Some((since, _log)) = waited {
             self.count_unreported(since, before);
         }
@@ -393,7 +418,8 @@ impl Watch {
                 self.watcher.sleeper.set_timer(REST);
             } else {
                 let most = self.arm();
-                is_there = self.look()?;
+                is_there = self.look(Waits::Never)?;
+                let most = self.until_deadline(most);
                 let may_sleep = is_there || self.may_sleep()?;
                 // Before the timer is set: otherwise the wait would seem shorter than the time that ended it.
                 self.waits_since = may_sleep.then(|| self.cask.engine.context.clock.now());
@@ -428,7 +454,7 @@ impl Watch {
     /// ```
     pub fn next_timeout(&mut self, timeout: Option<Duration>) -> Result<Option<Unit<'_>>> {
         let deadline = Deadline::after(&self.cask.engine.context.clock, timeout);
-        while !self.look()? {
+        while !self.look(Waits::May)? {
             if deadline.is_over() {
                 return Ok(None);
             }
@@ -438,11 +464,11 @@ impl Watch {
                 continue;
             }
             let most = self.arm();
-            if self.look()? {
+            if self.look(Waits::May)? {
                 break;
             }
             if self.may_sleep()? {
-                self.sleep(within(most))?;
+                self.sleep(within(self.until_deadline(most)))?;
             }
         }
         self.pause = Duration::ZERO;
@@ -527,7 +553,7 @@ impl Watch {
     }
 
     /// Whether there is a unit to be delivered.
-    fn look(&mut self) -> Result<bool> {
+    fn look(&mut self, waits: Waits) -> Result<bool> {
         if self.watcher.is_stopped.load(Relaxed) {
             return Err(Error::Stopped);
         }
@@ -540,11 +566,75 @@ impl Watch {
         }
         if self.next.is_none() {
             self.next = self.feed.next(&engine.reading, &self.filter)?.map(Next::Changes);
+            if self.next.is_none() && self.sweep(waits)? {
+                self.next = self.feed.next(&self.cask.engine.reading, &self.filter)?.map(Next::Changes);
+            }
         }
         if self.next.is_some() && self.options.durable {
             self.make_stable()?;
         }
         Ok(self.next.is_some())
+    }
+
+    /// Removes keys that are over from the log, if the handle can write: otherwise a pair would be over, and no watch would report
+    /// that before something else is written. Returns whether this has changed the log.
+    ///
+    /// Another process may be writing, and then does it. So this waits for no lock, and a failure is no error of the watch.
+    fn sweep(&mut self, waits: Waits) -> Result<bool> {
+        let engine = &*self.cask.engine;
+        let context = &engine.context;
+        if context.config.get_read_only() {
+            return Ok(false);
+        }
+        let view = engine.reading.shown()?;
+        let now = if view.keys.expiring.is_empty() { 0 } else { context.clock.wall_ms() };
+        if !view.keys.expiring.has_over(now) {
+            self.sweeps_again = None;
+            return Ok(false);
+        }
+        drop(view);
+        if !self.until_sweep().is_zero() {
+            return Ok(false);
+        }
+        // Without a change, another process has removed them, or they cannot be read, or the call would wait.
+        let may_wait = waits == Waits::May || self.options.durable;
+        if matches!(engine.writing.sweep(Duration::ZERO, may_wait), Ok(true)) {
+            self.sweeps_again = None;
+            let has_more = engine.reading.shown()?.keys.expiring.has_over(now);
+            self.swept = (!has_more).then(|| context.clock.now());
+            engine.maintenance.begin_if_due();
+            return Ok(true);
+        }
+        let pause = self.sweeps_again.map_or(SHORTEST_SWEEP_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_SWEEP_PAUSE));
+        self.sweeps_again = Some((context.clock.now() + pause, pause));
+        Ok(false)
+    }
+
+    /// How long a sleep may be at most, so that it ends at the next deadline, if this watch removes what is over then.
+    fn until_deadline(&self, most: Duration) -> Duration {
+        let engine = &*self.cask.engine;
+        let context = &engine.context;
+        let Ok(view) = engine.reading.shown() else { return most };
+        if view.keys.expiring.is_empty() || context.config.get_read_only() {
+            return most;
+        }
+        let now = context.clock.wall();
+        let now_ms = now.as_millis().try_into().unwrap_or(u64::MAX);
+        if view.keys.expiring.has_over(now_ms) {
+            return most.min(self.until_sweep());
+        }
+        let next = view.keys.expiring.next_deadline(now_ms);
+        next.map_or(most, |deadline| {
+            most.min(Duration::from_millis(deadline).saturating_sub(now).max(self.until_sweep()))
+        })
+    }
+
+    /// How long this watch removes no keys that are over.
+    fn until_sweep(&self) -> Duration {
+        let now = || self.cask.engine.context.clock.now();
+        let again = self.sweeps_again.map_or(Duration::ZERO, |(at, _)| at.saturating_duration_since(now()));
+        let rest = |swept| SHORTEST_SWEEP_PAUSE.saturating_sub(self.cask.engine.context.clock.since(swept));
+        again.max(self.swept.map_or(Duration::ZERO, rest))
     }
 
     /// Makes sure that everything up to the end of the next unit is on stable storage.
@@ -599,7 +689,7 @@ impl Watch {
             Named::This => Ok(true),
             Named::Another if moved => Ok(false),
             // Perhaps a compaction has begun and ended since the last look.
-            Named::Another if self.look()? || shown()? != (identity, epoch, moved) => Ok(false),
+            Named::Another if self.look(Waits::Never)? || shown()? != (identity, epoch, moved) => Ok(false),
             Named::Another | Named::Nothing | Named::Orphan => Err(engine.context.replaced()),
         }
     }
@@ -607,7 +697,7 @@ impl Watch {
     fn sleep(&mut self, most: Duration) -> Result<()> {
         let (began, before, _log) = (self.cask.engine.context.clock.now(), self.feed.place(), self.log());
         if !self.watcher.sleeper.sleep(most) {
-            self.look()?;
+            self.look(Waits::May)?;
             self.count_unreported(began, before);
         }
         Ok(())

@@ -1,10 +1,12 @@
 //! What a watch delivers: the changes of one write, or the listing that it begins with.
 
 use std::io;
+use std::time::SystemTime;
 
 use super::{Listing, Next, Watch};
 use crate::engine::PairRef;
 use crate::engine::read::feed::FoundUnit;
+use crate::engine::read::scan::expires_at;
 use crate::format::{Kind, RecordHeader, split_full_key};
 use crate::log::tail::Cursor;
 use crate::memory::{copied, empty, make_room};
@@ -26,7 +28,8 @@ use crate::{Error, Result};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// The key has this value now. In a [listing](Unit::is_listing): it has this value.
+    /// The key has this value now. In a [listing](Unit::is_listing): it has this value. When the pair expires is not said here, but in
+    /// the [`PairRef`] of [`ChangeRef::Put`].
     Put(KvPair),
     /// The key is gone. It was there before, unless the delete was part of a batch that also put it.
     Delete {
@@ -106,6 +109,7 @@ struct Copied {
     key: Vec<u8>,
     value: Vec<u8>,
     last_index: u64,
+    expires_at: Option<SystemTime>,
 }
 
 impl Copied {
@@ -115,12 +119,12 @@ impl Copied {
             make_room(copy, bytes.len())?;
             copy.extend_from_slice(bytes);
         }
-        self.last_index = pair.last_index;
+        (self.last_index, self.expires_at) = (pair.last_index, pair.expires_at);
         Ok(())
     }
 
     fn lent(&self) -> PairRef<'_> {
-        PairRef { key: &self.key, value: &self.value, last_index: self.last_index }
+        PairRef { key: &self.key, value: &self.value, last_index: self.last_index, expires_at: self.expires_at }
     }
 }
 
@@ -363,7 +367,10 @@ impl<'w> Unit<'w> {
         let last_index = record.header.seq;
         Ok(match record.header.kind {
             Kind::Delete => (bucket, ChangeRef::Delete { key, last_index }),
-            _ => (bucket, ChangeRef::Put(PairRef { key, value: record.value, last_index })),
+            _ => {
+                let expires_at = expires_at(record.expiry);
+                (bucket, ChangeRef::Put(PairRef { key, value: record.value, last_index, expires_at }))
+            }
         })
     }
 
@@ -384,7 +391,7 @@ impl<'w> Unit<'w> {
         }
     }
 
-    /// Returns all changes, without the names of their buckets.
+    /// Returns all changes, without the names of their buckets, and without the deadlines of their pairs: [`Unit::next_ref`] has those.
     ///
     /// # Errors
     ///
@@ -405,7 +412,7 @@ impl<'w> Unit<'w> {
         let mut changes = Vec::new();
         while let Some(change) = self.next_ref() {
             changes.push(match change? {
-                ChangeRef::Put(PairRef { key, value, last_index }) => {
+                ChangeRef::Put(PairRef { key, value, last_index, .. }) => {
                     let value = copied(value).map_err(|e| Error::io("get memory for a value", &path, e))?;
                     Change::Put(KvPair { key: key.to_vec(), value, last_index })
                 }

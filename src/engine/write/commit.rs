@@ -18,7 +18,7 @@ use super::turn::Turn;
 use super::writer::Phase;
 use crate::config::Durability;
 use crate::engine::deadline::Deadline;
-use crate::format::{Flags, Kind};
+use crate::format::{EXPIRY_LEN, Expiry, Flags, Kind};
 use crate::limits::{Limits, Shared};
 use crate::log::group::record_len;
 use crate::memory::empty;
@@ -115,17 +115,27 @@ impl Turn<'_> {
             view.keys.prefetch_slots(requests.iter().flat_map(Request::ops).map(|(key, ..)| key));
         }
         let mut plan = Plan::of(self, requests);
+        let over = self.over_for(plan.granted(requests));
+        let removed = over.as_ref().map_err(Error::clone).and_then(|over| self.remove_over(over));
+        if let (Ok(()), Ok([_, ..])) = (&removed, over.as_deref()) {
+            // The keys that were over are absent now, which changes no decision.
+            plan = Plan::of(self, requests);
+        }
         if let Ok(view) = self.view() {
             view.keys.prefetch_replaced(plan.writes.iter().map(|&(key, _)| key), &view.reader);
         }
-        if !plan.writes.is_empty() {
-            if let Err(error) = self.lay_out(&mut plan).and_then(|()| self.write_group()) {
+        match removed {
+            Ok(()) if plan.writes.is_empty() => {}
+            Ok(()) => match self.lay_out(&mut plan).and_then(|()| self.write_group()) {
+                Ok(()) => _ = self.sweep(),
+                Err(error) => plan.decide_again(self, requests, &error),
+            },
+            Err(error) => {
                 plan.decide_again(self, requests, &error);
+                plan.refuse_where_over(requests, &over.unwrap_or_default(), &error);
             }
         }
-        // A large value is not held until the next write, and no large batch.
-        self.writer.group.advance();
-        empty(&mut self.writer.proven);
+        self.end_group();
         let mut outcomes = plan.into_outcomes();
         // Also if nothing was written: such an outcome was read from the log, and a power cut must not take it back. A refusal
         // promises no more than a read does, so it stays if the sync fails: every reader sees the record that it rests on.
@@ -149,7 +159,9 @@ impl Turn<'_> {
         }
         let plan = Plan::of(self, requests);
         let is_sync = self.writing.context.config.get_durability() == Durability::Sync;
-        !plan.writes.is_empty() || is_sync && plan.verdicts.iter().any(|verdict| verdict.outcome.is_ok())
+        !plan.writes.is_empty()
+            || is_sync && plan.granted(requests).next().is_some()
+            || self.over_for(plan.granted(requests)).is_ok_and(|over| !over.is_empty())
     }
 
     /// Fills the group, and notes where each request's records end in the log, and the sequence number of the last.
@@ -158,8 +170,11 @@ impl Turn<'_> {
         debug_assert!(count <= self.log.limits.group_records(), "a group of {count} records");
         let first_seq = self.reserve(count)?;
         let (mut flags, mut seq) = self.begin_records(first_seq);
+        // The clock is looked at for the whole turn, and only if it is needed.
+        let is_until = |(_, action): &(_, Action<_>)| matches!(action, Action::PutUntil(..));
+        let now = if plan.writes.iter().any(is_until) { self.wall() } else { Duration::ZERO };
         let group = &mut self.writer.group;
-        let keys = plan.writes.iter().map(|(key, _)| key.len()).sum();
+        let keys = plan.writes.iter().map(|(key, _)| key.len() + EXPIRY_LEN).sum();
         let room = group.make_room(plan.writes.iter().map(|(key, action)| log_bytes(key, action)).sum());
         let room = room.and_then(|()| group.run.make_room(plan.writes.len(), keys));
         room.map_err(|_| no_memory(&self.writing.context.path))?;
@@ -167,11 +182,13 @@ impl Turn<'_> {
         for verdict in plan.verdicts.iter_mut().filter(|verdict| verdict.writes > 0) {
             for (n, (key, action)) in writes.by_ref().take(verdict.writes).enumerate() {
                 let flags = Flags { more: n + 1 < verdict.writes, ..std::mem::take(&mut flags) };
-                let (kind, value) = match *action {
-                    Action::Put(value) => (Kind::Put, value),
-                    _ => (Kind::Delete, &b""[..]),
-                };
-                group.push(flags, kind, seq, key, value);
+                match *action {
+                    Action::Put(value) => group.push(flags, Kind::Put, seq, key, value),
+                    Action::PutUntil(value, until) => {
+                        group.push_expiring(flags, seq, key, Expiry::at(until.deadline(now)), value);
+                    }
+                    Action::Delete | Action::Keep => group.push(flags, Kind::Delete, seq, key, b""),
+                }
                 seq += 1;
             }
             verdict.end = Some(group.end());
@@ -180,6 +197,12 @@ impl Turn<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Empties the group: a large value is not held until the next write, and no large batch.
+    pub(super) fn end_group(&mut self) {
+        self.writer.group.advance();
+        empty(&mut self.writer.proven);
     }
 
     /// The error of writes that are in the file, where others see them, while their callers get an error. Any other error says
@@ -194,7 +217,12 @@ impl Turn<'_> {
 
 /// How many bytes the record of a put or a delete takes up in the log.
 fn log_bytes(key: &[u8], action: &Action<&[u8]>) -> u64 {
-    record_len(key.len(), if let Action::Put(value) = action { value.len() } else { 0 })
+    let value_len = match action {
+        Action::Put(value) => value.len(),
+        Action::PutUntil(value, _) => EXPIRY_LEN + value.len(),
+        Action::Delete | Action::Keep => 0,
+    };
+    record_len(key.len(), value_len)
 }
 
 /// A group is one write, and Linux writes less than 2 GiB at once.

@@ -5,14 +5,15 @@ use super::request::{Action, Request};
 use super::turn::Turn;
 use crate::Result;
 use crate::engine::read::Reading;
-use crate::engine::read::scan::Scan;
+use crate::engine::read::scan::{Moment, Scan};
 use crate::limits::Shared;
 
 impl Turn<'_> {
     /// Removes all keys of a scan that is begun in this turn, and returns how many there were.
-    pub(crate) fn delete_scanned(&mut self, scan: impl FnOnce(&Reading) -> Result<Scan>) -> Result<u64> {
+    pub(crate) fn delete_scanned(&mut self, scan: impl FnOnce(&Reading, Moment) -> Result<Scan>) -> Result<u64> {
         self.rewrite_ahead(&self.writing.context.deadline())?;
-        let mut scan = scan(&self.writing.reading)?;
+        // At a moment when nothing is over: what is over now is removed too, and the plan does not count it.
+        let mut scan = scan(&self.writing.reading, Moment::At(0))?;
         let (mut deleted, mut key) = (0, Vec::new());
         loop {
             let mut request = Request::default();

@@ -21,6 +21,7 @@ pub(crate) mod queue;
 mod reopen;
 pub(crate) mod request;
 mod rewrite;
+mod sweep;
 pub(crate) mod sync_state;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

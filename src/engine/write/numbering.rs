@@ -33,6 +33,15 @@ impl Turn<'_> {
         Ok(next)
     }
 
+    /// Whether as many numbers can be reserved without a sync.
+    pub(super) fn has_numbers(&self, count: u64) -> bool {
+        let (limits, next) = (self.log.limits, self.next_seq());
+        let block = limits.block_of(next);
+        self.writer.phase == Phase::BlockReserved
+            && limits.block_of(next + count) == block
+            && self.tail.is_block_stable(block, self.synced())
+    }
+
     pub(super) fn next_seq(&self) -> u64 {
         self.tail.highest_seq.max(self.writer.highest_used_seq) + 1
     }

@@ -56,7 +56,7 @@ impl<'r> Plan<'r> {
         make_room(&mut self.writes, request.len()).map_err(|_| no_memory(&turn.writing.context.path))?;
         for (op, (key, _, action)) in request.ops().enumerate() {
             match action {
-                Action::Put(_) => {}
+                Action::Put(_) | Action::PutUntil(..) => {}
                 Action::Delete if self.seq_of(turn, key)?.is_some() => written.deleted += 1,
                 // Nothing is written then, so no operation has an index.
                 Action::Delete if request.len() == 1 => continue,
@@ -88,25 +88,16 @@ impl<'r> Plan<'r> {
         })
     }
 
-    /// The sequence number of a key's record, if the key is there; `Some(None)` if this group puts it, so that it has none yet.
+    /// The sequence number of a key's record, if the key is there; `Some(None)` if this group puts it, so that it has none yet. A
+    /// key that is over is not there.
     fn seq_of(&mut self, turn: &Turn<'_>, key: &[u8]) -> Result<Option<Option<u64>>> {
         if let Some(is_put) = self.change(key).map_err(|_| no_memory(&turn.writing.context.path))? {
             return Ok(is_put.then_some(None));
         }
-        loop {
-            let view = turn.view()?;
-            let header = |position| view.reader.header(position);
-            match view.find(key).and_then(|position| position.map(header).transpose()) {
-                Ok(header) => return Ok(header.map(|header| Some(header.seq))),
-                Err(error) => {
-                    let snapshot = view.snapshot;
-                    drop(view);
-                    if !turn.writing.reading.gave_up_snapshot(snapshot, &error)? {
-                        return Err(error);
-                    }
-                }
-            }
-        }
+        turn.ask(|view| {
+            let found = view.find(key)?.filter(|&position| !view.keys.expiring.is_over(position, || turn.wall_ms()));
+            found.map(|position| view.reader.header(position).map(|header| Some(header.seq))).transpose()
+        })
     }
 
     /// Whether the group puts the key or deletes it, if it does either.
@@ -116,6 +107,20 @@ impl<'r> Plan<'r> {
         self.changed.extend(new.map(|&(key, action)| (key, action != Action::Delete)));
         self.known = self.writes.len();
         Ok(self.changed.get(key).copied())
+    }
+
+    /// The requests that are not refused.
+    pub(super) fn granted<'q>(&self, requests: &'q [Request]) -> impl Iterator<Item = &'q Request> + use<'q, '_, 'r> {
+        requests.iter().zip(&self.verdicts).filter(|(_, verdict)| verdict.outcome.is_ok()).map(|(request, _)| request)
+    }
+
+    /// The deletes of keys that are over could not be written: a request that rests on one of them gets the error.
+    pub(super) fn refuse_where_over(&mut self, requests: &[Request], over: &[&[u8]], error: &Error) {
+        for (request, verdict) in requests.iter().zip(&mut self.verdicts) {
+            if verdict.outcome.is_ok() && request.ops().any(|(key, ..)| over.binary_search(&key).is_ok()) {
+                verdict.outcome = Err(error.clone().into());
+            }
+        }
     }
 
     /// Takes the writes of a refused request back.

@@ -1,7 +1,9 @@
 //! A request: what one call wants to write, and under which conditions.
 
 use std::path::Path;
+use std::time::Duration;
 
+use crate::format::EXPIRY_LEN;
 use crate::limits::Limits;
 use crate::log::group::record_len;
 use crate::memory::make_room;
@@ -18,9 +20,42 @@ pub const MAX_BATCH_BYTES: u64 = Limits::REAL.batch_bytes();
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action<V> {
     Put(V),
+    /// A put of a pair that is over some day.
+    PutUntil(V, Until),
     Delete,
     /// Nothing: the operation is only a condition.
     Keep,
+}
+
+impl<V> Action<V> {
+    pub(crate) fn put(value: V, until: Option<Until>) -> Action<V> {
+        match until {
+            None => Action::Put(value),
+            Some(until) => Action::PutUntil(value, until),
+        }
+    }
+}
+
+/// When a pair is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// This long after the write.
+    After(Duration),
+    /// At this time since 1970.
+    At(Duration),
+}
+
+impl Until {
+    /// The deadline of a pair that is written now, in milliseconds since 1970. Rounded up, so that a pair counts at least as long
+    /// as was asked for, and never 0, which stands for none. What is beyond the largest number is that number.
+    /// (Options with such a time make a plain put.)
+    pub(crate) fn deadline(self, now: Duration) -> u64 {
+        let at = match self {
+            Until::After(ttl) => now.saturating_add(ttl),
+            Until::At(at) => at,
+        };
+        at.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX).max(1)
+    }
 }
 
 /// What one operation expects of its key before the request.
@@ -95,6 +130,11 @@ impl Request {
                 self.log_bytes += record_len(full_key.len(), value.len());
                 Action::Put(())
             }
+            Action::PutUntil(value, until) => {
+                self.bytes.extend_from_slice(value);
+                self.log_bytes += record_len(full_key.len(), EXPIRY_LEN + value.len());
+                Action::PutUntil((), until)
+            }
             Action::Delete => {
                 self.log_bytes += record_len(full_key.len(), 0);
                 Action::Delete
@@ -117,10 +157,32 @@ impl Request {
             start = op.value_end;
             let action = match op.action {
                 Action::Put(()) => Action::Put(value),
+                Action::PutUntil((), until) => Action::PutUntil(value, until),
                 Action::Delete => Action::Delete,
                 Action::Keep => Action::Keep,
             };
             (key, op.condition, action)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_rounded_up_and_never_none() {
+        let now = Duration::new(1000, 999_999_999);
+        for (until, deadline) in [
+            (Until::After(Duration::from_nanos(1)), 1_001_000),
+            (Until::After(Duration::from_nanos(2)), 1_001_001),
+            (Until::After(Duration::from_millis(5)), 1_001_005),
+            (Until::After(Duration::MAX), u64::MAX),
+            (Until::At(Duration::ZERO), 1),
+            (Until::At(Duration::from_nanos(7_000_001)), 8),
+            (Until::At(Duration::MAX), u64::MAX),
+        ] {
+            assert_eq!(until.deadline(now), deadline, "{until:?}");
+        }
     }
 }

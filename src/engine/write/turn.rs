@@ -1,5 +1,6 @@
 //! A turn: the time in which a leader has the file's lock and knows the log up to its end.
 
+use std::cell::OnceCell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,6 +38,10 @@ pub(crate) struct Turn<'e> {
     pub(crate) log: Arc<LogFile>,
     /// The log's end. Only this turn changes it.
     pub(crate) tail: Tail,
+    /// What the wall clock showed when this turn looked.
+    pub(super) wall: OnceCell<Duration>,
+    /// Keys that are over were removed, as many as in one turn.
+    pub(super) has_swept: bool,
     orderly: bool,
 }
 
@@ -62,7 +67,7 @@ impl<'e> Turn<'e> {
         let view = writing.reading.shown()?;
         let (log, tail) = (Arc::clone(&view.reader.log), view.tail.clone());
         drop(view);
-        let mut turn = Turn { writing, writer, log, tail, orderly: false };
+        let mut turn = Turn { writing, writer, log, tail, wall: OnceCell::new(), has_swept: false, orderly: false };
         let result = turn.catch_up(deadline);
         if let Err(error) = result {
             turn.end();
@@ -113,6 +118,8 @@ impl<'e> Turn<'e> {
                 continue;
             }
             self.check_identity()?;
+            // The lock may have been given up since the turn began. What was over or not then does not count.
+            self.wall.take();
             return self.recover_tail(&ingest, &stop);
         }
     }

@@ -1,5 +1,6 @@
 //! The writer: what the leader knows about the file lock, the log and its own writes.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -59,6 +60,8 @@ pub(crate) struct Writer {
     /// This turn had to wait for the lock.
     pub(super) contended: bool,
     pub(super) rest_until: Option<Instant>,
+    /// Where this epoch has records of keys that are over and that cannot be read. No turn tries them again.
+    pub(super) unreadable: BTreeSet<u64>,
     pub(crate) group: Group,
     /// What the records of the group replace.
     pub(super) proven: Vec<Proven>,
@@ -103,6 +106,7 @@ impl Default for Writer {
             looked: None,
             contended: false,
             rest_until: None,
+            unreadable: BTreeSet::new(),
             group: Group::new(FileSeed::new(&[0; 16]), 0),
             proven: Vec::new(),
         }
@@ -120,6 +124,7 @@ impl Writer {
         self.log_end = 0;
         (self.stated, self.root) = (0, 0);
         self.write_back_from = (0, 0);
+        self.unreadable.clear();
     }
 
     /// Enters a phase, unless the handle is there already.

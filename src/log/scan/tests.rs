@@ -107,7 +107,7 @@ fn the_log_may_end_after_each_unit_only() {
     for (flags, key) in [(MORE, "a"), (MORE, "bb"), (PLAIN, "ccc"), (PLAIN, "dddd"), (MORE, "e"), (PLAIN, "f")] {
         let offset = draft.put(flags, key);
         let header = Scanner::resume(&draft.copy(), offset, 0).unwrap().judge().unwrap().unwrap();
-        unit.push(offset, header, None, key.as_bytes());
+        unit.push(offset, header, None, key.as_bytes(), None);
         if !flags.more {
             ends.push(draft.end());
         }
@@ -227,11 +227,14 @@ fn a_file_without_room_for_the_end_mark_lacks_it() {
 
 #[test]
 fn a_body_must_have_the_form_that_its_kind_demands() {
-    let forms: [(Kind, &[u8], &[u8]); 6] = [
+    let forms: [(Kind, &[u8], &[u8]); 9] = [
         (Kind::Put, b"", b"value"),
         (Kind::Put, b"\0", b"value"),
         (Kind::Put, b"\x05abc", b"value"),
         (Kind::Delete, b"\0key", b"value"),
+        (Kind::PutWith, b"\0key", b""),
+        (Kind::PutWith, b"\0key", &[7; 23]),
+        (Kind::PutWith, b"\0", &[7; 24]),
         (Kind::Ancillary(Ancillary::SyncedTo), b"", b"short"),
         (Kind::Ancillary(Ancillary::SyncedTo), b"", &u64::MAX.to_le_bytes()),
     ];
@@ -242,6 +245,9 @@ fn a_body_must_have_the_form_that_its_kind_demands() {
         assert!(units.is_empty());
         assert_eq!((stop.at, stop.reason), (64, Reason::Damaged(Damage::Form)), "{kind:?} {key:?} {value:?}");
     }
+    let mut draft = Draft::new();
+    draft.push(PLAIN, Kind::PutWith, b"\0key", &[7; 24]);
+    assert_eq!(walk(&draft.finish()).0.len(), 1, "an expiry and no value");
 }
 
 #[test]

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use caskfile::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
-use caskfile::{Batch, Cask, Config, Durability};
+use caskfile::{Batch, Cask, Config, Durability, PutOptions};
 
-use super::layout::log_start;
+use super::layout::{EXPIRY_LEN, NOW, log_start};
 
 pub const STORE: &str = "/store";
 pub const FILE_HEADER: usize = 64;
@@ -17,6 +17,7 @@ pub const END_MARK: usize = 8;
 
 pub const PUT: u8 = 1;
 pub const DELETE: u8 = 2;
+pub const PUT_WITH: u8 = 4;
 pub const MARK: u8 = 0x80;
 pub const SYNCED_TO: u8 = 0x81;
 pub const MOVED: u8 = 0x82;
@@ -37,6 +38,31 @@ pub struct Record {
     pub key: Vec<u8>,
     pub value: Vec<u8>,
     pub index: u64,
+}
+
+impl Record {
+    /// The value that it gives its key.
+    ///
+    /// # Panics
+    ///
+    /// If the pair is over: no specimen has one.
+    pub fn sets(&self) -> Option<&[u8]> {
+        match self.kind {
+            PUT => Some(&self.value),
+            PUT_WITH => {
+                let (expiry, value) = self.value.split_at(EXPIRY_LEN);
+                let deadline = u64::from_le_bytes(expiry[..8].try_into().unwrap());
+                assert!(deadline == 0 || NOW < deadline, "it is over");
+                Some(value)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it is about a key.
+    pub fn has_key(&self) -> bool {
+        matches!(self.kind, PUT | DELETE | PUT_WITH)
+    }
 }
 
 /// Takes an undamaged file apart.
@@ -71,10 +97,10 @@ pub fn records(file: &[u8]) -> Vec<Record> {
 pub fn replay<'r>(records: impl IntoIterator<Item = &'r Record>) -> Pairs {
     let mut pairs = Pairs::new();
     for record in records {
-        match record.kind {
-            PUT => drop(pairs.insert(record.key.clone(), (record.value.clone(), record.index))),
-            DELETE => drop(pairs.remove(&record.key)),
-            _ => {}
+        match record.sets() {
+            Some(value) => drop(pairs.insert(record.key.clone(), (value.to_vec(), record.index))),
+            None if record.kind == DELETE => drop(pairs.remove(&record.key)),
+            None => {}
         }
     }
     pairs
@@ -119,6 +145,8 @@ fn made(len: usize, more: usize) -> (Vec<u8>, Vec<u8>) {
     fill(&one, &other, len);
     other.put("third", "3").unwrap();
     one.put("fourth", "4").unwrap();
+    let year_2100 = UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+    other.put_with("expiring", "one day", &PutOptions::new().expires_at(year_2100)).unwrap();
     let mut batch = Batch::new();
     batch.put("batch/1", "begins").put("batch/2", "goes on").delete("first").put("batch/3", "");
     one.write(&batch).unwrap();
@@ -135,7 +163,7 @@ fn made(len: usize, more: usize) -> (Vec<u8>, Vec<u8>) {
     let closed = disk.contents(STORE).unwrap();
     for specimen in [&crashed, &closed] {
         let records = records(specimen);
-        for kind in [PUT, DELETE, MARK, SYNCED_TO, MOVED] {
+        for kind in [PUT, DELETE, PUT_WITH, MARK, SYNCED_TO, MOVED] {
             assert!(records.iter().any(|record| record.kind == kind), "no record of kind {kind:#x}");
         }
         assert!(records.iter().any(|record| record.more));

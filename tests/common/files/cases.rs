@@ -2,8 +2,8 @@
 
 use super::bytes::{Fields, FileBytes, record};
 use super::layout::{
-    DELETE, FILE_HEADER_LEN, MARK, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT,
-    RECORD_HEADER_LEN, ROOTS, ROOTS_END, SYNCED, SYNCED_TO,
+    DELETE, FILE_HEADER_LEN, MARK, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, NOW, PUT, PUT_WITH,
+    RECORD_HEADER_LEN, ROOTS, ROOTS_END, SYNCED, SYNCED_TO, with_deadline,
 };
 use super::seal::seal_roots;
 use super::snapshot::{self, Fault, HOLDS, Snapshotted};
@@ -58,10 +58,20 @@ const PUT_2: Fields<'static> = record(0, PUT, 2, b"\0l", b"2");
 const BROKEN: Fields<'static> = Fields { body_crc_xor: 1, ..PUT_2 };
 
 pub fn all() -> Vec<Case> {
-    [file_headers(), log_ends(), records(), damage(), batches(), proofs(), loose(), roots(), snapshots(), copies()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let all = [
+        file_headers(),
+        log_ends(),
+        records(),
+        deadlines(),
+        damage(),
+        batches(),
+        proofs(),
+        loose(),
+        roots(),
+        snapshots(),
+        copies(),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 fn file_headers() -> Vec<Case> {
@@ -140,11 +150,65 @@ fn records() -> Vec<Case> {
         ),
         case("kind 0", with(record(0, 0, 2, b"\0k", b"")), unsupported(AT)),
         case("kind 3", with(record(0, 3, 2, b"\0k", b"")), unsupported(AT)),
+        case("kind 5", with(record(0, 5, 2, b"\0k", b"")), unsupported(AT)),
         case("kind 0x7f, whose body is damaged", with(Fields { kind: 0x7f, ..BROKEN }), unsupported(AT)),
         case("a later flag", with(record(4, PUT, 2, b"\0k", b"")), unsupported(AT)),
         case("a later flag on an ancillary kind", with(record(0x80, 0xf0, 2, b"", b"")), unsupported(AT)),
     ]
 }
+
+/// Pairs with deadlines: those that are over are hidden.
+fn deadlines() -> Vec<Case> {
+    let at = |deadline| with_deadline(deadline, b"2");
+    let over = at(NOW);
+    let with = |key, value: &[u8]| log().push(record(0, PUT_WITH, 2, key, value)).end();
+    let in_a_batch =
+        |first: &[u8], second: Fields<'_>| log().push(record(MORE, PUT_WITH, 2, b"\0l", first)).push(second).end();
+    vec![
+        case("a pair with a deadline", with(b"\0l", &at(NOW + 1)), format!("{K} l=2@2")),
+        case("the latest deadline", with(b"\0l", &at(u64::MAX)), format!("{K} l=2@2")),
+        case("a put-with without a deadline", with(b"\0l", &at(0)), format!("{K} l=2@2")),
+        case("a pair whose deadline is now", with(b"\0l", &over), K),
+        case("a pair whose deadline was long ago", with(b"\0l", &at(1)), K),
+        case("an empty value with a deadline", with(b"\0l", &with_deadline(NOW + 1, b"")), format!("{K} l=@2")),
+        case("a pair with a deadline in place of one without", with(b"\0k", &at(NOW + 1)), "k=2@2"),
+        case("a pair that is over in place of one without a deadline", with(b"\0k", &over), "empty"),
+        case("a pair that is over in another bucket", with(b"\x01bk", &over), K),
+        case(
+            "a put takes a deadline away",
+            log().push(record(0, PUT_WITH, 2, b"\0k", &over)).push(record(0, PUT, 3, b"\0k", b"3")).end(),
+            "k=3@3",
+        ),
+        case(
+            "a pair that is over and deleted",
+            log().push(record(0, PUT_WITH, 2, b"\0k", &over)).push(record(0, DELETE, 3, b"\0k", b"")).end(),
+            "empty",
+        ),
+        case(
+            "a batch with deadlines",
+            in_a_batch(&over, record(0, PUT_WITH, 3, b"\0m", &at(NOW + 1))),
+            format!("{K} m=2@3"),
+        ),
+        case("an unfinished batch with a deadline", in_a_batch(&at(NOW + 1), BROKEN_THIRD), torn(56 + 27)),
+        case(
+            "a put-with with SYNCED after damage",
+            log().push(BROKEN).push(record(SYNCED, PUT_WITH, 3, b"\0m", &over)).end(),
+            corrupt(AT),
+        ),
+        case(
+            "a put-with with SYNCED after damage, too short for a deadline",
+            log().push(BROKEN).push(record(SYNCED, PUT_WITH, 3, b"\0m", b"")).end(),
+            corrupt(AT),
+        ),
+        case(
+            "a whole put-with after damage",
+            log().push(BROKEN).push(record(0, PUT_WITH, 3, b"\0m", &at(NOW + 1))).end(),
+            kept(32 + 51),
+        ),
+    ]
+}
+
+const BROKEN_THIRD: Fields<'static> = Fields { seq: 3, ..BROKEN };
 
 /// Each thing that can be wrong with a record, once at the log's end and once with proof after it.
 fn damage() -> Vec<Case> {
@@ -165,6 +229,9 @@ fn damage() -> Vec<Case> {
         ("no full key", log().push(record(0, PUT, 2, b"", b"2"))),
         ("no key in a full key", log().push(record(0, PUT, 2, b"\x01b", b"2"))),
         ("a bucket longer than its full key", log().push(record(0, PUT, 2, b"\x03ab", b"2"))),
+        ("a put-with without a key", log().push(record(0, PUT_WITH, 2, b"\0", &[1; 24]))),
+        ("a put-with without an expiry", log().push(record(0, PUT_WITH, 2, b"\0k", b""))),
+        ("a put-with that is too short for its expiry", log().push(record(0, PUT_WITH, 2, b"\0k", &[1; 23]))),
         ("a tombstone without a key", log().push(record(0, DELETE, 2, b"\0", b""))),
         ("a tombstone with a value", log().push(record(0, DELETE, 2, b"\0k", b"2"))),
         ("a statement of 7 bytes", log().push(record(0, SYNCED_TO, 2, b"", &[0; 7]))),

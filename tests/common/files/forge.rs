@@ -1,7 +1,7 @@
 //! Files that say something else than they did, and have right checksums for it.
 
 use super::anatomy::Record;
-use super::layout::{self, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, RECORD_HEADER, RECORD_HEADER_LEN};
+use super::layout::{self, EXPIRY_LEN, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, NOW, RECORD_HEADER, RECORD_HEADER_LEN};
 use super::oracle::Original;
 use super::seal::{seal_header, seal_record};
 use crate::common::dice::Dice;
@@ -49,6 +49,9 @@ pub fn fields(record: &Record) -> Vec<Field> {
     if u64::from(record.kind) == layout::SYNCED_TO {
         fields.push(Field { name: "stated offset", at: body, len: 8 });
     }
+    if u64::from(record.kind) == layout::PUT_WITH {
+        fields.push(Field { name: "deadline", at: body + record.key.len(), len: 8 });
+    }
     fields
 }
 
@@ -63,9 +66,10 @@ pub fn boundaries(original: &Original, record: &Record, field: Field) -> Vec<u64
         "flags" => (0..8).map(|bit| 1 << bit).chain([3]).collect(),
         "kind" => vec![3, 0x7f, 0x80, 0x81, 0x82, 0x83],
         "key_len" => vec![rest, rest.saturating_sub(value_len), key_len + value_len],
-        "value_len" => vec![rest, rest - key_len, MAX_VALUE_LEN, 1 << 31],
+        "value_len" => vec![rest, rest - key_len, EXPIRY_LEN as u64, MAX_VALUE_LEN, 1 << 31],
         "seq" => vec![previous, previous + MAX_SEQ_STEP, MAX_SEQ, 1 << 63],
         "bucket length" => vec![key_len],
+        "deadline" => vec![NOW],
         _ => vec![record.at as u64, record.end as u64, original.bytes.len() as u64, 64, 1 << 63],
     };
     let around = places.into_iter().chain([0, 8, now]).flat_map(|place| {

@@ -30,6 +30,9 @@ pub const RECORD_HEADER: &[Field] = &[
 pub const SLOT: &[Field] =
     &[("generation", 0, 8), ("synced_to", 8, 8), ("snapshot", 16, 8), ("reserved", 24, 36), ("crc", 60, 4)];
 
+/// What stands in front of the user's part of a put-with's value.
+pub const EXPIRY: &[Field] = &[("deadline", 0, 8), ("session", 8, 8), ("acquired", 16, 8)];
+
 pub const MAGIC: [u8; 8] = [0xca, 0x53, 0x4b, 0x46, 0x0d, 0x0a, 0x1a, 0x0a];
 pub const MAJOR: u64 = 1;
 pub const FILE_HEADER_LEN: usize = 64;
@@ -40,6 +43,7 @@ pub const SLOTS: [usize; 2] = [88, 152];
 pub const SLOT_LEN: usize = 64;
 pub const ROOTS_END: usize = 216;
 pub const ALIGNMENT: usize = 8;
+pub const EXPIRY_LEN: usize = 24;
 pub const MAX_VALUE_LEN: u64 = 1 << 30;
 pub const MAX_FILE_LEN: u64 = 1 << 43;
 pub const MAX_SEQ: u64 = (1 << 62) - 1;
@@ -49,6 +53,7 @@ pub const SYNCED: u64 = 1;
 pub const MORE: u64 = 2;
 pub const PUT: u64 = 1;
 pub const DELETE: u64 = 2;
+pub const PUT_WITH: u64 = 4;
 pub const ANCILLARY: u64 = 0x80;
 pub const MARK: u64 = 0x80;
 pub const SYNCED_TO: u64 = 0x81;
@@ -57,6 +62,14 @@ pub const LOOSE: u64 = 0xc0;
 pub const ROOTS: u64 = 0xc0;
 pub const IMAGE: u64 = 0xc1;
 pub const SNAPSHOT: u64 = 0xc2;
+
+/// What a clock of a simulated disk shows that stands still, in milliseconds since 1970. Pairs are hidden by that.
+pub const NOW: u64 = 1_800_000_000_000;
+
+/// The value of a put-with.
+pub fn with_deadline(deadline: u64, value: &[u8]) -> Vec<u8> {
+    [&deadline.to_le_bytes()[..], &[0; 16], value].concat()
+}
 
 /// Where the log of a file with a right header starts.
 pub fn log_start(file: &[u8]) -> usize {

@@ -20,6 +20,8 @@ pub const PATH: &str = "/store";
 /// of the file when they open it. A handle that is opened through a snapshot must show the same.
 pub fn verdict(file: &[u8]) -> Verdict {
     let disk = SimDisk::new();
+    // It shows the moment by which the page's reader hides pairs.
+    disk.stop_clock();
     disk.set_contents(PATH, file.to_vec());
     let config = Config::new().create(false).snapshots(SnapshotPolicy::Never);
     let through_snapshot = Cask::open_on(Arc::new(disk.clone()), PATH, &config.clone().read_only(true));

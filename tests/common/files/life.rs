@@ -12,6 +12,7 @@ use super::reader::{self, Contents, Verdict};
 /// Writes to a store that opens and holds `before`, closes it, and lets the page's reader look at the file.
 pub fn live_on(file: &[u8], before: Contents) {
     let disk = SimDisk::new();
+    disk.stop_clock();
     disk.set_contents(STORE, file.to_vec());
     let config = Config::new().durability(Durability::Os);
     let cask = Cask::open_on(Arc::new(disk.process()), STORE, &config).unwrap();

@@ -8,10 +8,13 @@ use caskfile::disk::sim::SimDisk;
 use caskfile::inspect::{Class, Inspection, Piece};
 use caskfile::{Cask, Config, Error, Report, verify_on};
 
+use super::layout::NOW;
+
 pub const PATH: &str = "/store";
 
 pub fn disk_with(file: &[u8]) -> Arc<SimDisk> {
     let disk = Arc::new(SimDisk::new());
+    disk.stop_clock();
     disk.set_contents(PATH, file.to_vec());
     disk
 }
@@ -122,10 +125,13 @@ fn has_the_stores_pairs(story: &str, disk: &Arc<SimDisk>, pieces: &[Piece]) {
         let (bucket, pair) = next.unwrap();
         held.insert((bucket.to_vec(), pair.key.to_vec(), pair.last_index));
     }
-    let live = pieces.iter().filter(|piece| piece.class == Class::Live).map(|piece| {
+    let live = pieces.iter().filter(|piece| piece.class == Class::Live).filter_map(|piece| {
         let record = piece.record.as_ref().unwrap();
+        if record.deadline.is_some_and(|deadline| NOW >= deadline) {
+            return None;
+        }
         let (bucket, key) = record.bucket_and_key().unwrap();
-        (bucket.to_vec(), key.to_vec(), record.seq)
+        Some((bucket.to_vec(), key.to_vec(), record.seq))
     });
     assert_eq!(live.collect::<BTreeSet<_>>(), held, "{story}");
 }

@@ -56,10 +56,10 @@ pub fn fragments() -> Vec<(usize, Vec<u8>)> {
         .collect()
 }
 
-/// The dump of a `SNAPSHOT`, and the offset at which it begins.
-pub fn dump_of_snapshot() -> (usize, Vec<u8>) {
-    let block = PAGE.split("```hexdump SNAPSHOT\n").nth(1).and_then(|rest| rest.split("```").next());
-    let block = block.expect("the page has a dump of a snapshot");
+/// The dump with this name, and the offset at which it begins.
+pub fn dump_of(name: &str) -> (usize, Vec<u8>) {
+    let block = PAGE.split(&format!("```hexdump {name}\n")).nth(1).and_then(|rest| rest.split("```").next());
+    let block = block.unwrap_or_else(|| panic!("the page has no dump {name}"));
     let start = block.split("  ").next().and_then(|digits| usize::from_str_radix(digits, 16).ok());
     let start = start.expect("an offset begins the dump");
     (start, parse_dump_from(start, block).0)

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::layout::{
-    ALIGNMENT, ANCILLARY, DELETE, END_MARK_LEN, FILE_HEADER, FILE_HEADER_LEN, LOOSE, MAGIC, MAJOR, MAX_FILE_LEN,
-    MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, RECORD_HEADER, RECORD_HEADER_LEN, ROOTS, ROOTS_END, SLOT,
-    SLOT_LEN, SLOTS, SYNCED, SYNCED_TO, crc_at, crc32, log_start, number,
+    ALIGNMENT, ANCILLARY, DELETE, END_MARK_LEN, EXPIRY, EXPIRY_LEN, FILE_HEADER, FILE_HEADER_LEN, LOOSE, MAGIC, MAJOR,
+    MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, NOW, PUT, PUT_WITH, RECORD_HEADER,
+    RECORD_HEADER_LEN, ROOTS, ROOTS_END, SLOT, SLOT_LEN, SLOTS, SYNCED, SYNCED_TO, crc_at, crc32, log_start, number,
 };
 
 /// A bucket and a key in it.
@@ -27,7 +27,7 @@ pub enum Verdict {
     Truncated { log_end: u64, stated: u64 },
 }
 
-/// What a store holds, and what a writer would do about its end.
+/// What a store holds at the moment [`NOW`], and what a writer would do about its end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contents {
     pub pairs: BTreeMap<Name, Setting>,
@@ -90,7 +90,7 @@ impl<'f> Reader<'f> {
             return Err(Untrue::Damaged);
         }
         let (flags, kind) = (field("flags"), field("kind"));
-        if flags > SYNCED | MORE || !(kind == PUT || kind == DELETE || kind >= ANCILLARY) {
+        if flags > SYNCED | MORE || !(matches!(kind, PUT | DELETE | PUT_WITH) || kind >= ANCILLARY) {
             return Err(Untrue::Unsupported);
         }
         let body = &self.file[o + RECORD_HEADER_LEN..end as usize];
@@ -152,10 +152,17 @@ impl Record<'_> {
         rest.split_at_checked(usize::from(len)).filter(|(_, key)| !key.is_empty())
     }
 
+    /// The deadline and the user's part of the value of a put-with.
+    pub fn split_value(&self) -> Option<(u64, &[u8])> {
+        let (expiry, value) = self.value.split_at_checked(EXPIRY_LEN).filter(|_| self.kind == PUT_WITH)?;
+        Some((number(EXPIRY, "deadline", expiry), value))
+    }
+
     /// W10.
     fn has_form(&self) -> bool {
         match self.kind {
             PUT => self.split().is_some(),
+            PUT_WITH => self.split().is_some() && self.split_value().is_some(),
             DELETE => self.split().is_some() && self.value.is_empty(),
             SYNCED_TO => self.stated().is_some(),
             LOOSE.. => self.flags == 0,
@@ -260,11 +267,16 @@ impl Contents {
     /// Takes in a complete record or batch.
     fn take(&mut self, unit: Vec<Record<'_>>) {
         for record in unit {
-            if let (PUT | DELETE, Some((bucket, key))) = (record.kind, record.split()) {
+            if let (PUT | DELETE | PUT_WITH, Some((bucket, key))) = (record.kind, record.split()) {
                 let name = (bucket.to_vec(), key.to_vec());
-                match record.kind {
-                    PUT => drop(self.pairs.insert(name, (record.value.to_vec(), record.seq))),
-                    _ => drop(self.pairs.remove(&name)),
+                let value = match (record.kind, record.split_value()) {
+                    (PUT, _) => Some(record.value),
+                    (PUT_WITH, Some((deadline, value))) => (deadline == 0 || NOW < deadline).then_some(value),
+                    _ => None,
+                };
+                match value {
+                    Some(value) => drop(self.pairs.insert(name, (value.to_vec(), record.seq))),
+                    None => drop(self.pairs.remove(&name)),
                 }
             }
             self.records += 1;

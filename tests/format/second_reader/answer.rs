@@ -1,14 +1,16 @@
 //! The library's verdict on a file, in the words of docs/reader/caskfile_reader.py.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use caskfile::disk::sim::SimDisk;
+use caskfile::inspect::{Class, Inspection};
 use caskfile::{Cask, Config, Damage, Error, verify_on};
 use serde_json::{Value, json};
 
 use crate::common::files::layout::{
-    DELETE, END_MARK_LEN, IMAGE, MARK, MORE, MOVED, PUT, SNAPSHOT, SYNCED, SYNCED_TO, log_start,
+    DELETE, END_MARK_LEN, IMAGE, MARK, MORE, MOVED, NOW, PUT, PUT_WITH, SNAPSHOT, SYNCED, SYNCED_TO, log_start,
 };
 use crate::common::files::library::{self, PATH};
 use crate::common::files::reader::{Contents, Name, Reader, Record, Setting, Verdict};
@@ -50,6 +52,16 @@ fn store(file: &[u8], contents: &Contents) -> Value {
         "highest_seq": contents.last_index,
         "pairs": pairs.into_iter().map(pair).collect::<Vec<_>>(),
     });
+    let deadlines = deadlines(file);
+    if !deadlines.is_empty() {
+        // These are the pairs of this moment. Of the others the library shows nothing.
+        answer["now"] = NOW.into();
+        for pair in answer["pairs"].as_array_mut().into_iter().flatten() {
+            if let Some(&deadline) = pair["last_index"].as_u64().and_then(|seq| deadlines.get(&seq)) {
+                pair["deadline"] = deadline.into();
+            }
+        }
+    }
     if contents.torn > 0 {
         (answer["torn_bytes"], answer["kept"]) = (contents.torn.into(), contents.kept.into());
     }
@@ -57,6 +69,20 @@ fn store(file: &[u8], contents: &Contents) -> Value {
         answer["snapshot"] = json!({"at": at, "differs": differs});
     }
     answer
+}
+
+/// The deadlines of the pairs that the log has, by their `last_index`.
+fn deadlines(file: &[u8]) -> BTreeMap<u64, u64> {
+    let disk = SimDisk::new();
+    disk.set_contents(PATH, file.to_vec());
+    let inspection = Inspection::open_on(Arc::new(disk), PATH).expect("it opens");
+    let live =
+        inspection.pieces().map(|piece| piece.expect("it lies still")).filter(|piece| piece.class == Class::Live);
+    let deadlines = live.filter_map(|piece| {
+        let record = piece.record.expect("it is a put");
+        Some((record.seq, record.deadline?))
+    });
+    deadlines.collect()
 }
 
 /// The snapshot to which the root leads, and whether the library says that it is wrong. `None` if there is none, or if the
@@ -147,6 +173,7 @@ pub fn records(file: &[u8], end: u64) -> Vec<Value> {
 fn described(record: &Record<'_>) -> Value {
     let kind = match record.kind {
         PUT => "put".to_owned(),
+        PUT_WITH => "put-with".to_owned(),
         DELETE => "delete".to_owned(),
         MARK => "mark".to_owned(),
         SYNCED_TO => "SYNCED_TO".to_owned(),

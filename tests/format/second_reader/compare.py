@@ -10,9 +10,9 @@ import caskfile_reader
 RECORD = "offset seq kind flags key_len value_len".split()
 
 
-def answer(path, with_records=False):
+def answer(path, with_records=False, now=None):
     out = io.StringIO()
-    caskfile_reader.print_store(str(path), with_records, out)
+    caskfile_reader.print_store(str(path), with_records, out, now)
     return json.loads(out.getvalue())
 
 
@@ -32,7 +32,7 @@ def disagreements(expected, found):
             reader = found.get(name) or {}
             if any(reader.get(field) != wanted for field, wanted in value.items()):
                 yield name, value, reader
-        elif name not in ("story", "file") and found.get(name) != value:
+        elif name not in ("story", "file", "now") and found.get(name) != value:
             yield name, value, found.get(name)
 
 
@@ -41,7 +41,7 @@ def main(golden, corpus):
 
     def check(path, expected, with_records):
         nonlocal wrong
-        found = answer(path, with_records)
+        found = answer(path, with_records, expected.get("now"))
         verdicts[found["verdict"]] += 1
         for name, library, reader in disagreements(expected, found):
             wrong += 1

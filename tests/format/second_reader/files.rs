@@ -8,7 +8,8 @@ use caskfile::{Batch, Cask, Config, Durability, Limits, MAX_BUCKET_LEN, max_key_
 use super::golden;
 use crate::common::files::bytes::{Fields, FileBytes, record};
 use crate::common::files::layout::{
-    DELETE, FILE_HEADER_LEN, MARK, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, PUT, ROOTS_END, SYNCED, SYNCED_TO,
+    DELETE, FILE_HEADER_LEN, MARK, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, NOW, PUT, PUT_WITH, ROOTS_END,
+    SYNCED, SYNCED_TO, with_deadline,
 };
 use crate::common::files::library::{PATH, SameEveryTime};
 use crate::common::files::page;
@@ -26,7 +27,7 @@ fn file(name: &'static str, story: &'static str, bytes: Vec<u8>) -> Golden {
 }
 
 pub fn all() -> Vec<Golden> {
-    [by_the_library(), sound(), torn(), damaged(), batches(), roots(), snapshots(), others(), older()]
+    [by_the_library(), sound(), deadlines(), torn(), damaged(), batches(), roots(), snapshots(), others(), older()]
         .into_iter()
         .flatten()
         .collect()
@@ -190,6 +191,47 @@ fn sound() -> Vec<Golden> {
 }
 
 const PUT_FIRST: Fields<'static> = record(0, PUT, 1, b"\0k", b"1");
+
+/// 2100-01-01 00:00 UTC in milliseconds since 1970.
+const YEAR_2100: u64 = 4_102_444_800_000;
+
+/// Pairs with deadlines. The clock shows [`NOW`].
+fn deadlines() -> Vec<Golden> {
+    let (until, over) = (with_deadline(YEAR_2100, b"5"), with_deadline(NOW, b"6"));
+    vec![
+        file(
+            "put-with",
+            "Put-withs: e has a deadline, f is over, g has none, h lost its deadline by a put, and i had one and is deleted.",
+            two()
+                .push(record(0, PUT_WITH, BLOCK + 3, b"\0e", &until))
+                .push(record(0, PUT_WITH, BLOCK + 4, b"\0f", &over))
+                .push(record(0, PUT_WITH, BLOCK + 5, b"\0g", &with_deadline(0, b"7")))
+                .push(record(0, PUT_WITH, BLOCK + 6, b"\0h", &over))
+                .push(record(0, PUT, BLOCK + 7, b"\0h", b"8"))
+                .push(record(0, PUT_WITH, BLOCK + 8, b"\0i", &over))
+                .push(record(0, DELETE, BLOCK + 9, b"\0i", b""))
+                .end(),
+        ),
+        file(
+            "put-with-in-a-batch",
+            "A batch gives a key without a deadline one, and sets a key in a bucket whose deadline is a moment ahead.",
+            two()
+                .push(record(SYNCED | MORE, PUT_WITH, BLOCK + 3, b"\0a", &until))
+                .push(record(0, PUT_WITH, BLOCK + 4, b"\x06bucketk", &with_deadline(NOW + 1, b"\0\xff")))
+                .end(),
+        ),
+        file(
+            "torn-put-with",
+            "A put-with whose value is too short for an expiry.",
+            two().push(record(0, PUT_WITH, BLOCK + 3, b"\0c", &until[..23])).end(),
+        ),
+        file(
+            "damaged-before-a-put-with",
+            "A put-with with SYNCED is a witness like a put, although its pair is over.",
+            two().push(BROKEN).push(record(SYNCED, PUT_WITH, BLOCK + 4, b"\0d", &over)).end(),
+        ),
+    ]
+}
 
 fn torn() -> Vec<Golden> {
     let third = two().push(THIRD);

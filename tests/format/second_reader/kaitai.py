@@ -7,7 +7,7 @@ from caskfile import Caskfile
 from kaitaistruct import KaitaiStream, KaitaiStructError
 
 KIND = {Caskfile.Kind.synced_to: "SYNCED_TO", Caskfile.Kind.moved: "MOVED", Caskfile.Kind.image: "IMAGE",
-        Caskfile.Kind.snapshot: "SNAPSHOT"}
+        Caskfile.Kind.snapshot: "SNAPSHOT", Caskfile.Kind.put_with: "put-with"}
 
 
 def parse(path):
@@ -55,8 +55,12 @@ def main(golden):
             offset += (24 + record.header.key_len + record.header.value_len + 7) // 8 * 8
             if record.header.kind == Caskfile.Kind.put:
                 store[record.full_key.bucket, record.full_key.key] = record.value, record.header.seq
+            elif record.header.kind == Caskfile.Kind.put_with:
+                over = 0 < record.value.deadline <= expected.get("now", 0)
+                store[record.full_key.bucket, record.full_key.key] = None if over else record.value.value, record.header.seq
             elif record.header.kind == Caskfile.Kind.delete:
                 store.pop((record.full_key.bucket, record.full_key.key), None)
+        store = {name: pair for name, pair in store.items() if pair[0] is not None}    # hidden ones
         wanted = {(text(pair, "bucket"), text(pair, "key")): (text(pair, "value"), pair["last_index"])
                   for pair in expected["pairs"]}
         if found != expected["records"] or store != wanted:

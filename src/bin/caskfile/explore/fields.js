@@ -80,6 +80,12 @@ function dateText(seconds) {
         : date.toISOString().replace("T", " ").replace(".000Z", " UTC");
 }
 
+// A moment in milliseconds since 1970.
+function momentText(milliseconds) {
+    const date = new Date(Number(milliseconds));
+    return Number.isNaN(date.getTime()) ? grouped(milliseconds) + " ms" : date.toISOString().replace("T", " ").replace("Z", " UTC");
+}
+
 function addRecord(fields, pieces, n, record) {
     fields.add("header_crc", 4, "check", crcText(pieces.has(n, HEADER_HOLDS)));
     fields.add(
@@ -101,9 +107,19 @@ function addRecord(fields, pieces, n, record) {
     if (record.kind === SNAPSHOT && isSnapshotLength(record)) {
         addSnapshot(fields, record);
     } else {
-        fields.add("value", record.valueLength, "value", (bytes, number) => valueText(record, bytes, number));
+        const before = expiryLength(record);
+        if (before > 0) {
+            addExpiry(fields);
+        }
+        fields.add("value", record.valueLength - before, "value", (bytes, number) => valueText(record, bytes, number));
     }
     fields.addRest("padding", "zero", "up to a multiple of 8");
+}
+
+function addExpiry(fields) {
+    fields.add("deadline", 8, "value", (_, number) => (number() === 0n ? "none" : "hidden from " + momentText(number()) + " on"));
+    fields.add("session", 8, "meta", (_, number) => (number() === 0n ? "none" : grouped(number())));
+    fields.add("acquired", 8, "meta", (_, number) => (number() === 0n ? "none" : grouped(number())));
 }
 
 function addSlot(fields, what) {

@@ -42,7 +42,7 @@ class PieceList {
         if (isAboutKeys(record.kind)) {
             appendKey(line, this.pieces.key(record));
         }
-        if (record.kind === PUT) {
+        if (isPut(record.kind)) {
             line.append(element("bdi", "value", preview(this.pieces.value(record), SHOWN_VALUE)));
         }
     }
@@ -102,6 +102,11 @@ class KeyList {
             element("span", "place", offsetText(record.offset)),
             element("span", "seq", "last_index " + record.seq),
         );
+        const deadline = this.pieces.deadline(record);
+        if (deadline > 0n) {
+            // The page does not know what a clock shows now.
+            second.append(element("span", "until", "until " + momentText(deadline)));
+        }
         row.append(first, second);
     }
 }

@@ -40,10 +40,13 @@ const SYNCED = 1;
 const MORE = 2;
 const PUT = 1;
 const DELETE = 2;
+const PUT_WITH = 4;
+const EXPIRY_LENGTH = 24;
 const SNAPSHOT = 0xc2;
 const KINDS = new Map([
     [PUT, "put"],
     [DELETE, "delete"],
+    [PUT_WITH, "put-with"],
     [0x80, "mark"],
     [0x81, "SYNCED_TO"],
     [0x82, "MOVED"],
@@ -165,8 +168,16 @@ class Pieces {
         return this.part(record, RECORD_HEADER_LENGTH, record.keyLength);
     }
 
+    // The value of the pair: in a put-with it follows the expiry.
     value(record) {
-        return this.part(record, RECORD_HEADER_LENGTH + record.keyLength, record.valueLength);
+        const before = expiryLength(record);
+        return this.part(record, RECORD_HEADER_LENGTH + record.keyLength + before, record.valueLength - before);
+    }
+
+    // The deadline in milliseconds since 1970; 0 if there is none.
+    deadline(record) {
+        const bytes = this.part(record, RECORD_HEADER_LENGTH + record.keyLength, Math.min(8, expiryLength(record)));
+        return bytes.reduceRight((number, byte) => (number << 8n) | BigInt(byte), 0n);
     }
 
     // A part of a record, as far as the record goes: the lengths of one that is damaged may say anything.
@@ -188,7 +199,16 @@ function flagsText(flags) {
 }
 
 function isAboutKeys(kind) {
-    return kind === PUT || kind === DELETE;
+    return isPut(kind) || kind === DELETE;
+}
+
+function isPut(kind) {
+    return kind === PUT || kind === PUT_WITH;
+}
+
+// The length of the expiry of a put-with, if it has room for one.
+function expiryLength(record) {
+    return record.kind === PUT_WITH && record.valueLength >= EXPIRY_LENGTH ? EXPIRY_LENGTH : 0;
 }
 
 // A full key is the length of the bucket's name, the name, and the key.

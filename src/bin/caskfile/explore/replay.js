@@ -134,7 +134,7 @@ class KeyOrder {
             const record = pieces.record(piece);
             if (record && isAboutKeys(record.kind)) {
                 const name = byteString(pieces.key(record));
-                this.isPut[step] = record.kind === PUT;
+                this.isPut[step] = isPut(record.kind);
                 this.keyOf[step] = numbers.get(name) ?? numbers.size;
                 numbers.set(name, this.keyOf[step]);
             }

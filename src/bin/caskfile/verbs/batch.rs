@@ -23,6 +23,8 @@ use crate::session::Session;
 ///   {"op":"delete","key":"a"}
 ///   {"op":"check","key":"a","if_absent":true}
 ///
+/// A put may have "ttl_ms":N, how many milliseconds the key has this value, or
+/// "expires_at":N, until when, in milliseconds since 1970.
 /// A put or a delete may have a condition, too: "if_last_index":N (the key's
 /// last_index) or "if_absent":true. Conditions are about the store before the
 /// batch. A line may name its bucket: "bucket":"log".
@@ -50,7 +52,7 @@ impl Batch {
             }
             Operation::parse(line)
                 .and_then(|operation| {
-                    puts |= matches!(operation.change, Change::Put(_));
+                    puts |= matches!(operation.change, Change::Put(..));
                     expects_an_index |= matches!(operation.condition, Some(Condition::Index(_)));
                     add(&operation, &mut filling)
                 })
@@ -89,7 +91,7 @@ fn add(operation: &Operation<'_>, filling: &mut Filling) -> std::result::Result<
         None => {}
     }
     match &operation.change {
-        Change::Put(value) => filling.put(key, value)?,
+        Change::Put(value, options) => filling.put(key, value, options.as_ref())?,
         Change::Delete => drop(filling.batch.delete(key)),
         Change::Nothing => {}
     }

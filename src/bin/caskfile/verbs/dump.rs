@@ -13,6 +13,7 @@ use crate::failure::Result;
 use crate::interrupt::Interrupt;
 use crate::json_line::Line;
 use crate::look::{Look, finish, flags, is_broken, kind, parse_offset, style};
+use crate::moment::utc;
 use crate::numbers::grouped;
 use crate::session::{Output, Session, stdout_failure};
 use crate::waiting::Waiting;
@@ -22,6 +23,7 @@ use crate::waiting::Waiting;
 /// Each record has a row: its offset, sequence number, kind and flags, where its batch starts, and its class: live, dead
 /// (replaced or deleted), tombstone, statement (about the log, not a key), snapshot (of the index), torn, corrupt, or unread
 /// (of a later version).
+/// A pair with a deadline has it after the value: from then on the store hides the pair.
 /// A line with !! says what does not hold. After the last row, damage ends with exit code 5, a later version with 6.
 #[derive(clap::Args)]
 pub struct Dump {
@@ -255,6 +257,9 @@ impl Printer {
                 None => line.bytes("full_key", &record.full_key),
             };
             line = line.number("value_len", record.value_len.into());
+            if let Some(deadline) = record.deadline {
+                line = line.number("deadline", deadline);
+            }
             line = match self.form {
                 _ if piece.class == Class::Snapshot => line,
                 Form::Text => line.bytes("value", value),
@@ -289,7 +294,7 @@ impl Printer {
                     &escaped_field(bucket),
                     &escaped_field(key),
                     &stated.text.clone().unwrap_or_else(|| self.shown_value(record, value)),
-                ])
+                ]) + &record.deadline.map_or_else(String::new, |deadline| format!("  until {}", utc(deadline)))
             }
             None => {
                 let bytes = format!("({} bytes)", grouped(piece.end - piece.start));
@@ -307,17 +312,18 @@ impl Printer {
     }
 
     fn shown_value(&self, record: &Record, value: &[u8]) -> String {
+        let len = record.value().end - record.value().start;
         let shown = match self.form {
             Form::Text => escaped_field(value),
             Form::Hex => hex(value),
             Form::Base64 => STANDARD.encode(value),
-            Form::Redacted if record.value_len == 0 => String::new(),
-            Form::Redacted => return format!("({} bytes)", grouped(record.value_len.into())),
+            Form::Redacted if len == 0 => String::new(),
+            Form::Redacted => return format!("({} bytes)", grouped(len)),
         };
-        if value.len() as u64 == u64::from(record.value_len) {
+        if value.len() as u64 == len {
             return shown;
         }
-        format!("{shown}… ({} bytes)", grouped(record.value_len.into()))
+        format!("{shown}… ({} bytes)", grouped(len))
     }
 }
 

@@ -15,7 +15,8 @@ const PAIRS_PER_LOOK: u64 = 1024;
 
 /// Write all pairs to stdout, as they were at one moment
 ///
-/// The pairs of all buckets, in the order in which they were set. `caskfile import` reads them into another store. With
+/// The pairs of all buckets, in the order in which they were set. Pairs that have expired are left out; those that will expire
+/// take their moment along, except with tsv. `caskfile import` reads them into another store. With
 /// --bucket, the pairs of one bucket. The lines do not name it then, so that they can go into any other bucket, unless
 /// --bucket-column is given.
 #[derive(clap::Args)]
@@ -43,7 +44,7 @@ impl Export {
         let mut pairs = cask.scan_by_index()?;
         let mut progress = Progress::new(session, "exporting", Unit::Keys, Some(pairs.len() as u64), true);
         let mut output = session.output()?;
-        let (mut looked_at, mut written) = (0, 0);
+        let (mut looked_at, mut written, mut expiring) = (0, 0, 0);
         while let Some(next) = pairs.next_ref() {
             let (bucket, pair) = next?;
             looked_at += 1;
@@ -67,13 +68,17 @@ impl Export {
             format
                 .check(named, pair.key, pair.value)
                 .map_err(|problem| Failure::input(problem).hint("leave --no-escapes away"))?;
-            let line = format.write(named, pair.key, pair.value, pair.last_index, &mut output);
-            line.map_err(stdout_failure)?;
+            format.write(named, pair, &mut output).map_err(stdout_failure)?;
             written += 1;
+            expiring += u64::from(pair.expires_at.is_some());
         }
         output.flush().map_err(stdout_failure)?;
         drop(progress);
         session.note(format!("exported {}", plural(written, "pair")));
+        if expiring > 0 && !format.has_expiry() {
+            let pairs = plural(expiring, "pair");
+            session.note(format!("{pairs} will expire, and this format does not say when: --format ndjson does"));
+        }
         Ok(Exit::Done)
     }
 }

@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::time::SystemTime;
 
-use caskfile::KvPair;
+use caskfile::{Cask, KvPair};
 
 use crate::escape::{as_text, escape_into, escaped};
 use crate::exit::Exit;
@@ -31,7 +32,8 @@ impl Get {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let (bucket, key) = (self.bucket.name(session)?, session.bytes(&self.key)?);
         let cask = self.from.open(session)?.bucket(bucket)?;
-        let pair = match cask.get(&key) {
+        let found = if session.json { read(&cask, &key) } else { cask.get(&key).map(|pair| (pair, None)) };
+        let found = match found {
             Err(caskfile::Error::KeyNotFound) => {
                 let (path, shown) = (self.from.store.display(), escaped(&key));
                 let message = format!("{path}: no key `{shown}` in {}", self.bucket.shown());
@@ -41,22 +43,42 @@ impl Get {
                     "`caskfile list{escapes}{options} {store}` and `caskfile buckets {store}` show the keys and buckets"
                 )));
             }
-            pair => pair?,
+            found => found?,
         };
-        write_pair(&pair, self.last_index, session)?;
+        write_pair(&found, self.last_index, session)?;
         Ok(Exit::Done)
     }
 }
 
-/// Writes the value of a pair to stdout, and its `last_index` on a line before it if that is wanted. With `--json`, all of the pair.
-pub fn write_pair(pair: &KvPair, with_last_index: bool, session: &Session) -> Result<()> {
-    write(pair, with_last_index, session, session.output()?).map_err(stdout_failure)
+/// A pair, and when it expires.
+pub type Found = (KvPair, Option<SystemTime>);
+
+/// Reads a pair and when it expires, both of one record.
+pub fn read(cask: &Cask, key: &[u8]) -> caskfile::Result<Found> {
+    // A scan of the one key would do, but a handle's first scan sorts all keys.
+    let (mut pair, mut value) = (cask.get(key)?, Vec::new());
+    loop {
+        let expires_at = cask.expires_at(key)?;
+        let last_index = cask.get_into(key, &mut value)?;
+        // No number is assigned twice: with the same one before and after, nothing has changed in between.
+        if last_index == pair.last_index {
+            return Ok((pair, expires_at));
+        }
+        pair.last_index = last_index;
+        std::mem::swap(&mut pair.value, &mut value);
+    }
 }
 
-fn write(pair: &KvPair, with_last_index: bool, session: &Session, mut output: Output) -> io::Result<()> {
+/// Writes the value of a pair to stdout, and its `last_index` on a line before it if that is wanted. With `--json`, all of the pair.
+pub fn write_pair(found: &Found, with_last_index: bool, session: &Session) -> Result<()> {
+    write(found, with_last_index, session, session.output()?).map_err(stdout_failure)
+}
+
+fn write(found: &Found, with_last_index: bool, session: &Session, mut output: Output) -> io::Result<()> {
+    let (pair, expires_at) = found;
     if session.json {
         let line = Line::begin(&mut output).bytes("key", &pair.key).bytes("value", &pair.value);
-        line.number("last_index", pair.last_index).end()?;
+        line.number("last_index", pair.last_index).expiry(*expires_at).end()?;
         return output.flush();
     }
     if with_last_index {

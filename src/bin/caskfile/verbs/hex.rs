@@ -9,6 +9,7 @@ use caskfile::inspect::{Class, Field, Inspection, Piece, Slot};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::look::{Look, finish, flags, is_broken, kind, parse_offset, refuse_json, style};
+use crate::moment::utc;
 use crate::numbers::grouped;
 use crate::session::{Output, Session, stdout_failure};
 
@@ -241,6 +242,9 @@ fn says(piece: &Piece, field: &Field, row: &[u8]) -> String {
             slot_of(piece, field).map_or_else(String::new, |slot| format!("the slot {}", slot_verdict(slot)))
         }
         ("created", _) => format!("{} seconds since 1970", number()),
+        ("deadline" | "session" | "acquired", _) if number() == 0 => "none".to_owned(),
+        ("deadline", _) => utc(number()),
+        ("session" | "acquired", _) => number().to_string(),
         ("file_id", _) => "not shown".to_owned(),
         ("major" | "minor" | "base_seq" | "complete_after" | "key_len" | "value_len" | "seq" | "bucket_len", _) => {
             number().to_string()
@@ -322,6 +326,7 @@ fn field_style(piece: &Piece, field: &Field) -> Style {
             AnsiColor::Magenta
         }
         "seq" | "base_seq" | "complete_after" | "created" | "generation" | "covered_seq" => AnsiColor::Green,
+        "deadline" | "session" | "acquired" => AnsiColor::Yellow,
         "bucket" | "key" | "full_key" => AnsiColor::Blue,
         "padding" | "reserved" | "file_id" => return Style::new().dimmed(),
         "value" => return Style::new(),

@@ -7,17 +7,18 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use caskfile::{Cask, Durability, Error};
 use serde_json::json;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Result, io_failure};
-use crate::format::{Filling, Format, FormatOptions};
+use crate::format::{Filling, Format, FormatOptions, until};
 use crate::input::LinesInto;
 use crate::interrupt::Interrupt;
 use crate::lines::Lines;
+use crate::moment::milliseconds;
 use crate::numbers::plural;
 use crate::open::Missing;
 use crate::progress::{Progress, Unit};
@@ -26,7 +27,7 @@ use crate::session::Session;
 /// Read pairs from a file or stdin into the store, as many as there are
 ///
 /// Each line of the input becomes a pair; of two lines with one key the later one counts. A line that names a bucket goes
-/// there, the others go to that of --bucket. The input is written in batches, and other writers take turns with them. If the
+/// there, the others go to that of --bucket. A pair that has expired removes its key. The input is written in batches, and other writers take turns with them. If the
 /// import is stopped, by Ctrl-C or by an error, it says how many lines are stored, and --skip goes on after them.
 #[derive(clap::Args)]
 pub struct Import {
@@ -49,6 +50,8 @@ struct Reached {
     lines: u64,
     /// Pairs of this run.
     records: u64,
+    /// Pairs of this run that had expired.
+    expired: u64,
     bytes: u64,
 }
 
@@ -119,9 +122,14 @@ impl Import {
             plural(reached.records, "pair"),
             reached.bytes as f64 / 1e6 / seconds
         ));
+        if reached.expired > 0 {
+            let pairs = plural(reached.expired, "more pair");
+            session.note(format!("{pairs} had expired: the store does not have those keys now"));
+        }
         if session.json {
-            session
-                .write_json(&json!({ "lines": reached.lines, "records": reached.records, "bytes": reached.bytes }))?;
+            session.write_json(&json!({
+                "lines": reached.lines, "records": reached.records, "expired": reached.expired, "bytes": reached.bytes,
+            }))?;
         }
         Ok(Exit::Done)
     }
@@ -273,8 +281,17 @@ impl Reader {
     fn line(&mut self, line: &[u8], filling: &mut Filling) -> std::result::Result<(), String> {
         let Some(record) = self.format.parse(line.strip_suffix(b"\n").unwrap_or(line))? else { return Ok(()) };
         filling.go_to(record.bucket.as_deref(), &record.key)?;
-        filling.put(&record.key, &record.value)?;
-        self.reached.records += 1;
+        match record.expires_at {
+            // As if it had been put in time, and were over now: the value of a line before must not come back.
+            Some(expires_at) if expires_at <= milliseconds(SystemTime::now()) => {
+                filling.batch.delete(&record.key);
+                self.reached.expired += 1;
+            }
+            expires_at => {
+                filling.put(&record.key, &record.value, expires_at.map(until).as_ref())?;
+                self.reached.records += 1;
+            }
+        }
         Ok(())
     }
 

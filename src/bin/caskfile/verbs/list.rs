@@ -10,6 +10,7 @@ use crate::delimited::Delimited;
 use crate::exit::Exit;
 use crate::failure::Result;
 use crate::json_line::Line;
+use crate::moment::{milliseconds, utc};
 use crate::open::{Bucket, ReadFrom};
 use crate::session::{Output, Session, stdout_failure};
 
@@ -43,6 +44,9 @@ pub struct List {
     /// The last_index of each pair first
     #[arg(short, long)]
     last_index: bool,
+    /// When each pair expires, before the key, in UTC; nothing if it stays
+    #[arg(long)]
+    expires_at: bool,
 }
 
 impl List {
@@ -83,12 +87,16 @@ impl List {
             if !self.keys {
                 line = line.bytes("value", pair.value);
             }
-            return line.number("last_index", pair.last_index).end();
+            return line.number("last_index", pair.last_index).expiry(pair.expires_at).end();
         }
         let last_index = pair.last_index.to_string();
-        let mut fields = Vec::with_capacity(3);
+        let expires_at = pair.expires_at.map_or_else(String::new, |moment| utc(milliseconds(moment)));
+        let mut fields = Vec::with_capacity(4);
         if self.last_index {
             fields.push(last_index.as_bytes());
+        }
+        if self.expires_at {
+            fields.push(expires_at.as_bytes());
         }
         if !self.values {
             fields.push(pair.key);

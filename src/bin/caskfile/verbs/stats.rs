@@ -19,6 +19,8 @@ impl Stats {
         // What a handle counts about itself is left out, such as its watches: this one was opened a moment ago.
         Report::default()
             .count("keys", stats.keys)
+            .count("expiring_keys", stats.expiring)
+            .count("expired_keys", stats.hidden)
             .count("buckets", stats.buckets)
             .count("records", stats.records)
             .count("last_index", stats.last_index)

@@ -1,12 +1,12 @@
 //! `wait`.
 
 use std::ffi::OsString;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use caskfile::{Cask, Change, Error, KvPair, OptionalExt, WatchFrom};
+use caskfile::{Cask, ChangeRef, Error, OptionalExt, WatchFrom};
 use serde_json::json;
 
-use super::get::write_pair;
+use super::get::{Found, read, write_pair};
 use crate::escape::escaped;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
@@ -76,7 +76,7 @@ impl Wait {
         };
         let what = || format!("{}: the key `{}` in {}", self.at.store.display(), escaped(&key), self.bucket.shown());
         match found {
-            Some(Some(pair)) => write_pair(&pair, self.last_index, session)?,
+            Some(Some(found)) => write_pair(&found, self.last_index, session)?,
             Some(None) if !self.gone => return Err(Failure::new(Exit::NotFound, format!("{} is gone", what()))),
             Some(None) if session.json => session.write_json(&json!({ "exists": false }))?,
             Some(None) => {}
@@ -98,12 +98,12 @@ impl Wait {
 
 impl Goal {
     /// Whether this state of the key, or `None` if it is not there, is what is waited for.
-    fn is(&self, state: Option<&KvPair>) -> bool {
+    fn is(&self, state: Option<&Found>) -> bool {
         match (self, state) {
             (Goal::There, state) => state.is_some(),
             (Goal::Gone, state) => state.is_none(),
-            (Goal::ChangedFrom(from), state) => *from != Some(state.map_or(0, |pair| pair.last_index)),
-            (Goal::Value(value), state) => state.is_some_and(|pair| pair.value == *value),
+            (Goal::ChangedFrom(from), state) => *from != Some(state.map_or(0, |(pair, _)| pair.last_index)),
+            (Goal::Value(value), state) => state.is_some_and(|(pair, _)| pair.value == *value),
         }
     }
 }
@@ -114,11 +114,11 @@ fn wait(
     key: &[u8],
     goal: &mut Goal,
     deadline: Option<Instant>,
-) -> caskfile::Result<Option<Option<KvPair>>> {
+) -> caskfile::Result<Option<Option<Found>>> {
     // First the watch, then a look at the key: a write between the two is found by both, and one after the look by the watch.
     let mut watch = cask.changes(key, WatchFrom::Now)?;
-    let now = cask.get(key).optional()?;
-    let seen = now.as_ref().map_or(0, |pair| pair.last_index);
+    let now = read(cask, key).optional()?;
+    let seen = now.as_ref().map_or(0, |(pair, _)| pair.last_index);
     if let Goal::ChangedFrom(from @ None) = goal {
         *from = Some(seen);
     }
@@ -127,20 +127,30 @@ fn wait(
     }
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let Some(mut unit) = watch.next_timeout(left)? else { return Ok(None) };
+        // A pair that expires is gone before a writer has logged that.
+        let expires_at = match cask.expires_at(key) {
+            Err(Error::KeyNotFound) if goal.is(None) => return Ok(Some(None)),
+            expires_at => expires_at.optional()?.flatten(),
+        };
+        let lives = expires_at.map(|moment| moment.duration_since(SystemTime::now()).unwrap_or_default());
+        let most = [left, lives].into_iter().flatten().min();
+        let mut unit = match watch.next_timeout(most)? {
+            Some(unit) => unit,
+            None if most == left => return Ok(None),
+            None => continue,
+        };
         let mut last = None;
         while let Some(change) = unit.next_ref() {
             let change = change?;
             // The prefix of the watch admits longer keys.
             if change.key() == key && change.last_index() > seen {
-                last = Some(change.to_change());
+                last = Some(match change {
+                    ChangeRef::Put(pair) => Some((pair.to_pair(), pair.expires_at)),
+                    ChangeRef::Delete { .. } => None,
+                });
             }
         }
-        let state = match last {
-            Some(Change::Put(pair)) => Some(pair),
-            Some(Change::Delete { .. }) => None,
-            None => continue,
-        };
+        let Some(state) = last else { continue };
         if goal.is(state.as_ref()) {
             return Ok(Some(state));
         }

@@ -148,6 +148,9 @@ impl Watch {
                 line = line.bytes("value", value);
             }
             line = line.number("last_index", change.last_index());
+            if let ChangeRef::Put(pair) = change {
+                line = line.expiry(pair.expires_at);
+            }
             if is_listing {
                 line = line.boolean("listing", Some(true));
             }

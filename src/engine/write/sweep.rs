@@ -1,0 +1,192 @@
+//! Keys that are over: they stay in the log, hidden, until a delete is appended for each.
+//!
+//! A write that touches such a key puts the delete in front, as a unit of its own: a watch then sees the end of the old pair
+//! before it sees the new one, as for any other delete. The other keys are swept, some in each turn that writes, so that no caller
+//! waits for many. Both act on what the log holds under its lock, and on one look at the clock.
+
+use std::time::Duration;
+
+use super::Writing;
+use super::turn::Turn;
+use super::writer::Phase;
+use crate::Result;
+use crate::config::Durability;
+use crate::engine::deadline::Deadline;
+use crate::engine::read::view::View;
+use crate::engine::write::request::{Request, no_memory};
+use crate::format::Kind;
+use crate::log::group::record_len;
+use crate::memory::make_room;
+use crate::sync::lock;
+
+impl Turn<'_> {
+    /// The time by the wall clock. The clock is looked at once in a turn, after the turn has replayed what others wrote.
+    pub(super) fn wall(&self) -> Duration {
+        *self.wall.get_or_init(|| self.writing.context.clock.wall())
+    }
+
+    /// The same in milliseconds.
+    pub(crate) fn wall_ms(&self) -> u64 {
+        self.wall().as_millis().try_into().unwrap_or(u64::MAX)
+    }
+
+    /// Asks the view. If a snapshot turns out to be wrong, the whole log is read, and the question is asked again.
+    pub(super) fn ask<T>(&self, mut ask: impl FnMut(&View) -> Result<T>) -> Result<T> {
+        loop {
+            let view = self.view()?;
+            let (answer, snapshot) = (ask(&view), view.snapshot);
+            drop(view);
+            match answer {
+                Err(error) if self.writing.reading.gave_up_snapshot(snapshot, &error)? => {}
+                Err(error) => return Err(error),
+                answered => return answered,
+            }
+        }
+    }
+
+    /// Whether a key is over. Without keys that expire, no clock is looked at.
+    fn has_over(&self) -> Result<bool> {
+        let view = self.view()?;
+        Ok(!view.keys.expiring.is_empty() && view.keys.expiring.has_over(self.wall_ms()))
+    }
+
+    /// The keys that are over of those that these requests touch: by a write, or by a condition. Sorted, each once.
+    ///
+    /// A call that acts on the end of a pair has it logged. Otherwise a clock that is set back would show a pair again that a caller has
+    /// deleted, or after another has taken its place.
+    pub(super) fn over_for<'q>(&self, requests: impl Iterator<Item = &'q Request>) -> Result<Vec<&'q [u8]>> {
+        let mut over = Vec::new();
+        if !self.has_over()? {
+            return Ok(over);
+        }
+        let now = self.wall_ms();
+        for (key, ..) in requests.flat_map(Request::ops) {
+            let is_over =
+                |view: &View| Ok(view.find(key)?.is_some_and(|position| view.keys.expiring.is_over(position, || now)));
+            if self.ask(is_over)? {
+                make_room(&mut over, 1).map_err(|_| no_memory(&self.writing.context.path))?;
+                over.push(key);
+            }
+        }
+        // A batch may name a key several times.
+        over.sort_unstable();
+        over.dedup();
+        Ok(over)
+    }
+
+    /// Removes keys that are over.
+    pub(super) fn remove_over(&mut self, over: &[&[u8]]) -> Result<()> {
+        let limits = self.log.limits;
+        let mut rest = over;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |key: &&&[u8]| {
+                bytes += record_len(key.len(), 0);
+                bytes <= limits.group_bytes()
+            };
+            let count = rest.iter().take(limits.group_records() as usize).take_while(fits).count().max(1);
+            let (piece, left) = rest.split_at(count);
+            self.write_deletes(piece)?;
+            rest = left;
+        }
+        Ok(())
+    }
+
+    /// Removes the keys that are over, as many as one turn sweeps. Returns whether it has removed one.
+    ///
+    /// A failure is no error of a request: either nothing has changed, or the handle is poisoned, and what follows finds that.
+    pub(super) fn sweep(&mut self) -> bool {
+        if std::mem::replace(&mut self.has_swept, true) {
+            return false;
+        }
+        let keys = self.keys_to_sweep().unwrap_or_default();
+        !keys.is_empty() && self.write_deletes(&keys).is_ok()
+    }
+
+    /// The keys that are over, as many as one turn sweeps.
+    fn keys_to_sweep(&mut self) -> Result<Vec<Vec<u8>>> {
+        let mut keys = Vec::new();
+        if !self.has_over()? {
+            return Ok(keys);
+        }
+        let (view, limits, now, mut bytes) = (self.view()?, self.log.limits, self.wall_ms(), 0);
+        let most = limits.swept_records().min(limits.group_records()) as usize;
+        let unreadable = &mut self.writer.unreadable;
+        let left = view.keys.expiring.over(now).filter(|position| !unreadable.contains(position));
+        for position in left.take(most).collect::<Vec<_>>() {
+            let mut key = Vec::new();
+            // Proven by the index: a damaged key would remove another one. A key that cannot be read stays, and the next turn goes on
+            // after it.
+            let reader = &view.reader;
+            let read = reader.known(position).and_then(|header| reader.key_into(position, &header, &mut key));
+            match read {
+                Ok(()) if view.index().points_to(&key, position) => {}
+                Err(error) if error.is_retryable() => break,
+                Ok(()) | Err(_) => {
+                    unreadable.insert(position);
+                    continue;
+                }
+            }
+            bytes += record_len(key.len(), 0);
+            if bytes > limits.swept_bytes() && !keys.is_empty() {
+                break;
+            }
+            keys.push(key);
+        }
+        Ok(keys)
+    }
+
+    /// Appends the deletes of keys, each as a unit of its own, in one group.
+    fn write_deletes<K: AsRef<[u8]>>(&mut self, keys: &[K]) -> Result<()> {
+        let written = self.lay_out_deletes(keys).and_then(|()| self.write_group());
+        self.end_group();
+        written
+    }
+
+    fn lay_out_deletes<K: AsRef<[u8]>>(&mut self, keys: &[K]) -> Result<()> {
+        let first_seq = self.reserve(keys.len() as u64)?;
+        let (mut flags, mut seq) = self.begin_records(first_seq);
+        let group = &mut self.writer.group;
+        let room = group.make_room(keys.iter().map(|key| record_len(key.as_ref().len(), 0)).sum());
+        let key_bytes = keys.iter().map(|key| key.as_ref().len()).sum();
+        let room = room.and_then(|()| group.run.make_room(keys.len(), key_bytes));
+        room.map_err(|_| no_memory(&self.writing.context.path))?;
+        for key in keys {
+            group.push(std::mem::take(&mut flags), Kind::Delete, seq, key.as_ref(), b"");
+            seq += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Writing {
+    /// Sweeps in a turn of its own, if a key is over. For watches, which are to report the end of a pair although nothing is
+    /// written. Returns whether a key was removed. Unless it may wait, nothing is removed where that needs a sync.
+    ///
+    /// The deletes are not synced for themselves: after a power cut, the keys are over still.
+    ///
+    /// # Errors
+    ///
+    /// Those of every write.
+    pub(crate) fn sweep(&self, patience: Duration, may_wait: bool) -> Result<bool> {
+        let deadline = || Deadline::of_a_try(&self.context.clock, patience);
+        self.check_writable()?;
+        self.lead(&deadline(), || {
+            // A turn of a handle that has not written yet may cut a torn tail off.
+            if !may_wait && lock(&self.writer).phase < Phase::BlockReserved {
+                return Ok(false);
+            }
+            self.in_turn(&deadline(), |turn| {
+                if !turn.has_over()? || !may_wait && !turn.has_numbers(turn.log.limits.swept_records()) {
+                    return Ok(false);
+                }
+                turn.rewrite_ahead(&deadline())?;
+                let has_removed = turn.sweep();
+                if self.context.config.get_durability() != Durability::Sync {
+                    turn.settle()?;
+                }
+                Ok(has_removed)
+            })
+        })
+    }
+}
