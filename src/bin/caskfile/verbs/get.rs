@@ -56,16 +56,17 @@ pub type Found = (KvPair, Option<SystemTime>);
 /// Reads a pair and when it expires, both of one record.
 pub fn read(cask: &Cask, key: &[u8]) -> caskfile::Result<Found> {
     // A scan of the one key would do, but a handle's first scan sorts all keys.
-    let (mut pair, mut value) = (cask.get(key)?, Vec::new());
+    // Both times into one buffer: the value may be large.
+    let mut value = Vec::new();
+    let mut before = cask.get_into(key, &mut value)?;
     loop {
         let expires_at = cask.expires_at(key)?;
         let last_index = cask.get_into(key, &mut value)?;
         // No number is assigned twice: with the same one before and after, nothing has changed in between.
-        if last_index == pair.last_index {
-            return Ok((pair, expires_at));
+        if last_index == before {
+            return Ok((KvPair { key: key.to_vec(), value, last_index }, expires_at));
         }
-        pair.last_index = last_index;
-        std::mem::swap(&mut pair.value, &mut value);
+        before = last_index;
     }
 }
 
