@@ -305,6 +305,8 @@ impl Bench {
         match done {
             Ok(()) | Err(Error::CompactionOvertaken { .. } | Error::CompactionRefused { .. } | Error::Io { .. }) => {}
             Err(Error::Poisoned { .. } | Error::Closed) => self.end(number),
+            // The limits may be those that a few records cross. Nothing is written then.
+            Err(Error::BatchTooLarge { .. }) => {}
             // It is found by `reopen`.
             Err(Error::Replaced { .. }) => self.end(number),
             Err(error) => panic!("{error:?}"),
