@@ -45,6 +45,11 @@ const WALL_START: Duration = Duration::from_secs(1_800_000_000);
 #[cfg(any(test, feature = "testing"))]
 const LOOK: Duration = Duration::from_millis(1);
 
+/// A time by the wall clock in whole milliseconds, as deadlines are compared with.
+pub(crate) fn whole_ms(wall: Duration) -> u64 {
+    wall.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
 impl Clock {
     /// Returns a clock that stands still until it is [moved](Clock::advance). Clones are the same clock.
     #[cfg(any(test, feature = "testing"))]
@@ -140,7 +145,7 @@ impl Clock {
 
     /// Returns the time by the wall clock in whole milliseconds since 1970, as deadlines are compared with.
     pub(crate) fn wall_ms(&self) -> u64 {
-        self.wall().as_millis().try_into().unwrap_or(u64::MAX)
+        whole_ms(self.wall())
     }
 
     /// Returns the time since an earlier moment.

@@ -180,6 +180,7 @@ mod tests;
 pub use attributes::{Extended, FileAttributes};
 pub(crate) use bad_blocks::AroundBadBlocks;
 pub use clock::Clock;
+pub(crate) use clock::whole_ms;
 pub use map::{Map, MappedBytes};
 pub use os::{RealDisk, RealSystem};
 pub use sleeper::{Doze, Sleeper};

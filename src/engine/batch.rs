@@ -379,12 +379,7 @@ impl Batch {
         for (op, Step { bucket, key, condition, action }) in self.steps[..before_mistake].iter().enumerate() {
             let bucket = bucket.as_ref().map_or(default_bucket, |range| &self.bytes[range.clone()]);
             let key = FullKey::new(bucket, &self.bytes[key.clone()]).map_err(|fault| invalid(op, fault.into()))?;
-            let action = match action {
-                Action::Put(value) => Action::Put(&self.bytes[value.clone()]),
-                Action::PutUntil(value, until) => Action::PutUntil(&self.bytes[value.clone()], *until),
-                Action::Delete => Action::Delete,
-                Action::Keep => Action::Keep,
-            };
+            let action = action.clone().map(|value| &self.bytes[value]);
             request.push_if(&key, *condition, action);
         }
         if let Some((op, cause)) = &self.mistake {

@@ -86,18 +86,16 @@ impl RecordHeader {
         key: &[u8],
         value: &[u8],
     ) -> RecordHeader {
-        let mut header = RecordHeader {
-            header_crc: 0,
-            body_crc: 0,
-            flags,
-            kind,
-            key_len: key.len() as u16,
-            value_len: value.len() as u32,
-            seq,
-        };
+        let mut header = RecordHeader::unsealed(flags, kind, seq, key.len(), value.len());
         header.body_crc = body_crc(&header.encode()[AT_KIND..], key, value);
         header.header_crc = header.computed_header_crc(seed, offset);
         header
+    }
+
+    /// A header without its checksums.
+    fn unsealed(flags: Flags, kind: Kind, seq: u64, key_len: usize, value_len: usize) -> RecordHeader {
+        let (key_len, value_len) = (key_len as u16, value_len as u32);
+        RecordHeader { header_crc: 0, body_crc: 0, flags, kind, key_len, value_len, seq }
     }
 
     /// The header of a new record of the kind put-with. Its value is `expiry`, and `value` after it.
@@ -110,15 +108,7 @@ impl RecordHeader {
         expiry: &[u8; EXPIRY_LEN],
         value: &[u8],
     ) -> RecordHeader {
-        let mut header = RecordHeader {
-            header_crc: 0,
-            body_crc: 0,
-            flags,
-            kind: Kind::PutWith,
-            key_len: key.len() as u16,
-            value_len: (EXPIRY_LEN + value.len()) as u32,
-            seq,
-        };
+        let mut header = RecordHeader::unsealed(flags, Kind::PutWith, seq, key.len(), EXPIRY_LEN + value.len());
         let mut hasher = header.body_hasher();
         [key, expiry, value].into_iter().for_each(|bytes| hasher.update(bytes));
         header.body_crc = hasher.finalize();
@@ -232,6 +222,12 @@ impl RecordHeader {
     #[inline]
     pub(crate) fn user_len(&self) -> usize {
         (self.value_len as usize).saturating_sub(self.kind.expiry_len())
+    }
+
+    /// Whether the value has room for the expiry that its kind demands.
+    #[inline]
+    pub(crate) fn has_room_for_expiry(&self) -> bool {
+        self.value_len as usize >= self.kind.expiry_len()
     }
 
     /// Splits the value that the record holds into its expiry, if its kind has one, and the value that users see.

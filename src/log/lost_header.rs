@@ -12,8 +12,8 @@ use super::chunks::Chunks;
 use super::search::body_holds;
 use crate::disk::{DiskFile, FileStat};
 use crate::format::{
-    ALIGNMENT, EXPIRY_LEN, FILE_HEADER_LEN, FileHeader, FileSeed, Kind, MAJOR_VERSION, MAX_SEQ, MINOR_VERSION,
-    RECORD_HEADER_LEN, RecordHeader, SeqBound,
+    ALIGNMENT, FILE_HEADER_LEN, FileHeader, FileSeed, Kind, MAJOR_VERSION, MAX_SEQ, MINOR_VERSION, RECORD_HEADER_LEN,
+    RecordHeader, SeqBound,
 };
 use crate::{Error, Result};
 
@@ -110,8 +110,7 @@ fn candidate(bytes: &[u8; RECORD_HEADER_LEN], offset: u64, file_len: u64) -> Opt
     }
     let header = RecordHeader::decode(bytes)?;
     let has_form = match header.kind {
-        Kind::Put => header.key_len > 1,
-        Kind::PutWith => header.key_len > 1 && header.value_len as usize >= EXPIRY_LEN,
+        Kind::Put | Kind::PutWith => header.key_len > 1 && header.has_room_for_expiry(),
         Kind::Delete => header.key_len > 1 && header.value_len == 0,
         Kind::Ancillary(_) => header.key_len == 0 && header.value_len <= 8,
     };

@@ -153,7 +153,7 @@ impl Reader {
     /// must neither be allocated nor followed into the map.
     #[inline(always)]
     fn fits(&self, position: u64, header: &RecordHeader) -> bool {
-        position + header.record_len() <= self.end && header.value_len as usize >= header.kind.expiry_len()
+        position + header.record_len() <= self.end && header.has_room_for_expiry()
     }
 
     /// The error for bytes that are no header, or not the one that was there.

@@ -7,8 +7,7 @@ use super::LogFile;
 use super::run::{Entry, Run};
 use super::window::Window;
 use crate::format::{
-    Ancillary, Damage, END_MARK_LEN, EXPIRY_LEN, Flags, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict,
-    split_full_key,
+    Ancillary, Damage, END_MARK_LEN, Flags, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, split_full_key,
 };
 use crate::{Error, Result};
 
@@ -305,8 +304,7 @@ impl<'a> Scanner<'a> {
 /// Whether the body has the form that its kind demands. Later code relies on it.
 pub(crate) fn has_form(header: &RecordHeader, key: &[u8], stated: Option<u64>) -> bool {
     match header.kind {
-        Kind::Put => split_full_key(key).is_some(),
-        Kind::PutWith => split_full_key(key).is_some() && header.value_len as usize >= EXPIRY_LEN,
+        Kind::Put | Kind::PutWith => split_full_key(key).is_some() && header.has_room_for_expiry(),
         Kind::Delete => split_full_key(key).is_some() && header.value_len == 0,
         Kind::Ancillary(Ancillary::SyncedTo) => header.key_len == 0 && stated.is_some(),
         Kind::Ancillary(_) => true,

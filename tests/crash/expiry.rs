@@ -18,6 +18,7 @@ use caskfile::{
 };
 
 use crate::common::dice::Dice;
+use crate::storm::{Story, setting};
 
 const STORE: &str = "/store";
 const COPY: &str = "/copy";
@@ -760,10 +761,6 @@ impl Life {
     }
 }
 
-fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
-}
-
 /// `CASKFILE_EXPIRY` is the number of lives (400).
 #[test]
 fn every_call_takes_a_key_that_is_over_for_absent_and_each_end_is_seen_once() {
@@ -798,14 +795,5 @@ fn every_call_takes_a_key_that_is_over_for_absent_and_each_end_is_seen_once() {
     println!("{lives} lives: {counts:?}");
     if lives >= 400 {
         counts.expect_all(5);
-    }
-}
-
-/// Says where a test has failed.
-struct Story(u64, std::cell::Cell<u32>);
-
-impl Drop for Story {
-    fn drop(&mut self) {
-        println!("seed {}, step {}", self.0, self.1.get());
     }
 }

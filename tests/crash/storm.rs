@@ -1,5 +1,6 @@
 //! Lives in bad weather, and how a sequence of steps that fails is made shorter.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -15,6 +16,15 @@ use crate::plan::{Kind, Step, plan};
 
 pub fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// Says where a test has failed: at which seed and step.
+pub struct Story(pub u64, pub Cell<u32>);
+
+impl Drop for Story {
+    fn drop(&mut self) {
+        println!("seed {}, step {}", self.0, self.1.get());
+    }
 }
 
 /// The seeds to try: `seeds` of them by default, `CASKFILE_CRASH_SEEDS` if that says how many, from

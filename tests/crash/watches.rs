@@ -22,6 +22,7 @@ use caskfile::{
 use crate::common::dice::Dice;
 use crate::common::files::layout::{DELETE, FILE_HEADER, MORE, PUT, log_start, number};
 use crate::common::files::reader::{Reader, Verdict, read};
+use crate::storm::{Story, setting};
 
 const STORE: &str = "/store";
 const COPY: &str = "/copy";
@@ -613,10 +614,6 @@ fn expect_served(disk: &SimDisk, history: &History, clients: &[Client], dice: &m
     }
 }
 
-fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
-}
-
 /// `CASKFILE_WATCHES` is the number of lives (120).
 #[test]
 fn what_is_folded_from_a_watch_is_the_store_or_an_error_says_why_not() {
@@ -689,15 +686,6 @@ fn what_is_folded_from_a_watch_is_the_store_or_an_error_says_why_not() {
     println!("{lives} lives: {counts:?}");
     if lives >= 120 {
         counts.expect_all(5);
-    }
-}
-
-/// Says where a test has failed.
-struct Story(u64, std::cell::Cell<u32>);
-
-impl Drop for Story {
-    fn drop(&mut self) {
-        println!("seed {}, step {}", self.0, self.1.get());
     }
 }
 

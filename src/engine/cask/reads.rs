@@ -4,6 +4,7 @@ use std::ops::{ControlFlow, RangeBounds};
 use std::time::{Duration, SystemTime};
 
 use super::Cask;
+use crate::engine::read::scan::moment_of;
 use crate::engine::{BucketScans, IndexScan, Keys, PairRef, Scan};
 use crate::format::FullKey;
 use crate::store::KvPair;
@@ -109,7 +110,7 @@ impl Cask {
     /// ```
     pub fn expires_at(&self, key: impl AsRef<[u8]>) -> Result<Option<SystemTime>> {
         let (deadline, _) = self.deadline(key.as_ref())?;
-        Ok(deadline.and_then(|deadline| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(deadline))))
+        Ok(deadline.and_then(moment_of))
     }
 
     /// Returns how long the pair of a key lives from now on; `None` if it stays until it is replaced or deleted.

@@ -317,8 +317,8 @@ impl Cask {
         action: Action<&[u8]>,
         condition: Option<Condition>,
     ) -> Result<Option<u64>> {
-        let value_len = if let Action::Put(value) | Action::PutUntil(value, _) = action { value.len() } else { 0 };
-        let mut request = Request::with_capacity(1, full_key.len() + value_len, &self.engine.context.path)?;
+        let len = full_key.len() + action.value_len();
+        let mut request = Request::with_capacity(1, len, &self.engine.context.path)?;
         request.push_if(full_key, condition, action);
         self.engine.commit(request).map(|written| written.last_index).map_err(Failure::error)
     }

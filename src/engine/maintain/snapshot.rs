@@ -285,19 +285,19 @@ impl Maintenance {
         view.tail.images.replayed(self.context.limits) >= self.context.limits.least_running_cost()
             && self.context.config.get_snapshots() == SnapshotPolicy::Automatic
             && self.context.config.get_connection_timeout().is_none_or(|timeout| timeout >= PATIENCE)
-            && self.is_worth_it(view, 0, WHILE_OPEN)
+            && self.is_worth_it(view, view.tail.images.cost, WHILE_OPEN)
             && self.automatic.may_retry_snapshot(view, &self.context.clock)
     }
 
-    /// Whether the log after the last snapshot, or `written`, has cost as much as this many images.
-    fn is_worth_it(&self, view: &View, written: u64, times: u64) -> bool {
-        let len = len_of(view.index(), self.context.limits);
-        may_have_snapshot(view) && view.tail.images.cost.max(written) >= times * len
+    /// Whether what has this cost is worth a snapshot: as much as this many images.
+    fn is_worth_it(&self, view: &View, cost: u64, times: u64) -> bool {
+        may_have_snapshot(view) && cost >= times * len_of(view.index(), self.context.limits)
     }
 
     fn is_due_at_close(&self, view: &View) -> bool {
         let (limits, written) = (self.context.limits, self.context.counters.written.load(Ordering::Relaxed));
-        view.tail.images.replayed(limits) >= limits.least_cost() && self.is_worth_it(view, written, AT_CLOSE)
+        view.tail.images.replayed(limits) >= limits.least_cost()
+            && self.is_worth_it(view, view.tail.images.cost.max(written), AT_CLOSE)
     }
 
     /// Whether the keys were listed and the newest snapshot lacks their order, so that each process that lists sorts them again.
@@ -347,7 +347,7 @@ impl Maintenance {
     /// Writes a snapshot that was due, unless it is not any more with the order of the keys.
     pub(super) fn write_due_snapshot(&self) -> Result<bool> {
         self.keep_order()?;
-        let is_due = self.reading.shown().is_ok_and(|view| self.is_worth_it(&view, 0, WHILE_OPEN));
+        let is_due = self.reading.shown().is_ok_and(|view| self.is_worth_it(&view, view.tail.images.cost, WHILE_OPEN));
         if is_due { self.write_snapshot_in_background() } else { Ok(false) }
     }
 

@@ -146,7 +146,11 @@ pub struct PairRef<'a> {
 
 /// Returns when a pair with this expiry expires.
 pub(crate) fn expires_at(expiry: Option<Expiry>) -> Option<SystemTime> {
-    let deadline = expiry.map(|expiry| expiry.deadline).filter(|&deadline| deadline > 0)?;
+    expiry.map(|expiry| expiry.deadline).filter(|&deadline| deadline > 0).and_then(moment_of)
+}
+
+/// The moment of a deadline. `None` if it is too late for the system's clock.
+pub(crate) fn moment_of(deadline: u64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(deadline))
 }
 

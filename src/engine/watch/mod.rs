@@ -24,7 +24,7 @@ use super::read::by_index::IndexScan;
 use super::read::feed::{self, Feed, Filter, Found, FoundUnit, Place};
 use super::read::scan::Scan;
 use super::read::watchers::Watcher;
-use crate::disk::FileIdentity;
+use crate::disk::{FileIdentity, whole_ms};
 use crate::log::LogFile;
 use crate::log::path;
 use crate::log::path::Named;
@@ -619,7 +619,7 @@ impl Watch {
             return most;
         }
         let now = context.clock.wall();
-        let now_ms = now.as_millis().try_into().unwrap_or(u64::MAX);
+        let now_ms = whole_ms(now);
         if view.keys.expiring.has_over(now_ms) {
             return most.min(self.until_sweep());
         }

@@ -18,9 +18,8 @@ use super::turn::Turn;
 use super::writer::Phase;
 use crate::config::Durability;
 use crate::engine::deadline::Deadline;
-use crate::format::{EXPIRY_LEN, Expiry, Flags, Kind};
+use crate::format::{Expiry, Flags, Kind};
 use crate::limits::{Limits, Shared};
-use crate::log::group::record_len;
 use crate::memory::empty;
 use crate::{Error, Result};
 
@@ -174,8 +173,8 @@ impl Turn<'_> {
         let is_until = |(_, action): &(_, Action<_>)| matches!(action, Action::PutUntil(..));
         let now = if plan.writes.iter().any(is_until) { self.wall() } else { Duration::ZERO };
         let group = &mut self.writer.group;
-        let keys = plan.writes.iter().map(|(key, _)| key.len() + EXPIRY_LEN).sum();
-        let room = group.make_room(plan.writes.iter().map(|(key, action)| log_bytes(key, action)).sum());
+        let keys = plan.writes.iter().map(|(key, action)| key.len() + action.expiry_len()).sum();
+        let room = group.make_room(plan.writes.iter().map(|(key, action)| action.log_bytes(key)).sum());
         let room = room.and_then(|()| group.run.make_room(plan.writes.len(), keys));
         room.map_err(|_| no_memory(&self.writing.context.path))?;
         let mut writes = plan.writes.iter();
@@ -213,16 +212,6 @@ impl Turn<'_> {
             error => self.writing.syncs.poison(&self.log, "make durable what was written", io::Error::other(error)),
         }
     }
-}
-
-/// How many bytes the record of a put or a delete takes up in the log.
-fn log_bytes(key: &[u8], action: &Action<&[u8]>) -> u64 {
-    let value_len = match action {
-        Action::Put(value) => value.len(),
-        Action::PutUntil(value, _) => EXPIRY_LEN + value.len(),
-        Action::Delete | Action::Keep => 0,
-    };
-    record_len(key.len(), value_len)
 }
 
 /// A group is one write, and Linux writes less than 2 GiB at once.

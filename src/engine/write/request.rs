@@ -34,6 +34,36 @@ impl<V> Action<V> {
             Some(until) => Action::PutUntil(value, until),
         }
     }
+
+    /// The same with another value.
+    #[inline]
+    pub(crate) fn map<W>(self, other: impl FnOnce(V) -> W) -> Action<W> {
+        match self {
+            Action::Put(value) => Action::Put(other(value)),
+            Action::PutUntil(value, until) => Action::PutUntil(other(value), until),
+            Action::Delete => Action::Delete,
+            Action::Keep => Action::Keep,
+        }
+    }
+
+    /// The length of what a record has before the value.
+    pub(crate) fn expiry_len(&self) -> usize {
+        if let Action::PutUntil(..) = self { EXPIRY_LEN } else { 0 }
+    }
+}
+
+impl Action<&[u8]> {
+    pub(crate) fn value_len(&self) -> usize {
+        if let Action::Put(value) | Action::PutUntil(value, _) = self { value.len() } else { 0 }
+    }
+
+    /// How many bytes its record takes up in the log.
+    pub(crate) fn log_bytes(&self, key: &[u8]) -> u64 {
+        match self {
+            Action::Keep => 0,
+            _ => record_len(key.len(), self.expiry_len() + self.value_len()),
+        }
+    }
 }
 
 /// When a pair is over.
@@ -124,23 +154,8 @@ impl Request {
     pub(crate) fn push_if(&mut self, full_key: &[u8], condition: Option<Condition>, action: Action<&[u8]>) {
         self.bytes.extend_from_slice(full_key);
         let key_end = self.bytes.len();
-        let action = match action {
-            Action::Put(value) => {
-                self.bytes.extend_from_slice(value);
-                self.log_bytes += record_len(full_key.len(), value.len());
-                Action::Put(())
-            }
-            Action::PutUntil(value, until) => {
-                self.bytes.extend_from_slice(value);
-                self.log_bytes += record_len(full_key.len(), EXPIRY_LEN + value.len());
-                Action::PutUntil((), until)
-            }
-            Action::Delete => {
-                self.log_bytes += record_len(full_key.len(), 0);
-                Action::Delete
-            }
-            Action::Keep => Action::Keep,
-        };
+        self.log_bytes += action.log_bytes(full_key);
+        let action = action.map(|value| self.bytes.extend_from_slice(value));
         self.ops.push(Op { key_end, value_end: self.bytes.len(), condition, action });
     }
 
@@ -155,13 +170,7 @@ impl Request {
             let key = &self.bytes[start..op.key_end];
             let value = &self.bytes[op.key_end..op.value_end];
             start = op.value_end;
-            let action = match op.action {
-                Action::Put(()) => Action::Put(value),
-                Action::PutUntil((), until) => Action::PutUntil(value, until),
-                Action::Delete => Action::Delete,
-                Action::Keep => Action::Keep,
-            };
-            (key, op.condition, action)
+            (key, op.condition, op.action.map(|()| value))
         })
     }
 }

@@ -11,6 +11,7 @@ use super::turn::Turn;
 use super::writer::Phase;
 use crate::Result;
 use crate::config::Durability;
+use crate::disk::whole_ms;
 use crate::engine::deadline::Deadline;
 use crate::engine::read::view::View;
 use crate::engine::write::request::{Request, no_memory};
@@ -27,7 +28,7 @@ impl Turn<'_> {
 
     /// The same in milliseconds.
     pub(crate) fn wall_ms(&self) -> u64 {
-        self.wall().as_millis().try_into().unwrap_or(u64::MAX)
+        whole_ms(self.wall())
     }
 
     /// Asks the view. If a snapshot turns out to be wrong, the whole log is read, and the question is asked again.
