@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use crate::format::order::StoredBytes;
 use crate::format::snapshot::{KeyHasher, Snapshot, StoredPart};
-use crate::format::{Damage, Expiry, FileHeader, Kind, MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader, split_full_key};
+use crate::format::{Damage, FileHeader, Kind, MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader, split_full_key};
 use crate::index::buckets::Buckets;
-use crate::index::{Expiring, Index, Keys, POSITION_LIMIT, is_beside};
+use crate::index::{Expiring, Index, Keys, POSITION_LIMIT, Sessions, is_beside};
 use crate::log::read::Reader;
 use crate::log::run::{Entry, RUN_LEN, Run};
 use crate::{Error, Result};
@@ -28,6 +28,8 @@ pub(crate) struct KeySpace {
     buckets: Option<Buckets>,
     /// Those with a deadline.
     pub(crate) expiring: Expiring,
+    /// The sessions, and the keys that belong to one.
+    pub(crate) sessions: Sessions,
 }
 
 /// How many keys there are, by a clock.
@@ -55,13 +57,26 @@ impl KeySpace {
     /// The keys of a log without records.
     pub(crate) fn new(header: &FileHeader) -> KeySpace {
         let index = Index::new(KeyHasher::new(header));
-        KeySpace { index, counted_bytes: 0, buckets: Some(Buckets::default()), expiring: Expiring::default() }
+        KeySpace {
+            index,
+            counted_bytes: 0,
+            buckets: Some(Buckets::default()),
+            expiring: Expiring::default(),
+            sessions: Sessions::default(),
+        }
     }
 
-    /// The keys that a log had when the snapshot was made. None of them had a deadline: no snapshot covers such a record.
+    /// The keys that a log had when the snapshot was made. None of them had a deadline or an owner, and there was no session: no
+    /// snapshot covers such a record.
     pub(crate) fn stored(header: &FileHeader, snapshot: &Snapshot) -> KeySpace {
         let index = Index::stored(KeyHasher::new(header), snapshot, header.log_start());
-        KeySpace { index, counted_bytes: snapshot.covered.live_bytes, buckets: None, expiring: Expiring::default() }
+        KeySpace {
+            index,
+            counted_bytes: snapshot.covered.live_bytes,
+            buckets: None,
+            expiring: Expiring::default(),
+            sessions: Sessions::default(),
+        }
     }
 
     /// The number of buckets in the log, by no clock. `None` for keys from a snapshot.
@@ -93,7 +108,7 @@ impl KeySpace {
 
     /// Bytes allocated.
     pub(crate) fn memory(&self) -> usize {
-        self.index.memory() + self.expiring.memory()
+        self.index.memory() + self.expiring.memory() + self.sessions.memory()
     }
 
     /// Bytes of the records that the index points to. An upper bound before [`Index::load_noted`], for keys from a snapshot.
@@ -119,8 +134,7 @@ impl KeySpace {
             }
             for (entry, &hash) in entries.iter().zip(&hashes) {
                 let key = run.key(entry);
-                let expiry = run.expiry(entry);
-                let replaced = self.apply(entry, hash, key, expiry, reader, |at| reader.is_key(at, key))?;
+                let replaced = self.apply(run, entry, hash, reader, |at| reader.is_key(at, key))?;
                 self.bury(replaced, reader)?;
             }
         }
@@ -140,7 +154,7 @@ impl KeySpace {
             let first = proven.len();
             for entry in entries {
                 let hash = self.index.hash(run.key(entry));
-                if !matches!(entry.header.kind, Kind::Ancillary(_)) {
+                if entry.header.kind.is_event() {
                     self.index.load(hash, reader)?;
                 }
                 self.index.prefetch(hash);
@@ -157,7 +171,7 @@ impl KeySpace {
                 }
             }
             for ((entry, of), is_new) in entries.iter().zip(&mut proven[first..]).zip(is_new) {
-                if is_new || matches!(entry.header.kind, Kind::Ancillary(_)) {
+                if is_new || !entry.header.kind.is_event() {
                     continue;
                 }
                 if let Some(position) = self.index.find_hashed(of.hash, run.key(entry), reader)? {
@@ -181,7 +195,7 @@ impl KeySpace {
             let key = run.key(entry);
             let known = of.replaced.map(|(position, _)| position);
             let is_key = |at| if at < start { Ok(known == Some(at)) } else { reader.is_key(at, key) };
-            let replaced = self.apply(entry, of.hash, key, run.expiry(entry), reader, is_key)?;
+            let replaced = self.apply(run, entry, of.hash, reader, is_key)?;
             match of.replaced {
                 Some((position, len)) if replaced == Some(position) => self.uncount(len),
                 _ => self.bury(replaced, reader)?,
@@ -190,41 +204,55 @@ impl KeySpace {
         Ok(())
     }
 
-    /// Applies one record, and returns the position of the record that it replaces.
+    /// Applies one record of a run, and returns the position of the record that it replaces.
     #[inline]
     fn apply(
         &mut self,
+        run: &Run,
         entry: &Entry,
         hash: u64,
-        key: &[u8],
-        expiry: Option<Expiry>,
         reader: &Reader,
         is_key: impl FnMut(u64) -> Result<bool>,
     ) -> Result<Option<u64>> {
-        if expiry.is_some() || !self.expiring.is_empty() && entry.header.kind.is_event() {
-            // Which record is replaced must be known: its deadline goes with it, or the next one needs to be taken away.
+        let (key, expiry) = (run.key(entry), run.expiry(entry));
+        let has_lifetimes = !self.expiring.is_empty() || !self.sessions.has_no_pairs();
+        if expiry.is_some() || has_lifetimes && entry.header.kind.is_event() {
+            // Which record is replaced must be known: its deadline and its owner go with it, or the next one's need to be taken
+            // away.
             self.index.load(hash, reader)?;
         }
         let replaced = match entry.header.kind {
-            Kind::Put | Kind::PutWith => {
+            Kind::Put | Kind::PutWith | Kind::PutOwned => {
                 let replaced = self.index.apply_put(hash, key, entry.offset, reader, is_key)?;
                 self.counted_bytes += entry.header.padded_len();
                 replaced
             }
             Kind::Delete => self.index.apply_delete(hash, key, entry.offset, reader, is_key)?,
+            Kind::Session => {
+                if let Some(record) = run.session(entry) {
+                    self.sessions.replay(entry.offset, entry.header.seq, record);
+                }
+                return Ok(None);
+            }
             Kind::Ancillary(_) => return Ok(None),
         };
         match (&mut self.buckets, entry.header.kind, replaced) {
-            (Some(buckets), Kind::Put | Kind::PutWith, None) => buckets.add(key),
+            (Some(buckets), kind, None) if kind.is_put() => buckets.add(key),
             (Some(buckets), Kind::Delete, Some(_)) => buckets.remove(key),
             _ => {}
         }
         if let Some(position) = replaced {
             self.expiring.remove(position);
+            self.sessions.remove(position);
         }
-        if let Some(Expiry { deadline: deadline @ 1.., .. }) = expiry {
-            let bucket = split_full_key(key).map_or(&b""[..], |(bucket, _)| bucket);
-            self.expiring.add(entry.offset, bucket, deadline);
+        if let Some(expiry) = expiry {
+            if expiry.deadline > 0 {
+                let bucket = split_full_key(key).map_or(&b""[..], |(bucket, _)| bucket);
+                self.expiring.add(entry.offset, bucket, expiry.deadline);
+            }
+            if let Some(owner) = expiry.owner {
+                self.sessions.add(entry.offset, owner);
+            }
         }
         Ok(replaced)
     }

@@ -98,19 +98,19 @@ impl RecordHeader {
         RecordHeader { header_crc: 0, body_crc: 0, flags, kind, key_len, value_len, seq }
     }
 
-    /// The header of a new record of the kind put-with. Its value is `expiry`, and `value` after it.
+    /// The header of a new put of a pair that counts as long as `expiry` says. Its value is the expiry, and `value` after it.
     pub(crate) fn with_expiry(
         seed: FileSeed,
         offset: u64,
         flags: Flags,
         seq: u64,
         key: &[u8],
-        expiry: &[u8; EXPIRY_LEN],
+        expiry: &Expiry,
         value: &[u8],
     ) -> RecordHeader {
-        let mut header = RecordHeader::unsealed(flags, Kind::PutWith, seq, key.len(), EXPIRY_LEN + value.len());
+        let mut header = RecordHeader::unsealed(flags, expiry.kind(), seq, key.len(), EXPIRY_LEN + value.len());
         let mut hasher = header.body_hasher();
-        [key, expiry, value].into_iter().for_each(|bytes| hasher.update(bytes));
+        [key, &expiry.encode(), value].into_iter().for_each(|bytes| hasher.update(bytes));
         header.body_crc = hasher.finalize();
         header.header_crc = header.computed_header_crc(seed, offset);
         header
@@ -235,11 +235,11 @@ impl RecordHeader {
     /// A stored value may be too short for its expiry. A validated record never has one. Returns neither then.
     #[inline]
     pub(crate) fn split_value<'a>(&self, stored: &'a [u8]) -> (Option<Expiry>, &'a [u8]) {
-        if self.kind != Kind::PutWith {
+        if self.kind.expiry_len() == 0 {
             return (None, stored);
         }
         match stored.split_first_chunk() {
-            Some((expiry, value)) => (Some(Expiry::decode(expiry)), value),
+            Some((expiry, value)) => (Some(Expiry::decode(self.kind, expiry)), value),
             None => (None, b""),
         }
     }

@@ -32,6 +32,7 @@ mod order;
 mod packed;
 mod positions;
 mod search;
+mod sessions;
 mod sorted;
 mod table;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub(crate) use hash::{Frozen, HashIndex, PIECES, is_beside};
 pub(crate) use order::stored_order;
 pub(crate) use packed::POSITION_LIMIT;
 pub(crate) use positions::Positions;
+pub(crate) use sessions::Sessions;
 pub(crate) use sorted::{SortedIndex, Sought};
 
 /// The questions of the index about keys in the log.

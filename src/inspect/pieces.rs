@@ -6,8 +6,8 @@ use super::layout::{Is, Region};
 use super::{Class, Inspection, Piece, Record, Slot};
 use crate::Result;
 use crate::format::{
-    ALIGNMENT, Ancillary, EXPIRY_LEN, Expiry, Flags, Kind, Place, RECORD_HEADER_LEN, RawRecordHeader, RecordHeader,
-    Root, SLOT_LEN, SLOTS, Verdict, expiry_len, padded,
+    ALIGNMENT, Ancillary, EXPIRY_LEN, Flags, Kind, Place, RECORD_HEADER_LEN, RawRecordHeader,
+    RecordHeader, Root, SESSION_LEN, SLOT_LEN, SLOTS, SessionRecord, Verdict, expiry_len, padded,
 };
 use crate::format::{Damage, snapshot};
 use crate::log::LogFile;
@@ -137,16 +137,31 @@ impl<'i> Pieces<'i> {
         let body_holds = (!header.kind.is_loose()).then_some(true);
         let record = self.record(RawRecordHeader::read(&bytes), body_holds)?;
         let class = match header.kind {
-            Kind::Put | Kind::PutWith if inspection.survey.keys.index.points_to(&record.full_key, start) => Class::Live,
-            Kind::Put | Kind::PutWith => Class::Dead,
+            kind if kind.is_put() => {
+                let is_live = inspection.survey.keys.index.points_to(&record.full_key, start);
+                if is_live { Class::Live } else { Class::Dead }
+            }
+            Kind::Session => self.class_of_session(&record)?,
             Kind::Delete => Class::Tombstone,
             snapshot::IMAGE | snapshot::SNAPSHOT => Class::Snapshot,
-            Kind::Ancillary(_) => Class::Statement,
+            _ => Class::Statement,
         };
         self.previous_seq = header.seq;
         let end = (start + header.record_len()).min(region_end);
         self.padding_end = Some(padded(end).min(region_end)).filter(|&padded| padded > end);
         Ok(Piece { start, end, class, record: Some(record), damage: None, slots: None })
+    }
+
+    /// The class of a session's record that the survey has verified.
+    fn class_of_session(&self, record: &Record) -> Result<Class> {
+        let mut value = [0; SESSION_LEN];
+        self.inspection.log().read_exact(record.stored().start, &mut value)?;
+        let (says, sessions) = (SessionRecord::decode(&value), &self.inspection.survey.keys.sessions);
+        Ok(match sessions.newest(says.session) {
+            _ if says.is_end() => Class::Tombstone,
+            Some(newest) if newest.position == record.offset => Class::Live,
+            _ => Class::Dead,
+        })
     }
 
     /// The piece at a place where nothing counts.
@@ -225,9 +240,9 @@ impl<'i> Pieces<'i> {
             None
         } else {
             let bytes = self.window.get(self.inspection.log(), start, len + EXPIRY_LEN)?;
-            bytes.get(len..).and_then(<[u8]>::first_chunk).map(Expiry::decode)
+            bytes.get(len..).and_then(<[u8]>::first_chunk).map(|bytes| u64::from_le_bytes(*bytes))
         };
-        let deadline = deadline.map(|expiry| expiry.deadline).filter(|&deadline| deadline > 0);
+        let deadline = deadline.filter(|&deadline| deadline > 0);
         Ok(Record { full_key, deadline, batch, ..Record::new(start, raw, body_holds) })
     }
 
@@ -242,20 +257,24 @@ impl<'i> Pieces<'i> {
         Ok(match computed {
             None => Some(Damage::BeyondFile { end: record.value().end, file_len: self.inspection.file_len() }),
             Some(computed) if computed != header.body_crc => Some(Damage::Body { found: header.body_crc, computed }),
-            Some(_) if !has_form(header, &record.full_key, stated(log, header, record)?) => Some(Damage::Form),
+            Some(_) if !has_form(header, record.offset, &record.full_key, &beginning(log, header, record)?) => {
+                Some(Damage::Form)
+            }
             Some(_) => None,
         })
     }
 }
 
-/// The offset that a `SYNCED_TO` states; `None` for other records, and if it is after the record itself.
-fn stated(log: &LogFile, header: &RecordHeader, record: &Record) -> Result<Option<u64>> {
-    let mut stated = [0; 8];
-    if header.kind != Kind::Ancillary(Ancillary::SyncedTo) || header.value_len as usize != stated.len() {
-        return Ok(None);
-    }
-    log.read_exact(record.value().start, &mut stated)?;
-    Ok(Some(u64::from_le_bytes(stated)).filter(|&stated| stated <= record.offset))
+/// The beginning of a record's stored value, as far as its form depends on it.
+fn beginning(log: &LogFile, header: &RecordHeader, record: &Record) -> Result<Vec<u8>> {
+    let needed = match header.kind {
+        // One more, so that a longer value has another length here too.
+        Kind::Ancillary(Ancillary::SyncedTo) => size_of::<u64>() + 1,
+        kind => kind.replayed_len(),
+    };
+    let mut beginning = vec![0; needed.min(header.value_len as usize)];
+    log.read_exact(record.stored().start, &mut beginning)?;
+    Ok(beginning)
 }
 
 impl Iterator for Pieces<'_> {

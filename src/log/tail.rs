@@ -30,8 +30,8 @@ pub(crate) struct Tail {
     pub(crate) trailing_mark: Option<RecordHeader>,
     /// The last record is `MOVED`: the log was compacted into another file.
     pub(crate) moved: bool,
-    /// The log has a record of the kind put-with.
-    pub(crate) has_put_with: bool,
+    /// The log has a deadline, an owned pair or a session, of which a snapshot of the index says nothing.
+    pub(crate) is_beyond_snapshots: bool,
     /// The number of records.
     pub(crate) records: u64,
     pub(crate) images: Images,
@@ -143,7 +143,7 @@ impl Tail {
             landmark,
             trailing_mark: None,
             moved: false,
-            has_put_with: false,
+            is_beyond_snapshots: false,
             records: 0,
             images: Images::default(),
             limits: log.limits,
@@ -151,7 +151,7 @@ impl Tail {
     }
 
     /// The tail of a log that is read from where a snapshot ends. Everything before `stated` was on stable storage, and the
-    /// snapshot lies before that. No snapshot covers a record of the kind put-with.
+    /// snapshot lies before that. No snapshot covers a record of which it can say nothing.
     pub(crate) fn after(log: &LogFile, stated: u64, covered: &Covered) -> Tail {
         Tail {
             end: covered.end,
@@ -188,7 +188,7 @@ impl Tail {
         // The next group rewrites only the exact form that a close writes.
         self.trailing_mark = (mark && header.record_len() == RECORD_HEADER_LEN as u64).then_some(*header);
         self.moved = header.kind == Kind::Ancillary(Ancillary::Moved);
-        self.has_put_with |= header.kind == Kind::PutWith;
+        self.is_beyond_snapshots |= header.kind.is_beyond_snapshots();
         self.images.advance(offset, header, proof.is_some(), self.limits);
         self.end = offset + header.padded_len();
         self.records += 1;

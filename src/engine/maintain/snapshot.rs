@@ -116,10 +116,10 @@ fn len_of(index: &Index, limits: Shared) -> u64 {
     image_len(keys, part_bits_for(keys, limits.least_part())) + order
 }
 
-/// Whether a snapshot can say all about this log. It says nothing of deadlines so far. Also a pair whose deadline is long over
-/// counts: a build that does not know the kind of its record would open the file through the snapshot, and not see that record.
+/// Whether a snapshot can say all about this log. It says nothing of deadlines and sessions so far. Also those that are long over
+/// count: a build that does not know the kinds of their records would open the file through the snapshot, and not see the records.
 fn may_have_snapshot(view: &View) -> bool {
-    view.reader.log.header.has_roots && !view.tail.has_put_with
+    view.reader.log.header.has_roots && !view.tail.is_beyond_snapshots
 }
 
 impl Draft {

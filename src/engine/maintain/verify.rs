@@ -76,6 +76,9 @@ fn compare(fresh: &Survey, shown: &View) -> Result<()> {
     if !shown.keys.expiring.is_same(&fresh.keys.expiring) {
         return disagree("the deadlines in memory are not those in the log".to_owned());
     }
+    if !shown.keys.sessions.is_same(&fresh.keys.sessions) {
+        return disagree("the sessions in memory are not those in the log".to_owned());
+    }
     let highest = fresh.last_seq.max(fresh.base_seq);
     if (shown.tail.previous_seq, shown.tail.highest_seq) != (fresh.last_seq, highest) {
         let Tail { previous_seq, highest_seq, .. } = shown.tail;

@@ -107,7 +107,7 @@ fn the_log_may_end_after_each_unit_only() {
     for (flags, key) in [(MORE, "a"), (MORE, "bb"), (PLAIN, "ccc"), (PLAIN, "dddd"), (MORE, "e"), (PLAIN, "f")] {
         let offset = draft.put(flags, key);
         let header = Scanner::resume(&draft.copy(), offset, 0).unwrap().judge().unwrap().unwrap();
-        unit.push(offset, header, None, key.as_bytes(), None);
+        unit.push(offset, header, None, key.as_bytes(), b"");
         if !flags.more {
             ends.push(draft.end());
         }
