@@ -156,7 +156,7 @@ impl<'i> Pieces<'i> {
     fn class_of_session(&self, record: &Record) -> Result<Class> {
         let mut value = [0; SESSION_LEN];
         self.inspection.log().read_exact(record.stored().start, &mut value)?;
-        let (says, sessions) = (SessionRecord::decode(&value), &self.inspection.survey.keys.sessions);
+        let (says, sessions) = (SessionRecord::decode(&value), &self.inspection.survey.keys.lifetimes.sessions);
         Ok(match sessions.newest(says.session) {
             _ if says.is_end() => Class::Tombstone,
             Some(newest) if newest.position == record.offset => Class::Live,
