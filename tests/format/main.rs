@@ -6,6 +6,7 @@ mod common;
 mod arrows;
 mod internals;
 mod rules;
+mod sessions;
 mod second_reader;
 mod snapshots;
 mod writing;

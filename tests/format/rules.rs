@@ -284,7 +284,7 @@ fn reader_and_library_agree_on_every_flipped_bit() {
 }
 
 /// The records of a sound file.
-fn records(file: &[u8]) -> Vec<Record<'_>> {
+pub fn records(file: &[u8]) -> Vec<Record<'_>> {
     let Verdict::Store(contents) = read(file) else { panic!("the file is sound") };
     let (reader, mut records, mut at, mut previous) = (Reader::new(file), Vec::new(), log_start(file), 0);
     while (at as u64) < contents.end {
