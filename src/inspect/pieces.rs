@@ -6,8 +6,8 @@ use super::layout::{Is, Region};
 use super::{Class, Inspection, Piece, Record, Slot};
 use crate::Result;
 use crate::format::{
-    ALIGNMENT, Ancillary, EXPIRY_LEN, Expiry, Flags, Kind, Place, RECORD_HEADER_LEN, RawRecordHeader, RecordHeader, Root,
-    SESSION_LEN, SLOT_LEN, SLOTS, SessionRecord, Verdict, expiry_of, padded,
+    ALIGNMENT, Ancillary, EXPIRY_LEN, Expiry, Flags, Kind, Place, RECORD_HEADER_LEN, RawRecordHeader, RecordHeader,
+    Root, SESSION_LEN, SLOT_LEN, SLOTS, SessionRecord, Verdict, expiry_of, padded,
 };
 use crate::format::{Damage, snapshot};
 use crate::log::LogFile;

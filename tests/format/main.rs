@@ -6,8 +6,8 @@ mod common;
 mod arrows;
 mod internals;
 mod rules;
-mod sessions;
 mod second_reader;
+mod sessions;
 mod snapshots;
 mod writing;
 

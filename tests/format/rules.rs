@@ -9,9 +9,9 @@ use crate::common::files::bytes::{Fields, FileBytes, record};
 use crate::common::files::cases;
 use crate::common::files::layout::{
     self, DELETE, END_MARK_LEN, EXPIRY, EXPIRY_LEN, FILE_HEADER, FILE_HEADER_LEN, IMAGE, LOOSE, MARK, MAX_FILE_LEN,
-    MAX_SEQ, MAX_SEQ_STEP, MORE, MOVED, NOW, PUT, PUT_OWNED, PUT_WITH, RECORD_HEADER, RECORD_HEADER_LEN, ROOTS, ROOTS_END,
-    SESSION, SESSION_LEN, SESSION_VALUE, SLOT, SLOT_LEN, SLOTS, SNAPSHOT, SYNCED, SYNCED_TO, log_start, session,
-    with_deadline, with_owner,
+    MAX_SEQ, MAX_SEQ_STEP, MORE, MOVED, NOW, PUT, PUT_OWNED, PUT_WITH, RECORD_HEADER, RECORD_HEADER_LEN, ROOTS,
+    ROOTS_END, SESSION, SESSION_LEN, SESSION_VALUE, SLOT, SLOT_LEN, SLOTS, SNAPSHOT, SYNCED, SYNCED_TO, log_start,
+    session, with_deadline, with_owner,
 };
 use crate::common::files::library::{self, PATH};
 use crate::common::files::page::{self, summary};

@@ -2,9 +2,9 @@
 
 use super::bytes::{Fields, FileBytes, record};
 use super::layout::{
-    DELETE, FILE_HEADER_LEN, MARK, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, NOW, PUT, PUT_OWNED,
-    PUT_WITH, RECORD_HEADER_LEN, ROOTS, ROOTS_END, SESSION, SESSION_VALUE, SYNCED, SYNCED_TO, session, set, with_deadline,
-    with_owner,
+    DELETE, FILE_HEADER_LEN, MARK, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, NOW, PUT,
+    PUT_OWNED, PUT_WITH, RECORD_HEADER_LEN, ROOTS, ROOTS_END, SESSION, SESSION_VALUE, SYNCED, SYNCED_TO, session, set,
+    with_deadline, with_owner,
 };
 use super::seal::seal_roots;
 use super::snapshot::{self, Fault, HOLDS, Snapshotted};
@@ -232,7 +232,11 @@ fn sessions() -> Vec<Case> {
             format!("{K} l=x@3"),
         ),
         case("the end of another session", then(SESSION, b"", &session(1, 0)).end(), format!("{K} l=x@3")),
-        case("a pair of a session without a record", log().push(record(0, PUT_OWNED, 2, b"\0l", &with_owner(0, 1, 2, b"x"))).end(), K),
+        case(
+            "a pair of a session without a record",
+            log().push(record(0, PUT_OWNED, 2, b"\0l", &with_owner(0, 1, 2, b"x"))).end(),
+            K,
+        ),
         case(
             "a session whose first record is gone",
             log().push(record(0, SESSION, 3, b"", &begin)).push(record(0, PUT_OWNED, 4, b"\0l", &lock)).end(),
@@ -241,14 +245,26 @@ fn sessions() -> Vec<Case> {
         case("an owned pair that is no lock", owned(&with_owner(0, 2, 0, b"x")), format!("{K} l=x@3")),
         case("an owned pair with a deadline", owned(&with_owner(NOW + 1, 2, 3, b"")), format!("{K} l=@3")),
         case("an owned pair whose deadline is now", owned(&with_owner(NOW, 2, 3, b"x")), K),
-        case("a put takes an owner away", then(PUT, b"\0l", b"4").push(record(0, SESSION, 5, b"", &end)).end(), format!("{K} l=4@4")),
+        case(
+            "a put takes an owner away",
+            then(PUT, b"\0l", b"4").push(record(0, SESSION, 5, b"", &end)).end(),
+            format!("{K} l=4@4"),
+        ),
         case(
             "a put-with takes an owner away",
             then(PUT_WITH, b"\0l", &with_deadline(NOW + 1, b"4")).push(record(0, SESSION, 5, b"", &end)).end(),
             format!("{K} l=4@4"),
         ),
-        case("a lock in place of a pair without an owner", begun().push(record(0, PUT_OWNED, 3, b"\0k", &lock)).end(), "k=x@3"),
-        case("an owned pair that is over, in place of another", then(PUT_OWNED, b"\0k", &with_owner(0, 1, 0, b"4")).end(), "l=x@3"),
+        case(
+            "a lock in place of a pair without an owner",
+            begun().push(record(0, PUT_OWNED, 3, b"\0k", &lock)).end(),
+            "k=x@3",
+        ),
+        case(
+            "an owned pair that is over, in place of another",
+            then(PUT_OWNED, b"\0k", &with_owner(0, 1, 0, b"4")).end(),
+            "l=x@3",
+        ),
         case("an owned pair that is deleted", then(DELETE, b"\0l", b"").end(), K),
         case(
             "a lock that another session takes",
@@ -263,7 +279,11 @@ fn sessions() -> Vec<Case> {
             log().push(record(MORE, SESSION, 2, b"", &begin)).push(record(0, PUT_OWNED, 3, b"\0l", &lock)).end(),
             format!("{K} l=x@3"),
         ),
-        case("an unfinished batch with an end", locked().push(record(MORE, SESSION, 4, b"", &end)).end(), format!("{K} l=x@3, torn 80")),
+        case(
+            "an unfinished batch with an end",
+            locked().push(record(MORE, SESSION, 4, b"", &end)).end(),
+            format!("{K} l=x@3, torn 80"),
+        ),
         case(
             "a session with SYNCED after damage",
             log().push(BROKEN).push(record(SYNCED, SESSION, 3, b"", &begin)).end(),
@@ -274,8 +294,16 @@ fn sessions() -> Vec<Case> {
             log().push(BROKEN).push(record(SYNCED, SESSION, 3, b"", b"")).end(),
             corrupt(AT),
         ),
-        case("a whole session after damage", log().push(BROKEN).push(record(0, SESSION, 3, b"", &begin)).end(), kept(32 + 80)),
-        case("a put-owned with SYNCED after damage", log().push(BROKEN).push(record(SYNCED, PUT_OWNED, 3, b"\0l", &lock)).end(), corrupt(AT)),
+        case(
+            "a whole session after damage",
+            log().push(BROKEN).push(record(0, SESSION, 3, b"", &begin)).end(),
+            kept(32 + 80),
+        ),
+        case(
+            "a put-owned with SYNCED after damage",
+            log().push(BROKEN).push(record(SYNCED, PUT_OWNED, 3, b"\0l", &lock)).end(),
+            corrupt(AT),
+        ),
     ]
 }
 
@@ -293,7 +321,8 @@ fn damage() -> Vec<Case> {
     let beyond_place = (AT as u64 + 1).to_le_bytes();
     let mut zero_as_it_is = log().push(ZERO).0;
     zero_as_it_is[AT] = 0;
-    let owned = |session, acquired| log().push(record(0, PUT_OWNED, 2, b"\0k", &with_owner(0, session, acquired, b"x")));
+    let owned =
+        |session, acquired| log().push(record(0, PUT_OWNED, 2, b"\0k", &with_owner(0, session, acquired, b"x")));
     let damages = [
         ("a header without a right checksum", log().raw(&[7; 24])),
         ("a checksum of 0, stored as it is", FileBytes(zero_as_it_is)),
@@ -326,7 +355,10 @@ fn damage() -> Vec<Case> {
         ("a session that is above its own record", log().push(record(0, SESSION, 2, b"", &session_with("session", 3)))),
         ("an owner beyond the limit", log().push(record(0, SESSION, 2, b"", &session_with("owner", 1 << 61)))),
         ("a session without a time to live", log().push(record(0, SESSION, 2, b"", &session_with("ttl", 0)))),
-        ("a session of a file that cannot have its record", log().push(record(0, SESSION, 2, b"", &session_with("base_seq", 2)))),
+        (
+            "a session of a file that cannot have its record",
+            log().push(record(0, SESSION, 2, b"", &session_with("base_seq", 2))),
+        ),
         ("a tombstone without a key", log().push(record(0, DELETE, 2, b"\0", b""))),
         ("a tombstone with a value", log().push(record(0, DELETE, 2, b"\0k", b"2"))),
         ("a statement of 7 bytes", log().push(record(0, SYNCED_TO, 2, b"", &[0; 7]))),

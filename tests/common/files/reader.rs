@@ -91,7 +91,9 @@ impl<'f> Reader<'f> {
             return Err(Untrue::Damaged);
         }
         let (flags, kind) = (field("flags"), field("kind"));
-        if flags > SYNCED | MORE || !(matches!(kind, PUT | DELETE | PUT_WITH | SESSION | PUT_OWNED) || kind >= ANCILLARY) {
+        if flags > SYNCED | MORE
+            || !(matches!(kind, PUT | DELETE | PUT_WITH | SESSION | PUT_OWNED) || kind >= ANCILLARY)
+        {
             return Err(Untrue::Unsupported);
         }
         let body = &self.file[o + RECORD_HEADER_LEN..end as usize];
@@ -177,9 +179,14 @@ impl Record<'_> {
             PUT => self.split().is_some(),
             PUT_WITH => self.split().is_some() && self.split_value().is_some(),
             DELETE => self.split().is_some() && self.value.is_empty(),
-            PUT_OWNED => self.split().is_some() && self.owner().is_some_and(|(session, acquired)| {
-                0 < session && session < self.seq && (acquired == 0 || session < acquired && acquired <= self.seq)
-            }),
+            PUT_OWNED => {
+                self.split().is_some()
+                    && self.owner().is_some_and(|(session, acquired)| {
+                        0 < session
+                            && session < self.seq
+                            && (acquired == 0 || session < acquired && acquired <= self.seq)
+                    })
+            }
             SESSION => {
                 self.key.is_empty()
                     && self.value.len() == SESSION_LEN

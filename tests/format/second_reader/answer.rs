@@ -10,8 +10,8 @@ use caskfile::{Cask, Config, Damage, Error, verify_on};
 use serde_json::{Value, json};
 
 use crate::common::files::layout::{
-    DELETE, END_MARK_LEN, IMAGE, MARK, MORE, MOVED, NOW, PUT, PUT_OWNED, PUT_WITH, SESSION, SNAPSHOT, SYNCED, SYNCED_TO,
-    log_start,
+    DELETE, END_MARK_LEN, IMAGE, MARK, MORE, MOVED, NOW, PUT, PUT_OWNED, PUT_WITH, SESSION, SNAPSHOT, SYNCED,
+    SYNCED_TO, log_start,
 };
 use crate::common::files::library::{self, PATH};
 use crate::common::files::reader::{Contents, Name, Reader, Record, Setting, Verdict};

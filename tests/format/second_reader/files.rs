@@ -267,15 +267,11 @@ fn sessions() -> Vec<Golden> {
             "A copy without ENDs: the session of l has no record, so it is over.",
             two().push(record(0, PUT_OWNED, BLOCK + 4, b"\0l", &lock)).end(),
         ),
-        file(
-            "torn-session",
-            "A session whose time to live is 0.",
-            {
-                let mut value = session(third, 600_000);
-                set(SESSION_VALUE, "ttl", &mut value, 0);
-                two().push(record(0, SESSION, third, b"", &value)).end()
-            },
-        ),
+        file("torn-session", "A session whose time to live is 0.", {
+            let mut value = session(third, 600_000);
+            set(SESSION_VALUE, "ttl", &mut value, 0);
+            two().push(record(0, SESSION, third, b"", &value)).end()
+        }),
         file(
             "torn-put-owned",
             "A put-owned of a session that begins with it.",
