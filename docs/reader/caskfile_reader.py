@@ -4,8 +4,9 @@
 A companion to FORMAT.md, version 1.0, in its order: H1, W1, S1, U1 ... are the page's checks. The exit code is 0 if every
 file is readable, 1 if one is not, 2 for wrong usage. In memory are the live keys, the records of one batch, one
 value at a time, and 8 bytes for each record. It reads the whole log, and holds the root's snapshot against that. It looks at no
-clock: it prints all pairs of the log, those with a deadline with that. With --now it hides the pairs that are over at this
-moment, in milliseconds since 1970."""
+clock: it prints all pairs of the log with their deadlines and sessions, and the sessions that have not ended. With --now it hides
+the pairs that are over at this moment, in milliseconds since 1970, and those of ended sessions (O1). It compares no session's
+deadline (O2)."""
 import array, errno, json, os, re, stat, struct, sys, zlib
 CHUNK = 1 << 20                                                    # how much is read at once; a multiple of 8
 
@@ -13,13 +14,14 @@ class Refused(Exception): "Nothing is read: (error in the page's terms, the chec
 
 # ---- Records, and "Limits"
 SYNCED, MORE = 0x01, 0x02
-PUT, DELETE, PUT_WITH, MARK, SYNCED_TO, MOVED, ROOTS, LOOSE = 0x01, 0x02, 0x04, 0x80, 0x81, 0x82, 0xc0, range(0xc0, 0x100)
-IMAGE, SNAPSHOT = 0xc1, 0xc2
-KINDS = {PUT: "put", DELETE: "delete", PUT_WITH: "put-with", MARK: "mark", SYNCED_TO: "SYNCED_TO", MOVED: "MOVED"}   # of witnesses
+PUT, DELETE, PUT_WITH, SESSION, PUT_OWNED, MARK, SYNCED_TO, MOVED = 0x01, 0x02, 0x04, 0x05, 0x06, 0x80, 0x81, 0x82
+ROOTS, IMAGE, SNAPSHOT, LOOSE, PUTS = 0xc0, 0xc1, 0xc2, range(0xc0, 0x100), (PUT, PUT_WITH, PUT_OWNED)
+KINDS = {PUT: "put", DELETE: "delete", PUT_WITH: "put-with", SESSION: "session", PUT_OWNED: "put-owned",
+         MARK: "mark", SYNCED_TO: "SYNCED_TO", MOVED: "MOVED"}     # of witnesses
 NAMES = {**KINDS, ROOTS: "ROOTS", IMAGE: "IMAGE", SNAPSHOT: "SNAPSHOT"}
 MARKED, NO_MARK, UNFINISHED = "W1: 8 zero bytes", "W1: fewer than 8 bytes", "W1: the end of the log, inside a batch"
 IN_BATCH, LOOSE_IN_BATCH = "W8: SYNCED inside a batch", "W8: a loose record inside a batch"
-SEQ_MAX, SEQ_STEP, VALUE_MAX, OFFSET_MAX, EXPIRY = 2**62 - 1, 2**48, 2**30, 2**43, 24
+SEQ_MAX, SEQ_STEP, VALUE_MAX, OFFSET_MAX, EXPIRY, OWNER_MAX = 2**62 - 1, 2**48, 2**30, 2**43, 24, 2**61 - 1
 
 class Record:
     __slots__ = "header_crc body_crc flags kind key_len value_len seq offset raw value_at end next".split()
@@ -46,6 +48,7 @@ class Store:
         self.e, self.at, self.before, self.last = self.start, self.start, 0, None   # last: the last record before e
         self.unit, self.stopped, self.end = [], None, self.start   # unit: records from e on, of a batch not yet whole
         self.pairs, self.offsets = {}, array.array("Q")            # full key -> its put; of all records before e
+        self.sessions = {}                                         # session -> its last record, if that is no END
 
     def read(self, at, length):                                    # fewer bytes only where the file ends
         return os.pread(self.fd, length, at)
@@ -53,10 +56,15 @@ class Store:
         return (self.read(at, min(CHUNK, end - at)) for at in range(begin, end, CHUNK))
     def full_key(self, r):
         return self.read(r.offset + 24, r.key_len)
-    def deadline(self, r):                                         # Deadlines: 0 for none
-        return int.from_bytes(self.read(r.value_at, 8), "little") if r.kind == PUT_WITH else 0
+    def expiry(self, r):                                           # Deadlines, Sessions: deadline, session, acquired; 0 for none
+        deadline, *owner = struct.unpack("<QQQ", self.read(r.value_at, EXPIRY)) if r.kind in (PUT_WITH, PUT_OWNED) else (0, 0, 0)
+        return (deadline, *owner) if r.kind == PUT_OWNED else (deadline, 0, 0)
+    def session(self, r):                                          # Sessions
+        names, value = "session owner nonce ttl deadline boot base_seq".split(), self.read(r.value_at, 64)
+        says = dict(zip(names, struct.unpack("<QQQQQ16sQ", value)))
+        return {"seq": r.seq, **says, "boot": says["boot"].hex()}
     def value(self, r):
-        expiry = EXPIRY if r.kind == PUT_WITH else 0
+        expiry = EXPIRY if r.kind in (PUT_WITH, PUT_OWNED) else 0
         return self.read(r.value_at + expiry, r.value_len - expiry)
     def stated_offset(self, r):
         return int.from_bytes(self.read(r.value_at, 8), "little")
@@ -142,8 +150,14 @@ class Store:
     def form_is_right(self, r):                                    # W10. All other kinds have any body.
         if r.kind in LOOSE:
             return r.flags == 0
-        if r.kind in (PUT, DELETE, PUT_WITH):
+        if r.kind == SESSION:
+            s = self.session(r) if (r.key_len, r.value_len) == (0, 64) else None
+            return bool(s and 0 < s["session"] <= r.seq > s["base_seq"] and s["owner"] <= OWNER_MAX and s["ttl"])
+        if r.kind in (DELETE, *PUTS):
             fits = r.kind == PUT or (r.value_len == 0 if r.kind == DELETE else r.value_len >= EXPIRY)
+            if fits and r.kind == PUT_OWNED:
+                _, session, acquired = self.expiry(r)
+                fits = 0 < session < r.seq and (acquired == 0 or session < acquired <= r.seq)
             return split(self.full_key(r)) is not None and fits
         return r.kind != SYNCED_TO or (r.key_len == 0 and r.value_len == 8 and self.stated_offset(r) <= r.offset)
 
@@ -172,10 +186,15 @@ class Store:
                 continue
             for r in self.unit:                                    # "What the store holds"
                 self.offsets.append(r.offset)
-                if r.kind in (PUT, PUT_WITH):
+                if r.kind in PUTS:
                     self.pairs[self.full_key(r)] = r
                 elif r.kind == DELETE:
                     self.pairs.pop(self.full_key(r), None)
+                elif r.kind == SESSION:
+                    says = self.session(r)
+                    self.sessions[says["session"]] = says
+                    if says["deadline"] == 0:                      # END
+                        del self.sessions[says["session"]]
             self.e, self.before, self.last, self.unit = o, previous, r, []
 
     # ---- The end
@@ -185,7 +204,7 @@ class Store:
 
     def witnesses(self, start):                                    # S1, from `start` on
         for at, data in self.data_chunks(start, overlap=16):
-            for match in re.finditer(rb"[\x01\x02\x04\x80-\x82]", data[9::8]):     # the kinds: zeros never pass
+            for match in re.finditer(rb"[\x01\x02\x04-\x06\x80-\x82]", data[9::8]):     # the kinds: zeros never pass
                 i = 8 * match.start()
                 if at + i >= start and data[i + 8] <= SYNCED | MORE:
                     r, failed = self.check_header(data[i:i + 24], at + i, self.before)
@@ -336,11 +355,11 @@ class Snapshot:
     def compare(self, store):                                      # with what the walk has found before c
         live, previous, end, more, records, event = {}, 0, store.start, 0, 0, store.floor
         for r in (Record(o, store.read(o, 24)) for o in store.offsets if o < self.covered_to):
-            if r.kind in (PUT, PUT_WITH):
+            if r.kind in PUTS:
                 live[store.full_key(r)] = r
             elif r.kind == DELETE:
                 live.pop(store.full_key(r), None)
-            if r.kind in (PUT, DELETE, PUT_WITH):
+            if r.kind in (DELETE, *PUTS):
                 event = max(event, r.seq)
             previous, end, more, records = r.seq, r.next, r.flags & MORE, records + 1
         need(end == self.covered_to and not more, "compare: a unit ends at covered_to")
@@ -376,14 +395,15 @@ def field(name, data):                                             # as text whe
 def pairs(store, now=None):                                        # in the order of their full keys
     for full_key, r in sorted(store.pairs.items()):
         bucket, key = split(full_key)
-        deadline = store.deadline(r)
-        if now is None or now < deadline or not deadline:          # otherwise it is over
+        deadline, session, acquired = store.expiry(r)
+        if now is None or (now < deadline or not deadline) and (not session or session in store.sessions):   # otherwise it is over
+            lifetime = {"deadline": deadline, "session": session, "acquired": acquired}
             yield {**field("bucket", bucket), **field("key", key), **field("value", store.value(r)), "last_index": r.seq,
-                   **({"deadline": deadline} if deadline else {})}
+                   **{name: number for name, number in lifetime.items() if number}}
 
 def records(store):
     for r in (Record(o, store.read(o, 24)) for o in [*store.offsets, *(r.offset for r in store.unit)]):
-        bucket, key = split(store.full_key(r)) if r.kind < 0x80 else (None, None)
+        bucket, key = split(store.full_key(r)) if r.kind in (DELETE, *PUTS) else (None, None)
         yield {"offset": r.offset, "seq": r.seq, "kind": NAMES.get(r.kind, "0x%02x" % r.kind),
                "flags": [name for name, flag in (("SYNCED", SYNCED), ("MORE", MORE)) if r.flags & flag],
                **field("bucket", bucket), **field("key", key),
@@ -403,6 +423,8 @@ def print_store(path, with_records, out, now=None):                # returns whe
         verdict.update(zip(("verdict", "reason", "at", "damage"), refused.args), readable=False)
     except (OSError, ValueError, MemoryError) as error:
         verdict.update(verdict="Io", reason=str(error), readable=False)
+    if verdict["readable"] and store.sessions:
+        verdict.update(sessions=[says for _, says in sorted(store.sessions.items())])
     out.write(json.dumps({"path": path, "header": store and store.header, **verdict})[:-1])
     for name, items in [("records", records)] * with_records + [("pairs", lambda store: pairs(store, now))]:
         out.write(', "%s": [' % name)

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use byteorder::{ByteOrder, LittleEndian};
 
-use super::expiry::{AT_ACQUIRED, AT_DEADLINE, AT_SESSION};
+use super::expiry::{AT_ACQUIRED, AT_DEADLINE, AT_SESSION, EXPIRY_LEN, Expiry};
 use super::header::{
     AT_BASE_SEQ, AT_COMPLETE_AFTER, AT_CRC, AT_CREATED, AT_FEATURES, AT_FILE_ID, AT_MAGIC, AT_MAJOR, AT_MINOR,
 };
@@ -150,6 +150,12 @@ pub(crate) fn expiry_len(kind: u8) -> usize {
     Kind::decode(kind).map_or(0, Kind::expiry_len)
 }
 
+/// The expiry that these bytes are in a record of this kind; `None` if the kind has none.
+pub(crate) fn expiry_of(kind: u8, bytes: &[u8; EXPIRY_LEN]) -> Option<Expiry> {
+    let kind = Kind::decode(kind).filter(|kind| kind.expiry_len() > 0)?;
+    Some(Expiry::decode(kind, bytes))
+}
+
 /// Whether a record of this kind says how long a session lives.
 pub(crate) fn is_session_kind(kind: u8) -> bool {
     kind == KIND_SESSION
@@ -166,7 +172,7 @@ pub(crate) const FLAG_NAMES: [(u8, &str); 2] = [(FLAG_SYNCED, "SYNCED"), (FLAG_M
 #[cfg(test)]
 mod tests {
     use super::super::snapshot::{PART_ENTRY_LEN, SNAPSHOT_HEAD_LEN};
-    use super::super::{EXPIRY_LEN, FILE_HEADER_LEN, SESSION_LEN, SLOT_LEN};
+    use super::super::{FILE_HEADER_LEN, SESSION_LEN, SLOT_LEN};
     use super::*;
 
     const PAGE: &str = include_str!("../../docs/FORMAT.md");

@@ -27,7 +27,7 @@ pub use expiry::MAX_EXPIRING_VALUE_LEN;
 pub(crate) use expiry::{EXPIRY_LEN, Expiry, Owner};
 pub(crate) use fields::{
     EXPIRY_FIELDS, FILE_HEADER_FIELDS, FLAG_NAMES, Named, PART_FIELDS, RECORD_HEADER_FIELDS, RawRecordHeader,
-    SESSION_FIELDS, SLOT_FIELDS, SNAPSHOT_FIELDS, expiry_len, is_session_kind, is_snapshot_kind, kind_name,
+    SESSION_FIELDS, SLOT_FIELDS, SNAPSHOT_FIELDS, expiry_len, expiry_of, is_session_kind, is_snapshot_kind, kind_name,
 };
 pub(crate) use header::{FILE_HEADER_LEN, FileHeader, HeaderFault};
 pub use header::{MAJOR_VERSION, MINOR_VERSION};

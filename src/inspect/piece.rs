@@ -218,6 +218,11 @@ pub struct Record {
     /// The deadline of a put-with or put-owned, in milliseconds since 1970-01-01 00:00 UTC: from this moment on, the store hides the pair.
     /// `None` if it has none, and where the file ends before it.
     pub deadline: Option<u64>,
+    /// The session to which a put-owned belongs, or which a session's record is about: the sequence number of the session's first
+    /// record. `None` for other kinds, and where the file ends before it.
+    pub session: Option<u64>,
+    /// The sequence number of the record that took the lock, if a put-owned is one: its fencing token.
+    pub acquired: Option<u64>,
     /// Where the first record of its batch starts, if it belongs to one.
     pub batch: Option<u64>,
 }
@@ -237,6 +242,8 @@ impl Record {
             body_holds,
             full_key: Vec::new(),
             deadline: None,
+            session: None,
+            acquired: None,
             batch: None,
         }
     }
@@ -322,6 +329,11 @@ impl Record {
         self.key_len == 0 && entries.is_some_and(|len| len % PART_ENTRY_LEN == 0 && len <= PART_ENTRY_LEN << TABLE_BITS)
     }
 
+    /// Whether its value begins with an expiry.
+    pub(super) fn has_expiry(&self) -> bool {
+        self.expiry_len() > 0
+    }
+
     /// The length of the expiry in front of the value, if there is room for one.
     fn expiry_len(&self) -> usize {
         Some(expiry_len(self.kind)).filter(|&len| len <= self.value_len as usize).unwrap_or(0)
@@ -355,7 +367,7 @@ impl Record {
     }
 
     /// Whether the value is that of a session. Its numbers are not looked at.
-    fn has_session_form(&self) -> bool {
+    pub(super) fn has_session_form(&self) -> bool {
         is_session_kind(self.kind) && self.key_len == 0 && self.value_len as usize == SESSION_LEN
     }
 }
@@ -429,7 +441,7 @@ impl Piece {
                         fields.push_all(&PART_FIELDS);
                     }
                 }
-                if record.expiry_len() > 0 {
+                if record.has_expiry() {
                     fields.push_all(&EXPIRY_FIELDS);
                 }
                 if record.has_session_form() {

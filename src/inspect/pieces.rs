@@ -6,8 +6,8 @@ use super::layout::{Is, Region};
 use super::{Class, Inspection, Piece, Record, Slot};
 use crate::Result;
 use crate::format::{
-    ALIGNMENT, Ancillary, EXPIRY_LEN, Flags, Kind, Place, RECORD_HEADER_LEN, RawRecordHeader,
-    RecordHeader, Root, SESSION_LEN, SLOT_LEN, SLOTS, SessionRecord, Verdict, expiry_len, padded,
+    ALIGNMENT, Ancillary, EXPIRY_LEN, Expiry, Flags, Kind, Place, RECORD_HEADER_LEN, RawRecordHeader, RecordHeader,
+    Root, SESSION_LEN, SLOT_LEN, SLOTS, SessionRecord, Verdict, expiry_of, padded,
 };
 use crate::format::{Damage, snapshot};
 use crate::log::LogFile;
@@ -236,14 +236,20 @@ impl<'i> Pieces<'i> {
         }
         let batch = self.batch.or(raw.has_more().then_some(start));
         self.batch = batch.filter(|_| raw.has_more());
-        let deadline = if expiry_len(raw.kind) == 0 || (raw.value_len as usize) < EXPIRY_LEN {
-            None
-        } else {
+        let mut record = Record { full_key, batch, ..Record::new(start, raw, body_holds) };
+        if record.has_expiry() {
             let bytes = self.window.get(self.inspection.log(), start, len + EXPIRY_LEN)?;
-            bytes.get(len..).and_then(<[u8]>::first_chunk).map(|bytes| u64::from_le_bytes(*bytes))
-        };
-        let deadline = deadline.filter(|&deadline| deadline > 0);
-        Ok(Record { full_key, deadline, batch, ..Record::new(start, raw, body_holds) })
+            let expiry = bytes.get(len..).and_then(<[u8]>::first_chunk).and_then(|bytes| expiry_of(raw.kind, bytes));
+            let Expiry { deadline, owner } = expiry.unwrap_or_default();
+            record.deadline = Some(deadline).filter(|&deadline| deadline > 0);
+            record.session = owner.map(|owner| owner.session);
+            record.acquired = owner.map(|owner| owner.acquired).filter(|&acquired| acquired > 0);
+        } else if record.has_session_form() {
+            let bytes = self.window.get(self.inspection.log(), start, len + SESSION_LEN)?;
+            let says = bytes.get(len..).and_then(<[u8]>::first_chunk).map(SessionRecord::decode);
+            record.session = says.map(|says| says.session);
+        }
+        Ok(record)
     }
 
     /// Sets whether the record's body holds, and returns the damage if it does not.

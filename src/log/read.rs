@@ -286,8 +286,8 @@ mod tests {
     use super::super::testing::{Draft, PLAIN, open_on};
     use super::*;
     use crate::disk::MappedBytes;
-    use crate::format::Owner;
     use crate::disk::sim::{SimDisk, Verb};
+    use crate::format::Owner;
 
     /// Reads a record in every way and returns the number of calls.
     fn read_all(disk: &SimDisk, reader: &Reader, position: u64, key: &[u8]) -> u64 {

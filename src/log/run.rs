@@ -77,14 +77,7 @@ impl Run {
 
     /// Adds a record. `replayed` is the beginning of its value that replay needs: as long as its kind says.
     #[inline]
-    pub(crate) fn push(
-        &mut self,
-        offset: u64,
-        header: RecordHeader,
-        proof: Option<u64>,
-        key: &[u8],
-        replayed: &[u8],
-    ) {
+    pub(crate) fn push(&mut self, offset: u64, header: RecordHeader, proof: Option<u64>, key: &[u8], replayed: &[u8]) {
         let start = self.keys.len();
         self.keys.extend_from_slice(key);
         self.entries.push(Entry { offset, header, proof, key: start..self.keys.len() });
