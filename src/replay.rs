@@ -11,7 +11,7 @@ use crate::format::order::StoredBytes;
 use crate::format::snapshot::{KeyHasher, Snapshot, StoredPart};
 use crate::format::{Damage, FileHeader, Kind, MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader, split_full_key};
 use crate::index::buckets::Buckets;
-use crate::index::{Expiring, Index, Keys, POSITION_LIMIT, Sessions, is_beside};
+use crate::index::{Index, Keys, Lifetimes, POSITION_LIMIT, Times, is_beside};
 use crate::log::read::Reader;
 use crate::log::run::{Entry, RUN_LEN, Run};
 use crate::{Error, Result};
@@ -26,10 +26,8 @@ pub(crate) struct KeySpace {
     counted_bytes: u64,
     /// `None` for keys from a snapshot, which does not say how many keys each bucket has.
     buckets: Option<Buckets>,
-    /// Those with a deadline.
-    pub(crate) expiring: Expiring,
-    /// The sessions, and the keys that belong to one.
-    pub(crate) sessions: Sessions,
+    /// Those that have a deadline or belong to a session, and the sessions.
+    pub(crate) lifetimes: Lifetimes,
 }
 
 /// How many keys there are, by a clock.
@@ -41,7 +39,7 @@ pub(crate) struct Counts {
     pub(crate) buckets: Option<u64>,
     /// The keys that are over, and whose delete is not in the log yet.
     pub(crate) hidden: u64,
-    /// The keys that have a deadline and are not over.
+    /// The keys that have a deadline or belong to a session, and are not over.
     pub(crate) expiring: u64,
 }
 
@@ -57,26 +55,14 @@ impl KeySpace {
     /// The keys of a log without records.
     pub(crate) fn new(header: &FileHeader) -> KeySpace {
         let index = Index::new(KeyHasher::new(header));
-        KeySpace {
-            index,
-            counted_bytes: 0,
-            buckets: Some(Buckets::default()),
-            expiring: Expiring::default(),
-            sessions: Sessions::default(),
-        }
+        KeySpace { index, counted_bytes: 0, buckets: Some(Buckets::default()), lifetimes: Lifetimes::default() }
     }
 
     /// The keys that a log had when the snapshot was made. None of them had a deadline or an owner, and there was no session: no
     /// snapshot covers such a record.
     pub(crate) fn stored(header: &FileHeader, snapshot: &Snapshot) -> KeySpace {
         let index = Index::stored(KeyHasher::new(header), snapshot, header.log_start());
-        KeySpace {
-            index,
-            counted_bytes: snapshot.covered.live_bytes,
-            buckets: None,
-            expiring: Expiring::default(),
-            sessions: Sessions::default(),
-        }
+        KeySpace { index, counted_bytes: snapshot.covered.live_bytes, buckets: None, lifetimes: Lifetimes::default() }
     }
 
     /// The number of buckets in the log, by no clock. `None` for keys from a snapshot.
@@ -85,30 +71,30 @@ impl KeySpace {
     }
 
     /// The number of keys in the bucket of this name that are not over. `None` for keys from a snapshot.
-    pub(crate) fn keys_in(&self, bucket: &[u8], now: impl FnOnce() -> u64) -> Option<u64> {
+    pub(crate) fn keys_in(&self, bucket: &[u8], times: impl FnOnce() -> Times) -> Option<u64> {
         let keys = self.buckets.as_ref()?.keys_in(bucket, self.index.len() as u64);
-        Some(if self.expiring.is_empty() { keys } else { keys - self.expiring.hidden_in(bucket, now()) })
+        Some(if self.lifetimes.is_empty() { keys } else { keys - self.lifetimes.hidden_in(bucket, times()) })
     }
 
-    /// How many keys and buckets there are. The clock is looked at only if keys expire.
-    pub(crate) fn counts(&self, now: impl FnOnce() -> u64) -> Counts {
+    /// How many keys and buckets there are. The clocks are looked at only if keys can be over.
+    pub(crate) fn counts(&self, times: impl FnOnce() -> Times) -> Counts {
         let (keys, buckets) = (self.index.len() as u64, self.buckets());
-        if self.expiring.is_empty() {
+        if self.lifetimes.is_empty() {
             return Counts { keys, buckets, hidden: 0, expiring: 0 };
         }
-        let now = now();
-        let (hidden, by_bucket) = (self.expiring.hidden(now), self.expiring.hidden_by_bucket(now));
+        let times = times();
+        let (hidden, by_bucket) = (self.lifetimes.hidden(times), self.lifetimes.hidden_by_bucket(times));
         let is_gone = |(bucket, hidden): (&std::sync::Arc<[u8]>, &u64)| {
             self.buckets.as_ref().is_some_and(|buckets| buckets.keys_in(bucket, keys) == *hidden)
         };
         let gone = by_bucket.iter().filter(|&entry| is_gone(entry)).count() as u64;
         let buckets = buckets.map(|buckets| buckets - gone);
-        Counts { keys: keys - hidden, buckets, hidden, expiring: self.expiring.len() - hidden }
+        Counts { keys: keys - hidden, buckets, hidden, expiring: self.lifetimes.len() - hidden }
     }
 
     /// Bytes allocated.
     pub(crate) fn memory(&self) -> usize {
-        self.index.memory() + self.expiring.memory() + self.sessions.memory()
+        self.index.memory() + self.lifetimes.memory()
     }
 
     /// Bytes of the records that the index points to. An upper bound before [`Index::load_noted`], for keys from a snapshot.
@@ -215,8 +201,7 @@ impl KeySpace {
         is_key: impl FnMut(u64) -> Result<bool>,
     ) -> Result<Option<u64>> {
         let (key, expiry) = (run.key(entry), run.expiry(entry));
-        let has_lifetimes = !self.expiring.is_empty() || !self.sessions.has_no_pairs();
-        if expiry.is_some() || has_lifetimes && entry.header.kind.is_event() {
+        if expiry.is_some() || !self.lifetimes.is_empty() && entry.header.kind.is_event() {
             // Which record is replaced must be known: its deadline and its owner go with it, or the next one's need to be taken
             // away.
             self.index.load(hash, reader)?;
@@ -230,7 +215,7 @@ impl KeySpace {
             Kind::Delete => self.index.apply_delete(hash, key, entry.offset, reader, is_key)?,
             Kind::Session => {
                 if let Some(record) = run.session(entry) {
-                    self.sessions.replay(entry.offset, entry.header.seq, record);
+                    self.lifetimes.sessions.replay(entry.offset, entry.header.seq, record);
                 }
                 return Ok(None);
             }
@@ -242,17 +227,11 @@ impl KeySpace {
             _ => {}
         }
         if let Some(position) = replaced {
-            self.expiring.remove(position);
-            self.sessions.remove(position);
+            self.lifetimes.remove(position);
         }
         if let Some(expiry) = expiry {
-            if expiry.deadline > 0 {
-                let bucket = split_full_key(key).map_or(&b""[..], |(bucket, _)| bucket);
-                self.expiring.add(entry.offset, bucket, expiry.deadline);
-            }
-            if let Some(owner) = expiry.owner {
-                self.sessions.add(entry.offset, owner);
-            }
+            let bucket = split_full_key(key).map_or(&b""[..], |(bucket, _)| bucket);
+            self.lifetimes.add(entry.offset, bucket, expiry.deadline, expiry.owner);
         }
         Ok(replaced)
     }

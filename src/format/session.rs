@@ -17,7 +17,7 @@ pub(super) const AT_BASE_SEQ: Range<usize> = AT_BOOT.end..AT_BOOT.end + 8;
 /// The length of the value.
 pub(crate) const SESSION_LEN: usize = AT_BASE_SEQ.end;
 
-/// The largest number of an owner. The owner's byte in the file is this far above 2^62, where no record ends.
+/// The largest number of an owner. The owner's byte in the file is this far above 2^60, where no record is.
 pub(crate) const MAX_OWNER: u64 = (1 << 61) - 1;
 
 /// What a record says about a session.

@@ -28,6 +28,7 @@ mod entry;
 mod expiring;
 mod hash;
 mod image;
+mod lifetimes;
 mod order;
 mod packed;
 mod positions;
@@ -40,12 +41,11 @@ mod testing;
 mod tree;
 
 pub(crate) use entry::{Entry, prefix_successor};
-pub(crate) use expiring::Expiring;
 pub(crate) use hash::{Frozen, HashIndex, PIECES, is_beside};
+pub(crate) use lifetimes::{Lifetimes, MachineTime, Times};
 pub(crate) use order::stored_order;
 pub(crate) use packed::POSITION_LIMIT;
 pub(crate) use positions::Positions;
-pub(crate) use sessions::Sessions;
 pub(crate) use sorted::{SortedIndex, Sought};
 
 /// The questions of the index about keys in the log.

@@ -1,12 +1,13 @@
 //! The sessions of a log: the newest record of each that has no END, and which pairs belong to which session.
 //!
-//! This is what the log says. Whether a session that has a record here is over also depends on a clock, and on the lock that its
-//! owner holds: the engine decides that. A session without a record here is over for good: its END is in the log, or a compaction
-//! has left it out.
+//! This is what the log says. A session without a record here is over for good: its END is in the log, or a compaction has left it
+//! out. Whether another one is over also depends on a clock, and on the lock that its owner holds, for which the engine asks.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
+use super::lifetimes::MachineTime;
 use crate::format::{Owner, SessionRecord};
 
 /// The sessions of a log. A store that uses none pays a look at an empty table.
@@ -14,10 +15,14 @@ use crate::format::{Owner, SessionRecord};
 pub(crate) struct Sessions {
     /// Those that have no END, by their numbers.
     live: HashMap<u64, Newest>,
-    /// The owner of each owned pair, by the position of its record.
-    owners: HashMap<u64, Owner>,
+    /// Their boots, deadlines and numbers.
+    order: BTreeSet<([u8; 16], u64, u64)>,
+    /// The owner of each owned pair and the name of its bucket, by the position of its record.
+    owners: HashMap<u64, (Owner, Arc<[u8]>)>,
     /// The positions of each session's pairs, also of sessions that are over. A session without pairs is not here.
     pairs: HashMap<u64, BTreeSet<u64>>,
+    /// The sessions that have pairs and are over for good.
+    ended: BTreeSet<u64>,
 }
 
 /// The last record of a session.
@@ -41,19 +46,37 @@ impl Sessions {
         self.owners.is_empty()
     }
 
+    /// Whether no session is without END.
+    #[inline]
+    pub(crate) fn has_no_live(&self) -> bool {
+        self.live.is_empty()
+    }
+
     /// Replays a session's record, which follows all before. The last record of a session counts.
     pub(crate) fn replay(&mut self, position: u64, seq: u64, record: SessionRecord) {
-        if record.is_end() {
-            self.live.remove(&record.session);
+        let before = if record.is_end() {
+            self.live.remove(&record.session)
         } else {
-            self.live.insert(record.session, Newest { position, seq, record });
+            self.order.insert(in_order(&record));
+            self.live.insert(record.session, Newest { position, seq, record })
+        };
+        if let Some(before) = before.filter(|before| record.is_end() || in_order(&before.record) != in_order(&record)) {
+            self.order.remove(&in_order(&before.record));
+        }
+        if !record.is_end() {
+            self.ended.remove(&record.session);
+        } else if self.pairs.contains_key(&record.session) {
+            self.ended.insert(record.session);
         }
     }
 
-    /// Adds the owned pair whose record is at `position`.
-    pub(crate) fn add(&mut self, position: u64, owner: Owner) {
-        self.owners.insert(position, owner);
+    /// Adds the owned pair whose record, in this bucket, is at `position`.
+    pub(crate) fn add(&mut self, position: u64, bucket: &[u8], owner: Owner) {
+        self.owners.insert(position, (owner, Arc::from(bucket)));
         self.pairs.entry(owner.session).or_default().insert(position);
+        if !self.live.contains_key(&owner.session) {
+            self.ended.insert(owner.session);
+        }
     }
 
     /// Removes the pair whose record is at `position`, if it is here: the record was replaced or removed.
@@ -65,11 +88,12 @@ impl Sessions {
     }
 
     fn remove_one(&mut self, position: u64) {
-        let Some(Owner { session, .. }) = self.owners.remove(&position) else { return };
+        let Some((Owner { session, .. }, _)) = self.owners.remove(&position) else { return };
         if let Entry::Occupied(mut pairs) = self.pairs.entry(session) {
             pairs.get_mut().remove(&position);
             if pairs.get().is_empty() {
                 pairs.remove();
+                self.ended.remove(&session);
             }
         }
     }
@@ -83,7 +107,7 @@ impl Sessions {
     /// The owner of the pair whose record is at `position`, if it has one.
     #[inline]
     pub(crate) fn owner(&self, position: u64) -> Option<Owner> {
-        if self.owners.is_empty() { None } else { self.owners.get(&position).copied() }
+        if self.owners.is_empty() { None } else { self.owners.get(&position).map(|&(owner, _)| owner) }
     }
 
     /// The sessions that have no END, in any order.
@@ -101,9 +125,51 @@ impl Sessions {
         self.pairs.get(&session).into_iter().flatten().copied()
     }
 
-    /// The sessions that have pairs and are over for good, in any order.
+    /// The positions of all owned pairs, in any order.
+    pub(crate) fn owned(&self) -> impl Iterator<Item = u64> + '_ {
+        self.owners.keys().copied()
+    }
+
+    /// The sessions that have pairs and are over for good.
     pub(crate) fn ended(&self) -> impl Iterator<Item = u64> + '_ {
-        self.pairs.keys().copied().filter(|session| !self.live.contains_key(session))
+        self.ended.iter().copied()
+    }
+
+    /// The sessions without END whose deadline has passed, in the order of their deadlines. Those of other boots are left out: their
+    /// deadlines cannot be compared.
+    pub(crate) fn past_deadline(&self, now: Option<MachineTime>) -> impl Iterator<Item = u64> + '_ {
+        let range = now.map(|MachineTime { boot, ms }| (boot, 0, 0)..=(boot, ms, u64::MAX));
+        range.into_iter().flat_map(|range| self.order.range(range)).map(|&(_, _, session)| session)
+    }
+
+    /// The sessions without END, those of one boot together, in the order of their deadlines.
+    pub(crate) fn by_deadline(&self) -> impl Iterator<Item = u64> + '_ {
+        self.order.iter().map(|&(_, _, session)| session)
+    }
+
+    /// Whether a session is over: it has no record, or its deadline has passed and can be compared.
+    pub(crate) fn is_over(&self, session: u64, now: Option<MachineTime>) -> bool {
+        self.newest(session).is_none_or(|Newest { record, .. }| {
+            now.is_some_and(|now| now.boot == record.boot && now.ms >= record.deadline)
+        })
+    }
+
+    /// Whether a session that is over has pairs, or no END.
+    pub(crate) fn has_over(&self, now: Option<MachineTime>) -> bool {
+        !self.ended.is_empty() || self.past_deadline(now).next().is_some()
+    }
+
+    /// The pairs of the sessions that are over, and the names of their buckets.
+    pub(crate) fn pairs_over(&self, now: Option<MachineTime>) -> impl Iterator<Item = (u64, &Arc<[u8]>)> {
+        let over = self.ended().chain(self.past_deadline(now));
+        let bucket = |position| self.owners.get(&position).map(|(_, bucket)| (position, bucket));
+        over.flat_map(|session| self.pairs_of(session)).filter_map(bucket)
+    }
+
+    /// The first deadline of this boot after this moment.
+    pub(crate) fn next_deadline(&self, now: MachineTime) -> Option<u64> {
+        let after = self.order.range((now.boot, now.ms.saturating_add(1), 0)..=(now.boot, u64::MAX, u64::MAX)).next();
+        after.map(|&(_, deadline, _)| deadline)
     }
 
     /// Whether both have the same records at the same positions.
@@ -126,10 +192,15 @@ impl Sessions {
     /// Bytes allocated, about: how full the nodes of the sets are is not known.
     pub(crate) fn memory(&self) -> usize {
         self.live.capacity() * (size_of::<(u64, Newest)>() + 1)
-            + self.owners.capacity() * (size_of::<(u64, Owner)>() + 1)
+            + self.live.len() * size_of::<([u8; 16], u64, u64)>() * 3 / 2
+            + self.owners.capacity() * (size_of::<(u64, (Owner, Arc<[u8]>))>() + 1)
             + self.pairs.capacity() * (size_of::<(u64, BTreeSet<u64>)>() + 1)
             + self.owners.len() * size_of::<u64>() * 3 / 2
     }
+}
+
+fn in_order(record: &SessionRecord) -> ([u8; 16], u64, u64) {
+    (record.boot, record.deadline, record.session)
 }
 
 #[cfg(test)]
@@ -166,8 +237,8 @@ mod tests {
     fn pairs_belong_to_their_session_until_they_are_removed() {
         let mut sessions = Sessions::default();
         sessions.replay(64, 1, record(1, 10));
-        [160, 240, 320].into_iter().for_each(|position| sessions.add(position, owner(1)));
-        sessions.add(400, owner(7));
+        [160, 240, 320].into_iter().for_each(|position| sessions.add(position, b"", owner(1)));
+        sessions.add(400, b"log", owner(7));
         assert_eq!(sessions.pairs_of(1).collect::<Vec<_>>(), [160, 240, 320]);
         assert_eq!((sessions.owner(240), sessions.owner(241)), (Some(owner(1)), None));
         assert_eq!(sessions.ended().collect::<Vec<_>>(), [7], "it has a pair and no record");
@@ -177,6 +248,7 @@ mod tests {
         assert_eq!(ended, [1, 7]);
         [160, 161, 240, 320, 400].into_iter().for_each(|position| sessions.remove(position));
         assert!(sessions.is_empty() && sessions.has_no_pairs() && sessions.pairs.is_empty());
+        assert!(sessions.ended.is_empty() && sessions.order.is_empty());
     }
 
     #[test]
@@ -184,7 +256,7 @@ mod tests {
         let build = |shift: u64, seq: u64, session: u64, pairs: u64| {
             let mut sessions = Sessions::default();
             sessions.replay(64 + shift, seq, record(1, 10));
-            (0..pairs).for_each(|n| sessions.add(160 + 80 * n + shift, owner(session)));
+            (0..pairs).for_each(|n| sessions.add(160 + 80 * n + shift, b"", owner(session)));
             sessions
         };
         let of = build(0, 5, 1, 2);

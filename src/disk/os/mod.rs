@@ -15,6 +15,7 @@ mod stat;
 mod system;
 
 pub use names::RealDisk;
+pub(super) use system::monotonic;
 pub use system::RealSystem;
 
 /// Makes a call again if a signal interrupted it before it did anything.

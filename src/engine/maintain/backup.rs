@@ -113,7 +113,7 @@ impl Maintenance {
         let (moment, mut positions, live_bytes) = {
             // A wrong image would become permanent.
             let view = self.reading.scanned()?;
-            let positions = view.index().positions().chain(view.keys.sessions.positions());
+            let positions = view.index().positions().chain(view.keys.lifetimes.sessions.positions());
             (Moment::of(&view), positions.collect::<Vec<_>>(), view.keys.live_bytes())
         };
         positions.sort_unstable();

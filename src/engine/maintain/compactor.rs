@@ -185,7 +185,7 @@ impl<'e> Compactor<'e> {
         let keys = positions.len();
         self.view.keys.index.reserve(keys);
         // A session that is renewed or ends meanwhile is missing here: its next record comes after the noted end.
-        positions.extend(self.old()?.keys.sessions.positions().filter(|&position| position < self.upto));
+        positions.extend(self.old()?.keys.lifetimes.sessions.positions().filter(|&position| position < self.upto));
         positions.sort_unstable();
         for &position in &positions {
             self.copyist.push(&reader, position, false)?;
@@ -264,9 +264,9 @@ impl<'e> Compactor<'e> {
                     }
                     Kind::Delete => self.view.find(unit.key(entry))?.is_some(),
                     Kind::Session => match unit.session(entry) {
-                        Some(record) if record.is_end() => self.view.keys.sessions.newest(record.session).is_some(),
+                        Some(record) if record.is_end() => self.view.keys.lifetimes.sessions.newest(record.session).is_some(),
                         Some(record) => {
-                            let newest = self.old()?.keys.sessions.newest(record.session).copied();
+                            let newest = self.old()?.keys.lifetimes.sessions.newest(record.session).copied();
                             newest.is_some_and(|newest| newest.position == entry.offset)
                         }
                         None => false,
@@ -325,7 +325,7 @@ impl<'e> Compactor<'e> {
         if (self.view.index().len(), self.view.keys.live_bytes()) != (old.index().len(), old.keys.live_bytes()) {
             return Err(self.wrong("it has other pairs than the old one"));
         }
-        if !old.keys.sessions.is_copied_by(&self.view.keys.sessions) {
+        if !old.keys.lifetimes.sessions.is_copied_by(&self.view.keys.lifetimes.sessions) {
             return Err(self.wrong("it has other sessions than the old one"));
         }
         Ok(())

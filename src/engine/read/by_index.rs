@@ -138,12 +138,12 @@ impl Reading {
             view.index().load_all(&view.reader)?;
             // A vector that grows would take, and keep, up to twice as much.
             let mut positions = Vec::with_capacity(view.index().len());
-            let (all, expiring) = (view.index().positions(), &view.keys.expiring);
-            if expiring.is_empty() {
+            let (all, lifetimes) = (view.index().positions(), &view.keys.lifetimes);
+            if lifetimes.is_empty() {
                 positions.extend(all);
             } else {
-                let now = self.context.clock.wall_ms();
-                positions.extend(all.filter(|&position| !expiring.is_over(position, || now)));
+                let times = self.context.times();
+                positions.extend(all.filter(|&position| !lifetimes.is_over(position, || times)));
             }
             Ok(Some((view.reader.clone(), positions, other)))
         })?;

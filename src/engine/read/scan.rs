@@ -62,13 +62,13 @@ struct Hidden {
     left: usize,
 }
 
-/// By which look at the clock keys are over.
+/// By which look at the clocks keys are over.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Moment {
     /// By one of the scan's own.
     Now,
-    /// By one that showed this time, in milliseconds since 1970.
-    At(u64),
+    /// By none: the scan returns what the log has, over or not.
+    Never,
 }
 
 /// If more keys than this part of a range are over, it costs less to look at all positions in the range than to read their keys.
@@ -650,22 +650,22 @@ impl Reading {
         ranks: &Range<usize>,
         moment: Moment,
     ) -> Result<Option<Hidden>> {
-        let (expiring, bucket) = (&view.keys.expiring, &bucket[1..]);
-        if expiring.is_empty() || ranks.is_empty() {
+        let (lifetimes, bucket) = (&view.keys.lifetimes, &bucket[1..]);
+        if lifetimes.is_empty() || ranks.is_empty() {
             return Ok(None);
         }
-        let now = match moment {
-            Moment::Now => self.context.clock.wall_ms(),
-            Moment::At(now) => now,
+        let times = match moment {
+            Moment::Now => self.context.times(),
+            Moment::Never => return Ok(None),
         };
-        let over = expiring.hidden_in(bucket, now) as usize;
+        let over = lifetimes.hidden_in(bucket, times) as usize;
         let (mut positions, is_stored) = (HashSet::new(), view.sorted().is_stored());
         if over == 0 {
             return Ok(None);
         }
         let mut by_their_keys = || -> Result<()> {
             let mut key = Vec::new();
-            for position in expiring.over_in(bucket, now) {
+            for position in lifetimes.over_in(bucket, times) {
                 key.clear();
                 view.index().key_at(position, &view.reader, &mut key)?;
                 if bounds.contains(&key) {
@@ -680,7 +680,7 @@ impl Reading {
             Some(Err(error)) if is_stored => return Err(error),
             // Also if one of their keys cannot be read: a hidden pair is no reason for an error.
             Some(Err(_)) | None => {
-                positions.extend(view.sorted().range(ranks.clone()).filter(|&at| expiring.is_over(at, || now)));
+                positions.extend(view.sorted().range(ranks.clone()).filter(|&at| lifetimes.is_over(at, || times)));
             }
         }
         let left = positions.len();
@@ -752,10 +752,10 @@ impl Reading {
             let left = self.left(&view, &Bounds { start: Limit::Before(FullKey::prefix(b"", b"")), end: Limit::End });
             let verify = self.context.config.get_verify_on_read();
             let (mut hidden, mut hidden_in) = (HashSet::new(), HashMap::new());
-            if !view.keys.expiring.is_empty() {
-                let now = self.context.clock.wall_ms();
-                hidden.extend(view.keys.expiring.over(now));
-                hidden_in = view.keys.expiring.hidden_by_bucket(now);
+            if !view.keys.lifetimes.is_empty() {
+                let times = self.context.times();
+                hidden.extend(view.keys.lifetimes.over(times));
+                hidden_in = view.keys.lifetimes.hidden_by_bucket(times);
             }
             Ok(BucketScans { reader, sorted, rank: 0, verify, left, hidden: Arc::new(hidden), hidden_in })
         })

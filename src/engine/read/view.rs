@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::partial_tail::PartialTail;
 use super::rescan::may_blame_snapshot;
 use crate::config::{Config, ReadMode};
-use crate::disk::{Clock, Map};
+use crate::disk::Map;
+use crate::engine::context::Context;
 use crate::format::{END_MARK_LEN, Root};
 use crate::index::{Index, Keys};
 use crate::log::LogFile;
@@ -303,28 +304,29 @@ impl View {
         })
     }
 
-    /// The position of a key's record, if the key exists and is not over. The clock is looked at only if the pair has a deadline.
+    /// The position of a key's record, if the key exists and is not over. The clocks are looked at only if the pair has a
+    /// deadline or an owner.
     #[inline]
-    pub(crate) fn find_shown(&self, full_key: &[u8], clock: &Clock) -> Result<Option<u64>> {
-        Ok(self.shown(self.find(full_key)?, clock))
+    pub(crate) fn find_shown(&self, full_key: &[u8], context: &Context) -> Result<Option<u64>> {
+        Ok(self.shown(self.find(full_key)?, context))
     }
 
     /// As [`View::find_shown`], for a caller that reads the value next: its bytes are fetched while the key is compared. The processor
     /// does not look that far ahead by itself.
     #[inline]
-    pub(crate) fn find_to_read(&self, full_key: &[u8], clock: &Clock) -> Result<Option<u64>> {
+    pub(crate) fn find_to_read(&self, full_key: &[u8], context: &Context) -> Result<Option<u64>> {
         let (index, reader) = (&self.keys.index, &self.reader);
         let found = index.find_where(index.hash(full_key), reader, |position| {
             reader.prefetch(position);
             reader.is_key(position, full_key)
         })?;
-        Ok(self.shown(found, clock))
+        Ok(self.shown(found, context))
     }
 
     /// The position, unless its pair is over.
     #[inline]
-    fn shown(&self, found: Option<u64>, clock: &Clock) -> Option<u64> {
-        found.filter(|&position| !self.keys.expiring.is_over(position, || clock.wall_ms()))
+    fn shown(&self, found: Option<u64>, context: &Context) -> Option<u64> {
+        found.filter(|&position| !self.keys.lifetimes.is_over(position, || context.times()))
     }
 
     /// Whether the log was replayed in part only, because a part of a snapshot could not be read.
