@@ -376,7 +376,9 @@ mod tests {
 
     use super::*;
     use crate::disk::sim::{SimDisk, Verb};
+    use crate::format::{Expiry, Owner, SessionRecord};
     use crate::limits::Limits;
+    use crate::log::scan::Scanner;
     use crate::log::testing::{Draft, PLAIN, open_on};
 
     #[test]
@@ -400,6 +402,41 @@ mod tests {
                 reader.log.file.write_at(at, &[byte]).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn sessions_and_owners_are_replayed() {
+        let (mut draft, header) = (Draft::new(), crate::log::testing::header());
+        let record = |session, deadline| SessionRecord {
+            session,
+            owner: 5,
+            nonce: 6,
+            ttl: 7,
+            deadline,
+            boot: [8; 16],
+            base_seq: 0,
+        };
+        let owned = |session, acquired| Expiry { deadline: 0, owner: Some(Owner { session, acquired }) }.encode();
+        draft.push(PLAIN, Kind::Session, b"", &record(1, 10).encode());
+        let lock = draft.push(PLAIN, Kind::PutOwned, b"\0lock", &owned(1, 2));
+        let other = draft.push(PLAIN, Kind::PutOwned, b"\0other", &owned(1, 0));
+        draft.push(PLAIN, Kind::PutOwned, b"\0third", &owned(1, 0));
+        draft.push(PLAIN, Kind::PutOwned, b"\0fourth", &owned(1, 0));
+        let renewal = draft.push(PLAIN, Kind::Session, b"", &record(1, 20).encode());
+        draft.push(PLAIN, Kind::Session, b"", &record(7, 10).encode());
+        draft.push(PLAIN, Kind::Session, b"", &record(7, 0).encode());
+        draft.push(PLAIN, Kind::Put, b"\0third", b"value");
+        draft.push(PLAIN, Kind::Delete, b"\0fourth", b"");
+        let (end, log) = (draft.end(), Arc::new(draft.copy()));
+        let reader = Reader { log: Arc::clone(&log), map: None, end, unread: 0 };
+        let mut keys = KeySpace::new(&header);
+        Scanner::from_start(&log).unwrap().walk(|run| keys.replay(run, &reader)).unwrap();
+        let sessions = &keys.sessions;
+        assert_eq!(sessions.live().map(|newest| (newest.position, newest.seq)).collect::<Vec<_>>(), [(renewal, 6)]);
+        assert_eq!(sessions.newest(1).map(|newest| newest.record), Some(record(1, 20)));
+        assert_eq!(sessions.pairs_of(1).collect::<Vec<_>>(), [lock, other]);
+        assert_eq!(sessions.owner(lock), Some(Owner { session: 1, acquired: 2 }));
+        assert_eq!((keys.index.len(), sessions.ended().count()), (3, 0));
     }
 
     #[test]

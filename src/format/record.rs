@@ -270,6 +270,7 @@ impl RecordHeader {
 
 #[cfg(test)]
 mod tests {
+    use super::super::expiry::Owner;
     use super::super::kind::{Ancillary, FLAG_SYNCED};
     use super::super::sequence::{MAX_SEQ, MAX_SEQ_STEP};
     use super::*;
@@ -371,19 +372,21 @@ mod tests {
 
     #[test]
     fn the_users_part_of_a_value_follows_its_expiry() {
-        let expiry = Expiry { deadline: 5, session: 6, acquired: 7 };
-        let stored = [&expiry.encode()[..], b"value"].concat();
         let of = |kind, stored: &[u8]| RecordHeader::new(seed(), OFFSET, Flags::NONE, kind, 42, b"\0key", stored);
-        let header = of(Kind::PutWith, &stored);
-        let made = RecordHeader::with_expiry(seed(), OFFSET, Flags::NONE, 42, b"\0key", &expiry.encode(), b"value");
-        assert_eq!(made, header);
-        assert!(header.kind.is_event() && header.kind.is_known());
-        assert_eq!((header.value_len, header.user_len()), (29, 5));
-        assert_eq!(header.split_value(&stored), (Some(expiry), &b"value"[..]));
-        assert_eq!(of(Kind::PutWith, &stored[..24]).split_value(&stored[..24]), (Some(expiry), &b""[..]));
-        // Nothing panics without verification.
-        assert_eq!((of(Kind::PutWith, b"short").user_len(), header.split_value(b"short")), (0, (None, &b""[..])));
+        for expiry in [Expiry::at(5), Expiry { deadline: 5, owner: Some(Owner { session: 6, acquired: 7 }) }] {
+            let (kind, stored) = (expiry.kind(), [&expiry.encode()[..], b"value"].concat());
+            let header = of(kind, &stored);
+            let made = RecordHeader::with_expiry(seed(), OFFSET, Flags::NONE, 42, b"\0key", &expiry, b"value");
+            assert_eq!(made, header);
+            assert!(header.kind.is_event() && header.kind.is_known());
+            assert_eq!((header.value_len, header.user_len()), (29, 5));
+            assert_eq!(header.split_value(&stored), (Some(expiry), &b"value"[..]));
+            assert_eq!(of(kind, &stored[..24]).split_value(&stored[..24]), (Some(expiry), &b""[..]));
+            // Nothing panics without verification.
+            assert_eq!((of(kind, b"short").user_len(), header.split_value(b"short")), (0, (None, &b""[..])));
+        }
 
+        let stored = [7; 29];
         let plain = of(Kind::Put, &stored);
         assert_eq!((plain.user_len(), plain.split_value(&stored)), (29, (None, &stored[..])));
     }

@@ -30,14 +30,14 @@ pub enum Class {
     FileHeader,
     /// The record `ROOTS`, which says how much of the log has been on stable storage.
     Roots,
-    /// A put that holds its key's current value, or the newest record of a session that has no end. If the put's deadline has
-    /// passed, or its session is over, the store hides the pair until a write removes it.
+    /// A put that holds its key's current value. If its deadline has passed, or its session is over, the store hides the pair until
+    /// a write removes it.
     Live,
-    /// A put that was replaced, or whose key was deleted; an older record of a session.
+    /// A put that was replaced, or whose key was deleted.
     Dead,
-    /// A delete, or the end of a session.
+    /// A delete.
     Tombstone,
-    /// A record about the log, not about a key: a mark, `SYNCED_TO`, `MOVED`, or an ancillary kind of a later version.
+    /// A record about the log or a session, not about a key: a session, a mark, `SYNCED_TO`, `MOVED`, or an ancillary kind of a later version.
     Statement,
     /// A record of a snapshot of the index, `IMAGE` or `SNAPSHOT`, of the newest snapshot or of an older one.
     Snapshot,

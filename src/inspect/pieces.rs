@@ -141,7 +141,6 @@ impl<'i> Pieces<'i> {
                 let is_live = inspection.survey.keys.index.points_to(&record.full_key, start);
                 if is_live { Class::Live } else { Class::Dead }
             }
-            Kind::Session => self.class_of_session(&record)?,
             Kind::Delete => Class::Tombstone,
             snapshot::IMAGE | snapshot::SNAPSHOT => Class::Snapshot,
             _ => Class::Statement,
@@ -150,18 +149,6 @@ impl<'i> Pieces<'i> {
         let end = (start + header.record_len()).min(region_end);
         self.padding_end = Some(padded(end).min(region_end)).filter(|&padded| padded > end);
         Ok(Piece { start, end, class, record: Some(record), damage: None, slots: None })
-    }
-
-    /// The class of a session's record that the survey has verified.
-    fn class_of_session(&self, record: &Record) -> Result<Class> {
-        let mut value = [0; SESSION_LEN];
-        self.inspection.log().read_exact(record.stored().start, &mut value)?;
-        let (says, sessions) = (SessionRecord::decode(&value), &self.inspection.survey.keys.lifetimes.sessions);
-        Ok(match sessions.newest(says.session) {
-            _ if says.is_end() => Class::Tombstone,
-            Some(newest) if newest.position == record.offset => Class::Live,
-            _ => Class::Dead,
-        })
     }
 
     /// The piece at a place where nothing counts.

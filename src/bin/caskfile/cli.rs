@@ -61,6 +61,7 @@ verbs! {
     Batch(verbs::batch::Batch),
     Watch(verbs::watch::Watch),
     Wait(verbs::wait::Wait),
+    Lock(verbs::lock::Lock),
     Import(verbs::import::Import),
     Export(verbs::export::Export),
     Stats(verbs::stats::Stats),

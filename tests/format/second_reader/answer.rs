@@ -84,7 +84,7 @@ fn lifetimes(file: &[u8]) -> (BTreeMap<u64, Lifetime>, BTreeMap<u64, Value>) {
     let inspection = Inspection::open_on(Arc::new(disk), PATH).expect("it opens");
     let (mut lifetimes, mut sessions) = (BTreeMap::new(), BTreeMap::new());
     for piece in inspection.pieces().map(|piece| piece.expect("it lies still")) {
-        let (Class::Live, Some(record)) = (piece.class, &piece.record) else { continue };
+        let (Class::Live | Class::Statement, Some(record)) = (piece.class, &piece.record) else { continue };
         let field = |name: &str| {
             let field = piece.fields().into_iter().find(|field| field.name == name).expect("the kind has it");
             let mut bytes = vec![0; (field.end - field.start) as usize];
@@ -99,7 +99,10 @@ fn lifetimes(file: &[u8]) -> (BTreeMap<u64, Lifetime>, BTreeMap<u64, Value>) {
                     session[name] = number(name).into();
                 }
                 session["boot"] = field("boot").iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
-                sessions.insert(number("session"), session);
+                match number("deadline") {
+                    0 => sessions.remove(&number("session")),
+                    _ => sessions.insert(number("session"), session),
+                };
                 continue;
             }
             Some("put-owned") => &["deadline", "session", "acquired"],

@@ -21,7 +21,7 @@ use crate::waiting::Waiting;
 /// Show the log record by record, with what is damaged in its place
 ///
 /// Each record has a row: its offset, sequence number, kind and flags, where its batch starts, and its class: live, dead
-/// (replaced or deleted), tombstone, statement (about the log, not a key), snapshot (of the index), torn, corrupt, or unread
+/// (replaced or deleted), tombstone, statement (about the log or a session, not a key), snapshot (of the index), torn, corrupt, or unread
 /// (of a later version).
 /// A pair with a deadline has it after the value: from then on the store hides the pair. One that belongs to a session has that
 /// session's number, and the token of the lock that it is.

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anstyle::{AnsiColor, Style};
 use caskfile::Damage;
-use caskfile::inspect::{Class, Field, Inspection, Piece, Slot};
+use caskfile::inspect::{Class, Field, Inspection, Piece, Record, Slot};
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};

@@ -16,6 +16,7 @@ pub mod get;
 pub mod hex;
 pub mod import;
 pub mod list;
+pub mod lock;
 pub mod man;
 pub mod map;
 pub mod put;
