@@ -9,10 +9,12 @@ use std::ops::Range;
 
 use crate::format::order::StoredBytes;
 use crate::format::snapshot::{KeyHasher, Snapshot, StoredPart};
-use crate::format::{Damage, FileHeader, Kind, MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader, split_full_key};
+use crate::format::{
+    Damage, Expiry, FileHeader, Kind, MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader, SessionRecord, split_full_key,
+};
 use crate::index::buckets::Buckets;
 use crate::index::{Index, Keys, Lifetimes, POSITION_LIMIT, Times, is_beside};
-use crate::log::read::Reader;
+use crate::log::read::{Reader, Record};
 use crate::log::run::{Entry, RUN_LEN, Run};
 use crate::{Error, Result};
 
@@ -58,8 +60,8 @@ impl KeySpace {
         KeySpace { index, counted_bytes: 0, buckets: Some(Buckets::default()), lifetimes: Lifetimes::default() }
     }
 
-    /// The keys that a log had when the snapshot was made. None of them had a deadline or an owner, and there was no session: no
-    /// snapshot covers such a record.
+    /// The keys that a log had when the snapshot was made. The records with a lifetime are to be replayed by
+    /// [`KeySpace::replay_lifetime`].
     pub(crate) fn stored(header: &FileHeader, snapshot: &Snapshot) -> KeySpace {
         let index = Index::stored(KeyHasher::new(header), snapshot, header.log_start());
         KeySpace { index, counted_bytes: snapshot.covered.live_bytes, buckets: None, lifetimes: Lifetimes::default() }
@@ -230,10 +232,28 @@ impl KeySpace {
             self.lifetimes.remove(position);
         }
         if let Some(expiry) = expiry {
-            let bucket = split_full_key(key).map_or(&b""[..], |(bucket, _)| bucket);
-            self.lifetimes.add(entry.offset, bucket, expiry.deadline, expiry.owner);
+            self.keep_lifetime(entry.offset, key, expiry);
         }
         Ok(replaced)
+    }
+
+    fn keep_lifetime(&mut self, position: u64, key: &[u8], expiry: Expiry) {
+        let bucket = split_full_key(key).map_or(&b""[..], |(bucket, _)| bucket);
+        self.lifetimes.add(position, bucket, expiry.deadline, expiry.owner);
+    }
+
+    /// Replays a record with a lifetime to which a snapshot leads: the present value of a key, or the last record of a session. They
+    /// come in the order of the log, and before the records after the snapshot. `false` if the record is no such one.
+    pub(crate) fn replay_lifetime(&mut self, position: u64, record: &Record<'_>) -> bool {
+        if let Some(expiry) = record.expiry() {
+            self.keep_lifetime(position, record.key, expiry);
+            return true;
+        }
+        let says =
+            record.stored.first_chunk().filter(|_| record.header.kind == Kind::Session).map(SessionRecord::decode);
+        let Some(says) = says.filter(|says| !says.is_end()) else { return false };
+        self.lifetimes.sessions.replay(position, record.header.seq, says);
+        true
     }
 
     /// These bytes are dead. A snapshot may have stated too few live ones.

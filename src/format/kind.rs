@@ -97,9 +97,9 @@ impl Kind {
         matches!(self, Kind::Put | Kind::PutWith | Kind::PutOwned)
     }
 
-    /// Whether a log with a record of this kind says more than a snapshot of the index can.
+    /// Whether a record of this kind says how long something counts: a pair with a deadline or an owner, or a session.
     #[inline]
-    pub(crate) fn is_beyond_snapshots(self) -> bool {
+    pub(crate) fn has_lifetime(self) -> bool {
         matches!(self, Kind::PutWith | Kind::Session | Kind::PutOwned)
     }
 

@@ -6,7 +6,7 @@
 //! A session is over if its END is in the log, if it has no record there, or if its deadline has passed and can be compared. A writer
 //! that has the file's lock can find out more: see `Turn::is_session_over`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,6 +143,17 @@ impl Lifetimes {
     /// The last record of a session, unless the session is over at this look.
     pub(crate) fn living(&self, session: u64, times: Times) -> Option<&Newest> {
         self.sessions.newest(session).filter(|_| !self.sessions.is_over(session, times.machine))
+    }
+
+    /// The positions of the records that all this comes from, in the order of the log: the pairs, and the last record of each session
+    /// without END.
+    pub(crate) fn positions(&self) -> BTreeSet<u64> {
+        self.expiring.positions().chain(self.sessions.owned()).chain(self.sessions.positions()).collect()
+    }
+
+    /// At least as many as these records.
+    pub(crate) fn most_records(&self) -> u64 {
+        self.expiring.len() + self.sessions.records()
     }
 
     /// Bytes allocated, about.

@@ -120,6 +120,11 @@ impl Sessions {
         self.live().map(|newest| newest.position)
     }
 
+    /// The number of owned pairs, and of sessions that have no END.
+    pub(crate) fn records(&self) -> u64 {
+        (self.owners.len() + self.live.len()) as u64
+    }
+
     /// The positions of a session's pairs, in the order of the log.
     pub(crate) fn pairs_of(&self, session: u64) -> impl Iterator<Item = u64> + '_ {
         self.pairs.get(&session).into_iter().flatten().copied()

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::format::Damage;
-use crate::format::snapshot::{PART_ENTRY_LEN, SNAPSHOT_HEAD_LEN, TABLE_BITS};
+use crate::format::snapshot::{PART_ENTRY_LEN, SNAPSHOT_HEAD_LEN, Snapshot};
 use crate::format::{
     EXPIRY_FIELDS, FILE_HEADER_FIELDS, FLAG_NAMES, Named, PART_FIELDS, RECORD_HEADER_FIELDS, RECORD_HEADER_LEN,
     RawRecordHeader, SESSION_FIELDS, SESSION_LEN, SLOT_FIELDS, SLOTS, SNAPSHOT_FIELDS, expiry_len, is_session_kind,
@@ -326,7 +326,8 @@ impl Record {
     /// Whether the value has the length of a head and whole entries. Its numbers are not looked at.
     fn has_snapshot_form(&self) -> bool {
         let entries = (self.value_len as usize).checked_sub(SNAPSHOT_HEAD_LEN);
-        self.key_len == 0 && entries.is_some_and(|len| len % PART_ENTRY_LEN == 0 && len <= PART_ENTRY_LEN << TABLE_BITS)
+        self.key_len == 0
+            && entries.is_some_and(|len| len % PART_ENTRY_LEN == 0 && len <= PART_ENTRY_LEN * Snapshot::MOST_ENTRIES)
     }
 
     /// Whether its value begins with an expiry.

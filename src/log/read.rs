@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::LogFile;
 use crate::disk::Map;
-use crate::format::{Damage, EXPIRY_LEN, Expiry, Kind, RECORD_HEADER_LEN, RecordHeader};
+use crate::format::{Damage, EXPIRY_LEN, Expiry, RECORD_HEADER_LEN, RecordHeader};
 use crate::memory::make_room;
 use crate::{Error, Result};
 
@@ -135,8 +135,7 @@ impl Reader {
             self.prefetch(position);
         }
         let Start { bytes, header, .. } = self.start(position)?;
-        // Not a pair with a deadline or an owner: a snapshot says nothing of them, so it has no such pairs.
-        let is_put = || self.log.seed.header_crc(position, &bytes) == header.header_crc && header.kind == Kind::Put;
+        let is_put = || self.log.seed.header_crc(position, &bytes) == header.header_crc && header.kind.is_put();
         if position >= self.unread || is_put() { Ok(header) } else { Err(self.not_a_header(position, &bytes)) }
     }
 
@@ -287,7 +286,7 @@ mod tests {
     use super::*;
     use crate::disk::MappedBytes;
     use crate::disk::sim::{SimDisk, Verb};
-    use crate::format::Owner;
+    use crate::format::{Kind, Owner};
 
     /// Reads a record in every way and returns the number of calls.
     fn read_all(disk: &SimDisk, reader: &Reader, position: u64, key: &[u8]) -> u64 {

@@ -154,7 +154,7 @@ const PART_ENTRY_LENGTH = 16;
 // As in `Record::has_snapshot_form`.
 function isSnapshotLength(record) {
     const length = record.valueLength - SNAPSHOT_HEAD_LENGTH;
-    return record.keyLength === 0 && length >= 0 && length % PART_ENTRY_LENGTH === 0 && length >> 4 <= 4096;
+    return record.keyLength === 0 && length >= 0 && length % PART_ENTRY_LENGTH === 0 && length >> 4 <= 8192;
 }
 
 function addSnapshot(fields, record) {
