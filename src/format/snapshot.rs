@@ -417,13 +417,13 @@ mod tests {
 
     #[test]
     fn lifetimes_read_back_as_written_and_have_a_version_of_their_own() {
-        for snapshot in [with_lifetimes(), Snapshot { lifetimes: Some(Vec::new()), ..snapshot() }] {
-            let mut value = snapshot.encode(&hasher());
-            assert_eq!(value.len(), Snapshot::value_len(1, snapshot.lifetimes.as_ref().unwrap().len()));
+        for stored in [with_lifetimes(), Snapshot { lifetimes: Some(Vec::new()), ..snapshot() }] {
+            let mut value = stored.encode(&hasher());
+            assert_eq!(value.len(), Snapshot::value_len(1, stored.lifetimes.as_ref().unwrap().len()));
             assert_eq!(value[AT_VERSION], [2, 0, 0, 0]);
-            assert_eq!(Snapshot::decode(&value, &hasher(), 216, AT), Some(snapshot.clone()));
+            assert_eq!(Snapshot::decode(&value, &hasher(), 216, AT), Some(stored.clone()));
             value[AT_VERSION.start] = 1;
-            let as_before = (snapshot.lifetimes == Some(Vec::new())).then(super::tests::snapshot);
+            let as_before = (stored.lifetimes == Some(Vec::new())).then(snapshot);
             assert_eq!(Snapshot::decode(&value, &hasher(), 216, AT), as_before);
         }
     }
