@@ -314,10 +314,11 @@ impl World {
                 self.seen.lock().unwrap().is_dead[lock] = true;
             }
         }
-        forget(process.session.lock().unwrap().take());
+        // Its calls do nothing any more.
+        drop(process.session.lock().unwrap().take());
         let next = self.start(dice);
         let dead = std::mem::replace(&mut self.processes.lock().unwrap()[n], next);
-        forget(dead);
+        drop((process, dead));
         add(&self.counts.killed);
     }
 
@@ -384,8 +385,7 @@ impl World {
         self.disk.cut();
         for process in std::mem::take(&mut *self.processes.lock().unwrap()) {
             process.held.lock().unwrap().fill(None);
-            forget(process.session.lock().unwrap().take());
-            forget(process);
+            drop(process.session.lock().unwrap().take());
         }
         disk.set_clock(&self.clock);
         let seen = Arc::clone(&self.seen);
