@@ -206,7 +206,8 @@ const _: () = assert!(size_of::<Shared>() == 0);
 impl Limits {
     /// Those of a simulated disk, unless a test sets others: no thread writes a snapshot of the index, or renews a session, at a moment that the test
     /// does not choose.
-    pub(crate) const WITHOUT_BACKGROUND: Limits = Limits { least_running_cost: u64::MAX, renewal_look: u64::MAX, ..Limits::REAL };
+    pub(crate) const WITHOUT_BACKGROUND: Limits =
+        Limits { least_running_cost: u64::MAX, renewal_look: u64::MAX, ..Limits::REAL };
 
     /// Keeps limits for as long as the process lives, once: a fuzzer makes millions of disks, and takes what nothing leads to for a
     /// leak.

@@ -1,8 +1,8 @@
 //! The context that all parts of an open store share: its file, its configuration and its counters.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::deadline::Deadline;

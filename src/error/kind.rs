@@ -288,10 +288,8 @@ mod tests {
                 error,
                 Error::KeyNotFound | Error::KeyExists | Error::KeyModified | Error::BatchConflict { .. }
             );
-            let passes = matches!(
-                error,
-                Error::LockTimeout { .. } | Error::CompactionOvertaken { .. } | Error::TimedOut { .. }
-            );
+            let passes =
+                matches!(error, Error::LockTimeout { .. } | Error::CompactionOvertaken { .. } | Error::TimedOut { .. });
             assert_eq!((error.is_conflict(), error.is_retryable()), (conflict, passes), "{error:?}");
         }
         for (code, passes) in [(libc::EINTR, true), (libc::EBUSY, true), (libc::ENOSPC, false), (libc::EIO, false)] {

@@ -444,7 +444,12 @@ mod tests {
         let cause = || io::Error::from_raw_os_error(libc::EIO);
         let text = cause().to_string();
         let poisoned = Error::Poisoned { path: "store".into(), operation: "sync", cause: Arc::new(cause()) };
-        for error in [Error::io("open", Path::new("store"), cause()), poisoned, Error::other(cause()), Error::NoSessions { cause: Arc::new(cause()) }] {
+        for error in [
+            Error::io("open", Path::new("store"), cause()),
+            poisoned,
+            Error::other(cause()),
+            Error::NoSessions { cause: Arc::new(cause()) },
+        ] {
             let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
             assert_eq!(source.and_then(io::Error::raw_os_error), Some(libc::EIO), "{error:?}");
             assert!(!error.to_string().contains(&text), "{error}");

@@ -179,7 +179,8 @@ mod tests {
         lifetimes.add(128, b"log", 50, owner(1));
         lifetimes.add(192, b"log", 50, None);
         assert_eq!(lifetimes.len(), 3);
-        let counts = |times| (lifetimes.hidden(times), lifetimes.hidden_in(b"", times), lifetimes.hidden_in(b"log", times));
+        let counts =
+            |times| (lifetimes.hidden(times), lifetimes.hidden_in(b"", times), lifetimes.hidden_in(b"log", times));
         for (times, found) in [
             (at(49, 99), (0, 0, 0)),
             (at(50, 99), (2, 0, 2)),

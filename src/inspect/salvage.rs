@@ -196,7 +196,8 @@ fn salvage_watched(disk: &dyn Disk, from: &Path, to: &Path, scope: Scope, watch:
 }
 
 fn write_to(disk: &dyn Disk, survey: &Survey, to: &Path, watch: &mut Watch<'_>) -> Result<()> {
-    let mut positions: Vec<u64> = survey.keys.index.positions().chain(survey.keys.lifetimes.sessions.positions()).collect();
+    let mut positions: Vec<u64> =
+        survey.keys.index.positions().chain(survey.keys.lifetimes.sessions.positions()).collect();
     positions.sort_unstable();
     let base_seq = above_all_seqs(survey.last_seq.max(survey.base_seq), survey.reader.log.limits);
     let copying = Copying::new(to, survey.keys.live_bytes(), watch);

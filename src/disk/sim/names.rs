@@ -14,7 +14,8 @@ use super::sleeper::SimSleeper;
 use super::{Fault, SimDisk, Verb};
 use crate::disk::attributes::ACL;
 use crate::disk::{
-    Access, Boot, Clock, Disk, DiskFile, Extended, FileAttributes, FileIdentity, FileStat, Sleeper, System, expect_file_name,
+    Access, Boot, Clock, Disk, DiskFile, Extended, FileAttributes, FileIdentity, FileStat, Sleeper, System,
+    expect_file_name,
 };
 use crate::limits::Limits;
 

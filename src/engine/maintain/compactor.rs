@@ -264,7 +264,9 @@ impl<'e> Compactor<'e> {
                     }
                     Kind::Delete => self.view.find(unit.key(entry))?.is_some(),
                     Kind::Session => match unit.session(entry) {
-                        Some(record) if record.is_end() => self.view.keys.lifetimes.sessions.newest(record.session).is_some(),
+                        Some(record) if record.is_end() => {
+                            self.view.keys.lifetimes.sessions.newest(record.session).is_some()
+                        }
                         Some(record) => {
                             let newest = self.old()?.keys.lifetimes.sessions.newest(record.session).copied();
                             newest.is_some_and(|newest| newest.position == entry.offset)

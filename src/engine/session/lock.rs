@@ -262,7 +262,13 @@ impl CaskLock {
                 return Ok(None);
             }
             let is_soon = deadline.waited() < SOON;
-            let pause = if !is_first { line.pause().max(BEHIND) } else if is_soon { SHORT_LOOK } else { LONG_LOOK };
+            let pause = if !is_first {
+                line.pause().max(BEHIND)
+            } else if is_soon {
+                SHORT_LOOK
+            } else {
+                LONG_LOOK
+            };
             context.disk.system().pause(deadline.left().map_or(pause, |left| left.min(pause)));
         }
     }
@@ -322,7 +328,8 @@ impl CaskLock {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn stopper(&self) -> Stopper {
-        let (is_stopped, engine, key) = (Arc::clone(&self.is_stopped), Arc::downgrade(&self.cask.engine), self.key.to_vec());
+        let (is_stopped, engine, key) =
+            (Arc::clone(&self.is_stopped), Arc::downgrade(&self.cask.engine), self.key.to_vec());
         Stopper::new(move || {
             is_stopped.store(true, Ordering::Release);
             // In a forked child, another thread of the parent may have locked the queue.

@@ -24,9 +24,9 @@ use crate::store::KvPair;
 use crate::{Error, Result};
 
 pub use held::Held;
+pub(crate) use line::Queues;
 pub use lock::{CaskLock, LockOptions};
 pub(crate) use renew::Renewal;
-pub(crate) use line::Queues;
 
 /// How long dropping a session, or a lock, tries to say that it is over.
 const PATIENCE_OF_DROP: Duration = Duration::from_secs(1);

@@ -111,9 +111,8 @@ impl Keeper {
                     dues.push(Due { session: live.session, at: now + interval(live) });
                 }
             }
-            let is_due = |live: &&Arc<LiveSession>| {
-                all || dues.iter().any(|due| due.session == live.session && due.at <= now)
-            };
+            let is_due =
+                |live: &&Arc<LiveSession>| all || dues.iter().any(|due| due.session == live.session && due.at <= now);
             let due: Vec<_> = sessions.iter().filter(is_due).cloned().collect();
             if !due.is_empty() {
                 let pause = match self.renew(&due) {

@@ -156,9 +156,10 @@ impl Turn<'_> {
     /// The second look at the clock, if the group has pairs of sessions: see [`Turn::look_again_at`].
     fn look_again_for(&mut self, plan: &mut Plan<'_>, requests: &[Request]) {
         for session in plan.sessions() {
-            let deadline = self.view().ok().and_then(|view| {
-                view.keys.lifetimes.sessions.newest(session).map(|newest| newest.record.deadline)
-            });
+            let deadline = self
+                .view()
+                .ok()
+                .and_then(|view| view.keys.lifetimes.sessions.newest(session).map(|newest| newest.record.deadline));
             if let Err(error) = self.look_again_at(session, deadline.unwrap_or(0)) {
                 plan.refuse_of_session(requests, session, &error);
             }

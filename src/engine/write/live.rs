@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::format::{Owner, SessionRecord};
 use crate::fork::Process;
+use crate::format::{Owner, SessionRecord};
 use crate::index::MachineTime;
 use crate::loss::{LockLoss, LossSender};
 use crate::sync::{AtomicU64, Condvar, Mutex, lock};
@@ -80,7 +80,12 @@ pub(crate) struct State {
 
 impl Default for Registry {
     fn default() -> Registry {
-        Registry { state: Mutex::default(), changed: Condvar::new(), owner: AtomicU64::new(0), process: Process::this() }
+        Registry {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            owner: AtomicU64::new(0),
+            process: Process::this(),
+        }
     }
 }
 
@@ -114,7 +119,8 @@ impl Registry {
     /// The session is over: reports it, and forgets the session.
     pub(crate) fn lose(&self, session: u64) {
         let mut state = self.lock();
-        let lost = state.sessions.iter().position(|live| live.session == session).map(|at| state.sessions.swap_remove(at));
+        let lost =
+            state.sessions.iter().position(|live| live.session == session).map(|at| state.sessions.swap_remove(at));
         drop(state);
         if let Some(lost) = lost {
             lost.lose();

@@ -79,7 +79,15 @@ impl Writing {
             Durability::Sync => Queue::default(),
             Durability::Interval(_) | Durability::Os => Queue::of_short_turns(),
         };
-        Ok(Writing { reading, context, queue, registry: Registry::default(), writer: Mutex::default(), syncs, interval: Mutex::new(interval) })
+        Ok(Writing {
+            reading,
+            context,
+            queue,
+            registry: Registry::default(),
+            writer: Mutex::default(),
+            syncs,
+            interval: Mutex::new(interval),
+        })
     }
 
     /// Refuses a write that cannot succeed, before it waits for anything.

@@ -171,7 +171,8 @@ impl<'r> Plan<'r> {
 
     /// A session is over although its requests were granted and written: they get the error.
     pub(super) fn refuse_of_session(&mut self, requests: &[Request], session: u64, error: &Error) {
-        let is_of = |action: Action<&[u8]>| matches!(action, Action::PutOwned(_, holding) if holding.session == session);
+        let is_of =
+            |action: Action<&[u8]>| matches!(action, Action::PutOwned(_, holding) if holding.session == session);
         for (request, verdict) in requests.iter().zip(&mut self.verdicts) {
             if verdict.outcome.is_ok() && request.ops().any(|(.., action)| is_of(action)) {
                 verdict.outcome = Err(error.clone().into());

@@ -16,11 +16,11 @@ use super::turn::Turn;
 use crate::config::Durability;
 use crate::engine::deadline::Deadline;
 use crate::engine::read::view::View;
+use crate::fork::Process;
 use crate::format::{Expiry, FullKey, Kind, MAX_OWNER, Owner, SESSION_LEN, SessionRecord};
 use crate::index::{MachineTime, Times};
 use crate::log::LogFile;
 use crate::log::group::record_len;
-use crate::fork::Process;
 use crate::loss::LockLoss;
 use crate::{Error, Result};
 
@@ -135,7 +135,10 @@ impl Turn<'_> {
     /// Makes sure that a session of this handle lives. Returns its deadline.
     fn expect_live(&self, view: &View, session: u64, nonce: u64) -> Result<u64> {
         let living = view.keys.lifetimes.living(session, self.times());
-        living.filter(|newest| newest.record.nonce == nonce).map(|newest| newest.record.deadline).ok_or(Error::SessionOver)
+        living
+            .filter(|newest| newest.record.nonce == nonce)
+            .map(|newest| newest.record.deadline)
+            .ok_or(Error::SessionOver)
     }
 
     /// Whether a session lives, for a write or a condition of its owner.
@@ -181,7 +184,8 @@ impl Turn<'_> {
     /// file has, so that no process asks for the byte.
     fn base_seq(&self, seq: u64) -> u64 {
         let owning = self.writer.owning.as_ref();
-        let is_held = owning.and_then(|owning| owning.held.as_ref()).is_some_and(|held| held.identity == self.log.identity);
+        let is_held =
+            owning.and_then(|owning| owning.held.as_ref()).is_some_and(|held| held.identity == self.log.identity);
         if is_held { self.log.header.base_seq } else { seq - 1 }
     }
 
@@ -217,9 +221,16 @@ impl Turn<'_> {
         group.push_session(flags, session, &record);
         if let Some((key, value)) = beginning.lock {
             let owner = Owner { session, acquired: session + 1 };
-            group.push_expiring(Default::default(), session + 1, key, Expiry { deadline: 0, owner: Some(owner) }, value);
+            group.push_expiring(
+                Default::default(),
+                session + 1,
+                key,
+                Expiry { deadline: 0, owner: Some(owner) },
+                value,
+            );
         }
-        let lock = beginning.lock.map(|(key, _)| OwnLock { key: key.into(), owner: Owner { session, acquired: session + 1 } });
+        let lock =
+            beginning.lock.map(|(key, _)| OwnLock { key: key.into(), owner: Owner { session, acquired: session + 1 } });
         let live = Arc::new(LiveSession::new(&record, loss, lock));
         if let Err(error) = self.write_own_group() {
             // The session's record may have reached the file without the lock's.
@@ -450,7 +461,8 @@ impl Writing {
         ttl: Duration,
     ) -> Result<Option<(Arc<LiveSession>, u64)>> {
         self.in_session_turn(deadline, |turn| {
-            let found = turn.ask(|view| Ok(view.find(key)?.map(|position| (position, turn.is_over(view, position)))))?;
+            let found =
+                turn.ask(|view| Ok(view.find(key)?.map(|position| (position, turn.is_over(view, position)))))?;
             match found {
                 Some((_, true)) => turn.remove_over(&[&**key])?,
                 Some((position, false)) if turn.view()?.keys.lifetimes.sessions.owner(position).is_some() => {
@@ -464,4 +476,3 @@ impl Writing {
         })
     }
 }
-

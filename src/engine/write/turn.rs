@@ -71,7 +71,16 @@ impl<'e> Turn<'e> {
         let view = writing.reading.shown()?;
         let (log, tail) = (Arc::clone(&view.reader.log), view.tail.clone());
         drop(view);
-        let mut turn = Turn { writing, writer, log, tail, look: OnceCell::new(), judged: RefCell::default(), has_swept: false, orderly: false };
+        let mut turn = Turn {
+            writing,
+            writer,
+            log,
+            tail,
+            look: OnceCell::new(),
+            judged: RefCell::default(),
+            has_swept: false,
+            orderly: false,
+        };
         let result = turn.catch_up(deadline);
         if let Err(error) = result {
             turn.end();
