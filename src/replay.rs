@@ -431,7 +431,7 @@ mod tests {
         let reader = Reader { log: Arc::clone(&log), map: None, end, unread: 0 };
         let mut keys = KeySpace::new(&header);
         Scanner::from_start(&log).unwrap().walk(|run| keys.replay(run, &reader)).unwrap();
-        let sessions = &keys.sessions;
+        let sessions = &keys.lifetimes.sessions;
         assert_eq!(sessions.live().map(|newest| (newest.position, newest.seq)).collect::<Vec<_>>(), [(renewal, 6)]);
         assert_eq!(sessions.newest(1).map(|newest| newest.record), Some(record(1, 20)));
         assert_eq!(sessions.pairs_of(1).collect::<Vec<_>>(), [lock, other]);
