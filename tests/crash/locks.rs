@@ -265,13 +265,17 @@ impl World {
                     true => {}
                     false if is_calm && held.is_held() => {
                         assert!(seen.taken_away.contains(&held.token()), "a held lock is not there");
-                    },
+                    }
                     false => seen.over.push(pair),
                 }
             }
             if let Some((session, key)) = &*other.session.lock().unwrap() {
                 let is_shown = shown.iter().any(|(shown, _)| shown == key);
-                assert!(!is_calm || is_shown == session.is_live(), "{key}: shown: {is_shown}, live: {}", session.is_live());
+                assert!(
+                    !is_calm || is_shown == session.is_live(),
+                    "{key}: shown: {is_shown}, live: {}",
+                    session.is_live()
+                );
             }
         }
     }
