@@ -111,8 +111,8 @@ pub use backend::{Backend, new_store};
 pub use config::{CompactionPolicy, Config, Durability, LockMode, ReadMode, SnapshotPolicy};
 pub use engine::{
     Applied, Backup, Batch, BucketScans, Cask, CaskLock, Change, ChangeRef, Compaction, Held, IndexScan, Keys,
-    LockOptions, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped, PairRef, PutOptions, Scan, Session, Slice, Stats, Stopper,
-    Unit, Update, Watch, WatchFrom, WatchOptions,
+    LockOptions, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped, PairRef, PutOptions, Scan, Session, SessionKey, SessionState,
+    SessionStatus, Slice, Stats, Stopper, Unit, Update, Watch, WatchFrom, WatchOptions,
 };
 pub use error::{Error, ErrorKind, Result};
 #[cfg(any(test, feature = "testing"))]

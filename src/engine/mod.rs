@@ -48,7 +48,7 @@ pub use put_options::PutOptions;
 pub use read::by_index::IndexScan;
 pub use read::keys::Keys;
 pub use read::scan::{BucketScans, PairRef, Scan};
-pub use session::{CaskLock, Held, LockOptions, Session};
+pub use session::{CaskLock, Held, LockOptions, Session, SessionKey, SessionState, SessionStatus};
 pub use stats::Stats;
 pub use watch::{Change, ChangeRef, Stopper, Unit, Watch, WatchFrom, WatchOptions};
 

@@ -199,7 +199,7 @@ fn the_lock_of_a_process_that_is_dead_is_free_at_once() {
     let held = one.lock(None).unwrap();
     assert!(two.try_lock().unwrap().is_none());
     process.kill();
-    std::mem::forget((one, session));
+    drop((one, session));
     let next = two.try_lock().unwrap().unwrap();
     assert!(next.token() > held.token());
     // Another session of the dead process: a condition on one of its keys finds out too.
@@ -220,7 +220,7 @@ fn a_forked_child_that_lives_on_makes_others_wait_for_the_deadline() {
     let owner = u64::from_le_bytes(session_of(&store, held.token() - 1)[8..16].try_into().unwrap());
     file.hold_owner(owner).unwrap();
     process.kill();
-    std::mem::forget(one);
+    drop(one);
     assert!(two.try_lock().unwrap().is_none());
     store.wait(TTL - Duration::from_millis(1));
     assert!(two.try_lock().unwrap().is_none());
@@ -258,7 +258,7 @@ fn a_compaction_takes_sessions_along_and_their_bytes_follow_with_the_next_renewa
         a.renew_sessions().unwrap();
         assert!(held.is_held() && two.try_lock().unwrap().is_none());
         process.kill();
-        std::mem::forget(one);
+        drop(one);
         assert!(two.try_lock().unwrap().is_some());
     }
 }
@@ -279,7 +279,7 @@ fn after_a_power_cut_no_session_lives_and_tokens_go_on_rising() {
         let next = two.try_lock().unwrap().unwrap();
         assert!(next.token() > held.token());
     }
-    std::mem::forget(one);
+    drop(one);
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn a_session_of_another_boot_lives_while_its_byte_is_held_and_no_longer_than_its
     two.unlock().unwrap();
     let _held = one.lock(None).unwrap();
     process.kill();
-    std::mem::forget(one);
+    drop(one);
     assert!(two.try_lock().unwrap().is_some());
 }
 
@@ -314,7 +314,7 @@ fn a_session_that_can_only_be_watched_is_over_when_nothing_has_changed_for_its_t
     let _held = one.lock(None).unwrap();
     a.backup("/copy").unwrap();
     process.kill();
-    std::mem::forget(one);
+    drop(one);
     let container = store.disk.process();
     container.set_boot([9; 16]);
     let b = Cask::open_on(Arc::new(container), "/copy", &config()).unwrap();

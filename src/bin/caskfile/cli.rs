@@ -58,6 +58,7 @@ verbs! {
     Cas(verbs::cas::Cas),
     DeletePrefix(verbs::delete_prefix::DeletePrefix),
     Buckets(verbs::buckets::Buckets),
+    Sessions(verbs::sessions::Sessions),
     Batch(verbs::batch::Batch),
     Watch(verbs::watch::Watch),
     Wait(verbs::wait::Wait),

@@ -142,11 +142,19 @@ pub struct PairRef<'a> {
     pub last_index: u64,
     /// When the pair is over; `None` if it stays: see [`Cask::put_with`](crate::Cask::put_with).
     pub expires_at: Option<SystemTime>,
+    /// 0 if it belongs to no session.
+    pub(crate) session: u64,
 }
 
 /// Returns when a pair with this expiry expires.
 pub(crate) fn expires_at(expiry: Option<Expiry>) -> Option<SystemTime> {
     expiry.map(|expiry| expiry.deadline).filter(|&deadline| deadline > 0).and_then(moment_of)
+}
+
+/// The session of a pair with this expiry; 0 if it has none.
+#[inline]
+pub(crate) fn session_of(expiry: Option<Expiry>) -> u64 {
+    expiry.and_then(|expiry| expiry.owner).map_or(0, |owner| owner.session)
 }
 
 /// The moment of a deadline. `None` if it is too late for the system's clock.
@@ -155,6 +163,23 @@ pub(crate) fn moment_of(deadline: u64) -> Option<SystemTime> {
 }
 
 impl PairRef<'_> {
+    /// Returns the session to which the pair belongs, and with which it ends: see [`Cask::session`](crate::Cask::session). It is the
+    /// [`session`](crate::SessionStatus::session) of [`Cask::sessions`](crate::Cask::sessions). `None` if it belongs to none.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-pair-session-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// let session = cask.session(std::time::Duration::from_secs(20))?;
+    /// session.put(&cask, "workers/7", "host-a")?;
+    /// let mut scan = cask.scan("workers/")?;
+    /// assert_eq!(scan.next_ref().unwrap()?.session(), Some(cask.sessions()?[0].session));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn session(&self) -> Option<u64> {
+        Some(self.session).filter(|&session| session > 0)
+    }
+
     /// Returns an owned copy.
     ///
     /// ```
@@ -417,8 +442,9 @@ impl Scan {
         let record = self.reader.record_from(start, &mut self.buffer, self.verify)?;
         // A key that is too short for its bucket does not verify. Without verification it must not panic.
         let key = record.key.get(self.bucket_len..).unwrap_or_default();
-        let expires_at = expires_at(record.expiry());
-        Ok(PairRef { key, value: record.value(), last_index: record.header.seq, expires_at })
+        let expiry = record.expiry();
+        let (expires_at, session) = (expires_at(expiry), session_of(expiry));
+        Ok(PairRef { key, value: record.value(), last_index: record.header.seq, expires_at, session })
     }
 
     /// An owned pair. A long value is read directly into it, so that it is in memory once.

@@ -6,6 +6,7 @@
 
 mod held;
 mod line;
+mod list;
 mod lock;
 mod renew;
 
@@ -25,6 +26,7 @@ use crate::{Error, Result};
 
 pub use held::Held;
 pub(crate) use line::Queues;
+pub use list::{SessionKey, SessionState, SessionStatus};
 pub use lock::{CaskLock, LockOptions};
 pub(crate) use renew::Renewal;
 

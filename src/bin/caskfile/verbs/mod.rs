@@ -21,6 +21,7 @@ pub mod man;
 pub mod map;
 pub mod put;
 pub mod salvage;
+pub mod sessions;
 pub mod stats;
 pub mod verify;
 pub mod wait;
