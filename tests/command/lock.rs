@@ -61,7 +61,7 @@ fn a_command_runs_while_the_lock_is_held() {
         assert_eq!(lines[1..], [token, "mine"], "the token is the number of the record that took the lock");
         let cask = open(&shell);
         assert!(!cask.exists("k").unwrap() && cask.sessions().unwrap().is_empty());
-        // Without a value, it says who holds it.
+        // Without a value, it names its holder.
         let (holder, next, _) = hold(&shell, &[]);
         assert!(next > token.parse().unwrap());
         assert!(cask.get("k").unwrap().value.ends_with(format!(":{}", holder.id()).as_bytes()));
