@@ -262,17 +262,18 @@ types:
       - id: parts
         type: part_entry
         repeat: eos
+        doc: Those of the 2^part_bits parts. In version 2, those of the records with a lifetime follow.
   part_entry:
     seq:
       - id: offset
         type: u8
-        doc: of the part's bytes in the file; 0 if the part has no keys
+        doc: of the part's bytes in the file; 0 if the part has no keys. For a record with a lifetime, where it stands
       - id: count
         type: u4
-        doc: the number of keys in the part
+        doc: the number of keys in the part; 1 for a record
       - id: crc
         type: u4
-        doc: CRC-32 of file_id, the part's offset (u8), and its bytes
+        doc: CRC-32 of file_id, the part's offset (u8), and its bytes; header_crc of a record
   leaf_entry:
     doc: The directory is leaf_entry times the snapshot's number of leaves.
     seq:

@@ -304,24 +304,34 @@ class Snapshot:
         r = Record(self.at, raw) if len(raw) == 24 else None
         need(r and r.header_crc == (store.crc_at(self.at, raw[4:]) or 1) and (r.kind, r.flags, r.key_len) == (SNAPSHOT, 0, 0)
              and r.next <= s, "U2: the header")
-        need(r.value_len <= 65616, "U3: value_len")
+        need(r.value_len <= 131152, "U3: value_len")
         value = store.read(r.value_at, r.value_len)
         need(len(value) == r.value_len and zlib.crc32(value, zlib.crc32(raw[9:])) == r.body_crc, "U3: body_crc")
         need(len(value) >= 80, "U5: value_len")
         (version, hash_number, check, self.covered_to, self.covered_seq, self.records, self.keys, self.live_bytes,
          self.part_bits, leaves, directory, directory_crc, self.since_event) = struct.unpack("<IIQQQQQQIIQII", value[:80])
-        need(version == 1 and hash_number == 1, "U4: version or hash")
+        need(version in (1, 2) and hash_number == 1, "U4: version or hash")
         need(check == sip_hash(store.file_id, b"caskfile"), "U4: check")
-        need(self.part_bits <= 12 and len(value) == 80 + 16 * 2**self.part_bits, "U5: part_bits or value_len")
+        more = len(value) - 80 - 16 * 2**self.part_bits if self.part_bits <= 12 else -1
+        need(more == 0 or version == 2 and more in range(0, 65537, 16), "U5: part_bits or value_len")
         c = self.covered_to
         need(c % 8 == 0 and store.start <= c <= self.at, "U6: covered_to")
-        parts = list(struct.iter_unpack("<QII", value[80:]))
+        entries = list(struct.iter_unpack("<QII", value[80:]))
+        parts, self.lifetimes = entries[:2**self.part_bits], entries[2**self.part_bits:]
         need(24 * self.records <= c - store.start and self.live_bytes <= c - store.start and self.keys <= self.records
              and sum(count for _, count, _ in parts) == self.keys, "U7: the totals")
         tables = 2**(12 - self.part_bits)
         length = lambda count: 4 * tables + 8 * count
         need(all(count == 0 or c <= offset and offset + length(count) <= self.at for offset, count, _ in parts), "U8: a part")
         need(leaves == 0 or leaves <= self.keys and c <= directory and directory + 40 * leaves <= self.at, "U8: the directory")
+        offsets = [offset for offset, _, _ in self.lifetimes]
+        need(offsets == sorted(set(offsets)) and all(o % 8 == 0 and store.start <= o < c for o in offsets), "U18: an offset")
+        for offset, count, crc in self.lifetimes:
+            raw = store.read(offset, 24)
+            r = Record(offset, raw) if len(raw) == 24 else None
+            need(r and count == 1 and r.header_crc == crc == (store.crc_at(offset, raw[4:]) or 1) and r.next <= c, "U18: the header")
+            need(r.kind in (PUT_WITH, PUT_OWNED, SESSION) and store.body_is_right(r) and store.form_is_right(r), "U18: the record")
+            need(r.kind != SESSION or store.session(r)["deadline"], "U18: a session that is over")
         self.words = []
         for offset, count, crc in parts:
             data = store.read(offset, length(count)) if count else bytes(4 * tables)
@@ -353,12 +363,14 @@ class Snapshot:
         need(all(a < b or a == b and a[1] == 19 for a, b in zip(shown, shown[1:])), "U16: the order of entries")
 
     def compare(self, store):                                      # with what the walk has found before c
-        live, previous, end, more, records, event = {}, 0, store.start, 0, 0, store.floor
+        live, previous, end, more, records, event, sessions = {}, 0, store.start, 0, 0, store.floor, {}
         for r in (Record(o, store.read(o, 24)) for o in store.offsets if o < self.covered_to):
             if r.kind in PUTS:
                 live[store.full_key(r)] = r
             elif r.kind == DELETE:
                 live.pop(store.full_key(r), None)
+            elif r.kind == SESSION:
+                sessions[store.session(r)["session"]] = r
             if r.kind in (DELETE, *PUTS):
                 event = max(event, r.seq)
             previous, end, more, records = r.seq, r.next, r.flags & MORE, records + 1
@@ -374,6 +386,10 @@ class Snapshot:
         order = [key[:16].ljust(16, b"\0") + ((int.from_bytes(key[16:18].ljust(2, b"\0"), "big") << 8 | min(len(key), 19)) << 40
                  | r.offset // 8).to_bytes(8, "little") for key, r in sorted(live.items())]
         need(self.order in ([], order), "compare: the order")
+        lasting = [r for r in sessions.values() if store.session(r)["deadline"]]
+        lasting += [r for r in live.values() if r.kind == PUT_OWNED or r.kind == PUT_WITH and store.expiry(r)[0]]
+        lifetimes = sorted((r.offset, 1, r.header_crc) for r in lasting)
+        need(self.lifetimes == lifetimes, "compare: the records with a lifetime")
 
 def look_at_snapshot(store):
     """What is wrong with the root's snapshot; None if there is none. A later version's is not compared."""

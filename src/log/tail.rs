@@ -151,7 +151,7 @@ impl Tail {
     }
 
     /// The tail of a log that is read from where a snapshot ends. Everything before `stated` was on stable storage, and the
-    /// snapshot lies before that. No snapshot covers a record of which it can say nothing.
+    /// snapshot lies before that.
     pub(crate) fn after(log: &LogFile, stated: u64, snapshot: &Snapshot) -> Tail {
         let covered = &snapshot.covered;
         Tail {

@@ -615,7 +615,7 @@ fn snapshots() -> Vec<Case> {
     let (of, ordered) = (at(6), snapshot::small_ordered(6));
     let (image_at, snapshot_at, end) = (of.image_at, of.snapshot_at, of.file.len() - 32);
     let honest = snapshot::faults().into_iter().filter(|(_, fault, _)| *fault != Fault::Lie);
-    let mut cases: Vec<_> = honest.map(|(story, _, of)| case(story, of.file, HOLDS)).collect();
+    let mut cases: Vec<_> = honest.map(|(story, _, of)| case(story, of.file, of.holds)).collect();
     cases.extend([
         case("a snapshot with one part", at(0).file, HOLDS),
         case("a damaged directory of an order", flipped(ordered.clone(), ordered.snapshot_at - 8), HOLDS),

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::bytes::{FILE_ID, FileBytes, record};
 use super::layout::{
-    ALIGNMENT, DELETE, EXPIRY, FILE_HEADER, Field, IMAGE, MARK, MORE, NOW, PUT, PUT_OWNED, PUT_WITH, RECORD_HEADER,
-    RECORD_HEADER_LEN, SESSION, SESSION_VALUE, SNAPSHOT, SYNCED, crc_at, log_start, number, session, with_deadline,
-    with_owner,
+    ALIGNMENT, DELETE, EXPIRY, EXPIRY_LEN, FILE_HEADER, Field, IMAGE, MARK, MORE, NOW, PUT, PUT_OWNED, PUT_WITH,
+    RECORD_HEADER, RECORD_HEADER_LEN, SESSION, SESSION_VALUE, SNAPSHOT, SYNCED, crc_at, log_start, number, session,
+    with_deadline, with_owner,
 };
 use super::reader::Reader;
 use super::seal::{seal_record, seal_roots};
@@ -198,6 +198,8 @@ pub struct Snapshotted {
     pub file: Vec<u8>,
     pub image_at: usize,
     pub snapshot_at: usize,
+    /// What the store holds, in the words of `summary`.
+    pub holds: &'static str,
 }
 
 /// Adds a snapshot to the file of a log, then records of `after`, a mark, and the end mark. Its root leads to the snapshot, and
@@ -276,7 +278,7 @@ pub fn with_order(
     file[96..104].copy_from_slice(&stated.to_le_bytes());
     file[AT_SNAPSHOT..AT_SNAPSHOT + 8].copy_from_slice(&(snapshot_at as u64).to_le_bytes());
     seal_roots(&mut file);
-    Snapshotted { file, image_at, snapshot_at }
+    Snapshotted { file, image_at, snapshot_at, holds: HOLDS }
 }
 
 impl Snapshotted {
@@ -491,8 +493,10 @@ pub fn small_with_lifetimes() -> Snapshotted {
     let log = small_log()
         .push(record(0, SESSION, 6, b"", &session(6, 1000)))
         .push(record(0, PUT_OWNED, 7, b"\0lock", &with_owner(0, 6, 7, b"held")))
-        .push(record(0, PUT_WITH, 8, b"\0until", &with_deadline(2 * NOW, b"5")));
-    with_snapshot(log, 6, &[record(0, PUT, 11, b"\0d", b"4")])
+        .push(record(0, PUT_WITH, 8, b"\0until", &with_deadline(2 * NOW, b"5")))
+        .push(record(0, PUT_WITH, 9, b"\0until", &with_deadline(3 * NOW, b"6")));
+    let of = with_snapshot(log, 6, &[record(0, PUT, 12, b"\0d", b"4")]);
+    Snapshotted { holds: "b=3@4 d=4@12 lock=held@7 until=6@9 x/c=333@5", ..of }
 }
 
 /// What [`small`] holds, in the words of `summary`.
@@ -635,6 +639,14 @@ fn faults_of_lifetimes() -> Vec<(&'static str, Fault, Snapshotted)> {
         let at = log_start(&right.file);
         entries[..8].copy_from_slice(&(at as u64).to_le_bytes());
         entries[12..ENTRY_LEN].copy_from_slice(&right.file[at..at + 4]);
+    });
+    with("a lifetime of a pair that was replaced", Fault::Lie, &|entries| {
+        let last = &mut entries[2 * ENTRY_LEN..];
+        let at = u64::from_le_bytes(last[..8].try_into().unwrap()) as usize;
+        // The record before it is as long.
+        let before = at - (RECORD_HEADER_LEN + b"\0until".len() + EXPIRY_LEN + 1).next_multiple_of(ALIGNMENT);
+        last[..8].copy_from_slice(&(before as u64).to_le_bytes());
+        last[12..].copy_from_slice(&right.file[before..before + 4]);
     });
     faults
 }

@@ -614,6 +614,16 @@ fn snapshots() -> Vec<Golden> {
             snapshot::small_ordered(6).file,
         ),
         file(
+            "snapshot-lifetimes",
+            "A snapshot of version 2, which leads to a session, its lock and a pair with a deadline.",
+            snapshot::small_with_lifetimes().file,
+        ),
+        file(
+            "snapshot-wrong-lifetime",
+            "A snapshot that leads to a plain put as a record with a lifetime: no reader uses it, and nothing is lost.",
+            fault("the lifetime of a plain put"),
+        ),
+        file(
             "snapshot-damaged-leaf",
             "A leaf of an order has another checksum: no record is damaged.",
             fault("another checksum of a leaf"),
