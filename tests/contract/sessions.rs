@@ -428,15 +428,53 @@ fn plain_writes_take_a_lock_away_and_conditions_take_an_ended_key_for_absent() {
     let held = one.lock(None).unwrap();
     b.put("lock", "taken away").unwrap();
     assert!(is_not_held(a.write(Batch::new().expect_held(&held).put("fenced", ""))));
-    assert!(is_not_held(one.unlock()));
-    assert_eq!(b.get("lock").unwrap().value, b"taken away");
+    // Its session lives still, and the lock is another's.
+    let two = b.lock("lock", &options()).unwrap();
+    let next = two.lock(None).unwrap();
+    assert!(held.is_held() && next.token() > held.token());
+    assert!(is_not_held(a.write(Batch::new().expect_held(&held).put("fenced", ""))));
+    assert!(is_not_held(one.unlock()) && is_not_held(one.set_value("")) && next.is_held());
+    two.unlock().unwrap();
     let session = begin(&a);
     let pair = session.put(&a, "mine", "1").unwrap();
     assert!(matches!(b.put_new("mine", ""), Err(Error::KeyExists)));
+    assert!(matches!(a.put_new("mine", ""), Err(Error::KeyExists)), "no one else holds the handle's own byte");
     store.wait(TTL);
     assert!(matches!(b.put_if("mine", "", pair.last_index), Err(Error::KeyNotFound)));
     b.put_new("mine", "2").unwrap();
     assert_eq!(a.get("mine").unwrap().value, b"2");
+}
+
+/// It would show the keys of a session that is over for others, for ever.
+#[test]
+fn a_process_that_cannot_compare_deadlines_learns_the_end_of_a_session_from_the_log() {
+    let store = Store::new();
+    let ((_, a), (_, b)) = (store.open(), store.open());
+    let container = store.disk.process();
+    container.set_boot([9; 16]);
+    let reader = Cask::open_on(Arc::new(container), "/store", &config().read_only(true)).unwrap();
+    let session = begin(&a);
+    session.put(&a, "one", "").unwrap();
+    session.put(&a, "two", "").unwrap();
+    store.wait(TTL);
+    assert_eq!((shows(&reader).len(), shows(&b).len()), (2, 0));
+    b.put_new("one", "").unwrap();
+    assert_eq!(shows(&reader), ["one"]);
+}
+
+#[test]
+fn a_lock_of_another_store_is_not_held_here() {
+    let open = |seed| {
+        let disk = SimDisk::from_seed(seed);
+        disk.stop_clock();
+        Cask::open_on(Arc::new(disk), "/store", &config()).unwrap()
+    };
+    let (a, b) = (open(1), open(2));
+    let (one, two) = (a.lock("lock", &options()).unwrap(), b.lock("lock", &options()).unwrap());
+    let (held, other) = (one.lock(None).unwrap(), two.lock(None).unwrap());
+    assert_eq!(held.token(), other.token(), "the numbers are the same");
+    assert!(is_not_held(b.write(Batch::new().expect_held(&held).put("fenced", ""))));
+    b.write(Batch::new().expect_held(&other).put("fenced", "")).unwrap();
 }
 
 #[test]
