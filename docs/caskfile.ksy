@@ -191,7 +191,7 @@ types:
         type: u8
         valid:
           max: '0x1fffffffffffffff'
-        doc: the owner has a lock on the byte of this file that is this far above 2^62 + 2^61
+        doc: the owner has a lock on the byte of this file that is this far above 2^60
       - id: nonce
         type: u8
       - id: ttl

@@ -36,7 +36,7 @@ pub(crate) struct SessionRecord {
     pub(crate) deadline: u64,
     /// Which boot of which machine that clock belongs to.
     pub(crate) boot: [u8; 16],
-    /// `base_seq` of the file that the record was written in. A copy in another file keeps it.
+    /// `base_seq` of the file that the record was written in, or a number that no file has. A copy in another file keeps it.
     pub(crate) base_seq: u64,
 }
 

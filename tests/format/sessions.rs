@@ -1,14 +1,16 @@
 //! What copies of a log keep of its sessions: compaction, backup and salvage, and what verification says of them.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::rules::records;
 use crate::common::files::bytes::{FileBytes, record};
-use crate::common::files::layout::{MARK, PUT, PUT_OWNED, SESSION, SYNCED, session, with_owner};
+use crate::common::files::layout::{MARK, PUT, PUT_OWNED, SESSION, SESSION_VALUE, SYNCED, number, session, with_owner};
 use crate::common::files::library::PATH;
 use caskfile::disk::sim::SimDisk;
-use caskfile::{Cask, Config, salvage_on, verify_on};
+use caskfile::{Cask, Config, Session, SessionState, salvage_on, verify_on};
 
 const BLOCK: u64 = 1 << 20;
 
@@ -103,4 +105,45 @@ fn salvage_keeps_the_last_record_of_each_session_that_verifies() {
 fn verification_reads_sessions() {
     let report = verify_on(&disk(), Path::new(PATH)).unwrap();
     assert_eq!((report.keys, report.records), (3, 9));
+}
+
+/// What is written to a session while its record is copied: the copy must have the newest one, and none of a session that has ended.
+#[test]
+fn sessions_that_change_during_a_compaction_are_carried_over() {
+    let disk = SimDisk::new();
+    let clock = disk.stop_clock();
+    let open = || Cask::open_on(Arc::new(disk.process()), PATH, &Config::new()).unwrap();
+    let (compacting, other) = (open(), open());
+    let ttl = Duration::from_secs(100);
+    let (renewed, ending) = (other.session(ttl).unwrap(), other.session(ttl).unwrap());
+    renewed.put(&other, "renewed", "1").unwrap();
+    ending.put(&other, "ending", "2").unwrap();
+    let (mut ending, mut begun) = (Some(ending), None);
+    compacting
+        .compact_with(|_| {
+            if let Some(ending) = ending.take() {
+                clock.advance(Duration::from_secs(10));
+                other.renew_sessions().unwrap();
+                ending.end().unwrap();
+                let session = other.session(ttl).unwrap();
+                session.put(&other, "begun", "3").unwrap();
+                begun = Some(session);
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    let sessions = compacting.sessions().unwrap();
+    let keys: Vec<_> = sessions.iter().flat_map(|status| &status.keys).map(|key| &key.key[..]).collect();
+    assert_eq!(keys, [&b"renewed"[..], b"begun"]);
+    let left = |at: usize| if let SessionState::Live(left) = sessions[at].state { left } else { Duration::ZERO };
+    assert_eq!((left(0), left(1)), (ttl, ttl), "the renewal counts, not the record from before");
+    compacting.verify().unwrap();
+    assert!(renewed.is_live() && begun.as_ref().is_some_and(Session::is_live));
+    // Once more: no record of the ended session is left, and one of each other.
+    compacting.compact().unwrap();
+    let file = disk.contents(PATH).unwrap();
+    let of_sessions = kept(&file).into_iter().filter(|record| record.0 == SESSION);
+    let of_sessions: Vec<u64> = of_sessions.map(|record| number(SESSION_VALUE, "session", &record.3)).collect();
+    assert_eq!(of_sessions.len(), 2);
+    assert_eq!(of_sessions, sessions.iter().map(|status| status.session).collect::<Vec<_>>());
 }
