@@ -609,9 +609,16 @@ fn snapshots_and_deadlines_go_together() {
             handle.verify().unwrap();
         }
     };
-    // Through the snapshot from before the first deadline, then through one that leads to the 70 that are left.
-    for is_new in [false, true] {
-        assert!(!is_new || cask.write_snapshot().unwrap());
+    // Through the snapshot from before the first deadline, then through one that leads to the 70 that are left, and then through one
+    // of a handle that has them from there.
+    for round in 0..3 {
+        if round == 1 {
+            assert!(cask.write_snapshot().unwrap());
+        } else if round == 2 {
+            let next = store.open(&snapshots);
+            next.put("key 199", "").unwrap();
+            assert!(next.write_snapshot().unwrap());
+        }
         expect(190, "before");
         clock.advance(SECOND);
         expect(120, "after");

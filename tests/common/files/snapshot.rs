@@ -348,11 +348,13 @@ impl Snapshotted {
         start + HEAD_LEN..start + value_len
     }
 
-    /// Puts the checksums of the parts right, of those that lie in the file.
+    /// Puts the checksums of the parts right, of those that lie in the file. There are as many parts as there were before fields were
+    /// changed: the largest power of two that the entries have room for.
     pub fn seal_parts_that_fit(&mut self) {
         let entries = self.room_of_entries();
-        let counts = (4 << TABLE_BITS) / (entries.len() / ENTRY_LEN);
-        for start in entries.step_by(ENTRY_LEN) {
+        let parts = 1 << (entries.len() / ENTRY_LEN).ilog2();
+        let counts = (4 << TABLE_BITS) / parts;
+        for start in entries.step_by(ENTRY_LEN).take(parts) {
             let field = |name| number(ENTRY, name, &self.file[start..start + ENTRY_LEN]) as usize;
             let (offset, len) = (field("offset"), counts + 8 * field("count"));
             let Some(bytes) = offset.checked_add(len).and_then(|end| self.file.get(offset..end)) else { continue };
