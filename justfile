@@ -158,6 +158,8 @@ examples:
     cargo run --quiet --release --features cli --example service
     cargo run --quiet --release --features cli --example reload
     cargo run --quiet --release --features cli --example cache
+    cargo run --quiet --release --features cli --example election
+    cargo run --quiet --release --features cli --example jobs
 
 # The programs of examples/programs, with their versions on SQLite, which need a C compiler.
 [group('tests')]

@@ -104,6 +104,7 @@ types:
             'kind::put': full_key
             'kind::delete': full_key
             'kind::put_with': full_key
+            'kind::put_owned': full_key
         if: not is_end_mark
       - id: value
         size: header.value_len
@@ -112,6 +113,8 @@ types:
           cases:
             'kind::synced_to': offset
             'kind::put_with': put_with
+            'kind::session': session
+            'kind::put_owned': put_owned
             'kind::snapshot': snapshot
         if: not is_end_mark
       - id: padding
@@ -172,10 +175,52 @@ types:
         doc: in milliseconds since 1970-01-01 00:00 UTC; from then on the pair is hidden. 0 if it has none
       - id: session
         type: u8
-        doc: reserved, written as 0, not checked; a record that belongs to a session will have a kind of its own
+        doc: reserved, written as 0, not checked
       - id: acquired
         type: u8
         doc: reserved, written as 0, not checked
+      - id: value
+        size-eos: true
+  session:
+    doc: Of several records of one session, the last one counts.
+    seq:
+      - id: session
+        type: u8
+        doc: the sequence number of the session's first record
+      - id: owner
+        type: u8
+        valid:
+          max: '0x1fffffffffffffff'
+        doc: the owner has a lock on the byte of this file that is this far above 2^60
+      - id: nonce
+        type: u8
+      - id: ttl
+        type: u8
+        valid:
+          min: 1
+        doc: in milliseconds
+      - id: deadline
+        type: u8
+        doc: in milliseconds of the monotonic clock, less the time namespace's offset; 0 ends the session
+      - id: boot
+        size: 16
+        doc: which boot of which machine that clock belongs to
+      - id: base_seq
+        type: u8
+        doc: that of the file in which the record was written first
+  put_owned:
+    seq:
+      - id: deadline
+        type: u8
+        doc: as in a put_with
+      - id: session
+        type: u8
+        valid:
+          min: 1
+        doc: the pair is hidden from the end of this session on
+      - id: acquired
+        type: u8
+        doc: the sequence number of the record that took the lock, which is its fencing token; 0 if the pair is no lock
       - id: value
         size-eos: true
   snapshot:
@@ -217,17 +262,18 @@ types:
       - id: parts
         type: part_entry
         repeat: eos
+        doc: Those of the 2^part_bits parts. In version 2, those of the records with a lifetime follow.
   part_entry:
     seq:
       - id: offset
         type: u8
-        doc: of the part's bytes in the file; 0 if the part has no keys
+        doc: of the part's bytes in the file; 0 if the part has no keys. For a record with a lifetime, where it stands
       - id: count
         type: u4
-        doc: the number of keys in the part
+        doc: the number of keys in the part; 1 for a record
       - id: crc
         type: u4
-        doc: CRC-32 of file_id, the part's offset (u8), and its bytes
+        doc: CRC-32 of file_id, the part's offset (u8), and its bytes; header_crc of a record
   leaf_entry:
     doc: The directory is leaf_entry times the snapshot's number of leaves.
     seq:
@@ -255,6 +301,8 @@ enums:
     0x01: put
     0x02: delete
     0x04: put_with
+    0x05: session
+    0x06: put_owned
     0x80: mark
     0x81: synced_to
     0x82: moved

@@ -95,6 +95,7 @@ mod index;
 pub mod inspect;
 mod limits;
 mod log;
+mod loss;
 mod memory;
 #[cfg(test)]
 #[path = "../tests/common/patience.rs"]
@@ -109,9 +110,9 @@ mod sync;
 pub use backend::{Backend, new_store};
 pub use config::{CompactionPolicy, Config, Durability, LockMode, ReadMode, SnapshotPolicy};
 pub use engine::{
-    Applied, Backup, Batch, BucketScans, Cask, Change, ChangeRef, Compaction, IndexScan, Keys, MAX_BATCH_BYTES,
-    MAX_BATCH_OPS, Mapped, PairRef, PutOptions, Scan, Slice, Stats, Stopper, Unit, Update, Watch, WatchFrom,
-    WatchOptions,
+    Applied, Backup, Batch, BucketScans, Cask, CaskLock, Change, ChangeRef, Compaction, Held, IndexScan, Keys,
+    LockOptions, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped, PairRef, PutOptions, Scan, Session, SessionKey, SessionState,
+    SessionStatus, Slice, Stats, Stopper, Unit, Update, Watch, WatchFrom, WatchOptions,
 };
 pub use error::{Error, ErrorKind, Result};
 #[cfg(any(test, feature = "testing"))]
@@ -124,6 +125,7 @@ pub use inspect::{salvage, salvage_unfinished, salvage_with, verify};
 pub use inspect::{salvage_on, verify_on};
 #[cfg(any(test, feature = "testing"))]
 pub use limits::Limits;
+pub use loss::LockLoss;
 pub use progress::Progress;
 pub use report::{Loss, LostKey, Report, WrongSnapshot};
 pub use store::{KvPair, OptionalExt, Store};

@@ -154,6 +154,9 @@ limits! {
     listed_key_bytes: usize = 1 << 20, 40;
     /// The longest sleep of a watch between two looks, in milliseconds.
     backstop: u64 = 250, 250;
+    /// How often a handle looks whether its sessions are over, in milliseconds. With the largest number, no thread does so, and none
+    /// renews them.
+    renewal_look: u64 = 100, u64::MAX;
     /// A turn of puts, deletes and batches sweeps at most this many keys that are over.
     swept_records: u64 = 256, 3;
     /// And, after the first, only those whose deletes fit into this many bytes.
@@ -201,9 +204,10 @@ const _: () = assert!(size_of::<Shared>() == 0);
 
 #[cfg(any(test, feature = "testing"))]
 impl Limits {
-    /// Those of a simulated disk, unless a test sets others: no thread writes a snapshot of the index at a moment that the test
+    /// Those of a simulated disk, unless a test sets others: no thread writes a snapshot of the index, or renews a session, at a moment that the test
     /// does not choose.
-    pub(crate) const WITHOUT_BACKGROUND: Limits = Limits { least_running_cost: u64::MAX, ..Limits::REAL };
+    pub(crate) const WITHOUT_BACKGROUND: Limits =
+        Limits { least_running_cost: u64::MAX, renewal_look: u64::MAX, ..Limits::REAL };
 
     /// Keeps limits for as long as the process lives, once: a fuzzer makes millions of disks, and takes what nothing leads to for a
     /// leak.

@@ -9,10 +9,12 @@ use std::ops::Range;
 
 use crate::format::order::StoredBytes;
 use crate::format::snapshot::{KeyHasher, Snapshot, StoredPart};
-use crate::format::{Damage, Expiry, FileHeader, Kind, MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader, split_full_key};
+use crate::format::{
+    Damage, Expiry, FileHeader, Kind, MAX_FILE_LEN, RECORD_HEADER_LEN, RecordHeader, SessionRecord, split_full_key,
+};
 use crate::index::buckets::Buckets;
-use crate::index::{Expiring, Index, Keys, POSITION_LIMIT, is_beside};
-use crate::log::read::Reader;
+use crate::index::{Index, Keys, Lifetimes, POSITION_LIMIT, Times, is_beside};
+use crate::log::read::{Reader, Record};
 use crate::log::run::{Entry, RUN_LEN, Run};
 use crate::{Error, Result};
 
@@ -26,8 +28,8 @@ pub(crate) struct KeySpace {
     counted_bytes: u64,
     /// `None` for keys from a snapshot, which does not say how many keys each bucket has.
     buckets: Option<Buckets>,
-    /// Those with a deadline.
-    pub(crate) expiring: Expiring,
+    /// Those that have a deadline or belong to a session, and the sessions.
+    pub(crate) lifetimes: Lifetimes,
 }
 
 /// How many keys there are, by a clock.
@@ -39,7 +41,7 @@ pub(crate) struct Counts {
     pub(crate) buckets: Option<u64>,
     /// The keys that are over, and whose delete is not in the log yet.
     pub(crate) hidden: u64,
-    /// The keys that have a deadline and are not over.
+    /// The keys that have a deadline or belong to a session, and are not over.
     pub(crate) expiring: u64,
 }
 
@@ -55,13 +57,14 @@ impl KeySpace {
     /// The keys of a log without records.
     pub(crate) fn new(header: &FileHeader) -> KeySpace {
         let index = Index::new(KeyHasher::new(header));
-        KeySpace { index, counted_bytes: 0, buckets: Some(Buckets::default()), expiring: Expiring::default() }
+        KeySpace { index, counted_bytes: 0, buckets: Some(Buckets::default()), lifetimes: Lifetimes::default() }
     }
 
-    /// The keys that a log had when the snapshot was made. None of them had a deadline: no snapshot covers such a record.
+    /// The keys that a log had when the snapshot was made. The records with a lifetime are to be replayed by
+    /// [`KeySpace::replay_lifetime`].
     pub(crate) fn stored(header: &FileHeader, snapshot: &Snapshot) -> KeySpace {
         let index = Index::stored(KeyHasher::new(header), snapshot, header.log_start());
-        KeySpace { index, counted_bytes: snapshot.covered.live_bytes, buckets: None, expiring: Expiring::default() }
+        KeySpace { index, counted_bytes: snapshot.covered.live_bytes, buckets: None, lifetimes: Lifetimes::default() }
     }
 
     /// The number of buckets in the log, by no clock. `None` for keys from a snapshot.
@@ -70,30 +73,30 @@ impl KeySpace {
     }
 
     /// The number of keys in the bucket of this name that are not over. `None` for keys from a snapshot.
-    pub(crate) fn keys_in(&self, bucket: &[u8], now: impl FnOnce() -> u64) -> Option<u64> {
+    pub(crate) fn keys_in(&self, bucket: &[u8], times: impl FnOnce() -> Times) -> Option<u64> {
         let keys = self.buckets.as_ref()?.keys_in(bucket, self.index.len() as u64);
-        Some(if self.expiring.is_empty() { keys } else { keys - self.expiring.hidden_in(bucket, now()) })
+        Some(if self.lifetimes.is_empty() { keys } else { keys - self.lifetimes.hidden_in(bucket, times()) })
     }
 
-    /// How many keys and buckets there are. The clock is looked at only if keys expire.
-    pub(crate) fn counts(&self, now: impl FnOnce() -> u64) -> Counts {
+    /// How many keys and buckets there are. The clocks are looked at only if keys can be over.
+    pub(crate) fn counts(&self, times: impl FnOnce() -> Times) -> Counts {
         let (keys, buckets) = (self.index.len() as u64, self.buckets());
-        if self.expiring.is_empty() {
+        if self.lifetimes.is_empty() {
             return Counts { keys, buckets, hidden: 0, expiring: 0 };
         }
-        let now = now();
-        let (hidden, by_bucket) = (self.expiring.hidden(now), self.expiring.hidden_by_bucket(now));
+        let times = times();
+        let (hidden, by_bucket) = (self.lifetimes.hidden(times), self.lifetimes.hidden_by_bucket(times));
         let is_gone = |(bucket, hidden): (&std::sync::Arc<[u8]>, &u64)| {
             self.buckets.as_ref().is_some_and(|buckets| buckets.keys_in(bucket, keys) == *hidden)
         };
         let gone = by_bucket.iter().filter(|&entry| is_gone(entry)).count() as u64;
         let buckets = buckets.map(|buckets| buckets - gone);
-        Counts { keys: keys - hidden, buckets, hidden, expiring: self.expiring.len() - hidden }
+        Counts { keys: keys - hidden, buckets, hidden, expiring: self.lifetimes.len() - hidden }
     }
 
     /// Bytes allocated.
     pub(crate) fn memory(&self) -> usize {
-        self.index.memory() + self.expiring.memory()
+        self.index.memory() + self.lifetimes.memory()
     }
 
     /// Bytes of the records that the index points to. An upper bound before [`Index::load_noted`], for keys from a snapshot.
@@ -119,8 +122,7 @@ impl KeySpace {
             }
             for (entry, &hash) in entries.iter().zip(&hashes) {
                 let key = run.key(entry);
-                let expiry = run.expiry(entry);
-                let replaced = self.apply(entry, hash, key, expiry, reader, |at| reader.is_key(at, key))?;
+                let replaced = self.apply(run, entry, hash, reader, |at| reader.is_key(at, key))?;
                 self.bury(replaced, reader)?;
             }
         }
@@ -140,7 +142,7 @@ impl KeySpace {
             let first = proven.len();
             for entry in entries {
                 let hash = self.index.hash(run.key(entry));
-                if !matches!(entry.header.kind, Kind::Ancillary(_)) {
+                if entry.header.kind.is_event() {
                     self.index.load(hash, reader)?;
                 }
                 self.index.prefetch(hash);
@@ -157,7 +159,7 @@ impl KeySpace {
                 }
             }
             for ((entry, of), is_new) in entries.iter().zip(&mut proven[first..]).zip(is_new) {
-                if is_new || matches!(entry.header.kind, Kind::Ancillary(_)) {
+                if is_new || !entry.header.kind.is_event() {
                     continue;
                 }
                 if let Some(position) = self.index.find_hashed(of.hash, run.key(entry), reader)? {
@@ -181,7 +183,7 @@ impl KeySpace {
             let key = run.key(entry);
             let known = of.replaced.map(|(position, _)| position);
             let is_key = |at| if at < start { Ok(known == Some(at)) } else { reader.is_key(at, key) };
-            let replaced = self.apply(entry, of.hash, key, run.expiry(entry), reader, is_key)?;
+            let replaced = self.apply(run, entry, of.hash, reader, is_key)?;
             match of.replaced {
                 Some((position, len)) if replaced == Some(position) => self.uncount(len),
                 _ => self.bury(replaced, reader)?,
@@ -190,43 +192,68 @@ impl KeySpace {
         Ok(())
     }
 
-    /// Applies one record, and returns the position of the record that it replaces.
+    /// Applies one record of a run, and returns the position of the record that it replaces.
     #[inline]
     fn apply(
         &mut self,
+        run: &Run,
         entry: &Entry,
         hash: u64,
-        key: &[u8],
-        expiry: Option<Expiry>,
         reader: &Reader,
         is_key: impl FnMut(u64) -> Result<bool>,
     ) -> Result<Option<u64>> {
-        if expiry.is_some() || !self.expiring.is_empty() && entry.header.kind.is_event() {
-            // Which record is replaced must be known: its deadline goes with it, or the next one needs to be taken away.
+        let (key, expiry) = (run.key(entry), run.expiry(entry));
+        if expiry.is_some() || !self.lifetimes.is_empty() && entry.header.kind.is_event() {
+            // Which record is replaced must be known: its deadline and its owner go with it, or the next one's need to be taken
+            // away.
             self.index.load(hash, reader)?;
         }
         let replaced = match entry.header.kind {
-            Kind::Put | Kind::PutWith => {
+            Kind::Put | Kind::PutWith | Kind::PutOwned => {
                 let replaced = self.index.apply_put(hash, key, entry.offset, reader, is_key)?;
                 self.counted_bytes += entry.header.padded_len();
                 replaced
             }
             Kind::Delete => self.index.apply_delete(hash, key, entry.offset, reader, is_key)?,
+            Kind::Session => {
+                if let Some(record) = run.session(entry) {
+                    self.lifetimes.sessions.replay(entry.offset, entry.header.seq, record);
+                }
+                return Ok(None);
+            }
             Kind::Ancillary(_) => return Ok(None),
         };
         match (&mut self.buckets, entry.header.kind, replaced) {
-            (Some(buckets), Kind::Put | Kind::PutWith, None) => buckets.add(key),
+            (Some(buckets), kind, None) if kind.is_put() => buckets.add(key),
             (Some(buckets), Kind::Delete, Some(_)) => buckets.remove(key),
             _ => {}
         }
         if let Some(position) = replaced {
-            self.expiring.remove(position);
+            self.lifetimes.remove(position);
         }
-        if let Some(Expiry { deadline: deadline @ 1.., .. }) = expiry {
-            let bucket = split_full_key(key).map_or(&b""[..], |(bucket, _)| bucket);
-            self.expiring.add(entry.offset, bucket, deadline);
+        if let Some(expiry) = expiry {
+            self.keep_lifetime(entry.offset, key, expiry);
         }
         Ok(replaced)
+    }
+
+    fn keep_lifetime(&mut self, position: u64, key: &[u8], expiry: Expiry) {
+        let bucket = split_full_key(key).map_or(&b""[..], |(bucket, _)| bucket);
+        self.lifetimes.add(position, bucket, expiry.deadline, expiry.owner);
+    }
+
+    /// Replays a record with a lifetime to which a snapshot leads: the present value of a key, or the last record of a session. They
+    /// come in the order of the log, and before the records after the snapshot. `false` if the record is no such one.
+    pub(crate) fn replay_lifetime(&mut self, position: u64, record: &Record<'_>) -> bool {
+        if let Some(expiry) = record.expiry() {
+            self.keep_lifetime(position, record.key, expiry);
+            return true;
+        }
+        let says =
+            record.stored.first_chunk().filter(|_| record.header.kind == Kind::Session).map(SessionRecord::decode);
+        let Some(says) = says.filter(|says| !says.is_end()) else { return false };
+        self.lifetimes.sessions.replay(position, record.header.seq, says);
+        true
     }
 
     /// These bytes are dead. A snapshot may have stated too few live ones.
@@ -369,7 +396,9 @@ mod tests {
 
     use super::*;
     use crate::disk::sim::{SimDisk, Verb};
+    use crate::format::{Expiry, Owner, SessionRecord};
     use crate::limits::Limits;
+    use crate::log::scan::Scanner;
     use crate::log::testing::{Draft, PLAIN, open_on};
 
     #[test]
@@ -393,6 +422,41 @@ mod tests {
                 reader.log.file.write_at(at, &[byte]).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn sessions_and_owners_are_replayed() {
+        let (mut draft, header) = (Draft::new(), crate::log::testing::header());
+        let record = |session, deadline| SessionRecord {
+            session,
+            owner: 5,
+            nonce: 6,
+            ttl: 7,
+            deadline,
+            boot: [8; 16],
+            base_seq: 0,
+        };
+        let owned = |session, acquired| Expiry { deadline: 0, owner: Some(Owner { session, acquired }) }.encode();
+        draft.push(PLAIN, Kind::Session, b"", &record(1, 10).encode());
+        let lock = draft.push(PLAIN, Kind::PutOwned, b"\0lock", &owned(1, 2));
+        let other = draft.push(PLAIN, Kind::PutOwned, b"\0other", &owned(1, 0));
+        draft.push(PLAIN, Kind::PutOwned, b"\0third", &owned(1, 0));
+        draft.push(PLAIN, Kind::PutOwned, b"\0fourth", &owned(1, 0));
+        let renewal = draft.push(PLAIN, Kind::Session, b"", &record(1, 20).encode());
+        draft.push(PLAIN, Kind::Session, b"", &record(7, 10).encode());
+        draft.push(PLAIN, Kind::Session, b"", &record(7, 0).encode());
+        draft.push(PLAIN, Kind::Put, b"\0third", b"value");
+        draft.push(PLAIN, Kind::Delete, b"\0fourth", b"");
+        let (end, log) = (draft.end(), Arc::new(draft.copy()));
+        let reader = Reader { log: Arc::clone(&log), map: None, end, unread: 0 };
+        let mut keys = KeySpace::new(&header);
+        Scanner::from_start(&log).unwrap().walk(|run| keys.replay(run, &reader)).unwrap();
+        let sessions = &keys.lifetimes.sessions;
+        assert_eq!(sessions.live().map(|newest| (newest.position, newest.seq)).collect::<Vec<_>>(), [(renewal, 6)]);
+        assert_eq!(sessions.newest(1).map(|newest| newest.record), Some(record(1, 20)));
+        assert_eq!(sessions.pairs_of(1).collect::<Vec<_>>(), [lock, other]);
+        assert_eq!(sessions.owner(lock), Some(Owner { session: 1, acquired: 2 }));
+        assert_eq!((keys.index.len(), sessions.ended().count()), (3, 0));
     }
 
     #[test]

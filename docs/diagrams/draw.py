@@ -131,6 +131,7 @@ PICTURES = {
     "record": lambda: header("Records", "A record, in rows of 8 bytes", [
         ("put", "full key: length of the bucket's name, the name, the key", "key_len bytes"),
         ("put", "value", "value_len bytes"), ("free", "padding", "up to the next multiple of 8")]),
+    "session": lambda: header("Sessions", "The value of a session, in rows of 8 bytes"),
     "slot": lambda: header("Roots", "A slot of ROOTS, in rows of 8 bytes"),
     "example": lambda: strip("worked-example", "The worked example, to scale"),
     "torn": lambda: strip("batch-unfinished", "A batch without its last record"),

@@ -4,8 +4,9 @@
 A companion to FORMAT.md, version 1.0, in its order: H1, W1, S1, U1 ... are the page's checks. The exit code is 0 if every
 file is readable, 1 if one is not, 2 for wrong usage. In memory are the live keys, the records of one batch, one
 value at a time, and 8 bytes for each record. It reads the whole log, and holds the root's snapshot against that. It looks at no
-clock: it prints all pairs of the log, those with a deadline with that. With --now it hides the pairs that are over at this
-moment, in milliseconds since 1970."""
+clock: it prints all pairs of the log with their deadlines and sessions, and the sessions that have not ended. With --now it hides
+the pairs that are over at this moment, in milliseconds since 1970, and those of ended sessions (O1). It compares no session's
+deadline (O2)."""
 import array, errno, json, os, re, stat, struct, sys, zlib
 CHUNK = 1 << 20                                                    # how much is read at once; a multiple of 8
 
@@ -13,13 +14,14 @@ class Refused(Exception): "Nothing is read: (error in the page's terms, the chec
 
 # ---- Records, and "Limits"
 SYNCED, MORE = 0x01, 0x02
-PUT, DELETE, PUT_WITH, MARK, SYNCED_TO, MOVED, ROOTS, LOOSE = 0x01, 0x02, 0x04, 0x80, 0x81, 0x82, 0xc0, range(0xc0, 0x100)
-IMAGE, SNAPSHOT = 0xc1, 0xc2
-KINDS = {PUT: "put", DELETE: "delete", PUT_WITH: "put-with", MARK: "mark", SYNCED_TO: "SYNCED_TO", MOVED: "MOVED"}   # of witnesses
+PUT, DELETE, PUT_WITH, SESSION, PUT_OWNED, MARK, SYNCED_TO, MOVED = 0x01, 0x02, 0x04, 0x05, 0x06, 0x80, 0x81, 0x82
+ROOTS, IMAGE, SNAPSHOT, LOOSE, PUTS = 0xc0, 0xc1, 0xc2, range(0xc0, 0x100), (PUT, PUT_WITH, PUT_OWNED)
+KINDS = {PUT: "put", DELETE: "delete", PUT_WITH: "put-with", SESSION: "session", PUT_OWNED: "put-owned",
+         MARK: "mark", SYNCED_TO: "SYNCED_TO", MOVED: "MOVED"}     # of witnesses
 NAMES = {**KINDS, ROOTS: "ROOTS", IMAGE: "IMAGE", SNAPSHOT: "SNAPSHOT"}
 MARKED, NO_MARK, UNFINISHED = "W1: 8 zero bytes", "W1: fewer than 8 bytes", "W1: the end of the log, inside a batch"
 IN_BATCH, LOOSE_IN_BATCH = "W8: SYNCED inside a batch", "W8: a loose record inside a batch"
-SEQ_MAX, SEQ_STEP, VALUE_MAX, OFFSET_MAX, EXPIRY = 2**62 - 1, 2**48, 2**30, 2**43, 24
+SEQ_MAX, SEQ_STEP, VALUE_MAX, OFFSET_MAX, EXPIRY, OWNER_MAX = 2**62 - 1, 2**48, 2**30, 2**43, 24, 2**61 - 1
 
 class Record:
     __slots__ = "header_crc body_crc flags kind key_len value_len seq offset raw value_at end next".split()
@@ -46,6 +48,7 @@ class Store:
         self.e, self.at, self.before, self.last = self.start, self.start, 0, None   # last: the last record before e
         self.unit, self.stopped, self.end = [], None, self.start   # unit: records from e on, of a batch not yet whole
         self.pairs, self.offsets = {}, array.array("Q")            # full key -> its put; of all records before e
+        self.sessions = {}                                         # session -> its last record, if that is no END
 
     def read(self, at, length):                                    # fewer bytes only where the file ends
         return os.pread(self.fd, length, at)
@@ -53,10 +56,15 @@ class Store:
         return (self.read(at, min(CHUNK, end - at)) for at in range(begin, end, CHUNK))
     def full_key(self, r):
         return self.read(r.offset + 24, r.key_len)
-    def deadline(self, r):                                         # Deadlines: 0 for none
-        return int.from_bytes(self.read(r.value_at, 8), "little") if r.kind == PUT_WITH else 0
+    def expiry(self, r):                                           # Deadlines, Sessions: deadline, session, acquired; 0 for none
+        deadline, *owner = struct.unpack("<QQQ", self.read(r.value_at, EXPIRY)) if r.kind in (PUT_WITH, PUT_OWNED) else (0, 0, 0)
+        return (deadline, *owner) if r.kind == PUT_OWNED else (deadline, 0, 0)
+    def session(self, r):                                          # Sessions
+        names, value = "session owner nonce ttl deadline boot base_seq".split(), self.read(r.value_at, 64)
+        says = dict(zip(names, struct.unpack("<QQQQQ16sQ", value)))
+        return {"seq": r.seq, **says, "boot": says["boot"].hex()}
     def value(self, r):
-        expiry = EXPIRY if r.kind == PUT_WITH else 0
+        expiry = EXPIRY if r.kind in (PUT_WITH, PUT_OWNED) else 0
         return self.read(r.value_at + expiry, r.value_len - expiry)
     def stated_offset(self, r):
         return int.from_bytes(self.read(r.value_at, 8), "little")
@@ -142,8 +150,14 @@ class Store:
     def form_is_right(self, r):                                    # W10. All other kinds have any body.
         if r.kind in LOOSE:
             return r.flags == 0
-        if r.kind in (PUT, DELETE, PUT_WITH):
+        if r.kind == SESSION:
+            s = self.session(r) if (r.key_len, r.value_len) == (0, 64) else None
+            return bool(s and 0 < s["session"] <= r.seq > s["base_seq"] and s["owner"] <= OWNER_MAX and s["ttl"])
+        if r.kind in (DELETE, *PUTS):
             fits = r.kind == PUT or (r.value_len == 0 if r.kind == DELETE else r.value_len >= EXPIRY)
+            if fits and r.kind == PUT_OWNED:
+                _, session, acquired = self.expiry(r)
+                fits = 0 < session < r.seq and (acquired == 0 or session < acquired <= r.seq)
             return split(self.full_key(r)) is not None and fits
         return r.kind != SYNCED_TO or (r.key_len == 0 and r.value_len == 8 and self.stated_offset(r) <= r.offset)
 
@@ -172,10 +186,15 @@ class Store:
                 continue
             for r in self.unit:                                    # "What the store holds"
                 self.offsets.append(r.offset)
-                if r.kind in (PUT, PUT_WITH):
+                if r.kind in PUTS:
                     self.pairs[self.full_key(r)] = r
                 elif r.kind == DELETE:
                     self.pairs.pop(self.full_key(r), None)
+                elif r.kind == SESSION:
+                    says = self.session(r)
+                    self.sessions[says["session"]] = says
+                    if says["deadline"] == 0:                      # END
+                        del self.sessions[says["session"]]
             self.e, self.before, self.last, self.unit = o, previous, r, []
 
     # ---- The end
@@ -185,7 +204,7 @@ class Store:
 
     def witnesses(self, start):                                    # S1, from `start` on
         for at, data in self.data_chunks(start, overlap=16):
-            for match in re.finditer(rb"[\x01\x02\x04\x80-\x82]", data[9::8]):     # the kinds: zeros never pass
+            for match in re.finditer(rb"[\x01\x02\x04-\x06\x80-\x82]", data[9::8]):     # the kinds: zeros never pass
                 i = 8 * match.start()
                 if at + i >= start and data[i + 8] <= SYNCED | MORE:
                     r, failed = self.check_header(data[i:i + 24], at + i, self.before)
@@ -285,24 +304,34 @@ class Snapshot:
         r = Record(self.at, raw) if len(raw) == 24 else None
         need(r and r.header_crc == (store.crc_at(self.at, raw[4:]) or 1) and (r.kind, r.flags, r.key_len) == (SNAPSHOT, 0, 0)
              and r.next <= s, "U2: the header")
-        need(r.value_len <= 65616, "U3: value_len")
+        need(r.value_len <= 131152, "U3: value_len")
         value = store.read(r.value_at, r.value_len)
         need(len(value) == r.value_len and zlib.crc32(value, zlib.crc32(raw[9:])) == r.body_crc, "U3: body_crc")
         need(len(value) >= 80, "U5: value_len")
         (version, hash_number, check, self.covered_to, self.covered_seq, self.records, self.keys, self.live_bytes,
          self.part_bits, leaves, directory, directory_crc, self.since_event) = struct.unpack("<IIQQQQQQIIQII", value[:80])
-        need(version == 1 and hash_number == 1, "U4: version or hash")
+        need(version in (1, 2) and hash_number == 1, "U4: version or hash")
         need(check == sip_hash(store.file_id, b"caskfile"), "U4: check")
-        need(self.part_bits <= 12 and len(value) == 80 + 16 * 2**self.part_bits, "U5: part_bits or value_len")
+        more = len(value) - 80 - 16 * 2**self.part_bits if self.part_bits <= 12 else -1
+        need(more == 0 or version == 2 and more in range(0, 65537, 16), "U5: part_bits or value_len")
         c = self.covered_to
         need(c % 8 == 0 and store.start <= c <= self.at, "U6: covered_to")
-        parts = list(struct.iter_unpack("<QII", value[80:]))
+        entries = list(struct.iter_unpack("<QII", value[80:]))
+        parts, self.lifetimes = entries[:2**self.part_bits], entries[2**self.part_bits:]
         need(24 * self.records <= c - store.start and self.live_bytes <= c - store.start and self.keys <= self.records
              and sum(count for _, count, _ in parts) == self.keys, "U7: the totals")
         tables = 2**(12 - self.part_bits)
         length = lambda count: 4 * tables + 8 * count
         need(all(count == 0 or c <= offset and offset + length(count) <= self.at for offset, count, _ in parts), "U8: a part")
         need(leaves == 0 or leaves <= self.keys and c <= directory and directory + 40 * leaves <= self.at, "U8: the directory")
+        offsets = [offset for offset, _, _ in self.lifetimes]
+        need(offsets == sorted(set(offsets)) and all(o % 8 == 0 and store.start <= o < c for o in offsets), "U18: an offset")
+        for offset, count, crc in self.lifetimes:
+            raw = store.read(offset, 24)
+            r = Record(offset, raw) if len(raw) == 24 else None
+            need(r and count == 1 and r.header_crc == crc == (store.crc_at(offset, raw[4:]) or 1) and r.next <= c, "U18: the header")
+            need(r.kind in (PUT_WITH, PUT_OWNED, SESSION) and store.body_is_right(r) and store.form_is_right(r), "U18: the record")
+            need(r.kind != SESSION or store.session(r)["deadline"], "U18: a session that is over")
         self.words = []
         for offset, count, crc in parts:
             data = store.read(offset, length(count)) if count else bytes(4 * tables)
@@ -334,13 +363,15 @@ class Snapshot:
         need(all(a < b or a == b and a[1] == 19 for a, b in zip(shown, shown[1:])), "U16: the order of entries")
 
     def compare(self, store):                                      # with what the walk has found before c
-        live, previous, end, more, records, event = {}, 0, store.start, 0, 0, store.floor
+        live, previous, end, more, records, event, sessions = {}, 0, store.start, 0, 0, store.floor, {}
         for r in (Record(o, store.read(o, 24)) for o in store.offsets if o < self.covered_to):
-            if r.kind in (PUT, PUT_WITH):
+            if r.kind in PUTS:
                 live[store.full_key(r)] = r
             elif r.kind == DELETE:
                 live.pop(store.full_key(r), None)
-            if r.kind in (PUT, DELETE, PUT_WITH):
+            elif r.kind == SESSION:
+                sessions[store.session(r)["session"]] = r
+            if r.kind in (DELETE, *PUTS):
                 event = max(event, r.seq)
             previous, end, more, records = r.seq, r.next, r.flags & MORE, records + 1
         need(end == self.covered_to and not more, "compare: a unit ends at covered_to")
@@ -355,6 +386,10 @@ class Snapshot:
         order = [key[:16].ljust(16, b"\0") + ((int.from_bytes(key[16:18].ljust(2, b"\0"), "big") << 8 | min(len(key), 19)) << 40
                  | r.offset // 8).to_bytes(8, "little") for key, r in sorted(live.items())]
         need(self.order in ([], order), "compare: the order")
+        lasting = [r for r in sessions.values() if store.session(r)["deadline"]]
+        lasting += [r for r in live.values() if r.kind == PUT_OWNED or r.kind == PUT_WITH and store.expiry(r)[0]]
+        lifetimes = sorted((r.offset, 1, r.header_crc) for r in lasting)
+        need(self.lifetimes == lifetimes, "compare: the records with a lifetime")
 
 def look_at_snapshot(store):
     """What is wrong with the root's snapshot; None if there is none. A later version's is not compared."""
@@ -376,14 +411,15 @@ def field(name, data):                                             # as text whe
 def pairs(store, now=None):                                        # in the order of their full keys
     for full_key, r in sorted(store.pairs.items()):
         bucket, key = split(full_key)
-        deadline = store.deadline(r)
-        if now is None or now < deadline or not deadline:          # otherwise it is over
+        deadline, session, acquired = store.expiry(r)
+        if now is None or (now < deadline or not deadline) and (not session or session in store.sessions):   # otherwise it is over
+            lifetime = {"deadline": deadline, "session": session, "acquired": acquired}
             yield {**field("bucket", bucket), **field("key", key), **field("value", store.value(r)), "last_index": r.seq,
-                   **({"deadline": deadline} if deadline else {})}
+                   **{name: number for name, number in lifetime.items() if number}}
 
 def records(store):
     for r in (Record(o, store.read(o, 24)) for o in [*store.offsets, *(r.offset for r in store.unit)]):
-        bucket, key = split(store.full_key(r)) if r.kind < 0x80 else (None, None)
+        bucket, key = split(store.full_key(r)) if r.kind in (DELETE, *PUTS) else (None, None)
         yield {"offset": r.offset, "seq": r.seq, "kind": NAMES.get(r.kind, "0x%02x" % r.kind),
                "flags": [name for name, flag in (("SYNCED", SYNCED), ("MORE", MORE)) if r.flags & flag],
                **field("bucket", bucket), **field("key", key),
@@ -403,6 +439,8 @@ def print_store(path, with_records, out, now=None):                # returns whe
         verdict.update(zip(("verdict", "reason", "at", "damage"), refused.args), readable=False)
     except (OSError, ValueError, MemoryError) as error:
         verdict.update(verdict="Io", reason=str(error), readable=False)
+    if verdict["readable"] and store.sessions:
+        verdict.update(sessions=[says for _, says in sorted(store.sessions.items())])
     out.write(json.dumps({"path": path, "header": store and store.header, **verdict})[:-1])
     for name, items in [("records", records)] * with_records + [("pairs", lambda store: pairs(store, now))]:
         out.write(', "%s": [' % name)

@@ -10,7 +10,7 @@ import caskfile_reader
 HERE = os.path.dirname(os.path.abspath(__file__))
 READER = os.path.join(HERE, "caskfile_reader.py")
 FILE_ID = bytes(range(16))
-PUT, DELETE, PUT_WITH, MARK, SYNCED_TO, MOVED, ROOTS = 1, 2, 4, 0x80, 0x81, 0x82, 0xc0
+PUT, DELETE, PUT_WITH, SESSION, PUT_OWNED, MARK, SYNCED_TO, MOVED, ROOTS = 1, 2, 4, 5, 6, 0x80, 0x81, 0x82, 0xc0
 SYNCED, MORE = 1, 2
 BLOCK = 1 << 20
 END = bytes(8)
@@ -275,6 +275,28 @@ class CommandLine(Case):
         answer = json.loads(out.stdout)
         self.assertEqual("".join(pair["key"] for pair in answer["pairs"]), "acd")
         self.assertEqual([r["kind"] for r in answer["records"]], ["put"] + 3 * ["put-with"])
+
+    def test_pairs_of_ended_sessions_are_hidden(self):
+        b = Builder()
+        says = lambda session, deadline: struct.pack("<QQQQQ16sQ", session, 1, 2, 3, deadline, bytes(16), 0)
+        owned = lambda key, session, acquired: b.add(PUT_OWNED, full_key(key), struct.pack("<QQQ", 0, session, acquired) + b"v")
+        first = b.add(SESSION, value=says(BLOCK, 10)).seq
+        second = b.add(SESSION, value=says(BLOCK + 1, 20)).seq
+        owned(b"a", first, b.seq + 1)
+        owned(b"b", second, 0)
+        owned(b"c", first - 1, 0)
+        self.write(b.raw(END).data)
+        answer = self.open(now=0)
+        self.assertEqual([(pair["key"], pair["session"], pair.get("acquired")) for pair in answer["pairs"]],
+                         [("a", first, BLOCK + 2), ("b", second, None)])
+        self.assertEqual([(says["session"], says["deadline"]) for says in answer["sessions"]], [(first, 10), (second, 20)])
+        self.assertEqual("".join(pair["key"] for pair in self.open()["pairs"]), "abc")
+        b.data = b.data[:-8]
+        b.add(SESSION, value=says(first, 0)).add(SESSION, value=says(second, 30))
+        self.write(b.raw(END).data)
+        answer = self.open(now=0)
+        self.assertEqual("".join(pair["key"] for pair in answer["pairs"]), "b")
+        self.assertEqual([(says["seq"], says["session"], says["deadline"]) for says in answer["sessions"]], [(b.seq, second, 30)])
 
     def test_records_of_an_unfinished_batch_do_not_count(self):
         b = Builder().put(b"a", b"1").put(b"b", b"2", MORE).add(0x90, b"\xff", b"xyz", MORE).raw(END)

@@ -28,6 +28,9 @@ struct Input<'a> {
     fitting: Option<(u8, u8, u8)>,
     full_key: &'a [u8],
     put_with: &'a [u8],
+    seq: u64,
+    put_owned: &'a [u8],
+    session: [u8; layout::SESSION_LEN],
 }
 
 fuzz_target!(|input: Input| {
@@ -35,6 +38,8 @@ fuzz_target!(|input: Input| {
     record_header(&input);
     full_key(input.full_key);
     put_with(input.put_with);
+    put_owned(input.seq, input.put_owned);
+    session(input.seq, &input.session);
 });
 
 fn file_header(input: &Input) {
@@ -90,7 +95,7 @@ fn record_header(input: &Input) {
         || seq > (highest + layout::MAX_SEQ_STEP).min(layout::MAX_SEQ)
     {
         RecordHeaderIs::False
-    } else if field("flags") > 3 || !matches!(field("kind"), 1 | 2 | 4 | 0x80..) {
+    } else if field("flags") > 3 || !matches!(field("kind"), 1 | 2 | 4..=6 | 0x80..) {
         RecordHeaderIs::Unsupported
     } else {
         RecordHeaderIs::True { encoded: bytes }
@@ -111,7 +116,34 @@ fn put_with(stored: &[u8]) {
     let found = decode::put_with(stored);
     assert_eq!(found.is_some(), stored.len() >= layout::EXPIRY_LEN);
     if let Some((expiry, value)) = found {
-        assert_eq!([&expiry.encoded[..], value].concat(), stored);
+        // The other bytes are reserved.
+        assert_eq!([&expiry.encoded[..8], &stored[8..layout::EXPIRY_LEN], value].concat(), stored);
+        assert_eq!((expiry.encoded[8..] == [0; 16], expiry.owner), (true, None));
         assert_eq!(expiry.deadline, layout::number(layout::EXPIRY, "deadline", stored));
     }
+}
+
+fn put_owned(seq: u64, stored: &[u8]) {
+    let found = decode::put_owned(seq, stored);
+    let field = |name| layout::number(layout::EXPIRY, name, stored);
+    let fits = stored.len() >= layout::EXPIRY_LEN && {
+        let (session, acquired) = (field("session"), field("acquired"));
+        session > 0 && session < seq && (acquired == 0 || session < acquired && acquired <= seq)
+    };
+    assert_eq!(found.is_some(), fits);
+    if let Some((expiry, value)) = found {
+        assert_eq!([&expiry.encoded[..], value].concat(), stored);
+        let owner = (field("session"), field("acquired"));
+        assert_eq!((expiry.deadline, expiry.owner), (field("deadline"), Some(owner)));
+    }
+}
+
+fn session(seq: u64, value: &[u8; layout::SESSION_LEN]) {
+    let field = |name| layout::number(layout::SESSION_VALUE, name, value);
+    let fits = (1..=seq).contains(&field("session"))
+        && field("owner") < 1 << 61
+        && field("ttl") > 0
+        && field("base_seq") < seq;
+    assert_eq!(decode::session(seq, value), fits.then_some(*value));
+    assert_eq!(decode::session(seq, &value[1..]), None);
 }

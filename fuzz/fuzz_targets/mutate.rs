@@ -127,6 +127,12 @@ enum Field {
     Stated,
     /// The deadline of a put-with; the record becomes one, with a short value.
     Deadline,
+    /// The session of a put-owned; the record becomes one, a lock that it has taken.
+    Owner,
+    /// The session of a record about one; the record becomes one, which has lived for some time.
+    Session,
+    /// The same; the record becomes its END.
+    End,
     BaseSeq,
     Major,
     Minor,
@@ -277,6 +283,21 @@ impl Edit<'_> {
                         };
                         piece.set("kind", layout::PUT_WITH);
                         piece.set_value(&layout::with_deadline(deadline, b"until then"));
+                        return;
+                    }
+                    Field::Owner => {
+                        let seq = piece.field("seq");
+                        piece.set("kind", layout::PUT_OWNED);
+                        piece.set_value(&layout::with_owner(0, to.of(seq, 0, starts, file_len), seq, b"its own"));
+                        return;
+                    }
+                    Field::Session | Field::End => {
+                        let deadline = if matches!(field, Field::End) { 0 } else { 1000 };
+                        let session = to.of(piece.field("seq"), 0, starts, file_len);
+                        piece.set("kind", layout::SESSION);
+                        piece.key.clear();
+                        piece.set("key_len", 0);
+                        piece.set_value(&layout::session(session, deadline));
                         return;
                     }
                     Field::BaseSeq => ("base_seq", true),

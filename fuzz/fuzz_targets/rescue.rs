@@ -119,7 +119,7 @@ impl Readings {
             *newest = field("seq").max(*newest);
             let value = match field("kind") {
                 layout::PUT => value,
-                layout::PUT_WITH => value.get(layout::EXPIRY_LEN..)?,
+                layout::PUT_WITH | layout::PUT_OWNED => value.get(layout::EXPIRY_LEN..)?,
                 _ => return None,
             };
             self.puts.entry(name).or_default().push((value.to_vec(), field("seq")));

@@ -55,6 +55,10 @@ enum Kind {
     Delete,
     /// Over, without a deadline, or with one far ahead.
     PutWith(u8),
+    /// Of a session that begins this many numbers before; renewed, or its END.
+    Session(u8, bool),
+    /// Of such a session; its lock, or another pair.
+    PutOwned(u8, bool),
     Mark,
     SyncedTo(u16),
     Moved,
@@ -95,10 +99,13 @@ impl Building<'_> {
             let stated = if let Kind::SyncedTo(offset) = record.kind { u64::from(offset) * 8 } else { 0 };
             let deadline = if let Kind::PutWith(n) = record.kind { [1, 0, u64::MAX][usize::from(n) % 3] } else { 0 };
             let with_deadline = [&deadline.to_le_bytes()[..], &[0; 16], record.value].concat();
+            let (session, owned) = (session(index, &record.kind), with_owner(index, &record));
             let (kind, key, value): (u8, Vec<u8>, &[u8]) = match record.kind {
                 Kind::Put => (1, full_key(&record), record.value),
                 Kind::Delete => (2, full_key(&record), &[]),
                 Kind::PutWith(_) => (4, full_key(&record), &with_deadline),
+                Kind::Session(..) => (5, Vec::new(), &session),
+                Kind::PutOwned(..) => (6, full_key(&record), &owned),
                 Kind::Mark => (0x80, Vec::new(), &[]),
                 Kind::SyncedTo(_) => (0x81, Vec::new(), &stated.to_le_bytes()),
                 Kind::Moved => (0x82, Vec::new(), &[]),
@@ -128,6 +135,26 @@ impl Building<'_> {
         file.extend_from_slice(self.tail);
         file
     }
+}
+
+/// The value of a session with a record of this number.
+fn session(index: u64, kind: &Kind) -> [u8; 64] {
+    let &Kind::Session(before, lives) = kind else { return [0; 64] };
+    let mut value = [7; 64];
+    value[..8].copy_from_slice(&index.wrapping_sub(before.into()).to_le_bytes());
+    // The highest bits of the owner are zeros, and so is `base_seq`.
+    value[15] = 0;
+    value[56..].fill(0);
+    value[32..40].copy_from_slice(&u64::from(lives).to_le_bytes());
+    value
+}
+
+/// The value of a put-owned with this number.
+fn with_owner(index: u64, record: &Record<'_>) -> Vec<u8> {
+    let Kind::PutOwned(before, is_lock) = record.kind else { return Vec::new() };
+    let session = index.wrapping_sub(u64::from(before) + 1);
+    let acquired = if is_lock { index } else { 0 };
+    [&[0; 8][..], &session.to_le_bytes(), &acquired.to_le_bytes(), record.value].concat()
 }
 
 fn full_key(record: &Record<'_>) -> Vec<u8> {

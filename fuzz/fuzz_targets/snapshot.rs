@@ -34,7 +34,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
 use bytes::record;
-use layout::{DELETE, PUT};
+use layout::{DELETE, NOW, PUT, PUT_WITH, with_deadline};
 use reader::{Name, Setting, Verdict};
 use snapshot::{ENTRY, HEAD, LEAF, LEAF_LEN, ORDER_ENTRY_LEN, Snapshotted, small_log, with_order};
 
@@ -98,7 +98,8 @@ fn finish(disk: &SimDisk, cask: &Cask, pairs: &BTreeMap<Name, Setting>) {
 }
 
 /// All keys that the log has, and one that it has not.
-const KEYS: [(&str, &str); 6] = [("", "a"), ("", "b"), ("", "d"), ("x", "c"), ("", "e"), ("x", "absent")];
+const KEYS: [(&str, &str); 7] =
+    [("", "until"), ("", "a"), ("", "b"), ("", "d"), ("x", "c"), ("", "e"), ("x", "absent")];
 
 /// Reads in any order. What is found may be wrong, and an error is damage.
 fn use_it(cask: &Cask, reads: &[u8]) {
@@ -205,14 +206,20 @@ impl Program {
 
     fn file(&self) -> Vec<u8> {
         let keys = [&b"\0a"[..], b"\0b", b"\0d", b"\x01xc"];
-        let after = (8..).zip(&self.after).take(20).map(|(seq, &what)| {
+        let (mut log, mut first) = (small_log(), 8);
+        if self.mode & 2 != 0 {
+            // One that never is over: a snapshot that lies may not hide a pair here, since writers would remove it.
+            log = log.push(record(0, PUT_WITH, 6, b"\0until", &with_deadline(2 * NOW, b"5")));
+            first = 9;
+        }
+        let after = (first..).zip(&self.after).take(20).map(|(seq, &what)| {
             let key = keys[usize::from(what) % keys.len()];
             if what & 0x80 == 0 { record(0, PUT, seq, key, b"after") } else { record(0, DELETE, seq, key, b"") }
         });
         let after: Vec<_> = after.collect();
         // The two extremes are large, and have nothing that the others have not.
         let leaf_entries = if self.leaf_entries % 4 == 0 { usize::MAX } else { usize::from(self.leaf_entries % 4) };
-        let mut of = with_order(small_log(), u32::from(self.part_bits % 7) + 4, leaf_entries, &after);
+        let mut of = with_order(log, u32::from(self.part_bits % 7) + 4, leaf_entries, &after);
         self.edits.iter().take(20).for_each(|edit| edit.apply(&mut of));
         if self.seal_parts {
             of.seal_parts_that_fit();

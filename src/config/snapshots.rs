@@ -17,8 +17,8 @@
 /// a put or of a close: the store is as it was, and opening it takes longer. It is tried again after ten seconds at least, and
 /// after as much was written once more, or the store was compacted.
 ///
-/// A snapshot says nothing of deadlines so far. So none is written once the file has had a pair that
-/// [expires](crate::Cask::put_with), until a compaction finds none.
+/// None is written while more than 4,096 pairs and sessions have an end, by [`Cask::put_with`](crate::Cask::put_with) or
+/// [`Cask::session`](crate::Cask::session), or while their records are longer than 1 MiB: each opening reads these.
 ///
 /// A snapshot is believed only if its checksums hold, and a record is returned only if its own checksums hold as well. Otherwise
 /// the whole log is read. Compaction always reads the whole log, so a wrong snapshot does not last.

@@ -41,6 +41,10 @@ struct Moved {
 #[cfg(any(test, feature = "testing"))]
 const WALL_START: Duration = Duration::from_secs(1_800_000_000);
 
+/// What the monotonic clock shows then.
+#[cfg(any(test, feature = "testing"))]
+const MONOTONIC_START: Duration = Duration::from_secs(1_000);
+
 /// How often a thread that waits looks at a clock that is moved.
 #[cfg(any(test, feature = "testing"))]
 const LOOK: Duration = Duration::from_millis(1);
@@ -143,9 +147,13 @@ impl Clock {
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
-    /// Returns the time by the wall clock in whole milliseconds since 1970, as deadlines are compared with.
-    pub(crate) fn wall_ms(&self) -> u64 {
-        whole_ms(self.wall())
+    /// Returns the time by the monotonic clock of this process's time namespace. It stands still while the machine is suspended.
+    pub(crate) fn monotonic(&self) -> Duration {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(moved) = &self.moved {
+            return MONOTONIC_START + Duration::from_nanos(moved.nanoseconds.load(Ordering::SeqCst));
+        }
+        super::os::monotonic()
     }
 
     /// Returns the time since an earlier moment.

@@ -359,6 +359,34 @@ pub trait DiskFile: Send + Sync {
         None
     }
 
+    /// Returns one of the lines in which descriptions wait for a lock that the store keeps in its log. By default there is none.
+    fn lock_line(&self, _line: u32) -> Option<Box<dyn WaitingLine + '_>> {
+        None
+    }
+
+    /// Holds the byte of an owner of sessions. Any number of descriptions can hold it. It is given up by
+    /// [`DiskFile::release_owner`], and when the description is closed, however the process ends. `owner` is at most 2^61 - 1.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::Unsupported`], the default, if the disk knows no such locks. Then other processes wait for the deadlines of
+    /// this owner's sessions.
+    fn hold_owner(&self, _owner: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Gives up the byte of an owner.
+    fn release_owner(&self, _owner: u64) {}
+
+    /// Returns whether another description of this file holds the byte of an owner.
+    ///
+    /// # Errors
+    ///
+    /// As [`DiskFile::hold_owner`].
+    fn is_owner_held(&self, _owner: u64) -> io::Result<bool> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Returns the file's identity and its number of names.
     fn stat(&self) -> io::Result<FileStat>;
 
@@ -484,6 +512,16 @@ pub trait System: Send + Sync {
         Clock::default()
     }
 
+    /// Returns which boot of which machine the monotonic clock belongs to. Sessions need it: their deadlines are on that clock.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::Unsupported`], the default, if the system does not say. Then no session can be made, and the deadlines of
+    /// others' sessions mean nothing here.
+    fn boot(&self) -> io::Result<Boot> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Sleeps. The engine calls it between two tries for a busy lock.
     fn pause(&self, duration: Duration) {
         std::thread::sleep(duration);
@@ -494,6 +532,15 @@ pub trait System: Send + Sync {
     fn lock_holder(&self, _file: &FileIdentity) -> Option<u32> {
         None
     }
+}
+
+/// The clock by which sessions live: [`Clock::monotonic`] less an offset, as long as one boot of one machine lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Boot {
+    /// Which boot of which machine this is.
+    pub id: [u8; 16],
+    /// How much more the monotonic clock shows in this process's time namespace than in that of the machine, in nanoseconds.
+    pub offset: i64,
 }
 
 /// How a file is opened.

@@ -6,7 +6,8 @@ use std::path::Path;
 use super::put_options::PutOptions;
 use super::write::request::{Action, Condition, Request, no_memory};
 pub use super::write::request::{MAX_BATCH_BYTES, MAX_BATCH_OPS};
-use crate::format::{FullKey, prefix_of_bucket};
+use crate::engine::session::Held;
+use crate::format::{FullKey, prefix_of_bucket, split_full_key};
 use crate::limits::Shared;
 use crate::memory::make_room;
 use crate::{Error, Result};
@@ -223,6 +224,37 @@ impl Batch {
     /// ```
     pub fn expect_absent(&mut self, key: impl AsRef<[u8]>) -> &mut Batch {
         self.step(key.as_ref(), Some(Condition::Absent), Action::Keep)
+    }
+
+    /// Adds a condition: the batch is applied only if this lock is held by the holder that `held` is of, when the batch is written. A
+    /// holder that was stopped and has lost the lock cannot write behind it, however late its call comes. The lock may be in any bucket of
+    /// the store.
+    ///
+    /// If it is lost, the cause of the [`BatchConflict`](Error::BatchConflict) is [`NotHeld`](Error::NotHeld).
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-batch-expect-held-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use caskfile::{Batch, Error};
+    ///
+    /// let lock = cask.lock("leader", &Default::default())?;
+    /// let held = lock.lock(None)?;
+    /// cask.write(Batch::new().expect_held(&held).put("config", "1"))?;
+    /// cask.delete("leader")?; // an operator takes the lock away
+    /// let refused = cask.write(Batch::new().expect_held(&held).put("config", "2"));
+    /// assert!(matches!(refused, Err(Error::BatchConflict { op: 0, .. })));
+    /// # drop(lock);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn expect_held(&mut self, held: &Held) -> &mut Batch {
+        // The key of the lock is in a bucket of its own.
+        let Some((bucket, key)) = split_full_key(held.key()) else { return self };
+        let own = self.bucket.take();
+        self.bucket = prefix_of_bucket(bucket).ok();
+        self.step(key, Some(Condition::Held(held.holding())), Action::Keep);
+        self.bucket = own;
+        self
     }
 
     /// Adds an operation that sets the value of a key, with the condition that the key is absent. This is

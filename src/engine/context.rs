@@ -1,14 +1,15 @@
 //! The context that all parts of an open store share: its file, its configuration and its counters.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::deadline::Deadline;
 use crate::config::Config;
-use crate::disk::{Access, Clock, Disk, FileIdentity};
+use crate::disk::{Access, Boot, Clock, Disk, FileIdentity, whole_ms};
 use crate::fork::Process;
+use crate::index::{MachineTime, Times};
 use crate::limits::Shared;
 use crate::log::create::Opening;
 use crate::sync::{AtomicBool, AtomicU64};
@@ -32,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) clock: Clock,
     pub(crate) limits: Shared,
+    /// Asked for with the first look at the clocks that needs it.
+    boot: OnceLock<std::result::Result<Boot, Arc<std::io::Error>>>,
     /// The process that opened the store. A forked child shares its parent's file lock, and mutexes that other threads of the
     /// parent had locked stay locked in the child.
     process: Process,
@@ -63,6 +66,7 @@ impl Context {
         let clock = disk.system().clock();
         Context {
             limits: disk.limits_kept(),
+            boot: OnceLock::new(),
             disk,
             by_path,
             path,
@@ -140,6 +144,34 @@ impl Context {
     /// The deadline of a call that begins now.
     pub(crate) fn deadline(&self) -> Deadline {
         Deadline::after(&self.clock, self.config.get_connection_timeout())
+    }
+
+    /// Which boot of which machine this handle's monotonic clock belongs to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSessions`] if the system does not say.
+    pub(crate) fn boot(&self) -> Result<Boot> {
+        let boot = self.boot.get_or_init(|| self.disk.system().boot().map_err(Arc::new));
+        boot.clone().map_err(|cause| Error::NoSessions { cause })
+    }
+
+    /// One look at both clocks: the wall clock as it is, and what keys and sessions are compared with.
+    pub(crate) fn look(&self) -> (Duration, Times) {
+        let wall = self.clock.wall();
+        (wall, Times { wall: whole_ms(wall), machine: self.machine_time() })
+    }
+
+    /// What keys and sessions are compared with, at one look at both clocks.
+    pub(crate) fn times(&self) -> Times {
+        self.look().1
+    }
+
+    /// The time by which sessions live. `None` if the system does not say which machine this is.
+    pub(crate) fn machine_time(&self) -> Option<MachineTime> {
+        let Boot { id, offset } = self.boot().ok()?;
+        let shown = i128::try_from(self.clock.monotonic().as_nanos()).unwrap_or(i128::MAX) - i128::from(offset);
+        Some(MachineTime { boot: id, ms: u64::try_from(shown / 1_000_000).unwrap_or(0) })
     }
 
     /// The error of a call that has waited for the lock of this file, or of the file at the path.

@@ -91,7 +91,7 @@ impl Mapped {
         let (key, verify) = (key.as_ref(), self.cask.engine.context.config.get_verify_on_read());
         self.cask.engine.reading.answer(|view| {
             let key = FullKey::new(&self.cask.bucket, key)?;
-            let found = view.find_to_read(&key, &self.cask.engine.context.clock)?;
+            let found = view.find_to_read(&key, &self.cask.engine.context)?;
             let position = found.ok_or(crate::Error::KeyNotFound)?;
             view.read(position, |reader, start| lend(reader, position, start, &key, verify))
         })

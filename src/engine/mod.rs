@@ -31,6 +31,7 @@ mod mapped;
 mod open;
 mod put_options;
 pub(crate) mod read;
+mod session;
 mod stats;
 mod watch;
 pub(crate) mod write;
@@ -47,12 +48,14 @@ pub use put_options::PutOptions;
 pub use read::by_index::IndexScan;
 pub use read::keys::Keys;
 pub use read::scan::{BucketScans, PairRef, Scan};
+pub use session::{CaskLock, Held, LockOptions, Session, SessionKey, SessionState, SessionStatus};
 pub use stats::Stats;
 pub use watch::{Change, ChangeRef, Stopper, Unit, Watch, WatchFrom, WatchOptions};
 
 use context::Context;
 use maintain::Maintenance;
 use read::Reading;
+use session::{Queues, Renewal};
 use write::Writing;
 use write::outcome::Outcome;
 use write::request::Request;
@@ -63,6 +66,10 @@ pub(crate) struct Engine {
     pub(crate) writing: Arc<Writing>,
     pub(crate) maintenance: Arc<Maintenance>,
     pub(crate) context: Arc<Context>,
+    /// The thread that renews sessions.
+    renewal: Renewal,
+    /// The threads that wait for locks.
+    queues: Queues,
     opened: Instant,
 }
 

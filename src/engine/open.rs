@@ -29,7 +29,8 @@ impl Engine {
         let reading = Arc::new(Reading::new(Arc::clone(&context)));
         let writing = Arc::new(Writing::new(Arc::clone(&reading))?);
         let maintenance = Arc::new(Maintenance::new(Arc::clone(&writing)));
-        let engine = Engine { reading, writing, maintenance, context, opened };
+        let (renewal, queues) = Default::default();
+        let engine = Engine { reading, writing, maintenance, context, renewal, queues, opened };
         let deadline = engine.context.deadline();
         engine.reading.open(&deadline)?;
         if !config.get_read_only() {
@@ -72,6 +73,8 @@ impl Engine {
             return Ok(());
         }
         let patience = Patience::new(context.config.get_connection_timeout());
+        // First, so that others do not wait for their ends during a compaction.
+        self.renewal.end(&self.writing, &patience);
         self.maintenance.compact_if_overdue(&patience);
         self.maintenance.finish_snapshot(&patience);
         self.maintenance.end();

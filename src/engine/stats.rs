@@ -88,7 +88,7 @@ impl Engine {
         // A snapshot does not say how many buckets there are.
         let view = self.reading.scanned()?;
         let log_len = view.tail.end - view.reader.log.start();
-        let counts = view.keys.counts(|| self.context.clock.wall_ms());
+        let counts = view.keys.counts(|| self.context.times());
         let (watches, polling_watches) = self.reading.watchers.count();
         Ok(Stats {
             keys: counts.keys,

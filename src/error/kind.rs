@@ -33,9 +33,12 @@ pub enum ErrorKind {
     /// [`Error::BatchTooLarge`], [`Error::BatchInvalid`], [`Error::PreviousNotSpecified`], [`Error::BackendNotSupported`].
     /// Nothing was written.
     InvalidInput,
-    /// Another writer or another compaction is in the way: [`Error::LockTimeout`], [`Error::CompactionOvertaken`]. Nothing was
-    /// written.
+    /// Another writer, another compaction or the holder of a lock is in the way: [`Error::LockTimeout`],
+    /// [`Error::CompactionOvertaken`], [`Error::TimedOut`]. Nothing was written.
     Busy,
+    /// The caller does not have the session or the lock that the call is about: [`Error::SessionOver`], [`Error::NotHeld`],
+    /// [`Error::AlreadyHeld`].
+    Lock,
     /// The caller has cancelled the call: [`Error::CompactionCancelled`], [`Error::CopyCancelled`], [`Error::Stopped`].
     Cancelled,
     /// The handle, as it is, cannot do this: [`Error::Closed`], [`Error::Forked`], [`Error::ReadOnly`], [`Error::Replaced`],
@@ -52,7 +55,7 @@ pub enum ErrorKind {
     /// A watch cannot go on from its position: [`Error::Compacted`], [`Error::Undone`]. Begin again with a
     /// [snapshot](crate::WatchFrom::Snapshot).
     Lost,
-    /// The operating system refused something: [`Error::Io`].
+    /// The operating system refused something: [`Error::Io`], [`Error::NoSessions`].
     Io,
     /// An error of another backend, or a failure of this library: [`Error::Other`].
     Other,
@@ -79,7 +82,8 @@ impl Error {
             | Error::BatchInvalid { .. }
             | Error::PreviousNotSpecified
             | Error::BackendNotSupported { .. } => ErrorKind::InvalidInput,
-            Error::LockTimeout { .. } | Error::CompactionOvertaken { .. } => ErrorKind::Busy,
+            Error::LockTimeout { .. } | Error::CompactionOvertaken { .. } | Error::TimedOut { .. } => ErrorKind::Busy,
+            Error::SessionOver | Error::NotHeld | Error::AlreadyHeld => ErrorKind::Lock,
             Error::CompactionCancelled { .. } | Error::CopyCancelled { .. } | Error::Stopped => ErrorKind::Cancelled,
             Error::Closed
             | Error::Forked { .. }
@@ -92,7 +96,7 @@ impl Error {
                 ErrorKind::Unsupported
             }
             Error::Compacted { .. } | Error::Undone { .. } => ErrorKind::Lost,
-            Error::Io { .. } => ErrorKind::Io,
+            Error::Io { .. } | Error::NoSessions { .. } => ErrorKind::Io,
             Error::Other(_) => ErrorKind::Other,
         }
     }
@@ -126,7 +130,7 @@ impl Error {
     /// Returns whether the same call may succeed later, although no person and no other call has changed anything: what was in
     /// the way passes by itself. Nothing was written.
     ///
-    /// True of [`Error::LockTimeout`], [`Error::CompactionOvertaken`], and of [`Error::Io`] of the kinds `Interrupted`,
+    /// True of [`Error::LockTimeout`], [`Error::CompactionOvertaken`], [`Error::TimedOut`], and of [`Error::Io`] of the kinds `Interrupted`,
     /// `WouldBlock`, `TimedOut` and `ResourceBusy`. Not of a full disk, which needs somebody to make room, nor of
     /// [`Error::Poisoned`], which needs [`Cask::reopen`](crate::Cask::reopen), nor of a [conflict](Error::is_conflict), which
     /// needs a new decision.
@@ -163,7 +167,8 @@ impl Error {
             Error::Poisoned { cause, .. } => cause.kind(),
             Error::KeyExists => io::ErrorKind::AlreadyExists,
             Error::ReadOnly { .. } => io::ErrorKind::PermissionDenied,
-            Error::LockTimeout { .. } => io::ErrorKind::TimedOut,
+            Error::LockTimeout { .. } | Error::TimedOut { .. } => io::ErrorKind::TimedOut,
+            Error::NoSessions { cause } => cause.kind(),
             Error::CompactionOvertaken { .. } => io::ErrorKind::ResourceBusy,
             Error::Full { .. } => io::ErrorKind::FileTooLarge,
             Error::BackendNotSupported { .. } | Error::UnsupportedVersion { .. } | Error::UnsupportedRecord { .. } => {
@@ -240,6 +245,11 @@ mod tests {
             (Error::Compacted { path: path(), position: 1, oldest: 2 }, K::Lost, I::Other),
             (Error::Undone { path: path(), position: 2, last: 1 }, K::Lost, I::Other),
             (Error::Stopped, K::Cancelled, I::Other),
+            (Error::SessionOver, K::Lock, I::Other),
+            (Error::NotHeld, K::Lock, I::Other),
+            (Error::AlreadyHeld, K::Lock, I::Other),
+            (Error::TimedOut { waited: Duration::ZERO }, K::Busy, I::TimedOut),
+            (Error::NoSessions { cause: eio() }, K::Io, I::StorageFull),
             (Error::Closed, K::Handle, I::Other),
             (Error::Forked { path: path() }, K::Handle, I::Other),
             (Error::ReadOnly { path: path() }, K::Handle, I::PermissionDenied),
@@ -278,7 +288,8 @@ mod tests {
                 error,
                 Error::KeyNotFound | Error::KeyExists | Error::KeyModified | Error::BatchConflict { .. }
             );
-            let passes = matches!(error, Error::LockTimeout { .. } | Error::CompactionOvertaken { .. });
+            let passes =
+                matches!(error, Error::LockTimeout { .. } | Error::CompactionOvertaken { .. } | Error::TimedOut { .. });
             assert_eq!((error.is_conflict(), error.is_retryable()), (conflict, passes), "{error:?}");
         }
         for (code, passes) in [(libc::EINTR, true), (libc::EBUSY, true), (libc::ENOSPC, false), (libc::EIO, false)] {

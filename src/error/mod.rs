@@ -261,7 +261,8 @@ pub enum Error {
         /// Which operation, counted from 0 in the order in which they were added. Each call on a [`Batch`](crate::Batch) that adds
         /// something adds one.
         op: usize,
-        /// [`KeyNotFound`](Error::KeyNotFound), [`KeyModified`](Error::KeyModified) or [`KeyExists`](Error::KeyExists).
+        /// [`KeyNotFound`](Error::KeyNotFound), [`KeyModified`](Error::KeyModified), [`KeyExists`](Error::KeyExists) or
+        /// [`NotHeld`](Error::NotHeld).
         cause: Box<Error>,
     },
 
@@ -327,8 +328,32 @@ pub enum Error {
         last: u64,
     },
 
-    /// The watch was stopped by its [`Stopper`](crate::Stopper).
+    /// The watch, or the wait for a lock, was stopped by its [`Stopper`](crate::Stopper).
     Stopped,
+
+    /// The session is over: it was not renewed in time, or another process has found its owner gone. Its keys are hidden or removed.
+    /// A pair that this call was to write is not in the store, or is hidden for good.
+    SessionOver,
+
+    /// The lock is not held: it was lost, released or taken over. Nothing was written. As the cause of a
+    /// [`BatchConflict`](Error::BatchConflict) from [`Batch::expect_held`](crate::Batch::expect_held).
+    NotHeld,
+
+    /// The lock is held already, through this [`CaskLock`](crate::CaskLock).
+    AlreadyHeld,
+
+    /// The lock was held by others for the whole time that the caller wanted to wait.
+    TimedOut {
+        /// How long the call waited.
+        waited: Duration,
+    },
+
+    /// The system has no sessions to offer: it does not say which machine and which boot this is, or the process and its children
+    /// have different time namespaces, so that one clock would mean two times.
+    NoSessions {
+        /// What the system said.
+        cause: Arc<io::Error>,
+    },
 
     /// The call is made in a child process, on a handle that its parent opened before the fork. Open the store in the
     /// child.
@@ -370,7 +395,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Io { source, .. } => Some(&**source),
-            Error::Poisoned { cause, .. } => Some(&**cause),
+            Error::Poisoned { cause, .. } | Error::NoSessions { cause } => Some(&**cause),
             Error::Other(error) if error.is::<Internal>() => None,
             Error::Other(error) => Some(&**error),
             _ => None,
@@ -419,7 +444,12 @@ mod tests {
         let cause = || io::Error::from_raw_os_error(libc::EIO);
         let text = cause().to_string();
         let poisoned = Error::Poisoned { path: "store".into(), operation: "sync", cause: Arc::new(cause()) };
-        for error in [Error::io("open", Path::new("store"), cause()), poisoned, Error::other(cause())] {
+        for error in [
+            Error::io("open", Path::new("store"), cause()),
+            poisoned,
+            Error::other(cause()),
+            Error::NoSessions { cause: Arc::new(cause()) },
+        ] {
             let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
             assert_eq!(source.and_then(io::Error::raw_os_error), Some(libc::EIO), "{error:?}");
             assert!(!error.to_string().contains(&text), "{error}");

@@ -14,7 +14,12 @@ impl Error {
             Error::KeyModified => f.write_str("key was modified since it was read"),
             Error::PreviousNotSpecified => f.write_str("atomic_delete needs the previous pair, and none was given"),
             Error::Closed => f.write_str("the store is closed"),
-            Error::Stopped => f.write_str("the watch was stopped"),
+            Error::Stopped => f.write_str("the watch or the wait was stopped"),
+            Error::SessionOver => f.write_str("the session is over"),
+            Error::NotHeld => f.write_str("the lock is not held"),
+            Error::AlreadyHeld => f.write_str("the lock is held already"),
+            Error::TimedOut { waited } => write!(f, "the lock was held by others for {waited:?}"),
+            Error::NoSessions { .. } => f.write_str("sessions need to know which machine and which boot this is"),
             Error::BackendNotSupported { name, supported } => {
                 write!(f, "backend {name:?} is not supported; supported backends: {supported}")
             }

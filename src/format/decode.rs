@@ -4,7 +4,10 @@
 
 use super::record::{Place, RECORD_HEADER_LEN, RecordHeader, Verdict};
 use super::sequence::SeqBound;
-use super::{EXPIRY_LEN, Expiry, FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, split_full_key};
+use super::{
+    EXPIRY_LEN, Expiry, FILE_HEADER_LEN, FileHeader, FileSeed, HeaderFault, Kind, Owner, SESSION_LEN, SessionRecord,
+    split_full_key,
+};
 
 /// The meaning of 64 bytes in the place of a file header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,20 +91,42 @@ pub fn full_key(full: &[u8]) -> Option<(&[u8], &[u8])> {
 pub struct ExpiryIs {
     /// The moment from which on the pair is over, in milliseconds since 1970; 0 for none.
     pub deadline: u64,
-    /// The same bytes as this version would write them.
+    /// Session and fencing token of a put-owned; `None` in a put-with.
+    pub owner: Option<(u64, u64)>,
+    /// The same as this version would write it, with zeros in reserved bytes.
     pub encoded: [u8; EXPIRY_LEN],
 }
 
 /// Returns the expiry and the user's part of a value of the kind put-with; `None` if it is too short.
 pub fn put_with(stored: &[u8]) -> Option<(ExpiryIs, &[u8])> {
+    expiry(Kind::PutWith, stored)
+}
+
+/// Returns the same of the kind put-owned, in a record with this sequence number; `None` if it does not have the form.
+pub fn put_owned(seq: u64, stored: &[u8]) -> Option<(ExpiryIs, &[u8])> {
+    let fits = |(expiry, _): &(ExpiryIs, &[u8])| {
+        expiry.owner.is_some_and(|(session, acquired)| Owner { session, acquired }.fits(seq))
+    };
+    expiry(Kind::PutOwned, stored).filter(fits)
+}
+
+fn expiry(kind: Kind, stored: &[u8]) -> Option<(ExpiryIs, &[u8])> {
     let (expiry, value) = stored.split_first_chunk()?;
-    let expiry = Expiry::decode(expiry);
-    Some((ExpiryIs { deadline: expiry.deadline, encoded: expiry.encode() }, value))
+    let expiry = Expiry::decode(kind, expiry);
+    let owner = expiry.owner.map(|owner| (owner.session, owner.acquired));
+    Some((ExpiryIs { deadline: expiry.deadline, owner, encoded: expiry.encode() }, value))
+}
+
+/// Returns the value of a session in a record with this sequence number, as this version would write it; `None` if it does not
+/// have the form.
+pub fn session(seq: u64, value: &[u8]) -> Option<[u8; SESSION_LEN]> {
+    let record = SessionRecord::decode(value.try_into().ok()?);
+    record.fits(seq).then(|| record.encode())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Flags, Kind};
+    use super::super::Flags;
     use super::*;
 
     #[test]
@@ -146,8 +171,27 @@ mod tests {
     fn values_with_an_expiry_are_taken_apart() {
         let stored = [&[9, 0, 0, 0, 0, 0, 0, 0][..], &[1; 16], b"value"].concat();
         let (expiry, value) = put_with(&stored).unwrap();
-        assert_eq!((expiry.deadline, &expiry.encoded[..], value), (9, &stored[..24], &b"value"[..]));
+        assert_eq!((expiry.deadline, expiry.owner, value), (9, None, &b"value"[..]));
+        assert_eq!(expiry.encoded[..], [&stored[..8], &[0; 16]].concat());
         assert_eq!(put_with(&stored[..23]), None);
+    }
+
+    #[test]
+    fn values_with_an_owner_are_taken_apart() {
+        let stored = [&[9, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0][..], b"value"].concat();
+        let (expiry, value) = put_owned(5, &stored).unwrap();
+        assert_eq!((expiry.deadline, expiry.owner, value), (9, Some((3, 4)), &b"value"[..]));
+        assert_eq!(expiry.encoded[..], stored[..24]);
+        assert_eq!((put_owned(5, &stored[..23]), put_owned(3, &stored)), (None, None));
+    }
+
+    #[test]
+    fn the_value_of_a_session_is_taken_apart() {
+        let mut value = [7; SESSION_LEN];
+        value[..16].copy_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+        value[56..].fill(0);
+        assert_eq!(session(1, &value), Some(value));
+        assert_eq!((session(0, &value), session(1, &value[..63]), session(1, &[0; 65])), (None, None, None));
     }
 
     #[test]

@@ -5,19 +5,19 @@ use std::ops::Range;
 
 use byteorder::{ByteOrder, LittleEndian};
 
-use super::expiry::{AT_ACQUIRED, AT_DEADLINE, AT_SESSION};
+use super::expiry::{AT_ACQUIRED, AT_DEADLINE, AT_SESSION, EXPIRY_LEN, Expiry};
 use super::header::{
     AT_BASE_SEQ, AT_COMPLETE_AFTER, AT_CRC, AT_CREATED, AT_FEATURES, AT_FILE_ID, AT_MAGIC, AT_MAJOR, AT_MINOR,
 };
 use super::kind::{
-    FLAG_MORE, FLAG_SYNCED, KIND_DELETE, KIND_IMAGE, KIND_MARK, KIND_MOVED, KIND_PUT, KIND_PUT_WITH, KIND_ROOTS,
-    KIND_SNAPSHOT, KIND_SYNCED_TO, Kind,
+    FLAG_MORE, FLAG_SYNCED, KIND_DELETE, KIND_IMAGE, KIND_MARK, KIND_MOVED, KIND_PUT, KIND_PUT_OWNED, KIND_PUT_WITH,
+    KIND_ROOTS, KIND_SESSION, KIND_SNAPSHOT, KIND_SYNCED_TO, Kind,
 };
 use super::record::{
     AT_BODY_CRC, AT_FLAGS, AT_HEADER_CRC, AT_KEY_LEN, AT_KIND, AT_SEQ, AT_VALUE_LEN, RECORD_HEADER_LEN,
 };
 use super::roots::{AT_GENERATION, AT_RESERVED, AT_SLOT_CRC, AT_SNAPSHOT, AT_SYNCED_TO};
-use super::{header, snapshot};
+use super::{header, session, snapshot};
 
 /// The name of a field, and its place in its header.
 pub(crate) type Named = (&'static str, Range<usize>);
@@ -47,9 +47,20 @@ pub(crate) const RECORD_HEADER_FIELDS: [Named; 7] = [
     ("seq", AT_SEQ),
 ];
 
-/// The fields in front of the user's part of a put-with's value, in order.
+/// The fields in front of the user's part of the value of a put-with or put-owned, in order.
 pub(crate) const EXPIRY_FIELDS: [Named; 3] =
     [("deadline", AT_DEADLINE), ("session", AT_SESSION), ("acquired", AT_ACQUIRED)];
+
+/// The fields of a session's value, in order.
+pub(crate) const SESSION_FIELDS: [Named; 7] = [
+    ("session", session::AT_SESSION),
+    ("owner", session::AT_OWNER),
+    ("nonce", session::AT_NONCE),
+    ("ttl", session::AT_TTL),
+    ("deadline", session::AT_DEADLINE),
+    ("boot", session::AT_BOOT),
+    ("base_seq", session::AT_BASE_SEQ),
+];
 
 /// The fields of a slot of `ROOTS`, in order.
 pub(crate) const SLOT_FIELDS: [Named; 5] = [
@@ -122,6 +133,8 @@ pub(crate) fn kind_name(kind: u8) -> Option<&'static str> {
         KIND_PUT => "put",
         KIND_DELETE => "delete",
         KIND_PUT_WITH => "put-with",
+        KIND_SESSION => "session",
+        KIND_PUT_OWNED => "put-owned",
         KIND_MARK => "mark",
         KIND_SYNCED_TO => "SYNCED_TO",
         KIND_MOVED => "MOVED",
@@ -137,6 +150,17 @@ pub(crate) fn expiry_len(kind: u8) -> usize {
     Kind::decode(kind).map_or(0, Kind::expiry_len)
 }
 
+/// The expiry that these bytes are in a record of this kind; `None` if the kind has none.
+pub(crate) fn expiry_of(kind: u8, bytes: &[u8; EXPIRY_LEN]) -> Option<Expiry> {
+    let kind = Kind::decode(kind).filter(|kind| kind.expiry_len() > 0)?;
+    Some(Expiry::decode(kind, bytes))
+}
+
+/// Whether a record of this kind says how long a session lives.
+pub(crate) fn is_session_kind(kind: u8) -> bool {
+    kind == KIND_SESSION
+}
+
 /// Whether a record of this kind says where the parts of an image are.
 pub(crate) fn is_snapshot_kind(kind: u8) -> bool {
     kind == KIND_SNAPSHOT
@@ -148,17 +172,18 @@ pub(crate) const FLAG_NAMES: [(u8, &str); 2] = [(FLAG_SYNCED, "SYNCED"), (FLAG_M
 #[cfg(test)]
 mod tests {
     use super::super::snapshot::{PART_ENTRY_LEN, SNAPSHOT_HEAD_LEN};
-    use super::super::{EXPIRY_LEN, FILE_HEADER_LEN, SLOT_LEN};
+    use super::super::{FILE_HEADER_LEN, SESSION_LEN, SLOT_LEN};
     use super::*;
 
     const PAGE: &str = include_str!("../../docs/FORMAT.md");
 
     #[test]
     fn every_byte_of_a_header_has_the_pages_name() {
-        let tables: [(&[Named], usize); 6] = [
+        let tables: [(&[Named], usize); 7] = [
             (&FILE_HEADER_FIELDS, FILE_HEADER_LEN),
             (&RECORD_HEADER_FIELDS, RECORD_HEADER_LEN),
             (&EXPIRY_FIELDS, EXPIRY_LEN),
+            (&SESSION_FIELDS, SESSION_LEN),
             (&SLOT_FIELDS, SLOT_LEN),
             (&SNAPSHOT_FIELDS, SNAPSHOT_HEAD_LEN),
             (&PART_FIELDS, PART_ENTRY_LEN),
@@ -190,7 +215,7 @@ mod tests {
     #[test]
     fn kinds_and_flags_have_the_names_that_the_page_gives_them() {
         let named: Vec<_> = (0..=u8::MAX).filter_map(|kind| Some((kind, kind_name(kind)?))).collect();
-        assert_eq!(named.len(), 9);
+        assert_eq!(named.len(), 11);
         for (number, name) in named.into_iter().chain(FLAG_NAMES) {
             let rows = [format!("| {number:#04x} | {name} |"), format!("| {number:#04x} | `{name}` |")];
             assert!(rows.iter().any(|row| PAGE.contains(row)), "docs/FORMAT.md lacks {rows:?}");

@@ -1,6 +1,7 @@
 //! The meaning of a record: its kind and its flags.
 
 use super::expiry::EXPIRY_LEN;
+use super::session::SESSION_LEN;
 
 /// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +12,10 @@ pub(crate) enum Kind {
     Delete,
     /// Sets the key's value, with an [`Expiry`](super::Expiry) in front of it.
     PutWith,
+    /// Says how long a session lives, or that it has ended: see [`SessionRecord`](super::SessionRecord).
+    Session,
+    /// Sets the key's value, with an [`Expiry`](super::Expiry) in front of it that names the session to which the pair belongs.
+    PutOwned,
     /// Says something about the log, and nothing about keys.
     Ancillary(Ancillary),
 }
@@ -34,6 +39,8 @@ pub(super) const KIND_PUT: u8 = 1;
 pub(super) const KIND_DELETE: u8 = 2;
 /// 3 stays free: tests use it as a kind of a later version.
 pub(super) const KIND_PUT_WITH: u8 = 4;
+pub(super) const KIND_SESSION: u8 = 5;
+pub(super) const KIND_PUT_OWNED: u8 = 6;
 /// Kinds from here on are ancillary.
 const FIRST_ANCILLARY: u8 = 0x80;
 pub(super) const KIND_MARK: u8 = FIRST_ANCILLARY;
@@ -52,6 +59,8 @@ impl Kind {
             KIND_PUT => Some(Kind::Put),
             KIND_DELETE => Some(Kind::Delete),
             KIND_PUT_WITH => Some(Kind::PutWith),
+            KIND_SESSION => Some(Kind::Session),
+            KIND_PUT_OWNED => Some(Kind::PutOwned),
             KIND_MARK => Some(Kind::Ancillary(Ancillary::Mark)),
             KIND_SYNCED_TO => Some(Kind::Ancillary(Ancillary::SyncedTo)),
             KIND_MOVED => Some(Kind::Ancillary(Ancillary::Moved)),
@@ -67,6 +76,8 @@ impl Kind {
             Kind::Put => KIND_PUT,
             Kind::Delete => KIND_DELETE,
             Kind::PutWith => KIND_PUT_WITH,
+            Kind::Session => KIND_SESSION,
+            Kind::PutOwned => KIND_PUT_OWNED,
             Kind::Ancillary(Ancillary::Mark) => KIND_MARK,
             Kind::Ancillary(Ancillary::SyncedTo) => KIND_SYNCED_TO,
             Kind::Ancillary(Ancillary::Moved) => KIND_MOVED,
@@ -74,16 +85,34 @@ impl Kind {
         }
     }
 
-    /// Whether a record of this kind changes a key.
+    /// Whether a record of this kind changes a key. All others have none.
     #[inline]
     pub(crate) fn is_event(self) -> bool {
-        matches!(self, Kind::Put | Kind::Delete | Kind::PutWith)
+        matches!(self, Kind::Put | Kind::Delete | Kind::PutWith | Kind::PutOwned)
+    }
+
+    /// Whether a record of this kind sets the value of its key.
+    #[inline]
+    pub(crate) fn is_put(self) -> bool {
+        matches!(self, Kind::Put | Kind::PutWith | Kind::PutOwned)
+    }
+
+    /// Whether a record of this kind says how long something counts: a pair with a deadline or an owner, or a session.
+    #[inline]
+    pub(crate) fn has_lifetime(self) -> bool {
+        matches!(self, Kind::PutWith | Kind::Session | Kind::PutOwned)
     }
 
     /// The number of bytes in front of the value that users see.
     #[inline]
     pub(crate) fn expiry_len(self) -> usize {
-        if self == Kind::PutWith { EXPIRY_LEN } else { 0 }
+        if matches!(self, Kind::PutWith | Kind::PutOwned) { EXPIRY_LEN } else { 0 }
+    }
+
+    /// The number of bytes at the beginning of the stored value that replay needs.
+    #[inline]
+    pub(crate) fn replayed_len(self) -> usize {
+        if self == Kind::Session { SESSION_LEN } else { self.expiry_len() }
     }
 
     /// Whether a record of this kind says something about the records before it, or about a key: it can be a witness.

@@ -1,7 +1,7 @@
 //! The bytes of a caskfile, as pure functions without input or output.
 //!
 //! `docs/FORMAT.md` is the specification. This module has the file header ([`header`]), records ([`record`]) with their
-//! kinds ([`kind`]), sequence numbers ([`sequence`]) and deadlines ([`expiry`]), the roots at the file's head ([`roots`]), snapshots of the index
+//! kinds ([`kind`]), sequence numbers ([`sequence`]), deadlines and owners ([`expiry`]) and sessions ([`session`]), the roots at the file's head ([`roots`]), snapshots of the index
 //! ([`snapshot`]) with the order of the keys ([`order`]), the full key in a record's body ([`key`]), the checksums ([`checksum`]) and the names of all fields
 //! ([`fields`]). All numbers are little-endian.
 
@@ -18,15 +18,16 @@ pub(crate) mod order;
 mod record;
 mod roots;
 mod sequence;
+mod session;
 pub(crate) mod snapshot;
 
 pub(crate) use checksum::FileSeed;
 pub use damage::Damage;
 pub use expiry::MAX_EXPIRING_VALUE_LEN;
-pub(crate) use expiry::{EXPIRY_LEN, Expiry};
+pub(crate) use expiry::{EXPIRY_LEN, Expiry, Owner};
 pub(crate) use fields::{
     EXPIRY_FIELDS, FILE_HEADER_FIELDS, FLAG_NAMES, Named, PART_FIELDS, RECORD_HEADER_FIELDS, RawRecordHeader,
-    SLOT_FIELDS, SNAPSHOT_FIELDS, expiry_len, is_snapshot_kind, kind_name,
+    SESSION_FIELDS, SLOT_FIELDS, SNAPSHOT_FIELDS, expiry_len, expiry_of, is_session_kind, is_snapshot_kind, kind_name,
 };
 pub(crate) use header::{FILE_HEADER_LEN, FileHeader, HeaderFault};
 pub use header::{MAJOR_VERSION, MINOR_VERSION};
@@ -39,6 +40,7 @@ pub(crate) use roots::{ROOTS_END, ROOTS_START, Root, SLOT_LEN, SLOTS, roots_head
 #[cfg(test)]
 pub(crate) use sequence::{BLOCK_LEN, block_of, block_start};
 pub(crate) use sequence::{MAX_SEQ, MAX_SEQ_STEP, SeqBound};
+pub(crate) use session::{MAX_OWNER, SESSION_LEN, SessionRecord};
 
 /// Every record starts at a multiple of this many bytes.
 pub(crate) const ALIGNMENT: u64 = 8;

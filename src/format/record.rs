@@ -98,19 +98,19 @@ impl RecordHeader {
         RecordHeader { header_crc: 0, body_crc: 0, flags, kind, key_len, value_len, seq }
     }
 
-    /// The header of a new record of the kind put-with. Its value is `expiry`, and `value` after it.
+    /// The header of a new put of a pair that counts as long as `expiry` says. Its value is the expiry, and `value` after it.
     pub(crate) fn with_expiry(
         seed: FileSeed,
         offset: u64,
         flags: Flags,
         seq: u64,
         key: &[u8],
-        expiry: &[u8; EXPIRY_LEN],
+        expiry: &Expiry,
         value: &[u8],
     ) -> RecordHeader {
-        let mut header = RecordHeader::unsealed(flags, Kind::PutWith, seq, key.len(), EXPIRY_LEN + value.len());
+        let mut header = RecordHeader::unsealed(flags, expiry.kind(), seq, key.len(), EXPIRY_LEN + value.len());
         let mut hasher = header.body_hasher();
-        [key, expiry, value].into_iter().for_each(|bytes| hasher.update(bytes));
+        [key, &expiry.encode(), value].into_iter().for_each(|bytes| hasher.update(bytes));
         header.body_crc = hasher.finalize();
         header.header_crc = header.computed_header_crc(seed, offset);
         header
@@ -235,11 +235,11 @@ impl RecordHeader {
     /// A stored value may be too short for its expiry. A validated record never has one. Returns neither then.
     #[inline]
     pub(crate) fn split_value<'a>(&self, stored: &'a [u8]) -> (Option<Expiry>, &'a [u8]) {
-        if self.kind != Kind::PutWith {
+        if self.kind.expiry_len() == 0 {
             return (None, stored);
         }
         match stored.split_first_chunk() {
-            Some((expiry, value)) => (Some(Expiry::decode(expiry)), value),
+            Some((expiry, value)) => (Some(Expiry::decode(self.kind, expiry)), value),
             None => (None, b""),
         }
     }
@@ -270,6 +270,7 @@ impl RecordHeader {
 
 #[cfg(test)]
 mod tests {
+    use super::super::expiry::Owner;
     use super::super::kind::{Ancillary, FLAG_SYNCED};
     use super::super::sequence::{MAX_SEQ, MAX_SEQ_STEP};
     use super::*;
@@ -371,19 +372,21 @@ mod tests {
 
     #[test]
     fn the_users_part_of_a_value_follows_its_expiry() {
-        let expiry = Expiry { deadline: 5, session: 6, acquired: 7 };
-        let stored = [&expiry.encode()[..], b"value"].concat();
         let of = |kind, stored: &[u8]| RecordHeader::new(seed(), OFFSET, Flags::NONE, kind, 42, b"\0key", stored);
-        let header = of(Kind::PutWith, &stored);
-        let made = RecordHeader::with_expiry(seed(), OFFSET, Flags::NONE, 42, b"\0key", &expiry.encode(), b"value");
-        assert_eq!(made, header);
-        assert!(header.kind.is_event() && header.kind.is_known());
-        assert_eq!((header.value_len, header.user_len()), (29, 5));
-        assert_eq!(header.split_value(&stored), (Some(expiry), &b"value"[..]));
-        assert_eq!(of(Kind::PutWith, &stored[..24]).split_value(&stored[..24]), (Some(expiry), &b""[..]));
-        // Nothing panics without verification.
-        assert_eq!((of(Kind::PutWith, b"short").user_len(), header.split_value(b"short")), (0, (None, &b""[..])));
+        for expiry in [Expiry::at(5), Expiry { deadline: 5, owner: Some(Owner { session: 6, acquired: 7 }) }] {
+            let (kind, stored) = (expiry.kind(), [&expiry.encode()[..], b"value"].concat());
+            let header = of(kind, &stored);
+            let made = RecordHeader::with_expiry(seed(), OFFSET, Flags::NONE, 42, b"\0key", &expiry, b"value");
+            assert_eq!(made, header);
+            assert!(header.kind.is_event() && header.kind.is_known());
+            assert_eq!((header.value_len, header.user_len()), (29, 5));
+            assert_eq!(header.split_value(&stored), (Some(expiry), &b"value"[..]));
+            assert_eq!(of(kind, &stored[..24]).split_value(&stored[..24]), (Some(expiry), &b""[..]));
+            // Nothing panics without verification.
+            assert_eq!((of(kind, b"short").user_len(), header.split_value(b"short")), (0, (None, &b""[..])));
+        }
 
+        let stored = [7; 29];
         let plain = of(Kind::Put, &stored);
         assert_eq!((plain.user_len(), plain.split_value(&stored)), (29, (None, &stored[..])));
     }

@@ -28,8 +28,12 @@ pub(crate) const TABLE_BITS: u32 = 12;
 /// The next bits of a hash are the tag of the key's word.
 pub(crate) const TAG_BITS: u32 = 24;
 
-/// The version of the layout, and of what the log before *covered_to* may hold.
+/// The version of a snapshot of a log without deadlines and sessions.
 const VERSION: u32 = 1;
+
+/// The version of a snapshot of a log that has, or had, records of the kinds put-with, put-owned and session. A build that does
+/// not know these kinds knows this version neither. So it reads the log, and refuses the kinds by name.
+const VERSION_WITH_LIFETIMES: u32 = 2;
 
 /// SipHash-1-3 with the file's `file_id` as its key.
 const HASH: u32 = 1;
@@ -60,6 +64,12 @@ pub(super) const AT_PART_CRC: Range<usize> = AT_PART_COUNT.end..AT_PART_COUNT.en
 
 /// The length of a part's entry.
 pub(crate) const PART_ENTRY_LEN: usize = AT_PART_CRC.end;
+
+/// The most records with a lifetime that a snapshot leads to. Opening reads them all.
+pub(crate) const MOST_LIFETIMES: usize = 4096;
+
+/// The `count` in the entry of a record with a lifetime.
+const ONE: u32 = 1;
 
 const COUNT_LEN: usize = size_of::<u32>();
 const WORD_LEN: usize = size_of::<u64>();
@@ -163,7 +173,7 @@ pub(crate) fn part_bits_for(keys: u64, least_part: u64) -> u32 {
 
 /// The length of the image of an index with this many keys, and of its snapshot.
 pub(crate) fn image_len(keys: u64, part_bits: u32) -> u64 {
-    keys * WORD_LEN as u64 + ((COUNT_LEN << TABLE_BITS) + Snapshot::value_len(part_bits)) as u64
+    keys * WORD_LEN as u64 + ((COUNT_LEN << TABLE_BITS) + Snapshot::value_len(part_bits, 0)) as u64
 }
 
 /// Appends a part to `out`: the words of its sub-tables, which the caller has sorted.
@@ -196,6 +206,14 @@ pub(crate) fn decode_part(bytes: &[u8], part_bits: u32, covered: &Range<u64>) ->
     (words.len() == 0).then_some(tables)
 }
 
+/// Where a record with a lifetime stands: a pair with a deadline or an owner, or the last record of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StoredLifetime {
+    pub(crate) offset: u64,
+    /// The checksum of the record's header. So the entry is about this record, and not about another one in its place.
+    pub(crate) header_crc: u32,
+}
+
 /// A decoded `SNAPSHOT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Snapshot {
@@ -205,27 +223,35 @@ pub(crate) struct Snapshot {
     pub(crate) parts: Vec<StoredPart>,
     /// The order of the keys, if it is stored.
     pub(crate) order: Option<StoredOrder>,
+    /// The records with a lifetime, in the order of the log: those that set the present values of keys, and the last one of each
+    /// session without END. `None` in a log that has had no such record.
+    pub(crate) lifetimes: Option<Vec<StoredLifetime>>,
 }
 
 impl Snapshot {
+    /// The most entries that a value has.
+    pub(crate) const MOST_ENTRIES: usize = (1 << TABLE_BITS) + MOST_LIFETIMES;
+
     /// The length of the longest value.
-    pub(crate) const MOST_BYTES: usize = SNAPSHOT_HEAD_LEN + (PART_ENTRY_LEN << TABLE_BITS);
+    pub(crate) const MOST_BYTES: usize = SNAPSHOT_HEAD_LEN + PART_ENTRY_LEN * Snapshot::MOST_ENTRIES;
 
     /// Whether the value of a `SNAPSHOT` says that it is of a later version, or uses a hash of one.
     pub(crate) fn is_of_later_version(value: &[u8]) -> bool {
         value.len() >= SNAPSHOT_HEAD_LEN
-            && (LittleEndian::read_u32(&value[AT_VERSION]), LittleEndian::read_u32(&value[AT_HASH])) != (VERSION, HASH)
+            && (!is_known(LittleEndian::read_u32(&value[AT_VERSION]))
+                || LittleEndian::read_u32(&value[AT_HASH]) != HASH)
     }
 
     /// The length of the record's value.
-    pub(crate) fn value_len(part_bits: u32) -> usize {
-        SNAPSHOT_HEAD_LEN + (PART_ENTRY_LEN << part_bits)
+    pub(crate) fn value_len(part_bits: u32, lifetimes: usize) -> usize {
+        SNAPSHOT_HEAD_LEN + PART_ENTRY_LEN * ((1 << part_bits) + lifetimes)
     }
 
     /// The record's value.
     pub(crate) fn encode(&self, hasher: &KeyHasher) -> Vec<u8> {
         let mut bytes = vec![0; SNAPSHOT_HEAD_LEN];
-        LittleEndian::write_u32(&mut bytes[AT_VERSION], VERSION);
+        let version = if self.lifetimes.is_some() { VERSION_WITH_LIFETIMES } else { VERSION };
+        LittleEndian::write_u32(&mut bytes[AT_VERSION], version);
         LittleEndian::write_u32(&mut bytes[AT_HASH], HASH);
         LittleEndian::write_u64(&mut bytes[AT_CHECK], hasher.hash(CHECKED));
         LittleEndian::write_u64(&mut bytes[AT_COVERED_TO], self.covered.end);
@@ -239,10 +265,12 @@ impl Snapshot {
         LittleEndian::write_u64(&mut bytes[AT_DIRECTORY], order.directory);
         LittleEndian::write_u32(&mut bytes[AT_DIRECTORY_CRC], order.crc);
         LittleEndian::write_u32(&mut bytes[AT_SINCE_EVENT], self.covered.since_event());
-        for part in &self.parts {
-            bytes.extend_from_slice(&part.offset.to_le_bytes());
-            bytes.extend_from_slice(&part.count.to_le_bytes());
-            bytes.extend_from_slice(&part.crc.to_le_bytes());
+        let parts = self.parts.iter().map(|part| (part.offset, part.count, part.crc));
+        let lifetimes = self.lifetimes.iter().flatten().map(|lifetime| (lifetime.offset, ONE, lifetime.header_crc));
+        for (offset, count, crc) in parts.chain(lifetimes) {
+            bytes.extend_from_slice(&offset.to_le_bytes());
+            bytes.extend_from_slice(&count.to_le_bytes());
+            bytes.extend_from_slice(&crc.to_le_bytes());
         }
         bytes
     }
@@ -251,11 +279,17 @@ impl Snapshot {
     /// `None` if this version cannot use it, or if it contradicts itself.
     pub(crate) fn decode(value: &[u8], hasher: &KeyHasher, log_start: u64, at: u64) -> Option<Snapshot> {
         let head = value.get(..SNAPSHOT_HEAD_LEN)?;
-        let known = LittleEndian::read_u32(&head[AT_VERSION]) == VERSION
+        let version = LittleEndian::read_u32(&head[AT_VERSION]);
+        let known = is_known(version)
             && LittleEndian::read_u32(&head[AT_HASH]) == HASH
             && LittleEndian::read_u64(&head[AT_CHECK]) == hasher.hash(CHECKED);
         let part_bits = LittleEndian::read_u32(&head[AT_PART_BITS]);
-        if !known || part_bits > TABLE_BITS || value.len() != Snapshot::value_len(part_bits) {
+        if !known || part_bits > TABLE_BITS {
+            return None;
+        }
+        let (parts, lifetimes) = value[SNAPSHOT_HEAD_LEN..].split_at_checked(PART_ENTRY_LEN << part_bits)?;
+        let fits = lifetimes.len() % PART_ENTRY_LEN == 0 && lifetimes.len() / PART_ENTRY_LEN <= MOST_LIFETIMES;
+        if !fits || version == VERSION && !lifetimes.is_empty() {
             return None;
         }
         let covered = Covered {
@@ -267,18 +301,28 @@ impl Snapshot {
             live_bytes: LittleEndian::read_u64(&head[AT_LIVE_BYTES]),
         }
         .with_event(LittleEndian::read_u32(&head[AT_SINCE_EVENT]));
-        let parts = value[SNAPSHOT_HEAD_LEN..].chunks_exact(PART_ENTRY_LEN).map(|entry| StoredPart {
-            offset: LittleEndian::read_u64(&entry[AT_PART_OFFSET]),
-            count: LittleEndian::read_u32(&entry[AT_PART_COUNT]),
-            crc: LittleEndian::read_u32(&entry[AT_PART_CRC]),
-        });
+        let entries = |bytes: &[u8]| -> Vec<StoredPart> {
+            let entry = |entry: &[u8]| StoredPart {
+                offset: LittleEndian::read_u64(&entry[AT_PART_OFFSET]),
+                count: LittleEndian::read_u32(&entry[AT_PART_COUNT]),
+                crc: LittleEndian::read_u32(&entry[AT_PART_CRC]),
+            };
+            bytes.chunks_exact(PART_ENTRY_LEN).map(entry).collect()
+        };
+        let (parts, lifetimes) = (entries(parts), entries(lifetimes));
+        if lifetimes.iter().any(|lifetime| lifetime.count != ONE) {
+            return None;
+        }
+        let lifetimes =
+            lifetimes.iter().map(|lifetime| StoredLifetime { offset: lifetime.offset, header_crc: lifetime.crc });
+        let lifetimes = (version == VERSION_WITH_LIFETIMES).then(|| lifetimes.collect());
         let order = StoredOrder {
             leaves: LittleEndian::read_u32(&head[AT_LEAVES]),
             directory: LittleEndian::read_u64(&head[AT_DIRECTORY]),
             crc: LittleEndian::read_u32(&head[AT_DIRECTORY_CRC]),
         };
         let order = (order.leaves > 0).then_some(order);
-        let snapshot = Snapshot { covered, part_bits, parts: parts.collect(), order };
+        let snapshot = Snapshot { covered, part_bits, parts, order, lifetimes };
         snapshot.is_consistent(log_start, at).then_some(snapshot)
     }
 
@@ -299,7 +343,18 @@ impl Snapshot {
             && self.parts.iter().map(|part| u64::from(part.count)).sum::<u64>() == keys
             && self.parts.iter().all(lies_before)
             && self.order.is_none_or(|order| order.lies_in(end..at) && u64::from(order.leaves) <= keys)
+            && self
+                .lifetimes
+                .iter()
+                .flatten()
+                .all(|lifetime| lifetime.offset % ALIGNMENT == 0 && (log_start..end).contains(&lifetime.offset))
+            && self.lifetimes.iter().flatten().is_sorted_by(|a, b| a.offset < b.offset)
     }
+}
+
+/// Whether this build knows a version.
+fn is_known(version: u32) -> bool {
+    (VERSION..=VERSION_WITH_LIFETIMES).contains(&version)
 }
 
 /// Whether a record header is that of a `SNAPSHOT`, which a loose record's rules allow nothing else.
@@ -326,7 +381,7 @@ mod tests {
             Covered { end: 616, previous_seq: 10, last_event: Some(9), records: 10, keys: 3, live_bytes: 120 };
         let parts =
             vec![StoredPart { offset: 640, count: 2, crc: 7 }, StoredPart { offset: 640 + 8208, count: 1, crc: 8 }];
-        Snapshot { covered, part_bits: 1, parts, order: None }
+        Snapshot { covered, part_bits: 1, parts, order: None, lifetimes: None }
     }
 
     const AT: u64 = 20_000;
@@ -349,8 +404,59 @@ mod tests {
     #[test]
     fn a_snapshot_reads_back_as_written() {
         let value = snapshot().encode(&hasher());
-        assert_eq!(value.len(), Snapshot::value_len(1));
+        assert_eq!(value.len(), Snapshot::value_len(1, 0));
         assert_eq!(Snapshot::decode(&value, &hasher(), 216, AT), Some(snapshot()));
+    }
+
+    /// Three records of the covered log: a pair with a deadline, a session, and its pair.
+    fn with_lifetimes() -> Snapshot {
+        let lifetimes = [(216, 1), (256, 2), (608, 3)];
+        let lifetimes = lifetimes.map(|(offset, header_crc)| StoredLifetime { offset, header_crc });
+        Snapshot { lifetimes: Some(lifetimes.to_vec()), ..snapshot() }
+    }
+
+    #[test]
+    fn lifetimes_read_back_as_written_and_have_a_version_of_their_own() {
+        for stored in [with_lifetimes(), Snapshot { lifetimes: Some(Vec::new()), ..snapshot() }] {
+            let mut value = stored.encode(&hasher());
+            assert_eq!(value.len(), Snapshot::value_len(1, stored.lifetimes.as_ref().unwrap().len()));
+            assert_eq!(value[AT_VERSION], [2, 0, 0, 0]);
+            assert_eq!(Snapshot::decode(&value, &hasher(), 216, AT), Some(stored.clone()));
+            value[AT_VERSION.start] = 1;
+            let as_before = (stored.lifetimes == Some(Vec::new())).then(snapshot);
+            assert_eq!(Snapshot::decode(&value, &hasher(), 216, AT), as_before);
+        }
+    }
+
+    #[test]
+    fn lifetimes_that_contradict_the_log_are_not_used() {
+        let decoded = |change: &dyn Fn(&mut Vec<StoredLifetime>)| {
+            let mut snapshot = with_lifetimes();
+            change(snapshot.lifetimes.as_mut().unwrap());
+            Snapshot::decode(&snapshot.encode(&hasher()), &hasher(), 216, AT).is_some()
+        };
+        assert!(decoded(&|_| {}));
+        assert!(!decoded(&|lifetimes| lifetimes[0].offset = 208), "before the log");
+        assert!(!decoded(&|lifetimes| lifetimes[2].offset = 616), "after what is covered");
+        assert!(!decoded(&|lifetimes| lifetimes[1].offset = 260), "no place of a record");
+        assert!(!decoded(&|lifetimes| lifetimes.swap(0, 1)), "not in the order of the log");
+        assert!(!decoded(&|lifetimes| lifetimes[1] = lifetimes[0]), "one record twice");
+        let mut value = with_lifetimes().encode(&hasher());
+        let count = value.len() - PART_ENTRY_LEN + AT_PART_COUNT.start;
+        value[count] = 2;
+        assert_eq!(Snapshot::decode(&value, &hasher(), 216, AT), None, "an entry of two records");
+    }
+
+    #[test]
+    fn more_lifetimes_than_an_opening_reads_are_refused() {
+        let is_used = |count: usize| {
+            let covered = Covered { end: 1 << 20, ..snapshot().covered };
+            let lifetimes = (0..count as u64).map(|n| StoredLifetime { offset: 216 + 8 * n, header_crc: 0 }).collect();
+            let parts = vec![StoredPart { offset: 1 << 20, count: 3, crc: 7 }];
+            let snapshot = Snapshot { covered, part_bits: 0, parts, lifetimes: Some(lifetimes), ..snapshot() };
+            Snapshot::decode(&snapshot.encode(&hasher()), &hasher(), 216, 1 << 22).is_some()
+        };
+        assert!(is_used(MOST_LIFETIMES) && !is_used(MOST_LIFETIMES + 1));
     }
 
     #[test]
@@ -376,7 +482,7 @@ mod tests {
         let value = snapshot().encode(&hasher());
         for at in [AT_VERSION.start, AT_HASH.start, AT_CHECK.start] {
             let mut other = value.clone();
-            other[at] ^= 2;
+            other[at] ^= 4;
             assert_eq!(Snapshot::decode(&other, &hasher(), 216, AT), None, "byte {at}");
         }
         let other = KeyHasher::new(&FileHeader { file_id: [9; 16], ..header() });
@@ -424,7 +530,7 @@ mod tests {
             let covered = Covered { end: END, previous_seq: 1, last_event: None, records: keys, keys, live_bytes: 0 };
             let parts = vec![StoredPart { offset: END, count, crc: 7 }];
             let order = Some(StoredOrder { leaves, directory: END, crc: 7 });
-            let snapshot = Snapshot { covered, part_bits: 0, parts, order };
+            let snapshot = Snapshot { covered, part_bits: 0, parts, order, lifetimes: None };
             Snapshot::decode(&snapshot.encode(&hasher()), &hasher(), 216, 2 * END).is_some()
         };
         let (words, leaves) = (((1 << 30) - (4 << TABLE_BITS)) / 8, (1 << 30) / 40);

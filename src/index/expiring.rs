@@ -73,6 +73,11 @@ impl Expiring {
         self.keys.len() as u64
     }
 
+    /// The positions of their records, in any order.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = u64> + '_ {
+        self.keys.keys().copied()
+    }
+
     /// Adds the key whose record, in this bucket, is at `position`.
     pub(crate) fn add(&mut self, position: u64, bucket: &[u8], deadline: u64) {
         let bucket = match self.buckets.get_key_value(bucket) {

@@ -28,10 +28,12 @@ mod entry;
 mod expiring;
 mod hash;
 mod image;
+mod lifetimes;
 mod order;
 mod packed;
 mod positions;
 mod search;
+mod sessions;
 mod sorted;
 mod table;
 #[cfg(test)]
@@ -39,8 +41,8 @@ mod testing;
 mod tree;
 
 pub(crate) use entry::{Entry, prefix_successor};
-pub(crate) use expiring::Expiring;
 pub(crate) use hash::{Frozen, HashIndex, PIECES, is_beside};
+pub(crate) use lifetimes::{Lifetimes, MachineTime, Times};
 pub(crate) use order::stored_order;
 pub(crate) use packed::POSITION_LIMIT;
 pub(crate) use positions::Positions;

@@ -72,6 +72,9 @@ impl Comparison {
         if difference.is_none() {
             difference = difference_of_order(reader, snapshot, keys)?;
         }
+        if difference.is_none() {
+            difference = difference_of_lifetimes(reader, snapshot, keys)?;
+        }
         *self = Comparison::Done(difference.map(|detail| WrongSnapshot { offset: *at, detail }));
         Ok(())
     }
@@ -150,4 +153,19 @@ fn difference_of_order(reader: &Reader, snapshot: &Snapshot, keys: &KeySpace) ->
         Err(Error::Corrupt { offset, .. }) => Ok(Some(format!("the part of its order at {offset} does not verify"))),
         Err(error) => Err(error),
     }
+}
+
+fn difference_of_lifetimes(reader: &Reader, snapshot: &Snapshot, keys: &KeySpace) -> Result<Option<String>> {
+    let stated = snapshot.lifetimes.as_deref().unwrap_or_default();
+    let found = keys.lifetimes.positions();
+    if !stated.iter().map(|lifetime| lifetime.offset).eq(found.iter().copied()) {
+        let (stated, found) = (stated.len(), found.len());
+        return Ok(Some(format!("its {stated} records with a deadline or of sessions are not the {found} of the log")));
+    }
+    for lifetime in stated {
+        if reader.header(lifetime.offset)?.header_crc != lifetime.header_crc {
+            return Ok(Some(format!("it states another checksum than the record at {} has", lifetime.offset)));
+        }
+    }
+    Ok(None)
 }

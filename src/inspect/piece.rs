@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use crate::format::Damage;
-use crate::format::snapshot::{PART_ENTRY_LEN, SNAPSHOT_HEAD_LEN, TABLE_BITS};
+use crate::format::snapshot::{PART_ENTRY_LEN, SNAPSHOT_HEAD_LEN, Snapshot};
 use crate::format::{
     EXPIRY_FIELDS, FILE_HEADER_FIELDS, FLAG_NAMES, Named, PART_FIELDS, RECORD_HEADER_FIELDS, RECORD_HEADER_LEN,
-    RawRecordHeader, SLOT_FIELDS, SLOTS, SNAPSHOT_FIELDS, expiry_len, is_snapshot_kind, kind_name, padded,
-    split_full_key,
+    RawRecordHeader, SESSION_FIELDS, SESSION_LEN, SLOT_FIELDS, SLOTS, SNAPSHOT_FIELDS, expiry_len, is_session_kind,
+    is_snapshot_kind, kind_name, padded, split_full_key,
 };
 
 /// What the bytes of a piece are.
@@ -30,13 +30,14 @@ pub enum Class {
     FileHeader,
     /// The record `ROOTS`, which says how much of the log has been on stable storage.
     Roots,
-    /// A put that holds its key's current value. If its deadline has passed, the store hides the pair until a write removes it.
+    /// A put that holds its key's current value. If its deadline has passed, or its session is over, the store hides the pair until
+    /// a write removes it.
     Live,
     /// A put that was replaced, or whose key was deleted.
     Dead,
     /// A delete.
     Tombstone,
-    /// A record about the log, not about a key: a mark, `SYNCED_TO`, `MOVED`, or an ancillary kind of a later version.
+    /// A record about the log or a session, not about a key: a session, a mark, `SYNCED_TO`, `MOVED`, or an ancillary kind of a later version.
     Statement,
     /// A record of a snapshot of the index, `IMAGE` or `SNAPSHOT`, of the newest snapshot or of an older one.
     Snapshot,
@@ -203,7 +204,7 @@ pub struct Record {
     pub kind: u8,
     /// The length of the full key (bucket and key), in bytes.
     pub key_len: u16,
-    /// The length of the value in bytes, as stored: of a put-with, the expiry included.
+    /// The length of the value in bytes, as stored: of a put-with or put-owned, the expiry included.
     pub value_len: u32,
     /// The record's sequence number.
     pub seq: u64,
@@ -214,9 +215,14 @@ pub struct Record {
     pub body_holds: Option<bool>,
     /// The full key: the length of the bucket's name, the name, the key. Shorter where the file ends in it.
     pub full_key: Vec<u8>,
-    /// The deadline of a put-with, in milliseconds since 1970-01-01 00:00 UTC: from this moment on, the store hides the pair.
+    /// The deadline of a put-with or put-owned, in milliseconds since 1970-01-01 00:00 UTC: from this moment on, the store hides the pair.
     /// `None` if it has none, and where the file ends before it.
     pub deadline: Option<u64>,
+    /// The session to which a put-owned belongs, or which a session's record is about: the sequence number of the session's first
+    /// record. `None` for other kinds, and where the file ends before it.
+    pub session: Option<u64>,
+    /// The sequence number of the record that took the lock, if a put-owned is one: its fencing token.
+    pub acquired: Option<u64>,
     /// Where the first record of its batch starts, if it belongs to one.
     pub batch: Option<u64>,
 }
@@ -236,12 +242,14 @@ impl Record {
             body_holds,
             full_key: Vec::new(),
             deadline: None,
+            session: None,
+            acquired: None,
             batch: None,
         }
     }
 
-    /// Returns the name that `docs/FORMAT.md` gives the kind: `"put"`, `"delete"`, `"put-with"`, `"mark"`, `"SYNCED_TO"`, `"MOVED"`,
-    /// `"ROOTS"`, `"IMAGE"` or `"SNAPSHOT"`; `None` for kinds that this version does not know.
+    /// Returns the name that `docs/FORMAT.md` gives the kind: `"put"`, `"delete"`, `"put-with"`, `"session"`, `"put-owned"`,
+    /// `"mark"`, `"SYNCED_TO"`, `"MOVED"`, `"ROOTS"`, `"IMAGE"` or `"SNAPSHOT"`; `None` for kinds that this version does not know.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-kind-name-{}", std::process::id()));
@@ -318,7 +326,13 @@ impl Record {
     /// Whether the value has the length of a head and whole entries. Its numbers are not looked at.
     fn has_snapshot_form(&self) -> bool {
         let entries = (self.value_len as usize).checked_sub(SNAPSHOT_HEAD_LEN);
-        self.key_len == 0 && entries.is_some_and(|len| len % PART_ENTRY_LEN == 0 && len <= PART_ENTRY_LEN << TABLE_BITS)
+        self.key_len == 0
+            && entries.is_some_and(|len| len % PART_ENTRY_LEN == 0 && len <= PART_ENTRY_LEN * Snapshot::MOST_ENTRIES)
+    }
+
+    /// Whether its value begins with an expiry.
+    pub(super) fn has_expiry(&self) -> bool {
+        self.expiry_len() > 0
     }
 
     /// The length of the expiry in front of the value, if there is room for one.
@@ -326,7 +340,7 @@ impl Record {
         Some(expiry_len(self.kind)).filter(|&len| len <= self.value_len as usize).unwrap_or(0)
     }
 
-    /// Returns where in the file the value lies, or would lie. The expiry of a put-with lies before it.
+    /// Returns where in the file the value lies, or would lie. The expiry of a put-with or put-owned lies before it.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-record-value-{}", std::process::id()));
@@ -343,8 +357,19 @@ impl Record {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn value(&self) -> Range<u64> {
+        let stored = self.stored();
+        stored.start + self.expiry_len() as u64..stored.end
+    }
+
+    /// Where the value lies with the expiry in front of it.
+    pub(super) fn stored(&self) -> Range<u64> {
         let start = self.offset + RECORD_HEADER_LEN as u64 + u64::from(self.key_len);
-        start + self.expiry_len() as u64..start + u64::from(self.value_len)
+        start..start + u64::from(self.value_len)
+    }
+
+    /// Whether the value is that of a session. Its numbers are not looked at.
+    pub(super) fn has_session_form(&self) -> bool {
+        is_session_kind(self.kind) && self.key_len == 0 && self.value_len as usize == SESSION_LEN
     }
 }
 
@@ -367,7 +392,8 @@ pub struct Field {
     /// The name. In headers, that of the tables in `docs/FORMAT.md`; after a record's header `"bucket_len"`, `"bucket"`
     /// and `"key"`, or `"full_key"` if it has another form, then `"value"` and `"padding"`; in other pieces the name of
     /// their class. In front of the value: in `ROOTS`, the names of the slots' table, twice; in a `SNAPSHOT`, those of its
-    /// table, then those of an entry for each part; in a put-with, those of an expiry.
+    /// table, then those of an entry for each part; in a put-with and a put-owned, those of an expiry. In place of the value, in
+    /// a session: those of its table.
     pub name: &'static str,
     /// Where it starts, in bytes from the start of the file.
     pub start: u64,
@@ -416,8 +442,11 @@ impl Piece {
                         fields.push_all(&PART_FIELDS);
                     }
                 }
-                if record.expiry_len() > 0 {
+                if record.has_expiry() {
                     fields.push_all(&EXPIRY_FIELDS);
+                }
+                if record.has_session_form() {
+                    fields.push_all(&SESSION_FIELDS);
                 }
                 fields.push("value", value_end.saturating_sub(fields.at));
                 fields.push("padding", padded(fields.at) - fields.at);

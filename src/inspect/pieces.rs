@@ -7,7 +7,7 @@ use super::{Class, Inspection, Piece, Record, Slot};
 use crate::Result;
 use crate::format::{
     ALIGNMENT, Ancillary, EXPIRY_LEN, Expiry, Flags, Kind, Place, RECORD_HEADER_LEN, RawRecordHeader, RecordHeader,
-    Root, SLOT_LEN, SLOTS, Verdict, expiry_len, padded,
+    Root, SESSION_LEN, SLOT_LEN, SLOTS, SessionRecord, Verdict, expiry_of, padded,
 };
 use crate::format::{Damage, snapshot};
 use crate::log::LogFile;
@@ -137,11 +137,13 @@ impl<'i> Pieces<'i> {
         let body_holds = (!header.kind.is_loose()).then_some(true);
         let record = self.record(RawRecordHeader::read(&bytes), body_holds)?;
         let class = match header.kind {
-            Kind::Put | Kind::PutWith if inspection.survey.keys.index.points_to(&record.full_key, start) => Class::Live,
-            Kind::Put | Kind::PutWith => Class::Dead,
+            kind if kind.is_put() => {
+                let is_live = inspection.survey.keys.index.points_to(&record.full_key, start);
+                if is_live { Class::Live } else { Class::Dead }
+            }
             Kind::Delete => Class::Tombstone,
             snapshot::IMAGE | snapshot::SNAPSHOT => Class::Snapshot,
-            Kind::Ancillary(_) => Class::Statement,
+            _ => Class::Statement,
         };
         self.previous_seq = header.seq;
         let end = (start + header.record_len()).min(region_end);
@@ -221,14 +223,20 @@ impl<'i> Pieces<'i> {
         }
         let batch = self.batch.or(raw.has_more().then_some(start));
         self.batch = batch.filter(|_| raw.has_more());
-        let deadline = if expiry_len(raw.kind) == 0 || (raw.value_len as usize) < EXPIRY_LEN {
-            None
-        } else {
+        let mut record = Record { full_key, batch, ..Record::new(start, raw, body_holds) };
+        if record.has_expiry() {
             let bytes = self.window.get(self.inspection.log(), start, len + EXPIRY_LEN)?;
-            bytes.get(len..).and_then(<[u8]>::first_chunk).map(Expiry::decode)
-        };
-        let deadline = deadline.map(|expiry| expiry.deadline).filter(|&deadline| deadline > 0);
-        Ok(Record { full_key, deadline, batch, ..Record::new(start, raw, body_holds) })
+            let expiry = bytes.get(len..).and_then(<[u8]>::first_chunk).and_then(|bytes| expiry_of(raw.kind, bytes));
+            let Expiry { deadline, owner } = expiry.unwrap_or_default();
+            record.deadline = Some(deadline).filter(|&deadline| deadline > 0);
+            record.session = owner.map(|owner| owner.session);
+            record.acquired = owner.map(|owner| owner.acquired).filter(|&acquired| acquired > 0);
+        } else if record.has_session_form() {
+            let bytes = self.window.get(self.inspection.log(), start, len + SESSION_LEN)?;
+            let says = bytes.get(len..).and_then(<[u8]>::first_chunk).map(SessionRecord::decode);
+            record.session = says.map(|says| says.session);
+        }
+        Ok(record)
     }
 
     /// Sets whether the record's body holds, and returns the damage if it does not.
@@ -242,20 +250,24 @@ impl<'i> Pieces<'i> {
         Ok(match computed {
             None => Some(Damage::BeyondFile { end: record.value().end, file_len: self.inspection.file_len() }),
             Some(computed) if computed != header.body_crc => Some(Damage::Body { found: header.body_crc, computed }),
-            Some(_) if !has_form(header, &record.full_key, stated(log, header, record)?) => Some(Damage::Form),
+            Some(_) if !has_form(header, record.offset, &record.full_key, &beginning(log, header, record)?) => {
+                Some(Damage::Form)
+            }
             Some(_) => None,
         })
     }
 }
 
-/// The offset that a `SYNCED_TO` states; `None` for other records, and if it is after the record itself.
-fn stated(log: &LogFile, header: &RecordHeader, record: &Record) -> Result<Option<u64>> {
-    let mut stated = [0; 8];
-    if header.kind != Kind::Ancillary(Ancillary::SyncedTo) || header.value_len as usize != stated.len() {
-        return Ok(None);
-    }
-    log.read_exact(record.value().start, &mut stated)?;
-    Ok(Some(u64::from_le_bytes(stated)).filter(|&stated| stated <= record.offset))
+/// The beginning of a record's stored value, as far as its form depends on it.
+fn beginning(log: &LogFile, header: &RecordHeader, record: &Record) -> Result<Vec<u8>> {
+    let needed = match header.kind {
+        // One more, so that a longer value has another length here too.
+        Kind::Ancillary(Ancillary::SyncedTo) => size_of::<u64>() + 1,
+        kind => kind.replayed_len(),
+    };
+    let mut beginning = vec![0; needed.min(header.value_len as usize)];
+    log.read_exact(record.stored().start, &mut beginning)?;
+    Ok(beginning)
 }
 
 impl Iterator for Pieces<'_> {

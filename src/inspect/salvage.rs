@@ -20,6 +20,8 @@ use crate::{Error, Result};
 ///
 /// - Of each key, the newest value that verifies is kept. So a key whose newest record is lost goes back to an older
 ///   value, and a key whose tombstone is lost comes back.
+/// - The newest record that verifies of each session is kept. So a session whose end is lost is over only at its deadline, or
+///   after one time to live.
 /// - Of a batch that damage cuts in two, the parts that verify are kept.
 /// - A batch at the file's end that nothing proves to have been whole is left out.
 ///   [`Report::unfinished_records`] is the number of its whole records, and [`salvage_unfinished`] copies them. If the
@@ -194,7 +196,8 @@ fn salvage_watched(disk: &dyn Disk, from: &Path, to: &Path, scope: Scope, watch:
 }
 
 fn write_to(disk: &dyn Disk, survey: &Survey, to: &Path, watch: &mut Watch<'_>) -> Result<()> {
-    let mut positions: Vec<u64> = survey.keys.index.positions().collect();
+    let mut positions: Vec<u64> =
+        survey.keys.index.positions().chain(survey.keys.lifetimes.sessions.positions()).collect();
     positions.sort_unstable();
     let base_seq = above_all_seqs(survey.last_seq.max(survey.base_seq), survey.reader.log.limits);
     let copying = Copying::new(to, survey.keys.live_bytes(), watch);

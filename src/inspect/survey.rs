@@ -362,7 +362,7 @@ impl Survey {
 
     /// Notes the key of a record that is lost.
     fn lose_key(&mut self, log: &LogFile, offset: u64, header: &RecordHeader) -> Result<()> {
-        if matches!(header.kind, Kind::Ancillary(_)) {
+        if !header.kind.is_event() {
             return Ok(());
         }
         let mut full_key = vec![0; usize::from(header.key_len)];

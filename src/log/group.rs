@@ -3,7 +3,9 @@
 use std::io;
 
 use super::run::Run;
-use crate::format::{Ancillary, END_MARK_LEN, Expiry, FileSeed, Flags, Kind, RECORD_HEADER_LEN, RecordHeader, padded};
+use crate::format::{
+    Ancillary, END_MARK_LEN, Expiry, FileSeed, Flags, Kind, RECORD_HEADER_LEN, RecordHeader, SessionRecord, padded,
+};
 use crate::memory::{empty, make_room};
 
 /// Records on their way to the file, laid out as they will lie there.
@@ -45,7 +47,7 @@ impl Group {
         self.bytes.extend_from_slice(&mark.encode());
     }
 
-    /// Adds a record.
+    /// Adds a record of a kind without an expiry.
     pub(crate) fn push(&mut self, flags: Flags, kind: Kind, seq: u64, key: &[u8], value: &[u8]) {
         let offset = self.end();
         let header = RecordHeader::new(self.seed, offset, flags, kind, seq, key, value);
@@ -54,16 +56,23 @@ impl Group {
         self.bytes.extend_from_slice(value);
         self.pad();
         let proof = flags.synced.then_some(offset);
-        self.run.push(offset, header, proof, key, None);
+        let replayed = value.get(..kind.replayed_len()).unwrap_or_default();
+        self.run.push(offset, header, proof, key, replayed);
     }
 
     /// Adds a put of a pair that counts as long as `expiry` says.
     pub(crate) fn push_expiring(&mut self, flags: Flags, seq: u64, key: &[u8], expiry: Expiry, value: &[u8]) {
-        let (offset, expiry) = (self.end(), expiry.encode());
+        let (offset, stored) = (self.end(), expiry.encode());
         let header = RecordHeader::with_expiry(self.seed, offset, flags, seq, key, &expiry, value);
-        [&header.encode()[..], key, &expiry, value].into_iter().for_each(|bytes| self.bytes.extend_from_slice(bytes));
+        [&header.encode()[..], key, &stored, value].into_iter().for_each(|bytes| self.bytes.extend_from_slice(bytes));
         self.pad();
-        self.run.push(offset, header, flags.synced.then_some(offset), key, Some(&expiry));
+        self.run.push(offset, header, flags.synced.then_some(offset), key, &stored);
+    }
+
+    /// Adds a session's record.
+    pub(crate) fn push_session(&mut self, flags: Flags, seq: u64, record: &SessionRecord) {
+        debug_assert!(record.fits(seq));
+        self.push(flags, Kind::Session, seq, b"", &record.encode());
     }
 
     /// Adds a statement that everything before `synced` is on stable storage.

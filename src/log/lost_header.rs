@@ -13,7 +13,7 @@ use super::search::body_holds;
 use crate::disk::{DiskFile, FileStat};
 use crate::format::{
     ALIGNMENT, FILE_HEADER_LEN, FileHeader, FileSeed, Kind, MAJOR_VERSION, MAX_SEQ, MINOR_VERSION, RECORD_HEADER_LEN,
-    RecordHeader, SeqBound,
+    RecordHeader, SESSION_LEN, SeqBound,
 };
 use crate::{Error, Result};
 
@@ -110,8 +110,9 @@ fn candidate(bytes: &[u8; RECORD_HEADER_LEN], offset: u64, file_len: u64) -> Opt
     }
     let header = RecordHeader::decode(bytes)?;
     let has_form = match header.kind {
-        Kind::Put | Kind::PutWith => header.key_len > 1 && header.has_room_for_expiry(),
+        Kind::Put | Kind::PutWith | Kind::PutOwned => header.key_len > 1 && header.has_room_for_expiry(),
         Kind::Delete => header.key_len > 1 && header.value_len == 0,
+        Kind::Session => header.key_len == 0 && header.value_len as usize == SESSION_LEN,
         Kind::Ancillary(_) => header.key_len == 0 && header.value_len <= 8,
     };
     (has_form && offset + header.record_len() <= file_len).then_some(header)
@@ -194,6 +195,9 @@ mod tests {
         assert!(!passes(Kind::Delete, b"\0", b"", 1) && !passes(Kind::Delete, b"", b"", 1), "no key");
         assert!(passes(Kind::PutWith, b"\0k", &[7; 24], 1) && !passes(Kind::PutWith, b"\0k", &[7; 23], 1));
         assert!(!passes(Kind::PutWith, b"\0", &[7; 24], 1), "no key");
+        assert!(passes(Kind::PutOwned, b"\0k", &[7; 24], 1) && !passes(Kind::PutOwned, b"\0k", &[7; 23], 1));
+        assert!(passes(Kind::Session, b"", &[7; 64], 1) && !passes(Kind::Session, b"\0k", &[7; 64], 1));
+        assert!(!passes(Kind::Session, b"", &[7; 63], 1) && !passes(Kind::Session, b"", &[7; 65], 1));
         assert!(!passes(Kind::Delete, b"\0k", b"value", 1) && !passes(Kind::Delete, b"", b"value", 1));
         assert!(!passes(MARK, b"\0k", b"", 1) && !passes(MARK, b"", b"9 bytes..", 1));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::LogFile;
 use crate::disk::Map;
-use crate::format::{Damage, EXPIRY_LEN, Expiry, Kind, RECORD_HEADER_LEN, RecordHeader};
+use crate::format::{Damage, EXPIRY_LEN, Expiry, RECORD_HEADER_LEN, RecordHeader};
 use crate::memory::make_room;
 use crate::{Error, Result};
 
@@ -135,8 +135,7 @@ impl Reader {
             self.prefetch(position);
         }
         let Start { bytes, header, .. } = self.start(position)?;
-        // Not a pair with a deadline: a snapshot says nothing of deadlines, so it has no such pairs.
-        let is_put = || self.log.seed.header_crc(position, &bytes) == header.header_crc && header.kind == Kind::Put;
+        let is_put = || self.log.seed.header_crc(position, &bytes) == header.header_crc && header.kind.is_put();
         if position >= self.unread || is_put() { Ok(header) } else { Err(self.not_a_header(position, &bytes)) }
     }
 
@@ -232,7 +231,7 @@ impl Reader {
         let (len, key_len) = (header.record_len() as usize, usize::from(header.key_len));
         out.clear();
         if len > SHORT_RECORD {
-            if header.kind == Kind::PutWith {
+            if header.kind.expiry_len() > 0 {
                 return self.long_with_expiry(start, key, out, verify);
             }
             self.grow(out, header.value_len as usize)?;
@@ -253,7 +252,7 @@ impl Reader {
         Ok(header.seq)
     }
 
-    /// The same for a long record of the kind put-with. The value is read directly into its place, without the expiry.
+    /// The same for a long record with an expiry. The value is read directly into its place, without the expiry.
     #[cold]
     fn long_with_expiry(&self, start: &Start, key: &[u8], out: &mut Vec<u8>, verify: bool) -> Result<u64> {
         let header = &start.header;
@@ -287,6 +286,7 @@ mod tests {
     use super::*;
     use crate::disk::MappedBytes;
     use crate::disk::sim::{SimDisk, Verb};
+    use crate::format::{Kind, Owner};
 
     /// Reads a record in every way and returns the number of calls.
     fn read_all(disk: &SimDisk, reader: &Reader, position: u64, key: &[u8]) -> u64 {
@@ -378,10 +378,11 @@ mod tests {
 
     #[test]
     fn the_users_part_of_a_value_is_read_without_its_expiry() {
-        let expiry = Expiry { deadline: 77, session: 0, acquired: 0 };
-        for len in [0, 1, 100, 138, 139, 140, 1000] {
+        const LENS: [usize; 7] = [0, 1, 100, 138, 139, 140, 1000];
+        let owned = Expiry { deadline: 77, owner: Some(Owner { session: 1, acquired: 2 }) };
+        for (expiry, len) in [Expiry::at(77), owned].into_iter().flat_map(|expiry| LENS.map(|len| (expiry, len))) {
             let (mut draft, value) = (Draft::new(), vec![7; len]);
-            let position = draft.push(PLAIN, Kind::PutWith, b"\0one", &[&expiry.encode()[..], &value].concat());
+            let position = draft.push(PLAIN, expiry.kind(), b"\0one", &[&expiry.encode()[..], &value].concat());
             let (end, disk) = (draft.end(), SimDisk::new());
             let log = Arc::new(open_on(&disk, draft.bytes));
             for map in [None, log.file.map(end).unwrap().map(Arc::new)] {

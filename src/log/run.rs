@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Range;
 
-use crate::format::{EXPIRY_LEN, Expiry, Kind, RecordHeader};
+use crate::format::{Expiry, Kind, RecordHeader, SessionRecord};
 use crate::limits::{Limits, Shared};
 use crate::memory::{empty, make_room};
 
@@ -41,7 +41,7 @@ pub(crate) const RUN_LEN: usize = Limits::REAL.run_len();
 #[derive(Debug, Default)]
 pub(crate) struct Run {
     pub(crate) entries: Vec<Entry>,
-    /// The full keys, each followed by the record's expiry if its kind has one.
+    /// The full keys, each followed by the beginning of the record's value that replay needs.
     keys: Vec<u8>,
 }
 
@@ -75,22 +75,14 @@ impl Run {
         self.entries.len() >= limits.run_len() || self.keys.len() >= limits.run_keys()
     }
 
-    /// Adds a record. `expiry` is what its value begins with if its kind is put-with.
+    /// Adds a record. `replayed` is the beginning of its value that replay needs: as long as its kind says.
     #[inline]
-    pub(crate) fn push(
-        &mut self,
-        offset: u64,
-        header: RecordHeader,
-        proof: Option<u64>,
-        key: &[u8],
-        expiry: Option<&[u8; EXPIRY_LEN]>,
-    ) {
-        debug_assert!(expiry.is_none() || header.kind == Kind::PutWith);
+    pub(crate) fn push(&mut self, offset: u64, header: RecordHeader, proof: Option<u64>, key: &[u8], replayed: &[u8]) {
         let start = self.keys.len();
         self.keys.extend_from_slice(key);
         self.entries.push(Entry { offset, header, proof, key: start..self.keys.len() });
-        if let Some(expiry) = expiry {
-            self.keys.extend_from_slice(expiry);
+        if !replayed.is_empty() {
+            self.keys.extend_from_slice(replayed);
         }
     }
 
@@ -113,9 +105,19 @@ impl Run {
     /// How long the pair of one of this run's records counts; `None` if its kind says nothing about that.
     #[inline]
     pub(crate) fn expiry(&self, entry: &Entry) -> Option<Expiry> {
-        if entry.header.kind != Kind::PutWith {
+        let kind = entry.header.kind;
+        if kind.expiry_len() == 0 {
             return None;
         }
-        self.keys[entry.key.end..].first_chunk().map(Expiry::decode)
+        self.keys[entry.key.end..].first_chunk().map(|bytes| Expiry::decode(kind, bytes))
+    }
+
+    /// What one of this run's records says about a session; `None` if its kind is another one.
+    #[inline]
+    pub(crate) fn session(&self, entry: &Entry) -> Option<SessionRecord> {
+        if entry.header.kind != Kind::Session {
+            return None;
+        }
+        self.keys[entry.key.end..].first_chunk().map(SessionRecord::decode)
     }
 }

@@ -7,7 +7,8 @@ use super::LogFile;
 use super::run::{Entry, Run};
 use super::window::Window;
 use crate::format::{
-    Ancillary, Damage, END_MARK_LEN, Flags, Kind, Place, RECORD_HEADER_LEN, RecordHeader, Verdict, split_full_key,
+    Ancillary, Damage, END_MARK_LEN, Expiry, Flags, Kind, Place, RECORD_HEADER_LEN, RecordHeader, SESSION_LEN,
+    SessionRecord, Verdict, split_full_key,
 };
 use crate::{Error, Result};
 
@@ -190,7 +191,7 @@ impl<'a> Scanner<'a> {
         let wanted = if header.record_len() <= self.log.limits.largest_window() as u64 {
             header.record_len() as usize
         } else {
-            RECORD_HEADER_LEN + key_len + header.kind.expiry_len().min(header.value_len as usize)
+            RECORD_HEADER_LEN + key_len + header.kind.replayed_len().min(header.value_len as usize)
         };
         let bytes = self.window.get(self.log, offset, wanted)?;
         if bytes.len() < wanted {
@@ -200,18 +201,16 @@ impl<'a> Scanner<'a> {
         let (key, value) = bytes[RECORD_HEADER_LEN..].split_at(key_len);
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(RecordHeader::meaning_and_body(bytes));
-        let stated = (value.len() == 8).then(|| u64::from_le_bytes(value.try_into().unwrap_or_default()));
-        let stated = stated.filter(|&stated| stated <= offset);
-        let form_holds = has_form(&header, key, stated);
-        let expiry = value.first_chunk().filter(|_| header.kind == Kind::PutWith);
+        let form_holds = has_form(&header, offset, key, value);
         let proof = match header.kind {
             _ if header.flags.synced => Some(offset),
-            Kind::Ancillary(Ancillary::SyncedTo) => stated,
+            Kind::Ancillary(Ancillary::SyncedTo) => stated(offset, value),
             _ => None,
         };
-        let room = unit.make_room(1, key_len + header.kind.expiry_len());
+        let replayed = value.get(..header.kind.replayed_len()).unwrap_or_default();
+        let room = unit.make_room(1, key_len + replayed.len());
         room.map_err(|e| self.log.io("get memory for keys", e))?;
-        unit.push(offset, header, proof, key, expiry);
+        unit.push(offset, header, proof, key, replayed);
         let in_window = value.len() as u64;
         let computed = self.finish_body(hasher, offset + wanted as u64, u64::from(header.value_len) - in_window)?;
         let damage = match computed {
@@ -235,7 +234,7 @@ impl<'a> Scanner<'a> {
             return Ok(Some(Reason::Damaged(Damage::Form)));
         }
         unit.make_room(1, 0).map_err(|e| self.log.io("get memory for keys", e))?;
-        unit.push(offset, header, None, b"", None);
+        unit.push(offset, header, None, b"", b"");
         // The body may be long, and few records may follow it.
         self.window.restart(self.log.limits);
         self.offset = offset + header.padded_len();
@@ -309,13 +308,30 @@ impl<'a> Scanner<'a> {
 }
 
 /// Whether the body has the form that its kind demands. Later code relies on it.
-pub(crate) fn has_form(header: &RecordHeader, key: &[u8], stated: Option<u64>) -> bool {
+///
+/// `value` is the whole value, or as much of its beginning as replay needs if it is long.
+pub(crate) fn has_form(header: &RecordHeader, offset: u64, key: &[u8], value: &[u8]) -> bool {
     match header.kind {
         Kind::Put | Kind::PutWith => split_full_key(key).is_some() && header.has_room_for_expiry(),
         Kind::Delete => split_full_key(key).is_some() && header.value_len == 0,
-        Kind::Ancillary(Ancillary::SyncedTo) => header.key_len == 0 && stated.is_some(),
+        Kind::Session => {
+            let says = value.first_chunk().map(SessionRecord::decode);
+            header.key_len == 0
+                && header.value_len as usize == SESSION_LEN
+                && says.is_some_and(|says| says.fits(header.seq))
+        }
+        Kind::PutOwned => {
+            let owner = value.first_chunk().and_then(|expiry| Expiry::decode(header.kind, expiry).owner);
+            split_full_key(key).is_some() && owner.is_some_and(|owner| owner.fits(header.seq))
+        }
+        Kind::Ancillary(Ancillary::SyncedTo) => header.key_len == 0 && stated(offset, value).is_some(),
         Kind::Ancillary(_) => true,
     }
+}
+
+/// The offset that a `SYNCED_TO` with this value states; `None` if it has another length, or is after the record itself.
+fn stated(offset: u64, value: &[u8]) -> Option<u64> {
+    value.try_into().ok().map(u64::from_le_bytes).filter(|&stated| stated <= offset)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a handle knows of the log up to its end.
 
 use super::LogFile;
-use crate::format::snapshot::{Covered, IMAGE, SNAPSHOT};
+use crate::format::snapshot::{IMAGE, SNAPSHOT, Snapshot};
 use crate::format::{Ancillary, Kind, RECORD_HEADER_LEN, RecordHeader};
 use crate::limits::Shared;
 
@@ -30,8 +30,8 @@ pub(crate) struct Tail {
     pub(crate) trailing_mark: Option<RecordHeader>,
     /// The last record is `MOVED`: the log was compacted into another file.
     pub(crate) moved: bool,
-    /// The log has a record of the kind put-with.
-    pub(crate) has_put_with: bool,
+    /// The log has, or had, a pair with a deadline or an owner, or a session. A snapshot of the index says so.
+    pub(crate) has_lifetimes: bool,
     /// The number of records.
     pub(crate) records: u64,
     pub(crate) images: Images,
@@ -143,7 +143,7 @@ impl Tail {
             landmark,
             trailing_mark: None,
             moved: false,
-            has_put_with: false,
+            has_lifetimes: false,
             records: 0,
             images: Images::default(),
             limits: log.limits,
@@ -151,13 +151,15 @@ impl Tail {
     }
 
     /// The tail of a log that is read from where a snapshot ends. Everything before `stated` was on stable storage, and the
-    /// snapshot lies before that. No snapshot covers a record of the kind put-with.
-    pub(crate) fn after(log: &LogFile, stated: u64, covered: &Covered) -> Tail {
+    /// snapshot lies before that.
+    pub(crate) fn after(log: &LogFile, stated: u64, snapshot: &Snapshot) -> Tail {
+        let covered = &snapshot.covered;
         Tail {
             end: covered.end,
             previous_seq: covered.previous_seq,
             last_event: covered.last_event,
             highest_seq: log.header.base_seq.max(covered.previous_seq),
+            has_lifetimes: snapshot.lifetimes.is_some(),
             records: covered.records,
             ..Tail::new(log, stated)
         }
@@ -188,7 +190,7 @@ impl Tail {
         // The next group rewrites only the exact form that a close writes.
         self.trailing_mark = (mark && header.record_len() == RECORD_HEADER_LEN as u64).then_some(*header);
         self.moved = header.kind == Kind::Ancillary(Ancillary::Moved);
-        self.has_put_with |= header.kind == Kind::PutWith;
+        self.has_lifetimes |= header.kind.has_lifetime();
         self.images.advance(offset, header, proof.is_some(), self.limits);
         self.end = offset + header.padded_len();
         self.records += 1;

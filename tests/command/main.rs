@@ -12,6 +12,7 @@ mod follow;
 mod golden;
 mod hex;
 mod importing;
+mod lock;
 mod map;
 mod million;
 mod pty;

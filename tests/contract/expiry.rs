@@ -578,20 +578,25 @@ fn a_million_keys_that_are_over_at_once_keep_no_put_waiting() {
     expect_bounded_turns(1_000_000);
 }
 
-/// A snapshot says nothing of deadlines. One from before the first deadline is used all the same.
+/// Bytes that an opening and one look-up read.
+fn bytes_to_open(store: &Store, config: &Config) -> u64 {
+    let before = store.disk.bytes_read();
+    store.open(config).exists("key 199").unwrap();
+    store.disk.bytes_read() - before
+}
+
 #[test]
 fn snapshots_and_deadlines_go_together() {
     let store = Store::with(Limits { least_cost: 1, least_part: 8, ..Limits::SMALL });
     let Store { cask, clock, .. } = &store;
-    let snapshots = config().snapshots(SnapshotPolicy::AtClose);
-    (0..200).for_each(|n| assert!(cask.put(format!("key {n}"), "value").is_ok()));
+    let snapshots = config().snapshots(SnapshotPolicy::Never);
+    (0..200).for_each(|n| assert!(cask.put(format!("key {n}"), vec![0; 1000]).is_ok()));
     cask.list("").unwrap();
     assert!(cask.write_snapshot().unwrap());
     let options = PutOptions::new().ttl(SECOND);
     (0..100).for_each(|n| drop(cask.put_with(format!("key {n}"), "new", &options).unwrap()));
     (0..20).for_each(|n| assert!(cask.put(format!("key {n}"), "newer").is_ok()));
     (20..30).for_each(|n| cask.delete(format!("key {n}")).unwrap());
-    assert!(!cask.write_snapshot().unwrap(), "keys have deadlines");
     let expect = |keys: u64, what: &str| {
         for listed in [true, false] {
             let handle = store.open(&snapshots);
@@ -604,12 +609,24 @@ fn snapshots_and_deadlines_go_together() {
             handle.verify().unwrap();
         }
     };
-    expect(190, "before");
-    clock.advance(SECOND);
-    expect(120, "after");
-    clock.set_wall(-1);
-    expect(190, "set back");
-    clock.set_wall(1);
+    // Through the snapshot from before the first deadline, then through one that leads to the 70 that are left, and then through one
+    // of a handle that has them from there.
+    for round in 0..3 {
+        if round == 1 {
+            assert!(cask.write_snapshot().unwrap());
+        } else if round == 2 {
+            let next = store.open(&snapshots);
+            next.put("key 199", "").unwrap();
+            assert!(next.write_snapshot().unwrap());
+        }
+        expect(190, "before");
+        clock.advance(SECOND);
+        expect(120, "after");
+        clock.set_wall(-1000);
+        expect(190, "set back");
+        assert!(bytes_to_open(&store, &snapshots) < 60_000, "the log before the snapshot is not read");
+    }
+    clock.set_wall(1000);
     // A handle that was opened before learns of deadlines that come later.
     let early = store.open(&snapshots);
     cask.put_with("key 150", "", &options).unwrap();
@@ -618,15 +635,39 @@ fn snapshots_and_deadlines_go_together() {
     assert!(early.exists("key 150").unwrap() && early.expires_at("key 151").unwrap().is_some());
     clock.advance(SECOND);
     assert!(early.exists("key 150").unwrap() && !early.exists("key 151").unwrap());
-    // Once all of them are removed, and compacted away, there are snapshots again.
-    while cask.stats().unwrap().hidden > 0 {
-        cask.put("key 199", "").unwrap();
+    // A handle that has opened through the snapshot sweeps what is over, and its own snapshot has the rest.
+    let sweeper = store.open(&snapshots);
+    while sweeper.stats().unwrap().hidden > 0 {
+        sweeper.put("key 199", "").unwrap();
     }
-    assert!(!cask.write_snapshot().unwrap(), "a build that does not know deadlines must see that there were some");
-    cask.compact().unwrap();
-    cask.put("key 199", "").unwrap();
-    assert!(cask.write_snapshot().unwrap());
+    sweeper.put_with("key 152", "", &PutOptions::new().ttl(2 * SECOND)).unwrap();
+    assert!(sweeper.write_snapshot().unwrap());
     expect(119, "swept");
+    clock.advance(2 * SECOND);
+    expect(118, "over, and in the snapshot alone");
+}
+
+/// Each opening would have to read all these records.
+#[test]
+fn very_many_deadlines_have_no_snapshot() {
+    let store = Store::with(Limits { least_cost: 1, ..Limits::REAL });
+    let options = PutOptions::new().ttl(SECOND);
+    let most = 4096;
+    for n in 0..=most {
+        assert!(
+            n % most > 0 || store.cask.put("key", "").is_ok() && store.cask.write_snapshot().unwrap(),
+            "{n} deadlines"
+        );
+        store.cask.put_with(format!("{n}"), "", &options).unwrap();
+    }
+    assert!(!store.cask.write_snapshot().unwrap(), "{} deadlines", most + 1);
+    store.cask.delete("0").unwrap();
+    assert!(store.cask.write_snapshot().unwrap());
+    store.cask.put_with("0", vec![0; 1 << 20], &options).unwrap();
+    store.cask.delete("1").unwrap();
+    assert!(!store.cask.write_snapshot().unwrap(), "a mebibyte");
+    store.cask.delete("0").unwrap();
+    assert!(store.cask.write_snapshot().unwrap());
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod limits;
 mod memory_kept;
 mod memory_of_reads;
 mod model;
+mod sessions;
 mod snapshots;
 mod stats;
 mod watches;

@@ -16,6 +16,7 @@ mod halves;
 mod held;
 mod interleavings;
 mod life;
+mod locks;
 mod losses;
 mod numbers;
 mod oracles;

@@ -8,10 +8,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
-use caskfile::{Batch, Cask, CompactionPolicy, Config, Durability, Error, KvPair, Limits, SnapshotPolicy, verify_on};
+use caskfile::{
+    Batch, Cask, CompactionPolicy, Config, Durability, Error, KvPair, Limits, PutOptions, SnapshotPolicy, verify_on,
+};
 
 use crate::common::dice::Dice;
 use crate::common::files::layout::ROOTS_END;
@@ -44,6 +46,11 @@ fn has_order(file: &[u8]) -> bool {
     snapshot::order(file).is_some()
 }
 
+/// Whether that snapshot leads to records with a lifetime.
+fn has_lifetimes(file: &[u8]) -> bool {
+    has_snapshot(file) && snapshot::stored(file).is_some_and(|image| image.lifetimes.is_some_and(|all| !all.is_empty()))
+}
+
 /// All pairs of a bucket, from both ends as the dice say.
 fn scanned(cask: &Cask, dice: &mut Dice) -> Result<Vec<KvPair>, Error> {
     let (mut scan, mut front, mut back) = (cask.scan("")?, Vec::new(), Vec::new());
@@ -65,8 +72,8 @@ fn scanned(cask: &Cask, dice: &mut Dice) -> Result<Vec<KvPair>, Error> {
 struct Shown {
     pairs: Vec<(String, Vec<KvPair>)>,
     by_index: Vec<(Vec<u8>, KvPair)>,
-    /// Keys, buckets, records, the log's end, live and dead bytes, the last index, what is proven.
-    figures: [u64; 8],
+    /// Keys, buckets, records, the log's end, live and dead bytes, the last index, what is proven, keys that expire, hidden keys.
+    figures: [u64; 10],
 }
 
 fn shown(cask: &Cask, dice: &mut Dice) -> Result<Shown, Error> {
@@ -125,6 +132,8 @@ fn shown(cask: &Cask, dice: &mut Dice) -> Result<Shown, Error> {
             stats.dead_bytes,
             stats.last_index,
             stats.proven,
+            stats.expiring,
+            stats.hidden,
         ],
     })
 }
@@ -155,6 +164,12 @@ fn compare(disk: &SimDisk, dice: &mut Dice, what: &dyn Fn() -> String) -> Option
     Some(whole)
 }
 
+/// A deadline that is over, or one that never is: no clock moves here.
+fn lifetime(dice: &mut Dice) -> PutOptions {
+    let deadline = if dice.one_in(2) { 1 } else { 1 << 50 };
+    PutOptions::new().expires_at(Some(SystemTime::UNIX_EPOCH + Duration::from_millis(deadline)))
+}
+
 struct Life {
     seed: u64,
     disk: SimDisk,
@@ -163,6 +178,7 @@ struct Life {
     compared: u64,
     with_snapshot: u64,
     with_order: u64,
+    with_lifetimes: u64,
 }
 
 impl Life {
@@ -171,7 +187,8 @@ impl Life {
         disk.set_sector(dice.choose(&[8, 64, 512]));
         disk.set_limits(limits(dice));
         let processes = (0..3).map(|_| disk.process()).collect();
-        Life { seed, disk, processes, casks: vec![None, None, None], compared: 0, with_snapshot: 0, with_order: 0 }
+        let casks = vec![None, None, None];
+        Life { seed, disk, processes, casks, compared: 0, with_snapshot: 0, with_order: 0, with_lifetimes: 0 }
     }
 
     fn open(&self, n: usize, dice: &mut Dice) -> Option<Cask> {
@@ -199,6 +216,7 @@ impl Life {
         let value = vec![dice.roll() as u8; len];
         // Failures are a part of this life.
         let _ = match dice.below(20) {
+            0..=2 if self.seed % 2 == 0 => bucket.put_with(&key, value, &lifetime(dice)).map(drop),
             0..=7 => bucket.put(&key, value).map(drop),
             8 => cask.write(Batch::new().put(&key, value).delete("key 1").put("key 2", "")).map(drop),
             9 | 10 => bucket.delete(&key),
@@ -221,6 +239,7 @@ impl Life {
         self.compared += 1;
         self.with_snapshot += u64::from(has_snapshot(&file));
         self.with_order += u64::from(has_order(&file));
+        self.with_lifetimes += u64::from(has_lifetimes(&file));
         let shown = compare(disk, dice, &|| format!("seed {seed}"));
         // A handle that has seen everything shows the same.
         let own = self.casks.iter().flatten().find_map(|cask| self::shown(cask, &mut Dice::new(seed)).ok());
@@ -238,7 +257,7 @@ fn number_of(variable: &str, default: u64) -> u64 {
 #[test]
 fn a_store_holds_the_same_with_and_without_its_snapshot() {
     let lives = number_of("CASKFILE_SNAPSHOTS", 400);
-    let (mut compared, mut with_snapshot, mut with_order) = (0, 0, 0);
+    let (mut compared, mut with_snapshot, mut with_order, mut with_lifetimes) = (0, 0, 0, 0);
     for seed in 0..lives {
         let mut dice = Dice::new(seed);
         let mut life = Life::new(seed, &mut dice);
@@ -257,9 +276,12 @@ fn a_store_holds_the_same_with_and_without_its_snapshot() {
             }
         }
         (compared, with_snapshot) = (compared + life.compared, with_snapshot + life.with_snapshot);
-        with_order += life.with_order;
+        (with_order, with_lifetimes) = (with_order + life.with_order, with_lifetimes + life.with_lifetimes);
     }
-    println!("{compared} comparisons, {with_snapshot} with a snapshot, {with_order} with an order");
+    println!(
+        "{compared} comparisons, {with_snapshot} with a snapshot, {with_order} with an order, {with_lifetimes} with deadlines"
+    );
+    assert!(with_lifetimes > lives / 2, "hardly ever tried: {with_lifetimes} with deadlines");
     assert!(with_snapshot > lives * 2 && with_order > lives, "hardly ever tried: {with_snapshot}, {with_order}");
 }
 

@@ -95,7 +95,7 @@ fn image_bytes(file: &[u8]) -> Vec<usize> {
 /// The leaves of the order, and their directory.
 fn order_bytes(file: &[u8]) -> BTreeSet<usize> {
     let at = records(file, SNAPSHOT)[0];
-    let of = snapshot::Snapshotted { file: file.to_vec(), image_at: 0, snapshot_at: at };
+    let of = snapshot::Snapshotted { file: file.to_vec(), image_at: 0, snapshot_at: at, holds: "" };
     of.leaves().into_iter().flat_map(|(bytes, _)| bytes).chain(of.directory().into_iter().flatten()).collect()
 }
 
@@ -582,7 +582,8 @@ fn entries_of_an_order_that_are_wrong_are_found_out() {
     let (sound, model) = ordered(0);
     let file = sound.contents(STORE).unwrap();
     let at = records(&file, SNAPSHOT)[0];
-    let sound = snapshot::Snapshotted { file: file.clone(), image_at: records(&file, IMAGE)[0], snapshot_at: at };
+    let sound =
+        snapshot::Snapshotted { file: file.clone(), image_at: records(&file, IMAGE)[0], snapshot_at: at, holds: "" };
     let tombstone = records(&file, 2).last().map(|&at| at as u64 / 8).unwrap();
     let first_put = records(&file, 1)[1] as u64 / 8;
     for (what, wrong) in
@@ -618,4 +619,34 @@ fn entries_of_an_order_that_are_wrong_are_found_out() {
             );
         }
     }
+}
+
+/// A snapshot spares an opening most of the log, but not the records that say how long something counts. A deadline that is damaged
+/// would hide a pair without an error.
+#[test]
+fn a_damaged_record_with_a_lifetime_before_a_snapshot_is_damage_at_opening() {
+    let of = snapshot::small_with_lifetimes();
+    let entries = of.room_of_entries();
+    for entry in of.file[entries.end - 3 * snapshot::ENTRY_LEN..entries.end].chunks(snapshot::ENTRY_LEN) {
+        let at = number(snapshot::ENTRY, "offset", entry) as usize;
+        let len = RECORD_HEADER_LEN + number(RECORD_HEADER, "key_len", &of.file[at..]) as usize;
+        let len = len + number(RECORD_HEADER, "value_len", &of.file[at..]) as usize;
+        for byte in 0..len {
+            let disk = SimDisk::new();
+            let mut file = of.file.clone();
+            file[at + byte] ^= 1;
+            disk.set_contents(STORE, file);
+            let found = open(&disk, &config()).map(drop);
+            assert!(
+                matches!(found, Err(Error::Corrupt { offset, .. }) if offset == at as u64),
+                "{at} + {byte}: {found:?}"
+            );
+        }
+    }
+    // A plain put is looked at when it is read.
+    let disk = SimDisk::new();
+    let mut file = of.file.clone();
+    file[ROOTS_END + RECORD_HEADER_LEN] ^= 1;
+    disk.set_contents(STORE, file);
+    open(&disk, &config()).unwrap();
 }

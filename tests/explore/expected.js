@@ -91,7 +91,7 @@ function moments(file) {
 
 function apply(now, { kind, bucket, bucket_hex, key, key_hex, seq }) {
     const name = JSON.stringify([bucket, bucket_hex, key, key_hex]);
-    if (kind === "put" || kind === "put-with") {
+    if (kind === "put" || kind === "put-with" || kind === "put-owned") {
         now.set(name, seq);
     } else if (kind === "delete") {
         now.delete(name);

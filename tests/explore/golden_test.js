@@ -91,6 +91,8 @@ test("step by step, forwards and backwards, the keys are those that the second r
         "torn",
         "moved",
         "put-with",
+        "session",
+        "session-ended",
     ]) {
         const { file } = goldenFile(name);
         const steps = moments(file);

@@ -7,6 +7,7 @@ mod arrows;
 mod internals;
 mod rules;
 mod second_reader;
+mod sessions;
 mod snapshots;
 mod writing;
 

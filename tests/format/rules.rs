@@ -9,8 +9,9 @@ use crate::common::files::bytes::{Fields, FileBytes, record};
 use crate::common::files::cases;
 use crate::common::files::layout::{
     self, DELETE, END_MARK_LEN, EXPIRY, EXPIRY_LEN, FILE_HEADER, FILE_HEADER_LEN, IMAGE, LOOSE, MARK, MAX_FILE_LEN,
-    MAX_SEQ, MAX_SEQ_STEP, MORE, MOVED, NOW, PUT, PUT_WITH, RECORD_HEADER, RECORD_HEADER_LEN, ROOTS, ROOTS_END, SLOT,
-    SLOT_LEN, SLOTS, SNAPSHOT, SYNCED, SYNCED_TO, log_start, with_deadline,
+    MAX_SEQ, MAX_SEQ_STEP, MORE, MOVED, NOW, PUT, PUT_OWNED, PUT_WITH, RECORD_HEADER, RECORD_HEADER_LEN, ROOTS,
+    ROOTS_END, SESSION, SESSION_LEN, SESSION_VALUE, SLOT, SLOT_LEN, SLOTS, SNAPSHOT, SYNCED, SYNCED_TO, log_start,
+    session, with_deadline, with_owner,
 };
 use crate::common::files::library::{self, PATH};
 use crate::common::files::page::{self, summary};
@@ -31,6 +32,7 @@ fn the_tables_of_the_page_are_what_the_reader_goes_by() {
         ("The file header", FILE_HEADER, FILE_HEADER_LEN),
         ("Records", RECORD_HEADER, RECORD_HEADER_LEN),
         ("Deadlines", EXPIRY, EXPIRY_LEN),
+        ("Sessions", SESSION_VALUE, SESSION_LEN),
         ("Roots", SLOT, SLOT_LEN),
         ("Snapshots", snapshot::HEAD, snapshot::HEAD_LEN),
         ("Snapshots", snapshot::ENTRY, snapshot::ENTRY_LEN),
@@ -39,6 +41,7 @@ fn the_tables_of_the_page_are_what_the_reader_goes_by() {
     ] {
         let head = match layout {
             EXPIRY => "| at, in an expiry |",
+            SESSION_VALUE => "| at, in a session |",
             snapshot::ENTRY => "| at, in an entry |",
             snapshot::ORDER_ENTRY => "| at, in an entry of the order |",
             snapshot::LEAF => "| at, in a leaf's entry |",
@@ -62,6 +65,8 @@ fn the_tables_of_the_page_are_what_the_reader_goes_by() {
         (PUT, "put"),
         (DELETE, "delete"),
         (PUT_WITH, "put-with"),
+        (SESSION, "session"),
+        (PUT_OWNED, "put-owned"),
         (MARK, "mark"),
         (SYNCED_TO, "SYNCED_TO"),
         (MOVED, "MOVED"),
@@ -113,7 +118,7 @@ fn the_checks_of_the_page_have_the_numbers_of_its_other_tables() {
         ("W5", format!("*o* + {RECORD_HEADER_LEN}").as_str()),
         ("W6", step),
         ("W6", highest),
-        ("W7", format!("{PUT}, {DELETE}, {PUT_WITH}, or {MARK:#x} and up").as_str()),
+        ("W7", format!("{PUT}, {DELETE}, {PUT_WITH}, {SESSION}, {PUT_OWNED}, or {MARK:#x} and up").as_str()),
     ] {
         let row = checks.iter().find(|row| row[0] == check).unwrap_or_else(|| panic!("the page has no {check}"));
         assert!(row[1].contains(number), "{check} does not say {number}: {}", row[1]);
@@ -193,6 +198,22 @@ fn the_page_shows_a_deadline_as_a_file_has_it() {
     assert_eq!(record.split_value(), Some((YEAR_2100, &b"5"[..])));
 }
 
+#[test]
+fn the_page_shows_a_session_and_its_lock_as_a_file_has_them() {
+    let (start, bytes) = page::dump_of("SESSION");
+    let file = std::fs::read("tests/golden/session.cask").unwrap();
+    assert_eq!(file[start..start + bytes.len()], bytes);
+    let records = records(&file);
+    let first = records.iter().position(|record| record.offset == start).expect("a record begins there");
+    let (begins, lock) = (&records[first], &records[first + 1]);
+    assert_eq!(lock.next, start + bytes.len(), "the dump is that of both records");
+    assert_eq!((begins.kind, begins.value.len()), (SESSION, SESSION_LEN));
+    assert_eq!(layout::number(SESSION_VALUE, "session", begins.value), begins.seq);
+    assert_eq!(layout::number(SESSION_VALUE, "ttl", begins.value), 20_000);
+    assert_eq!((lock.kind, lock.key), (PUT_OWNED, &b"\0l"[..]));
+    assert_eq!(lock.value, with_owner(0, begins.seq, lock.seq, b"7"));
+}
+
 /// 2100-01-01 00:00 UTC in milliseconds since 1970: 130 years, 32 of them leap years.
 const YEAR_2100: u64 = (130 * 365 + 32) * 24 * 60 * 60 * 1000;
 
@@ -218,11 +239,13 @@ fn specimens() -> [Vec<u8>; 2] {
         .push(record(0, DELETE, 8, b"\0older", b""))
         .push(record(SYNCED, PUT, 9, b"\0k", b"22"))
         .push(record(0, PUT_WITH, 10, b"\0w", &with_deadline(NOW + 1, b"4")))
-        .push(record(0, MOVED, 11, b"", b""));
+        .push(record(0, SESSION, 11, b"", &session(11, 5)))
+        .push(record(0, PUT_OWNED, 12, b"\0x", &with_owner(0, 11, 12, b"5")))
+        .push(record(0, MOVED, 13, b"", b""));
     let stated = log.len() as u64 - 8;
-    let log = log.push(record(0, SYNCED_TO, 12, b"", &stated.to_le_bytes())).push(record(0, PUT, 13, b"\0l", b""));
-    let torn = log.clone().push(record(MORE, PUT, 14, b"\0m", b"3")).push(record(0, PUT, 15, b"\0n", b"4"));
-    [log.push(record(SYNCED, MARK, 14, b"", b"")).end(), torn.raw(&[0; 30]).0]
+    let log = log.push(record(0, SYNCED_TO, 14, b"", &stated.to_le_bytes())).push(record(0, PUT, 15, b"\0l", b""));
+    let torn = log.clone().push(record(MORE, PUT, 16, b"\0m", b"3")).push(record(0, PUT, 17, b"\0n", b"4"));
+    [log.push(record(SYNCED, MARK, 16, b"", b"")).end(), torn.raw(&[0; 30]).0]
 }
 
 fn agree(file: &[u8], story: impl FnOnce() -> String) -> Verdict {
@@ -261,7 +284,7 @@ fn reader_and_library_agree_on_every_flipped_bit() {
 }
 
 /// The records of a sound file.
-fn records(file: &[u8]) -> Vec<Record<'_>> {
+pub fn records(file: &[u8]) -> Vec<Record<'_>> {
     let Verdict::Store(contents) = read(file) else { panic!("the file is sound") };
     let (reader, mut records, mut at, mut previous) = (Reader::new(file), Vec::new(), log_start(file), 0);
     while (at as u64) < contents.end {

@@ -1,12 +1,13 @@
 //! Snapshots of the index: what the library writes is what docs/FORMAT.md says, byte for byte.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use caskfile::disk::sim::SimDisk;
-use caskfile::{Batch, Cask, Config, Durability, Limits};
+use caskfile::{Batch, Cask, Config, Durability, Limits, PutOptions};
 
 use crate::common::dice::Dice;
-use crate::common::files::layout::{IMAGE, RECORD_HEADER, RECORD_HEADER_LEN, SNAPSHOT, number};
+use crate::common::files::layout::{IMAGE, NOW, RECORD_HEADER, RECORD_HEADER_LEN, SNAPSHOT, number};
 use crate::common::files::library::PATH;
 use crate::common::files::page;
 use crate::common::files::reader::{Reader, Verdict, read};
@@ -74,10 +75,16 @@ fn lived(seed: u64, mut look: impl FnMut(&[u8])) {
     // Real ones but for those that make snapshots frequent and parts small.
     let Limits { least_cost, least_part, image_bytes, leaf_entries, .. } = Limits::SMALL;
     disk.set_limits(Limits { least_cost, least_part, image_bytes: image_bytes * 64, leaf_entries, ..Limits::REAL });
+    let until = PutOptions::new().expires_at(Some(SystemTime::UNIX_EPOCH + Duration::from_millis(2 * NOW)));
     for _ in 0..6 {
         let durability = [Durability::Sync, Durability::Os][dice.below(2) as usize];
         let open = || Cask::open_on(Arc::new(disk.process()), PATH, &Config::new().durability(durability)).unwrap();
         let casks = [open(), open()];
+        // The second handle is the last to close, and ends its session then.
+        let session = (seed % 3 == 1).then(|| casks[1].session(Duration::from_secs(3600)).unwrap());
+        if let Some(session) = &session {
+            session.put(&casks[1], "owned", "by a session").unwrap();
+        }
         for n in 0..30 + dice.below(60) {
             let cask = casks[dice.below(2) as usize].bucket(["", "b", "bucket"][dice.below(3) as usize]).unwrap();
             let key = format!("key {}", dice.below(300));
@@ -88,6 +95,7 @@ fn lived(seed: u64, mut look: impl FnMut(&[u8])) {
                     batch.put(&key, vec![1; 700]).delete("key 7").bucket("other").put(&key, "in a batch");
                     assert!(cask.write(&batch).unwrap().last_index().is_some());
                 }
+                2 if seed % 3 == 0 => drop(cask.put_with(&key, "until", &until).unwrap()),
                 _ => drop(cask.put(&key, vec![n as u8; dice.below(900) as usize]).unwrap()),
             }
         }
@@ -106,7 +114,7 @@ fn lived(seed: u64, mut look: impl FnMut(&[u8])) {
 
 #[test]
 fn every_image_that_the_library_writes_is_that_of_the_log() {
-    let (mut compared, mut parts, mut pieces, mut leaves) = (0, 0, 0, 0);
+    let (mut compared, mut parts, mut pieces, mut leaves, mut lifetimes) = (0, 0, 0, 0, 0);
     for seed in 0..20 {
         let mut last = 0;
         lived(seed, |file| {
@@ -123,6 +131,7 @@ fn every_image_that_the_library_writes_is_that_of_the_log() {
                 image.order.clear();
             }
             leaves = leaves.max(number(HEAD, "leaves", value));
+            lifetimes += image.lifetimes.as_ref().map_or(0, Vec::len);
             assert_eq!(snapshot::stored(file).unwrap(), image, "seed {seed}");
             let mut records = Vec::new();
             let (reader, mut o, mut previous) = (Reader::new(file), covered_to as usize, image.covered_seq);
@@ -139,5 +148,5 @@ fn every_image_that_the_library_writes_is_that_of_the_log() {
         });
     }
     assert!(compared > 40 && parts >= 16 && pieces > 1, "{compared} snapshots, {parts} parts, {pieces} records");
-    assert!(leaves > 10, "{leaves} leaves");
+    assert!(leaves > 10 && lifetimes > 100, "{leaves} leaves, {lifetimes} records with a lifetime");
 }

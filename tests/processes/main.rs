@@ -11,6 +11,9 @@ mod creators;
 mod forks;
 mod histories;
 mod killed;
+// Signals, and locks on bytes that only Linux has.
+#[cfg(target_os = "linux")]
+mod locks;
 mod on_time;
 mod points;
 mod side_by_side;

@@ -17,6 +17,8 @@ pub type Result<T> = std::result::Result<T, Failure>;
 pub enum Failure {
     /// The reader of stdout has closed it, which is no error.
     ClosedPipe,
+    /// A command that was run has failed with this code, and has said why.
+    Silent(u8),
     Message {
         exit: Exit,
         /// The code of a command that was run, instead of that of `exit`.
@@ -81,6 +83,7 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         match self {
             Failure::ClosedPipe => Exit::Done,
+            Failure::Silent(_) => Exit::Refused,
             Failure::Message { exit, .. } => *exit,
         }
     }
@@ -88,7 +91,7 @@ impl Failure {
     /// The code to end with.
     pub fn code(&self) -> u8 {
         match self {
-            Failure::Message { of_command: Some(code), .. } => *code,
+            Failure::Silent(code) | Failure::Message { of_command: Some(code), .. } => *code,
             _ => self.exit().code(),
         }
     }
@@ -194,8 +197,10 @@ fn exit_of(error: &Error) -> Exit {
         | Error::BucketTooLong { .. }
         | Error::BatchInvalid { .. }
         | Error::BatchTooLarge { .. } => Exit::Input,
-        Error::Io { .. } | Error::Poisoned { .. } => Exit::Io,
+        Error::Io { .. } | Error::Poisoned { .. } | Error::NoSessions { .. } => Exit::Io,
         Error::Compacted { .. } | Error::Undone { .. } => Exit::Lost,
+        Error::SessionOver | Error::NotHeld => Exit::LockLost,
+        Error::TimedOut { .. } => Exit::TimedOut,
         _ => Exit::Refused,
     }
 }

@@ -70,6 +70,12 @@ impl<'o, W: Write> Line<'o, W> {
         self.json(texts)
     }
 
+    pub fn objects(mut self, name: &str, objects: &[serde_json::Value]) -> Line<'o, W> {
+        self.name(name);
+        self.put(b"\":");
+        self.json(objects)
+    }
+
     /// `None` is null: unknown.
     pub fn boolean(mut self, name: &str, boolean: Option<bool>) -> Line<'o, W> {
         self.name(name);

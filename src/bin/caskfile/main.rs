@@ -3,7 +3,7 @@
 //! Each verb is a file in `verbs/`. All verbs use `session` (terminals, pipes, output), `open` (how the store is opened),
 //! `failure` and `exit` (how the command ends). Several use `escape`, `record`, `json_line`, `delimited` and `format`
 //! (pairs as text, written and read), `input` and `lines` (the input), `look`, `picture` and `explore` (a file's bytes),
-//! `conflict`, `value`, `report`, `numbers`, `progress`, `interrupt`, `waiting`.
+//! `conflict`, `value`, `report`, `numbers`, `progress`, `interrupt`, `signals`, `waiting`.
 
 mod cli;
 mod conflict;
@@ -26,6 +26,7 @@ mod progress;
 mod record;
 mod report;
 mod session;
+mod signals;
 mod value;
 mod verbs;
 mod waiting;

@@ -187,7 +187,7 @@ impl Ttl {
     }
 }
 
-fn parse_ttl(text: &str) -> std::result::Result<Duration, String> {
+pub fn parse_ttl(text: &str) -> std::result::Result<Duration, String> {
     match parse_duration(text) {
         Ok(ttl) if ttl.is_zero() => Err("give more than 0: a key has its value for some time".into()),
         ttl => ttl,

@@ -189,6 +189,26 @@ impl DiskFile for RealFile {
         Some(self)
     }
 
+    #[cfg(target_os = "linux")]
+    fn lock_line(&self, line: u32) -> Option<Box<dyn WaitingLine + '_>> {
+        Some(Box::new(locks::Line::of_lock(&self.file, line)))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn hold_owner(&self, owner: u64) -> io::Result<()> {
+        locks::hold_owner(&self.file, owner)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn release_owner(&self, owner: u64) {
+        locks::release_owner(&self.file, owner);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn is_owner_held(&self, owner: u64) -> io::Result<bool> {
+        locks::is_owner_held(&self.file, owner)
+    }
+
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(self.file.as_fd())
     }
@@ -227,15 +247,15 @@ impl DiskFile for RealFile {
 #[cfg(target_os = "linux")]
 impl WaitingLine for RealFile {
     fn try_place(&self, place: u64) -> io::Result<bool> {
-        locks::try_place(&self.file, place)
+        locks::Line::of_file(&self.file).try_place(place)
     }
 
     fn leave_place(&self, place: u64) {
-        locks::leave_place(&self.file, place);
+        locks::Line::of_file(&self.file).leave_place(place);
     }
 
     fn place_of_another(&self, among: Range<u64>) -> Option<u64> {
-        locks::place_of_another(&self.file, among)
+        locks::Line::of_file(&self.file).place_of_another(among)
     }
 }
 

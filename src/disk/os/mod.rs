@@ -16,6 +16,7 @@ mod system;
 
 pub use names::RealDisk;
 pub use system::RealSystem;
+pub(super) use system::monotonic;
 
 /// Makes a call again if a signal interrupted it before it did anything.
 fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {

@@ -247,6 +247,33 @@ impl DiskFile for SimFile {
         self.disk.lock().world.settings.waiting_line.then_some(self)
     }
 
+    fn lock_line(&self, line: u32) -> Option<Box<dyn WaitingLine + '_>> {
+        self.disk.lock().world.settings.waiting_line.then(|| Box::new(LockLine { file: self, line }) as _)
+    }
+
+    fn hold_owner(&self, owner: u64) -> io::Result<()> {
+        let machine = &mut *self.disk.lock();
+        machine.expect_alive(self.disk.process)?;
+        let inode = machine.inode_of(self.description);
+        machine.owners.entry((inode, owner)).or_default().insert(self.description);
+        Ok(())
+    }
+
+    fn release_owner(&self, owner: u64) {
+        let machine = &mut *self.disk.lock();
+        let Some(own) = machine.descriptions.get(&self.description) else { return };
+        if let Some(holders) = machine.owners.get_mut(&(own.inode, owner)) {
+            holders.remove(&self.description);
+        }
+    }
+
+    fn is_owner_held(&self, owner: u64) -> io::Result<bool> {
+        let machine = self.disk.lock();
+        machine.expect_alive(self.disk.process)?;
+        let holders = machine.owners.get(&(machine.inode_of(self.description), owner));
+        Ok(holders.is_some_and(|holders| holders.iter().any(|&holder| holder != self.description)))
+    }
+
     fn stat(&self) -> io::Result<FileStat> {
         self.disk.call(Verb::FileStat, |machine| {
             let inode = machine.inode_of(self.description);
@@ -314,6 +341,33 @@ impl WaitingLine for SimFile {
         let inode = machine.descriptions.get(&self.description)?.inode;
         let mut taken = machine.places.range((inode, among.start)..(inode, among.end.max(among.start)));
         taken.rfind(|&(_, &owner)| owner != self.description).map(|(&(_, place), _)| place)
+    }
+}
+
+/// A line for a lock that the log has. Its places are far above those of the line for the file's lock.
+struct LockLine<'f> {
+    file: &'f SimFile,
+    line: u32,
+}
+
+impl LockLine<'_> {
+    fn place(&self, place: u64) -> u64 {
+        1 << 63 | u64::from(self.line) << 31 | place.min((1 << 31) - 1)
+    }
+}
+
+impl WaitingLine for LockLine<'_> {
+    fn try_place(&self, place: u64) -> io::Result<bool> {
+        self.file.try_place(self.place(place))
+    }
+
+    fn leave_place(&self, place: u64) {
+        self.file.leave_place(self.place(place));
+    }
+
+    fn place_of_another(&self, among: Range<u64>) -> Option<u64> {
+        let found = self.file.place_of_another(self.place(among.start)..self.place(among.end));
+        found.map(|place| place - self.place(0))
     }
 }
 

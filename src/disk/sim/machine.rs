@@ -42,6 +42,10 @@ pub(super) struct Machine {
     pub(super) opened: u64,
     /// The places in the waiting lines, by inode and number, and the descriptions that have them.
     pub(super) places: BTreeMap<(u64, u64), u64>,
+    /// The descriptions that hold the bytes of owners of sessions, by inode and owner.
+    pub(super) owners: BTreeMap<(u64, u64), BTreeSet<u64>>,
+    /// The boots that processes find where it is not that of the machine.
+    pub(super) boots: BTreeMap<u64, [u8; 16]>,
     pub(super) faults: Schedule<Fault>,
     pub(super) hooks: Schedule<Hook>,
     /// By which engines wait.
@@ -60,6 +64,8 @@ pub(super) struct World {
     pub(super) inodes: BTreeMap<u64, Inode>,
     pub(super) created: u64,
     pub(super) clock: Duration,
+    /// How often the power was cut.
+    pub(super) reboots: u8,
     pub(super) random: Random,
     pub(super) settings: Settings,
 }
@@ -181,6 +187,7 @@ impl Machine {
     pub(super) fn close(&mut self, number: u64) {
         if let Some(description) = self.descriptions.remove(&number) {
             self.places.retain(|_, owner| *owner != number);
+            self.owners.values_mut().for_each(|holders| _ = holders.remove(&number));
             let inode = description.inode;
             if self.world.inode(inode).locked_by.take_if(|owner| *owner == number).is_some() {
                 self.record(description.process, || Change::Unlock { inode });

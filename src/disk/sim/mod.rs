@@ -106,6 +106,7 @@ impl SimDisk {
             inodes: BTreeMap::new(),
             created: 0,
             clock: Duration::from_secs(CLOCK_START),
+            reboots: 0,
             random: Random::from_seed(seed),
             settings: Settings {
                 crash: Crash { sector: SECTOR, garbage: false },
@@ -148,6 +149,8 @@ impl SimDisk {
             descriptions: BTreeMap::new(),
             opened: 0,
             places: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            boots: BTreeMap::new(),
             faults: Schedule::default(),
             hooks: Schedule::default(),
             engine_clock: Clock::default(),
@@ -192,6 +195,7 @@ impl SimDisk {
     /// which everything is synced. This disk stays as it is, so a test can look at many outcomes of one cut.
     pub fn reboot(&self, choices: &mut Choices) -> SimDisk {
         let mut world = self.lock().world.clone();
+        world.reboots += 1;
         world.directory = world.directory.crashed(choices);
         world.inodes.retain(|&number, _| world.directory.mentions(number));
         let crash = world.settings.crash;

@@ -14,7 +14,8 @@ use super::sleeper::SimSleeper;
 use super::{Fault, SimDisk, Verb};
 use crate::disk::attributes::ACL;
 use crate::disk::{
-    Access, Clock, Disk, DiskFile, Extended, FileAttributes, FileIdentity, FileStat, Sleeper, System, expect_file_name,
+    Access, Boot, Clock, Disk, DiskFile, Extended, FileAttributes, FileIdentity, FileStat, Sleeper, System,
+    expect_file_name,
 };
 use crate::limits::Limits;
 
@@ -209,6 +210,12 @@ impl System for SimDisk {
 
     fn clock(&self) -> Clock {
         self.lock().engine_clock.clone()
+    }
+
+    fn boot(&self) -> io::Result<Boot> {
+        let machine = self.lock();
+        let of_machine = [machine.world.reboots + 1; 16];
+        Ok(Boot { id: machine.boots.get(&self.process).copied().unwrap_or(of_machine), offset: 0 })
     }
 
     /// Moves the disk's clock and lets other threads run, without sleeping.

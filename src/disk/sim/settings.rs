@@ -86,6 +86,13 @@ impl SimDisk {
         self.lock().engine_clock = clock.clone();
     }
 
+    /// Sets the boot identity that this process finds, as a container can have one of its own. Without this, it is that of the machine,
+    /// which gets another one with each power cut.
+    pub fn set_boot(&self, id: [u8; 16]) {
+        let process = self.process;
+        self.lock().boots.insert(process, id);
+    }
+
     /// Sets the answer of [`Disk::room`](crate::disk::Disk::room), which is `None` at first. The disk does not run full
     /// by this.
     pub fn set_room(&self, bytes: u64) {

@@ -57,10 +57,10 @@ impl Cask {
     pub fn get_into(&self, key: impl AsRef<[u8]>, out: &mut Vec<u8>) -> Result<u64> {
         // Before the view is taken: `as_ref` is the caller's code, which may call this store.
         let key = key.as_ref();
-        let (verify, clock) = (self.engine.context.config.get_verify_on_read(), &self.engine.context.clock);
+        let (verify, context) = (self.engine.context.config.get_verify_on_read(), &*self.engine.context);
         self.engine.reading.answer(|view| {
             let key = FullKey::new(&self.bucket, key)?;
-            let position = view.find_to_read(&key, clock)?.ok_or(Error::KeyNotFound)?;
+            let position = view.find_to_read(&key, context)?.ok_or(Error::KeyNotFound)?;
             view.read(position, |reader, start| reader.value_into(start, &key, out, verify))
         })
     }
@@ -81,8 +81,8 @@ impl Cask {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        let (key, clock) = (key.as_ref(), &self.engine.context.clock);
-        self.engine.reading.answer(|view| Ok(view.find_shown(&FullKey::new(&self.bucket, key)?, clock)?.is_some()))
+        let (key, context) = (key.as_ref(), &*self.engine.context);
+        self.engine.reading.answer(|view| Ok(view.find_shown(&FullKey::new(&self.bucket, key)?, context)?.is_some()))
     }
 
     /// Returns when the pair of a key is over; `None` if it stays until it is replaced or deleted. [`Cask::put_with`] sets it.
@@ -142,12 +142,13 @@ impl Cask {
     fn deadline(&self, key: &[u8]) -> Result<(Option<u64>, Duration)> {
         self.engine.reading.answer(|view| {
             let position = view.find(&FullKey::new(&self.bucket, key)?)?.ok_or(Error::KeyNotFound)?;
-            let Some(deadline) = view.keys.expiring.deadline(position) else { return Ok((None, Duration::ZERO)) };
-            let now = self.engine.context.clock.wall();
-            if now >= Duration::from_millis(deadline) {
-                return Err(Error::KeyNotFound);
+            let lifetimes = &view.keys.lifetimes;
+            let (deadline, owner) = (lifetimes.expiring.deadline(position), lifetimes.sessions.owner(position));
+            if deadline.is_none() && owner.is_none() {
+                return Ok((None, Duration::ZERO));
             }
-            Ok((Some(deadline), now))
+            let (now, times) = self.engine.context.look();
+            if lifetimes.is_over(position, || times) { Err(Error::KeyNotFound) } else { Ok((deadline, now)) }
         })
     }
 

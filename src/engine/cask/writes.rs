@@ -311,7 +311,7 @@ impl Cask {
         self.commit(&FullKey::new(&self.bucket, key)?, action, condition)
     }
 
-    pub(super) fn commit(
+    pub(in crate::engine) fn commit(
         &self,
         full_key: &[u8],
         action: Action<&[u8]>,

@@ -113,7 +113,8 @@ impl Maintenance {
         let (moment, mut positions, live_bytes) = {
             // A wrong image would become permanent.
             let view = self.reading.scanned()?;
-            (Moment::of(&view), view.index().positions().collect::<Vec<_>>(), view.keys.live_bytes())
+            let positions = view.index().positions().chain(view.keys.lifetimes.sessions.positions());
+            (Moment::of(&view), positions.collect::<Vec<_>>(), view.keys.live_bytes())
         };
         positions.sort_unstable();
         let to = &self.context.by_path.resolve(to).map_err(|e| Error::io("resolve", to, e))?;
@@ -135,8 +136,8 @@ impl Maintenance {
     }
 }
 
-/// Writes the log of a moment after the given file header: every put and every tombstone, each verified on the bytes that are
-/// written. Returns the closing mark's offset and the length of the whole file.
+/// Writes the log of a moment after the given file header: every put, every tombstone and every record of a session, each verified
+/// on the bytes that are written. Returns the closing mark's offset and the length of the whole file.
 ///
 /// Keeps the flag `MORE`, so that a stream that breaks off holds a prefix of the history, and no half batch.
 fn copy_log(moment: &Moment, header: &FileHeader, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<(u64, u64)> {

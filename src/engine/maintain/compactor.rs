@@ -181,8 +181,12 @@ impl<'e> Compactor<'e> {
     /// Copies the live records before the noted end.
     pub(super) fn copy_live(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let reader = self.old()?.reader.clone();
-        let positions = self.live_positions()?;
-        self.view.keys.index.reserve(positions.len());
+        let mut positions = self.live_positions()?;
+        let keys = positions.len();
+        self.view.keys.index.reserve(keys);
+        // A session that is renewed or ends meanwhile is missing here: its next record comes after the noted end.
+        positions.extend(self.old()?.keys.lifetimes.sessions.positions().filter(|&position| position < self.upto));
+        positions.sort_unstable();
         for &position in &positions {
             self.copyist.push(&reader, position, false)?;
             if self.copyist.has_a_piece() {
@@ -192,13 +196,13 @@ impl<'e> Compactor<'e> {
         }
         self.write()?;
         self.view.keys.index.shrink();
-        if self.view.index().len() != positions.len() {
+        if self.view.index().len() != keys {
             return Err(self.wrong("it has other keys than the old one"));
         }
         Ok(())
     }
 
-    /// The positions of the live records before the noted end, in the order of the log.
+    /// The positions of the keys' live records before the noted end, in any order.
     fn live_positions(&self) -> Result<Vec<u64>> {
         let mut positions = Vec::with_capacity(self.old()?.index().len());
         // Piece by piece, so that no writer waits long for the view. A record that is replaced or removed meanwhile is
@@ -206,7 +210,6 @@ impl<'e> Compactor<'e> {
         for piece in 0..PIECES {
             positions.extend(self.old()?.index().positions_in(piece).filter(|&position| position < self.upto));
         }
-        positions.sort_unstable();
         Ok(positions)
     }
 
@@ -254,10 +257,22 @@ impl<'e> Compactor<'e> {
             };
             for entry in &unit.entries {
                 // A put that was replaced has a successor further on. A tombstone comes after every record of its key that the
-                // copy has so far.
+                // copy has so far. The records of a session are as the puts of a key, and its END is as a tombstone.
                 let needed = match entry.header.kind {
-                    Kind::Put | Kind::PutWith => self.old()?.find(unit.key(entry))? == Some(entry.offset),
+                    Kind::Put | Kind::PutWith | Kind::PutOwned => {
+                        self.old()?.find(unit.key(entry))? == Some(entry.offset)
+                    }
                     Kind::Delete => self.view.find(unit.key(entry))?.is_some(),
+                    Kind::Session => match unit.session(entry) {
+                        Some(record) if record.is_end() => {
+                            self.view.keys.lifetimes.sessions.newest(record.session).is_some()
+                        }
+                        Some(record) => {
+                            let newest = self.old()?.keys.lifetimes.sessions.newest(record.session).copied();
+                            newest.is_some_and(|newest| newest.position == entry.offset)
+                        }
+                        None => false,
+                    },
                     Kind::Ancillary(_) => false,
                 };
                 if needed {
@@ -311,6 +326,9 @@ impl<'e> Compactor<'e> {
         let old = self.old()?;
         if (self.view.index().len(), self.view.keys.live_bytes()) != (old.index().len(), old.keys.live_bytes()) {
             return Err(self.wrong("it has other pairs than the old one"));
+        }
+        if !old.keys.lifetimes.sessions.is_copied_by(&self.view.keys.lifetimes.sessions) {
+            return Err(self.wrong("it has other sessions than the old one"));
         }
         Ok(())
     }

@@ -32,8 +32,8 @@ use crate::events::event;
 use crate::format::RECORD_HEADER_LEN;
 use crate::format::order::{ORDER_ENTRY_LEN, StoredLeaf, StoredOrder, encode_directory, order_len};
 use crate::format::snapshot::{
-    Covered, IMAGE, KeyHasher, SNAPSHOT, Snapshot, StoredPart, encode_part, image_len, part_bits_for, part_len,
-    tables_in_part,
+    Covered, IMAGE, KeyHasher, MOST_LIFETIMES, SNAPSHOT, Snapshot, StoredLifetime, StoredPart, encode_part, image_len,
+    part_bits_for, part_len, tables_in_part,
 };
 use crate::index::{Frozen, Index, SortedIndex};
 use crate::limits::Shared;
@@ -90,6 +90,8 @@ struct Draft {
     /// The leaves that are written, then their directory.
     leaves: Vec<StoredLeaf>,
     order: Option<StoredOrder>,
+    /// `None` in a log that has had no record with a lifetime.
+    lifetimes: Option<Vec<StoredLifetime>>,
     /// The end of what is written, for the next sync.
     written: Position,
 }
@@ -116,10 +118,27 @@ fn len_of(index: &Index, limits: Shared) -> u64 {
     image_len(keys, part_bits_for(keys, limits.least_part())) + order
 }
 
-/// Whether a snapshot can say all about this log. It says nothing of deadlines so far. Also a pair whose deadline is long over
-/// counts: a build that does not know the kind of its record would open the file through the snapshot, and not see that record.
+/// The most bytes that the records with a lifetime may have. Opening reads them all.
+const MOST_LIFETIME_BYTES: u64 = 1 << 20;
+
+/// Whether a snapshot can say all about this log, and spares the next opening most of it. With very many deadlines or sessions, it
+/// would have to read too many records.
 fn may_have_snapshot(view: &View) -> bool {
-    view.reader.log.header.has_roots && !view.tail.has_put_with
+    view.reader.log.header.has_roots && view.keys.lifetimes.most_records() <= MOST_LIFETIMES as u64
+}
+
+/// The records with a lifetime of this moment. `None` if they are too long to be read by each opening.
+fn lifetimes_of(view: &View) -> Result<Option<Vec<StoredLifetime>>> {
+    let (mut stored, mut bytes) = (Vec::new(), 0);
+    for offset in view.keys.lifetimes.positions() {
+        let header = view.reader.header(offset)?;
+        bytes += header.padded_len();
+        if bytes > MOST_LIFETIME_BYTES {
+            return Ok(None);
+        }
+        stored.push(StoredLifetime { offset, header_crc: header.header_crc });
+    }
+    Ok(Some(stored))
 }
 
 impl Draft {
@@ -139,6 +158,12 @@ impl Draft {
         if !may_write || another_writes_one || !view.index().is_loaded() || !has_room {
             return Ok(None);
         }
+        let lifetimes = if view.tail.has_lifetimes {
+            let Some(lifetimes) = lifetimes_of(&view)? else { return Ok(None) };
+            Some(lifetimes)
+        } else {
+            None
+        };
         let part_bits = part_bits_for(keys, turn.log.limits.least_part());
         Ok(Some(Draft {
             log: Arc::clone(&turn.log),
@@ -160,6 +185,7 @@ impl Draft {
             parts: Vec::with_capacity(1 << part_bits),
             leaves: Vec::new(),
             order: None,
+            lifetimes,
             written: turn.position(),
         }))
     }
@@ -266,16 +292,18 @@ impl Draft {
         Ok(true)
     }
 
-    /// Writes the record that says where the parts are. Returns its offset.
-    fn write_snapshot(&mut self, turn: &mut Turn<'_>) -> Result<Option<u64>> {
+    /// Writes the record that says where the parts are. Returns its offset and its end.
+    fn write_snapshot(&mut self, turn: &mut Turn<'_>) -> Result<Option<(u64, u64)>> {
         if !self.is_of(turn) {
             return Ok(None);
         }
         let parts = std::mem::take(&mut self.parts);
-        let snapshot = Snapshot { covered: self.covered, part_bits: self.part_bits, parts, order: self.order };
-        let at = turn.append_loose(SNAPSHOT, &snapshot.encode(&KeyHasher::new(&self.log.header)))?;
+        let (part_bits, lifetimes) = (self.part_bits, self.lifetimes.take());
+        let snapshot = Snapshot { covered: self.covered, part_bits, parts, order: self.order, lifetimes };
+        let value = snapshot.encode(&KeyHasher::new(&self.log.header));
+        let at = turn.append_loose(SNAPSHOT, &value)?;
         self.written = turn.position();
-        Ok(Some(at))
+        Ok(Some((at, at + (RECORD_HEADER_LEN + value.len()) as u64)))
     }
 }
 
@@ -407,8 +435,8 @@ impl Maintenance {
         }
         // The image must be on stable storage before anything leads to it, and the snapshot before the root does.
         self.writing.syncs.sync(&draft.log, draft.written)?;
-        let Some(at) = self.turn_for(caller, |turn| draft.write_snapshot(turn))? else { return Ok(false) };
-        let end = at + (RECORD_HEADER_LEN + Snapshot::value_len(draft.part_bits)) as u64;
+        let written = self.turn_for(caller, |turn| draft.write_snapshot(turn))?;
+        let Some((at, end)) = written else { return Ok(false) };
         self.writing.syncs.sync(&draft.log, draft.written)?;
         let led =
             self.turn_for(caller, |turn| if !draft.is_of(turn) { Ok(false) } else { turn.lead_root_to(at, end) })?;

@@ -73,8 +73,11 @@ fn compare(fresh: &Survey, shown: &View) -> Result<()> {
             return disagree(format!("{in_memory} {what} are counted in memory, and {in_log} in the log"));
         }
     }
-    if !shown.keys.expiring.is_same(&fresh.keys.expiring) {
+    if !shown.keys.lifetimes.expiring.is_same(&fresh.keys.lifetimes.expiring) {
         return disagree("the deadlines in memory are not those in the log".to_owned());
+    }
+    if !shown.keys.lifetimes.sessions.is_same(&fresh.keys.lifetimes.sessions) {
+        return disagree("the sessions in memory are not those in the log".to_owned());
     }
     let highest = fresh.last_seq.max(fresh.base_seq);
     if (shown.tail.previous_seq, shown.tail.highest_seq) != (fresh.last_seq, highest) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Reading;
-use super::scan::{PairRef, expires_at};
+use super::scan::{PairRef, expires_at, session_of};
 use super::view::View;
 use crate::Result;
 use crate::format::Damage;
@@ -97,7 +97,8 @@ impl IndexScan {
         let (expiry, value) = header.split_value(stored);
         // A key without a bucket does not verify. Without verification it must not panic.
         let (bucket, key) = split_full_key(full_key).unwrap_or_default();
-        Ok((bucket, PairRef { key, value, last_index: header.seq, expires_at: expires_at(expiry) }))
+        let (expires_at, session) = (expires_at(expiry), session_of(expiry));
+        Ok((bucket, PairRef { key, value, last_index: header.seq, expires_at, session }))
     }
 }
 
@@ -138,12 +139,12 @@ impl Reading {
             view.index().load_all(&view.reader)?;
             // A vector that grows would take, and keep, up to twice as much.
             let mut positions = Vec::with_capacity(view.index().len());
-            let (all, expiring) = (view.index().positions(), &view.keys.expiring);
-            if expiring.is_empty() {
+            let (all, lifetimes) = (view.index().positions(), &view.keys.lifetimes);
+            if lifetimes.is_empty() {
                 positions.extend(all);
             } else {
-                let now = self.context.clock.wall_ms();
-                positions.extend(all.filter(|&position| !expiring.is_over(position, || now)));
+                let times = self.context.times();
+                positions.extend(all.filter(|&position| !lifetimes.is_over(position, || times)));
             }
             Ok(Some((view.reader.clone(), positions, other)))
         })?;

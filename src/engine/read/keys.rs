@@ -71,7 +71,7 @@ impl ExactSizeIterator for Keys {}
 impl Reading {
     /// The number of keys in a bucket.
     pub(crate) fn count(&self, bucket: &[u8]) -> Result<u64> {
-        let (view, now) = (self.current()?, || self.context.clock.wall_ms());
+        let (view, now) = (self.current()?, || self.context.times());
         if let Some(keys) = view.keys.keys_in(&bucket[1..], now) {
             return Ok(keys);
         }

@@ -327,7 +327,7 @@ mod tests {
             (0..20).for_each(|n| put(if by_this_handle { &engine } else { &other }, n));
             assert!(find(&engine, "key 7").unwrap().is_some() && find(&engine, "key 77").unwrap().is_some());
             let view = engine.reading.current().unwrap();
-            assert_eq!((view.snapshot, view.keys.expiring.len(), view.index().len()), (0, 20, 2000));
+            assert_eq!((view.snapshot, view.keys.lifetimes.len(), view.index().len()), (0, 20, 2000));
         }
     }
 

@@ -62,13 +62,13 @@ struct Hidden {
     left: usize,
 }
 
-/// By which look at the clock keys are over.
+/// By which look at the clocks keys are over.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Moment {
     /// By one of the scan's own.
     Now,
-    /// By one that showed this time, in milliseconds since 1970.
-    At(u64),
+    /// By none: the scan returns what the log has, over or not.
+    Never,
 }
 
 /// If more keys than this part of a range are over, it costs less to look at all positions in the range than to read their keys.
@@ -142,11 +142,19 @@ pub struct PairRef<'a> {
     pub last_index: u64,
     /// When the pair is over; `None` if it stays: see [`Cask::put_with`](crate::Cask::put_with).
     pub expires_at: Option<SystemTime>,
+    /// 0 if it belongs to no session.
+    pub(crate) session: u64,
 }
 
 /// Returns when a pair with this expiry expires.
 pub(crate) fn expires_at(expiry: Option<Expiry>) -> Option<SystemTime> {
     expiry.map(|expiry| expiry.deadline).filter(|&deadline| deadline > 0).and_then(moment_of)
+}
+
+/// The session of a pair with this expiry; 0 if it has none.
+#[inline]
+pub(crate) fn session_of(expiry: Option<Expiry>) -> u64 {
+    expiry.and_then(|expiry| expiry.owner).map_or(0, |owner| owner.session)
 }
 
 /// The moment of a deadline. `None` if it is too late for the system's clock.
@@ -155,6 +163,23 @@ pub(crate) fn moment_of(deadline: u64) -> Option<SystemTime> {
 }
 
 impl PairRef<'_> {
+    /// Returns the session to which the pair belongs, and with which it ends: see [`Cask::session`](crate::Cask::session). It is the
+    /// [`session`](crate::SessionStatus::session) of [`Cask::sessions`](crate::Cask::sessions). `None` if it belongs to none.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-pair-session-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// let session = cask.session(std::time::Duration::from_secs(20))?;
+    /// session.put(&cask, "workers/7", "host-a")?;
+    /// let mut scan = cask.scan("workers/")?;
+    /// assert_eq!(scan.next_ref().unwrap()?.session(), Some(cask.sessions()?[0].session));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    pub fn session(&self) -> Option<u64> {
+        Some(self.session).filter(|&session| session > 0)
+    }
+
     /// Returns an owned copy.
     ///
     /// ```
@@ -417,8 +442,9 @@ impl Scan {
         let record = self.reader.record_from(start, &mut self.buffer, self.verify)?;
         // A key that is too short for its bucket does not verify. Without verification it must not panic.
         let key = record.key.get(self.bucket_len..).unwrap_or_default();
-        let expires_at = expires_at(record.expiry());
-        Ok(PairRef { key, value: record.value(), last_index: record.header.seq, expires_at })
+        let expiry = record.expiry();
+        let (expires_at, session) = (expires_at(expiry), session_of(expiry));
+        Ok(PairRef { key, value: record.value(), last_index: record.header.seq, expires_at, session })
     }
 
     /// An owned pair. A long value is read directly into it, so that it is in memory once.
@@ -650,22 +676,22 @@ impl Reading {
         ranks: &Range<usize>,
         moment: Moment,
     ) -> Result<Option<Hidden>> {
-        let (expiring, bucket) = (&view.keys.expiring, &bucket[1..]);
-        if expiring.is_empty() || ranks.is_empty() {
+        let (lifetimes, bucket) = (&view.keys.lifetimes, &bucket[1..]);
+        if lifetimes.is_empty() || ranks.is_empty() {
             return Ok(None);
         }
-        let now = match moment {
-            Moment::Now => self.context.clock.wall_ms(),
-            Moment::At(now) => now,
+        let times = match moment {
+            Moment::Now => self.context.times(),
+            Moment::Never => return Ok(None),
         };
-        let over = expiring.hidden_in(bucket, now) as usize;
+        let over = lifetimes.hidden_in(bucket, times) as usize;
         let (mut positions, is_stored) = (HashSet::new(), view.sorted().is_stored());
         if over == 0 {
             return Ok(None);
         }
         let mut by_their_keys = || -> Result<()> {
             let mut key = Vec::new();
-            for position in expiring.over_in(bucket, now) {
+            for position in lifetimes.over_in(bucket, times) {
                 key.clear();
                 view.index().key_at(position, &view.reader, &mut key)?;
                 if bounds.contains(&key) {
@@ -680,7 +706,7 @@ impl Reading {
             Some(Err(error)) if is_stored => return Err(error),
             // Also if one of their keys cannot be read: a hidden pair is no reason for an error.
             Some(Err(_)) | None => {
-                positions.extend(view.sorted().range(ranks.clone()).filter(|&at| expiring.is_over(at, || now)));
+                positions.extend(view.sorted().range(ranks.clone()).filter(|&at| lifetimes.is_over(at, || times)));
             }
         }
         let left = positions.len();
@@ -752,10 +778,10 @@ impl Reading {
             let left = self.left(&view, &Bounds { start: Limit::Before(FullKey::prefix(b"", b"")), end: Limit::End });
             let verify = self.context.config.get_verify_on_read();
             let (mut hidden, mut hidden_in) = (HashSet::new(), HashMap::new());
-            if !view.keys.expiring.is_empty() {
-                let now = self.context.clock.wall_ms();
-                hidden.extend(view.keys.expiring.over(now));
-                hidden_in = view.keys.expiring.hidden_by_bucket(now);
+            if !view.keys.lifetimes.is_empty() {
+                let times = self.context.times();
+                hidden.extend(view.keys.lifetimes.over(times));
+                hidden_in = view.keys.lifetimes.hidden_by_bucket(times);
             }
             Ok(BucketScans { reader, sorted, rank: 0, verify, left, hidden: Arc::new(hidden), hidden_in })
         })

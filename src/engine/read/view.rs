@@ -8,14 +8,16 @@ use std::sync::Arc;
 use super::partial_tail::PartialTail;
 use super::rescan::may_blame_snapshot;
 use crate::config::{Config, ReadMode};
-use crate::disk::{Clock, Map};
+use crate::disk::Map;
+use crate::engine::context::Context;
+use crate::format::snapshot::StoredLifetime;
 use crate::format::{END_MARK_LEN, Root};
 use crate::index::{Index, Keys};
 use crate::log::LogFile;
 use crate::log::read::Reader;
 use crate::log::recover::{Decision, decide, has_end_mark};
 use crate::log::run::Run;
-use crate::log::scan::{Reason, Scanner, Stop};
+use crate::log::scan::{Reason, Scanner, Stop, has_form};
 use crate::log::tail::{Cursor, Tail};
 use crate::replay::{KeySpace, Proven};
 use crate::{Error, Result};
@@ -99,14 +101,37 @@ impl View {
     ) -> Result<Option<(View, Stop)>> {
         let Some(snapshot) = log.snapshot(root)? else { return Ok(None) };
         let (covered, keys) = (snapshot.covered, KeySpace::stored(&log.header, &snapshot));
-        let mut view = View::new(log, Tail::after(log, root.synced_to, &covered), keys, config, epoch, file_len);
+        let mut view = View::new(log, Tail::after(log, root.synced_to, &snapshot), keys, config, epoch, file_len);
         (view.reader.unread, view.snapshot) = (covered.end, root.snapshot);
         view.begin = covered.last_event.map(|last_event| (view.tail.cursor(), last_event));
+        if !view.load_lifetimes(snapshot.lifetimes.as_deref().unwrap_or_default())? {
+            return Ok(None);
+        }
         let stop =
             Scanner::resume(log, covered.end, covered.previous_seq)?.within_data()?.walk(|run| view.replay(run))?;
         view.stopped(&stop);
         view.expect_last_snapshot(root.snapshot, covered.end);
         Ok((stop.unit >= root.synced_to).then_some((view, stop)))
+    }
+
+    /// Replays the records with a lifetime to which a snapshot leads. Each is verified as a walk would do it: a deadline that was damaged
+    /// since would hide a pair. `false` if one is not what the snapshot says; then only a walk says what is damaged.
+    fn load_lifetimes(&mut self, lifetimes: &[StoredLifetime]) -> Result<bool> {
+        let mut buffer = Vec::new();
+        for &StoredLifetime { offset, header_crc } in lifetimes {
+            let record = self.reader.header(offset).and_then(|_| self.reader.record(offset, &mut buffer, true));
+            let record = match record {
+                Err(Error::Corrupt { .. }) => return Ok(false),
+                record => record?,
+            };
+            let holds = record.header.header_crc == header_crc
+                && has_form(&record.header, offset, record.key, record.stored)
+                && self.keys.replay_lifetime(offset, &record);
+            if !holds {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn new(log: &Arc<LogFile>, tail: Tail, keys: KeySpace, config: &Config, epoch: u64, file_len: u64) -> View {
@@ -304,28 +329,29 @@ impl View {
         })
     }
 
-    /// The position of a key's record, if the key exists and is not over. The clock is looked at only if the pair has a deadline.
+    /// The position of a key's record, if the key exists and is not over. The clocks are looked at only if the pair has a
+    /// deadline or an owner.
     #[inline]
-    pub(crate) fn find_shown(&self, full_key: &[u8], clock: &Clock) -> Result<Option<u64>> {
-        Ok(self.shown(self.find(full_key)?, clock))
+    pub(crate) fn find_shown(&self, full_key: &[u8], context: &Context) -> Result<Option<u64>> {
+        Ok(self.shown(self.find(full_key)?, context))
     }
 
     /// As [`View::find_shown`], for a caller that reads the value next: its bytes are fetched while the key is compared. The processor
     /// does not look that far ahead by itself.
     #[inline]
-    pub(crate) fn find_to_read(&self, full_key: &[u8], clock: &Clock) -> Result<Option<u64>> {
+    pub(crate) fn find_to_read(&self, full_key: &[u8], context: &Context) -> Result<Option<u64>> {
         let (index, reader) = (&self.keys.index, &self.reader);
         let found = index.find_where(index.hash(full_key), reader, |position| {
             reader.prefetch(position);
             reader.is_key(position, full_key)
         })?;
-        Ok(self.shown(found, clock))
+        Ok(self.shown(found, context))
     }
 
     /// The position, unless its pair is over.
     #[inline]
-    fn shown(&self, found: Option<u64>, clock: &Clock) -> Option<u64> {
-        found.filter(|&position| !self.keys.expiring.is_over(position, || clock.wall_ms()))
+    fn shown(&self, found: Option<u64>, context: &Context) -> Option<u64> {
+        found.filter(|&position| !self.keys.lifetimes.is_over(position, || context.times()))
     }
 
     /// Whether the log was replayed in part only, because a part of a snapshot could not be read.

@@ -13,6 +13,7 @@ mod unit;
 mod tests;
 
 use std::os::fd::BorrowedFd;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -24,7 +25,8 @@ use super::read::by_index::IndexScan;
 use super::read::feed::{self, Feed, Filter, Found, FoundUnit, Place};
 use super::read::scan::Scan;
 use super::read::watchers::Watcher;
-use crate::disk::{FileIdentity, whole_ms};
+use crate::disk::FileIdentity;
+use crate::index::Times;
 use crate::log::LogFile;
 use crate::log::path;
 use crate::log::path::Named;
@@ -141,8 +143,8 @@ pub struct Watch {
 
 // No call of a watch runs code of the program, so a panic leaves no half a change in it. It has trait objects, so the compiler
 // cannot see this.
-impl std::panic::UnwindSafe for Watch {}
-impl std::panic::RefUnwindSafe for Watch {}
+impl UnwindSafe for Watch {}
+impl RefUnwindSafe for Watch {}
 
 /// What the next unit has.
 enum Next {
@@ -178,7 +180,7 @@ enum Listing {
 /// ```
 #[derive(Clone)]
 pub struct Stopper {
-    watcher: Arc<Watcher>,
+    stop: Arc<dyn Fn() + Send + Sync + UnwindSafe + RefUnwindSafe>,
 }
 
 impl Default for WatchOptions {
@@ -516,7 +518,8 @@ impl Watch {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn stopper(&self) -> Stopper {
-        Stopper { watcher: Arc::clone(&self.watcher) }
+        let watcher = Arc::clone(&self.watcher);
+        Stopper::new(move || watcher.stop())
     }
 
     /// Returns a descriptor for `poll`, `epoll` and what is built on them. It becomes readable when [`Watch::try_next`] may have
@@ -591,8 +594,8 @@ impl Watch {
             return Ok(false);
         }
         let view = engine.reading.shown()?;
-        let now = if view.keys.expiring.is_empty() { 0 } else { context.clock.wall_ms() };
-        if !view.keys.expiring.has_over(now) {
+        let times = if view.keys.lifetimes.can_be_over() { context.times() } else { Times::default() };
+        if !view.keys.lifetimes.has_over(times) {
             self.sweeps_again = None;
             return Ok(false);
         }
@@ -604,7 +607,7 @@ impl Watch {
         let may_wait = waits == Waits::May || self.options.durable;
         if matches!(engine.writing.sweep(Duration::ZERO, may_wait), Ok(true)) {
             self.sweeps_again = None;
-            let has_more = engine.reading.shown()?.keys.expiring.has_over(now);
+            let has_more = engine.reading.shown()?.keys.lifetimes.has_over(times);
             self.swept = (!has_more).then(|| context.clock.now());
             engine.maintenance.begin_if_due();
             return Ok(true);
@@ -619,18 +622,15 @@ impl Watch {
         let engine = &*self.cask.engine;
         let context = &engine.context;
         let Ok(view) = engine.reading.shown() else { return most };
-        if view.keys.expiring.is_empty() || context.config.get_read_only() {
+        if !view.keys.lifetimes.can_be_over() || context.config.get_read_only() {
             return most;
         }
-        let now = context.clock.wall();
-        let now_ms = whole_ms(now);
-        if view.keys.expiring.has_over(now_ms) {
+        let times = context.times();
+        if view.keys.lifetimes.has_over(times) {
             return most.min(self.until_sweep());
         }
-        let next = view.keys.expiring.next_deadline(now_ms);
-        next.map_or(most, |deadline| {
-            most.min(Duration::from_millis(deadline).saturating_sub(now).max(self.until_sweep()))
-        })
+        let next = view.keys.lifetimes.until_next(times);
+        next.map_or(most, |left| most.min(left.max(self.until_sweep())))
     }
 
     /// How long this watch removes no keys that are over.
@@ -732,7 +732,12 @@ impl Drop for Watch {
 }
 
 impl Stopper {
-    /// Ends the watch. Its calls return [`Error::Stopped`] from now on, also one that waits now. In a forked child, this does
+    /// A stopper that does this.
+    pub(super) fn new(stop: impl Fn() + Send + Sync + UnwindSafe + RefUnwindSafe + 'static) -> Stopper {
+        Stopper { stop: Arc::new(stop) }
+    }
+
+    /// Ends the watch, or the waits for the lock. Its calls return [`Error::Stopped`] from now on, also one that waits now. In a forked child, this does
     /// nothing to the watch of the parent.
     ///
     /// ```
@@ -745,7 +750,7 @@ impl Stopper {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn stop(&self) {
-        self.watcher.stop();
+        (self.stop)();
     }
 }
 

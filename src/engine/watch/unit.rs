@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::{Listing, Next, Watch};
 use crate::engine::PairRef;
 use crate::engine::read::feed::FoundUnit;
-use crate::engine::read::scan::expires_at;
+use crate::engine::read::scan::{expires_at, session_of};
 use crate::format::{Kind, RecordHeader, split_full_key};
 use crate::log::tail::Cursor;
 use crate::memory::{copied, empty, make_room};
@@ -110,6 +110,7 @@ struct Copied {
     value: Vec<u8>,
     last_index: u64,
     expires_at: Option<SystemTime>,
+    session: u64,
 }
 
 impl Copied {
@@ -119,12 +120,13 @@ impl Copied {
             make_room(copy, bytes.len())?;
             copy.extend_from_slice(bytes);
         }
-        (self.last_index, self.expires_at) = (pair.last_index, pair.expires_at);
+        (self.last_index, self.expires_at, self.session) = (pair.last_index, pair.expires_at, pair.session);
         Ok(())
     }
 
     fn lent(&self) -> PairRef<'_> {
-        PairRef { key: &self.key, value: &self.value, last_index: self.last_index, expires_at: self.expires_at }
+        let &Copied { ref key, ref value, last_index, expires_at, session, .. } = self;
+        PairRef { key, value, last_index, expires_at, session }
     }
 }
 
@@ -368,8 +370,8 @@ impl<'w> Unit<'w> {
         Ok(match record.header.kind {
             Kind::Delete => (bucket, ChangeRef::Delete { key, last_index }),
             _ => {
-                let expires_at = expires_at(record.expiry);
-                (bucket, ChangeRef::Put(PairRef { key, value: record.value, last_index, expires_at }))
+                let (expires_at, session) = (expires_at(record.expiry), session_of(record.expiry));
+                (bucket, ChangeRef::Put(PairRef { key, value: record.value, last_index, expires_at, session }))
             }
         })
     }

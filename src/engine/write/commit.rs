@@ -126,7 +126,10 @@ impl Turn<'_> {
         match removed {
             Ok(()) if plan.writes.is_empty() => {}
             Ok(()) => match self.lay_out(&mut plan).and_then(|()| self.write_group()) {
-                Ok(()) => _ = self.sweep(),
+                Ok(()) => {
+                    self.look_again_for(&mut plan, requests);
+                    self.sweep();
+                }
                 Err(error) => plan.decide_again(self, requests, &error),
             },
             Err(error) => {
@@ -150,6 +153,19 @@ impl Turn<'_> {
         outcomes
     }
 
+    /// The second look at the clock, if the group has pairs of sessions: see [`Turn::look_again_at`].
+    fn look_again_for(&mut self, plan: &mut Plan<'_>, requests: &[Request]) {
+        for session in plan.sessions() {
+            let deadline = self
+                .view()
+                .ok()
+                .and_then(|view| view.keys.lifetimes.sessions.newest(session).map(|newest| newest.record.deadline));
+            if let Err(error) = self.look_again_at(session, deadline.unwrap_or(0)) {
+                plan.refuse_of_session(requests, session, &error);
+            }
+        }
+    }
+
     /// Whether a handle that has not written yet must rewrite the unproven tail before these requests are decided: for a
     /// request that writes, and with `Durability::Sync` for one that succeeds. A refusal needs nothing.
     fn must_rewrite(&self, requests: &[Request]) -> bool {
@@ -171,7 +187,7 @@ impl Turn<'_> {
         let (mut flags, mut seq) = self.begin_records(first_seq);
         // The clock is looked at for the whole turn, and only if it is needed.
         let is_until = |(_, action): &(_, Action<_>)| matches!(action, Action::PutUntil(..));
-        let now = if plan.writes.iter().any(is_until) { self.wall() } else { Duration::ZERO };
+        let now = if plan.writes.iter().any(is_until) { self.look().0 } else { Duration::ZERO };
         let group = &mut self.writer.group;
         let keys = plan.writes.iter().map(|(key, action)| key.len() + action.expiry_len()).sum();
         let room = group.make_room(plan.writes.iter().map(|(key, action)| action.log_bytes(key)).sum());
@@ -185,6 +201,10 @@ impl Turn<'_> {
                     Action::Put(value) => group.push(flags, Kind::Put, seq, key, value),
                     Action::PutUntil(value, until) => {
                         group.push_expiring(flags, seq, key, Expiry::at(until.deadline(now)), value);
+                    }
+                    Action::PutOwned(value, holding) => {
+                        let expiry = Expiry { deadline: 0, owner: Some(holding.owner()) };
+                        group.push_expiring(flags, seq, key, expiry, value);
                     }
                     Action::Delete | Action::Keep => group.push(flags, Kind::Delete, seq, key, b""),
                 }

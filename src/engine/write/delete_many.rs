@@ -12,8 +12,8 @@ impl Turn<'_> {
     /// Removes all keys of a scan that is begun in this turn, and returns how many there were.
     pub(crate) fn delete_scanned(&mut self, scan: impl FnOnce(&Reading, Moment) -> Result<Scan>) -> Result<u64> {
         self.rewrite_ahead(&self.writing.context.deadline())?;
-        // At a moment when nothing is over: what is over now is removed too, and the plan does not count it.
-        let mut scan = scan(&self.writing.reading, Moment::At(0))?;
+        // What is over is removed too, and the plan does not count it.
+        let mut scan = scan(&self.writing.reading, Moment::Never)?;
         let (mut deleted, mut key) = (0, Vec::new());
         loop {
             let mut request = Request::default();

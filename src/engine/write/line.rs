@@ -29,28 +29,33 @@ pub(super) const COURTESY: Duration = Duration::from_millis(20);
 const ATTEMPTS: usize = 16;
 
 /// A place in the line for a file's lock. Given up when dropped.
-pub(super) struct Line<'f> {
+pub(crate) struct Line<'f> {
     /// `None` if the disk has no waiting line: then every process is next.
     places: Option<&'f dyn WaitingLine>,
     clock: &'f Clock,
     /// `None` if no place could be taken.
     place: Option<u64>,
     /// The lowest place ahead that another description has. `None` if this one is next.
-    pub(super) ahead: Option<u64>,
+    pub(crate) ahead: Option<u64>,
     /// When `ahead` last changed.
-    pub(super) since: Instant,
+    pub(crate) since: Instant,
     /// The time between the last two moves of the line, for each place that it moved.
     turn: Duration,
 }
 
 impl<'f> Line<'f> {
+    /// The line for the file's lock.
     pub(super) fn new(file: &'f dyn DiskFile, clock: &'f Clock) -> Line<'f> {
+        Line::of(file.waiting_line(), clock)
+    }
+
+    pub(crate) fn of(places: Option<&'f dyn WaitingLine>, clock: &'f Clock) -> Line<'f> {
         let (since, turn) = (clock.now(), Duration::ZERO);
-        Line { places: file.waiting_line(), clock, place: None, ahead: None, since, turn }
+        Line { places, clock, place: None, ahead: None, since, turn }
     }
 
     /// Takes a place, if this has none yet, and checks which places are ahead.
-    pub(super) fn look(&mut self) {
+    pub(crate) fn look(&mut self) {
         if self.place.is_none() {
             self.place = self.join();
         }
@@ -89,7 +94,7 @@ impl<'f> Line<'f> {
     }
 
     /// How long to wait until the next look.
-    pub(super) fn pause(&self) -> Duration {
+    pub(crate) fn pause(&self) -> Duration {
         let distance = self.distance();
         let shortest = NEXT_PAUSE.saturating_mul(distance.saturating_add(1));
         let turns = (self.turn / PART_OF_TURNS).saturating_mul(distance.saturating_sub(1));

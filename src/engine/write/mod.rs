@@ -12,7 +12,8 @@ mod delete_many;
 pub(crate) mod durability;
 pub(crate) mod file_lock;
 mod interval;
-mod line;
+pub(crate) mod line;
+pub(crate) mod live;
 pub(crate) mod loose;
 pub(crate) mod numbering;
 pub(crate) mod outcome;
@@ -21,6 +22,7 @@ pub(crate) mod queue;
 mod reopen;
 pub(crate) mod request;
 mod rewrite;
+pub(crate) mod sessions;
 mod sweep;
 pub(crate) mod sync_state;
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -38,6 +40,7 @@ use crate::config::Durability;
 use crate::sync::{Mutex, lock};
 use crate::{Error, Result};
 use interval::IntervalSync;
+use live::Registry;
 use outcome::{Outcome, abandoned};
 use queue::{Entered, Queue};
 use request::Request;
@@ -50,6 +53,8 @@ pub(crate) struct Writing {
     pub(crate) reading: Arc<Reading>,
     pub(crate) context: Arc<Context>,
     queue: Queue<Request, Outcome>,
+    /// The sessions of this handle. Has a lock of its own, under which nothing else is locked.
+    pub(crate) registry: Registry,
     /// Locked by the leader for its whole turn.
     pub(crate) writer: Mutex<Writer>,
     /// Has locks of its own. The interval thread uses it without a turn.
@@ -74,7 +79,15 @@ impl Writing {
             Durability::Sync => Queue::default(),
             Durability::Interval(_) | Durability::Os => Queue::of_short_turns(),
         };
-        Ok(Writing { reading, context, queue, writer: Mutex::default(), syncs, interval: Mutex::new(interval) })
+        Ok(Writing {
+            reading,
+            context,
+            queue,
+            registry: Registry::default(),
+            writer: Mutex::default(),
+            syncs,
+            interval: Mutex::new(interval),
+        })
     }
 
     /// Refuses a write that cannot succeed, before it waits for anything.
@@ -152,6 +165,8 @@ impl Writing {
         let mut writer = lock(&self.writer);
         self.reading.close();
         writer.release();
+        // The last turn has ended the sessions, or their deadlines will.
+        writer.owning = None;
         drop(writer);
         drop(lock(&self.interval).take());
         tidied

@@ -1,10 +1,10 @@
 //! The plan of a group: what each request writes, or why it is refused.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 
 use super::outcome::{Failure, Outcome, Written};
-use super::request::{Action, Condition, Request, no_memory};
+use super::request::{Action, Condition, Holding, Request, no_memory};
 use super::turn::Turn;
 use crate::memory::make_room;
 use crate::{Error, Result};
@@ -15,9 +15,17 @@ pub(super) struct Plan<'r> {
     /// The operations to be written, request by request.
     pub(super) writes: Vec<(&'r [u8], Action<&'r [u8]>)>,
     pub(super) verdicts: Vec<Verdict>,
-    /// Which keys the first `known` of `writes` put, and which they delete.
-    changed: HashMap<&'r [u8], bool>,
+    /// What the first `known` of `writes` do with which keys.
+    changed: HashMap<&'r [u8], Change>,
     known: usize,
+}
+
+/// What a group does with a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Put,
+    PutOwned(Holding),
+    Delete,
 }
 
 /// The writes and the outcome of one request.
@@ -57,6 +65,11 @@ impl<'r> Plan<'r> {
         for (op, (key, _, action)) in request.ops().enumerate() {
             match action {
                 Action::Put(_) | Action::PutUntil(..) => {}
+                Action::PutOwned(_, Holding { session, nonce, .. }) => {
+                    if !turn.ask(|view| Ok(turn.is_live(view, session, nonce)))? {
+                        return Err(Error::SessionOver.into());
+                    }
+                }
                 Action::Delete if self.seq_of(turn, key)?.is_some() => written.deleted += 1,
                 // Nothing is written then, so no operation has an index.
                 Action::Delete if request.len() == 1 => continue,
@@ -79,32 +92,56 @@ impl<'r> Plan<'r> {
         key: &[u8],
         condition: Condition,
     ) -> Result<std::result::Result<(), Error>> {
+        if let Condition::Held(holding) = condition {
+            return Ok(if self.is_held(turn, key, holding)? { Ok(()) } else { Err(Error::NotHeld) });
+        }
         Ok(match (condition, self.seq_of(turn, key)?) {
             (Condition::Absent, None) => Ok(()),
             (Condition::Absent, Some(_)) => Err(Error::KeyExists),
             (Condition::Seq(_), None) => Err(Error::KeyNotFound),
             (Condition::Seq(expected), Some(seq)) if seq == Some(expected) => Ok(()),
             (Condition::Seq(_), Some(_)) => Err(Error::KeyModified),
+            (Condition::Held(_), _) => Err(Error::NotHeld),
         })
     }
 
     /// The sequence number of a key's record, if the key is there; `Some(None)` if this group puts it, so that it has none yet. A
     /// key that is over is not there.
     fn seq_of(&mut self, turn: &Turn<'_>, key: &[u8]) -> Result<Option<Option<u64>>> {
-        if let Some(is_put) = self.change(key).map_err(|_| no_memory(&turn.writing.context.path))? {
-            return Ok(is_put.then_some(None));
+        if let Some(change) = self.change(key).map_err(|_| no_memory(&turn.writing.context.path))? {
+            return Ok((change != Change::Delete).then_some(None));
         }
         turn.ask(|view| {
-            let found = view.find(key)?.filter(|&position| !view.keys.expiring.is_over(position, || turn.wall_ms()));
+            let found = view.find(key)?.filter(|&position| !turn.is_over(view, position));
             found.map(|position| view.reader.header(position).map(|header| Some(header.seq))).transpose()
         })
     }
 
-    /// Whether the group puts the key or deletes it, if it does either.
-    fn change(&mut self, key: &[u8]) -> io::Result<Option<bool>> {
+    /// Whether the pair is this lock, and its session lives. The session's number, its random number and the token must agree: a lock
+    /// that its holder has lost and taken again has another token.
+    fn is_held(&mut self, turn: &Turn<'_>, key: &[u8], holding: Holding) -> Result<bool> {
+        let change = self.change(key).map_err(|_| no_memory(&turn.writing.context.path))?;
+        if change.is_some_and(|change| change != Change::PutOwned(holding)) {
+            return Ok(false);
+        }
+        turn.ask(|view| {
+            let is_owner = || -> Result<bool> {
+                let owner = view.find(key)?.and_then(|position| view.keys.lifetimes.sessions.owner(position));
+                Ok(owner == Some(holding.owner()))
+            };
+            Ok((change.is_some() || is_owner()?) && turn.is_live(view, holding.session, holding.nonce))
+        })
+    }
+
+    /// What the group does with the key, if it changes it.
+    fn change(&mut self, key: &[u8]) -> io::Result<Option<Change>> {
         let new = self.writes.iter().skip(self.known);
         self.changed.try_reserve(new.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        self.changed.extend(new.map(|&(key, action)| (key, action != Action::Delete)));
+        self.changed.extend(new.map(|&(key, action)| match action {
+            Action::PutOwned(_, holding) => (key, Change::PutOwned(holding)),
+            Action::Put(_) | Action::PutUntil(..) => (key, Change::Put),
+            Action::Delete | Action::Keep => (key, Change::Delete),
+        }));
         self.known = self.writes.len();
         Ok(self.changed.get(key).copied())
     }
@@ -118,6 +155,26 @@ impl<'r> Plan<'r> {
     pub(super) fn refuse_where_over(&mut self, requests: &[Request], over: &[&[u8]], error: &Error) {
         for (request, verdict) in requests.iter().zip(&mut self.verdicts) {
             if verdict.outcome.is_ok() && request.ops().any(|(key, ..)| over.binary_search(&key).is_ok()) {
+                verdict.outcome = Err(error.clone().into());
+            }
+        }
+    }
+
+    /// The sessions for which the granted requests write.
+    pub(super) fn sessions(&self) -> BTreeSet<u64> {
+        let session = |&(_, action): &(_, Action<_>)| match action {
+            Action::PutOwned(_, holding) => Some(holding.session),
+            _ => None,
+        };
+        self.writes.iter().filter_map(session).collect()
+    }
+
+    /// A session is over although its requests were granted and written: they get the error.
+    pub(super) fn refuse_of_session(&mut self, requests: &[Request], session: u64, error: &Error) {
+        let is_of =
+            |action: Action<&[u8]>| matches!(action, Action::PutOwned(_, holding) if holding.session == session);
+        for (request, verdict) in requests.iter().zip(&mut self.verdicts) {
+            if verdict.outcome.is_ok() && request.ops().any(|(.., action)| is_of(action)) {
                 verdict.outcome = Err(error.clone().into());
             }
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::format::EXPIRY_LEN;
+use crate::format::{EXPIRY_LEN, Owner};
 use crate::limits::Limits;
 use crate::log::group::record_len;
 use crate::memory::make_room;
@@ -22,6 +22,8 @@ pub(crate) enum Action<V> {
     Put(V),
     /// A put of a pair that is over some day.
     PutUntil(V, Until),
+    /// A put of a pair that is over with a session. Refused if the session is over.
+    PutOwned(V, Holding),
     Delete,
     /// Nothing: the operation is only a condition.
     Keep,
@@ -41,6 +43,7 @@ impl<V> Action<V> {
         match self {
             Action::Put(value) => Action::Put(other(value)),
             Action::PutUntil(value, until) => Action::PutUntil(other(value), until),
+            Action::PutOwned(value, holding) => Action::PutOwned(other(value), holding),
             Action::Delete => Action::Delete,
             Action::Keep => Action::Keep,
         }
@@ -48,13 +51,16 @@ impl<V> Action<V> {
 
     /// The length of what a record has before the value.
     pub(crate) fn expiry_len(&self) -> usize {
-        if let Action::PutUntil(..) = self { EXPIRY_LEN } else { 0 }
+        if let Action::PutUntil(..) | Action::PutOwned(..) = self { EXPIRY_LEN } else { 0 }
     }
 }
 
 impl Action<&[u8]> {
     pub(crate) fn value_len(&self) -> usize {
-        if let Action::Put(value) | Action::PutUntil(value, _) = self { value.len() } else { 0 }
+        match self {
+            Action::Put(value) | Action::PutUntil(value, _) | Action::PutOwned(value, _) => value.len(),
+            Action::Delete | Action::Keep => 0,
+        }
     }
 
     /// How many bytes its record takes up in the log.
@@ -88,12 +94,30 @@ impl Until {
     }
 }
 
+/// What the holder of a session says of a pair that belongs to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holding {
+    pub(crate) session: u64,
+    /// The session's random number: sessions of two stores can have the same number.
+    pub(crate) nonce: u64,
+    /// The lock's token; 0 if the pair is no lock.
+    pub(crate) acquired: u64,
+}
+
+impl Holding {
+    pub(crate) fn owner(self) -> Owner {
+        Owner { session: self.session, acquired: self.acquired }
+    }
+}
+
 /// What one operation expects of its key before the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Condition {
     /// The key's record has this sequence number.
     Seq(u64),
     Absent,
+    /// The pair is this lock, and its session lives.
+    Held(Holding),
 }
 
 /// The error of a value or a batch that memory cannot hold. Nothing was written.

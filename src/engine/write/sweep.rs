@@ -4,6 +4,7 @@
 //! before it sees the new one, as for any other delete. The other keys are swept, some in each turn that writes, so that no caller
 //! waits for many. Both act on what the log holds under its lock, and on one look at the clock.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Writing;
@@ -11,7 +12,6 @@ use super::turn::Turn;
 use super::writer::Phase;
 use crate::Result;
 use crate::config::Durability;
-use crate::disk::whole_ms;
 use crate::engine::deadline::Deadline;
 use crate::engine::read::view::View;
 use crate::engine::write::request::{Request, no_memory};
@@ -21,16 +21,6 @@ use crate::memory::make_room;
 use crate::sync::lock;
 
 impl Turn<'_> {
-    /// The time by the wall clock. The clock is looked at once in a turn, after the turn has replayed what others wrote.
-    pub(super) fn wall(&self) -> Duration {
-        *self.wall.get_or_init(|| self.writing.context.clock.wall())
-    }
-
-    /// The same in milliseconds.
-    pub(crate) fn wall_ms(&self) -> u64 {
-        whole_ms(self.wall())
-    }
-
     /// Asks the view. If a snapshot turns out to be wrong, the whole log is read, and the question is asked again.
     pub(super) fn ask<T>(&self, mut ask: impl FnMut(&View) -> Result<T>) -> Result<T> {
         loop {
@@ -45,10 +35,15 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether a key is over. Without keys that expire, no clock is looked at.
+    /// Whether a key or a session is over. Without deadlines and sessions, no clock is looked at.
     fn has_over(&self) -> Result<bool> {
         let view = self.view()?;
-        Ok(!view.keys.expiring.is_empty() && view.keys.expiring.has_over(self.wall_ms()))
+        Ok(view.keys.lifetimes.can_be_over() && view.keys.lifetimes.has_over(self.times()))
+    }
+
+    /// Whether a key that requests touch may be over. The owner of a pair may be gone although its deadline has not passed.
+    fn may_have_over(&self) -> Result<bool> {
+        Ok(!self.view()?.keys.lifetimes.sessions.has_no_pairs() || self.has_over()?)
     }
 
     /// The keys that are over of those that these requests touch: by a write, or by a condition. Sorted, each once.
@@ -57,13 +52,11 @@ impl Turn<'_> {
     /// deleted, or after another has taken its place.
     pub(super) fn over_for<'q>(&self, requests: impl Iterator<Item = &'q Request>) -> Result<Vec<&'q [u8]>> {
         let mut over = Vec::new();
-        if !self.has_over()? {
+        if !self.may_have_over()? {
             return Ok(over);
         }
-        let now = self.wall_ms();
         for (key, ..) in requests.flat_map(Request::ops) {
-            let is_over =
-                |view: &View| Ok(view.find(key)?.is_some_and(|position| view.keys.expiring.is_over(position, || now)));
+            let is_over = |view: &View| Ok(view.find(key)?.is_some_and(|position| self.is_over(view, position)));
             if self.ask(is_over)? {
                 make_room(&mut over, 1).map_err(|_| no_memory(&self.writing.context.path))?;
                 over.push(key);
@@ -75,9 +68,19 @@ impl Turn<'_> {
         Ok(over)
     }
 
-    /// Removes keys that are over.
+    /// Removes keys that are over, after the ends of their sessions.
     pub(super) fn remove_over(&mut self, over: &[&[u8]]) -> Result<()> {
         let limits = self.log.limits;
+        let mut ending = BTreeSet::new();
+        for key in over {
+            let owner = self.ask(|view| {
+                let owner = view.find(key)?.and_then(|position| view.keys.lifetimes.sessions.owner(position));
+                // The deadline of the pair may have passed, and its session goes on.
+                Ok(owner.filter(|owner| self.is_session_over(view, owner.session)))
+            })?;
+            ending.extend(owner.map(|owner| owner.session));
+        }
+        self.write_ends(&ending)?;
         let mut rest = over;
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -93,15 +96,20 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Removes the keys that are over, as many as one turn sweeps. Returns whether it has removed one.
+    /// Ends the sessions that are over, and removes the keys that are over, as many as one turn sweeps. Returns whether there was one.
     ///
     /// A failure is no error of a request: either nothing has changed, or the handle is poisoned, and what follows finds that.
-    pub(super) fn sweep(&mut self) -> bool {
+    pub(crate) fn sweep(&mut self) -> bool {
         if std::mem::replace(&mut self.has_swept, true) {
             return false;
         }
+        let Ok(over) = self.sessions_to_end() else { return false };
+        if self.write_ends(&over).is_err() {
+            // The keys of these sessions are not removed before that is logged.
+            return false;
+        }
         let keys = self.keys_to_sweep().unwrap_or_default();
-        !keys.is_empty() && self.write_deletes(&keys).is_ok()
+        !over.is_empty() | (!keys.is_empty() && self.write_deletes(&keys).is_ok())
     }
 
     /// The keys that are over, as many as one turn sweeps.
@@ -110,10 +118,10 @@ impl Turn<'_> {
         if !self.has_over()? {
             return Ok(keys);
         }
-        let (view, limits, now, mut bytes) = (self.view()?, self.log.limits, self.wall_ms(), 0);
+        let (view, limits, times, mut bytes) = (self.view()?, self.log.limits, self.times(), 0);
         let most = limits.swept_records().min(limits.group_records()) as usize;
         let unreadable = &mut self.writer.unreadable;
-        let left = view.keys.expiring.over(now).filter(|position| !unreadable.contains(position));
+        let left = view.keys.lifetimes.over(times).filter(|position| !unreadable.contains(position));
         for position in left.take(most).collect::<Vec<_>>() {
             let mut key = Vec::new();
             // Proven by the index: a damaged key would remove another one. A key that cannot be read stays, and the next turn goes on

@@ -1,6 +1,7 @@
 //! A turn: the time in which a leader has the file's lock and knows the log up to its end.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,6 +16,7 @@ use crate::engine::read::view::View;
 use crate::engine::read::{Current, Ingest};
 use crate::events::event;
 use crate::format::END_MARK_LEN;
+use crate::index::Times;
 use crate::log::leftovers::{self, Look};
 use crate::log::path::{self, Named};
 use crate::log::recover::{Decision, decide, keep_torn_tail};
@@ -38,8 +40,10 @@ pub(crate) struct Turn<'e> {
     pub(crate) log: Arc<LogFile>,
     /// The log's end. Only this turn changes it.
     pub(crate) tail: Tail,
-    /// What the wall clock showed when this turn looked.
-    pub(super) wall: OnceCell<Duration>,
+    /// What the clocks showed when this turn looked.
+    look: OnceCell<(Duration, Times)>,
+    /// Which sessions are over, of those that this turn has judged since its last write for a session.
+    pub(super) judged: RefCell<HashMap<u64, bool>>,
     /// Keys that are over were removed, as many as in one turn.
     pub(super) has_swept: bool,
     orderly: bool,
@@ -67,7 +71,16 @@ impl<'e> Turn<'e> {
         let view = writing.reading.shown()?;
         let (log, tail) = (Arc::clone(&view.reader.log), view.tail.clone());
         drop(view);
-        let mut turn = Turn { writing, writer, log, tail, wall: OnceCell::new(), has_swept: false, orderly: false };
+        let mut turn = Turn {
+            writing,
+            writer,
+            log,
+            tail,
+            look: OnceCell::new(),
+            judged: RefCell::default(),
+            has_swept: false,
+            orderly: false,
+        };
         let result = turn.catch_up(deadline);
         if let Err(error) = result {
             turn.end();
@@ -119,7 +132,9 @@ impl<'e> Turn<'e> {
             }
             self.check_identity()?;
             // The lock may have been given up since the turn began. What was over or not then does not count.
-            self.wall.take();
+            self.look.take();
+            self.judged.get_mut().clear();
+            self.keep_owner();
             return self.recover_tail(&ingest, &stop);
         }
     }
@@ -201,6 +216,12 @@ impl<'e> Turn<'e> {
         }
         self.writer.identity_checked = Some(context.clock.now());
         Ok(())
+    }
+
+    /// The time by the wall clock, and what keys and sessions are compared with. The clocks are looked at once in a turn, after the turn
+    /// has replayed what others wrote.
+    pub(super) fn look(&self) -> (Duration, Times) {
+        *self.look.get_or_init(|| self.writing.context.look())
     }
 
     /// Carries out what recovery decides about the log's end.

@@ -1,10 +1,12 @@
 //! The writer: what the leader knows about the file lock, the log and its own writes.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::sessions::{Owning, Seen};
 use crate::format::{FileSeed, MAX_SEQ_STEP};
 use crate::limits::Shared;
 use crate::log::LogFile;
@@ -62,6 +64,12 @@ pub(crate) struct Writer {
     pub(super) rest_until: Option<Instant>,
     /// Where this epoch has records of keys that are over and that cannot be read. No turn tries them again.
     pub(super) unreadable: BTreeSet<u64>,
+    /// Set once this handle has a session.
+    pub(super) owning: Option<Owning>,
+    /// What this handle has seen of sessions whose deadlines it cannot compare.
+    pub(super) seen: RefCell<HashMap<u64, Seen>>,
+    /// When this handle last asked for the bytes of other owners.
+    pub(super) asked: Option<Instant>,
     pub(crate) group: Group,
     /// What the records of the group replace.
     pub(super) proven: Vec<Proven>,
@@ -107,6 +115,9 @@ impl Default for Writer {
             contended: false,
             rest_until: None,
             unreadable: BTreeSet::new(),
+            owning: None,
+            seen: RefCell::default(),
+            asked: None,
             group: Group::new(FileSeed::new(&[0; 16]), 0),
             proven: Vec::new(),
         }
@@ -125,6 +136,8 @@ impl Writer {
         (self.stated, self.root) = (0, 0);
         self.write_back_from = (0, 0);
         self.unreadable.clear();
+        self.seen.get_mut().clear();
+        self.asked = None;
     }
 
     /// Enters a phase, unless the handle is there already.

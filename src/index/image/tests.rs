@@ -33,7 +33,7 @@ pub(in super::super) fn stored(index: &Index, log: &mut Log, part_bits: u32, ord
         keys: index.len() as u64,
         live_bytes: live_bytes(index, log),
     };
-    Index::stored(KeyHasher::of_tests(), &Snapshot { covered, part_bits, parts, order }, 8)
+    Index::stored(KeyHasher::of_tests(), &Snapshot { covered, part_bits, parts, order, lifetimes: None }, 8)
 }
 
 /// An index and the bytes that are counted for it, as [`KeySpace`](crate::replay::KeySpace) counts them.

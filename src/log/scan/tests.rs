@@ -5,6 +5,7 @@ use super::super::testing::{Draft, MARK, MORE, PATH, PLAIN, SYNCED, open, open_o
 use super::super::window::{LARGEST_WINDOW, USUAL_WINDOW};
 use super::*;
 use crate::disk::sim::{Repeat, SimDisk, Verb, When};
+use crate::format::MAX_OWNER;
 
 /// The offsets of all units' records, and the walk's stop.
 fn walk(log: &LogFile) -> (Vec<Vec<u64>>, Stop) {
@@ -107,7 +108,7 @@ fn the_log_may_end_after_each_unit_only() {
     for (flags, key) in [(MORE, "a"), (MORE, "bb"), (PLAIN, "ccc"), (PLAIN, "dddd"), (MORE, "e"), (PLAIN, "f")] {
         let offset = draft.put(flags, key);
         let header = Scanner::resume(&draft.copy(), offset, 0).unwrap().judge().unwrap().unwrap();
-        unit.push(offset, header, None, key.as_bytes(), None);
+        unit.push(offset, header, None, key.as_bytes(), b"");
         if !flags.more {
             ends.push(draft.end());
         }
@@ -227,7 +228,11 @@ fn a_file_without_room_for_the_end_mark_lacks_it() {
 
 #[test]
 fn a_body_must_have_the_form_that_its_kind_demands() {
-    let forms: [(Kind, &[u8], &[u8]); 9] = [
+    // The largest numbers that the first record may have, but for the session of a pair.
+    let session =
+        SessionRecord { session: 1, owner: MAX_OWNER, nonce: 7, ttl: 1, deadline: 7, boot: [7; 16], base_seq: 0 };
+    let without_ttl = SessionRecord { ttl: 0, ..session }.encode();
+    let forms: [(Kind, &[u8], &[u8]); 14] = [
         (Kind::Put, b"", b"value"),
         (Kind::Put, b"\0", b"value"),
         (Kind::Put, b"\x05abc", b"value"),
@@ -235,6 +240,11 @@ fn a_body_must_have_the_form_that_its_kind_demands() {
         (Kind::PutWith, b"\0key", b""),
         (Kind::PutWith, b"\0key", &[7; 23]),
         (Kind::PutWith, b"\0", &[7; 24]),
+        (Kind::Session, b"\0key", &session.encode()),
+        (Kind::Session, b"", &session.encode()[..63]),
+        (Kind::Session, b"", &without_ttl),
+        (Kind::PutOwned, b"\0key", b""),
+        (Kind::PutOwned, b"\0key", &[0; 24]),
         (Kind::Ancillary(Ancillary::SyncedTo), b"", b"short"),
         (Kind::Ancillary(Ancillary::SyncedTo), b"", &u64::MAX.to_le_bytes()),
     ];
@@ -248,6 +258,10 @@ fn a_body_must_have_the_form_that_its_kind_demands() {
     let mut draft = Draft::new();
     draft.push(PLAIN, Kind::PutWith, b"\0key", &[7; 24]);
     assert_eq!(walk(&draft.finish()).0.len(), 1, "an expiry and no value");
+    let mut draft = Draft::new();
+    draft.push(PLAIN, Kind::Session, b"", &session.encode());
+    draft.push(PLAIN, Kind::PutOwned, b"\0key", &[[0; 8], 1u64.to_le_bytes(), 2u64.to_le_bytes()].concat());
+    assert_eq!(walk(&draft.finish()).0.len(), 2, "a session and its lock");
 }
 
 #[test]

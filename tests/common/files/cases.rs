@@ -2,8 +2,9 @@
 
 use super::bytes::{Fields, FileBytes, record};
 use super::layout::{
-    DELETE, FILE_HEADER_LEN, MARK, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, NOW, PUT, PUT_WITH,
-    RECORD_HEADER_LEN, ROOTS, ROOTS_END, SYNCED, SYNCED_TO, with_deadline,
+    DELETE, FILE_HEADER_LEN, MARK, MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, NOW, PUT,
+    PUT_OWNED, PUT_WITH, RECORD_HEADER_LEN, ROOTS, ROOTS_END, SESSION, SESSION_VALUE, SYNCED, SYNCED_TO, session, set,
+    with_deadline, with_owner,
 };
 use super::seal::seal_roots;
 use super::snapshot::{self, Fault, HOLDS, Snapshotted};
@@ -63,6 +64,7 @@ pub fn all() -> Vec<Case> {
         log_ends(),
         records(),
         deadlines(),
+        sessions(),
         damage(),
         batches(),
         proofs(),
@@ -150,7 +152,7 @@ fn records() -> Vec<Case> {
         ),
         case("kind 0", with(record(0, 0, 2, b"\0k", b"")), unsupported(AT)),
         case("kind 3", with(record(0, 3, 2, b"\0k", b"")), unsupported(AT)),
-        case("kind 5", with(record(0, 5, 2, b"\0k", b"")), unsupported(AT)),
+        case("kind 7", with(record(0, 7, 2, b"\0k", b"")), unsupported(AT)),
         case("kind 0x7f, whose body is damaged", with(Fields { kind: 0x7f, ..BROKEN }), unsupported(AT)),
         case("a later flag", with(record(4, PUT, 2, b"\0k", b"")), unsupported(AT)),
         case("a later flag on an ancillary kind", with(record(0x80, 0xf0, 2, b"", b"")), unsupported(AT)),
@@ -208,6 +210,110 @@ fn deadlines() -> Vec<Case> {
     ]
 }
 
+/// Pairs of sessions: those of an ended one are hidden. The session 2 begins at `AT`.
+fn sessions() -> Vec<Case> {
+    let (begin, end) = (session(2, 1000), session(2, 0));
+    let begun = || log().push(record(0, SESSION, 2, b"", &begin));
+    let lock = with_owner(0, 2, 3, b"x");
+    let locked = || begun().push(record(0, PUT_OWNED, 3, b"\0l", &lock));
+    let then = |kind, key, value: &[u8]| locked().push(record(0, kind, 4, key, value));
+    let owned = |value: &[u8]| begun().push(record(0, PUT_OWNED, 3, b"\0l", value)).end();
+    let mut last_owner = begin;
+    set(SESSION_VALUE, "owner", &mut last_owner, (1 << 61) - 1);
+    vec![
+        case("a session and no pair", begun().end(), K),
+        case("a lock of a session that lives", locked().end(), format!("{K} l=x@3")),
+        case("the largest number of an owner", log().push(record(0, SESSION, 2, b"", &last_owner)).end(), K),
+        case("a lock after the end of its session", then(SESSION, b"", &end).end(), K),
+        case("a lock of a session that was renewed", then(SESSION, b"", &session(2, 2000)).end(), format!("{K} l=x@3")),
+        case(
+            "the last record of a session counts, also after its end",
+            then(SESSION, b"", &end).push(record(0, SESSION, 5, b"", &begin)).end(),
+            format!("{K} l=x@3"),
+        ),
+        case("the end of another session", then(SESSION, b"", &session(1, 0)).end(), format!("{K} l=x@3")),
+        case(
+            "a pair of a session without a record",
+            log().push(record(0, PUT_OWNED, 2, b"\0l", &with_owner(0, 1, 2, b"x"))).end(),
+            K,
+        ),
+        case(
+            "a session whose first record is gone",
+            log().push(record(0, SESSION, 3, b"", &begin)).push(record(0, PUT_OWNED, 4, b"\0l", &lock)).end(),
+            format!("{K} l=x@4"),
+        ),
+        case("an owned pair that is no lock", owned(&with_owner(0, 2, 0, b"x")), format!("{K} l=x@3")),
+        case("an owned pair with a deadline", owned(&with_owner(NOW + 1, 2, 3, b"")), format!("{K} l=@3")),
+        case("an owned pair whose deadline is now", owned(&with_owner(NOW, 2, 3, b"x")), K),
+        case(
+            "a put takes an owner away",
+            then(PUT, b"\0l", b"4").push(record(0, SESSION, 5, b"", &end)).end(),
+            format!("{K} l=4@4"),
+        ),
+        case(
+            "a put-with takes an owner away",
+            then(PUT_WITH, b"\0l", &with_deadline(NOW + 1, b"4")).push(record(0, SESSION, 5, b"", &end)).end(),
+            format!("{K} l=4@4"),
+        ),
+        case(
+            "a lock in place of a pair without an owner",
+            begun().push(record(0, PUT_OWNED, 3, b"\0k", &lock)).end(),
+            "k=x@3",
+        ),
+        case(
+            "an owned pair that is over, in place of another",
+            then(PUT_OWNED, b"\0k", &with_owner(0, 1, 0, b"4")).end(),
+            "l=x@3",
+        ),
+        case("an owned pair that is deleted", then(DELETE, b"\0l", b"").end(), K),
+        case(
+            "a lock that another session takes",
+            then(SESSION, b"", &end)
+                .push(record(0, SESSION, 5, b"", &session(5, 9)))
+                .push(record(0, PUT_OWNED, 6, b"\0l", &with_owner(0, 5, 6, b"y")))
+                .end(),
+            format!("{K} l=y@6"),
+        ),
+        case(
+            "a batch of a session and its lock",
+            log().push(record(MORE, SESSION, 2, b"", &begin)).push(record(0, PUT_OWNED, 3, b"\0l", &lock)).end(),
+            format!("{K} l=x@3"),
+        ),
+        case(
+            "an unfinished batch with an end",
+            locked().push(record(MORE, SESSION, 4, b"", &end)).end(),
+            format!("{K} l=x@3, torn 80"),
+        ),
+        case(
+            "a session with SYNCED after damage",
+            log().push(BROKEN).push(record(SYNCED, SESSION, 3, b"", &begin)).end(),
+            corrupt(AT),
+        ),
+        case(
+            "a session of no form with SYNCED after damage",
+            log().push(BROKEN).push(record(SYNCED, SESSION, 3, b"", b"")).end(),
+            corrupt(AT),
+        ),
+        case(
+            "a whole session after damage",
+            log().push(BROKEN).push(record(0, SESSION, 3, b"", &begin)).end(),
+            kept(32 + 80),
+        ),
+        case(
+            "a put-owned with SYNCED after damage",
+            log().push(BROKEN).push(record(SYNCED, PUT_OWNED, 3, b"\0l", &lock)).end(),
+            corrupt(AT),
+        ),
+    ]
+}
+
+/// The value of a session that begins with record 2, with another number in one field.
+fn session_with(field: &str, number: u64) -> [u8; 64] {
+    let mut value = session(2, 1000);
+    set(SESSION_VALUE, field, &mut value, number);
+    value
+}
+
 const BROKEN_THIRD: Fields<'static> = Fields { seq: 3, ..BROKEN };
 
 /// Each thing that can be wrong with a record, once at the log's end and once with proof after it.
@@ -215,6 +321,8 @@ fn damage() -> Vec<Case> {
     let beyond_place = (AT as u64 + 1).to_le_bytes();
     let mut zero_as_it_is = log().push(ZERO).0;
     zero_as_it_is[AT] = 0;
+    let owned =
+        |session, acquired| log().push(record(0, PUT_OWNED, 2, b"\0k", &with_owner(0, session, acquired, b"x")));
     let damages = [
         ("a header without a right checksum", log().raw(&[7; 24])),
         ("a checksum of 0, stored as it is", FileBytes(zero_as_it_is)),
@@ -232,6 +340,25 @@ fn damage() -> Vec<Case> {
         ("a put-with without a key", log().push(record(0, PUT_WITH, 2, b"\0", &[1; 24]))),
         ("a put-with without an expiry", log().push(record(0, PUT_WITH, 2, b"\0k", b""))),
         ("a put-with that is too short for its expiry", log().push(record(0, PUT_WITH, 2, b"\0k", &[1; 23]))),
+        ("a put-owned without a key", log().push(record(0, PUT_OWNED, 2, b"\0", &with_owner(0, 1, 0, b"x")))),
+        ("a put-owned without an expiry", log().push(record(0, PUT_OWNED, 2, b"\0k", b""))),
+        ("a put-owned that is too short for its expiry", log().push(record(0, PUT_OWNED, 2, b"\0k", &[1; 23]))),
+        ("a put-owned without a session", owned(0, 0)),
+        ("a put-owned of a session that begins with it", owned(2, 0)),
+        ("a put-owned of a later session", owned(3, 0)),
+        ("a lock that was taken later", owned(1, 3)),
+        ("a lock that was taken by its session's first record", owned(1, 1)),
+        ("a session with a key", log().push(record(0, SESSION, 2, b"\0k", &session(2, 1000)))),
+        ("a session of 63 bytes", log().push(record(0, SESSION, 2, b"", &[&session(2, 1000)[..62], &[1]].concat()))),
+        ("a session of 65 bytes", log().push(record(0, SESSION, 2, b"", &[&session(2, 1000)[..], &[1]].concat()))),
+        ("a session without a number", log().push(record(0, SESSION, 2, b"", &session_with("session", 0)))),
+        ("a session that is above its own record", log().push(record(0, SESSION, 2, b"", &session_with("session", 3)))),
+        ("an owner beyond the limit", log().push(record(0, SESSION, 2, b"", &session_with("owner", 1 << 61)))),
+        ("a session without a time to live", log().push(record(0, SESSION, 2, b"", &session_with("ttl", 0)))),
+        (
+            "a session of a file that cannot have its record",
+            log().push(record(0, SESSION, 2, b"", &session_with("base_seq", 2))),
+        ),
         ("a tombstone without a key", log().push(record(0, DELETE, 2, b"\0", b""))),
         ("a tombstone with a value", log().push(record(0, DELETE, 2, b"\0k", b"2"))),
         ("a statement of 7 bytes", log().push(record(0, SYNCED_TO, 2, b"", &[0; 7]))),
@@ -488,7 +615,7 @@ fn snapshots() -> Vec<Case> {
     let (of, ordered) = (at(6), snapshot::small_ordered(6));
     let (image_at, snapshot_at, end) = (of.image_at, of.snapshot_at, of.file.len() - 32);
     let honest = snapshot::faults().into_iter().filter(|(_, fault, _)| *fault != Fault::Lie);
-    let mut cases: Vec<_> = honest.map(|(story, _, of)| case(story, of.file, HOLDS)).collect();
+    let mut cases: Vec<_> = honest.map(|(story, _, of)| case(story, of.file, of.holds)).collect();
     cases.extend([
         case("a snapshot with one part", at(0).file, HOLDS),
         case("a damaged directory of an order", flipped(ordered.clone(), ordered.snapshot_at - 8), HOLDS),

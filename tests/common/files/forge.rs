@@ -1,7 +1,9 @@
 //! Files that say something else than they did, and have right checksums for it.
 
 use super::anatomy::Record;
-use super::layout::{self, EXPIRY_LEN, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, NOW, RECORD_HEADER, RECORD_HEADER_LEN};
+use super::layout::{
+    self, EXPIRY_LEN, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, NOW, RECORD_HEADER, RECORD_HEADER_LEN, SESSION_LEN,
+};
 use super::oracle::Original;
 use super::seal::{seal_header, seal_record};
 use crate::common::dice::Dice;
@@ -49,8 +51,16 @@ pub fn fields(record: &Record) -> Vec<Field> {
     if u64::from(record.kind) == layout::SYNCED_TO {
         fields.push(Field { name: "stated offset", at: body, len: 8 });
     }
-    if u64::from(record.kind) == layout::PUT_WITH {
+    if matches!(u64::from(record.kind), layout::PUT_WITH | layout::PUT_OWNED) {
         fields.push(Field { name: "deadline", at: body + record.key.len(), len: 8 });
+    }
+    if u64::from(record.kind) == layout::PUT_OWNED {
+        let at = body + record.key.len() + 8;
+        fields.extend([("session", at), ("acquired", at + 8)].map(|(name, at)| Field { name, at, len: 8 }));
+    }
+    if u64::from(record.kind) == layout::SESSION {
+        let numbers = layout::SESSION_VALUE.iter().filter(|field| field.2 == 8);
+        fields.extend(numbers.map(|&(name, at, len)| Field { name, at: body + at, len }));
     }
     fields
 }
@@ -64,12 +74,15 @@ pub fn boundaries(original: &Original, record: &Record, field: Field) -> Vec<u64
     let places = match field.name {
         "body_crc" => vec![],
         "flags" => (0..8).map(|bit| 1 << bit).chain([3]).collect(),
-        "kind" => vec![3, 0x7f, 0x80, 0x81, 0x82, 0x83],
+        "kind" => vec![4, 6, 0x7f, 0x80, 0x81, 0x82, 0x83],
         "key_len" => vec![rest, rest.saturating_sub(value_len), key_len + value_len],
-        "value_len" => vec![rest, rest - key_len, EXPIRY_LEN as u64, MAX_VALUE_LEN, 1 << 31],
+        "value_len" => vec![rest, rest - key_len, EXPIRY_LEN as u64, SESSION_LEN as u64, MAX_VALUE_LEN, 1 << 31],
         "seq" => vec![previous, previous + MAX_SEQ_STEP, MAX_SEQ, 1 << 63],
         "bucket length" => vec![key_len],
         "deadline" => vec![NOW],
+        "session" | "acquired" | "base_seq" => vec![record.index],
+        "owner" => vec![1 << 61],
+        "nonce" | "ttl" => vec![],
         _ => vec![record.at as u64, record.end as u64, original.bytes.len() as u64, 64, 1 << 63],
     };
     let around = places.into_iter().chain([0, 8, now]).flat_map(|place| {

@@ -30,8 +30,19 @@ pub const RECORD_HEADER: &[Field] = &[
 pub const SLOT: &[Field] =
     &[("generation", 0, 8), ("synced_to", 8, 8), ("snapshot", 16, 8), ("reserved", 24, 36), ("crc", 60, 4)];
 
-/// What stands in front of the user's part of a put-with's value.
+/// What stands in front of the user's part of the value of a put-with or put-owned.
 pub const EXPIRY: &[Field] = &[("deadline", 0, 8), ("session", 8, 8), ("acquired", 16, 8)];
+
+/// The value of a session.
+pub const SESSION_VALUE: &[Field] = &[
+    ("session", 0, 8),
+    ("owner", 8, 8),
+    ("nonce", 16, 8),
+    ("ttl", 24, 8),
+    ("deadline", 32, 8),
+    ("boot", 40, 16),
+    ("base_seq", 56, 8),
+];
 
 pub const MAGIC: [u8; 8] = [0xca, 0x53, 0x4b, 0x46, 0x0d, 0x0a, 0x1a, 0x0a];
 pub const MAJOR: u64 = 1;
@@ -44,6 +55,7 @@ pub const SLOT_LEN: usize = 64;
 pub const ROOTS_END: usize = 216;
 pub const ALIGNMENT: usize = 8;
 pub const EXPIRY_LEN: usize = 24;
+pub const SESSION_LEN: usize = 64;
 pub const MAX_VALUE_LEN: u64 = 1 << 30;
 pub const MAX_FILE_LEN: u64 = 1 << 43;
 pub const MAX_SEQ: u64 = (1 << 62) - 1;
@@ -54,6 +66,8 @@ pub const MORE: u64 = 2;
 pub const PUT: u64 = 1;
 pub const DELETE: u64 = 2;
 pub const PUT_WITH: u64 = 4;
+pub const SESSION: u64 = 5;
+pub const PUT_OWNED: u64 = 6;
 pub const ANCILLARY: u64 = 0x80;
 pub const MARK: u64 = 0x80;
 pub const SYNCED_TO: u64 = 0x81;
@@ -69,6 +83,28 @@ pub const NOW: u64 = 1_800_000_000_000;
 /// The value of a put-with.
 pub fn with_deadline(deadline: u64, value: &[u8]) -> Vec<u8> {
     [&deadline.to_le_bytes()[..], &[0; 16], value].concat()
+}
+
+/// The value of a put-owned.
+pub fn with_owner(deadline: u64, session: u64, acquired: u64, value: &[u8]) -> Vec<u8> {
+    [&deadline.to_le_bytes()[..], &session.to_le_bytes(), &acquired.to_le_bytes(), value].concat()
+}
+
+/// The value of a session of an owner on another machine, in a file that was made as a new store. Its END if `deadline` is 0.
+pub fn session(session: u64, deadline: u64) -> [u8; SESSION_LEN] {
+    let mut value = [0; SESSION_LEN];
+    let numbers = [("session", session), ("owner", 0x0123_4567_89ab_cdef), ("nonce", 77), ("ttl", 20_000)];
+    for (name, number) in numbers.into_iter().chain([("deadline", deadline)]) {
+        set(SESSION_VALUE, name, &mut value, number);
+    }
+    (40..56).for_each(|at| value[at] = 0xa0 + at as u8 - 40);
+    value
+}
+
+/// Sets the number in a field.
+pub fn set(layout: &[Field], name: &str, bytes: &mut [u8], number: u64) {
+    let &(_, at, len) = layout.iter().find(|field| field.0 == name).expect("a field of the page's table");
+    bytes[at..at + len].copy_from_slice(&number.to_le_bytes()[..len]);
 }
 
 /// Where the log of a file with a right header starts.

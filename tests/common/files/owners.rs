@@ -8,7 +8,7 @@ use caskfile::disk::sim::SimDisk;
 use caskfile::inspect::{Class, Inspection, Piece};
 use caskfile::{Cask, Config, Error, Report, verify_on};
 
-use super::layout::NOW;
+use super::layout::{self, NOW, RECORD_HEADER_LEN, SESSION_VALUE};
 
 pub const PATH: &str = "/store";
 
@@ -49,7 +49,7 @@ pub fn examine(story: &str, file: &[u8]) -> Option<BTreeMap<Class, u64>> {
     let pieces = pieces(&inspection);
     owned_once(story, file, &pieces);
     says_what_verification_says(story, &inspection, &pieces, verified);
-    has_the_stores_pairs(story, &disk, &pieces);
+    has_the_stores_pairs(story, &disk, file, &pieces);
     Some(totals(&pieces))
 }
 
@@ -116,7 +116,7 @@ fn damaged(report: &Report) -> Vec<(u64, u64)> {
     report.losses.iter().take_while(|loss| !loss.torn).map(|loss| (loss.start, loss.end)).collect()
 }
 
-fn has_the_stores_pairs(story: &str, disk: &Arc<SimDisk>, pieces: &[Piece]) {
+fn has_the_stores_pairs(story: &str, disk: &Arc<SimDisk>, file: &[u8], pieces: &[Piece]) {
     let config = Config::new().read_only(true).check_at_open(true);
     let Ok(cask) = Cask::open_on(disk.clone(), PATH, &config) else { return };
     let mut held = BTreeSet::new();
@@ -125,9 +125,21 @@ fn has_the_stores_pairs(story: &str, disk: &Arc<SimDisk>, pieces: &[Piece]) {
         let (bucket, pair) = next.unwrap();
         held.insert((bucket.to_vec(), pair.key.to_vec(), pair.last_index));
     }
+    let mut sessions = BTreeSet::new();
+    for piece in pieces.iter().filter(|piece| piece.class == Class::Statement) {
+        let Some(record) = piece.record.as_ref().filter(|record| record.kind_name() == Some("session")) else {
+            continue;
+        };
+        let session = record.session.unwrap();
+        match layout::number(SESSION_VALUE, "deadline", &file[piece.start as usize + RECORD_HEADER_LEN..]) {
+            0 => sessions.remove(&session),
+            _ => sessions.insert(session),
+        };
+    }
     let live = pieces.iter().filter(|piece| piece.class == Class::Live).filter_map(|piece| {
         let record = piece.record.as_ref().unwrap();
-        if record.deadline.is_some_and(|deadline| NOW >= deadline) {
+        let has_ended = record.session.is_some_and(|session| !sessions.contains(&session));
+        if has_ended || record.deadline.is_some_and(|deadline| NOW >= deadline) {
             return None;
         }
         let (bucket, key) = record.bucket_and_key().unwrap();

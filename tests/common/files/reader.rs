@@ -2,12 +2,13 @@
 //!
 //! The names of rules (W1, S2 and so on) are the page's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::layout::{
     ALIGNMENT, ANCILLARY, DELETE, END_MARK_LEN, EXPIRY, EXPIRY_LEN, FILE_HEADER, FILE_HEADER_LEN, LOOSE, MAGIC, MAJOR,
-    MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, NOW, PUT, PUT_WITH, RECORD_HEADER,
-    RECORD_HEADER_LEN, ROOTS, ROOTS_END, SLOT, SLOT_LEN, SLOTS, SYNCED, SYNCED_TO, crc_at, crc32, log_start, number,
+    MAX_FILE_LEN, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, NOW, PUT, PUT_OWNED, PUT_WITH, RECORD_HEADER,
+    RECORD_HEADER_LEN, ROOTS, ROOTS_END, SESSION, SESSION_LEN, SESSION_VALUE, SLOT, SLOT_LEN, SLOTS, SYNCED, SYNCED_TO,
+    crc_at, crc32, log_start, number,
 };
 
 /// A bucket and a key in it.
@@ -90,7 +91,9 @@ impl<'f> Reader<'f> {
             return Err(Untrue::Damaged);
         }
         let (flags, kind) = (field("flags"), field("kind"));
-        if flags > SYNCED | MORE || !(matches!(kind, PUT | DELETE | PUT_WITH) || kind >= ANCILLARY) {
+        if flags > SYNCED | MORE
+            || !(matches!(kind, PUT | DELETE | PUT_WITH | SESSION | PUT_OWNED) || kind >= ANCILLARY)
+        {
             return Err(Untrue::Unsupported);
         }
         let body = &self.file[o + RECORD_HEADER_LEN..end as usize];
@@ -152,10 +155,22 @@ impl Record<'_> {
         rest.split_at_checked(usize::from(len)).filter(|(_, key)| !key.is_empty())
     }
 
-    /// The deadline and the user's part of the value of a put-with.
+    /// The deadline and the user's part of the value of a put-with or put-owned.
     pub fn split_value(&self) -> Option<(u64, &[u8])> {
-        let (expiry, value) = self.value.split_at_checked(EXPIRY_LEN).filter(|_| self.kind == PUT_WITH)?;
+        let has_expiry = matches!(self.kind, PUT_WITH | PUT_OWNED);
+        let (expiry, value) = self.value.split_at_checked(EXPIRY_LEN).filter(|_| has_expiry)?;
         Some((number(EXPIRY, "deadline", expiry), value))
+    }
+
+    /// The session of a put-owned, and `acquired`.
+    fn owner(&self) -> Option<(u64, u64)> {
+        let expiry = self.value.get(..EXPIRY_LEN).filter(|_| self.kind == PUT_OWNED)?;
+        Some((number(EXPIRY, "session", expiry), number(EXPIRY, "acquired", expiry)))
+    }
+
+    /// The number in a field of a session.
+    fn of_session(&self, field: &str) -> u64 {
+        number(SESSION_VALUE, field, self.value)
     }
 
     /// W10.
@@ -164,6 +179,22 @@ impl Record<'_> {
             PUT => self.split().is_some(),
             PUT_WITH => self.split().is_some() && self.split_value().is_some(),
             DELETE => self.split().is_some() && self.value.is_empty(),
+            PUT_OWNED => {
+                self.split().is_some()
+                    && self.owner().is_some_and(|(session, acquired)| {
+                        0 < session
+                            && session < self.seq
+                            && (acquired == 0 || session < acquired && acquired <= self.seq)
+                    })
+            }
+            SESSION => {
+                self.key.is_empty()
+                    && self.value.len() == SESSION_LEN
+                    && (1..=self.seq).contains(&self.of_session("session"))
+                    && self.of_session("owner") < 1 << 61
+                    && self.of_session("ttl") > 0
+                    && self.of_session("base_seq") < self.seq
+            }
             SYNCED_TO => self.stated().is_some(),
             LOOSE.. => self.flags == 0,
             _ => true,
@@ -213,7 +244,7 @@ fn walk(reader: &Reader<'_>) -> Verdict {
     let (mut o, mut previous) = (log_start(file), 0);
     let (first, stated) = (o as u64, reader.stated());
     let mut contents = Contents { last_index: reader.base_seq, proven: stated, end: first, ..Contents::default() };
-    let mut before = 0;
+    let (mut before, mut sessions) = (0, Sessions::default());
     let mut unit: Vec<Record<'_>> = Vec::new();
     let (stopped_at_zeros, file_ends) = loop {
         let left = file.get(o..).unwrap_or_default();
@@ -233,13 +264,14 @@ fn walk(reader: &Reader<'_>) -> Verdict {
                 let ends = record.flags & MORE == 0;
                 unit.push(record);
                 if ends {
-                    contents.take(std::mem::take(&mut unit));
+                    contents.take(std::mem::take(&mut unit), &mut sessions);
                     before = previous;
                 }
             }
             _ => break (false, false),
         }
     };
+    contents.pairs.retain(|name, _| sessions.shows(name));
     let e = contents.end as usize;
     let data_end = file.iter().rposition(|&byte| byte != 0).map_or(e, |last| e.max(last + 1));
     let (proof, whole) = reader.search(e, o, before);
@@ -263,17 +295,43 @@ fn walk(reader: &Reader<'_>) -> Verdict {
     Verdict::Store(Box::new(contents))
 }
 
+/// The sessions that have not ended, and the session of each owned pair.
+#[derive(Default)]
+struct Sessions {
+    live: BTreeSet<u64>,
+    owners: BTreeMap<Name, u64>,
+}
+
+impl Sessions {
+    /// O1. For O2, the boot identity of these files is that of no disk.
+    fn shows(&self, name: &Name) -> bool {
+        self.owners.get(name).is_none_or(|session| self.live.contains(session))
+    }
+}
+
 impl Contents {
     /// Takes in a complete record or batch.
-    fn take(&mut self, unit: Vec<Record<'_>>) {
+    fn take(&mut self, unit: Vec<Record<'_>>, sessions: &mut Sessions) {
         for record in unit {
-            if let (PUT | DELETE | PUT_WITH, Some((bucket, key))) = (record.kind, record.split()) {
+            if record.kind == SESSION {
+                match (record.of_session("session"), record.of_session("deadline")) {
+                    (session, 0) => sessions.live.remove(&session),
+                    (session, _) => sessions.live.insert(session),
+                };
+            }
+            if let (PUT | DELETE | PUT_WITH | PUT_OWNED, Some((bucket, key))) = (record.kind, record.split()) {
                 let name = (bucket.to_vec(), key.to_vec());
                 let value = match (record.kind, record.split_value()) {
                     (PUT, _) => Some(record.value),
-                    (PUT_WITH, Some((deadline, value))) => (deadline == 0 || NOW < deadline).then_some(value),
+                    (PUT_WITH | PUT_OWNED, Some((deadline, value))) => {
+                        (deadline == 0 || NOW < deadline).then_some(value)
+                    }
                     _ => None,
                 };
+                match record.owner() {
+                    Some((session, _)) => drop(sessions.owners.insert(name.clone(), session)),
+                    None => drop(sessions.owners.remove(&name)),
+                }
                 match value {
                     Some(value) => drop(self.pairs.insert(name, (value.to_vec(), record.seq))),
                     None => drop(self.pairs.remove(&name)),

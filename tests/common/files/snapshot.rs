@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::bytes::{FILE_ID, FileBytes, record};
 use super::layout::{
-    ALIGNMENT, DELETE, FILE_HEADER, Field, IMAGE, MARK, MORE, PUT, RECORD_HEADER, RECORD_HEADER_LEN, SNAPSHOT, SYNCED,
-    crc_at, log_start, number,
+    ALIGNMENT, DELETE, EXPIRY, EXPIRY_LEN, FILE_HEADER, Field, IMAGE, MARK, MORE, NOW, PUT, PUT_OWNED, PUT_WITH,
+    RECORD_HEADER, RECORD_HEADER_LEN, SESSION, SESSION_VALUE, SNAPSHOT, SYNCED, crc_at, log_start, number, session,
+    with_deadline, with_owner,
 };
 use super::reader::Reader;
 use super::seal::{seal_record, seal_roots};
@@ -103,6 +104,13 @@ pub struct Image {
     pub tables: Vec<Vec<u64>>,
     /// The entries of the keys in their order; none if it is not stored.
     pub order: Vec<[u8; ORDER_ENTRY_LEN]>,
+    /// The records with a lifetime and the checksums of their headers, in the order of the log. `None` if the log has had none.
+    pub lifetimes: Option<Vec<(u64, u32)>>,
+}
+
+/// Whether a record of this kind says how long something counts.
+fn has_lifetime(kind: u64) -> bool {
+    [PUT_WITH, PUT_OWNED, SESSION].contains(&kind)
 }
 
 impl Image {
@@ -110,15 +118,20 @@ impl Image {
     pub fn of(file: &[u8], covered_to: usize) -> Image {
         let (mut live, mut at, mut covered_seq, mut records) = (BTreeMap::new(), log_start(file), 0, 0);
         let mut last_event = floor(file);
+        let (mut sessions, mut had_lifetimes) = (BTreeMap::new(), false);
         let reader = Reader::new(file);
         while at < covered_to {
             let Ok(record) = reader.record(at, covered_seq) else { panic!("no record at {at}") };
+            had_lifetimes |= has_lifetime(record.kind);
+            let says = |field| number(SESSION_VALUE, field, record.value);
             match record.kind {
-                PUT => drop(live.insert(record.key.to_vec(), (at, record.next - at))),
+                PUT | PUT_WITH | PUT_OWNED => drop(live.insert(record.key.to_vec(), (at, record.next - at))),
                 DELETE => drop(live.remove(record.key)),
+                SESSION if says("deadline") == 0 => drop(sessions.remove(&says("session"))),
+                SESSION => drop(sessions.insert(says("session"), at)),
                 _ => {}
             }
-            if [PUT, DELETE].contains(&record.kind) {
+            if [PUT, PUT_WITH, PUT_OWNED, DELETE].contains(&record.kind) {
                 last_event = last_event.max(record.seq);
             }
             (at, covered_seq, records) = (record.next, record.seq, records + 1);
@@ -133,7 +146,20 @@ impl Image {
         let live_bytes = live.values().map(|(_, len)| *len as u64).sum();
         let order = live.iter().map(|(key, (at, _))| order_entry(key, *at)).collect();
         let (covered_to, last_event, keys) = (at as u64, Some(last_event), live.len() as u64);
-        Image { covered_to, covered_seq, last_event, records, keys, live_bytes, tables, order }
+        let lifetimes = had_lifetimes.then(|| {
+            let of = |at: usize| (at as u64, number(RECORD_HEADER, "header_crc", &file[at..]) as u32);
+            let has_one = |at: &usize| {
+                let (kind, value) = (number(RECORD_HEADER, "kind", &file[*at..]), &file[at + RECORD_HEADER_LEN..]);
+                let value = &value[number(RECORD_HEADER, "key_len", &file[*at..]) as usize..];
+                // A put-with without a deadline is as a put.
+                kind == PUT_OWNED || kind == PUT_WITH && number(EXPIRY, "deadline", value) > 0
+            };
+            let pairs = live.values().map(|(at, _)| *at).filter(has_one);
+            let mut all: Vec<_> = pairs.chain(sessions.into_values()).map(of).collect();
+            all.sort_unstable();
+            all
+        });
+        Image { covered_to, covered_seq, last_event, records, keys, live_bytes, tables, order, lifetimes }
     }
 
     /// The bytes of each part.
@@ -172,6 +198,8 @@ pub struct Snapshotted {
     pub file: Vec<u8>,
     pub image_at: usize,
     pub snapshot_at: usize,
+    /// What the store holds, in the words of `summary`.
+    pub holds: &'static str,
 }
 
 /// Adds a snapshot to the file of a log, then records of `after`, a mark, and the end mark. Its root leads to the snapshot, and
@@ -213,7 +241,13 @@ pub fn with_order(
         }
         body.extend(&directory);
     }
-    let mut value = [1u32.to_le_bytes(), 1u32.to_le_bytes()].concat();
+    for (offset, header_crc) in image.lifetimes.iter().flatten() {
+        entries.extend(offset.to_le_bytes());
+        entries.extend(1u32.to_le_bytes());
+        entries.extend(header_crc.to_le_bytes());
+    }
+    let version = 1 + u32::from(image.lifetimes.is_some());
+    let mut value = [version.to_le_bytes(), 1u32.to_le_bytes()].concat();
     for number in [
         sip_hash(&FILE_ID, b"caskfile"),
         image.covered_to,
@@ -244,7 +278,7 @@ pub fn with_order(
     file[96..104].copy_from_slice(&stated.to_le_bytes());
     file[AT_SNAPSHOT..AT_SNAPSHOT + 8].copy_from_slice(&(snapshot_at as u64).to_le_bytes());
     seal_roots(&mut file);
-    Snapshotted { file, image_at, snapshot_at }
+    Snapshotted { file, image_at, snapshot_at, holds: HOLDS }
 }
 
 impl Snapshotted {
@@ -314,11 +348,13 @@ impl Snapshotted {
         start + HEAD_LEN..start + value_len
     }
 
-    /// Puts the checksums of the parts right, of those that lie in the file.
+    /// Puts the checksums of the parts right, of those that lie in the file. There are as many parts as there were before fields were
+    /// changed: the largest power of two that the entries have room for.
     pub fn seal_parts_that_fit(&mut self) {
         let entries = self.room_of_entries();
-        let counts = (4 << TABLE_BITS) / (entries.len() / ENTRY_LEN);
-        for start in entries.step_by(ENTRY_LEN) {
+        let parts = 1 << (entries.len() / ENTRY_LEN).ilog2();
+        let counts = (4 << TABLE_BITS) / parts;
+        for start in entries.step_by(ENTRY_LEN).take(parts) {
             let field = |name| number(ENTRY, name, &self.file[start..start + ENTRY_LEN]) as usize;
             let (offset, len) = (field("offset"), counts + 8 * field("count"));
             let Some(bytes) = offset.checked_add(len).and_then(|end| self.file.get(offset..end)) else { continue };
@@ -346,7 +382,7 @@ pub fn stored(file: &[u8]) -> Option<Image> {
     let value = &file[at + RECORD_HEADER_LEN..];
     let field = |name| number(HEAD, name, value);
     (at > 0).then(|| {
-        assert_eq!((field("version"), field("hash")), (1, 1));
+        assert_eq!((field("version") - 1, field("hash")), (u64::from(field("version") == 2), 1));
         assert_eq!(field("check"), sip_hash(&file[16..32], b"caskfile"));
         let part_bits = field("part_bits") as u32;
         let in_part = 1 << (TABLE_BITS - part_bits);
@@ -378,6 +414,15 @@ pub fn stored(file: &[u8]) -> Option<Image> {
             live_bytes: field("live_bytes"),
             tables,
             order: order(file).unwrap_or_default(),
+            lifetimes: (field("version") == 2).then(|| {
+                let value_len = number(RECORD_HEADER, "value_len", &file[at..]) as usize;
+                let entry = |entry: &[u8]| {
+                    let of = |name| number(ENTRY, name, entry);
+                    assert_eq!(of("count"), 1);
+                    (of("offset"), of("crc") as u32)
+                };
+                value[HEAD_LEN + (ENTRY_LEN << part_bits)..value_len].chunks(ENTRY_LEN).map(entry).collect()
+            }),
         }
     })
 }
@@ -443,6 +488,17 @@ pub fn small(part_bits: u32) -> Snapshotted {
 /// As [`small`], with the order of the keys in two leaves.
 pub fn small_ordered(part_bits: u32) -> Snapshotted {
     with_order(small_log(), part_bits, 1, &[record(0, PUT, 8, b"\0d", b"4"), record(0, DELETE, 9, b"\0b", b"")])
+}
+
+/// A small closed store with a session, its lock, a pair with a deadline, and a snapshot that leads to all three.
+pub fn small_with_lifetimes() -> Snapshotted {
+    let log = small_log()
+        .push(record(0, SESSION, 6, b"", &session(6, 1000)))
+        .push(record(0, PUT_OWNED, 7, b"\0lock", &with_owner(0, 6, 7, b"held")))
+        .push(record(0, PUT_WITH, 8, b"\0until", &with_deadline(2 * NOW, b"5")))
+        .push(record(0, PUT_WITH, 9, b"\0until", &with_deadline(3 * NOW, b"6")));
+    let of = with_snapshot(log, 6, &[record(0, PUT, 12, b"\0d", b"4")]);
+    Snapshotted { holds: "b=3@4 d=4@12 lock=held@7 until=6@9 x/c=333@5", ..of }
 }
 
 /// What [`small`] holds, in the words of `summary`.
@@ -553,6 +609,47 @@ pub fn faults() -> Vec<(&'static str, Fault, Snapshotted)> {
         counts.swap(4 * at, (4 * at + 4) % word);
     });
     faults.extend(faults_of_order());
+    faults.extend(faults_of_lifetimes());
+    faults
+}
+
+/// As [`faults`], in the entries of the records with a lifetime.
+fn faults_of_lifetimes() -> Vec<(&'static str, Fault, Snapshotted)> {
+    let mut faults = Vec::new();
+    let right = small_with_lifetimes();
+    let entries = right.room_of_entries();
+    let mut with = |story, fault, change: &dyn Fn(&mut [u8])| {
+        let mut changed = right.clone();
+        // The last three entries.
+        change(&mut changed.file[entries.end - 3 * ENTRY_LEN..entries.end]);
+        changed.seal(false);
+        assert!(changed.file != right.file || fault == Fault::None, "{story}");
+        faults.push((story, fault, changed));
+    };
+    with("lifetimes", Fault::None, &|_| {});
+    with("a lifetime of two records", Fault::Broken, &|entries| entries[8] = 2);
+    with("a lifetime of another record", Fault::Broken, &|entries| entries[12] ^= 1);
+    with("a lifetime at no place of a record", Fault::Broken, &|entries| entries[0] += 4);
+    with("a lifetime before the log", Fault::Broken, &|entries| entries[..8].copy_from_slice(&208u64.to_le_bytes()));
+    with("a lifetime after the log", Fault::Broken, &|entries| entries[2 * ENTRY_LEN + 3] = 1);
+    with("one lifetime twice", Fault::Broken, &|entries| entries.copy_within(..ENTRY_LEN, ENTRY_LEN));
+    with("lifetimes out of order", Fault::Broken, &|entries| {
+        let (first, second) = entries.split_at_mut(ENTRY_LEN);
+        first.swap_with_slice(&mut second[..ENTRY_LEN]);
+    });
+    with("the lifetime of a plain put", Fault::Broken, &|entries| {
+        let at = log_start(&right.file);
+        entries[..8].copy_from_slice(&(at as u64).to_le_bytes());
+        entries[12..ENTRY_LEN].copy_from_slice(&right.file[at..at + 4]);
+    });
+    with("a lifetime of a pair that was replaced", Fault::Lie, &|entries| {
+        let last = &mut entries[2 * ENTRY_LEN..];
+        let at = u64::from_le_bytes(last[..8].try_into().unwrap()) as usize;
+        // The record before it is as long.
+        let before = at - (RECORD_HEADER_LEN + b"\0until".len() + EXPIRY_LEN + 1).next_multiple_of(ALIGNMENT);
+        last[..8].copy_from_slice(&(before as u64).to_le_bytes());
+        last[12..].copy_from_slice(&right.file[before..before + 4]);
+    });
     faults
 }
 

@@ -10,7 +10,8 @@ use caskfile::{Cask, Config, Damage, Error, verify_on};
 use serde_json::{Value, json};
 
 use crate::common::files::layout::{
-    DELETE, END_MARK_LEN, IMAGE, MARK, MORE, MOVED, NOW, PUT, PUT_WITH, SNAPSHOT, SYNCED, SYNCED_TO, log_start,
+    DELETE, END_MARK_LEN, IMAGE, MARK, MORE, MOVED, NOW, PUT, PUT_OWNED, PUT_WITH, SESSION, SNAPSHOT, SYNCED,
+    SYNCED_TO, log_start,
 };
 use crate::common::files::library::{self, PATH};
 use crate::common::files::reader::{Contents, Name, Reader, Record, Setting, Verdict};
@@ -52,15 +53,17 @@ fn store(file: &[u8], contents: &Contents) -> Value {
         "highest_seq": contents.last_index,
         "pairs": pairs.into_iter().map(pair).collect::<Vec<_>>(),
     });
-    let deadlines = deadlines(file);
-    if !deadlines.is_empty() {
+    let (lifetimes, sessions) = lifetimes(file);
+    if !lifetimes.is_empty() {
         // These are the pairs of this moment. Of the others the library shows nothing.
         answer["now"] = NOW.into();
         for pair in answer["pairs"].as_array_mut().into_iter().flatten() {
-            if let Some(&deadline) = pair["last_index"].as_u64().and_then(|seq| deadlines.get(&seq)) {
-                pair["deadline"] = deadline.into();
-            }
+            let lifetime = pair["last_index"].as_u64().and_then(|seq| lifetimes.get(&seq));
+            lifetime.into_iter().flatten().for_each(|&(name, number)| pair[name] = number.into());
         }
+    }
+    if !sessions.is_empty() {
+        answer["sessions"] = sessions.into_values().collect();
     }
     if contents.torn > 0 {
         (answer["torn_bytes"], answer["kept"]) = (contents.torn.into(), contents.kept.into());
@@ -71,18 +74,48 @@ fn store(file: &[u8], contents: &Contents) -> Value {
     answer
 }
 
-/// The deadlines of the pairs that the log has, by their `last_index`.
-fn deadlines(file: &[u8]) -> BTreeMap<u64, u64> {
+/// What ends a pair, by name: its deadline, its session.
+type Lifetime = Vec<(&'static str, u64)>;
+
+/// What ends the pairs that the log has, by their `last_index`; and the sessions that have not ended.
+fn lifetimes(file: &[u8]) -> (BTreeMap<u64, Lifetime>, BTreeMap<u64, Value>) {
     let disk = SimDisk::new();
     disk.set_contents(PATH, file.to_vec());
     let inspection = Inspection::open_on(Arc::new(disk), PATH).expect("it opens");
-    let live =
-        inspection.pieces().map(|piece| piece.expect("it lies still")).filter(|piece| piece.class == Class::Live);
-    let deadlines = live.filter_map(|piece| {
-        let record = piece.record.expect("it is a put");
-        Some((record.seq, record.deadline?))
-    });
-    deadlines.collect()
+    let (mut lifetimes, mut sessions) = (BTreeMap::new(), BTreeMap::new());
+    for piece in inspection.pieces().map(|piece| piece.expect("it lies still")) {
+        let (Class::Live | Class::Statement, Some(record)) = (piece.class, &piece.record) else { continue };
+        let field = |name: &str| {
+            let field = piece.fields().into_iter().find(|field| field.name == name).expect("the kind has it");
+            let mut bytes = vec![0; (field.end - field.start) as usize];
+            inspection.read(field.start, &mut bytes).expect("it lies still");
+            bytes
+        };
+        let number = |name: &str| u64::from_le_bytes(field(name).try_into().expect("8 bytes"));
+        let names: &[&'static str] = match record.kind_name() {
+            Some("session") => {
+                let mut session = json!({"seq": record.seq});
+                for name in ["session", "owner", "nonce", "ttl", "deadline", "base_seq"] {
+                    session[name] = number(name).into();
+                }
+                session["boot"] = field("boot").iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+                match number("deadline") {
+                    0 => sessions.remove(&number("session")),
+                    _ => sessions.insert(number("session"), session),
+                };
+                continue;
+            }
+            Some("put-owned") => &["deadline", "session", "acquired"],
+            Some("put-with") => &["deadline"],
+            _ => continue,
+        };
+        let lifetime: Lifetime = names.iter().map(|&name| (name, number(name))).filter(|lasts| lasts.1 > 0).collect();
+        if !lifetime.is_empty() {
+            assert_eq!(record.deadline, lifetime.iter().find(|lasts| lasts.0 == "deadline").map(|lasts| lasts.1));
+            lifetimes.insert(record.seq, lifetime);
+        }
+    }
+    (lifetimes, sessions)
 }
 
 /// The snapshot to which the root leads, and whether the library says that it is wrong. `None` if there is none, or if the
@@ -174,6 +207,8 @@ fn described(record: &Record<'_>) -> Value {
     let kind = match record.kind {
         PUT => "put".to_owned(),
         PUT_WITH => "put-with".to_owned(),
+        SESSION => "session".to_owned(),
+        PUT_OWNED => "put-owned".to_owned(),
         DELETE => "delete".to_owned(),
         MARK => "mark".to_owned(),
         SYNCED_TO => "SYNCED_TO".to_owned(),

@@ -5,16 +5,17 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use caskfile::disk::sim::{Choices, SimDisk};
-use caskfile::{Batch, Cask, Config, Durability, Limits};
+use caskfile::{Batch, Cask, Config, Durability, Limits, PutOptions};
 
 use super::answer::answer;
 use crate::common::dice::Dice;
 use crate::common::files::anatomy::specimens_of;
 use crate::common::files::cases;
 use crate::common::files::forge;
-use crate::common::files::layout::FILE_HEADER_LEN;
+use crate::common::files::layout::{FILE_HEADER_LEN, NOW};
 use crate::common::files::library::PATH;
 use crate::common::files::oracle::Original;
 use crate::common::files::owners::examine;
@@ -75,10 +76,11 @@ impl Corpus<'_> {
 
     /// Snapshots with other bits here or there, and snapshots that the library writes.
     fn add_snapshots(&mut self, rounds: u64) {
-        let small = snapshot::small(6);
-        let (image, snapshot) = (small.image_at..small.snapshot_at, small.snapshot_at..small.file.len());
+        let (small, with_lifetimes) = (snapshot::small(6), snapshot::small_with_lifetimes());
         for seed in 0..rounds / 4 {
-            let (mut dice, mut of) = (Dice::new(seed), small.clone());
+            let (mut dice, mut of) =
+                (Dice::new(seed), if seed % 3 == 0 { with_lifetimes.clone() } else { small.clone() });
+            let (image, snapshot) = (of.image_at..of.snapshot_at, of.snapshot_at..of.file.len());
             for _ in 0..=dice.below(2) {
                 let range = if dice.one_in(2) { &image } else { &snapshot };
                 let at = range.start + dice.below((range.end - range.start) as u64) as usize;
@@ -127,6 +129,7 @@ fn damage(dice: &mut Dice, file: &mut Vec<u8>) {
 fn snapshot_of_a_life(seed: u64) -> Vec<u8> {
     let (disk, mut dice) = (SimDisk::from_seed(seed), Dice::new(seed));
     disk.set_limits(Limits { least_cost: 300, least_part: 40, ..Limits::REAL });
+    let until = PutOptions::new().expires_at(Some(SystemTime::UNIX_EPOCH + Duration::from_millis(2 * NOW)));
     for _ in 0..=dice.below(2) {
         let cask = Cask::open_on(Arc::new(disk.process()), PATH, &Config::new()).expect("the power is on");
         for _ in 0..20 {
@@ -134,6 +137,7 @@ fn snapshot_of_a_life(seed: u64) -> Vec<u8> {
             match dice.below(5) {
                 0 => cask.delete(&key),
                 1 => cask.write(Batch::new().put(&key, "in a batch").bucket("b").put("other", vec![1; 900])).map(drop),
+                2 if seed % 2 == 0 => cask.put_with(&key, "until", &until).map(drop),
                 _ => cask.put(&key, vec![dice.roll() as u8; 800 + dice.below(900) as usize]).map(drop),
             }
             .expect("the power is on");

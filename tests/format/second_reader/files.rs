@@ -8,8 +8,8 @@ use caskfile::{Batch, Cask, Config, Durability, Limits, MAX_BUCKET_LEN, max_key_
 use super::golden;
 use crate::common::files::bytes::{Fields, FileBytes, record};
 use crate::common::files::layout::{
-    DELETE, FILE_HEADER_LEN, MARK, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, NOW, PUT, PUT_WITH, ROOTS_END,
-    SYNCED, SYNCED_TO, with_deadline,
+    DELETE, FILE_HEADER_LEN, MARK, MAX_SEQ, MAX_SEQ_STEP, MAX_VALUE_LEN, MORE, MOVED, NOW, PUT, PUT_OWNED, PUT_WITH,
+    ROOTS_END, SESSION, SESSION_VALUE, SYNCED, SYNCED_TO, session, set, with_deadline, with_owner,
 };
 use crate::common::files::library::{PATH, SameEveryTime};
 use crate::common::files::page;
@@ -27,10 +27,8 @@ fn file(name: &'static str, story: &'static str, bytes: Vec<u8>) -> Golden {
 }
 
 pub fn all() -> Vec<Golden> {
-    [by_the_library(), sound(), deadlines(), torn(), damaged(), batches(), roots(), snapshots(), others(), older()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let all = [by_the_library(), sound(), deadlines(), sessions(), torn(), damaged(), batches(), roots(), snapshots()];
+    all.into_iter().chain([others(), older()]).flatten().collect()
 }
 
 /// The first sequence number that a writer hands out in a new store.
@@ -229,6 +227,60 @@ fn deadlines() -> Vec<Golden> {
             "damaged-before-a-put-with",
             "A put-with with SYNCED is a witness like a put, although its pair is over.",
             two().push(BROKEN).push(record(SYNCED, PUT_WITH, BLOCK + 4, b"\0d", &over)).end(),
+        ),
+    ]
+}
+
+/// Pairs of sessions, whose owners are on another machine.
+fn sessions() -> Vec<Golden> {
+    let third = BLOCK + 3;
+    let begun = || two().push(record(0, SESSION, third, b"", &session(third, 600_000)));
+    let lock = with_owner(0, third, BLOCK + 4, b"7");
+    let locked = || begun().push(record(0, PUT_OWNED, BLOCK + 4, b"\0l", &lock));
+    vec![
+        file(
+            "session",
+            "A session that was renewed: l is its lock, m belongs to it, n has a deadline too and o's is over.",
+            locked()
+                .push(record(0, PUT_OWNED, BLOCK + 5, b"\0m", &with_owner(0, third, 0, b"8")))
+                .push(record(0, PUT_OWNED, BLOCK + 6, b"\0n", &with_owner(YEAR_2100, third, 0, b"9")))
+                .push(record(0, PUT_OWNED, BLOCK + 7, b"\0o", &with_owner(NOW, third, 0, b"10")))
+                .push(record(0, SESSION, BLOCK + 8, b"", &session(third, 620_000)))
+                .push(record(0, PUT_OWNED, BLOCK + 9, b"\0l", &with_owner(0, third, BLOCK + 4, b"rewritten")))
+                .end(),
+        ),
+        file(
+            "session-ended",
+            "A session has ended, so its pairs are hidden: all but a, which a put has taken away from it. Another one has taken its lock.",
+            locked()
+                .push(record(0, PUT_OWNED, BLOCK + 5, b"\0a", &with_owner(0, third, 0, b"8")))
+                .push(record(0, PUT_OWNED, BLOCK + 6, b"\0b", &with_owner(0, third, 0, b"9")))
+                .push(record(0, PUT, BLOCK + 7, b"\0a", b"11"))
+                .push(record(0, SESSION, BLOCK + 8, b"", &session(third, 0)))
+                .push(record(0, SESSION, BLOCK + 9, b"", &session(BLOCK + 9, 640_000)))
+                .push(record(0, DELETE, BLOCK + 10, b"\0l", b""))
+                .push(record(0, PUT_OWNED, BLOCK + 11, b"\0l", &with_owner(0, BLOCK + 9, BLOCK + 11, b"12")))
+                .end(),
+        ),
+        file(
+            "session-without-a-record",
+            "A copy without ENDs: the session of l has no record, so it is over.",
+            two().push(record(0, PUT_OWNED, BLOCK + 4, b"\0l", &lock)).end(),
+        ),
+        file("torn-session", "A session whose time to live is 0.", {
+            let mut value = session(third, 600_000);
+            set(SESSION_VALUE, "ttl", &mut value, 0);
+            two().push(record(0, SESSION, third, b"", &value)).end()
+        }),
+        file(
+            "torn-put-owned",
+            "A put-owned of a session that begins with it.",
+            two().push(record(0, PUT_OWNED, third, b"\0l", &with_owner(0, third, 0, b"7"))).end(),
+        ),
+        file(
+            "damaged-before-a-session",
+            "A session with SYNCED is a witness.",
+            two().push(BROKEN).push(record(SYNCED, SESSION, BLOCK + 4, b"", &session(BLOCK + 4, 1))).end(),
         ),
     ]
 }
@@ -560,6 +612,16 @@ fn snapshots() -> Vec<Golden> {
             "snapshot-order",
             "A snapshot with the order of its two keys, in two leaves.",
             snapshot::small_ordered(6).file,
+        ),
+        file(
+            "snapshot-lifetimes",
+            "A snapshot of version 2, which leads to a session, its lock and a pair with a deadline.",
+            snapshot::small_with_lifetimes().file,
+        ),
+        file(
+            "snapshot-wrong-lifetime",
+            "A snapshot that leads to a plain put as a record with a lifetime: no reader uses it, and nothing is lost.",
+            fault("the lifetime of a plain put"),
         ),
         file(
             "snapshot-damaged-leaf",

@@ -106,6 +106,8 @@ function addRecord(fields, pieces, n, record) {
     }
     if (record.kind === SNAPSHOT && isSnapshotLength(record)) {
         addSnapshot(fields, record);
+    } else if (hasSessionForm(record)) {
+        addSession(fields);
     } else {
         const before = expiryLength(record);
         if (before > 0) {
@@ -120,6 +122,18 @@ function addExpiry(fields) {
     fields.add("deadline", 8, "value", (_, number) => (number() === 0n ? "none" : "hidden from " + momentText(number()) + " on"));
     fields.add("session", 8, "meta", (_, number) => (number() === 0n ? "none" : grouped(number())));
     fields.add("acquired", 8, "meta", (_, number) => (number() === 0n ? "none" : grouped(number())));
+}
+
+function addSession(fields) {
+    fields.add("session", 8, "seq", (_, number) => "its first record is " + grouped(number()));
+    fields.add("owner", 8, "meta", (_, number) => grouped(number()));
+    fields.add("nonce", 8, "meta", (_, number) => grouped(number()));
+    fields.add("ttl", 8, "length", (_, number) => grouped(number()) + " ms");
+    fields.add("deadline", 8, "value", (_, number) =>
+        number() === 0n ? "END: the session is over" : grouped(number()) + " ms of the clock of its owner's machine",
+    );
+    fields.add("boot", 16, "meta", "which boot of that machine");
+    fields.add("base_seq", 8, "seq", (_, number) => "of the file that it was written in: " + grouped(number()));
 }
 
 function addSlot(fields, what) {
@@ -140,7 +154,7 @@ const PART_ENTRY_LENGTH = 16;
 // As in `Record::has_snapshot_form`.
 function isSnapshotLength(record) {
     const length = record.valueLength - SNAPSHOT_HEAD_LENGTH;
-    return record.keyLength === 0 && length >= 0 && length % PART_ENTRY_LENGTH === 0 && length >> 4 <= 4096;
+    return record.keyLength === 0 && length >= 0 && length % PART_ENTRY_LENGTH === 0 && length >> 4 <= 8192;
 }
 
 function addSnapshot(fields, record) {

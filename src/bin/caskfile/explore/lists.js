@@ -107,6 +107,11 @@ class KeyList {
             // The page does not know what a clock shows now.
             second.append(element("span", "until", "until " + momentText(deadline)));
         }
+        const session = this.pieces.session(record);
+        if (session > 0n) {
+            // Whether the session is over by now depends on clocks too.
+            second.append(element("span", "until", "of session " + session));
+        }
         row.append(first, second);
     }
 }

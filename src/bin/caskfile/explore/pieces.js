@@ -41,12 +41,17 @@ const MORE = 2;
 const PUT = 1;
 const DELETE = 2;
 const PUT_WITH = 4;
+const SESSION = 5;
+const PUT_OWNED = 6;
 const EXPIRY_LENGTH = 24;
+const SESSION_LENGTH = 64;
 const SNAPSHOT = 0xc2;
 const KINDS = new Map([
     [PUT, "put"],
     [DELETE, "delete"],
     [PUT_WITH, "put-with"],
+    [SESSION, "session"],
+    [PUT_OWNED, "put-owned"],
     [0x80, "mark"],
     [0x81, "SYNCED_TO"],
     [0x82, "MOVED"],
@@ -168,7 +173,7 @@ class Pieces {
         return this.part(record, RECORD_HEADER_LENGTH, record.keyLength);
     }
 
-    // The value of the pair: in a put-with it follows the expiry.
+    // The value of the pair: in a put-with and a put-owned it follows the expiry.
     value(record) {
         const before = expiryLength(record);
         return this.part(record, RECORD_HEADER_LENGTH + record.keyLength + before, record.valueLength - before);
@@ -176,7 +181,16 @@ class Pieces {
 
     // The deadline in milliseconds since 1970; 0 if there is none.
     deadline(record) {
-        const bytes = this.part(record, RECORD_HEADER_LENGTH + record.keyLength, Math.min(8, expiryLength(record)));
+        return this.numberOfExpiry(record, 0);
+    }
+
+    // The session to which a put-owned belongs; 0 for other records.
+    session(record) {
+        return record.kind === PUT_OWNED ? this.numberOfExpiry(record, 8) : 0n;
+    }
+
+    numberOfExpiry(record, at) {
+        const bytes = this.part(record, RECORD_HEADER_LENGTH + record.keyLength + at, expiryLength(record) > 0 ? 8 : 0);
         return bytes.reduceRight((number, byte) => (number << 8n) | BigInt(byte), 0n);
     }
 
@@ -203,12 +217,18 @@ function isAboutKeys(kind) {
 }
 
 function isPut(kind) {
-    return kind === PUT || kind === PUT_WITH;
+    return kind === PUT || kind === PUT_WITH || kind === PUT_OWNED;
 }
 
-// The length of the expiry of a put-with, if it has room for one.
+// The length of the expiry of a put-with or put-owned, if it has room for one.
 function expiryLength(record) {
-    return record.kind === PUT_WITH && record.valueLength >= EXPIRY_LENGTH ? EXPIRY_LENGTH : 0;
+    const hasExpiry = record.kind === PUT_WITH || record.kind === PUT_OWNED;
+    return hasExpiry && record.valueLength >= EXPIRY_LENGTH ? EXPIRY_LENGTH : 0;
+}
+
+// As in `Record::has_session_form`.
+function hasSessionForm(record) {
+    return record.kind === SESSION && record.keyLength === 0 && record.valueLength === SESSION_LENGTH;
 }
 
 // A full key is the length of the bucket's name, the name, and the key.

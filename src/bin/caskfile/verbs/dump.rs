@@ -21,9 +21,10 @@ use crate::waiting::Waiting;
 /// Show the log record by record, with what is damaged in its place
 ///
 /// Each record has a row: its offset, sequence number, kind and flags, where its batch starts, and its class: live, dead
-/// (replaced or deleted), tombstone, statement (about the log, not a key), snapshot (of the index), torn, corrupt, or unread
+/// (replaced or deleted), tombstone, statement (about the log or a session, not a key), snapshot (of the index), torn, corrupt, or unread
 /// (of a later version).
-/// A pair with a deadline has it after the value: from then on the store hides the pair.
+/// A pair with a deadline has it after the value: from then on the store hides the pair. One that belongs to a session has that
+/// session's number, and the token of the lock that it is.
 /// A line with !! says what does not hold. After the last row, damage ends with exit code 5, a later version with 6.
 #[derive(clap::Args)]
 pub struct Dump {
@@ -257,8 +258,12 @@ impl Printer {
                 None => line.bytes("full_key", &record.full_key),
             };
             line = line.number("value_len", record.value_len.into());
-            if let Some(deadline) = record.deadline {
-                line = line.number("deadline", deadline);
+            for (name, number) in
+                [("deadline", record.deadline), ("session", record.session), ("acquired", record.acquired)]
+            {
+                if let Some(number) = number {
+                    line = line.number(name, number);
+                }
             }
             line = match self.form {
                 _ if piece.class == Class::Snapshot => line,
@@ -294,7 +299,7 @@ impl Printer {
                     &escaped_field(bucket),
                     &escaped_field(key),
                     &stated.text.clone().unwrap_or_else(|| self.shown_value(record, value)),
-                ]) + &record.deadline.map_or_else(String::new, |deadline| format!("  until {}", utc(deadline)))
+                ]) + &lifetime(record)
             }
             None => {
                 let bytes = format!("({} bytes)", grouped(piece.end - piece.start));
@@ -327,7 +332,19 @@ impl Printer {
     }
 }
 
-/// What a record about the log says, in the place of its value.
+/// What ends the pair of a record.
+fn lifetime(record: &Record) -> String {
+    let mut text = record.deadline.map_or_else(String::new, |deadline| format!("  until {}", utc(deadline)));
+    if let (Some(session), false) = (record.session, record.full_key.is_empty()) {
+        text += &format!("  of session {session}");
+    }
+    if let Some(acquired) = record.acquired {
+        text += &format!(", lock with the token {acquired}");
+    }
+    text
+}
+
+/// What a record about the log or a session says, in the place of its value.
 #[derive(Default)]
 struct Stated {
     /// `None` for records whose value is shown as it is.
@@ -343,8 +360,21 @@ impl Stated {
             (Class::Snapshot, Some(record)) if record.kind_name() == Some("SNAPSHOT") => {
                 Stated::by_snapshot(inspection, piece)
             }
+            (_, Some(record)) if record.kind_name() == Some("session") => Stated::by_session(inspection, piece),
             _ => Ok(Stated::default()),
         }
+    }
+
+    /// The numbers of a session, without the one that stands in every row.
+    fn by_session(inspection: &Inspection, piece: &Piece) -> Result<Stated> {
+        let numbers = numbers_of(inspection, piece, &["owner", "nonce", "ttl", "deadline", "base_seq"])?;
+        let session = piece.record.as_ref().and_then(|record| record.session);
+        let (Some(numbers), Some(session)) = (numbers, session) else { return Ok(Stated::default()) };
+        let text = match (numbers[2].1, numbers[3].1) {
+            (_, 0) => format!("session {session} ends"),
+            (ttl, deadline) => format!("session {session}, ttl {ttl} ms, until {deadline} ms of its clock"),
+        };
+        Ok(Stated { text: Some(text), numbers })
     }
 
     fn by_root(inspection: &Inspection) -> Stated {
@@ -361,20 +391,28 @@ impl Stated {
 
     /// The numbers at the head of a `SNAPSHOT`, as they stand there.
     fn by_snapshot(inspection: &Inspection, piece: &Piece) -> Result<Stated> {
-        let mut numbers = Vec::new();
-        for name in ["covered_to", "covered_seq", "records", "keys", "live_bytes", "part_bits", "leaves"] {
-            // A value of another length has no such fields.
-            let Some(field) = piece.fields().into_iter().find(|field| field.name == name) else {
-                return Ok(Stated::default());
-            };
-            let mut bytes = [0; 8];
-            inspection.read(field.start, &mut bytes[..(field.end - field.start) as usize])?;
-            numbers.push((name, u64::from_le_bytes(bytes)));
-        }
+        let names = ["covered_to", "covered_seq", "records", "keys", "live_bytes", "part_bits", "leaves"];
+        let Some(numbers) = numbers_of(inspection, piece, &names)? else { return Ok(Stated::default()) };
         let order = if numbers[6].1 > 0 { " and their order" } else { "" };
         let text = format!("{} keys{order}, of the log up to {}", grouped(numbers[3].1), numbers[0].1);
         Ok(Stated { text: Some(text), numbers })
     }
+}
+
+/// The numbers in fields of up to 8 bytes. `None` if a value of another length has no such fields.
+fn numbers_of(
+    inspection: &Inspection,
+    piece: &Piece,
+    names: &[&'static str],
+) -> Result<Option<Vec<(&'static str, u64)>>> {
+    let (fields, mut numbers) = (piece.fields(), Vec::new());
+    for &name in names {
+        let Some(field) = fields.iter().find(|field| field.name == name) else { return Ok(None) };
+        let mut bytes = [0; 8];
+        inspection.read(field.start, &mut bytes[..(field.end - field.start) as usize])?;
+        numbers.push((name, u64::from_le_bytes(bytes)));
+    }
+    Ok(Some(numbers))
 }
 
 /// The fields in columns. Those before the bucket are wide enough for most files.

@@ -15,8 +15,8 @@ const PAIRS_PER_LOOK: u64 = 1024;
 
 /// Write all pairs to stdout, as they were at one moment
 ///
-/// The pairs of all buckets, in the order in which they were set. Pairs that have expired are left out; those that will expire
-/// take their moment along, except with tsv. `caskfile import` reads them into another store. With
+/// The pairs of all buckets, in the order in which they were set. Pairs that have expired are left out, and so are those of sessions,
+/// which end with their process; those that will expire take their moment along, except with tsv. `caskfile import` reads them into another store. With
 /// --bucket, the pairs of one bucket. The lines do not name it then, so that they can go into any other bucket, unless
 /// --bucket-column is given.
 #[derive(clap::Args)]
@@ -44,7 +44,7 @@ impl Export {
         let mut pairs = cask.scan_by_index()?;
         let mut progress = Progress::new(session, "exporting", Unit::Keys, Some(pairs.len() as u64), true);
         let mut output = session.output()?;
-        let (mut looked_at, mut written, mut expiring) = (0, 0, 0);
+        let (mut looked_at, mut written, mut expiring, mut owned) = (0, 0, 0, 0);
         while let Some(next) = pairs.next_ref() {
             let (bucket, pair) = next?;
             looked_at += 1;
@@ -65,6 +65,10 @@ impl Export {
                     return Err(unnamed_bucket());
                 }
             };
+            if pair.session().is_some() {
+                owned += 1;
+                continue;
+            }
             format
                 .check(named, pair.key, pair.value)
                 .map_err(|problem| Failure::input(problem).hint("leave --no-escapes away"))?;
@@ -75,6 +79,10 @@ impl Export {
         output.flush().map_err(stdout_failure)?;
         drop(progress);
         session.note(format!("exported {}", plural(written, "pair")));
+        if owned > 0 {
+            let pairs = plural(owned, "pair");
+            session.note(format!("left out {pairs} of sessions: locks and others, which end with their process"));
+        }
         if expiring > 0 && !format.has_expiry() {
             let pairs = plural(expiring, "pair");
             session.note(format!("{pairs} will expire, and this format does not say when: --format ndjson does"));

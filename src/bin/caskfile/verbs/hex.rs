@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anstyle::{AnsiColor, Style};
 use caskfile::Damage;
-use caskfile::inspect::{Class, Field, Inspection, Piece, Slot};
+use caskfile::inspect::{Class, Field, Inspection, Piece, Record, Slot};
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
@@ -242,9 +242,14 @@ fn says(piece: &Piece, field: &Field, row: &[u8]) -> String {
             slot_of(piece, field).map_or_else(String::new, |slot| format!("the slot {}", slot_verdict(slot)))
         }
         ("created", _) => format!("{} seconds since 1970", number()),
+        ("deadline", Some(record)) if is_session(record) => match number() {
+            0 => "END: the session is over".to_owned(),
+            deadline => format!("{deadline} ms of the clock of its owner's machine"),
+        },
         ("deadline" | "session" | "acquired", _) if number() == 0 => "none".to_owned(),
         ("deadline", _) => utc(number()),
-        ("session" | "acquired", _) => number().to_string(),
+        ("session" | "acquired" | "owner" | "nonce", _) => number().to_string(),
+        ("ttl", _) => format!("{} ms", number()),
         ("file_id", _) => "not shown".to_owned(),
         ("major" | "minor" | "base_seq" | "complete_after" | "key_len" | "value_len" | "seq" | "bucket_len", _) => {
             number().to_string()
@@ -257,6 +262,10 @@ fn says(piece: &Piece, field: &Field, row: &[u8]) -> String {
         ("value", Some(record)) => stated(record.kind_name(), row, field),
         _ => String::new(),
     }
+}
+
+fn is_session(record: &Record) -> bool {
+    record.kind_name() == Some("session")
 }
 
 /// Whether a checksum holds; `None` if it was not checked.
@@ -326,7 +335,7 @@ fn field_style(piece: &Piece, field: &Field) -> Style {
             AnsiColor::Magenta
         }
         "seq" | "base_seq" | "complete_after" | "created" | "generation" | "covered_seq" => AnsiColor::Green,
-        "deadline" | "session" | "acquired" => AnsiColor::Yellow,
+        "deadline" | "session" | "acquired" | "owner" | "nonce" | "ttl" | "boot" => AnsiColor::Yellow,
         "bucket" | "key" | "full_key" => AnsiColor::Blue,
         "padding" | "reserved" | "file_id" => return Style::new().dimmed(),
         "value" => return Style::new(),

@@ -1,0 +1,179 @@
+//! The thread that renews the sessions of a handle, and finds out that one is lost.
+//!
+//! It runs while the handle is open and has ever had a session. It renews each at a third of its time to live, and waits for the file's
+//! lock until the session's deadline at most. After a failure it tries again. Ten times a second it looks whether a session is over:
+//! by its own clock, or because the log says so.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::engine::context::Context;
+use crate::engine::deadline::{Deadline, Patience};
+use crate::engine::write::Writing;
+use crate::engine::write::live::LiveSession;
+use crate::fork::Background;
+use crate::sync::thread::Builder;
+use crate::sync::{Mutex, lock};
+use crate::{Error, Result};
+
+/// A session is renewed this many times in its time to live.
+const RENEWALS: u64 = 3;
+
+/// The longest time between two renewals.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// The longest wait for the file's lock, before this looks whether the handle closes.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// A pause after a renewal that has failed.
+const AFTER_FAILURE: Duration = Duration::from_millis(20);
+
+/// The thread, once there is a session.
+#[derive(Default)]
+pub(crate) struct Renewal {
+    thread: Mutex<Option<Background>>,
+}
+
+impl Renewal {
+    /// Starts the thread, if there is none yet.
+    pub(super) fn begin(&self, writing: &Arc<Writing>) -> Result<()> {
+        let look = writing.context.limits.renewal_look();
+        let mut thread = lock(&self.thread);
+        if thread.is_some() || look == u64::MAX {
+            return Ok(());
+        }
+        let own = Keeper { writing: Arc::clone(writing), look: Duration::from_millis(look) };
+        let started = Builder::new().name("caskfile-renew".to_owned()).spawn(move || own.run());
+        let started = started.map_err(|e| Error::io("start a thread", &writing.context.path, e))?;
+        *thread = Some(Background::new(started));
+        Ok(())
+    }
+
+    /// Ends all sessions, for a handle that closes, and waits for the thread.
+    pub(crate) fn end(&self, writing: &Writing, patience: &Patience) {
+        if !writing.registry.is_here() {
+            return;
+        }
+        writing.registry.stop();
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
+            thread.join();
+        }
+        let sessions = writing.registry.all();
+        if sessions.is_empty() {
+            return;
+        }
+        // If this fails, the sessions are over at the end of their time to live, or once their byte is free.
+        let _ = writing.solo_with(patience, |turn| {
+            turn.end_sessions(&sessions)?;
+            turn.settle_without_sync()
+        });
+        sessions.iter().for_each(|live| writing.registry.lose(live.session));
+    }
+}
+
+struct Keeper {
+    writing: Arc<Writing>,
+    look: Duration,
+}
+
+/// When a session is to be renewed next.
+struct Due {
+    session: u64,
+    at: Instant,
+}
+
+fn interval(live: &LiveSession) -> Duration {
+    Duration::from_millis((live.ttl / RENEWALS).max(1)).min(LONGEST)
+}
+
+impl Keeper {
+    fn context(&self) -> &Context {
+        &self.writing.context
+    }
+
+    fn run(&self) {
+        let (registry, clock) = (&self.writing.registry, &self.context().clock);
+        let mut dues: Vec<Due> = Vec::new();
+        loop {
+            let (sessions, all) = {
+                let mut state = registry.lock();
+                if state.stop {
+                    return;
+                }
+                (state.sessions.clone(), std::mem::take(&mut state.renew_soon))
+            };
+            self.look_for_losses(&sessions);
+            let now = clock.now();
+            dues.retain(|due| sessions.iter().any(|live| live.session == due.session));
+            for live in &sessions {
+                if !dues.iter().any(|due| due.session == live.session) {
+                    dues.push(Due { session: live.session, at: now + interval(live) });
+                }
+            }
+            let is_due =
+                |live: &&Arc<LiveSession>| all || dues.iter().any(|due| due.session == live.session && due.at <= now);
+            let due: Vec<_> = sessions.iter().filter(is_due).cloned().collect();
+            if !due.is_empty() {
+                let pause = match self.renew(&due) {
+                    Ok(()) => None,
+                    Err(Error::Closed) => return,
+                    Err(_) => Some(AFTER_FAILURE),
+                };
+                let now = clock.now();
+                for live in &due {
+                    if let Some(of) = dues.iter_mut().find(|of| of.session == live.session) {
+                        of.at = now + pause.unwrap_or_else(|| interval(live));
+                    }
+                }
+            }
+            let next = dues.iter().map(|due| due.at.saturating_duration_since(clock.now())).min();
+            let ends = self.until_a_deadline(&sessions);
+            let state = registry.lock();
+            let is_changed = state.stop || state.renew_soon || state.sessions.len() != sessions.len();
+            if !is_changed {
+                // Without sessions there is nothing to look at until one comes.
+                let most = if sessions.is_empty() { LONGEST } else { self.look };
+                let most = most.min(next.unwrap_or(LONGEST)).min(ends.unwrap_or(LONGEST));
+                drop(clock.wait(&registry.changed, state, most.max(Duration::from_millis(1))));
+            }
+        }
+    }
+
+    /// Reports the sessions that are over by this process's clock, or by the log.
+    fn look_for_losses(&self, sessions: &[Arc<LiveSession>]) {
+        if sessions.is_empty() {
+            return;
+        }
+        let now = self.context().machine_time();
+        let view = self.writing.reading.current().ok();
+        let is_ended = |live: &LiveSession| {
+            view.as_ref().is_some_and(|view| {
+                let sessions = &view.keys.lifetimes.sessions;
+                let has_record = sessions.newest(live.session).is_some_and(|newest| newest.record.nonce == live.nonce);
+                let is_taken = live.lock.as_ref().is_some_and(|lock| {
+                    let position = view.find(&lock.key);
+                    // What cannot be read decides nothing.
+                    position.is_ok_and(|position| position.and_then(|at| sessions.owner(at)) != Some(lock.owner))
+                });
+                !has_record || is_taken
+            })
+        };
+        let lost: Vec<u64> =
+            sessions.iter().filter(|live| !live.is_live(now) || is_ended(live)).map(|live| live.session).collect();
+        drop(view);
+        lost.into_iter().for_each(|session| self.writing.registry.lose(session));
+    }
+
+    fn until_a_deadline(&self, sessions: &[Arc<LiveSession>]) -> Option<Duration> {
+        let now = self.context().machine_time()?;
+        sessions.iter().map(|live| Duration::from_millis(live.deadline().saturating_sub(now.ms))).min()
+    }
+
+    fn renew(&self, sessions: &[Arc<LiveSession>]) -> Result<()> {
+        // No longer than to the first deadline: then there is a loss to report.
+        let most = self.until_a_deadline(sessions).unwrap_or_default();
+        let deadline = Deadline::of_a_try(&self.context().clock, most.min(LONGEST_WAIT));
+        self.writing.in_session_turn(&deadline, |turn| turn.renew(sessions))
+    }
+}
