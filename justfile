@@ -48,7 +48,7 @@ clippy:
     #!/usr/bin/env bash
     set -euo pipefail
     # The library is checked alone as well: the tests depend on the crate with the feature `testing`.
-    for features in "" "--no-default-features" "--features testing" "--all-features"; do
+    for features in "" "--no-default-features" "--features boltdb" "--features testing" "--all-features"; do
         echo "--- lib $features"
         # shellcheck disable=SC2086  # nothing, or several words
         cargo clippy --quiet --lib $features -- -D warnings

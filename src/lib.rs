@@ -63,6 +63,7 @@
 //! - `log`: events through the crate of that name, with the target `caskfile`. A failed sync or cut is an error; a torn
 //!   tail that was cut off is a warning; compaction, backup, salvage and reopening are information; opening and closing
 //!   are for debugging. No message contains a key or a value.
+//! - `boltdb`: the module `boltdb`, which imports BoltDB files, such as those of libkv.
 //! - `cli`: the command `caskfile`, see `docs/CLI.md`.
 //! - `testing`: the conformance suite and the simulated disk.
 
@@ -79,6 +80,8 @@ compile_error!("caskfile needs flock, mmap and fsync as Unix has them; it is tes
 compile_error!("caskfile needs a 64-bit target: on others, files over 2 GiB would be read wrong");
 
 mod backend;
+#[cfg(feature = "boltdb")]
+pub mod boltdb;
 mod config;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod boltdb;
 mod dump;
 mod exits;
 mod expiry;

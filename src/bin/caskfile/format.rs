@@ -24,12 +24,14 @@ enum Name {
     Ndjson,
     /// Key, tab, value; with the escapes \n \t \r \\ \xHH
     Tsv,
+    /// A BoltDB file, for `import` only
+    Boltdb,
 }
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Format")]
 pub struct FormatOptions {
-    /// The form of the lines
+    /// The form of the lines: ndjson or tsv. For `import` also boltdb: FILE is a BoltDB file
     #[arg(long, value_enum, default_value = "ndjson", hide_possible_values = true)]
     format: Name,
 
@@ -49,19 +51,38 @@ pub struct FormatOptions {
 impl FormatOptions {
     /// The chosen format. `key_field` counts from 1.
     pub fn format(&self, key_field: Option<usize>) -> Result<Format> {
-        if self.format == Name::Ndjson {
-            if self.separator.is_some() || self.no_escapes || self.bucket_column || key_field.is_some() {
-                let options = "--separator, --no-escapes, --bucket-column and --key-field";
-                return Err(Failure::usage(format!("{options} belong to --format tsv")).hint("add --format tsv"));
+        match self.format {
+            Name::Ndjson => {
+                self.refuse_options_of_tsv(key_field)?;
+                Ok(Format::Ndjson)
             }
-            return Ok(Format::Ndjson);
+            Name::Tsv => Ok(Format::Tsv(Delimited {
+                separator: self.separator.unwrap_or(b'\t'),
+                escapes: !self.no_escapes,
+                bucket_column: self.bucket_column,
+                key_field: key_field.unwrap_or(1) - 1,
+            })),
+            Name::Boltdb => {
+                Err(Failure::usage("only `import` knows --format boltdb").hint("export with --format ndjson or tsv"))
+            }
         }
-        Ok(Format::Tsv(Delimited {
-            separator: self.separator.unwrap_or(b'\t'),
-            escapes: !self.no_escapes,
-            bucket_column: self.bucket_column,
-            key_field: key_field.unwrap_or(1) - 1,
-        }))
+    }
+
+    /// Whether the input is a BoltDB file.
+    pub fn is_boltdb(&self, key_field: Option<usize>) -> Result<bool> {
+        let is_boltdb = self.format == Name::Boltdb;
+        if is_boltdb {
+            self.refuse_options_of_tsv(key_field)?;
+        }
+        Ok(is_boltdb)
+    }
+
+    fn refuse_options_of_tsv(&self, key_field: Option<usize>) -> Result<()> {
+        if self.separator.is_some() || self.no_escapes || self.bucket_column || key_field.is_some() {
+            let options = "--separator, --no-escapes, --bucket-column and --key-field";
+            return Err(Failure::usage(format!("{options} belong to --format tsv")).hint("add --format tsv"));
+        }
+        Ok(())
     }
 }
 

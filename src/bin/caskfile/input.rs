@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Result, io_failure};
 use crate::open::{Bucket, WriteTo};
@@ -35,6 +35,11 @@ impl LinesInto {
             return Err(named(io::ErrorKind::IsADirectory.into()));
         }
         Ok((file, metadata.is_file().then_some(metadata.len())))
+    }
+
+    /// The path of the input; `None` for stdin.
+    pub fn input_path(&self) -> Option<&Path> {
+        (self.input.as_os_str() != "-").then_some(&self.input)
     }
 
     pub fn reading_failed(&self, error: io::Error) -> Failure {

@@ -140,6 +140,11 @@ impl WriteTo {
         is_there(&self.store)
     }
 
+    /// How long to wait for a lock; `None` for ever.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout.0
+    }
+
     /// Opens the store, and writes a note if that created it.
     pub fn open(&self, session: &Session, missing: Missing) -> Result<Cask> {
         self.open_durable(session, missing, Durability::Sync)

@@ -3,12 +3,15 @@
 //! One thread reads and parses lines into batches, another writes the batches. An input of any length takes bounded
 //! memory, beside the index that every store has, and a batch is in the store as a whole or not at all.
 
+mod boltdb;
+
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
+use caskfile::boltdb::ImportOptions;
 use caskfile::{Cask, Durability, Error};
 use serde_json::json;
 
@@ -29,6 +32,9 @@ use crate::session::Session;
 /// Each line of the input becomes a pair; of two lines with one key the later one counts. A line that names a bucket goes
 /// there, the others go to that of --bucket. A pair that has expired removes its key. The input is written in batches, and other writers take turns with them. If the
 /// import is stopped, by Ctrl-C or by an error, it says how many lines are stored, and --skip goes on after them.
+///
+/// With --format boltdb, FILE is a BoltDB file. It is checked as a whole before anything is written. Each of its buckets becomes a
+/// bucket of the store; a bucket `c` in a bucket `b` becomes `b/c`.
 #[derive(clap::Args)]
 pub struct Import {
     #[command(flatten)]
@@ -41,6 +47,9 @@ pub struct Import {
     /// With tsv: which field is the key, counted from 1 (after the bucket); the value is the line without it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Format")]
     key_field: Option<u16>,
+    /// With boltdb: the file is one of libkv, which begins each value with a number of 8 bytes; leave those out
+    #[arg(long, help_heading = "Format")]
+    libkv: bool,
 }
 
 /// How far an import is.
@@ -73,7 +82,20 @@ const BATCH_BYTES: usize = 1 << 20;
 
 impl Import {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        let (format, bucket) = (self.format.format(self.key_field.map(usize::from))?, self.into.bucket.name(session)?);
+        let key_field = self.key_field.map(usize::from);
+        if self.format.is_boltdb(key_field)? {
+            if self.skip > 0 || self.into.bucket.chosen(session)?.is_some() {
+                return Err(Failure::usage(
+                    "--skip and --bucket are for lines, and a BoltDB file names its buckets itself",
+                )
+                .hint("leave them away"));
+            }
+            return boltdb::import(&self.into, &ImportOptions::new().libkv(self.libkv), session);
+        }
+        if self.libkv {
+            return Err(Failure::usage("--libkv belongs to --format boltdb").hint("add --format boltdb"));
+        }
+        let (format, bucket) = (self.format.format(key_field)?, self.into.bucket.name(session)?);
         let (input, total) = self.into.open_input(session, "lines to import")?;
         // A new store is created for the first pair, so that an error in the first line leaves no file.
         let open = || self.into.to.open_durable(session, Missing::Create, Durability::Os);

@@ -1,0 +1,258 @@
+//! The walk through all buckets of a file.
+//!
+//! A bucket is a tree of pages. Its branches lead to pages with higher and higher keys. An element of a leaf is a pair or a bucket;
+//! the value of a bucket is the number of its first page and a sequence number, 8 bytes each, or, if the number is 0, the one page of a
+//! small bucket follows.
+//!
+//! The walk keeps the branches on its way in a list, and calls itself for a bucket in a bucket, of which a name has room for few.
+
+use std::collections::BTreeSet;
+
+use byteorder::{ByteOrder, LittleEndian};
+
+use super::error::BoltError;
+use super::file::BoltFile;
+use super::page::Page;
+use crate::format::MAX_BUCKET_LEN;
+
+/// The number of a bucket's first page, and its sequence number.
+const BUCKET_HEADER_LEN: usize = 16;
+
+/// Between the names of a bucket and of one in it.
+const SEPARATOR: u8 = b'/';
+
+/// No tree is as high: a branch has two children at least, and a file less than 2^63 pages.
+const HIGHEST: usize = 64;
+
+/// A pair of a BoltDB file: see [`BoltFile::visit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BoltPair<'a> {
+    /// The name of its bucket, after those of the buckets that this one is in, with slashes between them.
+    pub bucket: &'a [u8],
+    /// The key.
+    pub key: &'a [u8],
+    /// The value.
+    pub value: &'a [u8],
+    /// The number of the page that has it.
+    pub page: u64,
+    /// Where its page says where it is, in bytes from the start of the file.
+    pub offset: u64,
+}
+
+/// How much a BoltDB file has: see [`BoltFile::visit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Contents {
+    /// How many buckets, those without pairs and those in other buckets included.
+    pub buckets: u64,
+    /// How many pairs.
+    pub pairs: u64,
+    /// The bytes of all keys and values.
+    pub bytes: u64,
+}
+
+/// One pass over a file.
+pub(super) struct Walk<'f, F> {
+    file: &'f BoltFile,
+    each: F,
+    /// A bit for each page that was used.
+    used: Vec<u64>,
+    /// The names that could be those of two buckets: of a bucket in a bucket, or with a slash in them.
+    ambiguous: BTreeSet<Vec<u8>>,
+    contents: Contents,
+}
+
+/// A page on the way, and where it is.
+struct Place {
+    page: Page,
+    number: u64,
+    /// Where the page begins, in bytes from the start of page `number`. A small bucket has its page in a value.
+    at: usize,
+    /// The next element.
+    next: usize,
+    /// The keys are at or above this, if it is given, and below the other.
+    from: Option<Vec<u8>>,
+    to: Option<Vec<u8>>,
+}
+
+impl<'f, F: FnMut(BoltPair<'_>) -> Result<(), BoltError>> Walk<'f, F> {
+    pub(super) fn new(file: &'f BoltFile, each: F) -> Walk<'f, F> {
+        // A bit for each page: 8,192 times less than the file has, or even less than that.
+        let used = vec![0; (file.pages() / 64 + 1) as usize];
+        Walk { file, each, used, ambiguous: BTreeSet::new(), contents: Contents::default() }
+    }
+
+    pub(super) fn run(mut self) -> Result<Contents, BoltError> {
+        let root = self.page(self.file.root(), None, None).map_err(|error| match error {
+            // The meta page leads to it.
+            Lead::Number(reason) => self.file.damaged(self.file.meta_page(), 0, reason),
+            Lead::Page(error) => error,
+        })?;
+        self.bucket(root, &mut Vec::new(), 0)?;
+        Ok(self.contents)
+    }
+
+    /// Walks through a bucket, from its first page on.
+    fn bucket(&mut self, first: Place, name: &mut Vec<u8>, depth: usize) -> Result<(), BoltError> {
+        let mut way = vec![first];
+        loop {
+            let levels = way.len();
+            let Some(place) = way.last_mut() else { return Ok(()) };
+            let element = place.next;
+            if element == place.page.count() {
+                way.pop();
+                continue;
+            }
+            place.next += 1;
+            if !place.page.is_branch() {
+                self.element(place, element, name, depth)?;
+                continue;
+            }
+            let (number, at) = (place.number, place.at + place.page.at(element));
+            if levels == HIGHEST {
+                return Err(self.file.damaged(number, at, format!("the tree has more than {HIGHEST} levels")));
+            }
+            let (from, to) = (Some(place.page.key(element).to_vec()), place.key_after(element));
+            let child = self.page(place.page.child(element), from, to);
+            way.push(child.map_err(|lead| lead.at(self.file, number, at))?);
+        }
+    }
+
+    /// A pair of a leaf, or a bucket.
+    fn element(&mut self, place: &Place, element: usize, name: &mut Vec<u8>, depth: usize) -> Result<(), BoltError> {
+        let Place { page, number, .. } = place;
+        let (key, value) = (page.key(element), page.value(element));
+        let at = place.at + page.at(element);
+        if !page.is_bucket(element) {
+            if depth == 0 {
+                return Err(self.file.damaged(*number, at, "a pair that is in no bucket"));
+            }
+            self.contents.pairs += 1;
+            self.contents.bytes += (key.len() + value.len()) as u64;
+            let offset = self.file.offset_of(*number) + at as u64;
+            return (self.each)(BoltPair { bucket: name, key, value, page: *number, offset });
+        }
+        let refused = |reason: String| {
+            let (path, page, offset) = (self.file.path().to_owned(), *number, self.file.offset_of(*number) + at as u64);
+            Err(BoltError::Refused { path, page, offset, reason })
+        };
+        let outer = name.len();
+        if depth > 0 {
+            name.push(SEPARATOR);
+        }
+        name.extend_from_slice(key);
+        if key.is_empty() {
+            return Err(self.file.damaged(*number, at, "a bucket without a name"));
+        }
+        if name.len() > MAX_BUCKET_LEN {
+            let (len, max) = (name.len(), MAX_BUCKET_LEN);
+            return refused(format!(
+                "a bucket's name has at most {max} bytes, and this one has {len}, with those of the buckets that it is in"
+            ));
+        }
+        if (depth > 0 || key.contains(&SEPARATOR)) && !self.ambiguous.insert(name.clone()) {
+            return refused(
+                "two buckets would have one name: a slash is in a name, and between those of a bucket and one in it"
+                    .into(),
+            );
+        }
+        self.contents.buckets += 1;
+        let first = self.first_page(place, element, at)?;
+        self.bucket(first, name, depth + 1)?;
+        name.truncate(outer);
+        Ok(())
+    }
+
+    /// The first page of a bucket, as the element says.
+    fn first_page(&mut self, place: &Place, element: usize, at: usize) -> Result<Place, BoltError> {
+        let (value, number) = (place.page.value(element), place.number);
+        let damaged = |reason: &str| Err(self.file.damaged(number, at, reason));
+        let Some((header, page)) = value.split_at_checked(BUCKET_HEADER_LEN) else {
+            return damaged("the value is too short for a bucket");
+        };
+        let root = LittleEndian::read_u64(header);
+        if root != 0 {
+            if !page.is_empty() {
+                return damaged("a bucket with pages of its own has one in its value as well");
+            }
+            return self.page(root, None, None).map_err(|error| error.at(self.file, number, at));
+        }
+        let page_at = place.at + place.page.value_at(element) + BUCKET_HEADER_LEN;
+        let page = Page::parse(page.to_vec()).map_err(|fault| {
+            self.file.damaged(number, page_at + fault.at, format!("in a small bucket: {}", fault.reason))
+        })?;
+        if page.is_branch() || (0..page.count()).any(|element| page.is_bucket(element)) {
+            return Err(self.file.damaged(number, page_at, "a small bucket has pairs only"));
+        }
+        if page.end() != page.len() {
+            return Err(self.file.damaged(number, page_at, "a small bucket does not end where its pairs end"));
+        }
+        Ok(Place { page, number, at: page_at, next: 0, from: None, to: None })
+    }
+
+    /// Reads a page that an element leads to, for the first time.
+    fn page(&mut self, number: u64, from: Option<Vec<u8>>, to: Option<Vec<u8>>) -> Result<Place, Lead> {
+        let file = self.file;
+        if number < 2 || number >= file.pages() {
+            return Err(Lead::Number(format!("it leads to page {number} of a file of {} pages", file.pages())));
+        }
+        let header = file.header(number)?;
+        for used in number..=number + u64::from(header.overflow) {
+            let (word, bit) = ((used / 64) as usize, 1 << (used % 64));
+            if self.used[word] & bit != 0 {
+                return Err(Lead::Number(format!("it leads to page {used}, which has another place already")));
+            }
+            self.used[word] |= bit;
+        }
+        let page = file.page(&header)?;
+        let place = Place { page, number, at: 0, next: 0, from, to };
+        place.check_keys().map_err(|reason| file.damaged(number, 0, reason))?;
+        Ok(place)
+    }
+}
+
+impl Place {
+    /// The key that all keys of a branch's child are below.
+    fn key_after(&self, element: usize) -> Option<Vec<u8>> {
+        match element + 1 {
+            next if next < self.page.count() => Some(self.page.key(next).to_vec()),
+            _ => self.to.clone(),
+        }
+    }
+
+    /// Checks that the keys are those that the page above says. In the page, their order was checked.
+    fn check_keys(&self) -> Result<(), &'static str> {
+        let Some(last) = self.page.count().checked_sub(1) else { return Ok(()) };
+        if self.from.as_deref().is_some_and(|from| self.page.key(0) < from) {
+            return Err("its first key is below the one that leads to it");
+        }
+        if self.to.as_deref().is_some_and(|to| self.page.key(last) >= to) {
+            return Err("its last key is not below the one that leads to the next page");
+        }
+        Ok(())
+    }
+}
+
+/// Why a page cannot be read that another one leads to.
+enum Lead {
+    /// The number is wrong, so the page that has it is damaged.
+    Number(String),
+    Page(BoltError),
+}
+
+impl Lead {
+    /// The error, if the element at this place leads to the page.
+    fn at(self, file: &BoltFile, page: u64, at: usize) -> BoltError {
+        match self {
+            Lead::Number(reason) => file.damaged(page, at, reason),
+            Lead::Page(error) => error,
+        }
+    }
+}
+
+impl From<BoltError> for Lead {
+    fn from(error: BoltError) -> Lead {
+        Lead::Page(error)
+    }
+}

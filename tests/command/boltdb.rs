@@ -1,0 +1,76 @@
+//! `import --format boltdb`.
+
+use std::path::PathBuf;
+
+use super::run::Shell;
+
+fn data(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/boltdb").join(name);
+    path.into_os_string().into_string().unwrap()
+}
+
+#[test]
+fn a_boltdb_file_is_imported_with_its_buckets() {
+    let shell = Shell::new();
+    let ran = shell.run(&["import", "s", &data("small.db"), "--format", "boltdb"]);
+    assert!(ran.stderr.contains("imported 3 pairs of 2 buckets"), "{}", ran.stderr);
+    assert_eq!(ran.code, Some(0));
+    assert_eq!(shell.ok_text(&["list", "s", "--bucket", "fruit"]), "apple\tred\npear\tgreen\n");
+
+    let json = shell.ok_text(&["import", "s", &data("small.db"), "--format", "boltdb", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["buckets"], &json["records"], &json["bytes"]), (&2.into(), &3.into(), &20.into()));
+    shell.ok(&["verify", "s"]);
+}
+
+#[test]
+fn a_network_store_is_imported_with_libkv() {
+    let shell = Shell::new();
+    shell.ok(&["import", "s", &data("libkv.db"), "--format", "boltdb", "--libkv"]);
+    let listed = shell.ok_text(&["list", "s", "--bucket", "libnetwork", "docker/network/v1.0/network/"]);
+    assert_eq!(listed.lines().count(), 2);
+    assert!(listed.contains("/\t{\"name\":\"net0\""), "{listed}");
+}
+
+#[test]
+fn what_cannot_be_imported_leaves_no_store() {
+    let shell = Shell::new();
+    let cut = shell.directory.join("cut.db");
+    let whole = std::fs::read(data("shapes.db")).unwrap();
+    std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    let (cut, import) = (cut.to_str().unwrap(), ["import", "s", "--format", "boltdb"]);
+    for (file, options, code, says) in [
+        (cut, &[][..], 7, "its end is missing"),
+        (&data("two-of-a-name.db"), &[], 7, "two buckets would have one name"),
+        (&data("small.db"), &["--libkv"], 7, "a value has 3 bytes, and libkv's number alone"),
+        (&data("README.md"), &[], 7, "not a BoltDB file"),
+        ("absent", &[], 8, "absent: cannot open"),
+        ("-", &[], 2, "cannot come from stdin"),
+        (&data("small.db"), &["--skip", "1"], 2, "--skip and --bucket are for lines"),
+        (&data("small.db"), &["--bucket", "b"], 2, "--skip and --bucket are for lines"),
+        (&data("small.db"), &["--separator", ";"], 2, "belong to --format tsv"),
+    ] {
+        let error = shell.fails(code, &[&import[..2], &[file], &import[2..], options].concat());
+        assert!(error.contains(says), "{error}");
+        assert!(!shell.directory.join("s").exists(), "{error}");
+    }
+    let error = shell.fails(2, &["import", "s", &data("small.db"), "--libkv"]);
+    assert!(error.contains("--libkv belongs to --format boltdb"), "{error}");
+    shell.ok(&["put", "s", "key", "value"]);
+    let error = shell.fails(2, &["export", "s", "--format", "boltdb"]);
+    assert!(error.contains("only `import` knows"), "{error}");
+}
+
+#[test]
+fn a_file_that_another_program_has_open_is_refused_in_time() {
+    let shell = Shell::new();
+    let path = shell.directory.join("locked.db");
+    std::fs::copy(data("small.db"), &path).unwrap();
+    let writer = std::fs::File::open(&path).unwrap();
+    fs2::FileExt::try_lock_exclusive(&writer).unwrap();
+    let error = shell.fails(4, &["import", "s", "locked.db", "--format", "boltdb", "--timeout", "20ms"]);
+    assert!(error.contains("still open for writing in another process"), "{error}");
+    assert!(!shell.directory.join("s").exists());
+    drop(writer);
+    shell.ok(&["import", "s", "locked.db", "--format", "boltdb", "--timeout", "20ms"]);
+}
