@@ -68,8 +68,8 @@ impl Cask {
     /// # Cost
     ///
     /// A record of 88 bytes now and for each renewal, three times per `ttl`; none is synced for itself. One thread per handle with
-    /// sessions, and two descriptors per session. Once a file has had a session, no [snapshot](crate::SnapshotPolicy) of the index is
-    /// written until a compaction finds none.
+    /// sessions, and two descriptors per session. An opening reads the last record of each, and there is no
+    /// [snapshot](crate::SnapshotPolicy) of the index with more than 4,096 keys and sessions that have an end.
     ///
     /// # Errors
     ///
