@@ -147,8 +147,9 @@ fn a_killed_holder_takes_its_command_along_and_leaves_the_lock_to_the_next() {
             let (holder, first, child) = hold(&shell, &["--ttl", "1h"]);
             let waiting = start(&shell, &[], "echo $CASKFILE_TOKEN");
             assert!(runs(child));
-            holder.stopped_by("KILL");
+            holder.signal("KILL");
             wait_until("the command is killed", || !runs(child));
+            assert_eq!(holder.ended().code, None);
             // An hour before the deadline.
             assert!(token(waiting.ended()) > first);
         }
