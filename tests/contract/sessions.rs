@@ -178,6 +178,8 @@ fn a_holder_that_was_stopped_has_lost_the_lock_and_cannot_write_behind_it() {
     assert!(held.is_held() && two.try_lock().unwrap().is_none());
     store.wait(Duration::from_millis(1));
     assert!(!held.is_held());
+    // Nobody has taken it yet. All others can see that it is free.
+    assert!(is_not_held(a.write(Batch::new().expect_held(&held).put("fenced", ""))));
     let next = two.try_lock().unwrap().unwrap();
     assert!(next.token() > held.token());
     assert!(is_not_held(a.write(Batch::new().expect_held(&held).put("fenced", ""))));
@@ -445,21 +447,27 @@ fn plain_writes_take_a_lock_away_and_conditions_take_an_ended_key_for_absent() {
     assert_eq!(a.get("mine").unwrap().value, b"2");
 }
 
-/// It would show the keys of a session that is over for others, for ever.
+/// It would show the keys of a session that is over for others, until all of them are swept.
 #[test]
 fn a_process_that_cannot_compare_deadlines_learns_the_end_of_a_session_from_the_log() {
     let store = Store::new();
+    store.disk.set_limits(Limits { swept_records: 1, renewal_look: u64::MAX, ..Limits::REAL });
     let ((_, a), (_, b)) = (store.open(), store.open());
     let container = store.disk.process();
     container.set_boot([9; 16]);
     let reader = Cask::open_on(Arc::new(container), "/store", &config().read_only(true)).unwrap();
     let session = begin(&a);
-    session.put(&a, "one", "").unwrap();
-    session.put(&a, "two", "").unwrap();
+    for key in ["four", "one", "three", "two"] {
+        session.put(&a, key, "").unwrap();
+    }
     store.wait(TTL);
-    assert_eq!((shows(&reader).len(), shows(&b).len()), (2, 0));
+    assert_eq!((shows(&reader).len(), shows(&b).len()), (4, 0));
     b.put_new("one", "").unwrap();
     assert_eq!(shows(&reader), ["one"]);
+    assert_eq!(reader.stats().unwrap().hidden, 2, "one was replaced, and one swept");
+    // A compaction drops END, and their session has no record then.
+    b.compact().unwrap();
+    assert_eq!((shows(&reader), reader.stats().unwrap().hidden), (vec!["one".to_owned()], 2));
 }
 
 #[test]
