@@ -113,9 +113,9 @@ mod sync;
 pub use backend::{Backend, new_store};
 pub use config::{CompactionPolicy, Config, Durability, LockMode, ReadMode, SnapshotPolicy};
 pub use engine::{
-    Applied, Backup, Batch, BucketScans, Cask, CaskLock, Change, ChangeRef, Compaction, Held, IndexScan, Keys,
-    LockOptions, MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped, PairRef, PutOptions, Scan, Session, SessionKey, SessionState,
-    SessionStatus, Slice, Stats, Stopper, Unit, Update, Watch, WatchFrom, WatchOptions,
+    Applied, Backup, Batch, BucketScans, Cask, CaskLock, ChangeRef, Compaction, Held, IndexScan, Keys, LockOptions,
+    MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped, PairRef, Scan, Session, SessionKey, SessionState, SessionStatus, Slice,
+    Stats, Unit, Update, Watch, WatchFrom, WatchOptions,
 };
 pub use error::{Error, ErrorKind, Result};
 #[cfg(any(test, feature = "testing"))]
@@ -131,4 +131,4 @@ pub use limits::Limits;
 pub use loss::LockLoss;
 pub use progress::Progress;
 pub use report::{Loss, LostKey, Report, WrongSnapshot};
-pub use store::{KvPair, OptionalExt, Store};
+pub use store::{Change, Feed, KvPair, OptionalExt, PutOptions, Stopper, Store, TreeEvent};

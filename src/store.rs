@@ -1,12 +1,21 @@
-//! The contract: [`Store`], [`KvPair`] and [`OptionalExt`]. This module does not depend on the engine.
+//! The contract: [`Store`], what its calls take and return, and [`OptionalExt`]. This module does not depend on the engine.
 
+mod change;
+mod feed;
 mod pair;
+mod put_options;
+mod stopper;
 
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+pub use change::Change;
+pub use feed::{Feed, TreeEvent};
 pub use pair::KvPair;
+pub(crate) use put_options::Expires;
+pub use put_options::PutOptions;
+pub use stopper::Stopper;
 
 use crate::{Error, Result};
 
@@ -19,6 +28,9 @@ use crate::{Error, Result};
 /// `&S` is a store if `S` is, and so are `Arc<dyn Store>` and `Box<dyn Store>`: a type that adds something to a store, such
 /// as counting or logging, can own any of them as its `S: Store`. `Arc<Cask>` is no store, since the trait's methods would
 /// hide those of [`Cask`](crate::Cask). A `Cask` needs no `Arc` around it: a clone is cheap.
+///
+/// An implementation need not have `put_with`, `delete_tree`, `watch` and `watch_tree`: by default they return
+/// [`Error::CallNotSupported`], with whatever arguments and after `close` too. One that has a call keeps all that is promised of it.
 ///
 /// [`downcast_ref`](#method.downcast_ref) leads from a `dyn Store` back to the type inside, with all that it has beside the
 /// contract.
@@ -251,6 +263,144 @@ pub trait Store: Send + Sync {
     /// ```
     fn delete(&self, key: &[u8]) -> Result<()>;
 
+    /// Sets the value of `key` with options, such as a time to live, and returns the new pair.
+    ///
+    /// A pair with a time to live is there for that long at least. Some time later it is absent, for every call and every handle, and
+    /// a watch sees its end as a delete. Any later write of the key decides again how long that pair lives: a plain
+    /// [`put`](Store::put) makes it stay. With default options this is a `put`.
+    ///
+    /// Cost: that of [`put`](Store::put).
+    ///
+    /// # Errors
+    ///
+    /// With each of these, nothing was written:
+    ///
+    /// - [`Error::CallNotSupported`] if the implementation does not have this call.
+    /// - [`Error::ZeroTtl`] if the time to live is zero.
+    /// - [`Error::KeyLength`].
+    /// - [`Error::ValueTooLong`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use caskfile::{Config, PutOptions, new_store};
+    /// # let path = std::env::temp_dir().join(format!("caskfile-doc-store-put-with-{}", std::process::id()));
+    /// # let store = new_store("caskfile", &path, &Config::new())?;
+    /// let minute = std::time::Duration::from_secs(60);
+    /// let pair = store.put_with(b"session", b"e6c1", &PutOptions::new().ttl(minute))?;
+    /// assert_eq!(store.get(b"session")?, pair);
+    /// # store.close()?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    fn put_with(&self, key: &[u8], value: &[u8], options: &PutOptions) -> Result<KvPair> {
+        let _ = (key, value, options);
+        Err(Error::CallNotSupported { call: "put_with" })
+    }
+
+    /// Deletes every key that starts with the bytes of `prefix`, and returns how many there were.
+    ///
+    /// Returns 0 if there is none, and writes nothing then. The empty prefix deletes everything. As in [`list`](Store::list), a prefix
+    /// is bytes, not a path. All keys go at one moment, unless there are more than the implementation writes at once: it says how many
+    /// that is. When this returns, the deletions are durable as the store's [`Durability`](crate::Durability) says.
+    ///
+    /// Cost: one look at each of these keys, and one write of all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CallNotSupported`] if the implementation does not have this call.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use caskfile::{Config, new_store};
+    /// # let path = std::env::temp_dir().join(format!("caskfile-doc-delete-tree-{}", std::process::id()));
+    /// # let store = new_store("caskfile", &path, &Config::new())?;
+    /// for key in ["fruit/pear", "fruit/apple", "tool/saw"] {
+    ///     store.put(key.as_bytes(), b"")?;
+    /// }
+    /// assert_eq!(store.delete_tree(b"fruit/")?, 2);
+    /// assert_eq!(store.delete_tree(b"fruit/")?, 0);
+    /// assert!(store.exists(b"tool/saw")?);
+    /// # store.close()?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    fn delete_tree(&self, prefix: &[u8]) -> Result<u64> {
+        let _ = prefix;
+        Err(Error::CallNotSupported { call: "delete_tree" })
+    }
+
+    /// Returns a feed of the states of `key`: first the state of now, then the state after each write to it. `None` is an absent key.
+    ///
+    /// Every put and delete of the key counts, by every handle and process, in order. Of a batch, the last one counts. A key that is
+    /// absent and stays so is no item. If the store can no longer say what was written, the feed sends the state of then. See [`Feed`]
+    /// for how it waits and ends.
+    ///
+    /// Cost: a feed takes memory, and perhaps a descriptor, as long as it is there.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::CallNotSupported`] if the implementation does not have this call.
+    /// - [`Error::KeyLength`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use caskfile::{Config, new_store};
+    /// # let path = std::env::temp_dir().join(format!("caskfile-doc-store-watch-{}", std::process::id()));
+    /// # let store = new_store("caskfile", &path, &Config::new())?;
+    /// store.put(b"leader", b"anna")?;
+    /// let mut feed = store.watch(b"leader")?;
+    /// store.delete(b"leader")?;
+    /// let mut values = Vec::new();
+    /// while let Some(state) = feed.try_next()? {
+    ///     values.push(state.map(|pair| pair.value));
+    /// }
+    /// assert_eq!(values, [Some(b"anna".to_vec()), None]);
+    /// # store.close()?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    fn watch(&self, key: &[u8]) -> Result<Box<dyn Feed<Option<KvPair>>>> {
+        let _ = key;
+        Err(Error::CallNotSupported { call: "watch" })
+    }
+
+    /// Returns a feed of the keys that start with the bytes of `prefix`: first their list, then what each write has changed.
+    ///
+    /// Every put and delete of such a key counts, by every handle and process, in order, and a batch is one item. If the store can no
+    /// longer say what was written, the feed sends the list of then. See [`TreeEvent`] for an example, and [`Feed`] for how it waits
+    /// and ends.
+    ///
+    /// Cost: the first list is a copy of all pairs, as that of [`list`](Store::list). A feed takes memory, and perhaps a descriptor, as
+    /// long as it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CallNotSupported`] if the implementation does not have this call.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use caskfile::{Config, new_store};
+    /// # let path = std::env::temp_dir().join(format!("caskfile-doc-watch-tree-{}", std::process::id()));
+    /// # let store = new_store("caskfile", &path, &Config::new())?;
+    /// use caskfile::{Change, TreeEvent};
+    ///
+    /// let mut feed = store.watch_tree(b"job/")?;
+    /// assert_eq!(feed.try_next()?, Some(TreeEvent::List(vec![])));
+    /// store.put(b"job/7", b"waiting")?;
+    /// assert_eq!(feed.try_next()?, Some(TreeEvent::Changes(vec![Change::Put(store.get(b"job/7")?)])));
+    /// # store.close()?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    fn watch_tree(&self, prefix: &[u8]) -> Result<Box<dyn Feed<TreeEvent>>> {
+        let _ = prefix;
+        Err(Error::CallNotSupported { call: "watch_tree" })
+    }
+
     /// Closes the store: every later call on this handle, its clones and its buckets returns [`Error::Closed`].
     ///
     /// A second close returns `Ok`. Dropping the last handle closes the store too, but cannot return an error.
@@ -402,6 +552,22 @@ macro_rules! store_behind_a_pointer {
 
             fn delete(&self, key: &[u8]) -> Result<()> {
                 (**self).delete(key)
+            }
+
+            fn put_with(&self, key: &[u8], value: &[u8], options: &PutOptions) -> Result<KvPair> {
+                (**self).put_with(key, value, options)
+            }
+
+            fn delete_tree(&self, prefix: &[u8]) -> Result<u64> {
+                (**self).delete_tree(prefix)
+            }
+
+            fn watch(&self, key: &[u8]) -> Result<Box<dyn Feed<Option<KvPair>>>> {
+                (**self).watch(key)
+            }
+
+            fn watch_tree(&self, prefix: &[u8]) -> Result<Box<dyn Feed<TreeEvent>>> {
+                (**self).watch_tree(prefix)
             }
 
             fn close(&self) -> Result<()> {

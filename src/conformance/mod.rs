@@ -37,8 +37,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::{KvPair, Result, Store};
+use crate::{Error, KvPair, PutOptions, Result, Store};
 
 /// Succeeds only on the error that the contract names for this case.
 macro_rules! assert_refused {
@@ -54,13 +55,21 @@ pub mod atomic;
 pub mod calls;
 pub mod closing;
 mod effort;
+pub mod expiring;
+pub mod feeds;
 pub mod index;
 pub mod keys;
 pub mod list;
 pub mod pairs;
 pub mod reopening;
+pub mod shared_feeds;
 pub mod sharing;
 pub mod threads;
+pub mod tree_feeds;
+pub mod trees;
+
+/// How long something may take that must happen, so that a backend which never does it is refused. Nothing is refused for being slow.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A place for one store of a backend: a file, a namespace of a server, a map.
 ///
@@ -120,6 +129,58 @@ pub enum Needs {
     Shared,
 }
 
+/// A call that an implementation of [`Store`] need not have.
+///
+/// ```
+/// use caskfile::conformance::Call;
+///
+/// # let path = std::env::temp_dir().join(format!("caskfile-doc-call-{}", std::process::id()));
+/// let cask = caskfile::Cask::open(&path)?;
+/// assert!(Call::Watch.is_supported_by(&cask));
+/// assert_eq!(Call::WatchTree.name(), "watch_tree");
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), caskfile::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Call {
+    /// [`Store::put_with`].
+    PutWith,
+    /// [`Store::delete_tree`].
+    DeleteTree,
+    /// [`Store::watch`].
+    Watch,
+    /// [`Store::watch_tree`].
+    WatchTree,
+}
+
+impl Call {
+    const ALL: [Call; 4] = [Call::PutWith, Call::DeleteTree, Call::Watch, Call::WatchTree];
+
+    /// Returns the name of the method. See [`Call`] for an example.
+    pub fn name(self) -> &'static str {
+        match self {
+            Call::PutWith => "put_with",
+            Call::DeleteTree => "delete_tree",
+            Call::Watch => "watch",
+            Call::WatchTree => "watch_tree",
+        }
+    }
+
+    /// Makes the call, with the key `"key"`, and returns whether the store has it. The store may have a pair more or less after that.
+    ///
+    /// See [`Call`] for an example.
+    pub fn is_supported_by(self, store: &dyn Store) -> bool {
+        let result = match self {
+            Call::PutWith => store.put_with(b"key", b"", &PutOptions::new()).map(drop),
+            Call::DeleteTree => store.delete_tree(b"key").map(drop),
+            Call::Watch => store.watch(b"key").map(drop),
+            Call::WatchTree => store.watch_tree(b"key").map(drop),
+        };
+        !matches!(result, Err(Error::CallNotSupported { .. }))
+    }
+}
+
 /// One promise of the contract. See [`Fixture`] for an example.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -128,6 +189,8 @@ pub struct Promise {
     pub name: &'static str,
     /// What it needs from a fixture.
     pub needs: Needs,
+    /// The call that it is about, if a store need not have that.
+    pub call: Option<Call>,
     /// Panics if the promise is broken. The fixture must be a fresh one.
     pub check: fn(&dyn Fixture),
 }
@@ -143,11 +206,21 @@ impl Promise {
     }
 }
 
+macro_rules! call {
+    (Required) => {
+        None
+    };
+    ($call:ident) => {
+        Some(Call::$call)
+    };
+}
+
 macro_rules! promises {
-    ($($group:ident($needs:ident) { $($name:ident,)+ })+) => {
+    ($($group:ident($needs:ident, $call:ident) { $($name:ident,)+ })+) => {
         &[$($(Promise {
             name: concat!(stringify!($group), "::", stringify!($name)),
             needs: Needs::$needs,
+            call: call!($call),
             check: $group::$name,
         },)+)+]
     };
@@ -155,7 +228,7 @@ macro_rules! promises {
 
 /// Every promise of the contract. See [`Fixture`] for an example.
 pub const PROMISES: &[Promise] = promises! {
-    pairs(Nothing) {
+    pairs(Nothing, Required) {
         get_returns_what_was_put,
         get_of_an_absent_key_is_key_not_found,
         exists_finds_present_keys_only,
@@ -168,7 +241,7 @@ pub const PROMISES: &[Promise] = promises! {
         delete_removes_the_key_and_no_other,
         delete_of_an_absent_key_is_ok,
     }
-    keys(Nothing) {
+    keys(Nothing, Required) {
         a_key_is_any_bytes,
         keys_that_look_alike_are_different_keys,
         long_keys_that_differ_in_one_byte_are_different_keys,
@@ -176,7 +249,7 @@ pub const PROMISES: &[Promise] = promises! {
         a_key_at_the_limit_is_kept_and_a_longer_one_refused,
         the_limit_of_keys_counts_bytes,
     }
-    list(Nothing) {
+    list(Nothing, Required) {
         without_a_match_the_list_is_empty,
         the_empty_prefix_lists_everything,
         the_key_that_equals_the_prefix_belongs_to_it,
@@ -190,7 +263,7 @@ pub const PROMISES: &[Promise] = promises! {
         a_listing_of_thousands_of_pairs_is_complete,
         a_listing_shows_every_change_since_the_last_one,
     }
-    atomic(Nothing) {
+    atomic(Nothing, Required) {
         atomic_put_without_previous_creates_the_key,
         atomic_put_without_previous_refuses_a_key_that_exists,
         atomic_put_with_the_current_pair_replaces_it,
@@ -204,24 +277,24 @@ pub const PROMISES: &[Promise] = promises! {
         only_last_index_of_the_previous_pair_is_compared,
         any_other_last_index_is_refused,
     }
-    index(Nothing) {
+    index(Nothing, Required) {
         last_index_grows_with_each_write_to_any_key,
         last_index_grows_across_delete_and_re_create,
         no_two_pairs_share_a_last_index,
         the_same_value_again_gets_a_new_last_index,
         last_index_stays_while_nothing_is_written,
     }
-    calls(Nothing) {
+    calls(Nothing, Required) {
         random_calls_agree_with_a_map,
     }
-    closing(Nothing) {
+    closing(Nothing, Required) {
         closing_twice_is_ok,
         every_call_after_close_is_closed,
         closed_comes_before_every_other_error,
         close_closes_every_clone_of_the_handle,
         a_close_beside_calls_ends_them,
     }
-    threads(Nothing) {
+    threads(Nothing, Required) {
         concurrent_increments_are_all_counted,
         one_of_the_concurrent_creators_wins,
         one_of_the_concurrent_users_of_a_pair_wins,
@@ -231,7 +304,7 @@ pub const PROMISES: &[Promise] = promises! {
         a_write_that_has_returned_is_seen_by_every_thread,
         writes_beside_a_key_leave_it_as_it_is,
     }
-    reopening(Persistent) {
+    reopening(Persistent, Required) {
         reopening_keeps_pairs_and_their_last_index,
         reopening_keeps_deletions,
         dropping_the_last_handle_keeps_all_writes,
@@ -243,7 +316,7 @@ pub const PROMISES: &[Promise] = promises! {
         a_close_beside_writers_keeps_what_they_wrote,
         random_calls_across_reopening_agree_with_a_map,
     }
-    sharing(Shared) {
+    sharing(Shared, Required) {
         one_handle_reads_what_another_wrote,
         last_index_grows_across_handles,
         a_pair_of_one_handle_swaps_through_another,
@@ -256,34 +329,117 @@ pub const PROMISES: &[Promise] = promises! {
         reads_beside_another_handle_show_one_moment_and_whole_writes,
         random_calls_through_several_handles_agree_with_a_map,
     }
+    expiring(Nothing, PutWith) {
+        put_with_returns_the_pair_that_get_returns,
+        a_pair_is_there_until_its_time_is_over,
+        a_pair_is_absent_once_its_time_is_over,
+        a_plain_put_makes_the_pair_stay,
+        a_time_of_zero_is_refused,
+        put_with_refuses_what_put_refuses,
+    }
+    trees(Nothing, DeleteTree) {
+        delete_tree_takes_what_list_lists_and_says_how_many,
+        delete_tree_without_a_match_is_ok,
+        delete_tree_of_the_empty_prefix_empties_the_store,
+        delete_tree_of_0xff_bytes_takes_its_keys,
+        delete_tree_after_close_is_closed,
+    }
+    feeds(Nothing, Watch) {
+        a_watch_begins_with_the_present_state,
+        a_watch_reports_each_change_of_its_key_in_order,
+        a_deleted_key_is_absent_and_no_empty_value,
+        a_watch_reports_no_other_key,
+        no_change_is_lost_between_the_first_state_and_the_watch,
+        a_watch_reports_nothing_while_nothing_changes,
+        a_write_ends_a_wait,
+        a_stopped_watch_ends_and_no_other,
+        close_ends_a_watch,
+        watch_refuses_an_empty_key,
+    }
+    tree_feeds(Nothing, WatchTree) {
+        a_tree_feed_begins_with_its_list,
+        a_tree_feed_reports_puts_and_deletions_in_order,
+        a_tree_feed_reports_keys_of_its_prefix_only,
+        no_change_is_lost_between_the_list_and_the_feed,
+        a_tree_feed_gives_what_list_returns,
+        a_tree_feed_ends_when_it_is_stopped_and_when_the_store_is_closed,
+    }
+    shared_feeds(Shared, WatchTree) {
+        a_tree_feed_reports_what_another_handle_writes,
+    }
 };
 
-/// Checks every promise that applies, each on a new fixture from `fresh`. The [module](self) has an example.
+/// What [`run`] has left out.
 ///
-/// Goes on after a broken promise, so that one run shows them all.
+/// ```
+/// use caskfile::conformance::{self, Fixture};
+/// # use std::sync::Arc;
+/// # use caskfile::{Config, Durability, Store, new_store};
+/// # struct OneFile(std::path::PathBuf);
+/// # impl Fixture for OneFile {
+/// #     fn open(&self) -> Arc<dyn Store> {
+/// #         new_store("caskfile", &self.0, &Config::new().durability(Durability::Os)).unwrap()
+/// #     }
+/// # }
+/// # impl Drop for OneFile {
+/// #     fn drop(&mut self) {
+/// #         let _ = std::fs::remove_file(&self.0);
+/// #     }
+/// # }
+/// # let mut files = 0;
+/// # let fresh = || {
+/// #     files += 1;
+/// #     OneFile(std::env::temp_dir().join(format!("caskfile-doc-outcome-{}-{files}", std::process::id())))
+/// # };
+///
+/// let outcome = conformance::run(fresh);
+/// // A backend that has every call of the contract.
+/// assert!(outcome.not_supported.is_empty());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The calls that the backend does not have: their promises were not checked.
+    pub not_supported: Vec<Call>,
+    /// How many promises were checked, and kept.
+    pub kept: usize,
+}
+
+/// Checks every promise that applies, each on a new fixture from `fresh`. The [module](self) has an example. Returns what was left out
+/// because the backend returns [`Error::CallNotSupported`].
+///
+/// Goes on after a broken promise, so that one run shows them all. A promise that a call waits, and never ends, is broken after half a
+/// minute, if the backend keeps to the timeout.
 ///
 /// Cost: some twenty thousand small writes, most of them from several threads at once; more if the backend is fast.
 ///
 /// # Panics
 ///
 /// If promises are broken, with their names. The panic of each is printed when it happens.
-pub fn run<F: Fixture>(mut fresh: impl FnMut() -> F) {
-    let mut broken = Vec::new();
-    for promise in PROMISES {
+pub fn run<F: Fixture>(mut fresh: impl FnMut() -> F) -> Outcome {
+    let (mut broken, mut kept) = (Vec::new(), 0);
+    let not_supported: Vec<Call> = {
+        let fixture = fresh();
+        let store = fixture.open();
+        Call::ALL.into_iter().filter(|call| !call.is_supported_by(&*store)).collect()
+    };
+    for promise in PROMISES.iter().filter(|promise| promise.call.is_none_or(|call| !not_supported.contains(&call))) {
         let fixture = fresh();
         if !promise.applies_to(&fixture) {
             continue;
         }
         // The fixture and its stores are not used after a panic.
-        let kept = catch_unwind(AssertUnwindSafe(|| {
+        let result = catch_unwind(AssertUnwindSafe(|| {
             (promise.check)(&fixture);
             fixture.check();
         }));
-        if kept.is_err() {
-            broken.push(promise.name);
+        match result {
+            Ok(()) => kept += 1,
+            Err(_) => broken.push(promise.name),
         }
     }
     assert!(broken.is_empty(), "promises of the contract that are broken: {broken:#?}");
+    Outcome { not_supported, kept }
 }
 
 /// Unwraps a result that must be `Ok` here.
@@ -327,13 +483,18 @@ mod tests {
             ("atomic", include_str!("atomic.rs")),
             ("calls", include_str!("calls.rs")),
             ("closing", include_str!("closing.rs")),
+            ("expiring", include_str!("expiring.rs")),
+            ("feeds", include_str!("feeds.rs")),
             ("index", include_str!("index.rs")),
             ("keys", include_str!("keys.rs")),
             ("list", include_str!("list.rs")),
             ("pairs", include_str!("pairs.rs")),
             ("reopening", include_str!("reopening.rs")),
+            ("shared_feeds", include_str!("shared_feeds.rs")),
             ("sharing", include_str!("sharing.rs")),
             ("threads", include_str!("threads.rs")),
+            ("tree_feeds", include_str!("tree_feeds.rs")),
+            ("trees", include_str!("trees.rs")),
         ];
         let mut written: Vec<String> = Vec::new();
         for (group, source) in groups {

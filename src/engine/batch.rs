@@ -3,13 +3,13 @@
 use std::ops::Range;
 use std::path::Path;
 
-use super::put_options::PutOptions;
 use super::write::request::{Action, Condition, Request, no_memory};
 pub use super::write::request::{MAX_BATCH_BYTES, MAX_BATCH_OPS};
 use crate::engine::session::Held;
 use crate::format::{FullKey, prefix_of_bucket, split_full_key};
 use crate::limits::Shared;
 use crate::memory::make_room;
+use crate::store::PutOptions;
 use crate::{Error, Result};
 
 /// A list of changes, in one or several buckets, that are applied together or not at all, under conditions.

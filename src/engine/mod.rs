@@ -45,13 +45,12 @@ pub use batch::{Batch, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 pub use cask::{Cask, Update};
 pub use maintain::{Backup, Compaction};
 pub use mapped::{Mapped, Slice};
-pub use put_options::PutOptions;
 pub use read::by_index::IndexScan;
 pub use read::keys::Keys;
 pub use read::scan::{BucketScans, PairRef, Scan};
 pub use session::{CaskLock, Held, LockOptions, Session, SessionKey, SessionState, SessionStatus};
 pub use stats::Stats;
-pub use watch::{Change, ChangeRef, Stopper, Unit, Watch, WatchFrom, WatchOptions};
+pub use watch::{ChangeRef, Unit, Watch, WatchFrom, WatchOptions};
 
 use context::Context;
 use maintain::Maintenance;

@@ -50,7 +50,7 @@ pub enum ErrorKind {
     /// changed.
     Corrupt,
     /// The file is not one that this version reads: [`Error::NotCaskfile`], [`Error::UnsupportedVersion`],
-    /// [`Error::UnsupportedRecord`]. It was not changed.
+    /// [`Error::UnsupportedRecord`]. It was not changed. Or the backend does not have the call: [`Error::CallNotSupported`].
     Unsupported,
     /// A watch cannot go on from its position: [`Error::Compacted`], [`Error::Undone`]. Begin again with a
     /// [snapshot](crate::WatchFrom::Snapshot).
@@ -92,9 +92,10 @@ impl Error {
             | Error::Poisoned { .. } => ErrorKind::Handle,
             Error::Full { .. } | Error::CompactionRefused { .. } => ErrorKind::Refused,
             Error::Corrupt { .. } | Error::Truncated { .. } | Error::Damaged { .. } => ErrorKind::Corrupt,
-            Error::NotCaskfile { .. } | Error::UnsupportedVersion { .. } | Error::UnsupportedRecord { .. } => {
-                ErrorKind::Unsupported
-            }
+            Error::NotCaskfile { .. }
+            | Error::UnsupportedVersion { .. }
+            | Error::UnsupportedRecord { .. }
+            | Error::CallNotSupported { .. } => ErrorKind::Unsupported,
             Error::Compacted { .. } | Error::Undone { .. } => ErrorKind::Lost,
             Error::Io { .. } | Error::NoSessions { .. } => ErrorKind::Io,
             Error::Other(_) => ErrorKind::Other,
@@ -171,9 +172,10 @@ impl Error {
             Error::NoSessions { cause } => cause.kind(),
             Error::CompactionOvertaken { .. } => io::ErrorKind::ResourceBusy,
             Error::Full { .. } => io::ErrorKind::FileTooLarge,
-            Error::BackendNotSupported { .. } | Error::UnsupportedVersion { .. } | Error::UnsupportedRecord { .. } => {
-                io::ErrorKind::Unsupported
-            }
+            Error::BackendNotSupported { .. }
+            | Error::CallNotSupported { .. }
+            | Error::UnsupportedVersion { .. }
+            | Error::UnsupportedRecord { .. } => io::ErrorKind::Unsupported,
             Error::Other(inner) => inner.downcast_ref::<io::Error>().map_or(io::ErrorKind::Other, io::Error::kind),
             error => match error.kind() {
                 ErrorKind::NotFound => io::ErrorKind::NotFound,
@@ -232,6 +234,7 @@ mod tests {
             (Error::BatchConflict { op: 0, cause: Box::new(Error::KeyNotFound) }, K::Conflict, I::Other),
             (Error::PreviousNotSpecified, K::InvalidInput, I::InvalidInput),
             (Error::BackendNotSupported { name: "x".into(), supported: "y" }, K::InvalidInput, I::Unsupported),
+            (Error::CallNotSupported { call: "watch" }, K::Unsupported, I::Unsupported),
             (Error::KeyLength { len: 0, max: 1 }, K::InvalidInput, I::InvalidInput),
             (Error::ValueTooLong { len: 2, max: 1 }, K::InvalidInput, I::InvalidInput),
             (Error::ZeroTtl, K::InvalidInput, I::InvalidInput),

@@ -96,6 +96,12 @@ pub enum Error {
         supported: &'static str,
     },
 
+    /// The backend does not have this call: see [`Store`](crate::Store). Nothing was written.
+    CallNotSupported {
+        /// The name of the method.
+        call: &'static str,
+    },
+
     /// Another writer held the file's lock for the whole connection timeout. Nothing was written. Try again, or raise
     /// [`Config::connection_timeout`](crate::Config::connection_timeout).
     LockTimeout {
@@ -328,7 +334,7 @@ pub enum Error {
         last: u64,
     },
 
-    /// The watch, or the wait for a lock, was stopped by its [`Stopper`](crate::Stopper).
+    /// The watch, the feed or the wait for a lock was stopped by its [`Stopper`](crate::Stopper).
     Stopped,
 
     /// The session is over: it was not renewed in time, or another process has found its owner gone. Its keys are hidden or removed.

@@ -23,6 +23,7 @@ impl Error {
             Error::BackendNotSupported { name, supported } => {
                 write!(f, "backend {name:?} is not supported; supported backends: {supported}")
             }
+            Error::CallNotSupported { call } => write!(f, "this backend does not have the call {call}"),
             Error::KeyLength { len, max } => write!(f, "a key has 1 to {max} bytes in this bucket, this one has {len}"),
             Error::ValueTooLong { len, max } => write!(f, "a value has at most {max} bytes, this one has {len}"),
             Error::ZeroTtl => f.write_str("a time to live must be more than 0; leave it out for a pair that stays"),

@@ -6,10 +6,11 @@ mod memory;
 use std::sync::Arc;
 use std::time::Duration;
 
-use caskfile::conformance::{self, Fixture};
+use caskfile::conformance::{self, Call, Fixture, Outcome};
 use caskfile::{Cask, Config, Durability, LockMode, ReadMode, Store, new_store};
 
 use crate::common::TempDir;
+use memory::whole::Whole;
 use memory::{Memory, MemoryStore};
 
 #[derive(Default)]
@@ -29,14 +30,34 @@ impl Fixture for InMemory {
     }
 }
 
+/// With all calls.
+#[derive(Default)]
+struct WholeInMemory(Arc<Memory>);
+
+impl Fixture for WholeInMemory {
+    fn open(&self) -> Arc<dyn Store> {
+        Arc::new(Whole(MemoryStore::open(&self.0)))
+    }
+
+    fn persistent(&self) -> bool {
+        true
+    }
+
+    fn shared(&self) -> bool {
+        true
+    }
+}
+
 /// Handles that are references to stores, as a generic caller may pass them on.
 #[derive(Default)]
 struct ByReference(Arc<Memory>);
 
 impl Fixture for ByReference {
     fn open(&self) -> Arc<dyn Store> {
-        let store: &'static MemoryStore = Box::leak(Box::new(MemoryStore::open(&self.0)));
-        Arc::new(store)
+        let store: &'static Whole = Box::leak(Box::new(Whole(MemoryStore::open(&self.0))));
+        // Through a box as well: each pointer passes every call on.
+        let boxed: Box<dyn Store> = Box::new(store);
+        Arc::new(boxed)
     }
 
     fn persistent(&self) -> bool {
@@ -84,29 +105,45 @@ impl Fixture for InFile {
     }
 }
 
+/// Runs the suite on a backend that has every call.
+fn keeps_all<F: Fixture>(fresh: impl FnMut() -> F) -> Outcome {
+    let outcome = conformance::run(fresh);
+    assert_eq!(outcome.not_supported, []);
+    outcome
+}
+
 #[test]
 fn a_small_store_in_memory_keeps_the_contract() {
-    conformance::run(InMemory::default);
+    keeps_all(WholeInMemory::default);
+}
+
+/// The calls that a store need not have are left out, and named, and nothing else is.
+#[test]
+fn a_store_with_the_old_calls_keeps_the_contract() {
+    let outcome = conformance::run(InMemory::default);
+    assert_eq!(outcome.not_supported, [Call::PutWith, Call::DeleteTree, Call::Watch, Call::WatchTree]);
+    let required = conformance::PROMISES.iter().filter(|promise| promise.call.is_none()).count();
+    assert_eq!(outcome.kept, required);
 }
 
 #[test]
 fn a_reference_to_a_store_keeps_the_contract() {
-    conformance::run(ByReference::default);
+    keeps_all(ByReference::default);
 }
 
 #[test]
 fn caskfile_as_configured_by_default_keeps_the_contract() {
-    conformance::run(|| InFile::new(&Config::new()));
+    keeps_all(|| InFile::new(&Config::new()));
 }
 
 #[test]
 fn an_exclusive_unsynced_store_without_maps_keeps_the_contract() {
     let config = Config::new().read_mode(ReadMode::Pread).durability(Durability::Os).lock_mode(LockMode::Exclusive);
-    conformance::run(|| InFile::new(&config));
+    keeps_all(|| InFile::new(&config));
 }
 
 #[test]
 fn a_bucket_with_background_syncs_keeps_the_contract() {
     let config = Config::new().bucket("a bucket").durability(Durability::Interval(Duration::from_millis(1)));
-    conformance::run(|| InFile::new(&config.clone().verify_on_read(false)));
+    keeps_all(|| InFile::new(&config.clone().verify_on_read(false)));
 }

@@ -15,6 +15,7 @@ mod decisions;
 #[cfg(feature = "log")]
 mod events;
 mod expiry;
+mod feeds;
 mod habits;
 mod large_values;
 mod limits;

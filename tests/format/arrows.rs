@@ -54,7 +54,7 @@ fn module(path: &[String]) -> Option<String> {
         "Error" | "Result" => "error",
         "Config" => "config",
         "Cask" | "Batch" => "engine",
-        "KvPair" | "OptionalExt" | "Store" => "store",
+        "Change" | "Feed" | "KvPair" | "OptionalExt" | "PutOptions" | "Stopper" | "Store" | "TreeEvent" => "store",
         first => first,
     };
     match (first, path.get(1).map(String::as_str)) {

@@ -2,11 +2,10 @@
 
 use super::Cask;
 use super::writes::put;
-use crate::engine::PutOptions;
 use crate::engine::write::request::{Action, Condition, no_memory};
 use crate::format::FullKey;
 use crate::memory::copied;
-use crate::store::KvPair;
+use crate::store::{KvPair, PutOptions};
 use crate::{Error, Result};
 
 impl Cask {

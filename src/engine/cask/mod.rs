@@ -22,10 +22,11 @@ use super::Engine;
 use crate::Result;
 #[cfg(doc)]
 use crate::config::Config;
+use crate::engine::watch::{KeyFeed, TreeFeed};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::events::event;
-use crate::store::{KvPair, Store};
+use crate::store::{Feed, KvPair, PutOptions, Store, TreeEvent};
 
 /// An open store, seen through one of its buckets.
 ///
@@ -131,6 +132,22 @@ impl Store for Cask {
 
     fn delete(&self, key: &[u8]) -> Result<()> {
         Cask::delete(self, key)
+    }
+
+    fn put_with(&self, key: &[u8], value: &[u8], options: &PutOptions) -> Result<KvPair> {
+        Cask::put_with(self, key, value, options)
+    }
+
+    fn delete_tree(&self, prefix: &[u8]) -> Result<u64> {
+        Cask::delete_prefix(self, prefix)
+    }
+
+    fn watch(&self, key: &[u8]) -> Result<Box<dyn Feed<Option<KvPair>>>> {
+        Ok(Box::new(KeyFeed::new(self, key)?))
+    }
+
+    fn watch_tree(&self, prefix: &[u8]) -> Result<Box<dyn Feed<TreeEvent>>> {
+        Ok(Box::new(TreeFeed::new(self, prefix)?))
     }
 
     fn close(&self) -> Result<()> {

@@ -9,10 +9,10 @@ use crate::engine::write::outcome::Failure;
 #[cfg(any(test, feature = "testing"))]
 use crate::engine::write::outcome::Outcome;
 use crate::engine::write::request::{Action, Condition, Request, no_memory};
-use crate::engine::{Applied, Batch, PutOptions, Scan};
+use crate::engine::{Applied, Batch, Scan};
 use crate::format::{FullKey, MAX_VALUE_LEN};
 use crate::memory::copied;
-use crate::store::KvPair;
+use crate::store::{KvPair, PutOptions};
 use crate::{Error, Result};
 
 impl Cask {

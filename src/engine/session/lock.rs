@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::held::Held;
 use super::{PATIENCE_OF_DROP, Released, end, end_dropped};
-use crate::engine::Stopper;
 use crate::engine::cask::Cask;
 use crate::engine::deadline::Deadline;
 use crate::engine::write::line::Line;
 use crate::engine::write::request::Condition;
 use crate::format::{FullKey, MAX_EXPIRING_VALUE_LEN};
 use crate::log::LogFile;
-use crate::store::KvPair;
+use crate::store::{KvPair, Stopper};
 use crate::sync::{AtomicBool, Mutex, lock};
 use crate::{Error, Result};
 

@@ -7,6 +7,7 @@
 //! before. A report ends the arming, so a writer pays for one only while a watch sleeps. Now and then a watch looks without a
 //! report, because nothing promises that each is delivered: a file in a layer below an overlay can be written, for example.
 
+mod feeds;
 mod unit;
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -30,9 +31,11 @@ use crate::index::Times;
 use crate::log::LogFile;
 use crate::log::path;
 use crate::log::path::Named;
+use crate::store::Stopper;
 use crate::{Error, Result};
 
-pub use unit::{Change, ChangeRef, Unit};
+pub(super) use feeds::{KeyFeed, TreeFeed};
+pub use unit::{ChangeRef, Unit};
 
 /// Where a watch begins: see [`Cask::changes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,25 +165,6 @@ enum Waits {
 enum Listing {
     Bucket(Scan),
     All(IndexScan),
-}
-
-/// Ends a watch from another thread: see [`Watch::stopper`]. Clones stop the same watch.
-///
-/// ```
-/// # let path = std::env::temp_dir().join(format!("caskfile-stopper-{}", std::process::id()));
-/// # let cask = caskfile::Cask::open(&path)?;
-/// use caskfile::{Error, WatchFrom};
-///
-/// let mut watch = cask.changes("", WatchFrom::Now)?;
-/// let stopper = watch.stopper();
-/// std::thread::spawn(move || stopper.stop());
-/// assert!(matches!(watch.next_timeout(None), Err(Error::Stopped)));
-/// # std::fs::remove_file(path).unwrap();
-/// # Ok::<(), caskfile::Error>(())
-/// ```
-#[derive(Clone)]
-pub struct Stopper {
-    stop: Arc<dyn Fn() + Send + Sync + UnwindSafe + RefUnwindSafe>,
 }
 
 impl Default for WatchOptions {
@@ -731,37 +715,8 @@ impl Drop for Watch {
     }
 }
 
-impl Stopper {
-    /// A stopper that does this.
-    pub(super) fn new(stop: impl Fn() + Send + Sync + UnwindSafe + RefUnwindSafe + 'static) -> Stopper {
-        Stopper { stop: Arc::new(stop) }
-    }
-
-    /// Ends the watch, or the waits for the lock. Its calls return [`Error::Stopped`] from now on, also one that waits now. In a forked child, this does
-    /// nothing to the watch of the parent.
-    ///
-    /// ```
-    /// # let path = std::env::temp_dir().join(format!("caskfile-stop-{}", std::process::id()));
-    /// # let cask = caskfile::Cask::open(&path)?;
-    /// let mut watch = cask.changes("", caskfile::WatchFrom::Now)?;
-    /// watch.stopper().stop();
-    /// assert!(matches!(watch.next_timeout(None), Err(caskfile::Error::Stopped)));
-    /// # std::fs::remove_file(path).unwrap();
-    /// # Ok::<(), caskfile::Error>(())
-    /// ```
-    pub fn stop(&self) {
-        (self.stop)();
-    }
-}
-
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Watch").field("position", &self.position()).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for Stopper {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stopper").finish_non_exhaustive()
     }
 }

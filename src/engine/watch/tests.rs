@@ -10,6 +10,7 @@ use crate::disk::Disk;
 use crate::disk::sim::{Repeat, SimDisk, Verb, When};
 use crate::limits::Limits;
 use crate::patience::with_a_deadline;
+use crate::store::Change;
 use crate::{Batch, Config, Durability};
 
 fn open(disk: &SimDisk) -> Cask {

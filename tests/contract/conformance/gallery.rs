@@ -1,11 +1,14 @@
 //! A gallery of wrong backends: each does one thing wrong, and the promise of the suite that looks at this thing must refuse it,
 //! with a message that says what is wrong. A promise that refuses none of them proves nothing.
 
+mod expiring;
+mod feeds;
 mod handles;
 mod keys;
 mod lists;
 mod races;
 mod swaps;
+mod trees;
 mod values;
 
 use std::any::Any;
@@ -15,9 +18,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use caskfile::conformance::{self, Fixture, PROMISES};
-use caskfile::{KvPair, Result, Store};
+use caskfile::{Feed, KvPair, PutOptions, Result, Store, TreeEvent};
 
-use super::memory::{Memory, MemoryStore};
+use super::memory::{Memory, MemoryStore, whole};
 
 /// A wrong backend.
 pub struct Fault {
@@ -30,6 +33,8 @@ pub struct Fault {
     calls: Calls,
 }
 
+pub type KeyFeed = Box<dyn Feed<Option<KvPair>>>;
+pub type TreeFeed = Box<dyn Feed<TreeEvent>>;
 type AtomicPut = fn(&Handle, &[u8], &[u8], Option<&KvPair>) -> Result<KvPair>;
 
 /// What a backend does for each call of the contract.
@@ -43,6 +48,10 @@ pub struct Calls {
     pub atomic_put: AtomicPut,
     pub atomic_delete: fn(&Handle, &[u8], Option<&KvPair>) -> Result<()>,
     pub delete: fn(&Handle, &[u8]) -> Result<()>,
+    pub put_with: fn(&Handle, &[u8], &[u8], &PutOptions) -> Result<KvPair>,
+    pub delete_tree: fn(&Handle, &[u8]) -> Result<u64>,
+    pub watch: fn(&Handle, &[u8]) -> Result<KeyFeed>,
+    pub watch_tree: fn(&Handle, &[u8]) -> Result<TreeFeed>,
     pub close: fn(&Handle) -> Result<()>,
     pub drop: fn(&Handle),
 }
@@ -57,6 +66,10 @@ pub const RIGHT: Calls = Calls {
     atomic_put: |handle, key, value, previous| handle.right.atomic_put(key, value, previous),
     atomic_delete: |handle, key, previous| handle.right.atomic_delete(key, previous),
     delete: |handle, key| handle.right.delete(key),
+    put_with: |handle, key, value, options| whole::put_with(&handle.right, key, value, options),
+    delete_tree: |handle, prefix| whole::delete_tree(&handle.right, prefix),
+    watch: |handle, key| whole::watch(&handle.right, key),
+    watch_tree: |handle, prefix| whole::watch_tree(&handle.right, prefix),
     close: |handle| handle.right.close(),
     drop: |_| {},
 };
@@ -114,6 +127,22 @@ impl Store for Handle {
         (self.calls.delete)(self, key)
     }
 
+    fn put_with(&self, key: &[u8], value: &[u8], options: &PutOptions) -> Result<KvPair> {
+        (self.calls.put_with)(self, key, value, options)
+    }
+
+    fn delete_tree(&self, prefix: &[u8]) -> Result<u64> {
+        (self.calls.delete_tree)(self, prefix)
+    }
+
+    fn watch(&self, key: &[u8]) -> Result<KeyFeed> {
+        (self.calls.watch)(self, key)
+    }
+
+    fn watch_tree(&self, prefix: &[u8]) -> Result<TreeFeed> {
+        (self.calls.watch_tree)(self, prefix)
+    }
+
     fn close(&self) -> Result<()> {
         (self.calls.close)(self)
     }
@@ -154,8 +183,17 @@ impl Fixture for Room {
 
 /// All of the gallery.
 fn gallery() -> impl Iterator<Item = &'static Fault> {
-    let rooms: [&[Fault]; 6] =
-        [values::FAULTS, keys::FAULTS, lists::FAULTS, swaps::FAULTS, handles::FAULTS, races::FAULTS];
+    let rooms: [&[Fault]; 9] = [
+        values::FAULTS,
+        keys::FAULTS,
+        lists::FAULTS,
+        swaps::FAULTS,
+        handles::FAULTS,
+        races::FAULTS,
+        expiring::FAULTS,
+        trees::FAULTS,
+        feeds::FAULTS,
+    ];
     rooms.into_iter().flatten()
 }
 
@@ -224,6 +262,21 @@ fn backends_with_wrong_swaps_are_refused() {
 #[test]
 fn backends_that_mistake_closing_and_reopening_are_refused() {
     assert_refused(handles::FAULTS);
+}
+
+#[test]
+fn backends_that_mistake_the_time_of_pairs_are_refused() {
+    assert_refused(expiring::FAULTS);
+}
+
+#[test]
+fn backends_that_delete_other_trees_are_refused() {
+    assert_refused(trees::FAULTS);
+}
+
+#[test]
+fn backends_with_wrong_feeds_are_refused() {
+    assert_refused(feeds::FAULTS);
 }
 
 #[test]

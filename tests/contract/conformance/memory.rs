@@ -1,16 +1,21 @@
 //! [`MemoryStore`]: the contract in its smallest form, so that the trait is not shaped by one engine alone.
 
+pub mod whole;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
 
-use caskfile::{Error, KvPair, Result, Store};
+use caskfile::{Change, Error, KvPair, Result, Store};
 
 /// A handle on pairs in memory. Every handle that [`MemoryStore::open`] makes of the same [`Memory`] sees the same pairs.
+///
+/// It has the calls that every store has. [`whole::Whole`] has the others too.
 pub struct MemoryStore {
     pub memory: Arc<Memory>,
-    pub closed: AtomicBool,
+    pub closed: Arc<AtomicBool>,
 }
 
 /// What outlives the handles.
@@ -22,6 +27,12 @@ pub struct Pairs {
     /// Values and the index of the write that set each.
     pub values: BTreeMap<Vec<u8>, (Vec<u8>, u64)>,
     pub last_index: u64,
+    /// When pairs are over that do not stay.
+    pub ends: BTreeMap<Vec<u8>, Instant>,
+    /// Every change there ever was, for feeds.
+    pub changes: Vec<Change>,
+    /// Notified when something was changed, closed or stopped.
+    pub news: Arc<Condvar>,
 }
 
 impl MemoryStore {
@@ -29,11 +40,12 @@ impl MemoryStore {
     pub const MAX_KEY_LEN: usize = 1000;
 
     pub fn open(memory: &Arc<Memory>) -> MemoryStore {
-        MemoryStore { memory: Arc::clone(memory), closed: AtomicBool::new(false) }
+        MemoryStore { memory: Arc::clone(memory), closed: Arc::default() }
     }
 
     pub fn pairs(&self) -> Result<MutexGuard<'_, Pairs>> {
-        let pairs = self.memory.0.lock().expect("no call panics while it holds the lock");
+        let mut pairs = self.memory.0.lock().expect("no call panics while it holds the lock");
+        pairs.remove_what_is_over();
         // Looked at under the lock: once close has returned, no call is still on its way in.
         if self.closed.load(Ordering::Relaxed) { Err(Error::Closed) } else { Ok(pairs) }
     }
@@ -56,12 +68,30 @@ impl Pairs {
     pub fn set(&mut self, key: &[u8], value: &[u8]) -> KvPair {
         self.last_index += 1;
         self.values.insert(key.to_vec(), (value.to_vec(), self.last_index));
-        KvPair::new(key, value, self.last_index)
+        self.ends.remove(key);
+        let pair = KvPair::new(key, value, self.last_index);
+        self.changes.push(Change::Put(pair.clone()));
+        self.news.notify_all();
+        pair
     }
 
     /// The index stays where it is: it must not fall back when the key that had it goes.
     pub fn remove(&mut self, key: &[u8]) {
-        self.values.remove(key);
+        self.ends.remove(key);
+        if self.values.remove(key).is_some() {
+            self.last_index += 1;
+            self.changes.push(Change::Delete { key: key.to_vec(), last_index: self.last_index });
+            self.news.notify_all();
+        }
+    }
+
+    fn remove_what_is_over(&mut self) {
+        if self.ends.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let over: Vec<Vec<u8>> = self.ends.iter().filter(|(_, end)| **end <= now).map(|(key, _)| key.clone()).collect();
+        over.iter().for_each(|key| self.remove(key));
     }
 
     pub fn expect_unmodified(&self, key: &[u8], previous: &KvPair) -> Result<()> {
@@ -118,7 +148,10 @@ impl Store for MemoryStore {
 
     fn close(&self) -> Result<()> {
         match self.pairs() {
-            Ok(_open) => self.closed.store(true, Ordering::Relaxed),
+            Ok(open) => {
+                self.closed.store(true, Ordering::Relaxed);
+                open.news.notify_all();
+            }
             Err(_closed_already) => {}
         }
         Ok(())
