@@ -33,7 +33,7 @@
 //!   [`stats`](Cask::stats) work on the whole store.
 //! - [`changes`](Cask::changes) returns a [`Watch`]: the puts and deletes of every process as they come.
 //! - [`Store`] is the contract that `Cask` fulfils: a small object-safe trait, known from the Go library libkv, with
-//!   [`KvPair`], [`Error`] and [`new_store`], which opens a [`Backend`] by name. [`atomic_put`](Store::atomic_put) and
+//!   [`KvPair`], [`Error`] and [`new_store`], which opens a [`Backend`] by name, or one that was [registered](register_backend). [`atomic_put`](Store::atomic_put) and
 //!   [`atomic_delete`](Store::atomic_delete) are its calls: they do with a pair what `put_if`, `put_new` and `delete_if` do with
 //!   its index. The feature `testing` has a `conformance` suite that checks other implementations.
 //! - [`Config`] says how a store is opened: [`Durability`], [`LockMode`], how long to wait for other writers,
@@ -110,7 +110,7 @@ mod report;
 mod store;
 mod sync;
 
-pub use backend::{Backend, new_store};
+pub use backend::{Backend, new_store, register_backend};
 pub use config::{CompactionPolicy, Config, Durability, LockMode, ReadMode, SnapshotPolicy};
 pub use engine::{
     Applied, Backup, Batch, BucketScans, Cask, CaskLock, ChangeRef, Compaction, Held, IndexScan, Keys, LockOptions,

@@ -30,7 +30,8 @@ pub enum ErrorKind {
     /// A condition does not hold: [`Error::KeyExists`], [`Error::KeyModified`], [`Error::BatchConflict`]. Nothing was written.
     Conflict,
     /// An argument is over a limit or not known: [`Error::KeyLength`], [`Error::ValueTooLong`], [`Error::ZeroTtl`], [`Error::BucketTooLong`],
-    /// [`Error::BatchTooLarge`], [`Error::BatchInvalid`], [`Error::PreviousNotSpecified`], [`Error::BackendNotSupported`].
+    /// [`Error::BatchTooLarge`], [`Error::BatchInvalid`], [`Error::PreviousNotSpecified`], [`Error::BackendNotSupported`],
+    /// [`Error::BackendExists`].
     /// Nothing was written.
     InvalidInput,
     /// Another writer, another compaction or the holder of a lock is in the way: [`Error::LockTimeout`],
@@ -81,7 +82,8 @@ impl Error {
             | Error::BatchTooLarge { .. }
             | Error::BatchInvalid { .. }
             | Error::PreviousNotSpecified
-            | Error::BackendNotSupported { .. } => ErrorKind::InvalidInput,
+            | Error::BackendNotSupported { .. }
+            | Error::BackendExists { .. } => ErrorKind::InvalidInput,
             Error::LockTimeout { .. } | Error::CompactionOvertaken { .. } | Error::TimedOut { .. } => ErrorKind::Busy,
             Error::SessionOver | Error::NotHeld | Error::AlreadyHeld => ErrorKind::Lock,
             Error::CompactionCancelled { .. } | Error::CopyCancelled { .. } | Error::Stopped => ErrorKind::Cancelled,
@@ -166,7 +168,7 @@ impl Error {
         match self {
             Error::Io { source, .. } => source.kind(),
             Error::Poisoned { cause, .. } => cause.kind(),
-            Error::KeyExists => io::ErrorKind::AlreadyExists,
+            Error::KeyExists | Error::BackendExists { .. } => io::ErrorKind::AlreadyExists,
             Error::ReadOnly { .. } => io::ErrorKind::PermissionDenied,
             Error::LockTimeout { .. } | Error::TimedOut { .. } => io::ErrorKind::TimedOut,
             Error::NoSessions { cause } => cause.kind(),
@@ -233,7 +235,8 @@ mod tests {
             (Error::KeyModified, K::Conflict, I::Other),
             (Error::BatchConflict { op: 0, cause: Box::new(Error::KeyNotFound) }, K::Conflict, I::Other),
             (Error::PreviousNotSpecified, K::InvalidInput, I::InvalidInput),
-            (Error::BackendNotSupported { name: "x".into(), supported: "y" }, K::InvalidInput, I::Unsupported),
+            (Error::BackendNotSupported { name: "x".into(), supported: "y".into() }, K::InvalidInput, I::Unsupported),
+            (Error::BackendExists { name: "x".into() }, K::InvalidInput, I::AlreadyExists),
             (Error::CallNotSupported { call: "watch" }, K::Unsupported, I::Unsupported),
             (Error::KeyLength { len: 0, max: 1 }, K::InvalidInput, I::InvalidInput),
             (Error::ValueTooLong { len: 2, max: 1 }, K::InvalidInput, I::InvalidInput),

@@ -92,8 +92,15 @@ pub enum Error {
     BackendNotSupported {
         /// The name that was asked for.
         name: String,
-        /// The names of the backends, separated by commas.
-        supported: &'static str,
+        /// The names of the backends, separated by commas: those of this library, and those that were
+        /// [registered](crate::register_backend).
+        supported: String,
+    },
+
+    /// A backend with this name is there already: from [`register_backend`](crate::register_backend). Nothing was changed.
+    BackendExists {
+        /// The name.
+        name: String,
     },
 
     /// The backend does not have this call: see [`Store`](crate::Store). Nothing was written.

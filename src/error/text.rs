@@ -23,6 +23,7 @@ impl Error {
             Error::BackendNotSupported { name, supported } => {
                 write!(f, "backend {name:?} is not supported; supported backends: {supported}")
             }
+            Error::BackendExists { name } => write!(f, "there is a backend {name:?} already"),
             Error::CallNotSupported { call } => write!(f, "this backend does not have the call {call}"),
             Error::KeyLength { len, max } => write!(f, "a key has 1 to {max} bytes in this bucket, this one has {len}"),
             Error::ValueTooLong { len, max } => write!(f, "a value has at most {max} bytes, this one has {len}"),
