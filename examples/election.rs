@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 /// Leads whenever it is its turn, until the first process says stop.
 fn stand(store: &Path, name: &str) -> Result<()> {
     let store = Cask::open(store)?;
-    // The value says to others who leads. A process need not renew anything: a thread of the library does.
+    // Others read in the value which process leads. A process need not renew anything: a thread of the library does.
     let options = LockOptions::new().value(format!("{name} {}", std::process::id())).ttl(TTL);
     let lock = store.lock("leader", &options)?;
     while !store.exists("stop")? {

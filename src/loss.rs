@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::fork::Process;
 use crate::sync::{AtomicBool, Condvar, Mutex, lock};
 
 /// The loss of a lock or of a session: a signal that comes once and stays.
@@ -37,6 +38,8 @@ struct Shared {
     signal: Condvar,
     reader: UnixStream,
     writer: UnixStream,
+    /// A forked child shares the descriptors, and must not wake the parent's threads.
+    process: Process,
 }
 
 /// The end that sends the loss.
@@ -52,7 +55,7 @@ impl LockLoss {
     pub(crate) fn channel() -> io::Result<(LossSender, LockLoss)> {
         let (reader, writer) = UnixStream::pair()?;
         let (is_lost, guard, signal) = (AtomicBool::new(false), Mutex::new(()), Condvar::new());
-        let loss = LockLoss(Arc::new(Shared { is_lost, guard, signal, reader, writer }));
+        let loss = LockLoss(Arc::new(Shared { is_lost, guard, signal, reader, writer, process: Process::this() }));
         Ok((LossSender(loss.clone()), loss))
     }
 
@@ -88,9 +91,12 @@ impl LossSender {
     /// Sends the loss. Once is enough.
     pub(crate) fn lose(&self) {
         let shared = &*self.0.0;
+        if !shared.process.is_this() {
+            return;
+        }
         let guard = lock(&shared.guard);
         if !shared.is_lost.swap(true, Ordering::AcqRel) {
-            // Not a close: a forked child has the descriptor too.
+            // Not a close: a forked child may have the descriptor too.
             let _ = shared.writer.shutdown(Shutdown::Write);
             shared.signal.notify_all();
         }

@@ -227,7 +227,7 @@ impl Batch {
     }
 
     /// Adds a condition: the batch is applied only if this lock is held by the holder that `held` is of, when the batch is written. A
-    /// holder that was stopped and has lost the lock cannot write behind it, however late its call comes. The lock may be in any bucket of
+    /// holder that was stopped and has lost the lock cannot write after it, however late its call comes. The lock may be in any bucket of
     /// the store.
     ///
     /// If it is lost, the cause of the [`BatchConflict`](Error::BatchConflict) is [`NotHeld`](Error::NotHeld).

@@ -17,7 +17,8 @@
 //!    process's own appends too; never during a sync, except that of a cut;
 //! 6. the view of [`Reading`], a [sharded lock](read::sharded): held for reading during a look-up, for writing
 //!    while a unit is replayed into the index; never during a write or a sync of the file;
-//! 7. the list of watches, and the file of each: for a moment, with nothing locked after it.
+//! 7. the list of watches, and the file of each; the sessions of the handle, and the threads that wait for its locks: for a
+//!    moment, with nothing locked after it.
 
 mod applied;
 pub(crate) mod batch;

@@ -2,7 +2,7 @@
 //!
 //! Random lives of three processes on one store, one monotonic clock and one wall clock. Before some call of a process to the disk, its
 //! process stands still: the clock goes on, and others read, write and take locks meanwhile. Processes are killed, the power is cut,
-//! the store is compacted under its holders, handles are reopened. The test knows nothing of the log. It knows who has got which lock
+//! the store is compacted under its holders, handles are reopened. The test knows nothing of the log. It knows which process has got which lock
 //! with which token, and asks after each call:
 //!
 //! - when a lock is taken, no other process holds it by its own clock;
@@ -83,7 +83,7 @@ struct Seen {
     tokens: [u64; KEYS.len()],
     /// The pairs that were seen to be over: key, and the index of the record.
     over: Vec<(String, u64)>,
-    /// Who took each lock last is dead.
+    /// The process that took each lock last is dead.
     is_dead: [bool; KEYS.len()],
     /// Tokens whose locks were taken away by a plain write. Their holders find that out later.
     taken_away: BTreeSet<u64>,

@@ -142,7 +142,7 @@ fn the_next_holder_has_a_higher_token_and_the_one_of_before_cannot_write_behind_
         after_fork.push(began.elapsed());
         assert!(last > first);
         assert_eq!(next.ask("unlock"), "released");
-        // SAFETY: takes no pointer. Nobody else waits for this process.
+        // SAFETY: takes no pointer. No other waits for this process.
         unsafe { libc::kill(child, libc::SIGKILL) };
     }
     println!("next holder after a kill: {}", times(after_kill));
@@ -244,7 +244,7 @@ fn a_forked_child_leaves_its_parents_sessions_alone() {
     // SAFETY: `status` is there to be written to.
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     assert_eq!(status, 0, "the child must come to a good end");
-    assert!(held.is_held() && session.is_live());
+    assert!(held.is_held() && session.is_live() && !held.loss().is_lost());
     // In another process, or handle, the byte still says so.
     let other = Cask::open_with(&path, &config()).unwrap();
     for _ in 0..3 {

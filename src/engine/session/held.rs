@@ -50,7 +50,7 @@ impl Held {
     /// The answer is of the moment of the call. A process can be stopped right after it, for any time. What must not be done without the
     /// lock needs [`Batch::expect_held`](crate::Batch::expect_held), or the [token](Held::token).
     pub fn is_held(&self) -> bool {
-        self.live.is_live(self.context.machine_time())
+        self.context.is_this_process() && self.live.is_live(self.context.machine_time())
     }
 
     /// Returns the signal that comes when the lock is lost or released. A process that runs gets it within a tenth of a second.

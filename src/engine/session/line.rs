@@ -1,8 +1,8 @@
-//! The line of those who want a lock.
+//! The line for a lock.
 //!
 //! In each process, the threads that wait for one lock queue in the order in which they came, and the first of them stands in the line
 //! of the file: see [`Line`](crate::engine::write::line::Line). So the first in line alone looks for the end of the holder, and a
-//! holder that wants the lock again stands behind those who wait.
+//! holder that wants the lock again stands after those that wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

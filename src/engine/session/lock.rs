@@ -47,7 +47,7 @@ impl LockOptions {
         LockOptions::default()
     }
 
-    /// Sets the value of the lock's key while the lock is held, which others can read: who holds it, for example.
+    /// Sets the value of the lock's key while the lock is held, which others can read: the name of the holder, for example.
     pub fn value(mut self, value: impl Into<Vec<u8>>) -> LockOptions {
         self.value = value.into();
         self
@@ -86,10 +86,10 @@ const SHORT_LOOK: Duration = Duration::from_millis(1);
 const LONG_LOOK: Duration = Duration::from_millis(5);
 const SOON: Duration = Duration::from_millis(50);
 
-/// How often those behind it look.
-const BEHIND: Duration = Duration::from_millis(10);
+/// How often the others look.
+const LATER_LOOK: Duration = Duration::from_millis(10);
 
-/// How long a lock may be free before those who are not first take it: the first may have been stopped.
+/// How long a lock may be free before those that are not first take it: the first may have been stopped.
 const COURTESY: Duration = Duration::from_millis(200);
 
 /// How often a turn is taken to judge a session whose deadline cannot be compared.
@@ -109,8 +109,8 @@ impl Cask {
     /// it.
     ///
     /// While the lock is held, the key has the [value](LockOptions::value) of its holder, and other processes see it. Plain writes do
-    /// not respect the lock: a put or a delete of the key takes the lock away from its holder. What is at the key when nobody holds the
-    /// lock is replaced.
+    /// not respect the lock: a put or a delete of the key takes the lock away from its holder. What is at the key while the lock is
+    /// free is replaced.
     ///
     /// # What is promised
     ///
@@ -119,7 +119,7 @@ impl Cask {
     ///
     /// - a batch with [`Batch::expect_held`](crate::Batch::expect_held) is refused from the moment on at which the lock is lost, however
     ///   late it comes;
-    /// - the [token](Held::token) rises with each holder, for those who check it elsewhere;
+    /// - the [token](Held::token) rises with each holder, for programs that check it elsewhere;
     /// - everything else that a holder does outside of the store is not protected.
     ///
     /// The next holder comes within some milliseconds after the death of a process, if it and its forked children have ended; otherwise at
@@ -166,7 +166,7 @@ impl Cask {
 }
 
 impl CaskLock {
-    /// Takes the lock if it is free and nobody waits for it. Returns `None` otherwise.
+    /// Takes the lock if it is free and no other waits for it. Returns `None` otherwise.
     ///
     /// # Errors
     ///
@@ -263,7 +263,7 @@ impl CaskLock {
             }
             let is_soon = deadline.waited() < SOON;
             let pause = if !is_first {
-                line.pause().max(BEHIND)
+                line.pause().max(LATER_LOOK)
             } else if is_soon {
                 SHORT_LOOK
             } else {
@@ -281,6 +281,7 @@ impl CaskLock {
     /// - [`Error::NotHeld`] if it was not taken, or is lost.
     /// - Those of every write. The lock is not held any more then, and is free at the end of its time to live.
     pub fn unlock(&self) -> Result<()> {
+        self.cask.check_open()?;
         let held = lock(&self.current).take().ok_or(Error::NotHeld)?;
         let deadline = self.cask.engine.context.deadline();
         end(&self.cask, held.live(), Some(self.released(&held)), &deadline).map_err(|error| match error {
@@ -364,7 +365,7 @@ impl CaskLock {
     /// Takes the lock in a turn, if it is free.
     fn take(&self, deadline: &Deadline) -> Result<Option<Held>> {
         let engine = &*self.cask.engine;
-        engine.renewal.begin(&engine.writing)?;
+        engine.renewal.begin(&engine.writing, &engine.maintenance)?;
         let taken = engine.writing.try_lock(deadline, &self.key, &self.options.value, self.options.ttl)?;
         let Some((live, token)) = taken else { return Ok(None) };
         let held = Held::new(&self.key, token, live, Arc::clone(&engine.context));

@@ -1,8 +1,8 @@
 //! Sessions and locks, as programs hold them.
 //!
 //! A [`Session`] lives as long as its handle renews it, and its keys live with it. A [`CaskLock`] is a key that belongs to a session of its
-//! own. What the log says of them, and who decides that one is over, is in [`write::sessions`](super::write::sessions); [`renew`] has the
-//! thread that renews them, [`line`] the line in which those who want a lock wait.
+//! own. What the log says of them, and what decides that one is over, is in [`write::sessions`](super::write::sessions); [`renew`] has the
+//! thread that renews them, [`line`] the line in which threads and processes wait for a lock.
 
 mod held;
 mod line;
@@ -94,7 +94,7 @@ impl Cask {
             return Err(Error::ZeroTtl);
         }
         let engine = &self.engine;
-        engine.renewal.begin(&engine.writing)?;
+        engine.renewal.begin(&engine.writing, &engine.maintenance)?;
         let (live, _) = engine.writing.in_session_turn(&engine.context.deadline(), |turn| {
             let begun = turn.begin_session(&Beginning { ttl, lock: None })?;
             turn.sweep();
@@ -169,7 +169,8 @@ impl Session {
     /// # Ok::<(), caskfile::Error>(())
     /// ```
     pub fn is_live(&self) -> bool {
-        self.live.is_live(self.cask.engine.context.machine_time())
+        let context = &self.cask.engine.context;
+        context.is_this_process() && self.live.is_live(context.machine_time())
     }
 
     /// Returns the signal that comes when the session is over. A process that runs gets it within a tenth of a second.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::context::Context;
 use crate::engine::deadline::{Deadline, Patience};
+use crate::engine::maintain::Maintenance;
 use crate::engine::write::Writing;
 use crate::engine::write::live::LiveSession;
 use crate::fork::Background;
@@ -36,13 +37,17 @@ pub(crate) struct Renewal {
 
 impl Renewal {
     /// Starts the thread, if there is none yet.
-    pub(super) fn begin(&self, writing: &Arc<Writing>) -> Result<()> {
+    pub(super) fn begin(&self, writing: &Arc<Writing>, maintenance: &Arc<Maintenance>) -> Result<()> {
         let look = writing.context.limits.renewal_look();
         let mut thread = lock(&self.thread);
         if thread.is_some() || look == u64::MAX {
             return Ok(());
         }
-        let own = Keeper { writing: Arc::clone(writing), look: Duration::from_millis(look) };
+        let own = Keeper {
+            writing: Arc::clone(writing),
+            maintenance: Arc::clone(maintenance),
+            look: Duration::from_millis(look),
+        };
         let started = Builder::new().name("caskfile-renew".to_owned()).spawn(move || own.run());
         let started = started.map_err(|e| Error::io("start a thread", &writing.context.path, e))?;
         *thread = Some(Background::new(started));
@@ -74,6 +79,7 @@ impl Renewal {
 
 struct Keeper {
     writing: Arc<Writing>,
+    maintenance: Arc<Maintenance>,
     look: Duration,
 }
 
@@ -174,6 +180,9 @@ impl Keeper {
         // No longer than to the first deadline: then there is a loss to report.
         let most = self.until_a_deadline(sessions).unwrap_or_default();
         let deadline = Deadline::of_a_try(&self.context().clock, most.min(LONGEST_WAIT));
-        self.writing.in_session_turn(&deadline, |turn| turn.renew(sessions))
+        self.writing.in_session_turn(&deadline, |turn| turn.renew(sessions))?;
+        // A store in which nothing else is written would grow.
+        self.maintenance.begin_if_due();
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Sessions in a turn: who is over, and the records that begin, renew and end them.
+//! Sessions in a turn: which are over, and the records that begin, renew and end them.
 //!
 //! The log decides. Under the file's lock, after what others wrote was replayed, the clocks are looked at once. A session is over by its
 //! END, by its deadline, or because no process holds its owner's byte any more. A turn that acts on the last two appends END first, so
@@ -405,6 +405,7 @@ impl Turn<'_> {
             over.extend(asked.filter(|&session| self.is_session_over(&view, session)));
             self.writer.seen.borrow_mut().retain(|session, _| sessions.newest(*session).is_some());
         }
+        over.retain(|&session| sessions.newest(session).is_some());
         Ok(over)
     }
 

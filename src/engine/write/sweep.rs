@@ -186,7 +186,8 @@ impl Writing {
                 return Ok(false);
             }
             self.in_turn(&deadline(), |turn| {
-                if !turn.has_over()? || !may_wait && !turn.has_numbers(turn.log.limits.swept_records()) {
+                let ends = turn.view()?.keys.lifetimes.sessions.live().count() as u64;
+                if !turn.has_over()? || !may_wait && !turn.has_numbers(turn.log.limits.swept_records() + ends) {
                     return Ok(false);
                 }
                 turn.rewrite_ahead(&deadline())?;
