@@ -43,7 +43,9 @@ impl Turn<'_> {
 
     /// Whether a key that requests touch may be over. The owner of a pair may be gone although its deadline has not passed.
     fn may_have_over(&self) -> Result<bool> {
-        Ok(!self.view()?.keys.lifetimes.sessions.has_no_pairs() || self.has_over()?)
+        let view = self.view()?;
+        let lifetimes = &view.keys.lifetimes;
+        Ok(lifetimes.can_be_over() && (!lifetimes.sessions.has_no_pairs() || lifetimes.has_over(self.times())))
     }
 
     /// The keys that are over of those that these requests touch: by a write, or by a condition. Sorted, each once.
@@ -101,6 +103,9 @@ impl Turn<'_> {
     /// A failure is no error of a request: either nothing has changed, or the handle is poisoned, and what follows finds that.
     pub(crate) fn sweep(&mut self) -> bool {
         if std::mem::replace(&mut self.has_swept, true) {
+            return false;
+        }
+        if !self.view().is_ok_and(|view| view.keys.lifetimes.can_be_over()) {
             return false;
         }
         let Ok(over) = self.sessions_to_end() else { return false };
