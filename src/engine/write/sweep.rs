@@ -126,7 +126,13 @@ impl Turn<'_> {
         let (view, limits, times, mut bytes) = (self.view()?, self.log.limits, self.times(), 0);
         let most = limits.swept_records().min(limits.group_records()) as usize;
         let unreadable = &mut self.writer.unreadable;
-        let left = view.keys.lifetimes.over(times).filter(|position| !unreadable.contains(position));
+        let lifetimes = &view.keys.lifetimes;
+        // The end of a session is logged before its keys are removed.
+        let is_logged = |position: &u64| {
+            let owner = lifetimes.sessions.owner(*position);
+            owner.is_none_or(|owner| lifetimes.sessions.newest(owner.session).is_none())
+        };
+        let left = lifetimes.over(times).filter(|position| !unreadable.contains(position) && is_logged(position));
         for position in left.take(most).collect::<Vec<_>>() {
             let mut key = Vec::new();
             // Proven by the index: a damaged key would remove another one. A key that cannot be read stays, and the next turn goes on
