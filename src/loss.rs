@@ -14,7 +14,7 @@ use crate::sync::{AtomicBool, Condvar, Mutex, lock};
 /// The loss of a lock or of a session: a signal that comes once and stays.
 ///
 /// Clones are the same signal. The descriptor of [`AsFd`] is readable for ever once the loss has come, so that an event loop can wait
-/// for it; nothing may be read from it.
+/// for it; nothing may be read from it. In a forked child it says nothing: the sessions are the parent's.
 ///
 /// ```
 /// # let path = std::env::temp_dir().join(format!("caskfile-lock-loss-{}", std::process::id()));

@@ -326,12 +326,15 @@ class Snapshot:
         need(leaves == 0 or leaves <= self.keys and c <= directory and directory + 40 * leaves <= self.at, "U8: the directory")
         offsets = [offset for offset, _, _ in self.lifetimes]
         need(offsets == sorted(set(offsets)) and all(o % 8 == 0 and store.start <= o < c for o in offsets), "U18: an offset")
+        size = 0
         for offset, count, crc in self.lifetimes:
             raw = store.read(offset, 24)
             r = Record(offset, raw) if len(raw) == 24 else None
             need(r and count == 1 and r.header_crc == crc == (store.crc_at(offset, raw[4:]) or 1) and r.next <= c, "U18: the header")
             need(r.kind in (PUT_WITH, PUT_OWNED, SESSION) and store.body_is_right(r) and store.form_is_right(r), "U18: the record")
             need(r.kind != SESSION or store.session(r)["deadline"], "U18: a session that is over")
+            size += r.next - offset
+            need(size <= 1 << 20, "U18: their length")
         self.words = []
         for offset, count, crc in parts:
             data = store.read(offset, length(count)) if count else bytes(4 * tables)

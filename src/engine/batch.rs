@@ -249,9 +249,12 @@ impl Batch {
     /// ```
     pub fn expect_held(&mut self, held: &Held) -> &mut Batch {
         // The key of the lock is in a bucket of its own.
-        let Some((bucket, key)) = split_full_key(held.key()) else { return self };
-        let own = self.bucket.take();
-        self.bucket = prefix_of_bucket(bucket).ok();
+        let Some((Ok(prefix), key)) = split_full_key(held.key()).map(|(bucket, key)| (prefix_of_bucket(bucket), key))
+        else {
+            self.mistaken(Error::NotHeld);
+            return self;
+        };
+        let own = self.bucket.replace(prefix);
         self.step(key, Some(Condition::Held(held.holding())), Action::Keep);
         self.bucket = own;
         self

@@ -33,9 +33,9 @@ impl Deadline {
         Deadline { clock: self.clock.clone(), began: Cell::new(None), ..*self }
     }
 
-    /// A deadline after this time, and no later than this one.
+    /// The deadline of a try that is over after this time, and no later than this one.
     pub(crate) fn within(&self, time: Duration) -> Deadline {
-        Deadline::after(&self.clock, Some(self.left().map_or(time, |left| time.min(left))))
+        Deadline::of_a_try(&self.clock, self.left().map_or(time, |left| time.min(left)))
     }
 
     pub(crate) fn names_holder(&self) -> bool {

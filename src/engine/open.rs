@@ -35,7 +35,8 @@ impl Engine {
         engine.reading.open(&deadline)?;
         if !config.get_read_only() {
             // The first turn looks at the log's end under the lock, and recovers it.
-            engine.writing.solo(deadline, |_turn| Ok(()))?;
+            let again = deadline.renewed();
+            engine.writing.solo(deadline, |turn| Ok(turn.end_sessions_of_other_boots(&again)))?;
         }
         engine.note_opening(opened)?;
         Ok(engine)

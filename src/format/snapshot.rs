@@ -68,6 +68,9 @@ pub(crate) const PART_ENTRY_LEN: usize = AT_PART_CRC.end;
 /// The most records with a lifetime that a snapshot leads to. Opening reads them all.
 pub(crate) const MOST_LIFETIMES: usize = 4096;
 
+/// The most bytes that these records have.
+pub(crate) const MOST_LIFETIME_BYTES: u64 = 1 << 20;
+
 /// The `count` in the entry of a record with a lifetime.
 const ONE: u32 = 1;
 

@@ -65,7 +65,7 @@ impl<'l> Chunks<'l> {
         let found = self.log.file.next_data(self.at).map_err(|e| self.log.io("look for data", e))?;
         let Some(data) = found else { return Ok(None) };
         self.at = self.at.max(data / ALIGNMENT * ALIGNMENT);
-        let len = len.min(self.data_to_end(len as u64)?);
+        let len = len.min(self.data_to_end(len as u64));
         self.buffer.resize(len, 0);
         let got = self.log.read_up_to(self.at, &mut self.buffer)?;
         Ok((got > 0).then_some((self.at, &self.buffer[..got])))
@@ -73,11 +73,12 @@ impl<'l> Chunks<'l> {
 
     /// The number of bytes up to the hole with which the file ends, if that is within the next `len`. To read from it, the system
     /// would fill as many pages with zeros as it reads ahead: up to megabytes.
-    fn data_to_end(&self, len: u64) -> Result<usize> {
-        let look = |e| self.log.io("look for the end of the data", e);
-        let end = self.log.file.data_end(self.at).map_err(look)?;
-        let is_last = end < self.at + len && self.log.file.next_data(end).map_err(look)?.is_none();
-        Ok(if is_last { (end - self.at) as usize } else { usize::MAX })
+    fn data_to_end(&self, len: u64) -> usize {
+        let file = &self.log.file;
+        // Without an answer, nothing is spared.
+        let end = file.data_end(self.at).ok().filter(|&end| end < self.at + len);
+        let last = end.filter(|&end| matches!(file.next_data(end), Ok(None)));
+        last.map_or(usize::MAX, |end| (end - self.at) as usize)
     }
 
     pub(super) fn advance(&mut self, len: usize) {

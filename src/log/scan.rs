@@ -72,9 +72,9 @@ impl<'a> Scanner<'a> {
 
     /// The same walk, which reads ahead no further than the data that the file has here. For walks to the log's end in a file that
     /// may have been extended.
-    pub(crate) fn within_data(mut self) -> Result<Scanner<'a>> {
-        self.window.keep_to_data(self.log, self.offset)?;
-        Ok(self)
+    pub(crate) fn within_data(mut self) -> Scanner<'a> {
+        self.window.keep_to_data(self.log, self.offset);
+        self
     }
 
     /// Walks to the end of the log, or to the first place that cannot be read, and passes all records to `visit`, in

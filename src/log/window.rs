@@ -30,9 +30,9 @@ impl Window {
 
     /// Reads ahead no further than the data that the file has at `offset`. A writer extends the file, and what lies beyond the log's
     /// end is a hole. To read from it, the system would fill as many pages with zeros as it reads ahead: up to megabytes.
-    pub(super) fn keep_to_data(&mut self, log: &LogFile, offset: u64) -> Result<()> {
-        self.data_end = log.file.data_end(offset).map_err(|e| log.io("look for the end of the data", e))?;
-        Ok(())
+    pub(super) fn keep_to_data(&mut self, log: &LogFile, offset: u64) {
+        // Without an answer, nothing is spared.
+        self.data_end = log.file.data_end(offset).unwrap_or(0);
     }
 
     /// Reads very little at first again: the next bytes are probably those of few short records. What was read stays.

@@ -11,6 +11,7 @@ mod budgets;
 mod closing;
 mod compaction;
 mod conformance;
+mod dead_sessions;
 mod decisions;
 #[cfg(feature = "log")]
 mod events;

@@ -9,20 +9,20 @@ use caskfile::{
     Batch, Cask, Change, CompactionPolicy, Config, Durability, Error, Limits, LockOptions, Session, WatchFrom,
 };
 
-const TTL: Duration = Duration::from_secs(20);
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const TTL: Duration = Duration::from_secs(20);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-struct Store {
-    disk: SimDisk,
-    clock: Clock,
+pub(super) struct Store {
+    pub(super) disk: SimDisk,
+    pub(super) clock: Clock,
 }
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     Config::new().durability(Durability::Os).compaction(CompactionPolicy::Manual).connection_timeout(SECOND)
 }
 
 impl Store {
-    fn new() -> Store {
+    pub(super) fn new() -> Store {
         let disk = SimDisk::new();
         disk.set_limits(Limits { least_running_cost: u64::MAX, renewal_look: u64::MAX, ..Limits::REAL });
         disk.set_waiting_line(true);
@@ -31,22 +31,22 @@ impl Store {
     }
 
     /// A handle in a process of its own.
-    fn open(&self) -> (SimDisk, Cask) {
+    pub(super) fn open(&self) -> (SimDisk, Cask) {
         let process = self.disk.process();
         let cask = open(&process);
         (process, cask)
     }
 
-    fn wait(&self, time: Duration) {
+    pub(super) fn wait(&self, time: Duration) {
         self.clock.advance(time);
     }
 }
 
-fn open(process: &SimDisk) -> Cask {
+pub(super) fn open(process: &SimDisk) -> Cask {
     Cask::open_on(Arc::new(process.clone()), "/store", &config()).unwrap()
 }
 
-fn shows(cask: &Cask) -> Vec<String> {
+pub(super) fn shows(cask: &Cask) -> Vec<String> {
     let pairs = cask.list("").unwrap();
     assert_eq!(pairs.len() as u64, cask.len().unwrap());
     let keys: Vec<String> = pairs.into_iter().map(|pair| String::from_utf8(pair.key).unwrap()).collect();
@@ -65,11 +65,11 @@ fn is_not_held<T: std::fmt::Debug>(result: Result<T, Error>) -> bool {
     }
 }
 
-fn options() -> LockOptions {
+pub(super) fn options() -> LockOptions {
     LockOptions::new().ttl(TTL)
 }
 
-fn begin(cask: &Cask) -> Session {
+pub(super) fn begin(cask: &Cask) -> Session {
     cask.session(TTL).unwrap()
 }
 

@@ -1,6 +1,7 @@
 //! Locks of real processes: a holder is killed, stopped beyond its deadline and continued, or killed while a forked child lives on.
 //! And many waiters, in one handle and in several.
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -234,6 +235,8 @@ fn a_forked_child_leaves_its_parents_sessions_alone() {
         be_patient_for(30);
         let refused = matches!(lock.unlock(), Err(Error::Forked { .. }))
             && matches!(cask.renew_sessions(), Err(Error::Forked { .. }))
+            && !held.is_held()
+            && !session.is_live()
             && matches!(cask.session(Duration::from_secs(1)), Err(Error::Forked { .. }));
         drop((lock, session, held));
         drop(cask);
@@ -245,6 +248,11 @@ fn a_forked_child_leaves_its_parents_sessions_alone() {
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     assert_eq!(status, 0, "the child must come to a good end");
     assert!(held.is_held() && session.is_live() && !held.loss().is_lost());
+    for loss in [held.loss(), session.loss()] {
+        let mut poll = libc::pollfd { fd: loss.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: it is one descriptor, and `poll` is there to be written to.
+        assert_eq!(unsafe { libc::poll(&mut poll, 1, 0) }, 0, "the child shares the descriptors");
+    }
     // In another process, or handle, the byte still says so.
     let other = Cask::open_with(&path, &config()).unwrap();
     for _ in 0..3 {

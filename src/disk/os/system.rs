@@ -29,8 +29,14 @@ impl System for RealSystem {
     fn boot(&self) -> io::Result<Boot> {
         let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
         let id = boot_id(&id).ok_or_else(|| io::Error::other("the kernel's boot_id is no UUID"))?;
-        // Kernels before 5.6 have no time namespaces.
-        let Ok(own) = std::fs::read_link("/proc/self/ns/time") else { return Ok(Boot { id, offset: 0 }) };
+        let own = match std::fs::read_link("/proc/self/ns/time") {
+            // Kernels before 5.6 have no time namespaces.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                std::fs::read_link("/proc/self/ns/mnt")?;
+                return Ok(Boot { id, offset: 0 });
+            }
+            own => own?,
+        };
         if own != std::fs::read_link("/proc/self/ns/time_for_children")? {
             // The offsets that the system shows are those of the children.
             return Err(io::Error::other("the process and its children have different time namespaces"));

@@ -32,8 +32,8 @@ use crate::events::event;
 use crate::format::RECORD_HEADER_LEN;
 use crate::format::order::{ORDER_ENTRY_LEN, StoredLeaf, StoredOrder, encode_directory, order_len};
 use crate::format::snapshot::{
-    Covered, IMAGE, KeyHasher, MOST_LIFETIMES, SNAPSHOT, Snapshot, StoredLifetime, StoredPart, encode_part, image_len,
-    part_bits_for, part_len, tables_in_part,
+    Covered, IMAGE, KeyHasher, MOST_LIFETIME_BYTES, MOST_LIFETIMES, SNAPSHOT, Snapshot, StoredLifetime, StoredPart,
+    encode_part, image_len, part_bits_for, part_len, tables_in_part,
 };
 use crate::index::{Frozen, Index, SortedIndex};
 use crate::limits::Shared;
@@ -117,9 +117,6 @@ fn len_of(index: &Index, limits: Shared) -> u64 {
     let order = if index.is_ordered() { order_len(keys, limits.leaf_entries()) } else { 0 };
     image_len(keys, part_bits_for(keys, limits.least_part())) + order
 }
-
-/// The most bytes that the records with a lifetime may have. Opening reads them all.
-const MOST_LIFETIME_BYTES: u64 = 1 << 20;
 
 /// Whether a snapshot can say all about this log, and spares the next opening most of it. With very many deadlines or sessions, it
 /// would have to read too many records.

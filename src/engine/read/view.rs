@@ -10,7 +10,7 @@ use super::rescan::may_blame_snapshot;
 use crate::config::{Config, ReadMode};
 use crate::disk::Map;
 use crate::engine::context::Context;
-use crate::format::snapshot::StoredLifetime;
+use crate::format::snapshot::{MOST_LIFETIME_BYTES, StoredLifetime};
 use crate::format::{END_MARK_LEN, Root};
 use crate::index::{Index, Keys};
 use crate::log::LogFile;
@@ -108,7 +108,7 @@ impl View {
             return Ok(None);
         }
         let stop =
-            Scanner::resume(log, covered.end, covered.previous_seq)?.within_data()?.walk(|run| view.replay(run))?;
+            Scanner::resume(log, covered.end, covered.previous_seq)?.within_data().walk(|run| view.replay(run))?;
         view.stopped(&stop);
         view.expect_last_snapshot(root.snapshot, covered.end);
         Ok((stop.unit >= root.synced_to).then_some((view, stop)))
@@ -117,9 +117,17 @@ impl View {
     /// Replays the records with a lifetime to which a snapshot leads. Each is verified as a walk would do it: a deadline that was damaged
     /// since would hide a pair. `false` if one is not what the snapshot says; then only a walk says what is damaged.
     fn load_lifetimes(&mut self, lifetimes: &[StoredLifetime]) -> Result<bool> {
-        let mut buffer = Vec::new();
+        let (mut buffer, mut bytes) = (Vec::new(), 0);
         for &StoredLifetime { offset, header_crc } in lifetimes {
-            let record = self.reader.header(offset).and_then(|_| self.reader.record(offset, &mut buffer, true));
+            let header = match self.reader.header(offset) {
+                Err(Error::Corrupt { .. }) => return Ok(false),
+                header => header?,
+            };
+            bytes += header.padded_len();
+            if bytes > MOST_LIFETIME_BYTES {
+                return Ok(false);
+            }
+            let record = self.reader.record(offset, &mut buffer, true);
             let record = match record {
                 Err(Error::Corrupt { .. }) => return Ok(false),
                 record => record?,
@@ -164,7 +172,7 @@ impl View {
         let tail = Tail::new(&log, log.stated_by(root));
         let mut view = View::new(&log, tail, KeySpace::new(&log.header), config, epoch, file_len);
         let mut room_until = 0;
-        let stop = Scanner::from_start(&log)?.within_data()?.walk(|run| {
+        let stop = Scanner::from_start(&log)?.within_data().walk(|run| {
             view.replay(run)?;
             let end = view.tail.end;
             if (room_until..file_len).contains(&end) {

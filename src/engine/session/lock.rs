@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::held::Held;
-use super::{PATIENCE_OF_DROP, Released, end, end_dropped};
+use super::{Released, end, end_dropped, keep};
 use crate::engine::cask::Cask;
 use crate::engine::deadline::Deadline;
 use crate::engine::write::line::Line;
@@ -90,6 +90,9 @@ const LATER_LOOK: Duration = Duration::from_millis(10);
 
 /// How long a lock may be free before those that are not first take it: the first may have been stopped.
 const COURTESY: Duration = Duration::from_millis(200);
+
+/// How long a try to take the lock waits for the file's lock.
+const PATIENCE_OF_TRY: Duration = Duration::from_secs(1);
 
 /// How often a turn is taken to judge a session whose deadline cannot be compared.
 const JUDGE: Duration = Duration::from_millis(100);
@@ -247,8 +250,8 @@ impl CaskLock {
                     let is_turn = is_first || now.saturating_duration_since(since) >= COURTESY;
                     if is_turn && (looks == Looks::Free || may_judge) {
                         judged = Some(now);
-                        // A try that is late is none: the lock may have been promised to another.
-                        match self.take(&deadline.within(PATIENCE_OF_DROP)) {
+                        // If the file's lock is not free for so long, there may be something else to look at.
+                        match self.take(&deadline.within(PATIENCE_OF_TRY)) {
                             Ok(Some(held)) => return Ok(Some(held)),
                             Ok(None) | Err(Error::LockTimeout { .. }) => free_since = None,
                             Err(error) => return Err(error),
@@ -364,9 +367,9 @@ impl CaskLock {
     /// Takes the lock in a turn, if it is free.
     fn take(&self, deadline: &Deadline) -> Result<Option<Held>> {
         let engine = &*self.cask.engine;
-        engine.renewal.begin(&engine.writing, &engine.maintenance)?;
         let taken = engine.writing.try_lock(deadline, &self.key, &self.options.value, self.options.ttl)?;
         let Some((live, token)) = taken else { return Ok(None) };
+        keep(&self.cask, &live)?;
         let held = Held::new(&self.key, token, live, Arc::clone(&engine.context));
         *lock(&self.current) = Some(held.clone());
         Ok(Some(held))

@@ -67,7 +67,7 @@ impl Cask {
     ///
     /// # Cost
     ///
-    /// A record of 88 bytes now and for each renewal, three times per `ttl`; none is synced for itself. One thread per handle with
+    /// A record of 88 bytes now and for each renewal, three times per `ttl`; none is synced for itself. Two threads per handle with
     /// sessions, and two descriptors per session. An opening reads the last record of each, and there is no
     /// [snapshot](crate::SnapshotPolicy) of the index with more than 4,096 keys and sessions that have an end.
     ///
@@ -94,12 +94,12 @@ impl Cask {
             return Err(Error::ZeroTtl);
         }
         let engine = &self.engine;
-        engine.renewal.begin(&engine.writing, &engine.maintenance)?;
         let (live, _) = engine.writing.in_session_turn(&engine.context.deadline(), |turn| {
             let begun = turn.begin_session(&Beginning { ttl, lock: None })?;
             turn.sweep();
             Ok(begun)
         })?;
+        keep(self, &live)?;
         Ok(Session { cask: self.clone(), live })
     }
 
@@ -222,8 +222,16 @@ impl Cask {
     }
 }
 
+/// Makes sure that a thread renews a session that has just begun.
+fn keep(cask: &Cask, live: &LiveSession) -> Result<()> {
+    let begun = cask.engine.renewal.begin(&cask.engine.writing, &cask.engine.maintenance);
+    begun.inspect_err(|_| end_dropped(cask, live, None))
+}
+
 /// Ends a session in the log, and in this process in any case.
 fn end(cask: &Cask, live: &LiveSession, lock: Option<Released<'_>>, deadline: &Deadline) -> Result<()> {
+    // A forked child shares the signal of the loss, and may have a copy of a mutex that is locked for ever.
+    cask.check_open()?;
     let writing = &cask.engine.writing;
     let ended = writing.in_session_turn(deadline, |turn| turn.end_session(live, lock));
     writing.registry.lose(live.session);

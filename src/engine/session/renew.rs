@@ -1,8 +1,8 @@
-//! The thread that renews the sessions of a handle, and finds out that one is lost.
+//! The threads that renew the sessions of a handle, and find out that one is lost.
 //!
-//! It runs while the handle is open and has ever had a session. It renews each at a third of its time to live, and waits for the file's
-//! lock until the session's deadline at most. After a failure it tries again. Ten times a second it looks whether a session is over:
-//! by its own clock, or because the log says so.
+//! They run while the handle is open and has ever had a session. One renews each session at a third of its time to live, and waits for the
+//! file's lock until the session's deadline, five seconds at most. After a failure it tries again. The other looks ten times a second
+//! whether a session is over: by its own clock, or because the log says so.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,34 +23,40 @@ const RENEWALS: u64 = 3;
 /// The longest time between two renewals.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// The longest wait for the file's lock, before this looks whether the handle closes.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait for the file's lock, before this looks whether the handle closes. A new wait begins at the end of the line of
+/// writers, so a short one may never get a turn.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A pause after a renewal that has failed.
 const AFTER_FAILURE: Duration = Duration::from_millis(20);
 
-/// The thread, once there is a session.
+/// The threads, once there is a session: one that renews, and one that looks for losses, since the other may wait for the file's lock.
 #[derive(Default)]
 pub(crate) struct Renewal {
-    thread: Mutex<Option<Background>>,
+    threads: Mutex<Vec<Background>>,
 }
 
 impl Renewal {
-    /// Starts the thread, if there is none yet.
+    /// Starts the threads, if there are none yet.
     pub(super) fn begin(&self, writing: &Arc<Writing>, maintenance: &Arc<Maintenance>) -> Result<()> {
         let look = writing.context.limits.renewal_look();
-        let mut thread = lock(&self.thread);
-        if thread.is_some() || look == u64::MAX {
+        let mut threads = lock(&self.threads);
+        if look == u64::MAX {
             return Ok(());
         }
-        let own = Keeper {
-            writing: Arc::clone(writing),
-            maintenance: Arc::clone(maintenance),
-            look: Duration::from_millis(look),
-        };
-        let started = Builder::new().name("caskfile-renew".to_owned()).spawn(move || own.run());
-        let started = started.map_err(|e| Error::io("start a thread", &writing.context.path, e))?;
-        *thread = Some(Background::new(started));
+        let tasks: [(&str, fn(Keeper)); 2] =
+            [("caskfile-renew", |keeper| keeper.renew_all()), ("caskfile-losses", |keeper| keeper.look_out())];
+        for (name, run) in tasks.into_iter().skip(threads.len()) {
+            let keeper = Keeper {
+                writing: Arc::clone(writing),
+                maintenance: Arc::clone(maintenance),
+                look: Duration::from_millis(look),
+            };
+            let started = Builder::new().name(name.to_owned()).spawn(move || run(keeper));
+            let started = started.map_err(|e| Error::io("start a thread", &writing.context.path, e))?;
+            threads.push(Background::new(started));
+        }
         Ok(())
     }
 
@@ -60,10 +66,8 @@ impl Renewal {
             return;
         }
         writing.registry.stop();
-        let thread = lock(&self.thread).take();
-        if let Some(thread) = thread {
-            thread.join();
-        }
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        threads.into_iter().for_each(Background::join);
         let sessions = writing.registry.all();
         if sessions.is_empty() {
             return;
@@ -98,7 +102,7 @@ impl Keeper {
         &self.writing.context
     }
 
-    fn run(&self) {
+    fn renew_all(&self) {
         let (registry, clock) = (&self.writing.registry, &self.context().clock);
         let mut dues: Vec<Due> = Vec::new();
         loop {
@@ -109,7 +113,6 @@ impl Keeper {
                 }
                 (state.sessions.clone(), std::mem::take(&mut state.renew_soon))
             };
-            self.look_for_losses(&sessions);
             let now = clock.now();
             dues.retain(|due| sessions.iter().any(|live| live.session == due.session));
             for live in &sessions {
@@ -134,13 +137,31 @@ impl Keeper {
                 }
             }
             let next = dues.iter().map(|due| due.at.saturating_duration_since(clock.now())).min();
-            let ends = self.until_a_deadline(&sessions);
             let state = registry.lock();
             let is_changed = state.stop || state.renew_soon || state.sessions.len() != sessions.len();
             if !is_changed {
+                let most = next.unwrap_or(LONGEST).max(Duration::from_millis(1));
+                drop(clock.wait(&registry.changed, state, most));
+            }
+        }
+    }
+
+    fn look_out(&self) {
+        let (registry, clock) = (&self.writing.registry, &self.context().clock);
+        loop {
+            let sessions = {
+                let state = registry.lock();
+                if state.stop {
+                    return;
+                }
+                state.sessions.clone()
+            };
+            self.look_for_losses(&sessions);
+            let ends = self.until_a_deadline(&sessions);
+            let state = registry.lock();
+            if !state.stop && state.sessions.is_empty() == sessions.is_empty() {
                 // Without sessions there is nothing to look at until one comes.
-                let most = if sessions.is_empty() { LONGEST } else { self.look };
-                let most = most.min(next.unwrap_or(LONGEST)).min(ends.unwrap_or(LONGEST));
+                let most = if sessions.is_empty() { LONGEST } else { self.look.min(ends.unwrap_or(LONGEST)) };
                 drop(clock.wait(&registry.changed, state, most.max(Duration::from_millis(1))));
             }
         }
@@ -177,9 +198,12 @@ impl Keeper {
     }
 
     fn renew(&self, sessions: &[Arc<LiveSession>]) -> Result<()> {
-        // No longer than to the first deadline: then there is a loss to report.
+        // After the first deadline, there is one session less to renew.
         let most = self.until_a_deadline(sessions).unwrap_or_default();
-        let deadline = Deadline::of_a_try(&self.context().clock, most.min(LONGEST_WAIT));
+        // A close waits for this thread.
+        let patience = self.context().config.get_connection_timeout().unwrap_or(LONGEST_WAIT);
+        let most = most.min(patience.clamp(SHORTEST_WAIT, LONGEST_WAIT));
+        let deadline = Deadline::of_a_try(&self.context().clock, most);
         self.writing.in_session_turn(&deadline, |turn| turn.renew(sessions))?;
         // A store in which nothing else is written would grow.
         self.maintenance.begin_if_due();

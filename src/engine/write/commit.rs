@@ -124,7 +124,13 @@ impl Turn<'_> {
             view.keys.prefetch_replaced(plan.writes.iter().map(|&(key, _)| key), &view.reader);
         }
         match removed {
-            Ok(()) if plan.writes.is_empty() => {}
+            Ok(()) if plan.writes.is_empty() => {
+                if self.has_found_over() {
+                    // A refusal rests on it too: a read would show the pair still, and the caller would try again for ever.
+                    self.sweep();
+                    let _ = self.settle_without_sync();
+                }
+            }
             Ok(()) => match self.lay_out(&mut plan).and_then(|()| self.write_group()) {
                 Ok(()) => {
                     self.look_again_for(&mut plan, requests);
@@ -177,6 +183,7 @@ impl Turn<'_> {
         !plan.writes.is_empty()
             || is_sync && plan.granted(requests).next().is_some()
             || self.over_for(plan.granted(requests)).is_ok_and(|over| !over.is_empty())
+            || self.has_found_over()
     }
 
     /// Fills the group, and notes where each request's records end in the log, and the sequence number of the last.

@@ -133,6 +133,10 @@ impl Registry {
         self.changed.notify_all();
     }
 
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().stop
+    }
+
     pub(crate) fn stop(&self) {
         self.lock().stop = true;
         self.changed.notify_all();

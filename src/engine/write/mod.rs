@@ -169,6 +169,7 @@ impl Writing {
         // The last turn has ended the sessions, or their deadlines will.
         writer.owning = None;
         drop(writer);
+        self.registry.all().iter().for_each(|live| self.registry.lose(live.session));
         drop(lock(&self.interval).take());
         tidied
     }

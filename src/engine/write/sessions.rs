@@ -60,6 +60,10 @@ impl Turn<'_> {
     /// [`Error::NoSessions`], [`Error::SessionOver`] if the session is over before it has begun, and those of every write.
     pub(crate) fn begin_session(&mut self, beginning: &Beginning<'_>) -> Result<(Arc<LiveSession>, u64)> {
         let context = &*self.writing.context;
+        if self.writing.registry.is_stopped() {
+            // The close has ended the sessions that were there.
+            return Err(Error::Closed);
+        }
         let boot = context.boot()?;
         let now = self.times().machine.ok_or_else(|| Error::internal("the machine's clock is gone"))?;
         let (loss, _) = LockLoss::channel().map_err(|e| Error::io("make a descriptor", &context.path, e))?;
@@ -136,6 +140,7 @@ impl Turn<'_> {
             }
             self.write_own_group()?;
             for &(live, before) in piece {
+                self.judged.borrow_mut().remove(&live.session);
                 // What was decided by the deadline before holds only up to it.
                 if self.look_again_at(live.session, before).is_ok() {
                     live.set_deadline(now.ms.saturating_add(live.ttl).max(1));
@@ -171,21 +176,29 @@ impl Turn<'_> {
         let is_lost = !is_live || lock.is_some() && held.is_none();
         match held {
             Some((key, pair)) => self.release(live.session, key, pair.as_deref())?,
-            None => self.write_ends(&BTreeSet::from([live.session]))?,
+            None if self.is_own(live)? => self.write_ends(&BTreeSet::from([live.session]))?,
+            // Another file can have another session with this number.
+            None => {}
         }
         self.sweep();
         if is_lost { Err(Error::SessionOver) } else { Ok(()) }
     }
 
+    /// Whether the log has this session, without END, and not another one with its number.
+    fn is_own(&self, live: &LiveSession) -> Result<bool> {
+        let view = self.view()?;
+        let newest = view.keys.lifetimes.sessions.newest(live.session);
+        Ok(newest.is_some_and(|newest| newest.record.nonce == live.nonce))
+    }
+
     /// Ends the sessions of a handle that closes.
     pub(crate) fn end_sessions(&mut self, sessions: &[Arc<LiveSession>]) -> Result<()> {
-        let view = self.view()?;
-        let is_own = |live: &&Arc<LiveSession>| {
-            let newest = view.keys.lifetimes.sessions.newest(live.session);
-            newest.is_some_and(|newest| newest.record.nonce == live.nonce)
-        };
-        let own: BTreeSet<u64> = sessions.iter().filter(is_own).map(|live| live.session).collect();
-        drop(view);
+        let mut own = BTreeSet::new();
+        for live in sessions {
+            if self.is_own(live)? {
+                own.insert(live.session);
+            }
+        }
         self.write_ends(&own)?;
         self.sweep();
         Ok(())
@@ -266,7 +279,6 @@ impl Turn<'_> {
     fn write_own_group(&mut self) -> Result<()> {
         let written = self.write_group();
         self.end_group();
-        self.judged.borrow_mut().clear();
         written
     }
 

@@ -198,7 +198,7 @@ impl Writing {
             }
             self.in_turn(&deadline(), |turn| {
                 let ends = turn.view()?.keys.lifetimes.sessions.live().count() as u64;
-                if !turn.has_over()? || !may_wait && !turn.has_numbers(turn.log.limits.swept_records() + ends) {
+                if !turn.has_over()? || !may_wait && !turn.has_numbers(3 * (turn.log.limits.swept_records() + ends)) {
                     return Ok(false);
                 }
                 turn.rewrite_ahead(&deadline())?;
