@@ -11,13 +11,14 @@ use caskfile::{Cask, Config, Durability};
 use super::run::Shell;
 use crate::common::names;
 
-const READING: [&[&str]; 17] = [
+const READING: [&[&str]; 18] = [
     &["get", "d/s", "k"],
     &["exists", "d/s", "k"],
     &["list", "d/s"],
     &["list", "d/s", "--reverse", "--json"],
     &["export", "d/s"],
     &["buckets", "d/s"],
+    &["sessions", "d/s"],
     &["stats", "d/s"],
     &["backup", "d/s", "-"],
     &["verify", "d/s"],

@@ -18,6 +18,8 @@ enum Use {
     Writes,
     /// The same, and makes the store if it is not there.
     Makes,
+    /// The same, and waits for a lock that the store has.
+    Locks,
     /// Checks a file that need not open.
     Checks,
     /// Copies what is left of it.
@@ -25,11 +27,12 @@ enum Use {
 }
 
 /// Every verb that has a store, and what is on its stdin.
-const VERBS: [(Use, &str, &[&str]); 22] = [
+const VERBS: [(Use, &str, &[&str]); 24] = [
     (Use::Reads, "", &["get", "d/s", "k"]),
     (Use::Reads, "", &["exists", "d/s", "k"]),
     (Use::Reads, "", &["list", "d/s"]),
     (Use::Reads, "", &["buckets", "d/s"]),
+    (Use::Reads, "", &["sessions", "d/s"]),
     (Use::Reads, "", &["export", "d/s"]),
     (Use::Reads, "", &["stats", "d/s"]),
     (Use::Reads, "", &["backup", "d/s", "copy"]),
@@ -48,6 +51,7 @@ const VERBS: [(Use, &str, &[&str]); 22] = [
     (Use::Makes, "{\"op\":\"put\",\"key\":\"k\",\"value\":\"\"}", &["batch", "d/s", "--timeout", "0"]),
     (Use::Makes, "{\"key\":\"k\",\"value\":\"\"}", &["import", "d/s", "--timeout", "0"]),
     (Use::Writes, "", &["compact", "d/s", "--timeout", "0"]),
+    (Use::Locks, "", &["lock", "d/s", "k", "--timeout", "0", "--", "true"]),
 ];
 
 /// A directory with the store `d/s` of these bytes, or without a store.
@@ -73,7 +77,8 @@ fn run(shell: &Shell, stdin: &str, line: &[&str]) -> Ran {
     let ran = shell.feed(stdin.as_bytes(), line);
     assert!(state(shell) == before, "{line:?} has changed something");
     assert!(ran.code == Some(0) || ran.stderr.contains("d/s"), "{line:?} does not name the file: {}", ran.stderr);
-    let json = shell.feed(stdin.as_bytes(), &[line, &["--json"]].concat());
+    // After the verb: what comes last may be a command that is to be run.
+    let json = shell.feed(stdin.as_bytes(), &[&line[..1], &["--json"], &line[1..]].concat());
     // The verbs with another form of output refuse it, and a copy is there already.
     if ran.code != Some(0) && json.code == ran.code {
         let error: serde_json::Value = serde_json::from_str(&json.stderr).unwrap_or_else(|e| panic!("{line:?}: {e}"));
@@ -136,7 +141,8 @@ fn damage_stops_every_verb_but_those_that_look_for_it() {
 #[test]
 fn a_locked_store_stops_the_verbs_that_write_and_no_other() {
     let bytes = whole_store();
-    for (using, stdin, line) in VERBS {
+    // A lock of the store waits for its writers too, for ten seconds.
+    for (using, stdin, line) in VERBS.into_iter().filter(|verb| verb.0 != Use::Locks) {
         let shell = around(Some(&bytes));
         let exclusive = Config::new().lock_mode(LockMode::Exclusive);
         let holder = Cask::open_with(shell.directory.join("d/s"), &exclusive).unwrap();
@@ -154,7 +160,7 @@ fn only_verbs_that_say_so_make_a_store() {
         let shell = around(None);
         let ran = shell.feed(stdin.as_bytes(), line);
         let made = shell.directory.join("d/s").exists();
-        let makes = using == Use::Makes;
+        let makes = matches!(using, Use::Makes | Use::Locks);
         assert_eq!((ran.code, made), (Some(if makes { 0 } else { 8 }), makes), "{line:?}: {}", ran.stderr);
         assert!(ran.stderr.contains("d/s"), "{line:?}: {}", ran.stderr);
         assert_eq!(ran.stderr.starts_with("created d/s\n"), makes, "{line:?}: {}", ran.stderr);

@@ -10,7 +10,7 @@ use crate::common::files::bytes::{FileBytes, record};
 use crate::common::files::layout::{MARK, PUT, PUT_OWNED, SESSION, SESSION_VALUE, SYNCED, number, session, with_owner};
 use crate::common::files::library::PATH;
 use caskfile::disk::sim::SimDisk;
-use caskfile::{Cask, Config, Session, SessionState, salvage_on, verify_on};
+use caskfile::{Cask, CompactionPolicy, Config, Limits, Session, SessionState, SnapshotPolicy, salvage_on, verify_on};
 
 const BLOCK: u64 = 1 << 20;
 
@@ -146,4 +146,32 @@ fn sessions_that_change_during_a_compaction_are_carried_over() {
     let of_sessions: Vec<u64> = of_sessions.map(|record| number(SESSION_VALUE, "session", &record.3)).collect();
     assert_eq!(of_sessions.len(), 2);
     assert_eq!(of_sessions, sessions.iter().map(|status| status.session).collect::<Vec<_>>());
+}
+
+/// A snapshot says nothing of sessions, so a reader that began with one would take their pairs for those of sessions without a record.
+/// And a build that does not know sessions must come to their records, to refuse the file.
+#[test]
+fn a_log_with_a_session_gets_no_snapshot_until_a_compaction_finds_none() {
+    let disk = SimDisk::new();
+    disk.set_limits(Limits { least_cost: 1, least_part: 8, ..Limits::SMALL });
+    let config = Config::new().snapshots(SnapshotPolicy::AtClose).compaction(CompactionPolicy::Manual);
+    let open = || Cask::open_on(Arc::new(disk.process()), PATH, &config).unwrap();
+    let cask = open();
+    (0..100).for_each(|n| assert!(cask.put(format!("key {n}"), "value").is_ok()));
+    assert!(cask.write_snapshot().unwrap());
+    // After the snapshot, so a reader that begins there sees it.
+    let session = cask.session(Duration::from_secs(100)).unwrap();
+    assert!(!cask.write_snapshot().unwrap(), "it has a session without a pair");
+    session.put(&cask, "key 7", "owned").unwrap();
+    let reader = open();
+    assert_eq!(reader.get("key 7").unwrap().value, b"owned");
+    assert_eq!(reader.sessions().unwrap().len(), 1);
+    session.end().unwrap();
+    assert!(!reader.exists("key 7").unwrap() && reader.exists("key 8").unwrap());
+    cask.put("key 7", "again").unwrap();
+    assert!(!cask.write_snapshot().unwrap(), "its records are there still");
+    cask.compact().unwrap();
+    cask.put("key 8", "again").unwrap();
+    assert!(cask.write_snapshot().unwrap());
+    assert_eq!(open().len().unwrap(), 100);
 }

@@ -31,6 +31,16 @@ fn open(session: &Session, path: &Path, config: &Config) -> Result<Cask> {
     open_or(session, path, config, |path| format!("`caskfile put {path} KEY VALUE` makes one"))
 }
 
+/// Opens the store, and writes a note if that created it.
+pub fn open_or_create(session: &Session, path: &Path, config: &Config) -> Result<Cask> {
+    let was_there = is_there(path);
+    let cask = open(session, path, config)?;
+    if !was_there {
+        session.note(format!("created {}", path.display()));
+    }
+    Ok(cask)
+}
+
 /// Opens the store; `how` says how to make one.
 fn open_or(session: &Session, path: &Path, config: &Config, how: impl Fn(&str) -> String) -> Result<Cask> {
     let opened = while_busy(session, "opening", false, || Cask::open_with(path, config));
@@ -155,12 +165,7 @@ impl WriteTo {
         if missing == Missing::Refuse {
             return open(session, &self.store, &config);
         }
-        let was_there = self.is_there();
-        let cask = open(session, &self.store, &config.create(true))?;
-        if !was_there {
-            session.note(format!("created {}", self.store.display()));
-        }
-        Ok(cask)
+        open_or_create(session, &self.store, &config.create(true))
     }
 
     /// Syncs everything, with any durability, and closes the store.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use caskfile::{Cask, CaskLock, Config, Error, Held, LockOptions};
+use caskfile::{CaskLock, Config, Error, Held, LockOptions};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, getpgrp, kill_process, set_parent_process_death_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -17,7 +17,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use crate::escape::escaped;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result, io_failure, shell_word};
-use crate::open::{Bucket, Timeout, parse_timeout, parse_ttl};
+use crate::open::{Bucket, Timeout, open_or_create, parse_timeout, parse_ttl};
 use crate::session::Session;
 use crate::signals::Signals;
 
@@ -67,7 +67,7 @@ impl Lock {
             Some(value) => session.bytes(value)?,
             None => host_and_process().into_bytes(),
         };
-        let cask = Cask::open_with(&self.store, &Config::new())?;
+        let cask = open_or_create(session, &self.store, &Config::new())?;
         let lock = cask.bucket(bucket)?.lock(&key, &LockOptions::new().value(value).ttl(self.ttl))?;
         let what = format!("{}: the lock `{}` in {}", self.store.display(), escaped(&key), self.bucket.shown());
         let held = self.wait(&lock, &signals, &what)?;
