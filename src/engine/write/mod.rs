@@ -17,6 +17,7 @@ pub(crate) mod live;
 pub(crate) mod loose;
 pub(crate) mod numbering;
 pub(crate) mod outcome;
+mod owner;
 pub(crate) mod plan;
 pub(crate) mod queue;
 mod reopen;

@@ -15,17 +15,9 @@ pub(super) struct Plan<'r> {
     /// The operations to be written, request by request.
     pub(super) writes: Vec<(&'r [u8], Action<&'r [u8]>)>,
     pub(super) verdicts: Vec<Verdict>,
-    /// What the first `known` of `writes` do with which keys.
-    changed: HashMap<&'r [u8], Change>,
+    /// Which of the first `known` of `writes` is the last one of each key.
+    changed: HashMap<&'r [u8], usize>,
     known: usize,
-}
-
-/// What a group does with a key.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
-    Put,
-    PutOwned(Holding),
-    Delete,
 }
 
 /// The writes and the outcome of one request.
@@ -109,7 +101,7 @@ impl<'r> Plan<'r> {
     /// key that is over is not there.
     fn seq_of(&mut self, turn: &Turn<'_>, key: &[u8]) -> Result<Option<Option<u64>>> {
         if let Some(change) = self.change(key).map_err(|_| no_memory(&turn.writing.context.path))? {
-            return Ok((change != Change::Delete).then_some(None));
+            return Ok((change != Action::Delete).then_some(None));
         }
         turn.ask(|view| {
             let found = view.find(key)?.filter(|&position| !turn.is_over(view, position));
@@ -121,7 +113,8 @@ impl<'r> Plan<'r> {
     /// that its holder has lost and taken again has another token.
     fn is_held(&mut self, turn: &Turn<'_>, key: &[u8], holding: Holding) -> Result<bool> {
         let change = self.change(key).map_err(|_| no_memory(&turn.writing.context.path))?;
-        if change.is_some_and(|change| change != Change::PutOwned(holding)) {
+        let is_other = |change| !matches!(change, Action::PutOwned(_, own) if own == holding);
+        if change.is_some_and(is_other) {
             return Ok(false);
         }
         turn.ask(|view| {
@@ -134,16 +127,12 @@ impl<'r> Plan<'r> {
     }
 
     /// What the group does with the key, if it changes it.
-    fn change(&mut self, key: &[u8]) -> io::Result<Option<Change>> {
-        let new = self.writes.iter().skip(self.known);
+    fn change(&mut self, key: &[u8]) -> io::Result<Option<Action<&'r [u8]>>> {
+        let new = self.writes.iter().enumerate().skip(self.known);
         self.changed.try_reserve(new.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        self.changed.extend(new.map(|&(key, action)| match action {
-            Action::PutOwned(_, holding) => (key, Change::PutOwned(holding)),
-            Action::Put(_) | Action::PutUntil(..) => (key, Change::Put),
-            Action::Delete | Action::Keep => (key, Change::Delete),
-        }));
+        self.changed.extend(new.map(|(at, &(key, _))| (key, at)));
         self.known = self.writes.len();
-        Ok(self.changed.get(key).copied())
+        Ok(self.changed.get(key).map(|&at| self.writes[at].1))
     }
 
     /// The requests that are not refused.

@@ -43,7 +43,9 @@ impl Turn<'_> {
 
     /// Whether a key that requests touch may be over. The owner of a pair may be gone although its deadline has not passed.
     fn may_have_over(&self) -> Result<bool> {
-        Ok(!self.view()?.keys.lifetimes.sessions.has_no_pairs() || self.has_over()?)
+        let view = self.view()?;
+        let lifetimes = &view.keys.lifetimes;
+        Ok(lifetimes.can_be_over() && (!lifetimes.sessions.has_no_pairs() || lifetimes.has_over(self.times())))
     }
 
     /// The keys that are over of those that these requests touch: by a write, or by a condition. Sorted, each once.
@@ -103,6 +105,9 @@ impl Turn<'_> {
         if std::mem::replace(&mut self.has_swept, true) {
             return false;
         }
+        if !self.view().is_ok_and(|view| view.keys.lifetimes.can_be_over()) {
+            return false;
+        }
         let Ok(over) = self.sessions_to_end() else { return false };
         if self.write_ends(&over).is_err() {
             // The keys of these sessions are not removed before that is logged.
@@ -121,7 +126,13 @@ impl Turn<'_> {
         let (view, limits, times, mut bytes) = (self.view()?, self.log.limits, self.times(), 0);
         let most = limits.swept_records().min(limits.group_records()) as usize;
         let unreadable = &mut self.writer.unreadable;
-        let left = view.keys.lifetimes.over(times).filter(|position| !unreadable.contains(position));
+        let lifetimes = &view.keys.lifetimes;
+        // The end of a session is logged before its keys are removed.
+        let is_logged = |position: &u64| {
+            let owner = lifetimes.sessions.owner(*position);
+            owner.is_none_or(|owner| lifetimes.sessions.newest(owner.session).is_none())
+        };
+        let left = lifetimes.over(times).filter(|position| !unreadable.contains(position) && is_logged(position));
         for position in left.take(most).collect::<Vec<_>>() {
             let mut key = Vec::new();
             // Proven by the index: a damaged key would remove another one. A key that cannot be read stays, and the next turn goes on

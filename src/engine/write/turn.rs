@@ -1,7 +1,7 @@
 //! A turn: the time in which a leader has the file's lock and knows the log up to its end.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,7 +43,7 @@ pub(crate) struct Turn<'e> {
     /// What the clocks showed when this turn looked.
     look: OnceCell<(Duration, Times)>,
     /// Which sessions are over, of those that this turn has judged since its last write for a session.
-    pub(super) judged: RefCell<HashMap<u64, bool>>,
+    pub(super) judged: RefCell<BTreeMap<u64, bool>>,
     /// Keys that are over were removed, as many as in one turn.
     pub(super) has_swept: bool,
     orderly: bool,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::sessions::{Owning, Seen};
+use super::owner::{Owning, Seen};
 use crate::format::{FileSeed, MAX_SEQ_STEP};
 use crate::limits::Shared;
 use crate::log::LogFile;
