@@ -736,6 +736,7 @@ const VERBS: [Verb; 22] = [
     Verb::SyncData,
     Verb::SyncAll,
     Verb::NextData,
+    Verb::DataEnd,
     Verb::TryLock,
     Verb::FileStat,
     Verb::Map,

@@ -101,6 +101,10 @@ impl DiskFile for AroundBadBlocks {
         self.file.next_data(offset)
     }
 
+    fn data_end(&self, offset: u64) -> io::Result<u64> {
+        self.file.data_end(offset)
+    }
+
     fn stat(&self) -> io::Result<FileStat> {
         self.file.stat()
     }

@@ -341,6 +341,12 @@ pub trait DiskFile: Send + Sync {
         Ok((offset < self.len()?).then_some(offset))
     }
 
+    /// Returns the end of the data that `offset` lies in: where a hole or the end of the file follows. An offset that lies in a
+    /// hole, or beyond the file, has no data, and is returned. By default the disk knows no holes.
+    fn data_end(&self, offset: u64) -> io::Result<u64> {
+        Ok(self.len()?.max(offset))
+    }
+
     /// Takes the exclusive advisory lock and returns `true`, unless another description has it.
     fn try_lock(&self) -> io::Result<bool>;
 

@@ -426,6 +426,27 @@ fn next_data_skips_nothing_but_zeros() {
     });
 }
 
+/// A walk reads no further than this, and what it does not read costs nothing. So it may be too high, but not too low.
+#[test]
+fn data_ends_where_only_zeros_follow() {
+    on_every_disk(|disk, directory| {
+        let file = disk.create_new(&directory.join("file"), 0o600).unwrap();
+        let (data, end) = (1 << 20, 3 << 20);
+        file.write_at(data + 5, b"data").unwrap();
+        file.set_len(end).unwrap();
+        let found = file.data_end(data + 7).unwrap();
+        assert!((data + 9..=end).contains(&found), "{found}");
+        let mut rest = vec![1; (end - found) as usize];
+        assert_eq!(file.read_up_to(found, &mut rest).unwrap(), rest.len());
+        assert!(rest.iter().all(|&byte| byte == 0));
+        for beyond in [end, end + 1, u64::MAX] {
+            assert_eq!(file.data_end(beyond).unwrap(), beyond);
+        }
+        file.set_len(data + 9).unwrap();
+        assert_eq!(file.data_end(data + 7).unwrap(), data + 9, "the end of the file");
+    });
+}
+
 #[test]
 fn random_bytes_differ() {
     on_every_disk(|disk, _| {

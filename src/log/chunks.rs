@@ -60,14 +60,24 @@ impl<'l> Chunks<'l> {
     }
 
     /// Returns up to `len` bytes from the next offset that holds data, and that offset, a multiple of [`ALIGNMENT`] if
-    /// the walk started at one. `None` at the end of the file. The walk stays there until [`Chunks::advance`].
+    /// the walk started at one. Fewer only at the end of the file, or of its last data. `None` after that. The walk stays there until [`Chunks::advance`].
     pub(super) fn read(&mut self, len: usize) -> Result<Option<(u64, &[u8])>> {
         let found = self.log.file.next_data(self.at).map_err(|e| self.log.io("look for data", e))?;
         let Some(data) = found else { return Ok(None) };
         self.at = self.at.max(data / ALIGNMENT * ALIGNMENT);
+        let len = len.min(self.data_to_end(len as u64)?);
         self.buffer.resize(len, 0);
         let got = self.log.read_up_to(self.at, &mut self.buffer)?;
         Ok((got > 0).then_some((self.at, &self.buffer[..got])))
+    }
+
+    /// The number of bytes up to the hole with which the file ends, if that is within the next `len`. To read from it, the system
+    /// would fill as many pages with zeros as it reads ahead: up to megabytes.
+    fn data_to_end(&self, len: u64) -> Result<usize> {
+        let look = |e| self.log.io("look for the end of the data", e);
+        let end = self.log.file.data_end(self.at).map_err(look)?;
+        let is_last = end < self.at + len && self.log.file.next_data(end).map_err(look)?.is_none();
+        Ok(if is_last { (end - self.at) as usize } else { usize::MAX })
     }
 
     pub(super) fn advance(&mut self, len: usize) {

@@ -70,6 +70,13 @@ impl<'a> Scanner<'a> {
         Ok(Scanner { log, offset, previous_seq, file_len: log.len()?, window: Window::new(log) })
     }
 
+    /// The same walk, which reads ahead no further than the data that the file has here. For walks to the log's end in a file that
+    /// may have been extended.
+    pub(crate) fn within_data(mut self) -> Result<Scanner<'a>> {
+        self.window.keep_to_data(self.log, self.offset)?;
+        Ok(self)
+    }
+
     /// Walks to the end of the log, or to the first place that cannot be read, and passes all records to `visit`, in
     /// runs of whole units.
     ///

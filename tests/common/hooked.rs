@@ -236,6 +236,11 @@ impl DiskFile for HookedFile {
         self.file.next_data(offset)
     }
 
+    fn data_end(&self, offset: u64) -> io::Result<u64> {
+        self.before("data_end")?;
+        self.file.data_end(offset)
+    }
+
     fn try_lock(&self) -> io::Result<bool> {
         self.before("try_lock")?;
         self.file.try_lock()

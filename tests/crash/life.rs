@@ -1006,7 +1006,7 @@ impl Calls {
             Calls::Writes => &[Verb::WriteAt],
             Calls::Lengths => &[Verb::SetLen, Verb::Punch],
             Calls::Syncs => &[Verb::SyncData, Verb::SyncAll, Verb::SyncDir],
-            Calls::Reads => &[Verb::ReadAt, Verb::NextData, Verb::Len],
+            Calls::Reads => &[Verb::ReadAt, Verb::NextData, Verb::DataEnd, Verb::Len],
             Calls::Names => &[Verb::Rename, Verb::Link, Verb::Remove, Verb::Stat, Verb::CreateNew],
         };
         for &verb in verbs {

@@ -29,6 +29,15 @@ pub(super) struct RealFile {
 /// The process asks for the limit on file sizes once in this many bytes of growth.
 const LIMIT_STEP: u64 = 1 << 20;
 
+/// What the system knows of holes beyond an offset.
+enum Sought {
+    At(u64),
+    /// The offset is at the end of the file, or beyond, or only a hole follows.
+    Nothing,
+    /// This file system knows no holes, so everything in the file is data.
+    NoHoles,
+}
+
 impl RealFile {
     pub(super) fn new(file: File, access: Access) -> RealFile {
         // The first opening for writing copies a file from an overlay's lower layer to its upper layer. A description
@@ -55,6 +64,24 @@ impl RealFile {
         };
         self.within_limit.store(limit.min(end.saturating_add(LIMIT_STEP)), Ordering::Relaxed);
         end.min(limit)
+    }
+
+    /// The first offset at or after this one where data (`SEEK_DATA`) or a hole (`SEEK_HOLE`) begins.
+    fn seek(&self, offset: u64, whence: libc::c_int) -> io::Result<Sought> {
+        // An offset that the system's type cannot hold is beyond the end of every file.
+        let Ok(from) = libc::off_t::try_from(offset) else { return Ok(Sought::Nothing) };
+        // SAFETY: lseek takes no pointer, and the descriptor is open while `self.file` lives. It moves the
+        // description's position, on which nothing here depends.
+        let found = unsafe { libc::lseek(self.file.as_raw_fd(), from, whence) };
+        if let Ok(found) = u64::try_from(found) {
+            return Ok(Sought::At(found));
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::ENXIO) => Ok(Sought::Nothing),
+            Some(libc::EINVAL) => Ok(Sought::NoHoles),
+            _ => Err(error),
+        }
     }
 }
 
@@ -128,20 +155,18 @@ impl DiskFile for RealFile {
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        // An offset that the system's type cannot hold is beyond the end of every file.
-        let Ok(from) = libc::off_t::try_from(offset) else { return Ok(None) };
-        // SAFETY: lseek takes no pointer, and the descriptor is open while `self.file` lives. It moves the
-        // description's position, on which nothing here depends.
-        let found = unsafe { libc::lseek(self.file.as_raw_fd(), from, libc::SEEK_DATA) };
-        if let Ok(found) = u64::try_from(found) {
-            return Ok(Some(found));
+        match self.seek(offset, libc::SEEK_DATA)? {
+            Sought::At(found) => Ok(Some(found)),
+            Sought::Nothing => Ok(None),
+            Sought::NoHoles => Ok((offset < self.len()?).then_some(offset)),
         }
-        let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::ENXIO) => Ok(None),
-            // This file system knows no holes, so everything in the file is data.
-            Some(libc::EINVAL) => Ok((offset < self.len()?).then_some(offset)),
-            _ => Err(error),
+    }
+
+    fn data_end(&self, offset: u64) -> io::Result<u64> {
+        match self.seek(offset, libc::SEEK_HOLE)? {
+            Sought::At(found) => Ok(found),
+            Sought::Nothing => Ok(offset),
+            Sought::NoHoles => Ok(self.len()?.max(offset)),
         }
     }
 

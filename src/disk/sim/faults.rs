@@ -34,6 +34,7 @@ pub enum Verb {
     BeginWriteBack,
     WriteBack,
     NextData,
+    DataEnd,
     TryLock,
     Unlock,
     FileStat,
@@ -67,8 +68,8 @@ impl Verb {
         Verb::SetAttributes,
     ];
 
-    fn bit(self) -> u32 {
-        1 << self as u32
+    fn bit(self) -> u64 {
+        1 << self as u64
     }
 }
 
@@ -77,7 +78,7 @@ impl Verb {
 pub struct When {
     nth: u64,
     /// A bit for each verb that matches.
-    verbs: u32,
+    verbs: u64,
     process: Option<u64>,
 }
 

@@ -208,6 +208,15 @@ impl DiskFile for SimFile {
         })
     }
 
+    fn data_end(&self, offset: u64) -> io::Result<u64> {
+        self.disk.call(Verb::DataEnd, |machine| {
+            let holes = machine.world.settings.holes;
+            let inode = machine.inode_of(self.description);
+            let inode = machine.world.inode(inode);
+            Ok(if holes { inode.data_end(offset) } else { inode.len().max(offset) })
+        })
+    }
+
     fn try_lock(&self) -> io::Result<bool> {
         self.disk.call(Verb::TryLock, |machine| {
             let inode = machine.inode_of(self.description);

@@ -181,6 +181,16 @@ impl Inode {
         Some(offset.max(data / PAGE * PAGE)).filter(|&found| found < self.len())
     }
 
+    /// Returns the start of the first page after `offset` that holds only zeros, or the end of the file; `offset` itself if its page
+    /// is one.
+    pub(super) fn data_end(&self, offset: u64) -> u64 {
+        let (mut page, len) = (offset / PAGE * PAGE, self.len());
+        while page < len && self.cache.next_data(page).is_some_and(|data| data < page + PAGE) {
+            page += PAGE;
+        }
+        page.min(len).max(offset)
+    }
+
     /// Brings contents and length to the disk, and mode and owner if `attributes_too`.
     pub(super) fn sync(&mut self, attributes_too: bool) {
         if !self.unsynced.is_empty() {

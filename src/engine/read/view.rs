@@ -103,7 +103,8 @@ impl View {
         let mut view = View::new(log, Tail::after(log, root.synced_to, &covered), keys, config, epoch, file_len);
         (view.reader.unread, view.snapshot) = (covered.end, root.snapshot);
         view.begin = covered.last_event.map(|last_event| (view.tail.cursor(), last_event));
-        let stop = Scanner::resume(log, covered.end, covered.previous_seq)?.walk(|run| view.replay(run))?;
+        let stop =
+            Scanner::resume(log, covered.end, covered.previous_seq)?.within_data()?.walk(|run| view.replay(run))?;
         view.stopped(&stop);
         view.expect_last_snapshot(root.snapshot, covered.end);
         Ok((stop.unit >= root.synced_to).then_some((view, stop)))
@@ -139,7 +140,7 @@ impl View {
         let tail = Tail::new(&log, log.stated_by(root));
         let mut view = View::new(&log, tail, KeySpace::new(&log.header), config, epoch, file_len);
         let mut room_until = 0;
-        let stop = Scanner::from_start(&log)?.walk(|run| {
+        let stop = Scanner::from_start(&log)?.within_data()?.walk(|run| {
             view.replay(run)?;
             let end = view.tail.end;
             if (room_until..file_len).contains(&end) {

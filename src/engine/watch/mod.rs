@@ -83,6 +83,10 @@ const LONGEST_POLL: Duration = Duration::from_millis(20);
 const SHORTEST_SWEEP_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a report may come after its change before it counts as missing. The kernel reports a write once the data are in the
+/// file, and can preempt the writer in between.
+const LATEST_REPORT: Duration = Duration::from_millis(50);
+
 /// How long a watch rests after it was woken by a write that it does not want. Others may follow, and each would wake it again.
 const REST: Duration = Duration::from_millis(1);
 
@@ -706,12 +710,12 @@ impl Watch {
     /// Counts a change that only the longest sleep has brought to light, although the system should have reported it.
     ///
     /// The caller keeps the log open that was armed. Its end, once the handle has gone on, would be reported too.
+    /// This waits for a report that may be on its way, so the change is delivered that much later.
     fn count_unreported(&self, since: Instant, before: Place) {
         let (context, sleeper) = (&self.cask.engine.context, &self.watcher.sleeper);
         let backstop = Duration::from_millis(context.limits.backstop());
         let is_late = context.clock.since(since) >= backstop && !self.watcher.polls.load(Relaxed);
-        // A change that has come since the sleep ended is reported by now.
-        if is_late && self.feed.place() != before && !sleeper.sleep(Duration::ZERO) {
+        if is_late && self.feed.place() != before && !sleeper.sleep(LATEST_REPORT) {
             self.cask.engine.reading.watchers.unreported.fetch_add(1, Relaxed);
         }
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use caskfile::disk::sim::{SimDisk, Verb};
 
 /// The kinds of calls to the disk, with the names that the table gives them.
-const NAMES: [(Verb, &str); 30] = [
+const NAMES: [(Verb, &str); 31] = [
     (Verb::Resolve, "resolve"),
     (Verb::Open, "open"),
     (Verb::CreateNew, "create"),
@@ -22,6 +22,7 @@ const NAMES: [(Verb, &str); 30] = [
     (Verb::SetAttributes, "set attributes"),
     (Verb::ReadAt, "read"),
     (Verb::NextData, "next data"),
+    (Verb::DataEnd, "data end"),
     (Verb::SetLen, "set length"),
     (Verb::Punch, "punch"),
     (Verb::WriteAt, "write"),

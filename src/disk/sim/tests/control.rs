@@ -87,6 +87,7 @@ fn calls() -> Vec<(Verb, Call)> {
         (Verb::BeginWriteBack, |_, file| file.write_back(0..3, 0)),
         (Verb::WriteBack, |_, file| file.write_back(1..3, 1)),
         (Verb::NextData, |_, file| file.next_data(0).map(drop)),
+        (Verb::DataEnd, |_, file| file.data_end(0).map(drop)),
         (Verb::TryLock, |_, file| file.try_lock().map(drop)),
         (Verb::Unlock, |_, file| file.unlock()),
         (Verb::FileStat, |_, file| file.stat().map(drop)),
