@@ -40,6 +40,18 @@ impl Held {
     /// Returns the fencing token: a number that is higher for each holder of this lock than for those before. A store or a device that
     /// remembers the highest token that it has seen, and refuses lower ones, is safe from a holder that does not know yet that it has
     /// lost the lock. caskfile itself does so with [`Batch::expect_held`](crate::Batch::expect_held).
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-held-token-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// let lock = cask.lock("leader", &Default::default())?;
+    /// let first = lock.lock(None)?.token();
+    /// lock.unlock()?;
+    /// assert!(lock.lock(None)?.token() > first);
+    /// # drop(lock);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn token(&self) -> u64 {
         self.token
     }
@@ -49,11 +61,34 @@ impl Held {
     ///
     /// The answer is of the moment of the call. A process can be stopped right after it, for any time. What must not be done without the
     /// lock needs [`Batch::expect_held`](crate::Batch::expect_held), or the [token](Held::token).
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-held-is-held-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// let lock = cask.lock("leader", &Default::default())?;
+    /// let held = lock.lock(None)?;
+    /// assert!(held.is_held());
+    /// # drop(lock);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn is_held(&self) -> bool {
         self.context.is_this_process() && self.live.is_live(self.context.machine_time())
     }
 
     /// Returns the signal that comes when the lock is lost or released. A process that runs gets it within a tenth of a second.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-held-loss-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// let lock = cask.lock("leader", &Default::default())?;
+    /// let held = lock.lock(None)?;
+    /// cask.delete("leader")?; // an operator takes the lock away
+    /// assert!(held.loss().wait(None));
+    /// # drop(lock);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn loss(&self) -> &LockLoss {
         self.live.loss()
     }

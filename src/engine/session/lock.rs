@@ -213,6 +213,22 @@ impl CaskLock {
     ///
     /// - [`Error::TimedOut`], and [`Error::Stopped`] after [`Stopper::stop`].
     /// - Those of [`CaskLock::try_lock`].
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-wait-for-lock-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// use std::time::Duration;
+    ///
+    /// let lock = cask.lock("leader", &Default::default())?;
+    /// let other = cask.lock("leader", &Default::default())?;
+    /// let held = lock.lock(None)?;
+    /// let waiter = std::thread::spawn(move || other.lock(Some(Duration::from_secs(60))).map(|held| held.token()));
+    /// lock.unlock()?;
+    /// assert!(waiter.join().unwrap()? > held.token());
+    /// # drop(lock);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn lock(&self, timeout: Option<Duration>) -> Result<Held> {
         self.expect_not_held()?;
         let engine = &*self.cask.engine;
@@ -282,6 +298,19 @@ impl CaskLock {
     ///
     /// - [`Error::NotHeld`] if it was not taken, or is lost.
     /// - Those of every write. The lock is not held any more then, and is free at the end of its time to live.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-unlock-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// let lock = cask.lock("leader", &Default::default())?;
+    /// let held = lock.lock(None)?;
+    /// lock.unlock()?;
+    /// assert!(!held.is_held() && matches!(lock.unlock(), Err(caskfile::Error::NotHeld)));
+    /// assert!(lock.try_lock()?.is_some());
+    /// # drop(lock);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn unlock(&self) -> Result<()> {
         self.cask.check_open()?;
         let held = lock(&self.current).take().ok_or(Error::NotHeld)?;

@@ -174,6 +174,16 @@ impl Session {
     }
 
     /// Returns the signal that comes when the session is over. A process that runs gets it within a tenth of a second.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("caskfile-session-loss-{}", std::process::id()));
+    /// # let cask = caskfile::Cask::open(&path)?;
+    /// let session = cask.session(std::time::Duration::from_secs(20))?;
+    /// assert!(!session.loss().is_lost());
+    /// # drop(session);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
     pub fn loss(&self) -> &LockLoss {
         self.live.loss()
     }
