@@ -534,7 +534,7 @@ pub trait System: Send + Sync {
     }
 }
 
-/// The clock by which sessions live: [`Clock::monotonic`] less an offset, as long as one boot of one machine lasts.
+/// The clock by which sessions live: `CLOCK_MONOTONIC` less an offset, as long as one boot of one machine lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Boot {
     /// Which boot of which machine this is.

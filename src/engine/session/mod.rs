@@ -2,7 +2,7 @@
 //!
 //! A [`Session`] lives as long as its handle renews it, and its keys live with it. A [`CaskLock`] is a key that belongs to a session of its
 //! own. What the log says of them, and what decides that one is over, is in [`write::sessions`](super::write::sessions); [`renew`] has the
-//! thread that renews them, [`line`] the line in which threads and processes wait for a lock.
+//! thread that renews them, [`line`](mod@line) the line in which threads and processes wait for a lock.
 
 mod held;
 mod line;
@@ -135,7 +135,7 @@ impl Session {
     /// # Errors
     ///
     /// - [`Error::SessionOver`]. The pair may be in the log and is hidden then.
-    /// - [`Error::ValueTooLong`] if the value has more than [`MAX_EXPIRING_VALUE_LEN`](crate::MAX_EXPIRING_VALUE_LEN) bytes.
+    /// - [`Error::ValueTooLong`] if the value has more than [`MAX_EXPIRING_VALUE_LEN`] bytes.
     /// - Those of [`Cask::put`].
     ///
     /// ```

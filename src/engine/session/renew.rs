@@ -45,15 +45,14 @@ impl Renewal {
         if look == u64::MAX {
             return Ok(());
         }
-        let tasks: [(&str, fn(Keeper)); 2] =
-            [("caskfile-renew", |keeper| keeper.renew_all()), ("caskfile-losses", |keeper| keeper.look_out())];
+        let tasks: [Task; 2] = [("caskfile-renew", Keeper::renew_all), ("caskfile-losses", Keeper::look_out)];
         for (name, run) in tasks.into_iter().skip(threads.len()) {
             let keeper = Keeper {
                 writing: Arc::clone(writing),
                 maintenance: Arc::clone(maintenance),
                 look: Duration::from_millis(look),
             };
-            let started = Builder::new().name(name.to_owned()).spawn(move || run(keeper));
+            let started = Builder::new().name(name.to_owned()).spawn(move || run(&keeper));
             let started = started.map_err(|e| Error::io("start a thread", &writing.context.path, e))?;
             threads.push(Background::new(started));
         }
@@ -86,6 +85,9 @@ struct Keeper {
     maintenance: Arc<Maintenance>,
     look: Duration,
 }
+
+/// The name of a thread, and what it does.
+type Task = (&'static str, fn(&Keeper));
 
 /// When a session is to be renewed next.
 struct Due {
