@@ -35,8 +35,7 @@ impl Engine {
         engine.reading.open(&deadline)?;
         if !config.get_read_only() {
             // The first turn looks at the log's end under the lock, and recovers it.
-            let again = deadline.renewed();
-            engine.writing.solo(deadline, |turn| Ok(turn.end_sessions_of_other_boots(&again)))?;
+            engine.writing.solo(deadline, |_turn| Ok(()))?;
         }
         engine.note_opening(opened)?;
         Ok(engine)

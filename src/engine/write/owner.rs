@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::turn::Turn;
-use crate::engine::deadline::Deadline;
 use crate::engine::read::view::View;
 use crate::fork::Process;
-use crate::format::{MAX_OWNER, SessionRecord};
+use crate::format::MAX_OWNER;
 use crate::index::{MachineTime, Times};
 use crate::log::LogFile;
 use crate::{Error, Result};
@@ -157,26 +156,6 @@ impl Turn<'_> {
         let is_held =
             owning.and_then(|owning| owning.held.as_ref()).is_some_and(|held| held.identity == self.log.identity);
         if is_held { self.log.header.base_seq } else { seq - 1 }
-    }
-
-    /// Ends the sessions of other boots that are over, for a handle that opens: after a power cut, readers cannot compare the deadlines of the
-    /// sessions that it has ended, and would show their pairs until the next write. A failure is none of the opening.
-    pub(crate) fn end_sessions_of_other_boots(&mut self, deadline: &Deadline) {
-        let is_over = |turn: &Turn<'_>| {
-            let view = turn.view()?;
-            let sessions = &view.keys.lifetimes.sessions;
-            if sessions.has_no_live() {
-                return Ok(false);
-            }
-            let now = turn.times().machine;
-            let is_other = |record: &SessionRecord| now.is_none_or(|now| now.boot != record.boot);
-            let mut others = sessions.live().filter(|newest| is_other(&newest.record));
-            Ok::<_, Error>(others.any(|newest| turn.is_session_over(&view, newest.record.session)))
-        };
-        if is_over(self).is_ok_and(|is_over| is_over) && self.rewrite_ahead(deadline).is_ok() {
-            self.sweep();
-            let _ = self.settle_without_sync();
-        }
     }
 
     /// The sessions without END that are over: by a deadline, or, of those that this handle asks for now and then, because the owner

@@ -6,7 +6,7 @@ use super::bytes::{FILE_ID, FileBytes, record};
 use super::layout::{
     ALIGNMENT, DELETE, EXPIRY, EXPIRY_LEN, FILE_HEADER, Field, IMAGE, MARK, MORE, NOW, PUT, PUT_OWNED, PUT_WITH,
     RECORD_HEADER, RECORD_HEADER_LEN, SESSION, SESSION_VALUE, SNAPSHOT, SYNCED, crc_at, log_start, number, session,
-    with_deadline, with_owner,
+    set, with_deadline, with_owner,
 };
 use super::reader::Reader;
 use super::seal::{seal_record, seal_roots};
@@ -492,8 +492,11 @@ pub fn small_ordered(part_bits: u32) -> Snapshotted {
 
 /// A small closed store with a session, its lock, a pair with a deadline, and a snapshot that leads to all three.
 pub fn small_with_lifetimes() -> Snapshotted {
+    // It names another file, so its owner cannot be found gone.
+    let mut session = session(6, 1000);
+    set(SESSION_VALUE, "base_seq", &mut session, 3);
     let log = small_log()
-        .push(record(0, SESSION, 6, b"", &session(6, 1000)))
+        .push(record(0, SESSION, 6, b"", &session))
         .push(record(0, PUT_OWNED, 7, b"\0lock", &with_owner(0, 6, 7, b"held")))
         .push(record(0, PUT_WITH, 8, b"\0until", &with_deadline(2 * NOW, b"5")))
         .push(record(0, PUT_WITH, 9, b"\0until", &with_deadline(3 * NOW, b"6")));
