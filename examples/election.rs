@@ -58,10 +58,12 @@ fn stand(store: &Path, name: &str) -> Result<()> {
             Err(error) => return Err(error.into()),
         };
         println!("{name}: leads with the token {}", held.token());
-        if lead(&store, &held)? {
-            lock.unlock()?;
-        } else {
-            println!("{name}: has lost the lead");
+        let released = if lead(&store, &held)? { lock.unlock() } else { Err(Error::NotHeld) };
+        match released {
+            Ok(()) => {}
+            // It may have been lost right before the release.
+            Err(Error::NotHeld) => println!("{name}: has lost the lead"),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
@@ -110,18 +112,23 @@ fn run() -> Result<()> {
 
 fn check(path: &Path) -> Result<()> {
     let store = Cask::open_with(path, &Config::new().connection_timeout(Duration::from_millis(200)))?;
-    let mut candidates = Candidates(Vec::new());
+    let mut candidates = Candidates(Vec::new(), Vec::new());
     for name in CANDIDATES {
         candidates.start(path, name)?;
     }
     for round in 0..ROUNDS {
         let before = number(&store)?;
         wait_until("the leader counts", || Ok(number(&store)? > before + 10))?;
-        let Some(leader) = store.get("leader").optional()? else { continue };
-        let value = String::from_utf8(leader.value)?;
+        let mut leader = None;
+        wait_until("a process leads", || {
+            leader = store.get("leader").optional()?;
+            Ok(leader.is_some())
+        })?;
+        let value = String::from_utf8(leader.ok_or("no process leads")?.value)?;
         let (name, process) = value.split_once(' ').ok_or("the leader has another value")?;
         if round % 2 == 0 {
             signal("KILL", process)?;
+            candidates.1.push(process.parse()?);
             println!("killed the leader {name}");
             // It is replaced, as a service would be by its supervisor.
             candidates.start(path, name)?;
@@ -168,8 +175,8 @@ fn stop(store: &Cask, process: &str) -> Result<()> {
     }
 }
 
-/// The candidates that were started. All are killed if something fails.
-struct Candidates(Vec<Child>);
+/// The candidates that were started, and the process ids of those that were killed since. All are killed if something fails.
+struct Candidates(Vec<Child>, Vec<u32>);
 
 impl Candidates {
     fn start(&mut self, store: &Path, name: &str) -> Result<()> {
@@ -179,8 +186,18 @@ impl Candidates {
     }
 
     fn wait(&mut self) -> Result<()> {
-        let ended = |child: &mut Child| Ok(child.try_wait()?.is_some());
-        self.0.iter_mut().try_for_each(|child| wait_until("a candidate ends", || ended(child)))
+        for child in &mut self.0 {
+            let mut status = None;
+            wait_until("a candidate ends", || {
+                status = child.try_wait()?;
+                Ok(status.is_some())
+            })?;
+            let status = status.ok_or("a candidate does not end")?;
+            if !status.success() && !self.1.contains(&child.id()) {
+                return Err(format!("a candidate ended with {status}").into());
+            }
+        }
+        Ok(())
     }
 }
 

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loss_wakes_who_waits_and_stays() {
+    fn a_loss_wakes_the_waiting_threads_and_stays() {
         let (sender, loss) = LockLoss::channel().unwrap();
         assert!(!loss.wait(Some(Duration::ZERO)) && !loss.is_lost());
         loss.0.reader.set_nonblocking(true).unwrap();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use caskfile::{Cask, SessionState};
@@ -89,6 +90,28 @@ fn the_next_one_waits_for_its_turn() {
         std::thread::sleep(Duration::from_millis(50));
         holder.stopped_by("TERM");
         assert!(token(waiting.ended()) > first);
+    });
+}
+
+/// A timeout of zero was once the patience with the file's lock too: any write at that moment was taken for a holder.
+#[test]
+fn a_free_lock_is_taken_without_waiting_beside_a_writer() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let cask = open(&shell);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let value = vec![7; 1 << 20];
+                while !is_over.load(Ordering::Relaxed) {
+                    cask.put("filler", &value).unwrap();
+                }
+            });
+            let codes: Vec<_> = (0..10).map(|_| start(&shell, &["--timeout", "0"], "true").ended().code).collect();
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(codes, [Some(0); 10]);
+        });
+        cask.close().unwrap();
     });
 }
 

@@ -5,9 +5,11 @@
 //! is heard by [`listen`], [`say`] by [`Process::hear`].
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use super::TempDir;
 
@@ -124,6 +126,14 @@ impl Process {
             line.clear();
         }
         None
+    }
+
+    /// Whether it says something within this time, or ends. What it says is heard later.
+    pub fn says_within(&mut self, time: Duration) -> bool {
+        let output = self.output.get_ref().as_raw_fd();
+        let mut poll = libc::pollfd { fd: output, events: libc::POLLIN, revents: 0 };
+        // SAFETY: it is one descriptor, and `poll` is there to be written to.
+        !self.output.buffer().is_empty() || unsafe { libc::poll(&mut poll, 1, time.as_millis() as libc::c_int) } > 0
     }
 
     /// Waits until it says this, and nothing else.

@@ -191,15 +191,19 @@ impl World {
         }
     }
 
-    fn unlock(&self, process: &Process, lock: usize) {
+    fn unlock(&self, process: &Process, lock: usize, is_calm: bool) {
         let held = self.held(process, lock);
+        let was_held = held.as_ref().is_some_and(Held::is_held);
         match process.locks[lock].unlock() {
             Ok(()) => {
                 let held = held.expect("only what is held is released");
                 assert!(held.loss().is_lost() && !held.is_held());
                 add(&self.counts.released);
             }
-            Err(Error::NotHeld) => {}
+            Err(Error::NotHeld) => {
+                let taken_away = held.is_some_and(|held| self.seen.lock().unwrap().taken_away.contains(&held.token()));
+                assert!(!is_calm || !was_held || taken_away, "a holder cannot release its lock");
+            }
             Err(error) => assert!(is_in_the_way(&error), "{error:#}"),
         }
         process.held.lock().unwrap()[lock] = None;
@@ -336,7 +340,7 @@ impl World {
             0..=9 => self.try_lock(&process, lock, is_calm),
             10..=15 => self.write_fenced(&process, lock, is_calm),
             16..=20 => self.renew(&process),
-            21..=24 => self.unlock(&process, lock),
+            21..=24 => self.unlock(&process, lock, is_calm),
             25..=28 => self.session(&process),
             29..=31 => drop(process.cask.put("plain", "value").map_err(|error| assert!(is_in_the_way(&error)))),
             32 => {

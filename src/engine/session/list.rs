@@ -31,8 +31,9 @@ pub enum SessionState {
     Live(Duration),
     /// It is over. Its keys are absent for all calls, until a write removes them.
     Over,
-    /// It was renewed on another machine, or before this one was started, so no clock tells. Its keys are there. A process that wants one
-    /// of its locks waits for one time to live.
+    /// It was renewed on another machine, in a container with a boot identity of its own, or before this machine was started; or this
+    /// process has no `/proc`, which says the boot. So no clock tells. Its keys are there. A process that wants one of its locks waits for
+    /// one time to live.
     Unknown,
 }
 

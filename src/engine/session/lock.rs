@@ -211,8 +211,12 @@ impl CaskLock {
     ///
     /// # Errors
     ///
-    /// - [`Error::TimedOut`], and [`Error::Stopped`] after [`Stopper::stop`].
+    /// - [`Error::TimedOut`] if it is held by another one, or others are before this one in line, until the time is over.
+    /// - [`Error::LockTimeout`] if it is free, and another writer has the file's lock at that moment.
+    /// - [`Error::Stopped`] after [`Stopper::stop`].
     /// - Those of [`CaskLock::try_lock`].
+    ///
+    /// With a timeout of zero, any write beside it is in the way. [`CaskLock::try_lock`] has the patience of a write, and asks once.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-wait-for-lock-{}", std::process::id()));
@@ -257,6 +261,7 @@ impl CaskLock {
             line.look();
             let is_first = line.ahead.is_none();
             let looks = self.look()?;
+            let mut is_in_the_way = false;
             let now = clock.now();
             let may_judge = judged.is_none_or(|last| now.saturating_duration_since(last) >= JUDGE);
             match looks {
@@ -269,13 +274,21 @@ impl CaskLock {
                         // If the file's lock is not free for so long, there may be something else to look at.
                         match self.take(&deadline.within(PATIENCE_OF_TRY)) {
                             Ok(Some(held)) => return Ok(Some(held)),
-                            Ok(None) | Err(Error::LockTimeout { .. }) => free_since = None,
+                            Ok(None) => free_since = None,
+                            Err(Error::LockTimeout { .. }) => {
+                                free_since = None;
+                                is_in_the_way = looks == Looks::Free;
+                            }
                             Err(error) => return Err(error),
                         }
                     }
                 }
             }
-            self.go_on(deadline)?;
+            self.go_on(deadline).map_err(|error| match error {
+                // Not the lock's holder was in the way.
+                Error::TimedOut { .. } if is_in_the_way => context.lock_timeout(None, deadline),
+                error => error,
+            })?;
             if !Arc::ptr_eq(&self.log()?, log) {
                 return Ok(None);
             }

@@ -134,7 +134,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// - [`Error::SessionOver`]. The pair may be in the log and is hidden then.
+    /// - [`Error::SessionOver`] if it is over. The pair may be in the log and is hidden then. Also if `cask` is a handle of another store, or
+    ///   another handle of this one: there is no such session there.
     /// - [`Error::ValueTooLong`] if the value has more than [`MAX_EXPIRING_VALUE_LEN`] bytes.
     /// - Those of [`Cask::put`].
     ///

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use caskfile::{CaskLock, Config, Error, Held, LockOptions};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getpgrp, kill_process, set_parent_process_death_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
@@ -29,10 +30,10 @@ use crate::signals::Signals;
 ///
 /// Signals are passed on to the command, and the lock is held until the command has ended. If the lock is lost before that, because this
 /// process was stopped for longer than --ttl, or another one has deleted the key, the command gets SIGTERM, and SIGKILL after --grace;
-/// the exit code is 12 then. If this process is killed, so is the command.
+/// the exit code is 12 then. If this process is killed, so is the command, unless it is a set-uid program.
 ///
-/// The lock protects what the command does only as long as this process runs. After it was stopped, another process may have the
-/// lock already: what must not happen then has to be checked by the token.
+/// The lock protects what the command does only as long as this process runs. After it was stopped or killed, another process may have the
+/// lock already while the command still runs for a moment: what must not happen then has to be checked by the token.
 #[derive(clap::Args)]
 pub struct Lock {
     /// The store's file; it is created if it is not there
@@ -42,7 +43,7 @@ pub struct Lock {
     bucket: Bucket,
     /// The key: processes with the same one exclude each other
     key: OsString,
-    /// How long to wait for the lock: seconds, or with a unit (250ms, 2m), or `none` for ever; then the exit code is 11
+    /// How long to wait for the lock: seconds, or with a unit (250ms, 2m), or `none` for ever; then the exit code is 11. With 0 it looks once
     #[arg(short, long, value_name = "TIME", default_value = "none", value_parser = parse_timeout)]
     timeout: Timeout,
     /// How long the lock outlives this process, if the system does not tell that it has died
@@ -67,18 +68,26 @@ impl Lock {
             Some(value) => session.bytes(value)?,
             None => host_and_process().into_bytes(),
         };
-        let cask = open_or_create(session, &self.store, &Config::new())?;
+        let cask = open_or_create(session, &self.store, &Config::new()).map_err(|failure| match failure.exit() {
+            // --timeout is for the lock.
+            Exit::Locked => failure.hint("a writer keeps the whole store to itself; try again when it has ended"),
+            _ => failure,
+        })?;
         let lock = cask.bucket(bucket)?.lock(&key, &LockOptions::new().value(value).ttl(self.ttl))?;
         let what = format!("{}: the lock `{}` in {}", self.store.display(), escaped(&key), self.bucket.shown());
         let held = self.wait(&lock, &signals, &what)?;
-        let ran = self.run_command(&held, &signals);
+        let ran = self.run_command(&held, &signals, session);
         // The next one need not wait, whatever has become of the command.
         let unlocked = lock.unlock();
         drop(lock);
         let closed = cask.close();
-        let (status, is_lost) = ran?;
+        let Ran { status, is_lost, is_out_of_reach } = ran?;
         if is_lost || matches!(unlocked, Err(Error::NotHeld)) {
-            let end = if is_lost { "and was ended" } else { "and it may have run beside another one" };
+            let end = match (is_lost, is_out_of_reach) {
+                (true, false) => "and was ended",
+                (true, true) => "and could not be ended, since it runs as another user",
+                (false, _) => "and it may have run beside another one",
+            };
             return Err(Failure::new(Exit::LockLost, format!("{what} was lost before the command had ended, {end}")));
         }
         match code_of(status) {
@@ -92,13 +101,22 @@ impl Lock {
         }
     }
 
+    /// Takes the lock if it is free, or waits for it at most as long as `--timeout` says.
+    fn take(&self, lock: &CaskLock) -> caskfile::Result<Option<Held>> {
+        match self.timeout.0 {
+            // The file's lock is another matter: a writer may have it for a moment.
+            Some(Duration::ZERO) => lock.try_lock(),
+            timeout => lock.lock(timeout).map(Some),
+        }
+    }
+
     /// Waits for the lock. A signal ends that.
     fn wait(&self, lock: &CaskLock, signals: &Signals, what: &str) -> Result<Held> {
         let stopper = lock.stopper();
         let (ended, end) = UnixStream::pair().map_err(|e| io_failure("waiting for the lock", e))?;
         let waited = std::thread::scope(|scope| {
             let waiting = scope.spawn(move || {
-                let held = lock.lock(self.timeout.0);
+                let held = self.take(lock);
                 drop(end);
                 held
             });
@@ -115,7 +133,11 @@ impl Lock {
             }
         });
         match waited {
-            (Ok(held), None) => Ok(held),
+            (Ok(Some(held)), None) => Ok(held),
+            (Ok(None), None) => {
+                let message = format!("{what} is not free: another process holds it, or waits for it");
+                Err(Failure::new(Exit::TimedOut, message))
+            }
             (_, Some(exit)) => Err(Failure::new(exit, format!("stopped by {}", exit.cause()))),
             (Err(Error::TimedOut { waited }), None) => {
                 let message = format!("{what} is held by another process; waited {} s", waited.as_secs_f64());
@@ -125,28 +147,30 @@ impl Lock {
         }
     }
 
-    /// Runs the command until it ends. Returns whether the lock was lost before that.
-    fn run_command(&self, held: &Held, signals: &Signals) -> Result<(ExitStatus, bool)> {
-        let mut child = self.start(held)?;
+    /// Runs the command until it ends.
+    fn run_command(&self, held: &Held, signals: &Signals, session: &Session) -> Result<Ran> {
+        let mut command = Running { child: self.start(held)?, is_out_of_reach: false, session };
         let mut lost_since = None;
         loop {
             for signal in signals.take() {
-                pass_on(&child, signal);
+                command.pass_on(signal);
             }
-            if let Some(status) = child.try_wait().map_err(|e| io_failure("waiting for the command", e))? {
-                return Ok((status, lost_since.is_some()));
+            if let Some(status) = command.ended()? {
+                return Ok(Ran { status, is_lost: lost_since.is_some(), is_out_of_reach: command.is_out_of_reach });
             }
             let grace = match lost_since {
                 None if held.loss().is_lost() => {
                     lost_since = Some(Instant::now());
-                    send(&child, Signal::TERM);
+                    command.send(Signal::TERM);
                     continue;
                 }
-                None => None,
-                Some(since) => self.grace.0.map(|grace| grace.saturating_sub(since.elapsed())),
+                Some(since) if !command.is_out_of_reach => {
+                    self.grace.0.map(|grace| grace.saturating_sub(since.elapsed()))
+                }
+                _ => None,
             };
             if grace == Some(Duration::ZERO) {
-                send(&child, Signal::KILL);
+                command.send(Signal::KILL);
             }
             let descriptors = [signals.descriptor(), held.loss().as_fd()];
             let wanted = if lost_since.is_some() { &descriptors[..1] } else { &descriptors };
@@ -181,11 +205,49 @@ fn host_and_process() -> String {
     format!("{}:{}", host.trim(), std::process::id())
 }
 
-/// Passes a signal on to the command, unless the terminal has sent it to both.
-fn pass_on(child: &Child, signal: i32) {
-    let of_keyboard = matches!(signal, SIGINT | SIGQUIT) && is_in_foreground();
-    if let Some(signal) = Signal::from_named_raw(signal).filter(|_| !of_keyboard) {
-        send(child, signal);
+/// How the command has ended.
+struct Ran {
+    status: ExitStatus,
+    /// Whether the lock was lost before that.
+    is_lost: bool,
+    is_out_of_reach: bool,
+}
+
+/// The command while it runs.
+struct Running<'s> {
+    child: Child,
+    /// Whether it runs as another user, as a set-uid program does: the system refuses signals to it.
+    is_out_of_reach: bool,
+    session: &'s Session,
+}
+
+impl Running<'_> {
+    /// Passes a signal on to the command, unless the terminal has sent it to both.
+    fn pass_on(&mut self, signal: i32) {
+        let of_keyboard = matches!(signal, SIGINT | SIGQUIT) && is_in_foreground();
+        if let Some(signal) = Signal::from_named_raw(signal).filter(|_| !of_keyboard) {
+            self.send(signal);
+        }
+    }
+
+    fn send(&mut self, signal: Signal) {
+        if self.is_out_of_reach {
+            return;
+        }
+        // A command that has ended needs no signal. Its number is not given to another process before it was waited for.
+        if kill_process(Pid::from_child(&self.child), signal) == Err(Errno::PERM) {
+            self.is_out_of_reach = true;
+            self.session.note("the command runs as another user and cannot be signalled; waiting for its end");
+        }
+    }
+
+    /// How the command has ended, if it has.
+    fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().map_err(|error| {
+            // The lock is released next, so the command must not go on.
+            let _ = self.child.kill().and_then(|()| self.child.wait());
+            io_failure("waiting for the command", error)
+        })
     }
 }
 
@@ -193,11 +255,6 @@ fn pass_on(child: &Child, signal: i32) {
 fn is_in_foreground() -> bool {
     let terminal = std::fs::File::open("/dev/tty");
     terminal.is_ok_and(|terminal| rustix::termios::tcgetpgrp(&terminal).is_ok_and(|group| group == getpgrp()))
-}
-
-fn send(child: &Child, signal: Signal) {
-    // A command that has ended needs no signal. Its number is not given to another process before it was waited for.
-    let _ = kill_process(Pid::from_child(child), signal);
 }
 
 /// Waits until one of these is readable, at most this long.

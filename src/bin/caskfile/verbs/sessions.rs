@@ -18,7 +18,8 @@ use crate::session::{Output, Session, stdout_failure};
 /// List the sessions of all processes, how long each lives if it is not renewed, and its keys
 ///
 /// Each line is a session: its number, its state, its time to live, the time that is left, and its keys. The state is `live`, `over`, or
-/// `unknown` (it was renewed on another machine, or before this one was started). A lock has its token after the key; each lock that is
+/// `unknown` (it was renewed on another machine, in a container with a boot identity of its own, or before this machine was started; or
+/// there is no /proc here). A lock has its token after the key; each lock that is
 /// held has a session of its own. A session whose process has died is live here until its deadline, or until a write has found out.
 #[derive(clap::Args)]
 pub struct Sessions {
