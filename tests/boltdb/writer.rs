@@ -40,7 +40,7 @@ pub fn branch(children: &[(&[u8], u64)]) -> Vec<u8> {
     page(1, &children.iter().map(element).collect::<Vec<_>>())
 }
 
-/// A file of these pages, from page 2 on, which is the root. It says that it has `count` pages, or as many as it has.
+/// A file of these pages, from page 2 on, which is the root. Its meta page has no checksum. It says that it has `count` pages, or as many as it has.
 pub fn file(pages: &[Vec<u8>], count: Option<u64>) -> Vec<u8> {
     let mut bytes = vec![0; 2 * SIZE];
     for page in pages {
@@ -52,8 +52,6 @@ pub fn file(pages: &[Vec<u8>], count: Option<u64>) -> Vec<u8> {
     for (field, len, number) in [(0, 4, 0xED0C_DAED), (4, 4, 2), (8, 4, SIZE as u64), (16, 8, 2), (40, 8, count)] {
         set(&mut bytes, 16 + field, len, number);
     }
-    let sum = crate::naive::checksum(&bytes[16..]);
-    set(&mut bytes, 16 + 56, 8, sum);
     bytes
 }
 
