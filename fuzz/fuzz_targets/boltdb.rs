@@ -44,7 +44,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     let mut pairs = Vec::new();
     let visited = file.visit(|pair| {
         pairs.push((pair.bucket.to_vec(), pair.key.to_vec(), pair.value.to_vec()));
-        Ok(())
+        Ok::<(), BoltError>(())
     });
     match visited {
         Ok(contents) => {

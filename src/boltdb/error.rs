@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Error;
+use crate::{Error, ErrorKind};
 
 /// Every way in which reading or importing a BoltDB file can fail.
 ///
@@ -70,7 +70,7 @@ pub enum BoltError {
         reason: String,
     },
 
-    /// The file is whole, and has something that caskfile does not take. Nothing was written.
+    /// The file is whole, and has something that caskfile does not take.
     Refused {
         /// The file.
         path: PathBuf,
@@ -100,6 +100,28 @@ pub enum BoltError {
 }
 
 impl BoltError {
+    /// Returns the class of the error: that of the store's own error, if the store has failed. Unlike with an [`Error`], some pairs may
+    /// have been written before, if an import has failed.
+    ///
+    /// ```
+    /// use caskfile::ErrorKind;
+    /// use caskfile::boltdb::BoltFile;
+    ///
+    /// assert_eq!(BoltFile::open("Cargo.toml").unwrap_err().kind(), ErrorKind::Unsupported);
+    /// assert_eq!(BoltFile::open("no/such/file").unwrap_err().kind(), ErrorKind::Io);
+    /// ```
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            BoltError::Io { .. } => ErrorKind::Io,
+            BoltError::Locked { .. } => ErrorKind::Busy,
+            BoltError::NotBolt { .. } => ErrorKind::Unsupported,
+            BoltError::Cut { .. } | BoltError::Damaged { .. } => ErrorKind::Corrupt,
+            BoltError::Refused { .. } => ErrorKind::InvalidInput,
+            BoltError::Store { cause, .. } => cause.kind(),
+            BoltError::Cancelled { .. } => ErrorKind::Cancelled,
+        }
+    }
+
     pub(super) fn io(operation: &'static str, path: &Path, source: io::Error) -> BoltError {
         BoltError::Io { operation, path: path.to_owned(), source: Arc::new(source) }
     }

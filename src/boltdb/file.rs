@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::error::BoltError;
 use super::meta::{META_LEN, Meta, MetaFault, PAGE_SIZES};
-use super::page::{PAGE_HEADER_LEN, Page, PageHeader};
+use super::page::{PAGE_HEADER_LEN, Page, PageFault, PageHeader, PartOfPage};
 use super::walk::{BoltPair, Contents, Walk};
 
 /// How often a call looks whether the lock is free.
@@ -19,15 +19,15 @@ const LOOK_UP: Duration = Duration::from_millis(10);
 /// Nothing is written to it. Dropping it gives the lock back.
 ///
 /// ```
-/// use caskfile::boltdb::BoltFile;
+/// use caskfile::boltdb::{BoltError, BoltFile};
 ///
 /// let file = BoltFile::open("tests/data/boltdb/small.db")?;
 /// let contents = file.visit(|pair| {
 ///     println!("{}: {} = {}", pair.bucket.escape_ascii(), pair.key.escape_ascii(), pair.value.escape_ascii());
-///     Ok(())
+///     Ok::<(), BoltError>(())
 /// })?;
 /// assert_eq!((contents.buckets, contents.pairs), (2, 3));
-/// # Ok::<(), caskfile::boltdb::BoltError>(())
+/// # Ok::<(), BoltError>(())
 /// ```
 #[derive(Debug)]
 pub struct BoltFile {
@@ -98,10 +98,34 @@ impl BoltFile {
     /// - [`BoltError::Damaged`], also after some pairs, which were right then.
     /// - [`BoltError::Refused`] if two buckets would have one name, or a name is too long: see
     ///   [what becomes of buckets](super#what-becomes-of-buckets).
-    /// - [`BoltError::Io`], and the errors of `each`.
+    /// - [`BoltError::Io`].
+    /// - The errors of `each`, which may have a type of their own.
     ///
     /// See [`BoltFile`] for an example.
-    pub fn visit(&self, each: impl FnMut(BoltPair<'_>) -> Result<(), BoltError>) -> Result<Contents, BoltError> {
+    ///
+    /// ```
+    /// use caskfile::boltdb::{BoltError, BoltFile};
+    ///
+    /// enum Sought {
+    ///     Found(Vec<u8>),
+    ///     Failed(BoltError),
+    /// }
+    ///
+    /// impl From<BoltError> for Sought {
+    ///     fn from(error: BoltError) -> Sought {
+    ///         Sought::Failed(error)
+    ///     }
+    /// }
+    ///
+    /// let file = BoltFile::open("tests/data/boltdb/small.db")?;
+    /// let sought = file.visit(|pair| match pair.key {
+    ///     b"pear" => Err(Sought::Found(pair.value.to_vec())), // reads no further
+    ///     _ => Ok(()),
+    /// });
+    /// assert!(matches!(sought, Err(Sought::Found(value)) if value == b"green"));
+    /// # Ok::<(), BoltError>(())
+    /// ```
+    pub fn visit<E: From<BoltError>>(&self, each: impl FnMut(BoltPair<'_>) -> Result<(), E>) -> Result<Contents, E> {
         Walk::new(self, each).run()
     }
 
@@ -149,18 +173,44 @@ impl BoltFile {
         Ok(header)
     }
 
-    /// Reads a page whose header was checked, with those that belong to it.
-    pub(super) fn page(&self, header: &PageHeader) -> Result<Page, BoltError> {
-        // In the file, so it has a length that memory may have too.
+    /// Reads the elements of a page whose header was checked: 1 MiB at most.
+    pub(super) fn elements(&self, header: &PageHeader) -> Result<PartOfPage, BoltError> {
         let len = (u64::from(header.overflow) + 1) * self.meta.page_size;
+        let len = usize::try_from(len).map_err(|_| self.no_memory())?;
         let mut bytes = Vec::new();
-        let reserved = usize::try_from(len).is_ok_and(|len| bytes.try_reserve_exact(len).is_ok());
-        if !reserved {
-            return Err(BoltError::io("get memory for a page", &self.path, io::ErrorKind::OutOfMemory.into()));
+        self.read_on(&mut bytes, header, header.elements_end().min(len))?;
+        let part = PartOfPage::parse(bytes, len).map_err(|fault| self.fault(header, fault))?;
+        // The Go libraries give a page as many more pages as its bytes need. Without this check, a few bytes would make a page of any size.
+        let needed = part.end() as u64 / self.meta.page_size;
+        if u64::from(header.overflow) > needed {
+            let reason = format!("{} more pages belong to it, and it needs {needed}", header.overflow);
+            return Err(self.damaged(header.number, 12, reason));
         }
-        bytes.resize(len as usize, 0);
-        self.read(&mut bytes, self.offset_of(header.number))?;
-        Page::parse(bytes).map_err(|fault| self.damaged(header.number, fault.at, fault.reason))
+        Ok(part)
+    }
+
+    /// Reads the rest of a page, with the pages that belong to it.
+    pub(super) fn page(&self, header: &PageHeader, mut part: PartOfPage) -> Result<Page, BoltError> {
+        let end = part.end();
+        self.read_on(part.bytes(), header, end)?;
+        part.whole().map_err(|fault| self.fault(header, fault))
+    }
+
+    fn fault(&self, header: &PageHeader, fault: PageFault) -> BoltError {
+        self.damaged(header.number, fault.at, fault.reason)
+    }
+
+    /// There is not as much memory as the file asks for.
+    pub(super) fn no_memory(&self) -> BoltError {
+        BoltError::io("get memory for a page", &self.path, io::ErrorKind::OutOfMemory.into())
+    }
+
+    /// Continues the bytes of a page up to this length.
+    fn read_on(&self, bytes: &mut Vec<u8>, header: &PageHeader, len: usize) -> Result<(), BoltError> {
+        let read = bytes.len();
+        bytes.try_reserve_exact(len - read).map_err(|_| self.no_memory())?;
+        bytes.resize(len, 0);
+        self.read(&mut bytes[read..], self.offset_of(header.number) + read as u64)
     }
 
     fn read(&self, bytes: &mut [u8], offset: u64) -> Result<(), BoltError> {

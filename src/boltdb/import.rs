@@ -81,18 +81,26 @@ impl ImportOptions {
         value.get(if self.libkv { LIBKV_INDEX_LEN } else { 0 }..)
     }
 
-    /// Why a pair cannot be stored.
-    fn refuse(&self, pair: BoltPair<'_>) -> Option<String> {
+    /// What is stored of a pair's value, or why the pair cannot be stored.
+    fn check<'v>(&self, file: &BoltFile, pair: BoltPair<'v>) -> Result<&'v [u8], BoltError> {
+        let refused = |reason| {
+            let (path, page, offset) = (file.path().to_owned(), pair.page, pair.offset);
+            Err(BoltError::Refused { path, page, offset, reason })
+        };
         let max = max_key_len(pair.bucket.len());
         if pair.key.is_empty() || pair.key.len() > max {
-            return Some(format!("a key has 1 to {max} bytes, this one has {}", pair.key.len()));
+            return refused(format!("a key has 1 to {max} bytes, this one has {}", pair.key.len()));
         }
         let Some(value) = self.stored(pair.value) else {
             let len = pair.value.len();
-            return Some(format!("a value has {len} bytes, and libkv's number alone would have {LIBKV_INDEX_LEN}"));
+            return refused(format!("a value has {len} bytes, and libkv's number alone would have {LIBKV_INDEX_LEN}"));
         };
-        (value.len() > MAX_VALUE_LEN)
-            .then(|| format!("a value has at most {MAX_VALUE_LEN} bytes, this one has {}", value.len()))
+        match value.len() {
+            len if len > MAX_VALUE_LEN => {
+                refused(format!("a value has at most {MAX_VALUE_LEN} bytes, this one has {len}"))
+            }
+            _ => Ok(value),
+        }
     }
 }
 
@@ -115,13 +123,7 @@ impl BoltFile {
     /// # Ok::<(), BoltError>(())
     /// ```
     pub fn check(&self, options: &ImportOptions) -> Result<Checked<'_>, BoltError> {
-        let mut contents = self.visit(|pair| match options.refuse(pair) {
-            None => Ok(()),
-            Some(reason) => {
-                let (path, page, offset) = (self.path().to_owned(), pair.page, pair.offset);
-                Err(BoltError::Refused { path, page, offset, reason })
-            }
-        })?;
+        let mut contents = self.visit(|pair| options.check(self, pair).map(|_| ()))?;
         if options.libkv {
             contents.bytes -= LIBKV_INDEX_LEN as u64 * contents.pairs;
         }
@@ -153,7 +155,7 @@ impl Checked<'_> {
     ///
     /// - [`BoltError::Store`] if the store fails.
     /// - [`BoltError::Cancelled`] if `progress` breaks.
-    /// - Those of [`BoltFile::visit`], if the file was changed by a program that does not ask for its lock.
+    /// - Those of [`BoltFile::check`], if the file was changed by a program that does not ask for its lock.
     ///
     /// With each of these some pairs may be in the store. The same import again writes them again.
     ///
@@ -175,13 +177,14 @@ impl Checked<'_> {
             }
         };
         let mut contents = self.file.visit(|pair| {
-            let value = self.options.stored(pair.value).unwrap_or_default();
+            // Once more: a program that does not ask for the file's lock may have changed it.
+            let value = self.options.check(self.file, pair)?;
             if !writing.has_room(pair.key.len() + value.len()) {
                 write(&mut writing, pairs, done)?;
             }
             writing.put(pair.bucket, pair.key, value);
             (pairs, done) = (pairs + 1, done + (pair.key.len() + value.len()) as u64);
-            Ok(())
+            Ok::<(), BoltError>(())
         })?;
         write(&mut writing, pairs, done)?;
         contents.bytes = done;

@@ -33,10 +33,12 @@
 //! # What is checked
 //!
 //! BoltDB has checksums of its two meta pages only. A changed byte in a key or a value cannot be found. Everything that says where keys
-//! and values are is checked: page numbers, kinds, counts, positions and lengths, the order of all keys, and that no page is used
-//! twice. So each page is read once, and the memory for it is no more than the file has.
+//! and values are is checked: page numbers, kinds, counts, positions and lengths, the order of all keys, that no page is used twice, and
+//! that no page has more pages than its bytes need. So each page is read once. In memory are the pages on the way to the current pair, a
+//! copy of the small bucket that has it, and about 40 bytes for each bucket in a bucket: no more than three times the file.
 //!
-//! The newer of the two meta pages counts, or the one that is whole. The file must have as many pages as it says.
+//! The newer of the two meta pages counts, or the one that is whole. A meta page with the checksum 0 is whole: the Go libraries take it
+//! for one without a checksum. The file must have as many pages as it says.
 //!
 //! # Locks
 //!

@@ -10,7 +10,8 @@
 //!             keys and values, in the order of the elements, without gaps
 //! ```
 //!
-//! A position counts from the start of its element. [`Page::parse`] checks all of it, so that the other methods cannot fail.
+//! A position counts from the start of its element. [`Page::parse`] checks all of it, so that the other methods cannot fail. A page of a
+//! file is read in two parts, so that its elements are checked before there is memory for its keys and values.
 
 use byteorder::{ByteOrder, LittleEndian};
 
@@ -43,7 +44,9 @@ pub(super) struct PageFault {
 /// A branch or a leaf whose elements are all in it, in the order of their keys.
 #[derive(Debug)]
 pub(super) struct Page {
+    /// Up to the end of the last element's value, at least.
     bytes: Vec<u8>,
+    len: usize,
     is_branch: bool,
     count: usize,
 }
@@ -64,24 +67,61 @@ impl PageHeader {
             overflow: LittleEndian::read_u32(&bytes[12..]),
         }
     }
+
+    /// Where the fields of its elements end, in bytes from the start of the page.
+    pub(super) fn elements_end(&self) -> usize {
+        PAGE_HEADER_LEN + usize::from(self.count) * ELEMENT_LEN
+    }
+}
+
+/// A page whose keys and values are still to be read. Its elements were checked.
+#[derive(Debug)]
+pub(super) struct PartOfPage(Page);
+
+impl PartOfPage {
+    /// Takes the first bytes of a page of `len` bytes: its header and its elements, or all of it if it is too short for them.
+    pub(super) fn parse(bytes: Vec<u8>, len: usize) -> Result<PartOfPage, PageFault> {
+        Page::parse_elements(bytes, len).map(PartOfPage)
+    }
+
+    /// Where the last value ends, in bytes from the start of the page.
+    pub(super) fn end(&self) -> usize {
+        self.0.end()
+    }
+
+    /// The bytes that were read. They must be continued up to [`end`](PartOfPage::end).
+    pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.0.bytes
+    }
+
+    /// Takes the page, which is read now.
+    pub(super) fn whole(self) -> Result<Page, PageFault> {
+        self.0.check_order()
+    }
 }
 
 impl Page {
     /// Takes the bytes of a page, with those of the pages that belong to it.
     pub(super) fn parse(bytes: Vec<u8>) -> Result<Page, PageFault> {
+        let len = bytes.len();
+        Page::parse_elements(bytes, len)?.check_order()
+    }
+
+    /// Checks everything but the keys.
+    fn parse_elements(bytes: Vec<u8>, len: usize) -> Result<Page, PageFault> {
         let fault = |at: usize, reason: &str| Err(PageFault { at, reason: reason.to_owned() });
         let Some(header) = bytes.first_chunk() else { return fault(0, "it is too short for a page") };
-        let PageHeader { kind, count, .. } = PageHeader::read(header);
-        let count = usize::from(count);
-        let is_branch = match kind {
+        let header = PageHeader::read(header);
+        let count = usize::from(header.count);
+        let is_branch = match header.kind {
             BRANCH if count == 0 => return fault(10, "a branch without elements"),
             BRANCH => true,
             LEAF => false,
             kind => return fault(8, &format!("kind {kind:#x} where a branch or a leaf must be")),
         };
-        let page = Page { bytes, is_branch, count };
-        let mut end = PAGE_HEADER_LEN + count * ELEMENT_LEN;
-        if end > page.bytes.len() {
+        let page = Page { bytes, len, is_branch, count };
+        let mut end = header.elements_end();
+        if end > len {
             return fault(10, &format!("{count} elements do not fit into the page"));
         }
         for number in 0..count {
@@ -96,11 +136,18 @@ impl Page {
             if !page.is_branch && page.field(number, 0) & !BUCKET != 0 {
                 return fault(at, &format!("element {number} has unknown flags {:#x}", page.field(number, 0)));
             }
-            if number > 0 && page.key(number - 1) >= page.key(number) {
-                return fault(at, &format!("the key of element {number} is not above the one before"));
-            }
         }
         Ok(page)
+    }
+
+    fn check_order(self) -> Result<Page, PageFault> {
+        match (1..self.count).find(|&number| self.key(number - 1) >= self.key(number)) {
+            None => Ok(self),
+            Some(number) => {
+                let reason = format!("the key of element {number} is not above the one before");
+                Err(PageFault { at: self.at(number), reason })
+            }
+        }
     }
 
     /// Where in the page an element is.
@@ -122,7 +169,7 @@ impl Page {
         let key = self.at(number) + position as usize;
         let value = key + key_len as usize;
         let end = value + value_len as usize;
-        (end <= self.bytes.len()).then_some(Element { key, value, end })
+        (end <= self.len).then_some(Element { key, value, end })
     }
 
     fn checked(&self, number: usize) -> Element {
@@ -143,7 +190,7 @@ impl Page {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+        self.len
     }
 
     pub(super) fn key(&self, number: usize) -> &[u8] {

@@ -6,7 +6,8 @@
 //!
 //! The walk keeps the branches on its way in a list, and calls itself for a bucket in a bucket, of which a name has room for few.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 
 use byteorder::{ByteOrder, LittleEndian};
 
@@ -56,10 +57,10 @@ pub struct Contents {
 pub(super) struct Walk<'f, F> {
     file: &'f BoltFile,
     each: F,
-    /// A bit for each page that was used.
+    /// A bit for each page that was used, up to the last of them.
     used: Vec<u64>,
     /// The names that could be those of two buckets: of a bucket in a bucket, or with a slash in them.
-    ambiguous: BTreeSet<Vec<u8>>,
+    ambiguous: Names,
     contents: Contents,
 }
 
@@ -71,30 +72,34 @@ struct Place {
     at: usize,
     /// The next element.
     next: usize,
-    /// The keys are at or above this, if it is given, and below the other.
-    from: Option<Vec<u8>>,
-    to: Option<Vec<u8>>,
+    /// The key that all keys of the page are below.
+    to: Option<KeyOnWay>,
 }
 
-impl<'f, F: FnMut(BoltPair<'_>) -> Result<(), BoltError>> Walk<'f, F> {
+/// A key of a branch on the way, which stays there as long as its children do.
+#[derive(Debug, Clone, Copy)]
+struct KeyOnWay {
+    level: usize,
+    element: usize,
+}
+
+impl<'f, E: From<BoltError>, F: FnMut(BoltPair<'_>) -> Result<(), E>> Walk<'f, F> {
     pub(super) fn new(file: &'f BoltFile, each: F) -> Walk<'f, F> {
-        // A bit for each page: 8,192 times less than the file has, or even less than that.
-        let used = vec![0; (file.pages() / 64 + 1) as usize];
-        Walk { file, each, used, ambiguous: BTreeSet::new(), contents: Contents::default() }
+        Walk { file, each, used: Vec::new(), ambiguous: Names::default(), contents: Contents::default() }
     }
 
-    pub(super) fn run(mut self) -> Result<Contents, BoltError> {
+    pub(super) fn run(mut self) -> Result<Contents, E> {
         let root = self.page(self.file.root(), None, None).map_err(|error| match error {
             // The meta page leads to it.
             Lead::Number(reason) => self.file.damaged(self.file.meta_page(), 0, reason),
             Lead::Page(error) => error,
         })?;
-        self.bucket(root, &mut Vec::new(), 0)?;
+        self.bucket(Place::first(root, self.file.root()), &mut Vec::new(), 0)?;
         Ok(self.contents)
     }
 
     /// Walks through a bucket, from its first page on.
-    fn bucket(&mut self, first: Place, name: &mut Vec<u8>, depth: usize) -> Result<(), BoltError> {
+    fn bucket(&mut self, first: Place, name: &mut Vec<u8>, depth: usize) -> Result<(), E> {
         let mut way = vec![first];
         loop {
             let levels = way.len();
@@ -111,22 +116,28 @@ impl<'f, F: FnMut(BoltPair<'_>) -> Result<(), BoltError>> Walk<'f, F> {
             }
             let (number, at) = (place.number, place.at + place.page.at(element));
             if levels == HIGHEST {
-                return Err(self.file.damaged(number, at, format!("the tree has more than {HIGHEST} levels")));
+                return Err(self.file.damaged(number, at, format!("the tree has more than {HIGHEST} levels")).into());
             }
-            let (from, to) = (Some(place.page.key(element).to_vec()), place.key_after(element));
-            let child = self.page(place.page.child(element), from, to);
-            way.push(child.map_err(|lead| lead.at(self.file, number, at))?);
+            let to = match element + 1 {
+                next if next < place.page.count() => Some(KeyOnWay { level: levels - 1, element: next }),
+                _ => place.to,
+            };
+            let branch = &way[levels - 1].page;
+            let (child, from) = (branch.child(element), branch.key(element));
+            let below = to.map(|to| way[to.level].page.key(to.element));
+            let page = self.page(child, Some(from), below).map_err(|lead| lead.at(self.file, number, at))?;
+            way.push(Place { to, ..Place::first(page, child) });
         }
     }
 
     /// A pair of a leaf, or a bucket.
-    fn element(&mut self, place: &Place, element: usize, name: &mut Vec<u8>, depth: usize) -> Result<(), BoltError> {
+    fn element(&mut self, place: &Place, element: usize, name: &mut Vec<u8>, depth: usize) -> Result<(), E> {
         let Place { page, number, .. } = place;
         let (key, value) = (page.key(element), page.value(element));
         let at = place.at + page.at(element);
         if !page.is_bucket(element) {
             if depth == 0 {
-                return Err(self.file.damaged(*number, at, "a pair that is in no bucket"));
+                return Err(self.file.damaged(*number, at, "a pair that is in no bucket").into());
             }
             self.contents.pairs += 1;
             self.contents.bytes += (key.len() + value.len()) as u64;
@@ -135,23 +146,24 @@ impl<'f, F: FnMut(BoltPair<'_>) -> Result<(), BoltError>> Walk<'f, F> {
         }
         let refused = |reason: String| {
             let (path, page, offset) = (self.file.path().to_owned(), *number, self.file.offset_of(*number) + at as u64);
-            Err(BoltError::Refused { path, page, offset, reason })
+            Err(BoltError::Refused { path, page, offset, reason }.into())
         };
-        let outer = name.len();
-        if depth > 0 {
-            name.push(SEPARATOR);
-        }
-        name.extend_from_slice(key);
         if key.is_empty() {
-            return Err(self.file.damaged(*number, at, "a bucket without a name"));
+            return Err(self.file.damaged(*number, at, "a bucket without a name").into());
         }
-        if name.len() > MAX_BUCKET_LEN {
-            let (len, max) = (name.len(), MAX_BUCKET_LEN);
+        let outer = name.len();
+        let (len, max) = (outer + usize::from(depth > 0) + key.len(), MAX_BUCKET_LEN);
+        if len > max {
             return refused(format!(
                 "a bucket's name has at most {max} bytes, and this one has {len}, with those of the buckets that it is in"
             ));
         }
-        if (depth > 0 || key.contains(&SEPARATOR)) && !self.ambiguous.insert(name.clone()) {
+        if depth > 0 {
+            name.push(SEPARATOR);
+        }
+        name.extend_from_slice(key);
+        let is_ambiguous = depth > 0 || key.contains(&SEPARATOR);
+        if is_ambiguous && !self.ambiguous.insert(name).map_err(|NoMemory| self.file.no_memory())? {
             return refused(
                 "two buckets would have one name: a slash is in a name, and between those of a bucket and one in it"
                     .into(),
@@ -176,10 +188,14 @@ impl<'f, F: FnMut(BoltPair<'_>) -> Result<(), BoltError>> Walk<'f, F> {
             if !page.is_empty() {
                 return damaged("a bucket with pages of its own has one in its value as well");
             }
-            return self.page(root, None, None).map_err(|error| error.at(self.file, number, at));
+            let page = self.page(root, None, None).map_err(|error| error.at(self.file, number, at))?;
+            return Ok(Place::first(page, root));
         }
         let page_at = place.at + place.page.value_at(element) + BUCKET_HEADER_LEN;
-        let page = Page::parse(page.to_vec()).map_err(|fault| {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(page.len()).map_err(|_| self.file.no_memory())?;
+        bytes.extend_from_slice(page);
+        let page = Page::parse(bytes).map_err(|fault| {
             self.file.damaged(number, page_at + fault.at, format!("in a small bucket: {}", fault.reason))
         })?;
         if page.is_branch() || (0..page.count()).any(|element| page.is_bucket(element)) {
@@ -188,49 +204,65 @@ impl<'f, F: FnMut(BoltPair<'_>) -> Result<(), BoltError>> Walk<'f, F> {
         if page.end() != page.len() {
             return Err(self.file.damaged(number, page_at, "a small bucket does not end where its pairs end"));
         }
-        Ok(Place { page, number, at: page_at, next: 0, from: None, to: None })
+        Ok(Place { at: page_at, ..Place::first(page, number) })
     }
 
-    /// Reads a page that an element leads to, for the first time.
-    fn page(&mut self, number: u64, from: Option<Vec<u8>>, to: Option<Vec<u8>>) -> Result<Place, Lead> {
+    /// Reads a page that an element leads to, for the first time. Its keys must be at or above `from`, if it is given, and below `to`.
+    fn page(&mut self, number: u64, from: Option<&[u8]>, to: Option<&[u8]>) -> Result<Page, Lead> {
         let file = self.file;
         if number < 2 || number >= file.pages() {
             return Err(Lead::Number(format!("it leads to page {number} of a file of {} pages", file.pages())));
         }
         let header = file.header(number)?;
-        for used in number..=number + u64::from(header.overflow) {
+        let part = file.elements(&header)?;
+        let last = number + u64::from(header.overflow);
+        // 8,192 times less than the file has before that page, or even less.
+        let missing = (last / 64 + 1).saturating_sub(self.used.len() as u64);
+        let missing = usize::try_from(missing).map_err(|_| file.no_memory())?;
+        self.used.try_reserve(missing).map_err(|_| file.no_memory())?;
+        self.used.resize(self.used.len() + missing, 0);
+        for used in number..=last {
             let (word, bit) = ((used / 64) as usize, 1 << (used % 64));
             if self.used[word] & bit != 0 {
                 return Err(Lead::Number(format!("it leads to page {used}, which has another place already")));
             }
             self.used[word] |= bit;
         }
-        let page = file.page(&header)?;
-        let place = Place { page, number, at: 0, next: 0, from, to };
-        place.check_keys().map_err(|reason| file.damaged(number, 0, reason))?;
-        Ok(place)
+        let page = file.page(&header, part)?;
+        // In the page, the order of the keys was checked.
+        let Some(last) = page.count().checked_sub(1) else { return Ok(page) };
+        if from.is_some_and(|from| page.key(0) < from) {
+            return Err(file.damaged(number, 0, "its first key is below the one that leads to it").into());
+        }
+        if to.is_some_and(|to| page.key(last) >= to) {
+            let reason = "its last key is not below the one that leads to the next page";
+            return Err(file.damaged(number, 0, reason).into());
+        }
+        Ok(page)
     }
 }
 
 impl Place {
-    /// The key that all keys of a branch's child are below.
-    fn key_after(&self, element: usize) -> Option<Vec<u8>> {
-        match element + 1 {
-            next if next < self.page.count() => Some(self.page.key(next).to_vec()),
-            _ => self.to.clone(),
-        }
+    /// The first element of a page.
+    fn first(page: Page, number: u64) -> Place {
+        Place { page, number, at: 0, next: 0, to: None }
     }
+}
 
-    /// Checks that the keys are those that the page above says. In the page, their order was checked.
-    fn check_keys(&self) -> Result<(), &'static str> {
-        let Some(last) = self.page.count().checked_sub(1) else { return Ok(()) };
-        if self.from.as_deref().is_some_and(|from| self.page.key(0) < from) {
-            return Err("its first key is below the one that leads to it");
-        }
-        if self.to.as_deref().is_some_and(|to| self.page.key(last) >= to) {
-            return Err("its last key is not below the one that leads to the next page");
-        }
-        Ok(())
+/// A set of names, of which it keeps hashes of 128 bits: a bucket takes more of the file than of this.
+#[derive(Default)]
+struct Names {
+    hashes: HashSet<[u64; 2]>,
+    seeds: [RandomState; 2],
+}
+
+struct NoMemory;
+
+impl Names {
+    /// Returns whether the name is new.
+    fn insert(&mut self, name: &[u8]) -> Result<bool, NoMemory> {
+        self.hashes.try_reserve(1).map_err(|_| NoMemory)?;
+        Ok(self.hashes.insert(self.seeds.each_ref().map(|seed| seed.hash_one(name))))
     }
 }
 

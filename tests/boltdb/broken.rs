@@ -199,21 +199,32 @@ fn a_branch_that_leads_astray_is_damaged() {
     let page = copy.bucket("many");
     let second = page * SIZE + 32 + 8;
     let lost = 1 << 40;
+    // Of a bucket that the walk has been to before.
+    let other = copy.bucket("large");
+    assert!(other > 1);
     for (number, says) in [
         (0, "leads to page 0"),
         (lost, "leads to page 1099511627776"),
         (page as u64, "which has another place already"),
         (copy.child(page, 0) as u64, "which has another place already"),
-        (copy.bucket("zz last") as u64, "leads to page 0"),
+        (other as u64, "which has another place already"),
     ] {
         copy.set(second, 8, number);
         copy.is_damaged(page, 32, says);
     }
 
-    // A branch without elements, and one whose child is itself by another name.
+    // A branch without elements.
     let mut copy = Copy::of("shapes.db");
     copy.set(page * SIZE + 10, 2, 0);
     copy.is_damaged(page, 10, "a branch without elements");
+}
+
+#[test]
+fn a_page_has_no_more_pages_than_it_needs() {
+    let mut copy = Copy::of("shapes.db");
+    let leaf = copy.child(copy.bucket("many"), 1);
+    copy.set(leaf * SIZE + 12, 4, 1);
+    copy.is_damaged(leaf, 12, "1 more pages belong to it, and it needs 0");
 }
 
 /// A file of branches, each with one element that leads to the next page, and the last one to `end`. No library writes such a file.

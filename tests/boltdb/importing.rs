@@ -9,7 +9,7 @@ use caskfile::{Cask, Config, Durability};
 
 use crate::common::TempDir;
 use crate::common::patience::in_finite_time;
-use crate::{Pair, data, expected};
+use crate::{Pair, data, expected, pairs, writer};
 
 fn open(directory: &TempDir) -> Cask {
     Cask::open_with(directory.join("store"), &Config::new().durability(Durability::Os)).unwrap()
@@ -96,6 +96,79 @@ fn a_cancelled_import_says_how_far_it_came() {
         other => panic!("{other:?}"),
     }
     assert_eq!(told, [(checked.contents().bytes, checked.contents().bytes)]);
+}
+
+/// The first batch ends in the second bucket.
+fn two_batches(directory: &TempDir) -> (BoltFile, Vec<Pair>) {
+    let keys: Vec<String> = (0..140).map(|number| format!("key {number:03}")).collect();
+    let values: Vec<Vec<u8>> = (0..140).map(|number| vec![number; 16 << 10]).collect();
+    let all: Vec<(&[u8], &[u8])> = keys.iter().zip(&values).map(|(key, value)| (key.as_bytes(), &value[..])).collect();
+    let path = directory.join("two-batches.db");
+    std::fs::write(&path, writer::buckets(&[(b"first", all[..40].to_vec()), (b"second", all.clone())])).unwrap();
+    let file = BoltFile::open(&path).unwrap();
+    let pairs = pairs(&file).unwrap();
+    assert_eq!(pairs.len(), 180);
+    (file, pairs)
+}
+
+#[test]
+fn a_batch_begins_with_the_bucket_that_the_one_before_ended_in() {
+    let directory = TempDir::without_waits();
+    let cask = open(&directory);
+    let (file, pairs) = two_batches(&directory);
+    let checked = file.check(&ImportOptions::new()).unwrap();
+    let mut batches = 0;
+    let contents = checked.import(&cask, |_| {
+        batches += 1;
+        ControlFlow::Continue(())
+    });
+    assert_eq!(contents.unwrap(), checked.contents());
+    assert_eq!(batches, 3);
+    assert!(stored(&cask) == sorted(pairs));
+}
+
+#[test]
+fn between_two_batches_the_pairs_of_the_first_one_are_counted() {
+    let directory = TempDir::without_waits();
+    let (file, pairs) = two_batches(&directory);
+    let checked = file.check(&ImportOptions::new()).unwrap();
+    // Cancelled, and with a store that fails.
+    for closes in [false, true] {
+        let path = directory.join(if closes { "fails" } else { "cancelled" });
+        let cask = Cask::open(&path).unwrap();
+        let result = checked.import(&cask, |_| match closes {
+            true => {
+                cask.close().unwrap();
+                ControlFlow::Continue(())
+            }
+            false => ControlFlow::Break(()),
+        });
+        let written = match result {
+            Err(BoltError::Cancelled { written, .. }) if !closes => written,
+            Err(BoltError::Store { written, cause: caskfile::Error::Closed }) if closes => written,
+            other => panic!("{other:?}"),
+        };
+        drop(cask);
+        let written = written as usize;
+        assert!((41..pairs.len()).contains(&written), "the first batch ends in the second bucket: {written}");
+        assert!(stored(&Cask::open(&path).unwrap()) == sorted(pairs[..written].to_vec()));
+    }
+}
+
+#[test]
+fn a_value_that_got_shorter_than_libkvs_number_is_refused_by_the_import_too() {
+    let directory = TempDir::without_waits();
+    let cask = open(&directory);
+    let path = directory.join("changed.db");
+    let with = |value: &[u8]| std::fs::write(&path, writer::buckets(&[(b"b", vec![(b"key", value)])])).unwrap();
+    with(b"12345678value");
+    let file = BoltFile::open(&path).unwrap();
+    let checked = file.check(&ImportOptions::new().libkv(true)).unwrap();
+    // A program that does not ask for the lock.
+    with(b"1234567");
+    let result = checked.import(&cask, |_| ControlFlow::Continue(()));
+    assert!(matches!(result, Err(BoltError::Refused { page: 3, .. })), "{result:?}");
+    assert!(stored(&cask).is_empty());
 }
 
 #[test]

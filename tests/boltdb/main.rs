@@ -5,9 +5,11 @@ mod common;
 
 mod broken;
 mod importing;
+mod memory;
 mod mutated;
 mod naive;
 mod real;
+mod writer;
 
 use std::path::PathBuf;
 
@@ -28,7 +30,7 @@ fn pairs(file: &BoltFile) -> Result<Vec<Pair>, BoltError> {
     let mut pairs = Vec::new();
     file.visit(|pair| {
         pairs.push((pair.bucket.to_vec(), pair.key.to_vec(), pair.value.to_vec()));
-        Ok(())
+        Ok::<(), BoltError>(())
     })?;
     Ok(pairs)
 }

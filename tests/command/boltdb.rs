@@ -1,8 +1,17 @@
 //! `import --format boltdb`.
 
 use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
-use super::run::Shell;
+use caskfile::{Cask, Config, LockMode};
+
+use super::run::{Ran, Shell, signal};
+use crate::common::patience::in_finite_time;
+
+#[path = "../boltdb/writer.rs"]
+#[allow(dead_code, reason = "shared with other tests, which use all of it")]
+mod writer;
 
 fn data(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/boltdb").join(name);
@@ -73,4 +82,64 @@ fn a_file_that_another_program_has_open_is_refused_in_time() {
     assert!(!shell.directory.join("s").exists());
     drop(writer);
     shell.ok(&["import", "s", "locked.db", "--format", "boltdb", "--timeout", "20ms"]);
+}
+
+/// Starts an import, and locks it out after its first batch. `None` if it was faster.
+fn locked_out(shell: &Shell, timeout: &str) -> Option<(Child, Cask)> {
+    let (value, keys) = ([7; 16 << 10], (0..4000_u16).map(u16::to_be_bytes).collect::<Vec<_>>());
+    let pairs = keys.iter().map(|key| (&key[..], &value[..])).collect();
+    std::fs::write(shell.directory.join("large.db"), writer::buckets(&[(b"b", pairs)])).unwrap();
+    let arguments = ["import", "s", "large.db", "--format", "boltdb", "--timeout", timeout];
+    let mut import = shell.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while stored(shell) == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let holder = Cask::open_with(shell.directory.join("s"), &Config::new().lock_mode(LockMode::Exclusive)).unwrap();
+    if import.try_wait().unwrap().is_some_and(|status| status.success()) {
+        holder.close().unwrap();
+        std::fs::remove_file(shell.directory.join("s")).unwrap();
+        return None;
+    }
+    Some((import, holder))
+}
+
+/// How many pairs the store has.
+fn stored(shell: &Shell) -> u64 {
+    let cask = Cask::open_with(shell.directory.join("s"), &Config::new().read_only(true));
+    cask.and_then(|cask| cask.bucket("b")?.len()).unwrap_or(0)
+}
+
+/// It said in one line that nothing was written, and how many pairs are in the store.
+#[test]
+fn an_import_that_finds_the_store_locked_says_how_many_pairs_it_has_written() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let (import, holder) = (0..100).find_map(|_| locked_out(&shell, "10ms")).expect("an import that takes longer");
+        let said = Ran::from(import.wait_with_output().unwrap()).failed(4);
+        assert!(said.contains("/s: still locked by another writer"), "{said}");
+        holder.close().unwrap();
+        let pairs = with_commas(stored(&shell));
+        assert!(said.contains(&format!("on stable storage: {pairs} pairs")), "{said}");
+        assert!(!said.contains("nothing was written"), "{said}");
+    });
+}
+
+/// A number as the command prints it.
+fn with_commas(number: u64) -> String {
+    if number < 1000 { number.to_string() } else { format!("{},{:03}", number / 1000, number % 1000) }
+}
+
+#[test]
+fn ctrl_c_ends_an_import_of_a_boltdb_file_that_waits_for_a_writer() {
+    in_finite_time(|| {
+        let shell = Shell::new();
+        let (import, holder) = (0..100).find_map(|_| locked_out(&shell, "none")).expect("an import that takes longer");
+        // Long enough, mostly, for it to wait for the lock.
+        std::thread::sleep(Duration::from_millis(200));
+        signal(&import, "INT");
+        let said = Ran::from(import.wait_with_output().unwrap()).failed(130);
+        assert!(said.contains("stopped by Ctrl-C") && said.contains("some of the pairs"), "{said}");
+        holder.close().unwrap();
+        shell.ok(&["verify", "s"]);
+    });
 }

@@ -88,7 +88,7 @@ impl Import {
                 return Err(Failure::usage(
                     "--skip and --bucket are for lines, and a BoltDB file names its buckets itself",
                 )
-                .hint("leave them away"));
+                .hint("leave them out"));
             }
             return boltdb::import(&self.into, &ImportOptions::new().libkv(self.libkv), session);
         }
@@ -108,7 +108,10 @@ impl Import {
         // Not joined: when the import is stopped, the reader may still wait for input.
         std::thread::spawn(move || reader.run(input, &sender));
         let written_lines = Arc::new(AtomicU64::new(self.skip));
-        end_if_stuck(&interrupt, &written_lines, session.json);
+        let of_line = Arc::clone(&written_lines);
+        end_if_stuck(&interrupt, session.json, move |failure| {
+            stopped(failure, Reached { lines: of_line.load(Ordering::Relaxed), ..Reached::default() }, false)
+        });
         let mut progress = Progress::new(session, "importing", Unit::Bytes, total, false);
         let mut reached = Reached { lines: self.skip, ..Reached::default() };
         let mut lines_read = 0;
@@ -206,8 +209,10 @@ fn refused(error: Error) -> Failure {
 
 /// Ends the process after a signal if a write still waits for another writer or a slow disk. For the store this is a kill,
 /// which does no harm.
-fn end_if_stuck(interrupt: &Interrupt, written_lines: &Arc<AtomicU64>, json: bool) {
-    let (interrupt, written_lines) = (interrupt.clone(), Arc::clone(written_lines));
+///
+/// `stopped` adds to the failure how far the import came.
+fn end_if_stuck(interrupt: &Interrupt, json: bool, stopped: impl FnOnce(Failure) -> Failure + Send + 'static) {
+    let interrupt = interrupt.clone();
     std::thread::spawn(move || {
         let exit = loop {
             std::thread::sleep(LOOK_UP);
@@ -217,8 +222,7 @@ fn end_if_stuck(interrupt: &Interrupt, written_lines: &Arc<AtomicU64>, json: boo
         };
         std::thread::sleep(PATIENCE);
         let message = format!("stopped by {} while the store was busy", exit.cause());
-        let reached = Reached { lines: written_lines.load(Ordering::Relaxed), ..Reached::default() };
-        stopped(Failure::new(exit, message), reached, false).print(json);
+        stopped(Failure::new(exit, message)).print(json);
         std::process::exit(exit.code().into());
     });
 }
@@ -226,10 +230,14 @@ fn end_if_stuck(interrupt: &Interrupt, written_lines: &Arc<AtomicU64>, json: boo
 /// How long a stopped import may take to finish and sync its last write.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Where the pairs are that an import has written before it failed.
+fn place(synced: bool) -> &'static str {
+    if synced { "on stable storage" } else { "in the store, though perhaps not on stable storage" }
+}
+
 /// Adds to the failure of an import how far it came.
 fn stopped(failure: Failure, reached: Reached, synced: bool) -> Failure {
-    let lines = reached.lines;
-    let place = if synced { "on stable storage" } else { "in the store, though perhaps not on stable storage" };
+    let (lines, place) = (reached.lines, place(synced));
     let go_on = match failure.exit() {
         Exit::Input => "correct that line, and run the same import with",
         Exit::Locked => "to go on after them, run the same import with a longer --timeout and",

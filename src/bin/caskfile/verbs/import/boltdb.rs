@@ -1,12 +1,15 @@
 //! `import --format boltdb`.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use caskfile::Durability;
 use caskfile::boltdb::{BoltError, BoltFile, ImportOptions};
 use serde_json::json;
 
+use super::{end_if_stuck, place, refused};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::input::LinesInto;
@@ -27,15 +30,22 @@ pub(super) fn import(into: &LinesInto, options: &ImportOptions, session: &Sessio
     let cask = into.to.open_durable(session, Missing::Create, Durability::Os)?;
     let interrupt = Interrupt::watch()?;
     let began = Instant::now();
+    let written_bytes = Arc::<AtomicU64>::default();
+    let of_bytes = Arc::clone(&written_bytes);
+    end_if_stuck(&interrupt, session.json, move |failure| {
+        let written = if of_bytes.load(Ordering::Relaxed) == 0 { Some(0) } else { None };
+        reached(failure, written, false)
+    });
     let mut progress = Progress::new(session, "importing", Unit::Bytes, Some(total), false);
-    let imported = checked.import(&cask, |reached| {
-        progress.set(reached.done);
+    let imported = checked.import(&cask, |now| {
+        progress.set(now.done);
+        written_bytes.store(now.done, Ordering::Relaxed);
         if interrupt.received().is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     drop(progress);
     // What is in the store is worth a sync, also if the import has failed.
     let closed = cask.sync().map_err(Failure::from).and_then(|()| into.to.close(&cask));
-    let contents = imported.map_err(|error| stopped(error, &interrupt))?;
+    let contents = imported.map_err(|error| stopped(error, &interrupt, closed.is_ok()))?;
     closed.map_err(|failure| failure.and("; run the same import again"))?;
 
     let seconds = began.elapsed().as_secs_f64();
@@ -55,13 +65,18 @@ pub(super) fn import(into: &LinesInto, options: &ImportOptions, session: &Sessio
 
 /// The failure of an import that has written nothing.
 fn not_begun(error: BoltError) -> Failure {
+    of_file(&error).and("; nothing was written")
+}
+
+/// The failure of reading a BoltDB file.
+fn of_file(error: &BoltError) -> Failure {
     let exit = match error {
         BoltError::Io { .. } => Exit::Io,
         BoltError::Locked { .. } => Exit::Locked,
         _ => Exit::Input,
     };
-    let failure = Failure::new(exit, format!("{error:#}; nothing was written"));
-    match error {
+    let failure = Failure::new(exit, format!("{error:#}"));
+    match *error {
         BoltError::Locked { .. } => {
             failure.hint("stop the program that has it open, or wait longer with --timeout TIME")
         }
@@ -74,20 +89,24 @@ fn not_begun(error: BoltError) -> Failure {
 }
 
 /// The failure of an import that may have written something.
-fn stopped(error: BoltError, interrupt: &Interrupt) -> Failure {
+fn stopped(error: BoltError, interrupt: &Interrupt, synced: bool) -> Failure {
     let (failure, written) = match error {
-        BoltError::Store { written, cause } => (Failure::from(cause), Some(written)),
+        BoltError::Store { written, cause } => (refused(cause), Some(written)),
         BoltError::Cancelled { written, .. } => {
             let exit = interrupt.received().unwrap_or(Exit::Interrupted);
             (Failure::new(exit, format!("stopped by {}", exit.cause())), Some(written))
         }
-        error => (Failure::new(Exit::Input, format!("{error:#}")), None),
+        error => (of_file(&error), None),
     };
+    reached(failure, written, synced)
+}
+
+/// Adds to the failure of an import how many pairs it has written, if that is known.
+fn reached(failure: Failure, written: Option<u64>, synced: bool) -> Failure {
+    let place = place(synced);
     let failure = match written {
-        Some(written) => {
-            failure.and(&format!("; {} are in the store", plural(written, "pair"))).fact("records", written)
-        }
-        None => failure.and("; some pairs are in the store"),
+        Some(written) => failure.and(&format!("; {place}: {}", plural(written, "pair"))).fact("records", written),
+        None => failure.and(&format!("; {place}: some of the pairs")),
     };
     failure.hint("run the same import again: pairs that are there get the same values")
 }
