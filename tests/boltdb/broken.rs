@@ -6,7 +6,7 @@ use caskfile::boltdb::{BoltError, BoltFile, ImportOptions};
 
 use crate::common::TempDir;
 use crate::naive::{checksum, metas};
-use crate::{Pair, data, expected, pairs};
+use crate::{Pair, data, expected, pairs, writer};
 
 const SIZE: usize = 1024;
 
@@ -286,6 +286,24 @@ fn keys_out_of_order_are_damage() {
     let last = key(&copy, copy.number(leaf * SIZE + 10, 2) as usize - 1);
     copy.bytes[last] = b'z';
     copy.is_damaged(leaf, 0, "its last key is not below");
+}
+
+#[test]
+fn a_key_that_belongs_two_branches_further_on_is_damage() {
+    for (key, is_right) in [(b"l", true), (b"m", false)] {
+        let pages = [
+            writer::leaf(1, &[(b"bucket", &[3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])]),
+            writer::branch(&[(b"a", 4), (b"m", 6)]),
+            writer::branch(&[(b"a", 5)]),
+            writer::leaf(0, &[(key, b"value")]),
+            writer::leaf(0, &[]),
+        ];
+        let copy = Copy { directory: TempDir::without_waits(), bytes: writer::file(&pages, None) };
+        match is_right {
+            true => assert_eq!(copy.read().unwrap().len(), 1),
+            false => copy.is_damaged(5, 0, "its last key is not below"),
+        }
+    }
 }
 
 #[test]

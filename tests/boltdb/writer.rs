@@ -6,8 +6,14 @@ fn set(bytes: &mut [u8], at: usize, len: usize, number: u64) {
     bytes[at..at + len].copy_from_slice(&number.to_le_bytes()[..len]);
 }
 
-/// A page whose elements have two fields beside those of their place, as `fields` says: where in the element, how long, and what.
-fn page<const N: usize>(kind: u64, elements: &[([(usize, usize, u64); N], Vec<u8>)]) -> Vec<u8> {
+/// A key and a value.
+pub type Borrowed<'a> = (&'a [u8], &'a [u8]);
+
+/// A field of an element: where in it, how long, and what.
+type Field = (usize, usize, u64);
+
+/// A page of elements, each with its fields but for its position, and its key and value.
+fn page<const N: usize>(kind: u64, elements: &[([Field; N], Vec<u8>)]) -> Vec<u8> {
     let mut bytes = vec![0; 16 + 16 * elements.len()];
     set(&mut bytes, 8, 2, kind);
     set(&mut bytes, 10, 2, elements.len() as u64);
@@ -27,8 +33,8 @@ fn page<const N: usize>(kind: u64, elements: &[([(usize, usize, u64); N], Vec<u8
 }
 
 /// A leaf with pairs or, with flag 1, buckets.
-pub fn leaf(flags: u64, pairs: &[(&[u8], &[u8])]) -> Vec<u8> {
-    let element = |(key, value): &(&[u8], &[u8])| {
+pub fn leaf(flags: u64, pairs: &[Borrowed<'_>]) -> Vec<u8> {
+    let element = |(key, value): &Borrowed<'_>| {
         ([(0, 4, flags), (8, 4, key.len() as u64), (12, 4, value.len() as u64)], [*key, *value].concat())
     };
     page(2, &pairs.iter().map(element).collect::<Vec<_>>())
@@ -56,7 +62,7 @@ pub fn file(pages: &[Vec<u8>], count: Option<u64>) -> Vec<u8> {
 }
 
 /// A file of buckets with a leaf each.
-pub fn buckets(buckets: &[(&[u8], Vec<(&[u8], &[u8])>)]) -> Vec<u8> {
+pub fn buckets(buckets: &[(&[u8], Vec<Borrowed<'_>>)]) -> Vec<u8> {
     let leaves: Vec<Vec<u8>> = buckets.iter().map(|(_, pairs)| leaf(0, pairs)).collect();
     // The root has one page.
     let mut next = 3;
@@ -67,7 +73,7 @@ pub fn buckets(buckets: &[(&[u8], Vec<(&[u8], &[u8])>)]) -> Vec<u8> {
         roots.push(header);
         next += (leaf.len() / SIZE) as u64;
     }
-    let names: Vec<(&[u8], &[u8])> = buckets.iter().zip(&roots).map(|((name, _), root)| (*name, &root[..])).collect();
+    let names: Vec<Borrowed<'_>> = buckets.iter().zip(&roots).map(|((name, _), root)| (*name, &root[..])).collect();
     let root = leaf(1, &names);
     assert_eq!(root.len(), SIZE);
     file(&[vec![root], leaves].concat(), None)
