@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Error, ErrorKind};
+use crate::Error;
+use crate::error::ErrorKind;
 
 /// Every way in which reading or importing a BoltDB file can fail.
 ///
