@@ -718,7 +718,7 @@ impl Opening {
 }
 
 /// What can fail. Not giving up a lock, which has no way to: a lock that is kept would keep the others out.
-const VERBS: [Verb; 22] = [
+const VERBS: [Verb; 23] = [
     Verb::Resolve,
     Verb::Open,
     Verb::CreateNew,
