@@ -6,7 +6,7 @@
 //! the end of each pair comes once, as a delete by itself, and before a put that takes the key again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +18,7 @@ use caskfile::{
 };
 
 use crate::common::dice::Dice;
+use crate::counts::{add, counts};
 use crate::storm::{Story, setting};
 
 const STORE: &str = "/store";
@@ -53,19 +54,6 @@ struct Event {
     pair: Option<Pair>,
 }
 
-macro_rules! counts {
-    ($($name:ident),*) => {
-        /// How often each case was met.
-        #[derive(Default, Debug)]
-        struct Counts { $($name: AtomicU64,)* }
-        impl Counts {
-            fn expect_all(&self, least: u64) {
-                $(assert!(self.$name.load(Relaxed) >= least, "hardly ever: {} of {self:?}", stringify!($name));)*
-            }
-        }
-    };
-}
-
 counts!(
     in_front,
     swept,
@@ -79,10 +67,6 @@ counts!(
     cut_between,
     stalled
 );
-
-fn add(count: &AtomicU64) {
-    count.fetch_add(1, Relaxed);
-}
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()

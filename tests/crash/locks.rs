@@ -13,7 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::mem::forget;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,25 +24,13 @@ use caskfile::{
 };
 
 use crate::common::dice::Dice;
+use crate::counts::{add, counts};
 use crate::storm::{Story, setting};
 
 const STORE: &str = "/store";
 const KEYS: [&str; 2] = ["lock one", "lock two"];
 const PROCESSES: usize = 3;
 const TTL: u64 = 1000;
-
-macro_rules! counts {
-    ($($name:ident),*) => {
-        /// How often each case was met.
-        #[derive(Default, Debug)]
-        struct Counts { $($name: AtomicU64,)* }
-        impl Counts {
-            fn expect_all(&self, least: u64) {
-                $(assert!(self.$name.load(Relaxed) >= least, "hardly ever: {} of {self:?}", stringify!($name));)*
-            }
-        }
-    };
-}
 
 counts!(
     taken,
@@ -62,10 +50,6 @@ counts!(
     cuts,
     ended
 );
-
-fn add(count: &AtomicU64) {
-    count.fetch_add(1, Relaxed);
-}
 
 /// A process, with what it has in its hands.
 struct Process {

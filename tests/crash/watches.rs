@@ -22,6 +22,7 @@ use caskfile::{
 use crate::common::dice::Dice;
 use crate::common::files::layout::{DELETE, FILE_HEADER, MORE, PUT, log_start, number};
 use crate::common::files::reader::{Reader, Verdict, read};
+use crate::counts::{add, counts};
 use crate::storm::{Story, setting};
 
 const STORE: &str = "/store";
@@ -144,24 +145,7 @@ struct Client {
     state: State,
 }
 
-macro_rules! counts {
-    ($($name:ident),*) => {
-        /// How often each outcome was met.
-        #[derive(Default, Debug)]
-        struct Counts { $($name: AtomicU64,)* }
-        impl Counts {
-            fn expect_all(&self, least: u64) {
-                $(assert!(self.$name.load(Relaxed) >= least, "hardly ever: {} of {self:?}", stringify!($name));)*
-            }
-        }
-    };
-}
-
 counts!(units, batches, listings, refolded, resumed, compacted, undone, replaced, live_compacted, cuts, again);
-
-fn add(count: &AtomicU64) {
-    count.fetch_add(1, Relaxed);
-}
 
 fn events_of(unit: &mut Unit<'_>) -> Result<Vec<Event>, Error> {
     let mut events = Vec::new();
