@@ -49,12 +49,14 @@ pub(crate) enum FullKey {
 
 impl FullKey {
     /// Joins a bucket's prefix and a key, after checking the key's length.
+    #[inline]
     pub(crate) fn new(bucket_prefix: &[u8], key: &[u8]) -> Result<FullKey, KeyFault> {
         check_key_len(bucket_prefix, key)?;
         Ok(FullKey::prefix(bucket_prefix, key))
     }
 
     /// As [`FullKey::new`], for a prefix of keys, which may have any length and may be empty.
+    #[inline]
     pub(crate) fn prefix(bucket_prefix: &[u8], prefix: &[u8]) -> FullKey {
         let len = bucket_prefix.len() + prefix.len();
         if len <= INLINE_LEN {
@@ -79,6 +81,7 @@ impl std::ops::Deref for FullKey {
     }
 }
 
+#[inline]
 fn check_key_len(bucket_prefix: &[u8], key: &[u8]) -> Result<(), KeyFault> {
     let max = MAX_FULL_KEY_LEN - bucket_prefix.len();
     if key.is_empty() || key.len() > max {

@@ -50,8 +50,8 @@ impl<'e> Turn<'e> {
         context.counters.written.fetch_add(counted, Ordering::Relaxed);
         let Err(error) = written else {
             let shown = self.writing.reading.change(&ingest, |view| {
-                view.replay_proven(&writer.group.run, &writer.proven)?;
-                self.tail.clone_from(&view.tail);
+                view.replay_proven(&self.writer.group.run, &self.writer.proven)?;
+                self.follow(view);
                 Ok(())
             });
             // The group is in the file. If the index could not replay it, because another record's key could not be read, the

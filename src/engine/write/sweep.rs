@@ -37,15 +37,17 @@ impl Turn<'_> {
 
     /// Whether a key or a session is over. Without deadlines and sessions, no clock is looked at.
     fn has_over(&self) -> Result<bool> {
-        let view = self.view()?;
-        Ok(view.keys.lifetimes.can_be_over() && view.keys.lifetimes.has_over(self.times()))
+        Ok(self.can_be_over && self.view()?.keys.lifetimes.has_over(self.times()))
     }
 
     /// Whether a key that requests touch may be over. The owner of a pair may be gone although its deadline has not passed.
     fn may_have_over(&self) -> Result<bool> {
+        if !self.can_be_over {
+            return Ok(false);
+        }
         let view = self.view()?;
         let lifetimes = &view.keys.lifetimes;
-        Ok(lifetimes.can_be_over() && (!lifetimes.sessions.has_no_pairs() || lifetimes.has_over(self.times())))
+        Ok(!lifetimes.sessions.has_no_pairs() || lifetimes.has_over(self.times()))
     }
 
     /// The keys that are over of those that these requests touch: by a write, or by a condition. Sorted, each once.
@@ -102,10 +104,7 @@ impl Turn<'_> {
     ///
     /// A failure is no error of a request: either nothing has changed, or the handle is poisoned, and what follows finds that.
     pub(crate) fn sweep(&mut self) -> bool {
-        if std::mem::replace(&mut self.has_swept, true) {
-            return false;
-        }
-        if !self.view().is_ok_and(|view| view.keys.lifetimes.can_be_over()) {
+        if std::mem::replace(&mut self.has_swept, true) || !self.can_be_over {
             return false;
         }
         let Ok(over) = self.sessions_to_end() else { return false };

@@ -40,6 +40,8 @@ pub(crate) struct Turn<'e> {
     pub(crate) log: Arc<LogFile>,
     /// The log's end. Only this turn changes it.
     pub(crate) tail: Tail,
+    /// Whether the log up to there has something that can be over.
+    pub(super) can_be_over: bool,
     /// What the clocks showed when this turn looked.
     look: OnceCell<(Duration, Times)>,
     /// Which sessions are over, of those that this turn has judged since its last write for a session.
@@ -70,12 +72,14 @@ impl<'e> Turn<'e> {
         }
         let view = writing.reading.shown()?;
         let (log, tail) = (Arc::clone(&view.reader.log), view.tail.clone());
+        let can_be_over = view.keys.lifetimes.can_be_over();
         drop(view);
         let mut turn = Turn {
             writing,
             writer,
             log,
             tail,
+            can_be_over,
             look: OnceCell::new(),
             judged: RefCell::default(),
             has_swept: false,
@@ -291,10 +295,16 @@ impl<'e> Turn<'e> {
 
     /// Goes on from the log's end as the view has it.
     pub(crate) fn adopt(&mut self, view: &View) {
-        self.tail.clone_from(&view.tail);
+        self.follow(view);
         if view.epoch != self.writer.epoch {
             self.writer.start_over(view.epoch);
         }
+    }
+
+    /// Takes over what the view says of the log's end, after a change of it in this turn.
+    pub(super) fn follow(&mut self, view: &View) {
+        self.tail.clone_from(&view.tail);
+        self.can_be_over = view.keys.lifetimes.can_be_over();
     }
 
     pub(crate) fn view(&self) -> Result<Current<'e>> {

@@ -267,6 +267,23 @@ fn a_snapshot_that_was_given_up_may_be_tried_in_the_next_file() {
     assert_eq!(snapshots(), 1);
 }
 
+/// The bound of what snapshots add to what is written, without the thread, whose time is its own.
+#[test]
+fn a_store_that_stays_open_writes_four_images_worth_between_snapshots() {
+    let store = with_snapshots(CompactionPolicy::Manual);
+    while !store.tries() {}
+    let images = || store.engine.reading.shown().unwrap().tail.images;
+    let is_due = || store.engine.maintenance.snapshot_is_due(&store.engine.reading.shown().unwrap());
+    let (image, mut before) = (images().last, 0);
+    while !is_due() {
+        before = images().cost;
+        store.engine.writing.commit(put(b"\0key")).0.unwrap();
+    }
+    let cost = images().cost;
+    assert!(image > 16 << 10 && cost.abs_diff(4 * image) < cost - before, "{cost} bytes, image of {image}");
+    assert_eq!(store.engine.context.counters.snapshots.load(Ordering::Relaxed), 1);
+}
+
 /// Closing waits for the thread, and so does a compaction.
 #[test]
 fn a_snapshot_that_is_given_up_loads_no_further_part() {
