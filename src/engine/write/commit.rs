@@ -120,7 +120,7 @@ impl Turn<'_> {
             // The keys that were over are absent now, which changes no decision.
             plan = Plan::of(self, requests);
         }
-        if let Ok(view) = self.view() {
+        if let (false, Ok(view)) = (is_single, self.view()) {
             view.keys.prefetch_replaced(plan.writes.iter().map(|&(key, _)| key), &view.reader);
         }
         match removed {

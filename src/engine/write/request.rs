@@ -129,7 +129,9 @@ pub(crate) fn no_memory(path: &Path) -> Error {
 /// Operations on full keys that are committed together. It owns its bytes, since another thread may write them.
 #[derive(Debug, Default)]
 pub(crate) struct Request {
-    ops: Vec<Op>,
+    /// The first operation, which most requests have alone: it needs no memory of its own.
+    first: Option<Op>,
+    others: Vec<Op>,
     bytes: Vec<u8>,
     /// The most bytes that its records can take up in the log.
     pub(crate) log_bytes: u64,
@@ -153,7 +155,7 @@ impl Request {
     #[inline]
     pub(crate) fn with_capacity(ops: usize, bytes: usize, path: &Path) -> Result<Request> {
         let mut request = Request::default();
-        let ops = request.ops.try_reserve_exact(ops);
+        let ops = request.others.try_reserve_exact(ops.saturating_sub(1));
         let room = ops.and_then(|()| request.bytes.try_reserve_exact(bytes));
         room.map_err(|_| no_memory(path)).map(|()| request)
     }
@@ -165,7 +167,7 @@ impl Request {
     ///
     /// As [`Request::with_capacity`].
     pub(crate) fn make_room(&mut self, ops: usize, bytes: usize, path: &Path) -> Result<()> {
-        let room = make_room(&mut self.ops, ops).and_then(|()| make_room(&mut self.bytes, bytes));
+        let room = make_room(&mut self.others, ops).and_then(|()| make_room(&mut self.bytes, bytes));
         room.map_err(|_| no_memory(path))
     }
 
@@ -180,17 +182,18 @@ impl Request {
         let key_end = self.bytes.len();
         self.log_bytes += action.log_bytes(full_key);
         let action = action.map(|value| self.bytes.extend_from_slice(value));
-        self.ops.push(Op { key_end, value_end: self.bytes.len(), condition, action });
+        let op = Op { key_end, value_end: self.bytes.len(), condition, action };
+        if self.first.is_none() { self.first = Some(op) } else { self.others.push(op) }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.ops.len()
+        usize::from(self.first.is_some()) + self.others.len()
     }
 
     /// The operations, each with its full key.
     pub(crate) fn ops(&self) -> impl Iterator<Item = (&[u8], Option<Condition>, Action<&[u8]>)> {
         let mut start = 0;
-        self.ops.iter().map(move |op| {
+        self.first.iter().chain(&self.others).map(move |op| {
             let key = &self.bytes[start..op.key_end];
             let value = &self.bytes[op.key_end..op.value_end];
             start = op.value_end;
