@@ -398,7 +398,7 @@ impl Batch {
 
     /// Checks the operations and returns them with full keys. `default_bucket` is that of the handle, `path` that of the
     /// store.
-    pub(crate) fn to_request(&self, default_bucket: &[u8], path: &Path, limits: Shared) -> Result<Request> {
+    pub(crate) fn to_request(&self, default_bucket: &[u8], path: &Path, limits: Shared) -> Result<Request<'static>> {
         if self.out_of_memory {
             return Err(no_memory(path));
         }

@@ -75,7 +75,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Commits a request, together with those of other threads if there are any, and compacts the log if it is time.
-    pub(crate) fn commit(&self, request: Request) -> Outcome {
+    pub(crate) fn commit(&self, request: Request<'_>) -> Outcome {
         let log_bytes = request.log_bytes;
         let (outcome, had_turn) = self.writing.commit(request);
         if had_turn {

@@ -132,12 +132,12 @@ fn a_usual_call_asks_for_memory_as_often_as_its_budget_says() {
         ("get of an absent key", 0, &mut || drop(cask.get("absent").unwrap_err())),
         ("exists", 0, &mut || assert!(cask.exists("a").unwrap())),
         ("list of two", 8, &mut || drop(cask.list("").unwrap())),
-        ("put", 5, &mut || cask.put("a", [7; 64]).map(drop).unwrap()),
-        ("durable put", 7, &mut || durable.put("a", [7; 64]).map(drop).unwrap()),
+        ("put", 4, &mut || cask.put("a", [7; 64]).map(drop).unwrap()),
+        ("durable put", 6, &mut || durable.put("a", [7; 64]).map(drop).unwrap()),
         // One of them is the list of operations without a record: "c" is absent.
         ("batch of three", 8, &mut || assert!(cask.write(&batch).unwrap().last_index().is_some())),
-        ("delete of an absent key", 5, &mut || cask.delete("absent").unwrap()),
-        ("swap that is refused", 5, &mut || {
+        ("delete of an absent key", 4, &mut || cask.delete("absent").unwrap()),
+        ("swap that is refused", 4, &mut || {
             cask.atomic_put("a", [7; 64], Some(&pair)).unwrap_err();
         }),
     ];

@@ -317,9 +317,7 @@ impl Cask {
         action: Action<&[u8]>,
         condition: Option<Condition>,
     ) -> Result<Option<u64>> {
-        let len = full_key.len() + action.value_len();
-        let mut request = Request::with_capacity(1, len, &self.engine.context.path)?;
-        request.push_if(full_key, condition, action);
+        let request = Request::of(full_key, condition, action);
         self.engine.commit(request).map(|written| written.last_index).map_err(Failure::error)
     }
 }

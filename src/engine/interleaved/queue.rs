@@ -49,8 +49,12 @@ impl Shared {
     }
 
     fn write(&self, number: u32, patience: Option<Duration>) -> Got {
+        // As a request does that only its own thread can write.
+        if let Some(leader) = self.queue.try_lead(|| None) {
+            return Got::Written(self.lead(leader, Some(number)));
+        }
         match self.enter(Some(number), patience) {
-            Entered::Leader(leader) => Got::Written(self.lead(leader)),
+            Entered::Leader(leader) => Got::Written(self.lead(leader, None)),
             Entered::Done(Some(place)) => Got::Written(place),
             Entered::Done(None) => Got::Abandoned,
             Entered::TimedOut => Got::TimedOut,
@@ -58,9 +62,9 @@ impl Shared {
     }
 
     /// Writes for all waiters, and returns the place of the leader's number.
-    fn lead(&self, mut leader: Leader<'_, u32, Option<usize>>) -> usize {
+    fn lead(&self, mut leader: Leader<'_, u32, Option<usize>>, own: Option<u32>) -> usize {
         let (first, count) = self.log.alone(|| {
-            let work = leader.take_work(|_| true);
+            let work: Vec<u32> = own.into_iter().chain(leader.take_work(|_| true)).collect();
             let mut written = self.log.written.lock().unwrap();
             let first = written.len();
             written.extend(&work);

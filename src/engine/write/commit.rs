@@ -29,24 +29,38 @@ const GATHER: GatherTime = GatherTime { first: Duration::from_micros(40), each: 
 
 impl Writing {
     /// Commits a request together with those of other threads, and says whether this thread had a turn.
-    pub(crate) fn commit(&self, request: Request) -> (Outcome, bool) {
+    pub(crate) fn commit(&self, request: Request<'_>) -> (Outcome, bool) {
         if let Err(error) = self.check_writable() {
             return (Err(error.into()), false);
         }
         let deadline = self.context.deadline();
-        match self.queue.enter(Some(request), &deadline, || Err(abandoned().into())) {
+        let had_turn = |outcome: Result<Outcome>| match outcome {
+            Ok(outcome) => (outcome, true),
+            Err(error) => (Err(error.into()), false),
+        };
+        if let Some(leader) = self.queue.try_lead(abandoned) {
+            return had_turn(self.commit_group(leader, Some(request), &deadline));
+        }
+        // Another thread may write it.
+        let request = match request.into_owned(&self.context.path) {
+            Ok(request) => request,
+            Err(error) => return (Err(error.into()), false),
+        };
+        match self.queue.enter(Some(request), &deadline, abandoned) {
             Entered::Done(outcome) => (outcome, false),
             Entered::TimedOut => (Err(self.queue_timeout(&deadline).into()), false),
-            Entered::Leader(leader) => match self.commit_group(leader, &deadline) {
-                Ok(outcome) => (outcome, true),
-                Err(error) => (Err(error.into()), false),
-            },
+            Entered::Leader(leader) => had_turn(self.commit_group(leader, None, &deadline)),
         }
     }
 
     /// Commits the leader's request and those of the waiters after it. Returns the leader's outcome, or the error if no turn
-    /// can begin.
-    fn commit_group(&self, mut leader: Leader<'_, Request, Outcome>, deadline: &Deadline) -> Result<Outcome> {
+    /// can begin. The leader's request is `own`, or waits with the others.
+    fn commit_group<'r>(
+        &self,
+        mut leader: Leader<'_, Request<'static>, Outcome>,
+        own: Option<Request<'r>>,
+        deadline: &Deadline,
+    ) -> Result<Outcome> {
         if self.context.config.get_durability() == Durability::Sync {
             // Without a sync, a turn is over before another thread could come.
             leader.gather(GATHER, deadline);
@@ -54,7 +68,8 @@ impl Writing {
         // If no turn can begin, no other thread's work was touched.
         let outcomes = self.in_turn(deadline, |turn| {
             let mut load = Load::new(turn.log.limits);
-            let requests = leader.take_work(|request| load.takes(request));
+            let mut requests: Vec<Request<'r>> = own.into_iter().inspect(|own| _ = load.takes(own)).collect();
+            requests.extend(leader.take_work(|request| load.takes(request)));
             if turn.must_rewrite(&requests) {
                 if let Err(error) = turn.rewrite_ahead(deadline) {
                     return Ok(vec![Err(error.into()); requests.len()]);
@@ -62,14 +77,14 @@ impl Writing {
             }
             Ok(turn.commit(&requests))
         })?;
-        Ok(leader.settle(outcomes).unwrap_or_else(|| Err(abandoned().into())))
+        Ok(leader.settle(outcomes).unwrap_or_else(abandoned))
     }
 }
 
 #[cfg(any(test, feature = "testing"))]
 impl Writing {
     /// Commits requests in groups, each as long as a leader would make it if they were all waiting.
-    pub(crate) fn commit_together(&self, requests: &[Request]) -> Result<Vec<Outcome>> {
+    pub(crate) fn commit_together(&self, requests: &[Request<'_>]) -> Result<Vec<Outcome>> {
         self.solo(self.context.deadline(), |turn| {
             let (mut outcomes, mut rest) = (Vec::with_capacity(requests.len()), requests);
             while let Some((first, others)) = rest.split_first() {
@@ -98,7 +113,7 @@ impl Load {
 
     /// Takes a request, if there is room for it: no caller waits for the bytes of too many others. (A single request may be
     /// larger.)
-    fn takes(&mut self, request: &Request) -> bool {
+    fn takes(&mut self, request: &Request<'_>) -> bool {
         self.records += request.len() as u64;
         self.bytes += request.log_bytes;
         self.records <= self.limits.group_records() && self.bytes <= self.limits.group_bytes()
@@ -107,7 +122,7 @@ impl Load {
 
 impl Turn<'_> {
     /// Decides each request, writes what they write as one group, and syncs as configured.
-    pub(crate) fn commit(&mut self, requests: &[Request]) -> Vec<Outcome> {
+    pub(crate) fn commit(&mut self, requests: &[Request<'_>]) -> Vec<Outcome> {
         // Begins to fetch what the plan needs of the index. A single operation needs it at once, so nothing would be gained.
         let is_single = matches!(requests, [request] if request.len() == 1);
         if let (false, Ok(view)) = (is_single, self.view()) {
@@ -160,7 +175,7 @@ impl Turn<'_> {
     }
 
     /// The second look at the clock, if the group has pairs of sessions: see [`Turn::look_again_at`].
-    fn look_again_for(&mut self, plan: &mut Plan<'_>, requests: &[Request]) {
+    fn look_again_for(&mut self, plan: &mut Plan<'_>, requests: &[Request<'_>]) {
         for session in plan.sessions() {
             let deadline = self
                 .view()
@@ -174,7 +189,7 @@ impl Turn<'_> {
 
     /// Whether a handle that has not written yet must rewrite the unproven tail before these requests are decided: for a
     /// request that writes, and with `Durability::Sync` for one that succeeds. A refusal needs nothing.
-    fn must_rewrite(&self, requests: &[Request]) -> bool {
+    fn must_rewrite(&self, requests: &[Request<'_>]) -> bool {
         if self.writer.phase >= Phase::TailResynced {
             return false;
         }

@@ -53,7 +53,7 @@ use writer::Writer;
 pub(crate) struct Writing {
     pub(crate) reading: Arc<Reading>,
     pub(crate) context: Arc<Context>,
-    queue: Queue<Request, Outcome>,
+    queue: Queue<Request<'static>, Outcome>,
     /// The sessions of this handle. Has a lock of its own, under which nothing else is locked.
     pub(crate) registry: Registry,
     /// Locked by the leader for its whole turn.
@@ -123,7 +123,7 @@ impl Writing {
 
     /// Waits in the queue until this thread leads.
     fn lead<T>(&self, deadline: &Deadline, act: impl FnOnce() -> Result<T>) -> Result<T> {
-        match self.queue.enter(None, deadline, || Err(abandoned().into())) {
+        match self.queue.enter(None, deadline, abandoned) {
             Entered::Leader(_leader) => act(),
             Entered::TimedOut => Err(self.queue_timeout(deadline)),
             Entered::Done(outcome) => match outcome {

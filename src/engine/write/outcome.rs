@@ -53,6 +53,6 @@ impl Failure {
 }
 
 /// The outcome of work whose leader has panicked.
-pub(super) fn abandoned() -> Error {
-    Error::internal("the thread that was writing for this one panicked; the outcome is unknown")
+pub(super) fn abandoned() -> Outcome {
+    Err(Error::internal("the thread that was writing for this one panicked; the outcome is unknown").into())
 }

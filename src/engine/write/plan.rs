@@ -31,7 +31,7 @@ pub(super) struct Verdict {
 
 impl<'r> Plan<'r> {
     /// Decides each request, in the order of the queue.
-    pub(super) fn of(turn: &Turn<'_>, requests: &'r [Request]) -> Plan<'r> {
+    pub(super) fn of(turn: &Turn<'_>, requests: &'r [Request<'_>]) -> Plan<'r> {
         let mut plan = Plan { verdicts: Vec::with_capacity(requests.len()), ..Plan::default() };
         for request in requests {
             let first = plan.writes.len();
@@ -45,7 +45,7 @@ impl<'r> Plan<'r> {
     }
 
     /// Adds what a request writes, if its conditions hold.
-    fn decide(&mut self, turn: &Turn<'_>, request: &'r Request) -> Outcome {
+    fn decide(&mut self, turn: &Turn<'_>, request: &'r Request<'_>) -> Outcome {
         for (op, (key, condition, _)) in request.ops().enumerate() {
             let Some(condition) = condition else { continue };
             if let Err(cause) = self.check_condition(turn, key, condition)? {
@@ -136,12 +136,15 @@ impl<'r> Plan<'r> {
     }
 
     /// The requests that are not refused.
-    pub(super) fn granted<'q>(&self, requests: &'q [Request]) -> impl Iterator<Item = &'q Request> + use<'q, '_, 'r> {
+    pub(super) fn granted<'q>(
+        &self,
+        requests: &'q [Request<'q>],
+    ) -> impl Iterator<Item = &'q Request<'q>> + use<'q, '_, 'r> {
         requests.iter().zip(&self.verdicts).filter(|(_, verdict)| verdict.outcome.is_ok()).map(|(request, _)| request)
     }
 
     /// The deletes of keys that are over could not be written: a request that rests on one of them gets the error.
-    pub(super) fn refuse_where_over(&mut self, requests: &[Request], over: &[&[u8]], error: &Error) {
+    pub(super) fn refuse_where_over(&mut self, requests: &[Request<'_>], over: &[&[u8]], error: &Error) {
         for (request, verdict) in requests.iter().zip(&mut self.verdicts) {
             if verdict.outcome.is_ok() && request.ops().any(|(key, ..)| over.binary_search(&key).is_ok()) {
                 verdict.outcome = Err(error.clone().into());
@@ -159,7 +162,7 @@ impl<'r> Plan<'r> {
     }
 
     /// A session is over although its requests were granted and written: they get the error.
-    pub(super) fn refuse_of_session(&mut self, requests: &[Request], session: u64, error: &Error) {
+    pub(super) fn refuse_of_session(&mut self, requests: &[Request<'_>], session: u64, error: &Error) {
         let is_of =
             |action: Action<&[u8]>| matches!(action, Action::PutOwned(_, holding) if holding.session == session);
         for (request, verdict) in requests.iter().zip(&mut self.verdicts) {
@@ -183,7 +186,7 @@ impl<'r> Plan<'r> {
     ///
     /// Requests whose records reached the file keep their outcomes. Every request from the first lost one on may have been
     /// decided by a change that is lost.
-    pub(super) fn decide_again(&mut self, turn: &Turn<'_>, requests: &[Request], error: &Error) {
+    pub(super) fn decide_again(&mut self, turn: &Turn<'_>, requests: &[Request<'_>], error: &Error) {
         let log_end = turn.view().map_or(0, |view| view.tail.end);
         let is_lost = |verdict: &Verdict| verdict.writes > 0 && verdict.end.is_none_or(|end| end > log_end);
         let kept = self.verdicts.iter().position(is_lost).unwrap_or(requests.len());
@@ -197,7 +200,7 @@ impl<'r> Plan<'r> {
     }
 }
 
-fn decide_alone(turn: &Turn<'_>, request: &Request, error: &Error) -> Outcome {
+fn decide_alone(turn: &Turn<'_>, request: &Request<'_>, error: &Error) -> Outcome {
     turn.writing.syncs.check_poison()?;
     let mut plan = Plan::default();
     let outcome = plan.decide(turn, request)?;

@@ -99,12 +99,21 @@ impl<W, O> Queue<W, O> {
         Queue { spins: true, ..Queue::default() }
     }
 
+    /// Leads, unless another thread does. The leader's work is not in the queue: its outcome comes before those of the work that it
+    /// takes.
+    pub(crate) fn try_lead(&self, abandon: fn() -> O) -> Option<Leader<'_, W, O>> {
+        lock(&self.state).begin_lead().then(|| self.leader(None, abandon))
+    }
+
+    fn leader(&self, own: Option<W>, abandon: fn() -> O) -> Leader<'_, W, O> {
+        Leader { queue: self, own, taken: Vec::new(), abandon, ended: false }
+    }
+
     /// Queues up with `work`, or without any to lead alone.
     pub(crate) fn enter(&self, work: Option<W>, deadline: &Deadline, abandon: fn() -> O) -> Entered<'_, W, O> {
-        let leader = |own| Entered::Leader(Leader { queue: self, own, taken: Vec::new(), abandon, ended: false });
+        let leader = |own| Entered::Leader(self.leader(own, abandon));
         let mut state = lock(&self.state);
-        if !state.is_led {
-            state.is_led = true;
+        if state.begin_lead() {
             return leader(work);
         }
         let is_next = state.waiting.is_empty();
@@ -131,6 +140,11 @@ impl<W, O> Queue<W, O> {
 }
 
 impl<W, O> State<W, O> {
+    /// Has a leader from now on; `false` if it had one.
+    fn begin_lead(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_led, true)
+    }
+
     fn join(&mut self, work: Option<W>) -> Waiter<W, O> {
         // The first in the queue has a group of its own, since it is woken alone.
         let last = self.waiting.back().filter(|last| self.waiting.len() > 1 && !last.group.is_full());

@@ -126,9 +126,11 @@ pub(crate) fn no_memory(path: &Path) -> Error {
     Error::io("get memory for a value", path, std::io::ErrorKind::OutOfMemory.into())
 }
 
-/// Operations on full keys that are committed together. It owns its bytes, since another thread may write them.
+/// Operations on full keys that are committed together. If another thread may write it, it [owns](Request::into_owned) its bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Request {
+pub(crate) struct Request<'v> {
+    /// Key and value of the only operation, which its caller keeps.
+    lent: Option<(&'v [u8], &'v [u8])>,
     /// The first operation, which most requests have alone: it needs no memory of its own.
     first: Option<Op>,
     others: Vec<Op>,
@@ -146,14 +148,37 @@ struct Op {
     action: Action<()>,
 }
 
-impl Request {
+impl<'v> Request<'v> {
+    /// Makes a request of one operation, which copies nothing.
+    pub(crate) fn of(full_key: &'v [u8], condition: Option<Condition>, action: Action<&'v [u8]>) -> Request<'v> {
+        let (log_bytes, mut value) = (action.log_bytes(full_key), &b""[..]);
+        let action = action.map(|bytes| value = bytes);
+        let first = Some(Op { key_end: 0, value_end: 0, condition, action });
+        Request { lent: Some((full_key, value)), first, log_bytes, ..Request::default() }
+    }
+
+    /// The same request with bytes of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Request::with_capacity`].
+    pub(crate) fn into_owned(self, path: &Path) -> Result<Request<'static>> {
+        let Request { lent, first, others, bytes, log_bytes } = self;
+        let (Some((key, value)), Some(first)) = (lent, &first) else {
+            return Ok(Request { lent: None, first, others, bytes, log_bytes });
+        };
+        let mut owned = Request::with_capacity(1, key.len() + value.len(), path)?;
+        owned.push_if(key, first.condition, first.action.map(|()| value));
+        Ok(owned)
+    }
+
     /// Makes a request with room for `ops` operations and `bytes` bytes of keys and values. The store is at `path`.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] with [`OutOfMemory`](std::io::ErrorKind::OutOfMemory).
     #[inline]
-    pub(crate) fn with_capacity(ops: usize, bytes: usize, path: &Path) -> Result<Request> {
+    pub(crate) fn with_capacity(ops: usize, bytes: usize, path: &Path) -> Result<Request<'v>> {
         let mut request = Request::default();
         let ops = request.others.try_reserve_exact(ops.saturating_sub(1));
         let room = ops.and_then(|()| request.bytes.try_reserve_exact(bytes));
@@ -194,8 +219,8 @@ impl Request {
     pub(crate) fn ops(&self) -> impl Iterator<Item = (&[u8], Option<Condition>, Action<&[u8]>)> {
         let mut start = 0;
         self.first.iter().chain(&self.others).map(move |op| {
-            let key = &self.bytes[start..op.key_end];
-            let value = &self.bytes[op.key_end..op.value_end];
+            let of_bytes = || (&self.bytes[start..op.key_end], &self.bytes[op.key_end..op.value_end]);
+            let (key, value) = self.lent.unwrap_or_else(of_bytes);
             start = op.value_end;
             (key, op.condition, op.action.map(|()| value))
         })
@@ -205,6 +230,23 @@ impl Request {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_says_the_same_with_bytes_of_its_own() {
+        let holding = Holding { session: 1, nonce: 2, acquired: 3 };
+        let (key, value) = (&b"\0key"[..], &b"value"[..]);
+        for action in [Action::Put(value), Action::PutOwned(value, holding), Action::Delete, Action::Keep] {
+            for condition in [None, Some(Condition::Seq(7)), Some(Condition::Held(holding))] {
+                let [lent, other] = [0; 2].map(|_| Request::of(key, condition, action));
+                let owned = other.into_owned(Path::new("/store")).unwrap();
+                for request in [&lent, &owned] {
+                    assert_eq!(request.ops().collect::<Vec<_>>(), [(key, condition, action)]);
+                    assert_eq!((request.len(), request.log_bytes), (1, action.log_bytes(key)));
+                }
+                assert!(lent.bytes.is_empty() && owned.lent.is_none());
+            }
+        }
+    }
 
     #[test]
     fn a_deadline_is_rounded_up_and_never_none() {

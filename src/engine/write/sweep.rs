@@ -54,7 +54,7 @@ impl Turn<'_> {
     ///
     /// A call that acts on the end of a pair has it logged. Otherwise a clock that is set back would show a pair again that a caller has
     /// deleted, or after another has taken its place.
-    pub(super) fn over_for<'q>(&self, requests: impl Iterator<Item = &'q Request>) -> Result<Vec<&'q [u8]>> {
+    pub(super) fn over_for<'q>(&self, requests: impl Iterator<Item = &'q Request<'q>>) -> Result<Vec<&'q [u8]>> {
         let mut over = Vec::new();
         if !self.may_have_over()? {
             return Ok(over);

@@ -27,7 +27,7 @@ fn open(disk: &SimDisk, durability: Durability) -> Engine {
     Engine::open(Arc::new(disk.clone()), Path::new("/store"), &config).unwrap()
 }
 
-fn puts(count: usize) -> Request {
+fn puts(count: usize) -> Request<'static> {
     let mut request = Request::default();
     (0..count).for_each(|n| request.push(format!("\0{n}").as_bytes(), Action::Put(b"value")));
     request
@@ -328,7 +328,7 @@ fn a_write_after_a_lost_lock_overwrites_nothing() {
     assert_eq!(third.reading.current().unwrap().index().len(), 3);
 }
 
-fn delete_absent() -> Request {
+fn delete_absent() -> Request<'static> {
     let mut request = Request::default();
     request.push(b"\0absent", Action::Delete);
     request

@@ -13,7 +13,7 @@ use crate::limits::Limits;
 
 const PATH: &str = "/store";
 
-fn put(key: &[u8]) -> Request {
+fn put(key: &[u8]) -> Request<'static> {
     let mut request = Request::default();
     request.push(key, Action::Put(&[7; 1000]));
     request

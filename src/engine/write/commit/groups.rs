@@ -180,7 +180,7 @@ fn open(disk: SimDisk, durability: Durability) -> Result<Engine> {
     Engine::open(Arc::new(disk), Path::new("/store"), &config)
 }
 
-fn put(key: &[u8], value: u8) -> Request {
+fn put(key: &[u8], value: u8) -> Request<'static> {
     let mut request = Request::default();
     request.push(key, Action::Put(&[value; 8]));
     request
@@ -221,7 +221,7 @@ impl Case {
         Case { disk, ours, theirs, durability, first }
     }
 
-    fn requests(&self, group: &[&[Op]]) -> Vec<Request> {
+    fn requests(&self, group: &[&[Op]]) -> Vec<Request<'static>> {
         let requests = group.iter().enumerate().map(|(number, ops)| {
             let mut request = Request::default();
             for (op, action) in ops.iter().enumerate() {
