@@ -44,6 +44,12 @@ impl Process {
         self.word.load(Relaxed) == self.number && self.pid.is_none_or(|pid| pid == std::process::id())
     }
 
+    /// Returns a number that no parent and no child of the process has. `None` where a child of a bare `clone` would have the
+    /// same one.
+    pub(crate) fn number(&self) -> Option<u64> {
+        self.pid.is_none().then_some(self.number)
+    }
+
     fn numbered_by(word: &'static AtomicU64) -> Process {
         let mut number = word.load(Relaxed);
         if number == 0 {

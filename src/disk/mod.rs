@@ -353,6 +353,26 @@ pub trait DiskFile: Send + Sync {
     /// Gives up the lock.
     fn unlock(&self) -> io::Result<()>;
 
+    /// Gives up the lock within a tenth of a millisecond, unless [`DiskFile::take_lock_back`] takes it back before. Waits for
+    /// nothing. The disk gives it up before a `fork`, and at once when the description is closed or [`DiskFile::unlock`] is called.
+    ///
+    /// By default the lock is given up at once.
+    fn unlock_soon(&self) -> io::Result<()> {
+        self.unlock()
+    }
+
+    /// Takes the lock back after [`DiskFile::unlock_soon`], and returns `true`, if it was not given up since: then no other
+    /// description has had it. Returns `false`, the default, if it was given up, or was not to be given up.
+    fn take_lock_back(&self) -> bool {
+        false
+    }
+
+    /// Returns whether another description may have a lock that [`DiskFile::unlock_soon`] is to give up. A caller that tries
+    /// only once then tries for a moment.
+    fn locks_linger(&self) -> bool {
+        false
+    }
+
     /// Returns the line in which descriptions wait for the lock. By default there is none, and chance decides which
     /// waiting description gets the lock.
     fn waiting_line(&self) -> Option<&dyn WaitingLine> {

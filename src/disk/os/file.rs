@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memmap2::MmapOptions;
 
 #[cfg(target_os = "linux")]
+use super::linger::Linger;
+#[cfg(target_os = "linux")]
 use super::locks;
 use super::{attributes, retry_interrupted, stat};
 #[cfg(target_os = "linux")]
@@ -19,6 +21,9 @@ use crate::disk::{Access, DiskFile, FileAttributes, FileStat, Map, SyncScope};
 /// One open file description of the operating system. Rust opens every descriptor close-on-exec.
 #[derive(Debug)]
 pub(super) struct RealFile {
+    /// Dropped before the file is closed.
+    #[cfg(target_os = "linux")]
+    linger: Linger,
     file: File,
     /// Whether a map shows everything that is written to the file, through any description.
     map_is_true: bool,
@@ -43,7 +48,13 @@ impl RealFile {
         // The first opening for writing copies a file from an overlay's lower layer to its upper layer. A description
         // that was opened for reading before that reads the copy from then on, but its maps still show the original.
         let map_is_true = access == Access::ReadWrite || !is_on_overlay(&file);
-        RealFile { file, map_is_true, within_limit: AtomicU64::new(0) }
+        RealFile {
+            #[cfg(target_os = "linux")]
+            linger: Linger::new(&file),
+            file,
+            map_is_true,
+            within_limit: AtomicU64::new(0),
+        }
     }
 
     /// Returns `end`, or the limit on file sizes (`RLIMIT_FSIZE`) if that is lower.
@@ -181,7 +192,24 @@ impl DiskFile for RealFile {
     }
 
     fn unlock(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        self.linger.take_back();
         retry_interrupted(|| fs2::FileExt::unlock(&self.file))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn unlock_soon(&self) -> io::Result<()> {
+        if self.linger.begin(&self.file) { Ok(()) } else { self.unlock() }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn take_lock_back(&self) -> bool {
+        self.linger.take_back()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn locks_linger(&self) -> bool {
+        true
     }
 
     #[cfg(target_os = "linux")]

@@ -125,6 +125,11 @@ fn byte_of(owner: u64) -> io::Result<libc::off_t> {
     owner.map(|owner| FIRST_OWNER + owner).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
+/// Returns whether the system knows lines: a description that waits is seen by the others.
+pub(super) fn knows_lines(file: &File) -> bool {
+    byte_lock(file, libc::F_OFD_GETLK, libc::F_WRLCK, FIRST_PLACE, 1).is_ok()
+}
+
 /// Tells other processes that this description has a map. Where the system does not know such locks, [`is_mapped_elsewhere`]
 /// is an error for all of them.
 pub(super) fn note_map(file: &File) {

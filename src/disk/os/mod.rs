@@ -7,6 +7,8 @@ mod anchored;
 mod attributes;
 mod file;
 #[cfg(target_os = "linux")]
+mod linger;
+#[cfg(target_os = "linux")]
 mod locks;
 mod names;
 #[cfg(target_os = "linux")]

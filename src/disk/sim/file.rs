@@ -220,6 +220,7 @@ impl DiskFile for SimFile {
     fn try_lock(&self) -> io::Result<bool> {
         self.disk.call(Verb::TryLock, |machine| {
             let inode = machine.inode_of(self.description);
+            machine.try_lingering(inode, self.description);
             let locked = machine.world.inode(inode);
             let has_it = *locked.locked_by.get_or_insert(self.description) == self.description;
             locked.was_locked |= has_it;
@@ -234,13 +235,31 @@ impl DiskFile for SimFile {
 
     fn unlock(&self) -> io::Result<()> {
         self.disk.call(Verb::Unlock, |machine| {
-            let inode = machine.inode_of(self.description);
-            let lock = &mut machine.world.inode(inode).locked_by;
-            if lock.take_if(|owner| *owner == self.description).is_some() {
-                machine.record(self.disk.process, || Change::Unlock { inode });
-            }
+            machine.release(self.description);
             Ok(())
         })
+    }
+
+    fn unlock_soon(&self) -> io::Result<()> {
+        let mut machine = self.disk.lock();
+        let lingers = machine.world.settings.lingering.filter(|_| machine.world.settings.waiting_line);
+        let has_lock = |machine: &mut Machine, inode| machine.world.inode(inode).locked_by == Some(self.description);
+        let inode = machine.descriptions.get(&self.description).map(|own| own.inode);
+        if lingers.is_some() && inode.is_some_and(|inode| has_lock(&mut machine, inode)) {
+            machine.descriptions.get_mut(&self.description).expect(OPEN).lingers = lingers;
+            return Ok(());
+        }
+        drop(machine);
+        self.unlock()
+    }
+
+    fn take_lock_back(&self) -> bool {
+        let mut machine = self.disk.lock();
+        machine.descriptions.get_mut(&self.description).is_some_and(|own| own.lingers.take().is_some())
+    }
+
+    fn locks_linger(&self) -> bool {
+        self.disk.lock().world.settings.lingering.is_some()
     }
 
     fn waiting_line(&self) -> Option<&dyn WaitingLine> {

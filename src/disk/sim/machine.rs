@@ -80,6 +80,7 @@ pub(super) struct Settings {
     pub(super) holes: bool,
     pub(super) punches: bool,
     pub(super) waiting_line: bool,
+    pub(super) lingering: Option<u32>,
     pub(super) failed_syncs: Choices,
     pub(super) room: Option<u64>,
     pub(super) free_pages: Option<u64>,
@@ -94,6 +95,8 @@ pub(super) struct Description {
     pub(super) writable: bool,
     /// It has made a map. A map outlives its description only in a process that no longer reads from it.
     pub(super) maps: bool,
+    /// Its lock lingers: it is released once other descriptions have tried for it as often.
+    pub(super) lingers: Option<u32>,
     /// The number of the inode's write errors that it has reported, or that came before it was opened.
     pub(super) errors_reported: u64,
     pub(super) conduct: Conduct,
@@ -171,7 +174,8 @@ impl Machine {
         let errors_reported = self.world.inode(inode).errors_before_opening();
         self.opened += 1;
         let conduct = Conduct::default();
-        let description = Description { process, inode, writable, maps: false, errors_reported, conduct };
+        let description =
+            Description { process, inode, writable, maps: false, lingers: None, errors_reported, conduct };
         self.descriptions.insert(self.opened, description);
         self.opened
     }
@@ -181,6 +185,28 @@ impl Machine {
         let open = self.descriptions.iter().filter(|(_, description)| description.process == process);
         for number in open.map(|(&number, _)| number).collect::<Vec<_>>() {
             self.close(number);
+        }
+    }
+
+    /// A description gives up its lock.
+    pub(super) fn release(&mut self, number: u64) {
+        let Some(description) = self.descriptions.get_mut(&number) else { return };
+        description.lingers = None;
+        let (process, inode) = (description.process, description.inode);
+        if self.world.inode(inode).locked_by.take_if(|owner| *owner == number).is_some() {
+            self.record(process, || Change::Unlock { inode });
+        }
+    }
+
+    /// A description tries for a lock that may linger with another one.
+    pub(super) fn try_lingering(&mut self, inode: u64, tries: u64) {
+        let Some(owner) = self.world.inode(inode).locked_by else { return };
+        let Some(description) = self.descriptions.get_mut(&owner) else { return };
+        match &mut description.lingers {
+            None => {}
+            lingers if owner == tries => *lingers = None,
+            Some(0) => self.release(owner),
+            Some(left) => *left -= 1,
         }
     }
 

@@ -117,6 +117,7 @@ impl SimDisk {
                 holes: true,
                 punches: true,
                 waiting_line: false,
+                lingering: None,
                 failed_syncs: Choices::keep_nothing(),
                 room: None,
                 free_pages: None,

@@ -122,7 +122,10 @@ impl Machine {
         // A reopened handle that keeps its lock keeps it with the older description.
         let is_substitute = !conduct.has_locked;
         let owner = self.world.inodes.get(&inode).and_then(|inode| inode.locked_by);
-        let has_lock = owner.is_some_and(|owner| owner == number || is_substitute && self.is_of(owner, process));
+        // A lock that lingers may be gone at any moment.
+        let lingers = |owner| self.descriptions.get(&owner).is_some_and(|owner| owner.lingers.is_some());
+        let may = |owner| owner == number || is_substitute && self.is_of(owner, process);
+        let has_lock = owner.is_some_and(|owner| may(owner) && !lingers(owner));
         if !has_lock {
             self.broken(process, does, inode);
         } else if after_failure {

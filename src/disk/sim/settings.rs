@@ -74,6 +74,23 @@ impl SimDisk {
         self.lock().world.settings.waiting_line = waiting_line;
     }
 
+    /// Sets whether a lock lingers after [`unlock_soon`](crate::disk::DiskFile::unlock_soon), as on Linux, and how many tries of
+    /// other descriptions fail until it is released. Without this, and without a waiting line, it is released at once. To leave it and to take it back
+    /// count as no calls.
+    pub fn set_lingering(&self, failing_tries: Option<u32>) {
+        self.lock().world.settings.lingering = failing_tries;
+    }
+
+    /// Releases the locks of this process that linger, as the system does after a moment. Returns how many there were.
+    pub fn end_lingering(&self) -> usize {
+        let machine = &mut *self.lock();
+        let of_process = machine.descriptions.iter().filter(|(_, description)| description.process == self.process);
+        let lingering = of_process.filter(|(_, description)| description.lingers.is_some()).map(|(&number, _)| number);
+        let lingering: Vec<_> = lingering.collect();
+        lingering.iter().for_each(|&number| machine.release(number));
+        lingering.len()
+    }
+
     /// Stops the clock of engines that are opened from now on, and returns it. Only the test and pauses move it then.
     pub fn stop_clock(&self) -> Clock {
         let clock = Clock::standing_still();
