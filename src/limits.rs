@@ -161,6 +161,12 @@ limits! {
     swept_records: u64 = 256, 3;
     /// And, after the first, only those whose deletes fit into this many bytes.
     swept_bytes: u64 = 64 << 10, 100;
+    /// The file's lock lingers after as many turns of a burst.
+    burst_turns: u64 = 8, 1;
+    /// Turns of a burst begin at most this many microseconds one after the other.
+    burst_gap: u64 = 50, u64::MAX;
+    /// A handle looks at the line of waiting processes after this many beginnings and ends of turns, whatever the clock shows.
+    burst_look: u64 = 32, 2;
     /// A leaf of the order in a snapshot has this many entries.
     leaf_entries: u64 = 1360, 3;
 }

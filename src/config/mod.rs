@@ -74,7 +74,8 @@ impl Config {
     /// Sets how long a write waits for the file's lock, the time in the queue included, before it fails with
     /// [`Error::LockTimeout`](crate::Error::LockTimeout); the default is 10 seconds.
     ///
-    /// `None` waits for ever; zero tries once. Reads take no lock and never wait. Each caller has its own time: a timeout of
+    /// `None` waits for ever; zero tries for half a millisecond at most, which is long enough for a handle in a burst of unsynced
+    /// writes to give the lock up. Reads take no lock and never wait. Each caller has its own time: a timeout of
     /// one fails no other.
     ///
     /// ```

@@ -11,7 +11,8 @@
 //!
 //! 1. leadership of the [queue](write::queue): one thread at a time writes, syncs in a turn, compacts or closes;
 //! 2. the file's lock (`flock`), which keeps other processes from writing;
-//! 3. [`Writer`](write::writer::Writer): what the leader knows; never contended;
+//! 3. [`Writer`](write::writer::Writer): what the leader knows; never contended. A thread that is about to sleep tries for it,
+//!    to release a lock that lingers;
 //! 4. `rescanning` of [`Reading`]: held while the whole log is read for the keys that a snapshot lacks;
 //! 5. `ingest` of [`Reading`]: held while the log's end is read and the view is changed, so during this
 //!    process's own appends too; never during a sync, except that of a cut;

@@ -92,6 +92,7 @@ impl Maintenance {
         if matches!(outcome, Ok(Written { last_index: Some(_), .. })) {
             let mut looks = LOOKS + log_bytes / PORTION * LOOKS;
             while looks > 0 && self.is_over_limit() {
+                self.writing.stop_lingering();
                 self.context.disk.system().pause(LOOK);
                 looks -= 1;
             }
@@ -111,9 +112,11 @@ mod tests {
 
     use super::*;
     use crate::Config;
+    use crate::config::Durability;
     use crate::disk::sim::{SimDisk, Verb};
     use crate::engine::Engine;
     use crate::engine::write::request::{Action, Request};
+    use crate::limits::Limits;
 
     #[test]
     fn the_limit_rises_from_the_slack_with_every_copied_piece() {
@@ -178,6 +181,24 @@ mod tests {
         assert_eq!([store.pauses_of(10_000), store.pauses_of(100)], [LOOKS, LOOKS]);
         store.engine.maintenance.automatic.throttle.advance(budget, 10 << 20);
         assert_eq!(store.pauses_of(100), 0);
+    }
+
+    /// The system would release a lock that lingers, but a thread that knows that it will sleep does not wait for that.
+    #[test]
+    fn a_writer_that_pauses_has_no_lock() {
+        let disk = SimDisk::new();
+        disk.set_limits(Limits { burst_turns: 1, burst_gap: u64::MAX, ..Limits::WITHOUT_BACKGROUND });
+        disk.set_waiting_line(true);
+        disk.set_lingering(Some(u32::MAX));
+        let config = Config::new().durability(Durability::Os);
+        let engine = Engine::open(Arc::new(disk.clone()), "/store".as_ref(), &config).unwrap();
+        let store = Throttled { disk, engine };
+        store.pauses_of(2 << 20);
+        assert_eq!(store.pauses_of(100), 0);
+        assert_eq!(store.disk.locks().len(), 1, "the lock lingers");
+        store.begin(0);
+        store.disk.on_pause(|disk, _| assert!(disk.locks().is_empty(), "it sleeps with the lock"));
+        assert_eq!(store.pauses_of(100), LOOKS);
     }
 
     #[test]

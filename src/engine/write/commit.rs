@@ -75,7 +75,9 @@ impl Writing {
                     return Ok(vec![Err(error.into()); requests.len()]);
                 }
             }
-            Ok(turn.commit(&requests))
+            let outcomes = turn.commit(&requests);
+            turn.may_linger = true;
+            Ok(outcomes)
         })?;
         Ok(leader.settle(outcomes).unwrap_or_else(abandoned))
     }

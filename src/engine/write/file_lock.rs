@@ -22,6 +22,10 @@ const READ_PAUSE: Duration = Duration::from_millis(10);
 /// Otherwise its next turn would be over before the next process looks.
 pub(super) const REST: Duration = Duration::from_micros(200);
 
+/// A handle without patience tries for this long where the lock of another one may only linger, so that a burst of writes does not
+/// keep it out. That handle sees it in line, and releases the lock, within 20 µs.
+const GRACE: Duration = Duration::from_micros(500);
+
 impl Writing {
     /// Takes the file's lock; `true` if it had to wait for it. Tries at least once, however little time is left.
     ///
@@ -37,6 +41,8 @@ impl Writing {
         let clock = &self.context.clock;
         let (mut line, began) = (Line::new(file, clock), clock.now());
         let mut read = began;
+        let grace = if file.locks_linger() { GRACE } else { Duration::ZERO };
+        let left = || deadline.left().map(|left| left.max(grace.saturating_sub(clock.since(began))));
         let outcome = loop {
             line.look();
             if line.ahead.is_none() || clock.since(line.since) >= COURTESY || deadline.is_over() {
@@ -46,7 +52,7 @@ impl Writing {
                     Err(error) => break Err(error),
                 }
             }
-            if deadline.is_over() {
+            if left() == Some(Duration::ZERO) {
                 break Err(self.context.lock_timeout(Some(log.identity), deadline));
             }
             if clock.since(read) >= READ_PAUSE {
@@ -55,7 +61,7 @@ impl Writing {
                 read = clock.now();
             }
             let pause = line.pause();
-            self.context.disk.system().pause(deadline.left().map_or(pause, |left| left.min(pause)));
+            self.context.disk.system().pause(left().map_or(pause, |left| left.min(pause)));
         };
         drop(line);
         let nanoseconds = clock.since(began).as_nanos() as u64;

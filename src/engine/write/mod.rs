@@ -13,6 +13,7 @@ pub(crate) mod durability;
 pub(crate) mod file_lock;
 mod interval;
 pub(crate) mod line;
+mod linger;
 pub(crate) mod live;
 pub(crate) mod loose;
 pub(crate) mod numbering;

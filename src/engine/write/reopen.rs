@@ -39,6 +39,7 @@ impl Writing {
         if self.context.is_closing() {
             return Err(Error::Closed);
         }
+        writer.stop_lingering();
         // A new description: the system reports a write-back error to each description once, and the old one has got it.
         let log = reading.open_path()?;
         let exclusive = writer.locked.as_ref().filter(|locked| locked.identity != log.identity);

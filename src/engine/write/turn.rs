@@ -48,6 +48,10 @@ pub(crate) struct Turn<'e> {
     pub(super) judged: RefCell<BTreeMap<u64, bool>>,
     /// Keys that are over were removed, as many as in one turn.
     pub(super) has_swept: bool,
+    /// The turn has the lock since the turn before: no other process has written since.
+    pub(super) has_kept_lock: bool,
+    /// The lock may linger when this turn ends.
+    pub(super) may_linger: bool,
     orderly: bool,
 }
 
@@ -83,8 +87,11 @@ impl<'e> Turn<'e> {
             look: OnceCell::new(),
             judged: RefCell::default(),
             has_swept: false,
+            has_kept_lock: false,
+            may_linger: false,
             orderly: false,
         };
+        turn.take_lock_back();
         let result = turn.catch_up(deadline);
         if let Err(error) = result {
             turn.end();
@@ -122,9 +129,9 @@ impl<'e> Turn<'e> {
             let (mapped, moved) = (view.reader.map.is_some(), view.tail.moved);
             self.adopt(&view);
             drop(view);
-            if stop.unit != self.writer.log_end || !mapped {
+            if stop.unit != self.writer.log_end || !mapped && !self.has_kept_lock {
                 // Others have written since, and may have extended the file. A handle that closes shortens a file only if no
-                // other handle maps it, so a handle without a map asks every time.
+                // other handle maps it, so a handle without a map asks each time when it has taken the lock.
                 (self.writer.log_end, self.writer.file_len) = (stop.unit, self.log.len()?);
             }
             if moved && reading.moved_away(&self.log)? {
@@ -191,6 +198,7 @@ impl<'e> Turn<'e> {
             return Ok(());
         }
         self.writer.release();
+        self.has_kept_lock = false;
         let contended = self.writing.wait_for_lock(&self.log, deadline)?;
         self.writer.contended |= contended;
         self.writer.locked = Some(Arc::clone(&self.log));
@@ -322,7 +330,7 @@ impl Drop for Turn<'_> {
         let context = &*self.writing.context;
         let config = &context.config;
         if config.get_lock_mode() == LockMode::PerWrite {
-            self.writer.release();
+            self.leave_lock();
             let contended = std::mem::take(&mut self.writer.contended);
             if contended && config.get_durability() != Durability::Sync {
                 self.writer.rest_until = Some(context.clock.now() + REST);

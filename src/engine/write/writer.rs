@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::linger::Burst;
 use super::owner::{Owning, Seen};
 use crate::format::{FileSeed, MAX_SEQ_STEP};
 use crate::limits::Shared;
@@ -39,6 +40,9 @@ pub(crate) struct Writer {
     /// The file whose lock this handle has: during a turn, or always in `Exclusive` mode. After a reopening it can be another
     /// description of the file than the one that is written through.
     pub(crate) locked: Option<Arc<LogFile>>,
+    /// The file whose lock the last turn has left to the next one. The disk may have released it since.
+    pub(super) lingering: Option<Arc<LogFile>>,
+    pub(super) burst: Burst,
     /// The reading of the log that the fields below are about.
     pub(crate) epoch: u64,
     pub(crate) phase: Phase,
@@ -101,6 +105,8 @@ impl Default for Writer {
     fn default() -> Self {
         Writer {
             locked: None,
+            lingering: None,
+            burst: Burst::default(),
             epoch: 0,
             phase: Phase::Read,
             rewritten: Rewritten::default(),
@@ -147,6 +153,7 @@ impl Writer {
 
     /// Releases the file's lock.
     pub(crate) fn release(&mut self) {
+        self.stop_lingering();
         if let Some(locked) = self.locked.take() {
             // A lock that cannot be given up goes with the file description.
             let _ = locked.file.unlock();
