@@ -154,6 +154,31 @@ fn a_call_for_the_whole_store_costs_what_its_budget_says() {
     check("The whole store", rows_of(&WHOLE));
 }
 
+/// Where locks linger between writes that are not synced, as on Linux.
+#[test]
+fn a_write_in_a_burst_costs_what_its_budget_says() {
+    let usuals = [
+        PUT,
+        usual("batch of 3", Durability::Os, batch),
+        usual("put, and a sync", Durability::Os, |lab| {
+            lab.handle().put("a", lab::VALUE).unwrap();
+            lab.handle().sync().unwrap();
+        }),
+        DURABLE_PUT,
+    ];
+    let counted = |mode: Mode, usual: &Usual| {
+        let lab = Lab::new(mode, usual.durability);
+        lab.let_locks_linger();
+        lab.bring_into(State::Later);
+        for _ in 0..8 {
+            lab.handle().put("a", lab::VALUE).unwrap();
+        }
+        lab.count(|| (usual.call)(&lab))
+    };
+    let rows = |usual: &Usual| Row::of_modes(usual.name, |mode| Some(counted(mode, usual)));
+    check("In a burst", usuals.iter().flat_map(rows).collect());
+}
+
 /// Of a call that is made again only what differs from a later call is in the table.
 #[test]
 fn a_call_after_anything_else_costs_what_its_budget_says() {

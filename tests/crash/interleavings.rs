@@ -15,7 +15,7 @@ use std::time::Duration;
 use caskfile::disk::sim::{Fault, SimDisk, Verb};
 use caskfile::{Batch, Cask, Config, Durability, Error, KvPair, salvage_on};
 
-use seat::{RealSeat, Seat};
+use seat::{Lingering, RealSeat, Seat};
 
 const KEYS: [&str; 2] = ["one", "two"];
 
@@ -461,6 +461,13 @@ fn a_kill_after_another_process_acted_loses_nothing() {
 fn a_power_cut_after_another_process_acted_loses_nothing() {
     try_all::<SimDisk>(End::PowerCut, Durability::Sync, 1);
     try_all::<SimDisk>(End::PowerCut, Durability::Os, 1);
+}
+
+#[test]
+fn the_same_while_locks_linger() {
+    for end in [End::GoesOn, End::IsKilled, End::PowerCut] {
+        try_all::<Lingering>(end, Durability::Os, 1);
+    }
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Random sequences.
 
+use caskfile::Limits;
+use caskfile::disk::Disk;
+use caskfile::disk::sim::SimDisk;
+
 use crate::life::Weather;
 use crate::plan::Kind;
-use crate::storm::sweep;
+use crate::storm::{sweep, sweep_on};
 
 #[test]
 fn a_power_cut_at_any_call_leaves_a_prefix() {
@@ -12,6 +16,18 @@ fn a_power_cut_at_any_call_leaves_a_prefix() {
 #[test]
 fn alternating_durabilities_lose_only_what_was_not_durable() {
     sweep("turns", Kind::Peace, 15, 20, Weather { outcomes: 2, one_in: 2, lives: 2, ..Weather::CALM });
+}
+
+/// Locks linger, and other processes take writes between them.
+#[test]
+fn processes_whose_locks_linger_lose_only_what_was_not_durable() {
+    let linger = |disk: &SimDisk| {
+        disk.set_waiting_line(true);
+        disk.set_lingering(Some(1));
+        disk.set_limits(Limits { burst_turns: 0, burst_gap: u64::MAX, ..*disk.limits() });
+    };
+    let weather = Weather { outcomes: 2, one_in: 2, lives: 2, ..Weather::CALM };
+    sweep_on(linger, "lingering", Kind::Everything, 15, 20, weather);
 }
 
 #[test]

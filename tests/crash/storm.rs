@@ -87,7 +87,13 @@ pub fn run(prepare: fn(&SimDisk), steps: &[Step], stormy: usize, seed: u64, weat
 }
 
 /// Makes a failing plan shorter as long as it fails, with this seed or one of a few others.
-fn shrink(mut steps: Vec<Step>, mut seed: u64, mut error: String, weather: Weather) -> (Vec<Step>, u64, String) {
+fn shrink(
+    prepare: fn(&SimDisk),
+    mut steps: Vec<Step>,
+    mut seed: u64,
+    mut error: String,
+    weather: Weather,
+) -> (Vec<Step>, u64, String) {
     let eager = Weather { outcomes: weather.outcomes * 4, one_in: 1, ..weather };
     let started = Instant::now();
     'shorter: while started.elapsed().as_secs() < 120 {
@@ -95,7 +101,7 @@ fn shrink(mut steps: Vec<Step>, mut seed: u64, mut error: String, weather: Weath
             for attempt in 0..8 {
                 let other = if attempt == 0 { seed } else { seed.wrapping_add(attempt << 32) };
                 let weather = if attempt % 2 == 0 { weather } else { eager };
-                if let Err(found) = run(|_| {}, &candidate, candidate.len(), other, weather) {
+                if let Err(found) = run(prepare, &candidate, candidate.len(), other, weather) {
                     (steps, seed, error) = (candidate, other, found);
                     continue 'shorter;
                 }
@@ -124,6 +130,11 @@ fn cuts() -> [u64; 8] {
 
 /// Tries as many random sequences as the seeds say, each in storms all the time.
 pub fn sweep(name: &str, kind: Kind, seeds: u64, most: usize, weather: Weather) {
+    sweep_on(|_| {}, name, kind, seeds, most, weather);
+}
+
+/// The same on disks that are prepared for it.
+pub fn sweep_on(prepare: fn(&SimDisk), name: &str, kind: Kind, seeds: u64, most: usize, weather: Weather) {
     let (started, before) = (Instant::now(), cuts());
     let seconds = setting("CASKFILE_CRASH_SECONDS");
     let mut tried = 0;
@@ -136,9 +147,9 @@ pub fn sweep(name: &str, kind: Kind, seeds: u64, most: usize, weather: Weather) 
             println!("{name}: seed {seed}, {:?} power cuts in {:?}", cuts(), started.elapsed());
         }
         let steps = plan(seed, most, kind);
-        if let Err(error) = run(|_| {}, &steps, steps.len(), seed, weather) {
+        if let Err(error) = run(prepare, &steps, steps.len(), seed, weather) {
             println!("seed {seed}, {} steps: {error}", steps.len());
-            let (steps, again, error) = shrink(steps, seed, error, weather);
+            let (steps, again, error) = shrink(prepare, steps, seed, error, weather);
             let shrunk = listing(&steps);
             panic!("{}, here made shorter, with dice {again}:\n{shrunk}{error}", command(seed));
         }

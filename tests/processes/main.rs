@@ -4,6 +4,7 @@
 mod common;
 
 mod beside_a_writer;
+mod bursts;
 mod counters;
 mod creators;
 // Looks into /proc and sets limits that other systems name differently.

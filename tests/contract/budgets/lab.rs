@@ -124,6 +124,12 @@ impl Lab {
         lab
     }
 
+    /// For handles that are opened after this.
+    pub fn let_locks_linger(&self) {
+        self.disk.set_waiting_line(true);
+        self.disk.set_lingering(Some(1));
+    }
+
     /// Another process, with a handle that writes durably.
     fn other(&self) -> Cask {
         Cask::open_on(Arc::new(self.disk.process()), STORE, &config()).unwrap()

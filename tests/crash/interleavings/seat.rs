@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use caskfile::Limits;
 use caskfile::disk::Disk;
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 
@@ -79,6 +80,66 @@ impl Seat for SimDisk {
     fn after_power_cut(&self, seed: u64) -> SimDisk {
         self.cut();
         self.reboot(&mut Choices::from_seed(seed))
+    }
+}
+
+/// A process on a simulated disk on which locks linger after every write that is not synced.
+#[derive(Clone)]
+pub struct Lingering(SimDisk);
+
+impl Seat for Lingering {
+    fn first() -> Lingering {
+        let disk = SimDisk::new();
+        disk.set_limits(Limits {
+            burst_turns: 0,
+            burst_gap: u64::MAX,
+            least_running_cost: u64::MAX,
+            renewal_look: u64::MAX,
+            ..Limits::REAL
+        });
+        disk.set_waiting_line(true);
+        disk.set_lingering(Some(1));
+        Lingering(disk)
+    }
+
+    fn another(&self) -> Lingering {
+        Lingering(self.0.process())
+    }
+
+    fn disk(&self) -> Arc<dyn Disk> {
+        Arc::new(self.0.clone())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path()
+    }
+
+    fn names(&self) -> Vec<PathBuf> {
+        self.0.names()
+    }
+
+    fn fail(&self, verb: Verb, nth: u64, fault: Fault) {
+        Seat::fail(&self.0, verb, nth, fault);
+    }
+
+    fn before(&self, nth: u64, act: impl Fn() + Send + Sync + 'static) {
+        Seat::before(&self.0, nth, act);
+    }
+
+    fn before_lock(&self, nth: u64, act: impl Fn() + Send + Sync + 'static) {
+        self.0.before_lock(nth, act);
+    }
+
+    fn heal(&self) {
+        self.0.heal();
+    }
+
+    fn kill(&self) {
+        self.0.kill();
+    }
+
+    fn after_power_cut(&self, seed: u64) -> Lingering {
+        Lingering(self.0.after_power_cut(seed))
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use caskfile::disk::Clock;
 use caskfile::disk::sim::{Repeat, SimDisk, Verb, When};
-use caskfile::{Cask, Config, Durability};
+use caskfile::{Cask, Config, Durability, Limits};
 
 use crate::common::patience::in_finite_time;
 
@@ -90,6 +90,8 @@ struct Game {
     processes: usize,
     writes: usize,
     durability: Durability,
+    /// Locks linger after each write, and are given up when another process has tried for them once.
+    lingers: bool,
     /// The last process is stopped once, when it has waited this often.
     stops_after: Option<u64>,
 }
@@ -114,6 +116,10 @@ impl Game {
         let disk = SimDisk::new();
         let clock = disk.stop_clock();
         disk.set_waiting_line(true);
+        if self.lingers {
+            disk.set_lingering(Some(1));
+            disk.set_limits(Limits { burst_turns: 0, burst_gap: u64::MAX, renewal_look: u64::MAX, ..Limits::REAL });
+        }
         let config = Config::new().durability(self.durability).connection_timeout(Duration::from_secs(60));
         let handles: Vec<(SimDisk, Cask)> = (0..self.processes)
             .map(|n| {
@@ -184,8 +190,8 @@ const NUMBERS: [(usize, usize); 3] = [(2, 40), (5, 12), (16, 4)];
 fn games(stops_after: Option<u64>, check: impl Fn(&Game, &Played) + Send + Copy + 'static) {
     in_finite_time(move || {
         for (processes, writes) in NUMBERS {
-            for durability in [Durability::Sync, Durability::Os] {
-                let game = Game { processes, writes, durability, stops_after };
+            for (durability, lingers) in [(Durability::Sync, false), (Durability::Os, false), (Durability::Os, true)] {
+                let game = Game { processes, writes, durability, lingers, stops_after };
                 check(&game, &game.play());
             }
         }
@@ -194,12 +200,12 @@ fn games(stops_after: Option<u64>, check: impl Fn(&Game, &Played) + Send + Copy 
 
 /// The last word of a message.
 fn say(game: &Game, played: &Played) -> String {
-    let Game { processes, writes, durability, .. } = game;
+    let Game { processes, writes, durability, lingers, .. } = game;
     let Played { seen, took, pauses } = played;
     let longest = seen.iter().flat_map(|seen| &seen.waits).max().unwrap();
     let most = seen.iter().flat_map(|seen| &seen.others).max().unwrap();
     format!(
-        "{processes} processes, {writes} writes each, {durability:?}: all took {took:?} with {pauses} pauses; \
+        "{processes} processes, {writes} writes each, {durability:?}, lingering {lingers}: all took {took:?} with {pauses} pauses; \
          the longest write {longest:?}, and others had {most} turns meanwhile"
     )
 }
