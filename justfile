@@ -192,7 +192,7 @@ bench-check:
     # The profile and the feature that `cli` has compiled the library with.
     cargo bench --quiet --profile release --features cli --bench basic -- --keys 20000 --rounds 1
 
-# A benchmark: basic, fairness, group_commit or pause, with its options: just bench basic --keys 1000000
+# A benchmark: basic, bursts, fairness, group_commit or pause, with its options: just bench basic --keys 1000000
 [group('measuring')]
 bench name="basic" *args:
     cargo bench --bench "$1" -- "${@:2}"

@@ -1,4 +1,4 @@
-//! Several processes write durably to one store: measures how long each put waits and how many puts are made.
+//! Several processes write to one store, durably and without syncs: measures how long each put waits and how many puts are made.
 //!
 //! ```text
 //! cargo bench --bench fairness                     # three seconds a row
@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use caskfile::{Cask, Config};
+use caskfile::{Cask, Config, Durability};
 
 mod common;
 
@@ -26,8 +26,10 @@ fn main() {
     // Cargo adds `--bench`.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["store", path, number, seconds] => {
-            let cask = Cask::open_with(path, &Config::new().connection_timeout(None)).unwrap();
+        [what @ ("store" | "unsynced"), path, number, seconds] => {
+            let durability = if what == "store" { Durability::Sync } else { Durability::Os };
+            let config = Config::new().connection_timeout(None).durability(durability);
+            let cask = Cask::open_with(path, &config).unwrap();
             write(seconds, |n| cask.put(format!("{number}/{n:014}"), VALUE).map(drop).unwrap());
         }
         ["floor", path, _, seconds] => {
@@ -66,13 +68,13 @@ fn write(seconds: &str, mut put: impl FnMut(u64)) {
 
 fn measure(seconds: &str) {
     let directory = Directory::new("fairness");
-    println!("durable puts, keys of 16 bytes, values of 100; {seconds} s a row; in {}\n", directory.path().display());
+    println!("puts, keys of 16 bytes, values of 100; {seconds} s a row; in {}\n", directory.path().display());
     println!("waits in group times of the row with one process");
     println!(
         "{:<10}{:>10}{:>10}{:>9}{:>9}{:>9}{:>9}{:>10}",
         "", "processes", "puts/s", "p50", "p99", "p99.9", "max", "poorest"
     );
-    for what in ["floor", "store"] {
+    for what in ["floor", "store", "unsynced"] {
         let mut group = Duration::ZERO;
         for processes in [1, 2, 8] {
             let path = directory.path().join(format!("{what}-{processes}"));
