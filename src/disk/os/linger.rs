@@ -102,7 +102,7 @@ impl Linger {
         if (is_watched || HELPER.watch(&self.shared)) && FORKS.load(SeqCst) == forks {
             return true;
         }
-        // If the lock is gone already, to release it once more does no harm: nobody has taken it through this description.
+        // If the lock is gone already, to release it once more does no harm: no turn has taken it through this description.
         self.take_back();
         false
     }
@@ -140,7 +140,7 @@ impl State {
         if left == Some(Duration::ZERO) {
             self.release();
         }
-        // In a burst, the helper often finds a turn under way, and must not be called anew after each of them.
+        // In a burst, the helper often finds a turn under way, and must not have to be woken after each of them.
         let is_in_use = self.is_open && self.count != std::mem::replace(&mut self.seen, self.count);
         match left {
             Some(left) if !left.is_zero() => Some(left),
