@@ -46,6 +46,7 @@ impl Process {
 
     /// Returns a number that no parent and no child of the process has. `None` where a child of a bare `clone` would have the
     /// same one.
+    #[cfg(target_os = "linux")]
     pub(crate) fn number(&self) -> Option<u64> {
         self.pid.is_none().then_some(self.number)
     }
