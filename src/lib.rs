@@ -113,9 +113,9 @@ mod sync;
 pub use backend::{Backend, new_store, register_backend};
 pub use config::{CompactionPolicy, Config, Durability, LockMode, ReadMode, SnapshotPolicy};
 pub use engine::{
-    Applied, Backup, Batch, BucketScans, Cask, CaskLock, ChangeRef, Compaction, Held, IndexScan, Keys, LockOptions,
-    MAX_BATCH_BYTES, MAX_BATCH_OPS, Mapped, PairRef, Scan, Session, SessionKey, SessionState, SessionStatus, Slice,
-    Stats, Unit, Update, Watch, WatchFrom, WatchOptions,
+    Applied, Backup, Batch, BucketScans, Cask, CaskLock, ChangeRef, Compaction, IndexScan, Keys, MAX_BATCH_BYTES,
+    MAX_BATCH_OPS, Mapped, PairRef, Scan, Session, SessionKey, SessionState, SessionStatus, Slice, Stats, Unit, Update,
+    Watch, WatchFrom, WatchOptions,
 };
 pub use error::{Error, ErrorKind, Result};
 #[cfg(any(test, feature = "testing"))]
@@ -128,7 +128,7 @@ pub use inspect::{salvage, salvage_unfinished, salvage_with, verify};
 pub use inspect::{salvage_on, verify_on};
 #[cfg(any(test, feature = "testing"))]
 pub use limits::Limits;
-pub use loss::LockLoss;
+pub use loss::{LockLoss, LossSender};
 pub use progress::Progress;
 pub use report::{Loss, LostKey, Report, WrongSnapshot};
-pub use store::{Change, Feed, KvPair, OptionalExt, PutOptions, Stopper, Store, TreeEvent};
+pub use store::{Change, Feed, Held, KvPair, Lock, LockOptions, OptionalExt, PutOptions, Stopper, Store, TreeEvent};

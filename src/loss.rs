@@ -1,4 +1,4 @@
-//! [`LockLoss`]: how a program learns that a lock or a session is lost.
+//! [`LockLoss`]: how a program learns that a lock or a session is lost, and [`LossSender`], by which a backend says it.
 
 use std::io;
 use std::net::Shutdown;
@@ -42,21 +42,50 @@ struct Shared {
     process: Process,
 }
 
-/// The end that sends the loss.
-#[derive(Clone)]
-pub(crate) struct LossSender(LockLoss);
+/// The end that sends a [`LockLoss`], for a backend with locks: see [`LockLoss::channel`].
+///
+/// Dropping it sends the loss too. So a task that renews a lock owns the sender, and a task that ends in a panic loses the lock.
+///
+/// ```
+/// use caskfile::LockLoss;
+///
+/// let (sender, loss) = LockLoss::channel()?;
+/// let waiting = std::thread::spawn(move || loss.wait(None));
+/// sender.lose();
+/// assert!(waiting.join().unwrap());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct LossSender(LockLoss);
 
 impl LockLoss {
-    /// Makes a signal and its sender.
+    /// Returns a sender and its signal, for a backend with locks: its [`Held`](crate::Held) has the signal, and what renews the lock
+    /// has the sender.
+    ///
+    /// Cost: two descriptors.
     ///
     /// # Errors
     ///
     /// The system has no descriptors left.
-    pub(crate) fn channel() -> io::Result<(LossSender, LockLoss)> {
+    ///
+    /// ```
+    /// use caskfile::LockLoss;
+    ///
+    /// let (sender, loss) = LockLoss::channel()?;
+    /// assert!(!loss.is_lost());
+    /// drop(sender); // the task that renewed the lock has ended
+    /// assert!(loss.is_lost());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn channel() -> io::Result<(LossSender, LockLoss)> {
         let (reader, writer) = UnixStream::pair()?;
         let (is_lost, guard, signal) = (AtomicBool::new(false), Mutex::new(()), Condvar::new());
         let loss = LockLoss(Arc::new(Shared { is_lost, guard, signal, reader, writer, process: Process::this() }));
         Ok((LossSender(loss.clone()), loss))
+    }
+
+    /// Whether the process in which it was made asks.
+    pub(crate) fn is_here(&self) -> bool {
+        self.0.process.is_this()
     }
 
     /// Returns whether the loss has come. A lock that is lost can be found out later than it happens: see
@@ -84,14 +113,15 @@ impl LockLoss {
 }
 
 impl LossSender {
-    pub(crate) fn loss(&self) -> &LockLoss {
+    /// Returns the signal. See [`LossSender`] for an example.
+    pub fn loss(&self) -> &LockLoss {
         &self.0
     }
 
-    /// Sends the loss. Once is enough.
-    pub(crate) fn lose(&self) {
+    /// Sends the loss. Once is enough. Does nothing in a forked child. See [`LossSender`] for an example.
+    pub fn lose(&self) {
         let shared = &*self.0.0;
-        if !shared.process.is_this() {
+        if !self.0.is_here() {
             return;
         }
         let guard = lock(&shared.guard);
@@ -101,6 +131,18 @@ impl LossSender {
             shared.signal.notify_all();
         }
         drop(guard);
+    }
+}
+
+impl Drop for LossSender {
+    fn drop(&mut self) {
+        self.lose();
+    }
+}
+
+impl std::fmt::Debug for LossSender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("LossSender").field(&self.0).finish()
     }
 }
 
@@ -137,5 +179,13 @@ mod tests {
         sender.lose();
         assert!(loss.clone().wait(Some(Duration::MAX)) && loss.is_lost());
         assert_eq!((poll(), poll()), (Ok(0), Ok(0)));
+    }
+
+    #[test]
+    fn a_sender_that_is_dropped_sends_the_loss() {
+        let (sender, loss) = LockLoss::channel().unwrap();
+        let waiting = std::thread::spawn(move || loss.wait(None));
+        drop(sender);
+        assert!(waiting.join().unwrap());
     }
 }

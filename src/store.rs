@@ -2,6 +2,8 @@
 
 mod change;
 mod feed;
+mod held;
+mod lock;
 mod pair;
 mod put_options;
 mod stopper;
@@ -12,6 +14,9 @@ use std::sync::Arc;
 
 pub use change::Change;
 pub use feed::{Feed, TreeEvent};
+pub(crate) use held::Claim;
+pub use held::Held;
+pub use lock::{Lock, LockOptions};
 pub use pair::KvPair;
 pub(crate) use put_options::Expires;
 pub use put_options::PutOptions;
@@ -29,7 +34,7 @@ use crate::{Error, Result};
 /// as counting or logging, can own any of them as its `S: Store`. `Arc<Cask>` is no store, since the trait's methods would
 /// hide those of [`Cask`](crate::Cask). A `Cask` needs no `Arc` around it: a clone is cheap.
 ///
-/// An implementation need not have `put_with`, `delete_tree`, `watch` and `watch_tree`: by default they return
+/// An implementation need not have `put_with`, `delete_tree`, `watch`, `watch_tree` and `new_lock`: by default they return
 /// [`Error::CallNotSupported`], with whatever arguments and after `close` too. One that has a call keeps all that is promised of it.
 ///
 /// [`downcast_ref`](#method.downcast_ref) leads from a `dyn Store` back to the type inside, with all that it has beside the
@@ -401,6 +406,42 @@ pub trait Store: Send + Sync {
         Err(Error::CallNotSupported { call: "watch_tree" })
     }
 
+    /// Returns a lock on a key, which is not taken yet. All that use the same key of the store share it: see [`Lock`].
+    ///
+    /// Plain writes do not respect the lock: a put or a delete of the key takes it away from its holder. What is at the key while the
+    /// lock is free is replaced by the holder's value.
+    ///
+    /// Cost: none. The lock costs something once it is taken: a few writes now, and one for each renewal, three times per
+    /// [time to live](LockOptions::ttl).
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::CallNotSupported`] if the implementation does not have this call.
+    /// - [`Error::KeyLength`].
+    /// - [`Error::ValueTooLong`] if the [value](LockOptions::value) is too long.
+    /// - [`Error::ZeroTtl`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use caskfile::{Config, LockOptions, new_store};
+    /// # let path = std::env::temp_dir().join(format!("caskfile-doc-new-lock-{}", std::process::id()));
+    /// # let store = new_store("caskfile", &path, &Config::new())?;
+    /// let lock = store.new_lock(b"leader", &LockOptions::new().value("node-1"))?;
+    /// if let Some(held) = lock.try_lock()? {
+    ///     println!("leader, with the token {}", held.token());
+    ///     lock.unlock()?;
+    /// }
+    /// # drop(lock);
+    /// # store.close()?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), caskfile::Error>(())
+    /// ```
+    fn new_lock(&self, key: &[u8], options: &LockOptions) -> Result<Box<dyn Lock>> {
+        let _ = (key, options);
+        Err(Error::CallNotSupported { call: "new_lock" })
+    }
+
     /// Closes the store: every later call on this handle, its clones and its buckets returns [`Error::Closed`].
     ///
     /// A second close returns `Ok`. Dropping the last handle closes the store too, but cannot return an error.
@@ -568,6 +609,10 @@ macro_rules! store_behind_a_pointer {
 
             fn watch_tree(&self, prefix: &[u8]) -> Result<Box<dyn Feed<TreeEvent>>> {
                 (**self).watch_tree(prefix)
+            }
+
+            fn new_lock(&self, key: &[u8], options: &LockOptions) -> Result<Box<dyn Lock>> {
+                (**self).new_lock(key, options)
             }
 
             fn close(&self) -> Result<()> {

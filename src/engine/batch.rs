@@ -5,11 +5,11 @@ use std::path::Path;
 
 use super::write::request::{Action, Condition, Request, no_memory};
 pub use super::write::request::{MAX_BATCH_BYTES, MAX_BATCH_OPS};
-use crate::engine::session::Held;
+use crate::engine::session::CaskClaim;
 use crate::format::{FullKey, prefix_of_bucket, split_full_key};
 use crate::limits::Shared;
 use crate::memory::make_room;
-use crate::store::PutOptions;
+use crate::store::{Held, PutOptions};
 use crate::{Error, Result};
 
 /// A list of changes, in one or several buckets, that are applied together or not at all, under conditions.
@@ -230,7 +230,8 @@ impl Batch {
     /// holder that was stopped and has lost the lock cannot write after it, however late its call comes. The lock may be in any bucket of
     /// the store.
     ///
-    /// If it is lost, the cause of the [`BatchConflict`](Error::BatchConflict) is [`NotHeld`](Error::NotHeld).
+    /// If it is lost, the cause of the [`BatchConflict`](Error::BatchConflict) is [`NotHeld`](Error::NotHeld). A lock of another
+    /// backend is a mistake: its cause is the same, of a [`BatchInvalid`](Error::BatchInvalid).
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-batch-expect-held-{}", std::process::id()));
@@ -249,13 +250,15 @@ impl Batch {
     /// ```
     pub fn expect_held(&mut self, held: &Held) -> &mut Batch {
         // The key of the lock is in a bucket of its own.
-        let Some((Ok(prefix), key)) = split_full_key(held.key()).map(|(bucket, key)| (prefix_of_bucket(bucket), key))
+        let claim = held.claim::<CaskClaim>();
+        let split = claim.and_then(|claim| Some((claim, split_full_key(&claim.key)?)));
+        let Some((claim, Ok(prefix), key)) = split.map(|(claim, (bucket, key))| (claim, prefix_of_bucket(bucket), key))
         else {
             self.mistaken(Error::NotHeld);
             return self;
         };
         let own = self.bucket.replace(prefix);
-        self.step(key, Some(Condition::Held(held.holding())), Action::Keep);
+        self.step(key, Some(Condition::Held(claim.holding())), Action::Keep);
         self.bucket = own;
         self
     }

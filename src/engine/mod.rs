@@ -49,7 +49,7 @@ pub use mapped::{Mapped, Slice};
 pub use read::by_index::IndexScan;
 pub use read::keys::Keys;
 pub use read::scan::{BucketScans, PairRef, Scan};
-pub use session::{CaskLock, Held, LockOptions, Session, SessionKey, SessionState, SessionStatus};
+pub use session::{CaskLock, Session, SessionKey, SessionState, SessionStatus};
 pub use stats::Stats;
 pub use watch::{ChangeRef, Unit, Watch, WatchFrom, WatchOptions};
 

@@ -56,6 +56,9 @@ pub enum ErrorKind {
     /// A watch cannot go on from its position: [`Error::Compacted`], [`Error::Undone`]. Begin again with a
     /// [snapshot](crate::WatchFrom::Snapshot).
     Lost,
+    /// The outcome of the call is not known: [`Error::Indeterminate`]. See [`Error::is_indeterminate`], which is true of
+    /// [`Error::Poisoned`] as well.
+    Indeterminate,
     /// The operating system refused something: [`Error::Io`], [`Error::NoSessions`].
     Io,
     /// An error of another backend, or a failure of this library: [`Error::Other`].
@@ -99,6 +102,7 @@ impl Error {
             | Error::UnsupportedRecord { .. }
             | Error::CallNotSupported { .. } => ErrorKind::Unsupported,
             Error::Compacted { .. } | Error::Undone { .. } => ErrorKind::Lost,
+            Error::Indeterminate { .. } => ErrorKind::Indeterminate,
             Error::Io { .. } | Error::NoSessions { .. } => ErrorKind::Io,
             Error::Other(_) => ErrorKind::Other,
         }
@@ -164,6 +168,22 @@ impl Error {
         }
     }
 
+    /// Returns whether the outcome of the call is not known: what it was to do may have happened, or may still happen. True of
+    /// [`Error::Indeterminate`] and [`Error::Poisoned`], which both say what to do. After every other error of a write, nothing was
+    /// written, unless the error says so.
+    ///
+    /// ```
+    /// use std::io::{Error as IoError, ErrorKind};
+    ///
+    /// use caskfile::Error;
+    ///
+    /// assert!(Error::indeterminate("put", IoError::from(ErrorKind::ConnectionReset)).is_indeterminate());
+    /// assert!(!Error::KeyModified.is_indeterminate());
+    /// ```
+    pub fn is_indeterminate(&self) -> bool {
+        matches!(self, Error::Indeterminate { .. } | Error::Poisoned { .. })
+    }
+
     fn io_kind(&self) -> io::ErrorKind {
         match self {
             Error::Io { source, .. } => source.kind(),
@@ -178,7 +198,9 @@ impl Error {
             | Error::CallNotSupported { .. }
             | Error::UnsupportedVersion { .. }
             | Error::UnsupportedRecord { .. } => io::ErrorKind::Unsupported,
-            Error::Other(inner) => inner.downcast_ref::<io::Error>().map_or(io::ErrorKind::Other, io::Error::kind),
+            Error::Other(inner) | Error::Indeterminate { cause: inner, .. } => {
+                inner.downcast_ref::<io::Error>().map_or(io::ErrorKind::Other, io::Error::kind)
+            }
             error => match error.kind() {
                 ErrorKind::NotFound => io::ErrorKind::NotFound,
                 ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
@@ -256,6 +278,8 @@ mod tests {
             (Error::AlreadyHeld, K::Lock, I::Other),
             (Error::TimedOut { waited: Duration::ZERO }, K::Busy, I::TimedOut),
             (Error::NoSessions { cause: eio() }, K::Io, I::StorageFull),
+            (Error::indeterminate("put", io::Error::from(I::ConnectionReset)), K::Indeterminate, I::ConnectionReset),
+            (Error::indeterminate("put", Error::Closed), K::Indeterminate, I::Other),
             (Error::Closed, K::Handle, I::Other),
             (Error::Forked { path: path() }, K::Handle, I::Other),
             (Error::ReadOnly { path: path() }, K::Handle, I::PermissionDenied),
@@ -297,6 +321,8 @@ mod tests {
             let passes =
                 matches!(error, Error::LockTimeout { .. } | Error::CompactionOvertaken { .. } | Error::TimedOut { .. });
             assert_eq!((error.is_conflict(), error.is_retryable()), (conflict, passes), "{error:?}");
+            let unknown = matches!(error, Error::Poisoned { .. } | Error::Indeterminate { .. });
+            assert_eq!(error.is_indeterminate(), unknown, "{error:?}");
         }
         for (code, passes) in [(libc::EINTR, true), (libc::EBUSY, true), (libc::ENOSPC, false), (libc::EIO, false)] {
             let error = Error::io("open", "store".as_ref(), io::Error::from_raw_os_error(code));

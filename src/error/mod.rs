@@ -33,8 +33,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// `{}` prints what failed and where. [`source`](std::error::Error::source) returns the error that caused it, if there is
 /// one. `{:#}` prints the error and its causes, separated by colons.
 ///
-/// [`kind`](Error::kind), [`is_conflict`](Error::is_conflict) and [`is_retryable`](Error::is_retryable) are for programs that
-/// do not need the variant, and an error can be converted to an [`io::Error`].
+/// [`kind`](Error::kind), [`is_conflict`](Error::is_conflict), [`is_retryable`](Error::is_retryable) and
+/// [`is_indeterminate`](Error::is_indeterminate) are for programs that do not need the variant, and an error can be converted to an [`io::Error`].
 ///
 /// No error contains a key or a value, so an error can be logged. A key may be a secret, such as the token of a session, and
 /// of any length. A program whose keys are harmless adds the key where it makes the call.
@@ -264,8 +264,8 @@ pub enum Error {
     BatchInvalid {
         /// Which operation, counted from 0 in the order in which they were added.
         op: usize,
-        /// [`KeyLength`](Error::KeyLength), [`ValueTooLong`](Error::ValueTooLong), [`ZeroTtl`](Error::ZeroTtl) or
-        /// [`BucketTooLong`](Error::BucketTooLong).
+        /// [`KeyLength`](Error::KeyLength), [`ValueTooLong`](Error::ValueTooLong), [`ZeroTtl`](Error::ZeroTtl),
+        /// [`BucketTooLong`](Error::BucketTooLong), or [`NotHeld`](Error::NotHeld) for a lock of another backend.
         cause: Box<Error>,
     },
 
@@ -352,7 +352,7 @@ pub enum Error {
     /// [`BatchConflict`](Error::BatchConflict) from [`Batch::expect_held`](crate::Batch::expect_held).
     NotHeld,
 
-    /// The lock is held already, through this [`CaskLock`](crate::CaskLock).
+    /// The lock is held already, through this [`Lock`](crate::Lock) or [`CaskLock`](crate::CaskLock).
     AlreadyHeld,
 
     /// The lock was held by others for the whole time that the caller wanted to wait.
@@ -366,6 +366,17 @@ pub enum Error {
     NoSessions {
         /// What the system said.
         cause: Arc<io::Error>,
+    },
+
+    /// The outcome of a call is not known: from backends that ask a server. What the call was to do may have happened, may still happen
+    /// some time later, or never. Nothing was repeated, since that could do it twice. Read what is there before deciding again. A
+    /// conditional write can be repeated: if the first one has happened, the condition does not hold any more, so a refusal does not say
+    /// by whom the pair was changed.
+    Indeterminate {
+        /// The name of the method.
+        call: &'static str,
+        /// What is known, such as that the connection was lost.
+        cause: Arc<dyn std::error::Error + Send + Sync>,
     },
 
     /// The call is made in a child process, on a handle that its parent opened before the fork. Open the store in the
@@ -409,6 +420,7 @@ impl std::error::Error for Error {
         match self {
             Error::Io { source, .. } => Some(&**source),
             Error::Poisoned { cause, .. } | Error::NoSessions { cause } => Some(&**cause),
+            Error::Indeterminate { cause, .. } => Some(&**cause),
             Error::Other(error) if error.is::<Internal>() => None,
             Error::Other(error) => Some(&**error),
             _ => None,
@@ -437,6 +449,21 @@ impl Error {
         Error::Other(Arc::new(error))
     }
 
+    /// Returns the error of a call whose outcome is not known, for another implementation of [`Store`](crate::Store): see
+    /// [`Error::Indeterminate`].
+    ///
+    /// ```
+    /// use caskfile::Error;
+    ///
+    /// let lost = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+    /// let error = Error::indeterminate("put", lost);
+    /// assert!(error.is_indeterminate() && !error.is_retryable());
+    /// assert!(error.to_string().starts_with("it is not known whether this put has happened"));
+    /// ```
+    pub fn indeterminate(call: &'static str, cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+        Error::Indeterminate { call, cause: Arc::new(cause) }
+    }
+
     pub(crate) fn internal(message: impl Into<String>) -> Error {
         Error::other(Internal(message.into()))
     }
@@ -462,6 +489,7 @@ mod tests {
             poisoned,
             Error::other(cause()),
             Error::NoSessions { cause: Arc::new(cause()) },
+            Error::indeterminate("put", cause()),
         ] {
             let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
             assert_eq!(source.and_then(io::Error::raw_os_error), Some(libc::EIO), "{error:?}");

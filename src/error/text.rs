@@ -20,6 +20,9 @@ impl Error {
             Error::AlreadyHeld => f.write_str("the lock is held already"),
             Error::TimedOut { waited } => write!(f, "the lock was held by others for {waited:?}"),
             Error::NoSessions { .. } => f.write_str("sessions need to know which machine and which boot this is"),
+            Error::Indeterminate { call, .. } => {
+                write!(f, "it is not known whether this {call} has happened, or may still happen; read what is there")
+            }
             Error::BackendNotSupported { name, supported } => {
                 write!(f, "backend {name:?} is not supported; supported backends: {supported}")
             }

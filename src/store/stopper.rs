@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Ends a watch, a feed or the waits for a lock from another thread: see [`Watch::stopper`](crate::Watch::stopper),
-/// [`Feed::stopper`](crate::Feed::stopper) and [`CaskLock::stopper`](crate::CaskLock::stopper). Clones stop the same one.
+/// Ends a watch, a feed or the waits for a lock from another thread: see [`Feed::stopper`](crate::Feed::stopper),
+/// [`Lock::stopper`](crate::Lock::stopper), [`Watch::stopper`](crate::Watch::stopper) and
+/// [`CaskLock::stopper`](crate::CaskLock::stopper). Clones stop the same one.
 ///
 /// ```
 /// # let path = std::env::temp_dir().join(format!("caskfile-stopper-{}", std::process::id()));
@@ -27,7 +28,7 @@ impl std::panic::UnwindSafe for Stopper {}
 impl std::panic::RefUnwindSafe for Stopper {}
 
 impl Stopper {
-    /// Returns a stopper that calls this closure, for the feeds of a backend. The closure may be called from any thread, and more than
+    /// Returns a stopper that calls this closure, for the feeds and locks of a backend. The closure may be called from any thread, and more than
     /// once.
     ///
     /// ```
@@ -45,8 +46,8 @@ impl Stopper {
         Stopper(Arc::new(stop))
     }
 
-    /// Ends the watch, the feed, or the waits for the lock. Its calls return [`Error::Stopped`](crate::Error::Stopped) from now on, also one that waits now. In a
-    /// forked child, this does nothing to the watch of the parent.
+    /// Ends the watch, the feed, or the waits for the lock. Its calls return [`Error::Stopped`](crate::Error::Stopped) from now on, also
+    /// one that waits now. In a forked child, this does nothing to the watch of the parent.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("caskfile-stop-{}", std::process::id()));

@@ -208,6 +208,9 @@ fn handles_and_what_they_return_can_be_sent_shared_and_used_after_a_panic() {
     check::<KvPair>();
     check::<caskfile::Watch>();
     check::<caskfile::Stopper>();
+    check::<caskfile::Held>();
+    check::<caskfile::LockLoss>();
+    check::<caskfile::LossSender>();
     check::<caskfile::WatchOptions>();
     check::<caskfile::Change>();
     // It borrows its watch mutably, and such a borrow is never `UnwindSafe`.

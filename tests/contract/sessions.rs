@@ -6,7 +6,8 @@ use std::time::Duration;
 use caskfile::disk::sim::{Choices, Fault, Repeat, SimDisk, Verb, When};
 use caskfile::disk::{Clock, Disk};
 use caskfile::{
-    Batch, Cask, Change, CompactionPolicy, Config, Durability, Error, Limits, LockMode, LockOptions, Session, WatchFrom,
+    Batch, Cask, Change, CompactionPolicy, Config, Durability, Error, Held, Limits, LockLoss, LockMode, LockOptions,
+    Session, Store as _, WatchFrom,
 };
 
 pub(super) const TTL: Duration = Duration::from_secs(20);
@@ -526,4 +527,44 @@ fn what_cannot_be_asked_for_is_refused() {
     let session = cask.session(Duration::MAX).unwrap();
     store.wait(Duration::from_secs(1 << 31));
     assert!(session.is_live());
+}
+
+/// A lock of the contract is the engine's own: its holder's batches are fenced.
+#[test]
+fn a_lock_of_the_contract_fences_a_batch() {
+    let store = Store::new();
+    let ((_, a), (_, b)) = (store.open(), store.open());
+    let (ours, theirs) = (a.bucket("locks").unwrap(), b.bucket("locks").unwrap());
+    let lock = ours.new_lock(b"leader", &LockOptions::new().value("a").ttl(TTL)).unwrap();
+    let other = theirs.new_lock(b"leader", &LockOptions::new().value("b").ttl(TTL)).unwrap();
+    let held = lock.try_lock().unwrap().unwrap();
+    assert!(other.try_lock().unwrap().is_none());
+    assert_eq!(theirs.get("leader").unwrap().value, b"a");
+    assert!(!b.exists("leader").unwrap(), "a lock is in the bucket of the handle that it was made with");
+    a.write(Batch::new().expect_held(&held).put("fenced", "1")).unwrap();
+
+    store.wait(TTL);
+    assert!(!held.is_held());
+    let next = other.try_lock().unwrap().unwrap();
+    assert!(next.token() > held.token());
+    assert!(is_not_held(a.write(Batch::new().expect_held(&held).put("fenced", "2"))));
+    assert!(matches!(lock.unlock(), Err(Error::NotHeld)));
+    assert!(next.is_held());
+    assert_eq!(a.get("fenced").unwrap().value, b"1");
+}
+
+/// Its key is in another store, which this one knows nothing of.
+#[test]
+fn a_lock_of_another_backend_fences_no_batch() {
+    let store = Store::new();
+    let (_, cask) = store.open();
+    let (_sender, loss) = LockLoss::channel().unwrap();
+    for held in [Held::new(1, loss.clone()), Held::with_check(1, loss, || true)] {
+        assert!(held.is_held());
+        match cask.write(Batch::new().put("first", "").expect_held(&held).put("key", "")) {
+            Err(Error::BatchInvalid { op: 1, cause }) => assert!(matches!(*cause, Error::NotHeld)),
+            other => panic!("{other:?}"),
+        }
+        assert!(cask.is_empty().unwrap());
+    }
 }

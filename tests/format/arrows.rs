@@ -54,7 +54,8 @@ fn module(path: &[String]) -> Option<String> {
         "Error" | "Result" => "error",
         "Config" => "config",
         "Cask" | "Batch" => "engine",
-        "Change" | "Feed" | "KvPair" | "OptionalExt" | "PutOptions" | "Stopper" | "Store" | "TreeEvent" => "store",
+        "Change" | "Feed" | "Held" | "KvPair" | "Lock" | "LockOptions" | "OptionalExt" | "PutOptions" | "Stopper"
+        | "Store" | "TreeEvent" => "store",
         first => first,
     };
     match (first, path.get(1).map(String::as_str)) {

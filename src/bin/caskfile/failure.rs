@@ -197,7 +197,7 @@ fn exit_of(error: &Error) -> Exit {
         | Error::BucketTooLong { .. }
         | Error::BatchInvalid { .. }
         | Error::BatchTooLarge { .. } => Exit::Input,
-        Error::Io { .. } | Error::Poisoned { .. } | Error::NoSessions { .. } => Exit::Io,
+        Error::Io { .. } | Error::Poisoned { .. } | Error::Indeterminate { .. } | Error::NoSessions { .. } => Exit::Io,
         Error::Compacted { .. } | Error::Undone { .. } => Exit::Lost,
         Error::SessionOver | Error::NotHeld => Exit::LockLost,
         Error::TimedOut { .. } => Exit::TimedOut,

@@ -26,7 +26,7 @@ use crate::engine::watch::{KeyFeed, TreeFeed};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::events::event;
-use crate::store::{Feed, KvPair, PutOptions, Store, TreeEvent};
+use crate::store::{Feed, KvPair, Lock, LockOptions, PutOptions, Store, TreeEvent};
 
 /// An open store, seen through one of its buckets.
 ///
@@ -148,6 +148,10 @@ impl Store for Cask {
 
     fn watch_tree(&self, prefix: &[u8]) -> Result<Box<dyn Feed<TreeEvent>>> {
         Ok(Box::new(TreeFeed::new(self, prefix)?))
+    }
+
+    fn new_lock(&self, key: &[u8], options: &LockOptions) -> Result<Box<dyn Lock>> {
+        Ok(Box::new(Cask::lock(self, key, options)?))
     }
 
     fn close(&self) -> Result<()> {

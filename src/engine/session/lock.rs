@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::held::Held;
+use super::claim::CaskClaim;
 use super::{Released, end, end_dropped, keep};
 use crate::engine::cask::Cask;
 use crate::engine::deadline::Deadline;
@@ -12,60 +12,9 @@ use crate::engine::write::line::Line;
 use crate::engine::write::request::Condition;
 use crate::format::{FullKey, MAX_EXPIRING_VALUE_LEN};
 use crate::log::LogFile;
-use crate::store::{KvPair, Stopper};
+use crate::store::{Claim, Held, KvPair, Lock, LockOptions, Stopper};
 use crate::sync::{AtomicBool, Mutex, lock};
 use crate::{Error, Result};
-
-/// Options of a lock: see [`Cask::lock`].
-///
-/// ```
-/// use std::time::Duration;
-///
-/// use caskfile::LockOptions;
-///
-/// let options = LockOptions::new().value("host-a").ttl(Duration::from_secs(5));
-/// assert_ne!(options, LockOptions::default());
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "options do nothing until a lock has them"]
-pub struct LockOptions {
-    value: Vec<u8>,
-    ttl: Duration,
-    delete_on_unlock: bool,
-}
-
-impl Default for LockOptions {
-    fn default() -> LockOptions {
-        LockOptions { value: Vec::new(), ttl: Duration::from_secs(20), delete_on_unlock: true }
-    }
-}
-
-impl LockOptions {
-    /// Returns the default options: no value, a time to live of 20 seconds, and a key that is removed when the lock is released.
-    pub fn new() -> LockOptions {
-        LockOptions::default()
-    }
-
-    /// Sets the value of the lock's key while the lock is held, which others can read: the name of the holder, for example.
-    pub fn value(mut self, value: impl Into<Vec<u8>>) -> LockOptions {
-        self.value = value.into();
-        self
-    }
-
-    /// Sets after which time a holder that does not renew the lock has lost it. A holder renews it by itself, three times in this time. If
-    /// the holder dies, the next one need not wait for it, where the system tells that the process is gone.
-    pub fn ttl(mut self, ttl: Duration) -> LockOptions {
-        self.ttl = ttl;
-        self
-    }
-
-    /// Sets whether [`CaskLock::unlock`] removes the key. Otherwise the pair stays, as that of a plain put. A lock that is lost, or that
-    /// ends because the store is closed, takes its key along in any case.
-    pub fn delete_on_unlock(mut self, delete: bool) -> LockOptions {
-        self.delete_on_unlock = delete;
-        self
-    }
-}
 
 /// A lock that all processes with the store share: see [`Cask::lock`].
 ///
@@ -75,7 +24,7 @@ pub struct CaskLock {
     key: FullKey,
     options: LockOptions,
     is_stopped: Arc<AtomicBool>,
-    current: Mutex<Option<Held>>,
+    current: Mutex<Option<Arc<CaskClaim>>>,
     /// Since when [`CaskLock::try_lock`] has seen that the lock is free and that others stand in line.
     passed_over: Mutex<Option<Instant>>,
 }
@@ -150,11 +99,12 @@ impl Cask {
     pub fn lock(&self, key: impl AsRef<[u8]>, options: &LockOptions) -> Result<CaskLock> {
         self.check_open()?;
         let key = FullKey::new(&self.bucket, key.as_ref())?;
-        if options.ttl.is_zero() {
+        if options.get_ttl().is_zero() {
             return Err(Error::ZeroTtl);
         }
-        if options.value.len() > MAX_EXPIRING_VALUE_LEN {
-            return Err(Error::ValueTooLong { len: options.value.len(), max: MAX_EXPIRING_VALUE_LEN });
+        let len = options.get_value().len();
+        if len > MAX_EXPIRING_VALUE_LEN {
+            return Err(Error::ValueTooLong { len, max: MAX_EXPIRING_VALUE_LEN });
         }
         Ok(CaskLock {
             cask: self.clone(),
@@ -326,9 +276,9 @@ impl CaskLock {
     /// ```
     pub fn unlock(&self) -> Result<()> {
         self.cask.check_open()?;
-        let held = lock(&self.current).take().ok_or(Error::NotHeld)?;
+        let claim = lock(&self.current).take().ok_or(Error::NotHeld)?;
         let deadline = self.cask.engine.context.deadline();
-        end(&self.cask, held.live(), Some(self.released(&held)), &deadline).map_err(|error| match error {
+        end(&self.cask, &claim.live, Some(self.released(&claim)), &deadline).map_err(|error| match error {
             Error::SessionOver => Error::NotHeld,
             error => error,
         })
@@ -354,10 +304,9 @@ impl CaskLock {
     /// ```
     pub fn set_value(&self, value: impl AsRef<[u8]>) -> Result<KvPair> {
         self.cask.check_open()?;
-        let held = lock(&self.current).clone().ok_or(Error::NotHeld)?;
+        let holding = lock(&self.current).as_ref().ok_or(Error::NotHeld)?.holding();
         let key = &self.key[self.cask.bucket.len()..];
-        let condition = Some(Condition::Held(held.holding()));
-        self.cask.put_owned(&self.key, key, value.as_ref(), held.holding(), condition)
+        self.cask.put_owned(&self.key, key, value.as_ref(), holding, Some(Condition::Held(holding)))
     }
 
     /// Returns what ends a wait for this lock from another thread. All waits return [`Error::Stopped`] from then on.
@@ -384,8 +333,8 @@ impl CaskLock {
         })
     }
 
-    fn released<'l>(&'l self, held: &Held) -> Released<'l> {
-        Released { key: &self.key, acquired: held.token(), keeps_pair: !self.options.delete_on_unlock }
+    fn released<'l>(&'l self, claim: &CaskClaim) -> Released<'l> {
+        Released { key: &self.key, acquired: claim.token, keeps_pair: !self.options.get_delete_on_unlock() }
     }
 
     fn expect_not_held(&self) -> Result<()> {
@@ -393,7 +342,7 @@ impl CaskLock {
         if self.is_stopped.load(Ordering::Acquire) {
             return Err(Error::Stopped);
         }
-        let is_held = lock(&self.current).as_ref().is_some_and(Held::is_held);
+        let is_held = lock(&self.current).as_ref().is_some_and(|claim| claim.is_held());
         if is_held { Err(Error::AlreadyHeld) } else { Ok(()) }
     }
 
@@ -409,11 +358,12 @@ impl CaskLock {
     /// Takes the lock in a turn, if it is free.
     fn take(&self, deadline: &Deadline) -> Result<Option<Held>> {
         let engine = &*self.cask.engine;
-        let taken = engine.writing.try_lock(deadline, &self.key, &self.options.value, self.options.ttl)?;
+        let taken = engine.writing.try_lock(deadline, &self.key, self.options.get_value(), self.options.get_ttl())?;
         let Some((live, token)) = taken else { return Ok(None) };
         keep(&self.cask, &live)?;
-        let held = Held::new(&self.key, token, live, Arc::clone(&engine.context));
-        *lock(&self.current) = Some(held.clone());
+        let claim = Arc::new(CaskClaim { key: (*self.key).into(), token, live, context: Arc::clone(&engine.context) });
+        let held = claim.held();
+        *lock(&self.current) = Some(claim);
         Ok(Some(held))
     }
 
@@ -451,14 +401,33 @@ impl CaskLock {
     }
 }
 
+/// Every call does what that of [`CaskLock`] does.
+impl Lock for CaskLock {
+    fn try_lock(&self) -> Result<Option<Held>> {
+        CaskLock::try_lock(self)
+    }
+
+    fn lock(&self, timeout: Option<Duration>) -> Result<Held> {
+        CaskLock::lock(self, timeout)
+    }
+
+    fn unlock(&self) -> Result<()> {
+        CaskLock::unlock(self)
+    }
+
+    fn stopper(&self) -> Stopper {
+        CaskLock::stopper(self)
+    }
+}
+
 impl Drop for CaskLock {
     fn drop(&mut self) {
         if !self.cask.engine.context.is_this_process() {
             return;
         }
-        let held = lock(&self.current).take();
-        if let Some(held) = held {
-            end_dropped(&self.cask, held.live(), Some(self.released(&held)));
+        let claim = lock(&self.current).take();
+        if let Some(claim) = claim {
+            end_dropped(&self.cask, &claim.live, Some(self.released(&claim)));
         }
     }
 }

@@ -4,7 +4,7 @@
 //! own. What the log says of them, and what decides that one is over, is in [`write::sessions`](super::write::sessions); [`renew`] has the
 //! thread that renews them, [`line`](mod@line) the line in which threads and processes wait for a lock.
 
-mod held;
+mod claim;
 mod line;
 mod list;
 mod lock;
@@ -24,10 +24,10 @@ use crate::memory::copied;
 use crate::store::KvPair;
 use crate::{Error, Result};
 
-pub use held::Held;
+pub(crate) use claim::CaskClaim;
 pub(crate) use line::Queues;
 pub use list::{SessionKey, SessionState, SessionStatus};
-pub use lock::{CaskLock, LockOptions};
+pub use lock::CaskLock;
 pub(crate) use renew::Renewal;
 
 /// How long dropping a session, or a lock, tries to say that it is over.
