@@ -39,7 +39,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Error, KvPair, PutOptions, Result, Store};
+use crate::{Error, KvPair, LockOptions, PutOptions, Result, Store};
 
 /// Succeeds only on the error that the contract names for this case.
 macro_rules! assert_refused {
@@ -60,9 +60,12 @@ pub mod feeds;
 pub mod index;
 pub mod keys;
 pub mod list;
+pub mod locks;
 pub mod pairs;
+pub mod reopened_locks;
 pub mod reopening;
 pub mod shared_feeds;
+pub mod shared_locks;
 pub mod sharing;
 pub mod threads;
 pub mod tree_feeds;
@@ -113,6 +116,18 @@ pub trait Fixture {
         false
     }
 
+    /// Returns a time to live of a lock that is short for the backend, and that it keeps as it is: the promises about renewals wait until
+    /// it is over. The default is a second. A shorter one makes the suite quicker, unless renewals come too late on a busy machine.
+    fn short_ttl(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    /// Returns how long the promises about locks wait for what must happen. The default is half a minute. Nothing is refused for being
+    /// slow, so it is long beside what the backend needs.
+    fn patience(&self) -> Duration {
+        PATIENCE
+    }
+
     /// Looks for damage, after each promise that was kept and when all handles are dropped. The default does nothing.
     fn check(&self) {}
 }
@@ -152,10 +167,12 @@ pub enum Call {
     Watch,
     /// [`Store::watch_tree`].
     WatchTree,
+    /// [`Store::new_lock`].
+    NewLock,
 }
 
 impl Call {
-    const ALL: [Call; 4] = [Call::PutWith, Call::DeleteTree, Call::Watch, Call::WatchTree];
+    const ALL: [Call; 5] = [Call::PutWith, Call::DeleteTree, Call::Watch, Call::WatchTree, Call::NewLock];
 
     /// Returns the name of the method. See [`Call`] for an example.
     pub fn name(self) -> &'static str {
@@ -164,6 +181,7 @@ impl Call {
             Call::DeleteTree => "delete_tree",
             Call::Watch => "watch",
             Call::WatchTree => "watch_tree",
+            Call::NewLock => "new_lock",
         }
     }
 
@@ -176,6 +194,7 @@ impl Call {
             Call::DeleteTree => store.delete_tree(b"key").map(drop),
             Call::Watch => store.watch(b"key").map(drop),
             Call::WatchTree => store.watch_tree(b"key").map(drop),
+            Call::NewLock => store.new_lock(b"key", &LockOptions::new()).map(drop),
         };
         !matches!(result, Err(Error::CallNotSupported { .. }))
     }
@@ -367,6 +386,32 @@ pub const PROMISES: &[Promise] = promises! {
     shared_feeds(Shared, WatchTree) {
         a_tree_feed_reports_what_another_handle_writes,
     }
+    locks(Nothing, NewLock) {
+        a_lock_has_one_holder,
+        a_lock_can_be_taken_again_after_unlock,
+        the_token_rises_with_each_holder,
+        the_key_has_the_value_of_its_holder,
+        a_key_that_is_left_has_no_owner,
+        unlock_by_a_stranger_is_refused,
+        a_lock_that_was_taken_away_is_lost_and_says_so,
+        a_renewal_does_not_take_a_lock_back,
+        a_lock_is_held_for_longer_than_its_time_to_live,
+        a_stopped_wait_ends_and_no_other,
+        unlock_ends_a_wait,
+        close_ends_waits_and_locks,
+        dropping_a_lock_releases_it,
+        threads_take_turns,
+        new_lock_writes_nothing_and_refuses_what_it_cannot_take,
+    }
+    shared_locks(Shared, NewLock) {
+        a_lock_keeps_out_every_handle,
+        the_loss_of_a_lock_is_reported_to_another_handle,
+        closing_a_handle_frees_its_locks,
+        threads_of_several_handles_take_turns,
+    }
+    reopened_locks(Persistent, NewLock) {
+        a_lock_is_free_after_reopening_and_its_token_rises,
+    }
 };
 
 /// What [`run`] has left out.
@@ -488,9 +533,12 @@ mod tests {
             ("index", include_str!("index.rs")),
             ("keys", include_str!("keys.rs")),
             ("list", include_str!("list.rs")),
+            ("locks", include_str!("locks.rs")),
             ("pairs", include_str!("pairs.rs")),
+            ("reopened_locks", include_str!("reopened_locks.rs")),
             ("reopening", include_str!("reopening.rs")),
             ("shared_feeds", include_str!("shared_feeds.rs")),
+            ("shared_locks", include_str!("shared_locks.rs")),
             ("sharing", include_str!("sharing.rs")),
             ("threads", include_str!("threads.rs")),
             ("tree_feeds", include_str!("tree_feeds.rs")),

@@ -6,6 +6,7 @@ mod feeds;
 mod handles;
 mod keys;
 mod lists;
+mod locks;
 mod races;
 mod swaps;
 mod trees;
@@ -16,11 +17,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use caskfile::conformance::{self, Fixture, PROMISES};
-use caskfile::{Feed, KvPair, PutOptions, Result, Store, TreeEvent};
+use caskfile::{Feed, KvPair, Lock, LockOptions, PutOptions, Result, Store, TreeEvent};
 
-use super::memory::{Memory, MemoryStore, whole};
+use super::memory::{Memory, MemoryStore, locks as right_locks, whole};
 
 /// A wrong backend.
 pub struct Fault {
@@ -52,6 +54,7 @@ pub struct Calls {
     pub delete_tree: fn(&Handle, &[u8]) -> Result<u64>,
     pub watch: fn(&Handle, &[u8]) -> Result<KeyFeed>,
     pub watch_tree: fn(&Handle, &[u8]) -> Result<TreeFeed>,
+    pub new_lock: fn(&Handle, &[u8], &LockOptions) -> Result<Box<dyn Lock>>,
     pub close: fn(&Handle) -> Result<()>,
     pub drop: fn(&Handle),
 }
@@ -70,9 +73,13 @@ pub const RIGHT: Calls = Calls {
     delete_tree: |handle, prefix| whole::delete_tree(&handle.right, prefix),
     watch: |handle, key| whole::watch(&handle.right, key),
     watch_tree: |handle, prefix| whole::watch_tree(&handle.right, prefix),
+    new_lock: |handle, key, options| Ok(Box::new(right_locks::new_lock(&handle.right, key, options)?)),
     close: |handle| handle.right.close(),
     drop: |_| {},
 };
+
+/// How long a promise about locks waits for what a wrong backend never does.
+const PATIENCE_WITH_FAULTS: Duration = Duration::from_secs(1);
 
 /// What a fault remembers between calls.
 #[derive(Default)]
@@ -143,6 +150,10 @@ impl Store for Handle {
         (self.calls.watch_tree)(self, prefix)
     }
 
+    fn new_lock(&self, key: &[u8], options: &LockOptions) -> Result<Box<dyn Lock>> {
+        (self.calls.new_lock)(self, key, options)
+    }
+
     fn close(&self) -> Result<()> {
         (self.calls.close)(self)
     }
@@ -157,11 +168,12 @@ impl Drop for Handle {
 struct Room {
     house: Arc<House>,
     calls: Calls,
+    patience: Duration,
 }
 
 impl Room {
-    fn new(calls: Calls) -> Room {
-        Room { house: Arc::default(), calls }
+    fn new(calls: Calls, patience: Duration) -> Room {
+        Room { house: Arc::default(), calls, patience }
     }
 }
 
@@ -170,6 +182,14 @@ impl Fixture for Room {
         (self.calls.open)(&self.house);
         let right = MemoryStore::open(&self.house.memory);
         Arc::new(Handle { right, own: Notes::default(), house: Arc::clone(&self.house), calls: self.calls })
+    }
+
+    fn short_ttl(&self) -> Duration {
+        Duration::from_millis(60)
+    }
+
+    fn patience(&self) -> Duration {
+        self.patience
     }
 
     fn persistent(&self) -> bool {
@@ -183,7 +203,7 @@ impl Fixture for Room {
 
 /// All of the gallery.
 fn gallery() -> impl Iterator<Item = &'static Fault> {
-    let rooms: [&[Fault]; 9] = [
+    let rooms: [&[Fault]; 10] = [
         values::FAULTS,
         keys::FAULTS,
         lists::FAULTS,
@@ -193,6 +213,7 @@ fn gallery() -> impl Iterator<Item = &'static Fault> {
         expiring::FAULTS,
         trees::FAULTS,
         feeds::FAULTS,
+        locks::FAULTS,
     ];
     rooms.into_iter().flatten()
 }
@@ -210,7 +231,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 fn assert_refused(faults: &[Fault]) {
     let mut wrong = Vec::new();
     for Fault { does, refused_by, says, calls } in faults {
-        let room = Room::new(*calls);
+        let room = Room::new(*calls, PATIENCE_WITH_FAULTS);
         match catch_unwind(AssertUnwindSafe(|| (promise(refused_by).check)(&room))) {
             Ok(()) => wrong.push(format!("{does}: {refused_by} takes it for right")),
             Err(panic) => {
@@ -226,7 +247,7 @@ fn assert_refused(faults: &[Fault]) {
 
 #[test]
 fn the_backend_without_a_fault_keeps_every_promise() {
-    conformance::run(|| Room::new(RIGHT));
+    conformance::run(|| Room::new(RIGHT, Duration::from_secs(30)));
 }
 
 #[test]
@@ -277,6 +298,11 @@ fn backends_that_delete_other_trees_are_refused() {
 #[test]
 fn backends_with_wrong_feeds_are_refused() {
     assert_refused(feeds::FAULTS);
+}
+
+#[test]
+fn backends_with_wrong_locks_are_refused() {
+    assert_refused(locks::FAULTS);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! [`MemoryStore`]: the contract in its smallest form, so that the trait is not shaped by one engine alone.
 
+pub mod locks;
 pub mod whole;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ pub struct Pairs {
     pub last_index: u64,
     /// When pairs are over that do not stay.
     pub ends: BTreeMap<Vec<u8>, Instant>,
+    /// The locks that are held.
+    pub owners: BTreeMap<Vec<u8>, locks::Owner>,
     /// Every change there ever was, for feeds.
     pub changes: Vec<Change>,
     /// Notified when something was changed, closed or stopped.
@@ -69,6 +72,7 @@ impl Pairs {
         self.last_index += 1;
         self.values.insert(key.to_vec(), (value.to_vec(), self.last_index));
         self.ends.remove(key);
+        self.owners.remove(key);
         let pair = KvPair::new(key, value, self.last_index);
         self.changes.push(Change::Put(pair.clone()));
         self.news.notify_all();
@@ -78,6 +82,7 @@ impl Pairs {
     /// The index stays where it is: it must not fall back when the key that had it goes.
     pub fn remove(&mut self, key: &[u8]) {
         self.ends.remove(key);
+        self.owners.remove(key);
         if self.values.remove(key).is_some() {
             self.last_index += 1;
             self.changes.push(Change::Delete { key: key.to_vec(), last_index: self.last_index });
@@ -148,7 +153,8 @@ impl Store for MemoryStore {
 
     fn close(&self) -> Result<()> {
         match self.pairs() {
-            Ok(open) => {
+            Ok(mut open) => {
+                open.end_locks(&self.closed);
                 self.closed.store(true, Ordering::Relaxed);
                 open.news.notify_all();
             }

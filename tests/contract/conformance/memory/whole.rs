@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use caskfile::{Change, Error, Feed, KvPair, PutOptions, Result, Stopper, Store, TreeEvent};
+use caskfile::{Change, Error, Feed, KvPair, Lock, LockOptions, PutOptions, Result, Stopper, Store, TreeEvent};
 
-use super::{MemoryStore, Pairs};
+use super::{MemoryStore, Pairs, locks};
 
 /// A [`MemoryStore`] with every call.
 pub struct Whole(pub MemoryStore);
@@ -160,6 +160,10 @@ impl Store for Whole {
 
     fn watch_tree(&self, prefix: &[u8]) -> Result<Box<dyn Feed<TreeEvent>>> {
         watch_tree(&self.0, prefix)
+    }
+
+    fn new_lock(&self, key: &[u8], options: &LockOptions) -> Result<Box<dyn Lock>> {
+        Ok(Box::new(locks::new_lock(&self.0, key, options)?))
     }
 
     fn close(&self) -> Result<()> {
