@@ -229,7 +229,7 @@ impl View {
     }
 
     /// The stop of a walk that finds nothing after the view's end.
-    pub(super) fn stop_at_end(&self) -> Stop {
+    pub(crate) fn stop_at_end(&self) -> Stop {
         let reason = if self.mark_missing { Reason::EndOfFile } else { Reason::EndMark };
         Stop { unit: self.tail.end, at: self.tail.end, previous_seq: self.tail.previous_seq, reason }
     }
@@ -360,6 +360,11 @@ impl View {
     #[inline]
     fn shown(&self, found: Option<u64>, context: &Context) -> Option<u64> {
         found.filter(|&position| !self.keys.lifetimes.is_over(position, || context.times()))
+    }
+
+    /// Whether the index misses a record that the tail has passed.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// Whether the log was replayed in part only, because a part of a snapshot could not be read.

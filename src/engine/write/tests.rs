@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::outcome::{Failure, Outcome};
 use super::request::{Action, Condition, Request};
 use super::writer::{Phase, Rewritten, Writer};
-use crate::config::{Durability, ReadMode};
+use crate::config::{Durability, LockMode, ReadMode};
 use crate::disk::sim::{Fault, Repeat, SimDisk, Verb, When};
 use crate::disk::{Access, Disk};
 use crate::engine::Engine;
@@ -423,4 +425,28 @@ fn a_writer_that_starts_over_keeps_only_its_lock_and_its_numbers() {
     assert_eq!(writer.highest_used_seq, 3 * WRITE_BACK_STEP);
     writer.log_end = 1 << 20;
     assert_eq!(writer.due_write_back(&Limits::REAL), Some(0..1 << 20));
+}
+
+/// Between two turns of a handle that keeps the lock, no other process writes. Something else may.
+#[test]
+fn a_handle_that_keeps_the_lock_looks_once_a_second_for_what_was_written_without_it() {
+    for durability in [Durability::Os, Durability::Sync] {
+        let disk = SimDisk::new();
+        let clock = disk.stop_clock();
+        let config = Config::new().durability(durability).lock_mode(LockMode::Exclusive);
+        let engine = Engine::open(Arc::new(disk.clone()), Path::new("/store"), &config).unwrap();
+        engine.commit(puts(1)).unwrap();
+        let looks_after = |time| {
+            clock.advance(time);
+            let end = engine.reading.current().unwrap().tail.end;
+            let file = disk.process().open(Path::new("/store"), Access::ReadWrite).unwrap();
+            file.write_at(end, &[7; 24]).unwrap();
+            engine.commit(puts(1)).unwrap();
+            // What lies there is no record, and is cut off where it is seen.
+            engine.context.counters.torn_bytes.swap(0, Ordering::Relaxed) > 0
+        };
+        let is_synced = durability == Durability::Sync;
+        let times = [Duration::ZERO, Duration::from_millis(999), Duration::from_millis(1), Duration::ZERO];
+        assert_eq!(times.map(looks_after), [is_synced, is_synced, true, is_synced], "{durability:?}");
+    }
 }

@@ -92,6 +92,7 @@ impl<'e> Turn<'e> {
             orderly: false,
         };
         turn.take_lock_back();
+        turn.has_kept_lock |= turn.has_lock();
         let result = turn.catch_up(deadline);
         if let Err(error) = result {
             turn.end();
@@ -117,7 +118,14 @@ impl<'e> Turn<'e> {
             // The leader before may have failed while this one waited.
             self.writing.syncs.check_poison()?;
             let ingest = reading.ingest();
-            let (view, stop) = reading.catch_up(&ingest)?;
+            let looks_at_path = self.looks_at_path();
+            let (view, stop) = match self.unchanged(looks_at_path)? {
+                Some(view) => {
+                    let stop = view.stop_at_end();
+                    (view, stop)
+                }
+                None => reading.catch_up(&ingest)?,
+            };
             if !Arc::ptr_eq(&view.reader.log, &self.log) {
                 // A reader of this process has found the log compacted into another file.
                 let log = Arc::clone(&view.reader.log);
@@ -141,7 +149,10 @@ impl<'e> Turn<'e> {
                 approached?;
                 continue;
             }
-            self.check_identity()?;
+            // Also if this is another reading of the log than before.
+            if looks_at_path || self.writer.identity_checked.is_none() {
+                self.check_identity()?;
+            }
             // The lock may have been given up since the turn began. What was over or not then does not count.
             self.look.take();
             self.judged.get_mut().clear();
@@ -205,16 +216,29 @@ impl<'e> Turn<'e> {
         Ok(())
     }
 
+    /// The view, if it must be that of the log as it is: this handle has kept the lock since its last write, so no other process has
+    /// written. The look at the log's end that is left out here would be the first touch of a page of the map after each page of
+    /// records. It would notice what changes the file without the lock. That is still looked for as often as the path.
+    fn unchanged(&self, looks_at_path: bool) -> Result<Option<Current<'e>>> {
+        if !self.has_kept_lock || looks_at_path || self.writer.phase < Phase::BlockReserved {
+            return Ok(None);
+        }
+        let (epoch, log_end) = (self.writer.epoch, self.writer.log_end);
+        Ok(Some(self.view()?).filter(|view| (view.epoch, view.tail.end) == (epoch, log_end) && !view.is_broken()))
+    }
+
+    /// Whether this turn looks which file the path names.
+    fn looks_at_path(&self) -> bool {
+        let context = &*self.writing.context;
+        context.config.get_durability() == Durability::Sync
+            || self.writer.identity_checked.is_none_or(|last| context.clock.since(last) >= IDENTITY_CHECK)
+    }
+
     /// Refuses to write into a file that the path no longer names: a later opening would not find it.
     ///
     /// Only under the lock and on a recognised log: at any other moment a compaction could be renaming.
     fn check_identity(&mut self) -> Result<()> {
         let context = &*self.writing.context;
-        let often = context.config.get_durability() == Durability::Sync;
-        let due = self.writer.identity_checked.is_none_or(|last| context.clock.since(last) >= IDENTITY_CHECK);
-        if !often && !due {
-            return Ok(());
-        }
         match path::named(&*context.disk, &context.path, self.log.identity) {
             Ok(Named::This) => {}
             // This process has given up the privilege to look there. It can only ask whether the file still has a name.
