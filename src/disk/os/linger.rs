@@ -326,6 +326,42 @@ mod tests {
         }
     }
 
+    /// Threads with descriptions of their own, which keep the lock for several turns, leave it, and close the file now and then.
+    #[test]
+    fn a_lock_that_lingers_has_one_holder_at_a_time() {
+        let Some(()) = with_a_deadline(a_lock_that_lingers_has_one_holder_at_a_time) else { return };
+        let scratch = Scratch::new();
+        let path = scratch.0.join("file");
+        drop(RealDisk.create_new(&path, 0o600).unwrap());
+        let (holder, kept) = (AtomicU64::new(0), AtomicU64::new(0));
+        let hold = |number: u64| {
+            let file = RealDisk.open(&path, Access::ReadWrite).unwrap();
+            for turn in 0..300 {
+                let was_kept = file.take_lock_back();
+                kept.fetch_add(u64::from(was_kept), SeqCst);
+                while !was_kept && !file.try_lock().unwrap() {
+                    std::thread::yield_now();
+                }
+                assert_eq!(holder.swap(number, SeqCst), 0, "two descriptions have the lock");
+                if turn % 7 == number {
+                    std::thread::sleep(2 * LINGER);
+                }
+                assert_eq!(holder.swap(0, SeqCst), number);
+                file.unlock_soon().unwrap();
+                if turn % 50 == 0 {
+                    std::thread::sleep(2 * LINGER);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for number in 1..4 {
+                let hold = &hold;
+                scope.spawn(move || (0..5).for_each(|_| hold(number)));
+            }
+        });
+        assert!(kept.load(SeqCst) > 0, "no lock has lingered");
+    }
+
     #[test]
     fn a_lingering_lock_is_released_at_once_when_it_is_dropped_or_unlocked() {
         let scratch = Scratch::new();
