@@ -272,8 +272,10 @@ mod tests {
     use crate::disk::{Access, Disk, DiskFile, RealDisk};
     use crate::patience::with_a_deadline;
 
-    /// Two descriptions of a file, of which the first has the lock. (A fork in another test keeps locks of older ones from
-    /// lingering.)
+    /// Two descriptions of a file, of which the first has the lock.
+    ///
+    /// Other tests fork meanwhile: locks of descriptions that were open before do not linger, and a child has them for a moment after
+    /// they were closed here. So each lock is given up before.
     fn locked(scratch: &Scratch) -> [Arc<dyn DiskFile>; 2] {
         let path = scratch.0.join("file");
         if !path.exists() {
@@ -297,6 +299,7 @@ mod tests {
             }
             assert!(!file.take_lock_back());
             assert!(!file.try_lock().unwrap(), "the other description has it");
+            other.unlock().unwrap();
             if round % 2 == 1 {
                 std::thread::sleep(IDLE + Duration::from_millis(200));
             }
@@ -323,6 +326,7 @@ mod tests {
             }
             file.unlock().unwrap();
             assert!(other.try_lock().unwrap());
+            other.unlock().unwrap();
         }
     }
 
@@ -374,6 +378,7 @@ mod tests {
                 _ => assert!(file.try_lock().unwrap() && file.unlock().is_ok() && !file.take_lock_back()),
             }
             assert!(other.try_lock().unwrap());
+            other.unlock().unwrap();
         }
     }
 
@@ -398,6 +403,7 @@ mod tests {
             assert!(file.try_lock().unwrap());
             file.unlock_soon().unwrap();
             let is_free = other.try_lock().unwrap();
+            other.unlock().unwrap();
             // SAFETY: the child is this process's, and not waited for yet.
             unsafe {
                 libc::kill(child, libc::SIGKILL);
