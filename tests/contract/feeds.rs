@@ -80,6 +80,46 @@ fn where_history_was_lost_a_feed_sends_the_state_again() {
     assert!(matches!(tree.next_timeout(None), Err(Error::Stopped)));
 }
 
+/// A failed disk takes writes back that feeds have reported. They say what is there instead.
+#[test]
+fn where_writes_were_taken_back_a_feed_sends_the_state_again() {
+    let disk = SimDisk::new();
+    let cask = open(&disk);
+    cask.put("key", "before").unwrap();
+    cask.put("key/gone", "").unwrap();
+    cask.sync().unwrap();
+    let (mut key, mut tree) = (Store::watch(&cask, b"key").unwrap(), cask.watch_tree(b"key").unwrap());
+    let mut absent = Store::watch(&cask, b"key/new").unwrap();
+    let mut watch = cask.changes("", caskfile::WatchFrom::Now).unwrap();
+    let before = disk.contents("/store").unwrap();
+    cask.put("key", "lost").unwrap();
+    cask.delete("key/gone").unwrap();
+    cask.put("key/new", "").unwrap();
+    assert_eq!(states(&mut *key), "key=before key=lost");
+    assert_eq!(events(&mut *tree), "(key=before key/gone=)[key=lost][-key/gone][key/new=]");
+    assert_eq!((states(&mut *absent), watch.try_next().is_ok()), ("- key/new=".into(), true));
+    assert!((0..2).all(|_| watch.try_next().is_ok_and(|unit| unit.is_some())));
+
+    // As a failed write-back leaves the file, once the pages are dropped.
+    let mut cut = disk.contents("/store").unwrap();
+    let end = before.len().min(cut.len());
+    cut[..end].copy_from_slice(&before[..end]);
+    cut[end..].fill(0);
+    disk.set_contents("/store", cut);
+    let other = open(&disk);
+    other.put("key/later", "longer than what was there").unwrap();
+    // Otherwise this would prove nothing.
+    assert!(matches!(watch.try_next(), Err(Error::Undone { .. })));
+    assert_eq!(states(&mut *key), "key=before");
+    assert_eq!(events(&mut *tree), "(key=before key/gone= key/later=longer than what was there)");
+    assert_eq!(states(&mut *absent), "-");
+
+    // They go on from there.
+    other.put("key", "after").unwrap();
+    assert_eq!((states(&mut *key), events(&mut *tree)), ("key=after".into(), "[key=after]".into()));
+    assert_eq!(states(&mut *absent), "");
+}
+
 #[test]
 fn history_that_was_lost_before_the_first_item_is_in_the_state() {
     let disk = SimDisk::new();
