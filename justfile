@@ -160,6 +160,7 @@ examples:
     cargo run --quiet --release --features cli --example cache
     cargo run --quiet --release --features cli --example election
     cargo run --quiet --release --features cli --example jobs
+    cargo run --quiet --release --features cli --example backends
 
 # The programs of examples/programs, with their versions on SQLite, which need a C compiler.
 [group('tests')]
