@@ -48,7 +48,7 @@ pub fn a_lock_can_be_taken_again_after_unlock(fixture: &dyn Fixture) {
     }
 }
 
-/// Whoever holds the lock next, however the last one has lost it.
+/// However the last holder has lost it.
 pub fn the_token_rises_with_each_holder(fixture: &dyn Fixture) {
     let (store, patience) = (fixture.open(), fixture.patience());
     let locks = [new_lock(&*store, b"lock", "one"), new_lock(&*store, b"lock", "other")];
@@ -69,7 +69,7 @@ pub fn the_token_rises_with_each_holder(fixture: &dyn Fixture) {
     }
 }
 
-/// Others read who the holder is. What was at the key before is gone, and nothing stays after the last holder.
+/// Others read the name of the holder. What was at the key before is gone, and nothing stays after the last holder.
 pub fn the_key_has_the_value_of_its_holder(fixture: &dyn Fixture) {
     let store = fixture.open();
     put(&*store, b"lock", b"of no holder");

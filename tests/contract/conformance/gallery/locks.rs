@@ -68,7 +68,7 @@ impl Wrong {
         MemoryStore { memory: Arc::clone(&self.right.store.memory), closed: Arc::clone(&self.right.store.closed) }
     }
 
-    /// Puts the value again, some times, whoever has the lock by then.
+    /// Puts the value again, some times, also once another one has the lock.
     fn puts_again(&self, pause: Duration) {
         let (store, key) = (self.store(), self.right.key.clone());
         thread::spawn(move || {

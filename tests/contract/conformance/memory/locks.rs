@@ -56,7 +56,7 @@ pub fn new_lock(store: &MemoryStore, key: &[u8], options: &LockOptions) -> Resul
 }
 
 impl MemoryLock {
-    /// Takes the lock, whoever holds it.
+    /// Takes the lock, also from a holder.
     pub fn take(&self, pairs: &mut Pairs) -> Held {
         let token = pairs.set(&self.key, self.options.get_value()).last_index;
         let (sender, loss) = LockLoss::channel().unwrap();
