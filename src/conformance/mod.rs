@@ -52,6 +52,7 @@ macro_rules! assert_refused {
 }
 
 pub mod atomic;
+pub mod beside;
 pub mod calls;
 pub mod closing;
 mod effort;
@@ -116,6 +117,12 @@ pub trait Fixture {
         false
     }
 
+    /// Returns other stores beside this one, which share its file or its server: other buckets, or other roots. They must be empty at the
+    /// beginning. Each call returns handles of the same stores. The default is none; the promises of [`beside`] are not checked then.
+    fn neighbours(&self) -> Vec<Arc<dyn Store>> {
+        Vec::new()
+    }
+
     /// Returns a time to live of a lock that is short for the backend, and that it keeps as it is: the promises about renewals wait until
     /// it is over. The default is a second. A shorter one makes the suite quicker, unless renewals come too late on a busy machine.
     fn short_ttl(&self) -> Duration {
@@ -142,6 +149,8 @@ pub enum Needs {
     Persistent,
     /// [`Fixture::shared`].
     Shared,
+    /// [`Fixture::neighbours`].
+    Neighbours,
 }
 
 /// A call that an implementation of [`Store`] need not have.
@@ -221,6 +230,7 @@ impl Promise {
             Needs::Nothing => true,
             Needs::Persistent => fixture.persistent(),
             Needs::Shared => fixture.shared(),
+            Needs::Neighbours => !fixture.neighbours().is_empty(),
         }
     }
 }
@@ -257,6 +267,7 @@ pub const PROMISES: &[Promise] = promises! {
         a_value_is_any_bytes,
         a_value_of_any_length_comes_back_whole,
         a_value_of_a_mebibyte_comes_back_whole,
+        a_value_at_the_limit_is_kept_and_a_longer_one_refused,
         delete_removes_the_key_and_no_other,
         delete_of_an_absent_key_is_ok,
     }
@@ -409,6 +420,21 @@ pub const PROMISES: &[Promise] = promises! {
         closing_a_handle_frees_its_locks,
         threads_of_several_handles_take_turns,
     }
+    beside(Neighbours, Required) {
+        writes_leave_a_store_beside_as_it_is,
+    }
+    beside(Neighbours, DeleteTree) {
+        delete_tree_leaves_a_store_beside_as_it_is,
+    }
+    beside(Neighbours, Watch) {
+        a_watch_reports_no_write_to_a_store_beside,
+    }
+    beside(Neighbours, WatchTree) {
+        a_tree_feed_reports_no_write_to_a_store_beside,
+    }
+    beside(Neighbours, NewLock) {
+        a_lock_keeps_out_none_of_a_store_beside,
+    }
     reopened_locks(Persistent, NewLock) {
         a_lock_is_free_after_reopening_and_its_token_rises,
     }
@@ -526,6 +552,7 @@ mod tests {
     fn the_list_of_promises_leaves_no_function_out() {
         let groups = [
             ("atomic", include_str!("atomic.rs")),
+            ("beside", include_str!("beside.rs")),
             ("calls", include_str!("calls.rs")),
             ("closing", include_str!("closing.rs")),
             ("expiring", include_str!("expiring.rs")),

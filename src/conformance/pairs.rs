@@ -1,6 +1,6 @@
 //! Promises about single keys: `put`, `get`, `exists`, `delete`.
 
-use super::{Fixture, get, list, ok, put};
+use super::{Fixture, create, get, list, ok, put};
 use crate::Error;
 
 /// `get` returns what was put, with the same key.
@@ -134,6 +134,49 @@ pub fn a_value_of_a_mebibyte_comes_back_whole(fixture: &dyn Fixture) {
     assert!(list(&*store, b"large") == [pair], "a large value must be listed whole");
     assert_eq!(get(&*store, b"before").value, b"1", "the value written before a large one must stay");
     assert_eq!(get(&*store, b"after").value, b"2", "the value written after a large one must stay");
+}
+
+/// A store may limit the length of values, by that of the key too. The error of a call names its limit, which is exact, and nothing is
+/// written. Limits above four mebibytes are not looked at.
+pub fn a_value_at_the_limit_is_kept_and_a_longer_one_refused(fixture: &dyn Fixture) {
+    let store = fixture.open();
+    let long: Vec<u8> = (0..=250).cycle().take(4 << 20).collect();
+    // Some limits are those of a request, which has the key too, perhaps more than once.
+    for key in [&b"\0"[..], &[0xff; 100]] {
+        for call in 0..3 {
+            let _ = ok(store.delete(key), "delete");
+            let previous = (call == 2).then(|| create(&*store, key, b"replaced"));
+            let write = |len: usize| match call {
+                0 => store.put(key, &long[..len]),
+                _ => store.atomic_put(key, &long[..len], previous.as_ref()).map(drop),
+            };
+            let before = list(&*store, b"");
+            let limit = match write(long.len()) {
+                Ok(()) => {
+                    assert!(get(&*store, key).value == long, "a long value that was taken must be kept");
+                    continue;
+                }
+                Err(Error::ValueTooLong { len, max }) => {
+                    assert_eq!(len, long.len(), "the error about a long value must tell its length");
+                    assert!(max < len, "the error about a long value must tell a limit below its length, not {max}");
+                    max
+                }
+                Err(other) => {
+                    panic!("a write of a long value must succeed or be Err(ValueTooLong), but gave {other:?}")
+                }
+            };
+            assert_refused!(
+                write(limit + 1),
+                Error::ValueTooLong { len, max } if len == limit + 1 && max == limit,
+                format_args!("a write of a value of one byte above the limit of {limit}")
+            );
+            assert_eq!(list(&*store, b""), before, "a call that refuses its value must write nothing");
+            ok(write(limit), "a write of a value as long as the limit");
+            let pair = get(&*store, key);
+            assert!(pair.value == long[..limit], "a value as long as the limit must be kept");
+            assert!(list(&*store, key) == [pair], "a value as long as the limit must be listed");
+        }
+    }
 }
 
 /// `delete` needs no previous pair, and removes neither prefixes nor extensions of the key.

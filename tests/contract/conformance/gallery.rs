@@ -1,6 +1,7 @@
 //! A gallery of wrong backends: each does one thing wrong, and the promise of the suite that looks at this thing must refuse it,
 //! with a message that says what is wrong. A promise that refuses none of them proves nothing.
 
+mod beside;
 mod expiring;
 mod feeds;
 mod handles;
@@ -94,6 +95,8 @@ pub struct Notes {
 #[derive(Default)]
 pub struct House {
     pub memory: Arc<Memory>,
+    /// The store beside.
+    pub beside: Arc<Memory>,
     pub notes: Notes,
 }
 
@@ -184,6 +187,10 @@ impl Fixture for Room {
         Arc::new(Handle { right, own: Notes::default(), house: Arc::clone(&self.house), calls: self.calls })
     }
 
+    fn neighbours(&self) -> Vec<Arc<dyn Store>> {
+        vec![Arc::new(whole::Whole(MemoryStore::open(&self.house.beside)))]
+    }
+
     fn short_ttl(&self) -> Duration {
         Duration::from_millis(60)
     }
@@ -203,7 +210,7 @@ impl Fixture for Room {
 
 /// All of the gallery.
 fn gallery() -> impl Iterator<Item = &'static Fault> {
-    let rooms: [&[Fault]; 10] = [
+    let rooms: [&[Fault]; 11] = [
         values::FAULTS,
         keys::FAULTS,
         lists::FAULTS,
@@ -214,6 +221,7 @@ fn gallery() -> impl Iterator<Item = &'static Fault> {
         trees::FAULTS,
         feeds::FAULTS,
         locks::FAULTS,
+        beside::FAULTS,
     ];
     rooms.into_iter().flatten()
 }
@@ -298,6 +306,11 @@ fn backends_that_delete_other_trees_are_refused() {
 #[test]
 fn backends_with_wrong_feeds_are_refused() {
     assert_refused(feeds::FAULTS);
+}
+
+#[test]
+fn backends_that_reach_into_a_store_beside_are_refused() {
+    assert_refused(beside::FAULTS);
 }
 
 #[test]

@@ -42,6 +42,9 @@ impl MemoryStore {
     /// Far below the engine's limit, so that the suite does not take that one for granted.
     pub const MAX_KEY_LEN: usize = 1000;
 
+    /// Less for a long key, as of a server whose requests have both.
+    pub const MAX_PAIR_LEN: usize = 3 << 19;
+
     pub fn open(memory: &Arc<Memory>) -> MemoryStore {
         MemoryStore { memory: Arc::clone(memory), closed: Arc::default() }
     }
@@ -60,6 +63,12 @@ impl MemoryStore {
             len => Err(Error::KeyLength { len, max: MemoryStore::MAX_KEY_LEN }),
         }
     }
+}
+
+/// Looks at the length of a value.
+pub fn check_value(key: &[u8], value: &[u8]) -> Result<()> {
+    let (len, max) = (value.len(), MemoryStore::MAX_PAIR_LEN - key.len());
+    if len > max { Err(Error::ValueTooLong { len, max }) } else { Ok(()) }
 }
 
 impl Pairs {
@@ -110,7 +119,9 @@ impl Pairs {
 
 impl Store for MemoryStore {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.pairs_for(key)?.set(key, value);
+        let mut pairs = self.pairs_for(key)?;
+        check_value(key, value)?;
+        pairs.set(key, value);
         Ok(())
     }
 
@@ -131,6 +142,7 @@ impl Store for MemoryStore {
 
     fn atomic_put(&self, key: &[u8], value: &[u8], previous: Option<&KvPair>) -> Result<KvPair> {
         let mut pairs = self.pairs_for(key)?;
+        check_value(key, value)?;
         match previous {
             Some(previous) => pairs.expect_unmodified(key, previous)?,
             None if pairs.values.contains_key(key) => return Err(Error::KeyExists),

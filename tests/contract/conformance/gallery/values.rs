@@ -4,6 +4,7 @@ use caskfile::{Error, KvPair, Result, Store};
 use std::sync::atomic::Ordering;
 
 use super::{Calls, Fault, Handle, RIGHT};
+use crate::conformance::memory::{MemoryStore, check_value};
 
 /// Changes every value on its way in.
 macro_rules! stored_as {
@@ -51,6 +52,41 @@ fn renew(handle: &Handle, key: &[u8]) {
 }
 
 pub const FAULTS: &[Fault] = &[
+    Fault {
+        does: "a value that is too long is cut",
+        refused_by: "pairs::a_value_at_the_limit_is_kept_and_a_longer_one_refused",
+        says: "a long value that was taken must be kept",
+        calls: stored_as!(|value: &[u8]| value[..value.len().min(1 << 20)].to_vec()),
+    },
+    Fault {
+        does: "the limit of values is one byte less than the error says",
+        refused_by: "pairs::a_value_at_the_limit_is_kept_and_a_longer_one_refused",
+        says: "a write of a value as long as the limit must succeed",
+        calls: Calls {
+            put: |handle, key, value| match check_value(key, &[value, b"1"].concat()) {
+                Err(_) => {
+                    let (len, max) = (value.len(), MemoryStore::MAX_PAIR_LEN - key.len());
+                    Err(Error::ValueTooLong { len, max })
+                }
+                Ok(()) => handle.right.put(key, value),
+            },
+            ..RIGHT
+        },
+    },
+    Fault {
+        does: "the limit of values does not count the key",
+        refused_by: "pairs::a_value_at_the_limit_is_kept_and_a_longer_one_refused",
+        says: "a write of a value of one byte above the limit of",
+        calls: Calls {
+            put: |handle, key, value| match handle.right.put(key, value) {
+                Err(Error::ValueTooLong { len, .. }) => {
+                    Err(Error::ValueTooLong { len, max: MemoryStore::MAX_PAIR_LEN - 2 * key.len() })
+                }
+                put => put,
+            },
+            ..RIGHT
+        },
+    },
     Fault {
         does: "get returns the value in place of the key",
         refused_by: "pairs::get_returns_what_was_put",
