@@ -144,7 +144,7 @@ pub fn a_value_at_the_limit_is_kept_and_a_longer_one_refused(fixture: &dyn Fixtu
     // Some limits are those of a request, which has the key too, perhaps more than once.
     for key in [&b"\0"[..], &[0xff; 100]] {
         for call in 0..3 {
-            let _ = ok(store.delete(key), "delete");
+            ok(store.delete(key), "delete");
             let previous = (call == 2).then(|| create(&*store, key, b"replaced"));
             let write = |len: usize| match call {
                 0 => store.put(key, &long[..len]),

@@ -38,6 +38,7 @@ pub struct Fault {
 
 pub type KeyFeed = Box<dyn Feed<Option<KvPair>>>;
 pub type TreeFeed = Box<dyn Feed<TreeEvent>>;
+pub type Locked = Result<Box<dyn Lock>>;
 type AtomicPut = fn(&Handle, &[u8], &[u8], Option<&KvPair>) -> Result<KvPair>;
 
 /// What a backend does for each call of the contract.
@@ -55,7 +56,7 @@ pub struct Calls {
     pub delete_tree: fn(&Handle, &[u8]) -> Result<u64>,
     pub watch: fn(&Handle, &[u8]) -> Result<KeyFeed>,
     pub watch_tree: fn(&Handle, &[u8]) -> Result<TreeFeed>,
-    pub new_lock: fn(&Handle, &[u8], &LockOptions) -> Result<Box<dyn Lock>>,
+    pub new_lock: fn(&Handle, &[u8], &LockOptions) -> Locked,
     pub close: fn(&Handle) -> Result<()>,
     pub drop: fn(&Handle),
 }
@@ -153,7 +154,7 @@ impl Store for Handle {
         (self.calls.watch_tree)(self, prefix)
     }
 
-    fn new_lock(&self, key: &[u8], options: &LockOptions) -> Result<Box<dyn Lock>> {
+    fn new_lock(&self, key: &[u8], options: &LockOptions) -> Locked {
         (self.calls.new_lock)(self, key, options)
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use caskfile::{Error, Held, Lock, LockLoss, LockOptions, Result, Stopper, Store};
 
-use super::{Calls, Fault, Handle, House, RIGHT};
+use super::{Calls, Fault, Handle, House, Locked, RIGHT};
 use crate::conformance::memory::MemoryStore;
 use crate::conformance::memory::locks::{MemoryLock, new_lock};
 
@@ -86,8 +86,6 @@ impl Wrong {
         Ok(())
     }
 }
-
-type Locked = Result<Box<dyn Lock>>;
 
 fn lock(handle: &Handle, key: &[u8], options: &LockOptions, calls: LockCalls) -> Locked {
     let right = new_lock(&handle.right, key, options)?;
