@@ -35,7 +35,7 @@
 //! - [`Store`] is the contract that `Cask` fulfils: a small object-safe trait, known from the Go library libkv, with
 //!   [`KvPair`], [`Error`] and [`new_store`], which opens a [`Backend`] by name, or one that was [registered](register_backend). [`atomic_put`](Store::atomic_put) and
 //!   [`atomic_delete`](Store::atomic_delete) are its calls: they do with a pair what `put_if`, `put_new` and `delete_if` do with
-//!   its index. The feature `testing` has a `conformance` suite that checks other implementations.
+//!   its index. [`Feed`] and [`Lock`] are its watches and locks. The feature `testing` has a `conformance` suite that checks other implementations.
 //! - [`Config`] says how a store is opened: [`Durability`], [`LockMode`], how long to wait for other writers,
 //!   [when to compact](CompactionPolicy).
 //! - [`verify()`] reports every damaged range of a file, [`salvage()`] copies what can still be read to a new file.
