@@ -103,7 +103,7 @@ worlds:
     CASKFILE_WORLDS=0..6528 CASKFILE_THREADS=2 cargo test --test crash every_small -- --nocapture
     CASKFILE_WORLDS=1/1499 CASKFILE_THREADS=2 cargo test --test crash every_small -- --nocapture
 
-# What `cargo test` samples: all bits, games and failing calls, and more lives. And on a real disk what it has in memory.
+# What `cargo test` samples: all bits, games and failing calls, and more lives and rounds. And on a real disk what it has in memory.
 [group('tests')]
 samples:
     CASKFILE_ROOTS=3000 CASKFILE_ROOTS_GAMES=1 CASKFILE_SNAPSHOTS=1500 CASKFILE_SNAPSHOT_CUTS=600 \
@@ -111,6 +111,7 @@ samples:
     CASKFILE_BITS=1 CASKFILE_EVERY_BIT=1 cargo test --test damage -- truncated:: every_bit::
     CASKFILE_FAULT_LOOPS=all cargo test --test faults after_any_failing_call
     CASKFILE_REAL_DISK=1 cargo test --test contract by_default_keeps_the_contract
+    CASKFILE_CONTENDED_ROUNDS=180 cargo test --test processes contended:: -- --nocapture
     CASKFILE_REAL_DISK=1 cargo test --test processes -- a_kill_during_compaction a_kill_during_creation a_kill_during_recovery
 
 # The tests that need the features `log` and `cli`, and the first session of README.

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use caskfile::disk::{
-    Access, Clock, Disk, DiskFile, FileAttributes, FileIdentity, FileStat, Map, RealDisk, RealSystem, SyncScope, System,
+    Access, Boot, Clock, Disk, DiskFile, FileAttributes, FileIdentity, FileStat, Map, RealDisk, RealSystem, SyncScope,
+    System, WaitingLine,
 };
 
 /// A call that is about to be made.
@@ -45,6 +46,8 @@ pub struct HookedDisk {
     pub halve_writes: bool,
     /// Reads and writes handle no more bytes than this. The hook may change it before every call.
     pub most: Arc<AtomicUsize>,
+    /// It knows the machine, and has the locks on bytes that owners of sessions and waiters need. The hook is not called for them.
+    pub has_sessions: bool,
     /// Every file that is opened or created, which is never closed then: as if a child had been forked at any moment.
     pub never_closed: Option<Mutex<Vec<Arc<dyn DiskFile>>>>,
 }
@@ -67,6 +70,7 @@ impl HookedDisk {
             clock: Clock::default(),
             halve_writes: false,
             most,
+            has_sessions: false,
             never_closed: None,
         }
     }
@@ -77,7 +81,8 @@ impl HookedDisk {
             never_closed.lock().unwrap().push(Arc::clone(&file));
         }
         let (path, hook, most) = (path.to_owned(), Arc::clone(&self.hook), Arc::clone(&self.most));
-        Ok(Arc::new(HookedFile { file, path, hook, halve_writes: self.halve_writes, most }))
+        let (halve_writes, has_sessions) = (self.halve_writes, self.has_sessions);
+        Ok(Arc::new(HookedFile { file, path, hook, halve_writes, has_sessions, most }))
     }
 }
 
@@ -86,6 +91,7 @@ struct HookedFile {
     path: PathBuf,
     hook: Hook,
     halve_writes: bool,
+    has_sessions: bool,
     most: Arc<AtomicUsize>,
 }
 
@@ -173,6 +179,10 @@ impl System for HookedDisk {
         RealSystem.unix_time()
     }
 
+    fn boot(&self) -> io::Result<Boot> {
+        if self.has_sessions { RealSystem.boot() } else { Err(io::ErrorKind::Unsupported.into()) }
+    }
+
     /// The hook may make it longer; it has no way to fail.
     fn pause(&self, duration: Duration) {
         let _ = (self.hook)(&Call::on("pause", Path::new("")));
@@ -249,6 +259,28 @@ impl DiskFile for HookedFile {
     fn unlock(&self) -> io::Result<()> {
         self.before("unlock")?;
         self.file.unlock()
+    }
+
+    fn waiting_line(&self) -> Option<&dyn WaitingLine> {
+        self.file.waiting_line().filter(|_| self.has_sessions)
+    }
+
+    fn lock_line(&self, line: u32) -> Option<Box<dyn WaitingLine + '_>> {
+        self.file.lock_line(line).filter(|_| self.has_sessions)
+    }
+
+    fn hold_owner(&self, owner: u64) -> io::Result<()> {
+        if self.has_sessions { self.file.hold_owner(owner) } else { Err(io::ErrorKind::Unsupported.into()) }
+    }
+
+    fn release_owner(&self, owner: u64) {
+        if self.has_sessions {
+            self.file.release_owner(owner);
+        }
+    }
+
+    fn is_owner_held(&self, owner: u64) -> io::Result<bool> {
+        if self.has_sessions { self.file.is_owner_held(owner) } else { Err(io::ErrorKind::Unsupported.into()) }
     }
 
     fn stat(&self) -> io::Result<FileStat> {

@@ -5,6 +5,9 @@ mod common;
 
 mod beside_a_writer;
 mod bursts;
+// Signals, limits of other processes, and locks on bytes that only Linux has.
+#[cfg(target_os = "linux")]
+mod contended;
 mod counters;
 mod creators;
 // Looks into /proc and sets limits that other systems name differently.
