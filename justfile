@@ -114,6 +114,11 @@ samples:
     CASKFILE_CONTENDED_ROUNDS=180 cargo test --test processes contended:: -- --nocapture
     CASKFILE_REAL_DISK=1 cargo test --test processes -- a_kill_during_compaction a_kill_during_creation a_kill_during_recovery
 
+# Locks between processes in time namespaces, and with another boot identity. Fails where there can be no such namespaces.
+[group('tests')]
+namespaces:
+    CASKFILE_NAMESPACES=1 cargo test --test processes namespaces::
+
 # The tests that need the features `log` and `cli`, and the first session of README.
 [group('tests')]
 cli:

@@ -98,6 +98,19 @@ impl Process {
         process
     }
 
+    /// As [`Process::start`], in namespaces of its own, which `unshare` makes with these flags; `None` where neither the superuser nor this
+    /// user may have them. The process that plays the role is a child of the one that is returned, and ends with it.
+    pub fn start_in_namespaces(test: &str, flags: &[String], arguments: &[&str]) -> Option<Process> {
+        let program = std::env::current_exe().unwrap();
+        // In some containers the superuser needs a user namespace too.
+        let users: &[&[&str]] = if is_superuser() { &[&[], &["--map-root-user"]] } else { &[&["--map-root-user"]] };
+        users.iter().find_map(|user| {
+            let mut command = Command::new("unshare");
+            command.args(*user).args(flags).args(["--fork", "--kill-child"]).arg(&program);
+            Process::launch(command, test, arguments)
+        })
+    }
+
     fn launch(mut command: Command, test: &str, arguments: &[&str]) -> Option<Process> {
         let mut child = command
             .args(["--exact", test, "--nocapture", "--test-threads=1"])

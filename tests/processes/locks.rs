@@ -17,7 +17,7 @@ fn config() -> Config {
 }
 
 /// A process that takes the lock, writes under it, and says what happens.
-fn holder(path: &str, ttl: u64) {
+pub fn holder(path: &str, ttl: u64) {
     let cask = Cask::open_with(path, &config()).unwrap();
     let lock = cask.lock("lock", &LockOptions::new().ttl(Duration::from_millis(ttl))).unwrap();
     let mut held = None;
@@ -74,7 +74,7 @@ fn signal(process: &Process, signal: libc::c_int) {
     assert_eq!(unsafe { libc::kill(process.id() as libc::pid_t, signal) }, 0);
 }
 
-fn token(said: Option<String>) -> u64 {
+pub fn token(said: Option<String>) -> u64 {
     said.expect("it must get the lock").parse().expect("a token")
 }
 

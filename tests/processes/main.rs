@@ -18,6 +18,8 @@ mod killed;
 // Signals, and locks on bytes that only Linux has.
 #[cfg(target_os = "linux")]
 mod locks;
+#[cfg(target_os = "linux")]
+mod namespaces;
 mod on_time;
 mod points;
 mod side_by_side;
