@@ -5,9 +5,11 @@
 //! waiter is; or nothing happens. In some rounds another thing happens beside it: a compaction, a reopening, a failed sync, a full disk, or
 //! an exclusive handle that comes and goes. A round ends when the next holder has the lock.
 //!
-//! `CASKFILE_CONTENDED_ROUNDS` is the number of rounds (24). `CASKFILE_CONTENDED_SEED` makes the same choices again.
+//! `CASKFILE_CONTENDED_ROUNDS` is the number of rounds (24). `CASKFILE_CONTENDED_SEED` makes the same choices again;
+//! what the processes make of them differs.
 
 mod history;
+mod meddling;
 mod worker;
 
 use std::fs;
@@ -23,6 +25,7 @@ use crate::common::TempDir;
 use crate::common::dice::Dice;
 use crate::common::process::{Process, arguments, this_test, was_killed};
 use history::{Change, Note, check};
+use meddling::{Meddling, Stopped, limit_files_of};
 
 /// The keys: the lock, and what its holders write.
 const LOCK: &str = "lock";
@@ -155,6 +158,8 @@ struct Game<'t> {
     workers: Vec<(u64, Process)>,
     /// How many have been started.
     started: u64,
+    /// When the last compaction began.
+    compacted: Option<Instant>,
 }
 
 impl<'t> Game<'t> {
@@ -173,7 +178,8 @@ impl<'t> Game<'t> {
             let watch = cask.changes("", WatchFrom::Now).unwrap();
             thread::spawn(move || follow(watch, &is_over))
         };
-        let mut game = Game { test, directory, dice, cask, follower, is_over, workers: Vec::new(), started: 0 };
+        let mut game =
+            Game { test, directory, dice, cask, follower, is_over, workers: Vec::new(), started: 0, compacted: None };
         (0..PROCESSES).for_each(|_| game.start());
         game
     }
@@ -270,6 +276,7 @@ impl<'t> Game<'t> {
             Beside::Nothing => return None,
             Beside::Compaction => {
                 self.workers[at].1.tell("compact");
+                self.compacted = Some(Instant::now());
                 None
             }
             Beside::Reopening => {
@@ -334,8 +341,10 @@ impl<'t> Game<'t> {
                 self.expect_next_holder(holder.token);
                 let passed = began.elapsed();
                 if self.was_holding(number, holder.token) {
+                    // Until the holder has renewed its lock after a compaction, only the deadline ends it.
+                    let is_moving = self.compacted.is_some_and(|began| began.elapsed() < passed + 2 * TTL);
                     match beside {
-                        Beside::Nothing => totals.after_kill.push(passed),
+                        Beside::Nothing if !is_moving => totals.after_kill.push(passed),
                         _ => totals.after_kill_beside.push(passed),
                     }
                 }
@@ -408,56 +417,6 @@ impl<'t> Game<'t> {
     }
 }
 
-/// What is taken back at the end.
-enum Meddling {
-    /// The processes whose files may not grow.
-    Limit(Vec<u32>),
-    Exclusive(Cask),
-}
-
-impl Drop for Meddling {
-    fn drop(&mut self) {
-        match self {
-            Meddling::Limit(limited) => {
-                limited.iter().for_each(|process| limit_files_of(*process, libc::RLIM_INFINITY))
-            }
-            Meddling::Exclusive(cask) => cask.close().unwrap(),
-        }
-    }
-}
-
-/// Sets how long files may get that a process writes. Nothing happens if it has died.
-fn limit_files_of(process: u32, len: u64) {
-    let limit = libc::rlimit { rlim_cur: len, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: `limit` is there to be read from, and nothing is written.
-    unsafe { libc::prlimit(process as libc::pid_t, libc::RLIMIT_FSIZE, &limit, std::ptr::null_mut()) };
-}
-
-/// A process that stands still until this is dropped.
-struct Stopped(libc::pid_t);
-
-impl Stopped {
-    fn new(process: &Process) -> Stopped {
-        let process = process.id() as libc::pid_t;
-        // SAFETY: takes no pointer. The process is a child that was not waited for.
-        assert_eq!(unsafe { libc::kill(process, libc::SIGSTOP) }, 0);
-        // SAFETY: all fields are numbers, of which zero is one.
-        let mut how: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        let options = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
-        // SAFETY: `how` is there to be written to.
-        assert_eq!(unsafe { libc::waitid(libc::P_PID, process as libc::id_t, &mut how, options) }, 0);
-        assert_eq!(how.si_code, libc::CLD_STOPPED, "it must not have ended by itself");
-        Stopped(process)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        // SAFETY: as above.
-        unsafe { libc::kill(self.0, libc::SIGCONT) };
-    }
-}
-
 fn notes_of(directory: &Path, worker: u64) -> Vec<Note> {
     let notes = fs::read_to_string(notes_file(directory, worker)).unwrap_or_default();
     notes.lines().map(Note::from_line).collect()
@@ -517,7 +476,7 @@ impl Totals {
         println!("until the next holder has the lock, with a time to live of {TTL:?}:");
         for (what, times) in [
             ("a kill", &mut self.after_kill),
-            ("a kill beside something else", &mut self.after_kill_beside),
+            ("a kill beside something else, or soon after a compaction", &mut self.after_kill_beside),
             ("a kill with a child alive", &mut self.after_kill_with_a_child),
             ("a stop", &mut self.after_stop),
         ] {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use caskfile::{Batch, Cask, CaskLock, Config, Durability, Error, LockOptions, OptionalExt};
+use caskfile::{Batch, Cask, CaskLock, Config, Durability, Error, LockOptions, OptionalExt, SessionState};
 
 use crate::common::TempDir;
 use crate::common::patience::with_a_deadline;
@@ -152,6 +152,52 @@ fn the_next_holder_has_a_higher_token_and_the_one_of_before_cannot_write_behind_
     println!("next holder after a kill: {}", times(after_kill));
     println!("after a stop, with a time to live of 400 ms: {}", times(after_stop));
     println!("after a kill with a child that lives on, 2 s: {}", times(after_fork));
+}
+
+/// The holder writes nothing after the compaction, and renews its lock by itself once in 200 s. Until its lock is renewed in the new file, only
+/// the deadline would end it.
+#[test]
+fn a_holder_that_dies_after_a_compaction_is_not_waited_for_either() {
+    if let Some(of) = arguments() {
+        return holder(&of[0], of[1].parse().unwrap());
+    }
+    let Some(()) = with_a_deadline(a_holder_that_dies_after_a_compaction_is_not_waited_for_either) else { return };
+    let (directory, name) = (TempDir::new(), this_test!());
+    let path = directory.join("store");
+    let cask = Cask::open_with(&path, &config()).unwrap();
+    let mut one = Process::start(name, &[path.to_str().unwrap(), "600000"]);
+    let mut next = Process::start(name, &[path.to_str().unwrap(), "600000"]);
+    let (began, mut last) = (Instant::now(), 0);
+    for _ in 0..3 {
+        let first = token(Some(one.ask("lock")));
+        assert!(first > last);
+        let left = || match cask.sessions().unwrap()[..] {
+            [ref session] => match session.state {
+                SessionState::Live(left) => left,
+                ref other => panic!("{other:?}"),
+            },
+            ref other => panic!("{other:?}"),
+        };
+        // The deadline is earlier than this: the store says it in whole milliseconds.
+        let deadline = left() + began.elapsed() + Duration::from_millis(2);
+        thread::sleep(Duration::from_millis(50));
+        cask.put("filler", vec![7; 10_000]).unwrap();
+        cask.compact().unwrap();
+        // It is later once the lock is renewed.
+        loop {
+            let now = began.elapsed();
+            if now + left() > deadline {
+                break;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        next.tell("lock");
+        one.kill();
+        last = token(next.hear());
+        assert!(last > first);
+        assert_eq!(next.ask("unlock"), "released");
+        (one, next) = (next, Process::start(name, &[path.to_str().unwrap(), "600000"]));
+    }
 }
 
 /// Each reads the counter and writes it as the holder: without the lock, or with two holders, a count would be lost.

@@ -2,11 +2,13 @@
 //!
 //! They run while the handle is open and has ever had a session. One renews each session at a third of its time to live, and waits for the
 //! file's lock until the session's deadline, five seconds at most. After a failure it tries again. The other looks ten times a second
-//! whether a session is over: by its own clock, or because the log says so.
+//! whether a session is over: by its own clock, or because the log says so. It also has sessions renewed soon after a compaction: until then,
+//! other processes cannot find out that their owner is gone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::disk::FileIdentity;
 use crate::engine::context::Context;
 use crate::engine::deadline::{Deadline, Patience};
 use crate::engine::maintain::Maintenance;
@@ -150,6 +152,7 @@ impl Keeper {
 
     fn look_out(&self) {
         let (registry, clock) = (&self.writing.registry, &self.context().clock);
+        let mut moved_to = None;
         loop {
             let sessions = {
                 let state = registry.lock();
@@ -159,6 +162,7 @@ impl Keeper {
                 state.sessions.clone()
             };
             self.look_for_losses(&sessions);
+            self.follow(&sessions, &mut moved_to);
             let ends = self.until_a_deadline(&sessions);
             let state = registry.lock();
             if !state.stop && state.sessions.is_empty() == sessions.is_empty() {
@@ -192,6 +196,21 @@ impl Keeper {
             sessions.iter().filter(|live| !live.is_live(now) || is_ended(live)).map(|live| live.session).collect();
         drop(view);
         lost.into_iter().for_each(|session| self.writing.registry.lose(session));
+    }
+
+    /// Has the sessions renewed that name another file than the one with the log. Once for each file: where the owner's byte cannot be
+    /// held, they never name it.
+    fn follow(&self, sessions: &[Arc<LiveSession>], moved_to: &mut Option<FileIdentity>) {
+        let Some(view) = (!sessions.is_empty()).then(|| self.writing.reading.current().ok()).flatten() else { return };
+        let (log, known) = (&view.reader.log, &view.keys.lifetimes.sessions);
+        let names_another = |live: &Arc<LiveSession>| {
+            known.newest(live.session).is_some_and(|newest| newest.record.base_seq != log.header.base_seq)
+        };
+        if *moved_to != Some(log.identity) && sessions.iter().any(names_another) {
+            *moved_to = Some(log.identity);
+            drop(view);
+            self.writing.registry.renew_soon();
+        }
     }
 
     fn until_a_deadline(&self, sessions: &[Arc<LiveSession>]) -> Option<Duration> {

@@ -128,7 +128,7 @@ impl Registry {
     }
 
     /// Has the thread renew all sessions now.
-    pub(super) fn renew_soon(&self) {
+    pub(crate) fn renew_soon(&self) {
         self.lock().renew_soon = true;
         self.changed.notify_all();
     }
