@@ -108,7 +108,7 @@ fn a_synced_position_is_stated_once() {
 
 #[test]
 fn without_syncs_write_back_begins_after_each_step_of_numbers() {
-    for durability in [Durability::Os, Durability::Interval(std::time::Duration::MAX), Durability::Sync] {
+    for durability in [Durability::Os, Durability::Interval(Duration::MAX), Durability::Sync] {
         let disk = SimDisk::new();
         let engine = open(&disk, durability);
         let first = engine.commit(puts(1)).unwrap().last_index.unwrap();
