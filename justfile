@@ -33,6 +33,7 @@ format:
     cargo fmt --manifest-path fuzz/Cargo.toml
     cargo fmt --manifest-path benches/compare/Cargo.toml
     cargo fmt --manifest-path examples/programs/Cargo.toml
+    cargo fmt --manifest-path backends/etcd/Cargo.toml
 
 # Fails if something is not formatted.
 [group('source')]
@@ -41,6 +42,7 @@ format-check:
     cargo fmt --check --manifest-path fuzz/Cargo.toml
     cargo fmt --check --manifest-path benches/compare/Cargo.toml
     cargo fmt --check --manifest-path examples/programs/Cargo.toml
+    cargo fmt --check --manifest-path backends/etcd/Cargo.toml
 
 # Clippy with every combination of features.
 [group('source')]
@@ -172,6 +174,20 @@ examples:
 [group('tests')]
 programs:
     cargo test --quiet --manifest-path examples/programs/Cargo.toml --features sqlite
+
+# The backend for etcd: clippy, and its tests over clusters on loopback. Installs etcd and protoc where they are missing.
+[group('tests')]
+etcd *args:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if ! command -v etcd > /dev/null || ! command -v protoc > /dev/null; then
+        apt-get update -qq
+        apt-get install -y -qq --no-install-recommends etcd-server protobuf-compiler > /dev/null
+    fi
+    cd backends/etcd
+    cargo clippy --quiet --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
+    cargo test --quiet "$@"
 
 # Seven processes at one store, killed again and again for SECONDS.
 [group('tests')]
