@@ -10,6 +10,7 @@ use etcd_client::{
     Client, ConnectOptions, DeleteResponse, GetOptions, GetResponse, KvClient, LeaseClient, LeaseGrantResponse,
     LeaseRevokeResponse, PutResponse, ResponseHeader, TxnResponse, WatchClient,
 };
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::error::{Failure, Verdict, verdict};
@@ -39,6 +40,8 @@ pub(crate) struct Cluster {
     options: ConnectOptions,
     timeout: Option<Duration>,
     seen: Mutex<Seen>,
+    /// Why no answer counts any more.
+    broken: watch::Sender<Option<EtcdError>>,
 }
 
 struct Member {
@@ -59,8 +62,6 @@ pub(crate) struct Api {
 struct Seen {
     cluster: Option<u64>,
     revision: i64,
-    /// Why no answer counts any more.
-    broken: Option<EtcdError>,
 }
 
 /// Whether a call may be repeated when it is not known whether it has happened.
@@ -120,6 +121,7 @@ impl Cluster {
             options,
             timeout: config.get_connection_timeout().map(|time| if time.is_zero() { SHORTEST_TIMEOUT } else { time }),
             seen: Mutex::default(),
+            broken: watch::Sender::new(None),
         })
     }
 
@@ -140,7 +142,17 @@ impl Cluster {
 
     /// Fails if the cluster is not the one that it was.
     pub(crate) fn check(&self) -> std::result::Result<(), EtcdError> {
-        self.seen().broken.clone().map_or(Ok(()), Err)
+        self.broken.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    /// Waits until the cluster is found not to be the one that it was, and says why.
+    pub(crate) async fn breaks(&self) -> EtcdError {
+        let mut broken = self.broken.subscribe();
+        let error = broken.wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
+        match error {
+            Some(error) => error,
+            None => std::future::pending().await,
+        }
     }
 
     /// The member to ask, and its clients.
@@ -271,7 +283,12 @@ impl Cluster {
             }
             return Ok(());
         };
-        seen.broken.get_or_insert(error.clone());
+        drop(seen);
+        self.broken.send_if_modified(|broken| {
+            let first = broken.is_none();
+            broken.get_or_insert_with(|| error.clone());
+            first
+        });
         Err(error)
     }
 

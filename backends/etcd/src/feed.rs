@@ -473,7 +473,11 @@ impl Task {
         };
         loop {
             self.shared.have_room().await;
-            let message = match stream.message().await {
+            let message = tokio::select! {
+                message = stream.message() => message,
+                error = self.cluster.breaks() => return Broken::For(error),
+            };
+            let message = match message {
                 Ok(Some(message)) => message,
                 Ok(None) => {
                     self.cluster.leave(at);
@@ -498,6 +502,16 @@ impl Task {
                 return Broken::Off;
             }
             if message.created() {
+                // The member is not as far as the feed. Either it will be, or the cluster has forgotten what the feed has seen, and the watch
+                // waits for something else: a read finds out.
+                if message.header().is_some_and(|header| header.revision() + 1 < from) {
+                    let count = GetOptions::new().with_count_only();
+                    if let Err(Failure::NotDone(error @ EtcdError::RevisionBack { .. })) =
+                        self.cluster.read(&self.range, count).await
+                    {
+                        return Broken::For(error);
+                    }
+                }
                 continue;
             }
             if message.events().is_empty() {
@@ -546,13 +560,18 @@ pub(crate) async fn changed_after(cluster: &Cluster, range: &Range, revision: i6
     let wait = async {
         let mut stream = api?.watch.watch(range.key.clone(), Some(options)).await?;
         while let Some(message) = stream.message().await? {
-            if message.canceled() || !message.events().is_empty() {
-                return Ok(message.canceled());
+            // A member that is behind is one to ask again: see `Task::follow`.
+            let is_behind = message.created() && message.header().is_some_and(|header| header.revision() < revision);
+            if message.canceled() || is_behind || !message.events().is_empty() {
+                return Ok(message.canceled() || is_behind);
             }
         }
         Ok(true)
     };
-    let result: std::result::Result<bool, etcd_client::Error> = wait.await;
+    let result: std::result::Result<bool, etcd_client::Error> = tokio::select! {
+        result = wait => result,
+        _ = cluster.breaks() => return,
+    };
     match result {
         Ok(false) => return,
         Ok(true) => {}

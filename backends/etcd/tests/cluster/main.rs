@@ -1,6 +1,10 @@
 //! The store over real clusters of etcd, which the tests start. See [`server`].
 
+mod callers;
 mod conformance;
-// Its parts are used by what comes next.
-#[allow(dead_code)]
+mod gaps;
+mod histories;
+mod locks;
+mod moving;
+mod proxy;
 mod server;
