@@ -131,7 +131,8 @@ fn a_feed_has_a_descriptor_for_event_loops() {
 #[test]
 fn a_write_without_an_answer_is_indeterminate_and_is_not_repeated() {
     let (proxy, store, other) = through_a_proxy(shared(), "no-answer/", 2);
-    let calls: [(&str, &dyn Fn(&EtcdStore) -> caskfile::Result<()>); 5] = [
+    type Make<'a> = &'a dyn Fn(&EtcdStore) -> caskfile::Result<()>;
+    let calls: [(&str, Make<'_>); 5] = [
         ("put", &|store| store.put(b"put", b"value")),
         ("atomic_put", &|store| store.atomic_put(b"atomic_put", b"value", None).map(drop)),
         ("delete", &|store| store.delete(b"deleted")),
