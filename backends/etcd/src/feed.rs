@@ -1,13 +1,13 @@
 //! Feeds: the changes of a range from a list on, kept up by a task that watches it.
 //!
-//! The task begins behind a list at revision *R* and watches from *R* + 1, so nothing is lost in between. When its stream breaks off, it goes on
-//! behind the last event, at another member. If the cluster has compacted what lies in between, it lists again.
+//! The task begins after a list at revision *R* and watches from *R* + 1, so nothing is lost in between. When its stream breaks off, it goes on
+//! after the last event, at another member. If the cluster has compacted what lies in between, it lists again.
 //!
 //! # How far a feed is
 //!
 //! [`Feed::try_next`] may return `None` only if the feed has everything that this handle has seen. The stream alone does not say how far it is:
 //! it is silent about writes elsewhere, and servers of before 3.4.25 and 3.5.8 answer a request for progress ahead of events that are on
-//! their way. So a feed that is behind asks for the range itself: how many keys there are, and whether one is newer than the last event.
+//! their way. So a feed that lags asks for the range itself: how many keys there are, and whether one is newer than the last event.
 //! If the feed has counted as many, and none is newer, it has all. Otherwise there are events that it waits for. Only a
 //! key that is created and deleted again while its events are on the way is not noticed.
 
@@ -99,10 +99,12 @@ impl Shared {
     pub(crate) fn end(&self, end: End) {
         let mut state = self.state();
         state.end.get_or_insert(end);
-        if let Some(task) = state.task.take() {
+        self.notify(&state);
+        let task = state.task.take();
+        drop(state);
+        if let Some(task) = task {
             task.abort();
         }
-        self.notify(&state);
     }
 
     fn notify(&self, state: &State) {
@@ -217,7 +219,7 @@ impl Reader {
             };
             let range = self.range.clone();
             let found = self.store.read(move |cluster| async move {
-                let options = GetOptions::new().with_min_mod_revision(received + 1).with_keys_only();
+                let options = GetOptions::new().with_min_mod_revision(received + 1).with_keys_only().with_limit(1);
                 cluster.read(&range, options).await
             })?;
             let mut state = self.shared.state();
@@ -232,7 +234,7 @@ impl Reader {
             // The events are on their way.
             let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
             if left.is_zero() {
-                let last = "the watch is behind".to_owned();
+                let last = "the watch lags".to_owned();
                 let waited = self.store.cluster.timeout().unwrap_or_default();
                 return Err(Error::other(EtcdError::Unavailable { waited, last }));
             }
@@ -288,7 +290,10 @@ fn signal() -> std::io::Result<(UnixStream, UnixStream)> {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.shared.end(End::Stopped);
+        // In a forked child, a thread of the parent may have had the state when the child was made.
+        if self.store.tasks.are_here() {
+            self.shared.end(End::Stopped);
+        }
     }
 }
 
@@ -560,10 +565,10 @@ pub(crate) async fn changed_after(cluster: &Cluster, range: &Range, revision: i6
     let wait = async {
         let mut stream = api?.watch.watch(range.key.clone(), Some(options)).await?;
         while let Some(message) = stream.message().await? {
-            // A member that is behind is one to ask again: see `Task::follow`.
-            let is_behind = message.created() && message.header().is_some_and(|header| header.revision() < revision);
-            if message.canceled() || is_behind || !message.events().is_empty() {
-                return Ok(message.canceled() || is_behind);
+            // A member that lags is one to ask again: see `Task::follow`.
+            let lags = message.created() && message.header().is_some_and(|header| header.revision() < revision);
+            if message.canceled() || lags || !message.events().is_empty() {
+                return Ok(message.canceled() || lags);
             }
         }
         Ok(true)

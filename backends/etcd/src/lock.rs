@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use caskfile::{Error, Held, Lock, LockLoss, LockOptions, LossSender, Result, Stopper};
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::EtcdError;
 use crate::cluster::Cluster;
@@ -136,6 +136,11 @@ impl EtcdLock {
             let _ = cluster.revoke(task.0.lease).await;
         });
         self.store.add_lock(&holding);
+        if *self.store.closed.borrow() {
+            // The close came first, and may not have seen it.
+            self.give_back(lease);
+            return Err(Error::Closed);
+        }
         let check = Arc::clone(&holding);
         let held = Held::with_check(token, loss, move || check.is_live());
         *lock(&self.held) = Some(holding);
@@ -167,21 +172,28 @@ impl Lock for EtcdLock {
         let mut stopped = self.stopped.subscribe();
         let mut closed = self.store.closed.subscribe();
         let tried = self.store.write("lock", |cluster| async move {
+            let tried_once = Notify::new();
             let taking = async {
                 loop {
                     match way.try_once(&cluster).await? {
-                        Tried::Busy(revision) => changed_after(&cluster, &way.range(), revision).await,
+                        Tried::Busy(revision) => {
+                            tried_once.notify_one();
+                            changed_after(&cluster, &way.range(), revision).await;
+                        }
                         taken => return Ok(taken),
                     }
                 }
             };
+            // However short the time is, the lock is tried once.
             let over = async {
+                tried_once.notified().await;
+                let timeout = timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
                 match timeout {
                     Some(timeout) => tokio::time::sleep(timeout).await,
                     None => std::future::pending().await,
                 }
             };
-            // A try that is under way is not broken off by these: its lease would be left to run out. It is, in the end, by its own time.
+            // A try that is broken off gives its lease back.
             tokio::select! {
                 biased;
                 result = taking => result.map(Ok),
@@ -215,10 +227,10 @@ impl Lock for EtcdLock {
 impl Drop for EtcdLock {
     /// Releases it, for which it tries a second.
     fn drop(&mut self) {
-        let Some(holding) = lock(&self.held).take().filter(|holding| holding.lose()) else { return };
         if !self.store.tasks.are_here() {
             return;
         }
+        let Some(holding) = lock(&self.held).take().filter(|holding| holding.lose()) else { return };
         let (way, cluster) = (Arc::clone(&self.shared), Arc::clone(&self.store.cluster));
         self.store.tasks.wait(async move {
             let _ = tokio::time::timeout(GIVING_BACK, way.release(&cluster, &holding)).await;

@@ -94,11 +94,12 @@ impl EtcdStore {
 impl Inner {
     /// Fails if the handle cannot be used.
     pub(crate) fn check(&self) -> Result<()> {
-        if *self.closed.borrow() {
-            return Err(Error::Closed);
-        }
+        // First: in a forked child, a thread of the parent may have had a lock when the child was made.
         if !self.tasks.are_here() {
             return Err(Error::Forked { path: self.address.clone() });
+        }
+        if *self.closed.borrow() {
+            return Err(Error::Closed);
         }
         Ok(())
     }
@@ -365,7 +366,7 @@ impl Store for EtcdStore {
 
     /// Ends the feeds and the waits for locks, and gives the locks back, for which it tries a second.
     fn close(&self) -> Result<()> {
-        if self.0.closed.send_replace(true) || !self.0.tasks.are_here() {
+        if !self.0.tasks.are_here() || self.0.closed.send_replace(true) {
             return Ok(());
         }
         for feed in lock(&self.0.feeds).drain(..).filter_map(|feed| feed.upgrade()) {

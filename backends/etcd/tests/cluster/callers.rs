@@ -1,4 +1,4 @@
-//! Callers of every kind: tasks of other runtimes, threads that block, panics, and a close beside those who wait.
+//! Callers of every kind: tasks of other runtimes, threads that block, panics, and a close beside waiting calls.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,7 +8,7 @@ use caskfile_etcd::{EtcdConfig, EtcdError, EtcdStore, MAX_REQUEST_BYTES};
 use etcd_client::{Client, Permission};
 
 use crate::proxy::Proxy;
-use crate::server::{Cluster, PATIENCE, block_on, shared};
+use crate::server::{Cluster, OnDrop, PATIENCE, block_on, shared};
 
 fn next<T>(feed: &mut dyn Feed<T>) -> T {
     feed.next_timeout(Some(PATIENCE)).unwrap().expect("an item must come")
@@ -22,7 +22,7 @@ fn of(error: &Error) -> &EtcdError {
     EtcdError::of(error).unwrap_or_else(|| panic!("{error:?}"))
 }
 
-/// A store behind a proxy, and one beside it with the same keys.
+/// A store whose way to the cluster is a proxy, and one beside it with the same keys.
 fn through_a_proxy(cluster: &Cluster, root: &str, seconds: u64) -> (Proxy, EtcdStore, EtcdStore) {
     let proxy = Proxy::to(cluster.endpoint(0));
     let store = EtcdConfig::new([proxy.endpoint()]).root(root).open(&within(seconds)).unwrap();
@@ -363,26 +363,40 @@ fn lists_of_any_size_are_of_one_revision() {
             scope.spawn(move || keys.iter().for_each(|key| store.put(key, b"").unwrap()));
         }
     });
-    // Compactions between two pages, in each of which the revision of the list is lost.
+    // Beside a writer that counts in the first key and then in the last one, and compactions, which take a list its revision.
+    let count = |pair: &KvPair| u64::from_le_bytes(pair.value[..].try_into().unwrap());
+    for key in [&keys[0], &keys[keys.len() - 1]] {
+        store.put(key, &0_u64.to_le_bytes()).unwrap();
+    }
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !ended.load(Ordering::SeqCst) {
-                // The count of this key comes first in every list that is of one moment.
-                store.put(b"k/count", b"").unwrap();
-                cluster.compact();
-                std::thread::sleep(Duration::from_millis(25));
+            for round in 1_u64.. {
+                for key in [&keys[0], &keys[keys.len() - 1]] {
+                    store.put(key, &round.to_le_bytes()).unwrap();
+                }
+                if round % 8 == 0 {
+                    cluster.compact();
+                }
+                if ended.load(Ordering::SeqCst) {
+                    break;
+                }
             }
         });
-        let began = Instant::now();
-        let mut lists = 0;
-        while began.elapsed() < Duration::from_secs(2) {
+        let _end = OnDrop(|| ended.store(true, Ordering::SeqCst));
+        let (began, mut lists, mut last) = (Instant::now(), 0, 0);
+        while lists < 20 || began.elapsed() < Duration::from_secs(2) {
             let listed = store.list(b"k0").unwrap();
             assert!(listed.iter().map(|pair| &pair.key).eq(&keys));
-            lists += 1;
+            let counts = [count(&listed[0]), count(&listed[keys.len() - 1])];
+            assert!(
+                counts[1] <= counts[0] && counts[0] <= counts[1] + 1,
+                "a list must be of one moment, not {counts:?}"
+            );
+            assert!(counts[0] >= last, "a later list must not be of an earlier moment");
+            (lists, last) = (lists + 1, counts[0]);
         }
-        ended.store(true, Ordering::SeqCst);
-        assert!(lists > 2);
+        assert!(last > 8, "nothing was written meanwhile");
     });
 }
 

@@ -15,7 +15,7 @@ use caskfile::{Config, Error, KvPair, Result, Store};
 use caskfile_etcd::{EtcdConfig, EtcdError, EtcdStore};
 use checker::{Act, Call, Condition, Deleted, Refusal, Span, check_key};
 
-use crate::server::Cluster;
+use crate::server::{Cluster, OnDrop};
 
 const THREADS: usize = 6;
 const KEYS: usize = 4;
@@ -87,8 +87,8 @@ fn play(cluster: &Cluster, round: u64, total: &Totals) {
                 }
             });
         }
+        let _end = OnDrop(|| ended.store(true, Ordering::SeqCst));
         disturb(cluster, &mut Dice(round), total);
-        ended.store(true, Ordering::SeqCst);
     });
     for (key, history) in histories.into_iter().enumerate() {
         let history = history.into_inner().unwrap();

@@ -124,3 +124,15 @@ fn one_of_many_holds_a_lock_at_a_time() {
     });
     assert_eq!(counter.get(b"count").unwrap().value, (10 * THREADS as u64).to_le_bytes());
 }
+
+#[test]
+fn a_wait_for_no_time_tries_once() {
+    let store = shared().store("once/");
+    let (one, other) =
+        (store.new_lock(b"lock", &LockOptions::new()).unwrap(), store.new_lock(b"lock", &LockOptions::new()).unwrap());
+    one.lock(Some(Duration::ZERO)).unwrap();
+    assert!(matches!(other.lock(Some(Duration::ZERO)), Err(Error::TimedOut { .. })));
+    assert!(matches!(one.lock(None), Err(Error::AlreadyHeld)));
+    one.unlock().unwrap();
+    other.lock(Some(Duration::ZERO)).unwrap();
+}

@@ -132,7 +132,7 @@ impl Cluster {
         }
     }
 
-    /// Makes the cluster anew, without its data, at the same addresses. With a new token it has another id.
+    /// Makes the cluster again, without its data, at the same addresses. With a new token it has another id.
     pub fn begin_again(&self, other_id: bool) {
         (0..self.len()).for_each(|member| self.kill(member));
         for member in 0..self.len() {
@@ -229,4 +229,13 @@ fn spawn(command: Command) -> Child {
     let (sender, child) = mpsc::channel();
     keeper.lock().unwrap().send((command, sender)).unwrap();
     child.recv().unwrap()
+}
+
+/// Lets other threads end, after a panic too.
+pub struct OnDrop<F: Fn()>(pub F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
