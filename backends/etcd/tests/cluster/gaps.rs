@@ -305,6 +305,20 @@ fn tokens_that_expire_are_renewed() {
     assert!(held.is_held());
     lock.unlock().unwrap();
 
+    // A member that is started again knows no tokens. The feed opens its stream by itself, with the one that it has.
+    cluster.kill(0);
+    cluster.start_member(0);
+    let app = cluster.config().user("app", "password");
+    let began = Instant::now();
+    let other = loop {
+        match app.open(&within(2)) {
+            Ok(store) => break store,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{error:#}"),
+        }
+    };
+    other.put(b"key", b"after").unwrap();
+    assert_eq!(next(&mut *feed).unwrap().value, b"after");
+
     for config in [
         cluster.config(),
         cluster.config().user("app", "wrong"),
