@@ -46,6 +46,7 @@ pub(crate) use lifetimes::{Lifetimes, MachineTime, Times};
 pub(crate) use order::stored_order;
 pub(crate) use packed::POSITION_LIMIT;
 pub(crate) use positions::Positions;
+pub(crate) use sessions::Place;
 pub(crate) use sorted::{SortedIndex, Sought};
 
 /// The questions of the index about keys in the log.

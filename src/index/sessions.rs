@@ -5,6 +5,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::lifetimes::MachineTime;
@@ -16,7 +17,7 @@ pub(crate) struct Sessions {
     /// Those that have no END, by their numbers.
     live: HashMap<u64, Newest>,
     /// Their boots, deadlines and numbers.
-    order: BTreeSet<([u8; 16], u64, u64)>,
+    order: BTreeSet<Place>,
     /// The owner of each owned pair and the name of its bucket, by the position of its record.
     owners: HashMap<u64, (Owner, Arc<[u8]>)>,
     /// The positions of each session's pairs, also of sessions that are over. A session without pairs is not here.
@@ -24,6 +25,9 @@ pub(crate) struct Sessions {
     /// The sessions that have pairs and are over for good.
     ended: BTreeSet<u64>,
 }
+
+/// Where a session stands among all: its boot, its deadline and its number.
+pub(crate) type Place = ([u8; 16], u64, u64);
 
 /// The last record of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,9 +151,11 @@ impl Sessions {
         range.into_iter().flat_map(|range| self.order.range(range)).map(|&(_, _, session)| session)
     }
 
-    /// The sessions without END, those of one boot together, in the order of their deadlines.
-    pub(crate) fn by_deadline(&self) -> impl Iterator<Item = u64> + '_ {
-        self.order.iter().map(|&(_, _, session)| session)
+    /// The sessions without END, those of one boot together, in the order of their deadlines: first those after a place in this order, then
+    /// the others.
+    pub(crate) fn from_place(&self, after: Place) -> impl Iterator<Item = Place> + '_ {
+        let rest = self.order.range((Bound::Excluded(after), Bound::Unbounded));
+        rest.chain(self.order.range(..=after)).copied()
     }
 
     /// Whether a session is over: it has no record, or its deadline has passed and can be compared.
@@ -204,7 +210,7 @@ impl Sessions {
     }
 }
 
-fn in_order(record: &SessionRecord) -> ([u8; 16], u64, u64) {
+fn in_order(record: &SessionRecord) -> Place {
     (record.boot, record.deadline, record.session)
 }
 
@@ -236,6 +242,16 @@ mod tests {
         assert_eq!(sessions.live().map(|newest| newest.record.session).collect::<Vec<_>>(), [2]);
         sessions.replay(416, 5, record(2, 0));
         assert!(sessions.is_empty());
+    }
+
+    #[test]
+    fn from_any_place_each_session_comes_once() {
+        let mut sessions = Sessions::default();
+        (1..=4).for_each(|session| sessions.replay(64 * session, session, record(session, 10 * session)));
+        let from = |deadline| sessions.from_place(([4; 16], deadline, 0)).map(|place| place.2).collect::<Vec<_>>();
+        assert_eq!((from(0), from(25), from(99)), (vec![1, 2, 3, 4], vec![3, 4, 1, 2], vec![1, 2, 3, 4]));
+        let after = sessions.from_place(([4; 16], 20, 2)).next();
+        assert_eq!(after, Some(([4; 16], 30, 3)), "the place itself comes last");
     }
 
     #[test]

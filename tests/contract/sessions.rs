@@ -211,6 +211,28 @@ fn the_lock_of_a_process_that_is_dead_is_free_at_once() {
 }
 
 /// It is one of two processes that have the description, so it could be the holder itself.
+/// Each writer asks for some owners at a time. Those of sessions that live must not keep it from the others.
+#[test]
+fn a_session_of_a_dead_process_ends_soon_beside_any_number_that_live() {
+    let store = Store::new();
+    let ((_living, one), (dying, other), (_, writer)) = (store.open(), store.open(), store.open());
+    let sessions: Vec<Session> = (0..70).map(|_| one.session(TTL).unwrap()).collect();
+    // The last one in the order of deadlines.
+    let dead = other.session(100 * TTL).unwrap();
+    dead.put(&other, "dead", "").unwrap();
+    dying.kill();
+    for turns in 0.. {
+        writer.put("key", "").unwrap();
+        if !writer.exists("dead").unwrap() {
+            break;
+        }
+        assert!(turns < 8, "the owner is asked for within some turns");
+        store.wait(SECOND / 10);
+    }
+    assert!(sessions.iter().all(Session::is_live) && writer.sessions().unwrap().len() == 70);
+    drop(dead);
+}
+
 #[test]
 fn a_forked_child_that_lives_on_makes_others_wait_for_the_deadline() {
     let store = Store::new();

@@ -12,7 +12,7 @@ use super::turn::Turn;
 use crate::engine::read::view::View;
 use crate::fork::Process;
 use crate::format::MAX_OWNER;
-use crate::index::{MachineTime, Times};
+use crate::index::{MachineTime, Place, Times};
 use crate::log::LogFile;
 use crate::{Error, Result};
 
@@ -172,7 +172,9 @@ impl Turn<'_> {
         let is_due = self.writer.asked.is_none_or(|last| now.saturating_duration_since(last) >= ASK_PAUSE);
         if is_due {
             self.writer.asked = Some(now);
-            let asked = sessions.by_deadline().take(ASKED_AT_ONCE);
+            let places: Vec<Place> = sessions.from_place(self.writer.asked_up_to).take(ASKED_AT_ONCE).collect();
+            self.writer.asked_up_to = places.last().copied().unwrap_or_default();
+            let asked = places.into_iter().map(|(_, _, session)| session);
             over.extend(asked.filter(|&session| self.is_session_over(&view, session)));
             self.writer.seen.borrow_mut().retain(|session, _| sessions.newest(*session).is_some());
         }

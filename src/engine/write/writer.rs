@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::linger::Burst;
 use super::owner::{Owning, Seen};
 use crate::format::{FileSeed, MAX_SEQ_STEP};
+use crate::index::Place;
 use crate::limits::Shared;
 use crate::log::LogFile;
 use crate::log::group::Group;
@@ -74,6 +75,8 @@ pub(crate) struct Writer {
     pub(super) seen: RefCell<HashMap<u64, Seen>>,
     /// When this handle last asked for the bytes of other owners.
     pub(super) asked: Option<Instant>,
+    /// The last of them in the order of the sessions. The next time, it goes on after this one.
+    pub(super) asked_up_to: Place,
     pub(crate) group: Group,
     /// What the records of the group replace.
     pub(super) proven: Vec<Proven>,
@@ -124,6 +127,7 @@ impl Default for Writer {
             owning: None,
             seen: RefCell::default(),
             asked: None,
+            asked_up_to: Place::default(),
             group: Group::new(FileSeed::new(&[0; 16]), 0),
             proven: Vec::new(),
         }
