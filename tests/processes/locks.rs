@@ -2,6 +2,8 @@
 //! And many waiters, in one handle and in several.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -234,6 +236,84 @@ fn a_hundred_waiters_in_one_handle_and_in_several_get_the_lock_once_each() {
     let tokens = tokens.lock().unwrap();
     assert!(tokens.len() == 101 && tokens.is_sorted());
     assert!(!handles[0].exists("lock").unwrap() && handles[0].sessions().unwrap().is_empty());
+}
+
+/// How many processes or handles stand in lines for locks of a store, by the system's list: `docs/FORMAT.md` has the bytes.
+fn in_line(path: &Path) -> usize {
+    let inode = format!(":{}", std::fs::metadata(path).unwrap().ino());
+    let is_place = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, "OFDLCK", _, "WRITE", _, file, start, _] = fields[..] else { return false };
+        let start: u64 = start.parse().unwrap();
+        file.ends_with(&inode) && (1 << 59..1 << 60).contains(&start)
+    };
+    std::fs::read_to_string("/proc/locks").unwrap().lines().filter(is_place).count()
+}
+
+/// The holder wants the lock again as soon as it has released it, while another thread, handle or process stands in line.
+#[test]
+fn a_holder_that_wants_the_lock_again_does_not_go_ahead_of_the_line() {
+    /// So long after the release, it may: the first in line may have been stopped.
+    const COURTESY: Duration = Duration::from_millis(200);
+    if let Some(of) = arguments() {
+        return holder(&of[0], of[1].parse().unwrap());
+    }
+    let name = this_test!();
+    let Some(()) = with_a_deadline(a_holder_that_wants_the_lock_again_does_not_go_ahead_of_the_line) else { return };
+    let directory = TempDir::new();
+    let path = directory.join("store");
+    let cask = Cask::open_with(&path, &config()).unwrap();
+    let other = Cask::open_with(&path, &config()).unwrap();
+    let mut process = Process::start(name, &[path.to_str().unwrap(), "600000"]);
+    let lock = cask.lock("lock", &LockOptions::new()).unwrap();
+    for round in 0..30 {
+        lock.lock(None).unwrap();
+        let waiting = match round % 3 {
+            2 => {
+                process.tell("lock");
+                None
+            }
+            of => {
+                let waiting = [&cask, &other][of].lock("lock", &LockOptions::new()).unwrap();
+                Some(thread::spawn(move || {
+                    let token = waiting.lock(None).unwrap().token();
+                    waiting.unlock().unwrap();
+                    token
+                }))
+            }
+        };
+        while in_line(&path) == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        // All rounds together take longer than the courtesy, which begins with each release.
+        thread::sleep(COURTESY / 10);
+        lock.unlock().unwrap();
+        let released = Instant::now();
+        let tried = lock.try_lock().unwrap().map(|held| held.token());
+        let at_once = released.elapsed() < COURTESY;
+        if tried.is_some() {
+            lock.unlock().unwrap();
+        }
+        // The process has it until it is asked to release it.
+        let again = (waiting.is_some() && tried.is_none()).then(|| lock.lock(None).unwrap().token());
+        let passed = released.elapsed();
+        let next = match waiting {
+            Some(waiting) => {
+                if again.is_some() {
+                    lock.unlock().unwrap();
+                }
+                waiting.join().unwrap()
+            }
+            None => {
+                let next = token(process.hear());
+                assert_eq!(process.ask("unlock"), "released");
+                next
+            }
+        };
+        let is_ahead = |token: Option<u64>| token.is_some_and(|token| token < next);
+        assert!(!is_ahead(tried) || !at_once, "round {round}: a try went ahead of the line");
+        assert!(!is_ahead(again) || passed >= COURTESY, "round {round}: a wait went ahead of the line");
+    }
 }
 
 #[test]

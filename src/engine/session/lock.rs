@@ -364,6 +364,8 @@ impl CaskLock {
         let claim = Arc::new(CaskClaim { key: (*self.key).into(), token, live, context: Arc::clone(&engine.context) });
         let held = claim.held();
         *lock(&self.current) = Some(claim);
+        // What was seen before says nothing about the line after this.
+        *lock(&self.passed_over) = None;
         Ok(Some(held))
     }
 
