@@ -153,7 +153,7 @@ impl Sessions {
 
     /// The sessions without END, those of one boot together, in the order of their deadlines: first those after a place in this order, then
     /// the others.
-    pub(crate) fn from_place(&self, after: Place) -> impl Iterator<Item = Place> + '_ {
+    pub(crate) fn places_after(&self, after: Place) -> impl Iterator<Item = Place> + '_ {
         let rest = self.order.range((Bound::Excluded(after), Bound::Unbounded));
         rest.chain(self.order.range(..=after)).copied()
     }
@@ -248,9 +248,9 @@ mod tests {
     fn from_any_place_each_session_comes_once() {
         let mut sessions = Sessions::default();
         (1..=4).for_each(|session| sessions.replay(64 * session, session, record(session, 10 * session)));
-        let from = |deadline| sessions.from_place(([4; 16], deadline, 0)).map(|place| place.2).collect::<Vec<_>>();
+        let from = |deadline| sessions.places_after(([4; 16], deadline, 0)).map(|place| place.2).collect::<Vec<_>>();
         assert_eq!((from(0), from(25), from(99)), (vec![1, 2, 3, 4], vec![3, 4, 1, 2], vec![1, 2, 3, 4]));
-        let after = sessions.from_place(([4; 16], 20, 2)).next();
+        let after = sessions.places_after(([4; 16], 20, 2)).next();
         assert_eq!(after, Some(([4; 16], 30, 3)), "the place itself comes last");
     }
 

@@ -172,7 +172,7 @@ impl Turn<'_> {
         let is_due = self.writer.asked.is_none_or(|last| now.saturating_duration_since(last) >= ASK_PAUSE);
         if is_due {
             self.writer.asked = Some(now);
-            let places: Vec<Place> = sessions.from_place(self.writer.asked_up_to).take(ASKED_AT_ONCE).collect();
+            let places: Vec<Place> = sessions.places_after(self.writer.asked_up_to).take(ASKED_AT_ONCE).collect();
             self.writer.asked_up_to = places.last().copied().unwrap_or_default();
             let asked = places.into_iter().map(|(_, _, session)| session);
             over.extend(asked.filter(|&session| self.is_session_over(&view, session)));
