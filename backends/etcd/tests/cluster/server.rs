@@ -172,7 +172,8 @@ impl Cluster {
         block_on(async {
             let mut client = Client::connect(self.endpoints(), None).await.unwrap();
             let revision = client.get("compact", None).await.unwrap().header().unwrap().revision();
-            client.compact(revision, None).await.unwrap();
+            // It is refused if nothing was written since the last one.
+            let _ = client.compact(revision, None).await;
         });
     }
 }
