@@ -63,21 +63,9 @@ impl Drop for Wrong {
 }
 
 impl Wrong {
-    /// The store, for a thread that looks at it later.
+    /// The store, for what looks at it later.
     fn store(&self) -> MemoryStore {
         MemoryStore { memory: Arc::clone(&self.right.store.memory), closed: Arc::clone(&self.right.store.closed) }
-    }
-
-    /// Puts the value again, some times, also once another one has the lock.
-    fn puts_again(&self, pause: Duration) {
-        let (store, key) = (self.store(), self.right.key.clone());
-        thread::spawn(move || {
-            for _ in 0..20 {
-                thread::sleep(pause);
-                let Ok(mut pairs) = store.pairs() else { return };
-                pairs.set(&key, b"last");
-            }
-        });
     }
 
     /// The pair goes after this time, and the lock with it if it is held.
@@ -416,15 +404,13 @@ pub const FAULTS: &[Fault] = &[
         says: "a renewal must not take a lock back",
         calls: Calls {
             new_lock: |handle, key, options| {
-                let try_lock = |lock: &Wrong| {
-                    let held = lock.right.try_lock()?;
-                    let is_short = lock.right.options.get_ttl() < Duration::from_secs(1);
-                    if held.is_some() && is_short {
-                        lock.puts_again(lock.right.options.get_ttl() / 3);
-                    }
+                // That of the holder of before comes right after the lock was taken.
+                let wait = |lock: &Wrong, timeout| {
+                    let held = lock.right.lock(timeout)?;
+                    lock.right.store.pairs()?.set(&lock.right.key, b"last");
                     Ok(held)
                 };
-                lock(handle, key, options, LockCalls { try_lock, ..RIGHT_LOCK })
+                lock(handle, key, options, LockCalls { lock: wait, ..RIGHT_LOCK })
             },
             ..RIGHT
         },
