@@ -203,6 +203,7 @@ impl<'v> Request<'v> {
 
     /// Adds an operation. If its condition does not hold, nothing of the request is written.
     pub(crate) fn push_if(&mut self, full_key: &[u8], condition: Option<Condition>, action: Action<&[u8]>) {
+        debug_assert!(self.lent.is_none(), "a request that lends its bytes has one operation");
         self.bytes.extend_from_slice(full_key);
         let key_end = self.bytes.len();
         self.log_bytes += action.log_bytes(full_key);

@@ -40,7 +40,7 @@ pub(crate) struct Turn<'e> {
     pub(crate) log: Arc<LogFile>,
     /// The log's end. Only this turn changes it.
     pub(crate) tail: Tail,
-    /// Whether the log up to there has something that can be over.
+    /// Whether a key or a session before that can be over.
     pub(super) can_be_over: bool,
     /// What the clocks showed when this turn looked.
     look: OnceCell<(Duration, Times)>,
@@ -48,7 +48,7 @@ pub(crate) struct Turn<'e> {
     pub(super) judged: RefCell<BTreeMap<u64, bool>>,
     /// Keys that are over were removed, as many as in one turn.
     pub(super) has_swept: bool,
-    /// The turn has the lock since the turn before: no other process has written since.
+    /// This turn has kept the lock of the turn before: no other process has written since.
     pub(super) has_kept_lock: bool,
     /// The lock may linger when this turn ends.
     pub(super) may_linger: bool,
@@ -218,7 +218,7 @@ impl<'e> Turn<'e> {
 
     /// The view, if it must be that of the log as it is: this handle has kept the lock since its last write, so no other process has
     /// written. The look at the log's end that is left out here would be the first touch of a page of the map after each page of
-    /// records. It would notice what changes the file without the lock. That is still looked for as often as the path.
+    /// records. It would notice what changes the file without the lock. Such changes are still looked for, as often as the path is.
     fn unchanged(&self, looks_at_path: bool) -> Result<Option<Current<'e>>> {
         if !self.has_kept_lock || looks_at_path || self.writer.phase < Phase::BlockReserved {
             return Ok(None);
