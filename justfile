@@ -189,6 +189,11 @@ etcd *args:
     RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
     cargo test --quiet "$@"
 
+# Seeded bugs of the backend for etcd, after `just etcd`; with words, those bugs: just etcd-seeded lock
+[group('tests')]
+etcd-seeded *words:
+    backends/etcd/tests/seeded/run "$@"
+
 # Seven processes at one store, killed again and again for SECONDS.
 [group('tests')]
 soak seconds="60":
