@@ -83,7 +83,7 @@ impl LockLoss {
         Ok((LossSender(loss.clone()), loss))
     }
 
-    /// Whether the process in which it was made asks.
+    /// Returns whether the caller runs in the process that made it.
     pub(crate) fn is_here(&self) -> bool {
         self.0.process.is_this()
     }

@@ -75,7 +75,7 @@ impl Config {
     /// [`Error::LockTimeout`](crate::Error::LockTimeout); the default is 10 seconds.
     ///
     /// `None` waits for ever; zero tries for half a millisecond at most, which is long enough for a handle in a burst of unsynced
-    /// writes to give the lock up. Reads take no lock and never wait. Each caller has its own time: a timeout of
+    /// writes to give the lock up. A write of another thread of the same handle is not waited for then. Reads take no lock and never wait. Each caller has its own time: a timeout of
     /// one fails no other.
     ///
     /// ```

@@ -353,7 +353,7 @@ pub trait DiskFile: Send + Sync {
     /// Gives up the lock.
     fn unlock(&self) -> io::Result<()>;
 
-    /// Gives up the lock within a tenth of a millisecond, unless [`DiskFile::take_lock_back`] takes it back before. Waits for
+    /// Gives up the lock after about a tenth of a millisecond, or later on a busy machine, unless [`DiskFile::take_lock_back`] takes it back before. Waits for
     /// nothing. The disk gives it up before a `fork`, and at once when the description is closed or [`DiskFile::unlock`] is called.
     ///
     /// By default the lock is given up at once.

@@ -169,8 +169,9 @@ impl Error {
     }
 
     /// Returns whether the outcome of the call is not known: what it was to do may have happened, or may still happen. True of
-    /// [`Error::Indeterminate`] and [`Error::Poisoned`], which both say what to do. After every other error of a write, nothing was
-    /// written, unless the error says so.
+    /// [`Error::Indeterminate`] and [`Error::Poisoned`], which both say what to do. (A handle that is poisoned refuses later calls with
+    /// the same error, although they write nothing.) After every other error of a call that makes one change or one batch, nothing was
+    /// written, unless the error says so. Calls that delete very many keys do it piece by piece, and say what an error leaves.
     ///
     /// ```
     /// use std::io::{Error as IoError, ErrorKind};

@@ -224,9 +224,12 @@ impl Disk for AnchoredDisk {
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file"));
                 }
                 let access_flags = if access == Access::ReadWrite { libc::O_RDWR } else { libc::O_RDONLY };
-                let file = open_in(directory, name, access_flags | OPEN_FLAGS, 0).map_err(explain_lease)?;
-                expect_regular(&file.metadata()?)?;
-                Ok(Arc::new(RealFile::new(file, access)))
+                let file = RealFile::of(access, || {
+                    let file = open_in(directory, name, access_flags | OPEN_FLAGS, 0).map_err(explain_lease)?;
+                    expect_regular(&file.metadata()?)?;
+                    Ok(file)
+                })?;
+                Ok(Arc::new(file))
             },
         )
     }
@@ -240,12 +243,15 @@ impl Disk for AnchoredDisk {
             || RealDisk.create_new(path, mode),
             |directory, name| {
                 let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
-                let file = open_in(directory, name, flags, mode & 0o600)?;
-                if let Err(error) = file.set_permissions(Permissions::from_mode(mode & PERMISSION_BITS)) {
-                    let _ = remove_in(directory, name);
-                    return Err(error);
-                }
-                Ok(Arc::new(RealFile::new(file, Access::ReadWrite)))
+                let file = RealFile::of(Access::ReadWrite, || {
+                    let file = open_in(directory, name, flags, mode & 0o600)?;
+                    if let Err(error) = file.set_permissions(Permissions::from_mode(mode & PERMISSION_BITS)) {
+                        let _ = remove_in(directory, name);
+                        return Err(error);
+                    }
+                    Ok(file)
+                })?;
+                Ok(Arc::new(file))
             },
         )
     }

@@ -23,7 +23,7 @@ use crate::disk::{Access, DiskFile, FileAttributes, FileStat, Map, SyncScope};
 pub(super) struct RealFile {
     /// Dropped before the file is closed.
     #[cfg(target_os = "linux")]
-    linger: Linger,
+    pub(super) linger: Linger,
     file: File,
     /// Whether a map shows everything that is written to the file, through any description.
     map_is_true: bool,
@@ -44,17 +44,22 @@ enum Sought {
 }
 
 impl RealFile {
-    pub(super) fn new(file: File, access: Access) -> RealFile {
+    /// Makes a file of the description that `open` makes.
+    pub(super) fn of(access: Access, open: impl FnOnce() -> io::Result<File>) -> io::Result<RealFile> {
+        // Before there is a description that a forked child could share.
+        #[cfg(target_os = "linux")]
+        let forks = Linger::forks();
+        let file = open()?;
         // The first opening for writing copies a file from an overlay's lower layer to its upper layer. A description
         // that was opened for reading before that reads the copy from then on, but its maps still show the original.
         let map_is_true = access == Access::ReadWrite || !is_on_overlay(&file);
-        RealFile {
+        Ok(RealFile {
             #[cfg(target_os = "linux")]
-            linger: Linger::new(&file),
+            linger: Linger::new(&file, forks),
             file,
             map_is_true,
             within_limit: AtomicU64::new(0),
-        }
+        })
     }
 
     /// Returns `end`, or the limit on file sizes (`RLIMIT_FSIZE`) if that is lower.
@@ -184,6 +189,9 @@ impl DiskFile for RealFile {
     // By full path, here and in `unlock`: since Rust 1.89 `File` has its own methods with these names, which would win.
 
     fn try_lock(&self) -> io::Result<bool> {
+        // It would succeed while the lock lingers, and the helper would release it under a turn.
+        #[cfg(target_os = "linux")]
+        self.linger.take_back();
         match retry_interrupted(|| fs2::FileExt::try_lock_exclusive(&self.file)) {
             Ok(()) => Ok(true),
             Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => Ok(false),

@@ -67,9 +67,12 @@ struct State {
 }
 
 impl Linger {
-    pub(super) fn new(file: &File) -> Linger {
-        // Before the description is shared with a child.
-        let forks = counts_forks().then(|| FORKS.load(SeqCst));
+    /// The number of forks so far. Asked for before a description is opened, so that a child which shares it was forked after that.
+    pub(super) fn forks() -> Option<u64> {
+        counts_forks().then(|| FORKS.load(SeqCst))
+    }
+
+    pub(super) fn new(file: &File, forks: Option<u64>) -> Linger {
         let state = State {
             descriptor: file.as_raw_fd(),
             is_open: true,
@@ -90,6 +93,10 @@ impl Linger {
     /// Lets the lock linger. Returns `false` if it must be released at once.
     pub(super) fn begin(&self, file: &File) -> bool {
         let Some(forks) = self.forks.filter(|_| HELPER.belongs_to(&self.process)) else { return false };
+        if FORKS.load(SeqCst) != forks {
+            // A child shares the description.
+            return false;
+        }
         let mut state = lock(&self.shared.state);
         if !*state.has_line.get_or_insert_with(|| locks::knows_lines(file)) {
             return false;
@@ -186,7 +193,9 @@ impl Helper {
         if !list.is_running {
             let started = std::thread::Builder::new().name("caskfile-lock".to_owned()).spawn(|| HELPER.run());
             if started.is_err() {
-                lock(&file.state).is_watched = false;
+                // It is not tried in each turn again.
+                let mut state = lock(&file.state);
+                (state.is_watched, state.has_line) = (false, Some(false));
                 return false;
             }
             list.is_running = true;
@@ -238,6 +247,10 @@ fn counts_forks() -> bool {
 
 extern "C" fn before_fork() {
     FORKS.fetch_add(1, SeqCst);
+    // A child inherits the handler and a copy of the list. A lock in it is its parent's, and the parent may have a turn.
+    if HELPER.home.load(SeqCst) == 0 || !HELPER.belongs_to(&Process::this()) {
+        return;
+    }
     if let Some(list) = attempt(&HELPER.list) {
         for file in &list.files {
             if let Some(mut state) = attempt(&file.state) {
@@ -268,6 +281,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::disk::os::file::RealFile;
     use crate::disk::scratch::Scratch;
     use crate::disk::{Access, Disk, DiskFile, RealDisk};
     use crate::patience::with_a_deadline;
@@ -410,6 +424,43 @@ mod tests {
                 libc::waitpid(child, std::ptr::null_mut(), 0);
             }
             assert!(was_free && is_free, "{was_free}, {is_free}");
+        }
+    }
+
+    /// A child of the store's process has a copy of the list, in which a lock may seem to linger: another thread was about to see
+    /// that the process forks.
+    #[test]
+    fn a_child_that_forks_does_not_release_its_parents_lock() {
+        let Some(()) = with_a_deadline(a_child_that_forks_does_not_release_its_parents_lock) else { return };
+        let scratch = Scratch::new();
+        let path = scratch.0.join("file");
+        drop(RealDisk.create_new(&path, 0o600).unwrap());
+        let open = || RealFile::of(Access::ReadWrite, || File::options().read(true).write(true).open(&path)).unwrap();
+        for _ in 0..20 {
+            let (file, other) = (open(), open());
+            assert!(file.try_lock().unwrap());
+            // Now it is in the helper's list, unless that thread comes in between.
+            file.unlock_soon().unwrap();
+            assert!(file.take_lock_back() || file.try_lock().unwrap());
+            // SAFETY: the child makes system calls, and writes to memory that is its own. It ends without a destructor.
+            match unsafe { libc::fork() } {
+                0 => {
+                    if let Ok(mut state) = file.linger.shared.state.try_lock() {
+                        state.since = Some(Instant::now());
+                    }
+                    // SAFETY: as above.
+                    unsafe {
+                        if libc::fork() != 0 {
+                            libc::wait(std::ptr::null_mut());
+                        }
+                        libc::_exit(0);
+                    }
+                }
+                // SAFETY: the status of this child is not asked for.
+                child => assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child),
+            }
+            assert!(!other.try_lock().unwrap(), "a turn of the parent has it");
+            file.unlock().unwrap();
         }
     }
 }

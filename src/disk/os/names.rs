@@ -58,31 +58,31 @@ impl Disk for RealDisk {
         // Check the type before opening, since opening a device can have effects (a tape rewinds), and again
         // afterwards, since the name may mean another file by then.
         expect_regular(&fs::symlink_metadata(path)?)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(access == Access::ReadWrite)
-            .custom_flags(OPEN_FLAGS)
-            .open(path)
-            .map_err(explain_lease)?;
-        expect_regular(&file.metadata()?)?;
-        Ok(Arc::new(RealFile::new(file, access)))
+        let mut options = OpenOptions::new();
+        options.read(true).write(access == Access::ReadWrite).custom_flags(OPEN_FLAGS);
+        let file = RealFile::of(access, || {
+            let file = options.open(path).map_err(explain_lease)?;
+            expect_regular(&file.metadata()?)?;
+            Ok(file)
+        })?;
+        Ok(Arc::new(file))
     }
 
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            // The owner's bits only, until the mode is set: at no moment may others do more than the caller asked for.
-            .mode(mode & 0o600)
-            .open(path)?;
-        // `open` has applied the umask; fchmod does not.
-        if let Err(error) = file.set_permissions(Permissions::from_mode(mode & PERMISSION_BITS)) {
-            // The caller gets an error and no file to clean up, so the name must go.
-            let _ = fs::remove_file(path);
-            return Err(error);
-        }
-        Ok(Arc::new(RealFile::new(file, Access::ReadWrite)))
+        // The owner's bits only, until the mode is set: at no moment may others do more than the caller asked for.
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(mode & 0o600);
+        let file = RealFile::of(Access::ReadWrite, || {
+            let file = options.open(path)?;
+            // `open` has applied the umask; fchmod does not.
+            if let Err(error) = file.set_permissions(Permissions::from_mode(mode & PERMISSION_BITS)) {
+                // The caller gets an error and no file to clean up, so the name must go.
+                let _ = fs::remove_file(path);
+                return Err(error);
+            }
+            Ok(file)
+        })?;
+        Ok(Arc::new(file))
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -49,10 +49,6 @@ impl Shared {
     }
 
     fn write(&self, number: u32, patience: Option<Duration>) -> Got {
-        // As a request does that only its own thread can write.
-        if let Some(leader) = self.queue.try_lead(|| None) {
-            return Got::Written(self.lead(leader, Some(number)));
-        }
         match self.enter(Some(number), patience) {
             Entered::Leader(leader) => Got::Written(self.lead(leader, None)),
             Entered::Done(Some(place)) => Got::Written(place),
@@ -61,7 +57,15 @@ impl Shared {
         }
     }
 
-    /// Writes for all waiters, and returns the place of the leader's number.
+    /// As a request does that only its own thread can write.
+    fn write_at_once(&self, number: u32) -> Got {
+        match self.queue.try_lead(|| None) {
+            Some(leader) => Got::Written(self.lead(leader, Some(number))),
+            None => self.write(number, None),
+        }
+    }
+
+    /// Writes for all waiters, and returns the place of the leader's number, which is `own` or waits with the others.
     fn lead(&self, mut leader: Leader<'_, u32, Option<usize>>, own: Option<u32>) -> usize {
         let (first, count) = self.log.alone(|| {
             let work: Vec<u32> = own.into_iter().chain(leader.take_work(|_| true)).collect();
@@ -111,6 +115,20 @@ fn each_writer_gets_its_own_place_whichever_thread_led() {
         shared.check(1, &one);
         shared.check(2, &two);
         assert_eq!(shared.log.written.lock().unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn writers_that_lead_at_once_if_they_can_get_their_own_places() {
+    in_every_order("two writers that lead at once", || {
+        let shared = Arc::new(Shared::default());
+        let other = Arc::clone(&shared);
+        let other = thread::spawn(move || [1, 2].map(|number| (number, other.write_at_once(number))));
+        let got = [3, 4].map(|number| (number, shared.write_at_once(number)));
+        for (number, got) in got.into_iter().chain(other.join().unwrap()) {
+            shared.check(number, &got);
+        }
+        assert_eq!(shared.log.written.lock().unwrap().len(), 4);
     });
 }
 

@@ -23,7 +23,7 @@ const READ_PAUSE: Duration = Duration::from_millis(10);
 pub(super) const REST: Duration = Duration::from_micros(200);
 
 /// A handle without patience tries for this long where the lock of another one may only linger, so that a burst of writes does not
-/// keep it out. That handle sees it in line, and releases the lock, within 20 µs.
+/// keep it out. The next turn of that handle sees it in line, and without one the lock is released soon.
 const GRACE: Duration = Duration::from_micros(500);
 
 impl Writing {
@@ -45,7 +45,7 @@ impl Writing {
         let left = || deadline.left().map(|left| left.max(grace.saturating_sub(clock.since(began))));
         let outcome = loop {
             line.look();
-            if line.ahead.is_none() || clock.since(line.since) >= COURTESY || deadline.is_over() {
+            if line.ahead.is_none() || clock.since(line.since) >= COURTESY || left() == Some(Duration::ZERO) {
                 match try_lock() {
                     Ok(false) => {}
                     Ok(true) => break Ok(true),

@@ -1,5 +1,7 @@
 //! Outcomes: what each request of a group gets.
 
+use std::io;
+
 use crate::Error;
 
 /// The result of a request.
@@ -54,5 +56,5 @@ impl Failure {
 
 /// The outcome of work whose leader has panicked.
 pub(super) fn abandoned() -> Outcome {
-    Err(Error::internal("the thread that was writing for this one panicked; the outcome is unknown").into())
+    Err(Error::indeterminate("write", io::Error::other("the thread that was writing for this one panicked")).into())
 }
