@@ -32,7 +32,17 @@ const CONNECTING: Duration = Duration::from_secs(2);
 /// Servers refuse clients that ping more often than every five seconds.
 const PING: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(4));
 
-/// A cluster and what is known of it. It does not own the runtime, so that tasks can have it.
+tokio::task_local! {
+    /// The end of what a task does, if that is several calls: see [`by`].
+    static DEADLINE: Option<Instant>;
+}
+
+/// Makes several calls in the time of one: all of them end by then.
+pub(crate) async fn by<T>(until: Option<Instant>, calls: impl Future<Output = T>) -> T {
+    DEADLINE.scope(until, calls).await
+}
+
+/// A cluster and what is known of it. It does not own the runtime, so that tasks can share it.
 pub(crate) struct Cluster {
     members: Vec<Member>,
     /// The member that is asked first.
@@ -155,13 +165,24 @@ impl Cluster {
         }
     }
 
-    /// The member to ask, and its clients.
-    pub(crate) async fn member(&self) -> (usize, std::result::Result<Api, etcd_client::Error>) {
-        let at = self.current.load(Ordering::Relaxed) % self.members.len();
-        (at, self.api(at).await)
+    /// The end of a call that begins now.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.timeout.and_then(|timeout| Instant::now().checked_add(timeout))
     }
 
-    async fn api(&self, at: usize) -> std::result::Result<Api, etcd_client::Error> {
+    /// Whether calls can still be made: see [`by`].
+    pub(crate) fn has_time(&self) -> bool {
+        let until = DEADLINE.try_with(|until| *until).ok().flatten();
+        self.check().is_ok() && until.is_none_or(|until| until > Instant::now())
+    }
+
+    /// The member to ask.
+    pub(crate) fn at(&self) -> usize {
+        self.current.load(Ordering::Relaxed) % self.members.len()
+    }
+
+    /// The clients of a member, once it is connected. Bound the time of it: the connection and the user's password may take long.
+    pub(crate) async fn api(&self, at: usize) -> std::result::Result<Api, etcd_client::Error> {
         let member = &self.members[at];
         let mut api = member.api.lock().await;
         if let Some(api) = &*api {
@@ -199,24 +220,24 @@ impl Cluster {
         F: Future<Output = std::result::Result<T, etcd_client::Error>>,
     {
         let began = Instant::now();
-        let until = self.timeout.and_then(|timeout| began.checked_add(timeout));
+        let outer = DEADLINE.try_with(|until| *until).ok().flatten();
+        let until = self.deadline().into_iter().chain(outer).min();
+        let left = || until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
         let mut last = "none".to_owned();
         for attempt in 0.. {
             self.check().map_err(Failure::NotDone)?;
-            let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
-            if left.is_zero() && attempt > 0 {
+            if left().is_zero() {
                 return Err(Failure::NotDone(EtcdError::Unavailable { waited: began.elapsed(), last }));
             }
             if attempt > 0 && attempt % self.members.len() == 0 {
                 let pause = Duration::from_millis(20 << (attempt / self.members.len()).min(4));
-                tokio::time::sleep(pause.min(left)).await;
+                tokio::time::sleep(pause.min(left())).await;
             }
-            // A member that does not answer is left in time to ask another one.
-            let share = left / (self.members.len() as u32).min(3);
-            let time = if kind == Kind::Read { share.clamp(ATTEMPT.0, ATTEMPT.1).min(left) } else { left };
 
-            let at = self.current.load(Ordering::Relaxed) % self.members.len();
-            let connecting = timeout(left.min(CONNECTING), self.api(at)).await;
+            // A member that does not answer is left in time to ask another one.
+            let share = left() / (self.members.len() as u32).min(3);
+            let at = self.at();
+            let connecting = timeout(left().min(CONNECTING), self.api(at)).await;
             let api = match connecting {
                 Ok(Ok(api)) => api,
                 // Nothing has been sent but the password.
@@ -234,6 +255,12 @@ impl Cluster {
                     continue;
                 }
             };
+            // Connecting may have taken all the time. Nothing was sent.
+            if left().is_zero() {
+                last = format!("{}: no time was left", self.members[at].endpoint);
+                continue;
+            }
+            let time = if kind == Kind::Read { share.clamp(ATTEMPT.0, ATTEMPT.1).min(left()) } else { left() };
             let before = self.seen_revision();
             let error = match timeout(time, call(api)).await {
                 Ok(Ok(answer)) => {
@@ -248,7 +275,14 @@ impl Cluster {
                 Err(_) => None,
             };
             match error.as_ref().map_or(Verdict::Unknown, verdict) {
-                Verdict::Refused => return Err(Failure::NotDone(EtcdError::refused(error.as_ref().expect("refused")))),
+                // The answer was longer than a message may be. A write that has such an answer was carried out.
+                Verdict::TooLarge if kind == Kind::Write => {
+                    let message = error.as_ref().map(text_of).unwrap_or_default();
+                    return Err(Failure::Unknown(EtcdError::Unknown { message }));
+                }
+                Verdict::Refused | Verdict::TooLarge => {
+                    return Err(Failure::NotDone(EtcdError::refused(error.as_ref().expect("refused"))));
+                }
                 Verdict::Authenticate => self.forget(at).await,
                 Verdict::Unknown if kind == Kind::Write => {
                     self.leave(at);
@@ -292,9 +326,16 @@ impl Cluster {
         Err(error)
     }
 
-    /// Checks that a watch is one of the same cluster.
-    pub(crate) fn take_in_watch(&self, header: Option<&ResponseHeader>) -> std::result::Result<(), EtcdError> {
-        header.map_or(Ok(()), |header| self.take_in_header(0, header, false))
+    /// Checks that a watch is one of the same cluster, and remembers the newest revision that it has told of.
+    pub(crate) fn take_in_watch(
+        &self,
+        header: Option<&ResponseHeader>,
+        reached: i64,
+    ) -> std::result::Result<(), EtcdError> {
+        header.map_or(Ok(()), |header| self.take_in_header(0, header, false))?;
+        let mut seen = self.seen();
+        seen.revision = seen.revision.max(reached);
+        Ok(())
     }
 
     /// Reads a range, with the others' agreement that nothing newer is there.

@@ -93,7 +93,7 @@ impl EtcdConfig {
     ///
     /// # Errors
     ///
-    /// - [`Error::CallNotSupported`] for [`LockMode::Exclusive`](caskfile::LockMode::Exclusive): a cluster cannot be had alone.
+    /// - [`Error::CallNotSupported`] for [`LockMode::Exclusive`](caskfile::LockMode::Exclusive): a cluster cannot be opened exclusively.
     /// - [`Error::BucketTooLong`].
     /// - [`EtcdError`], in [`Error::Other`]: no member answers, the user is refused, or the configuration cannot be used.
     ///

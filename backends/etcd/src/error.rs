@@ -24,8 +24,8 @@ use tonic::Code;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum EtcdError {
-    /// No member has taken the call for the whole connection timeout. Nothing was written. The same call may succeed later.
-    #[error("no member of the cluster has taken the call for {waited:?}; the last answer: {last}")]
+    /// No member has carried out the call within the connection timeout. Nothing was written. The same call may succeed later.
+    #[error("no member of the cluster has carried out the call in {waited:?}; the last one: {last}")]
     Unavailable {
         /// How long the call tried.
         waited: Duration,
@@ -167,6 +167,8 @@ pub(crate) enum Verdict {
     Authenticate,
     /// It was not carried out, and will not be at any member.
     Refused,
+    /// It was carried out, or only read, and its answer is longer than a message may be, at any member.
+    TooLarge,
     /// It may have been carried out.
     Unknown,
 }
@@ -209,7 +211,10 @@ fn verdict_of(code: Code, message: &str) -> Verdict {
     if of_the_server && (message.contains("revision of auth store is old") || message.contains("invalid auth token")) {
         return Verdict::Authenticate;
     }
-    // The limits of messages, of the client's library and of the server's.
+    // The limits of messages: of answers, by the client's library and the server's, and of requests.
+    if message.contains("decoded message length too large") || message.contains("send message larger than max") {
+        return Verdict::TooLarge;
+    }
     let too_large = message.contains("larger than max") || message.contains("message length too large");
     match DECIDED.contains(&code) && (of_the_server || too_large) {
         true => Verdict::Refused,
@@ -256,6 +261,18 @@ mod tests {
             (C::PermissionDenied, "etcdserver: permission denied", V::Refused),
             (C::ResourceExhausted, "etcdserver: mvcc: database space exceeded", V::Refused),
             (C::OutOfRange, "etcdserver: mvcc: required revision has been compacted", V::Refused),
+            (
+                C::OutOfRange,
+                "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes",
+                V::TooLarge,
+            ),
+            (C::ResourceExhausted, "grpc: trying to send message larger than max (9 vs. 8)", V::TooLarge),
+            (
+                C::OutOfRange,
+                "Error, encoded message length too large: found 9 bytes, the limit is: 8 bytes",
+                V::Refused,
+            ),
+            (C::ResourceExhausted, "grpc: received message larger than max (9 vs. 8)", V::Refused),
             (C::Unauthenticated, "etcdserver: invalid auth token", V::Authenticate),
             (C::InvalidArgument, "etcdserver: revision of auth store is old", V::Authenticate),
         ] {

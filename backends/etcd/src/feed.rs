@@ -19,12 +19,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use caskfile::{Change, Error, Feed, KvPair, Result, Stopper, TreeEvent};
-use etcd_client::{Event, EventType, GetOptions, WatchOptions};
+use etcd_client::{Event, EventType, GetOptions, WatchOptions, WatchStream};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::EtcdError;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, by};
 use crate::error::{Failure, Verdict, verdict};
 use crate::keys::{Keyspace, Range};
 use crate::store::{Inner, lock};
@@ -35,6 +35,9 @@ const MAX_ITEMS: usize = 4_096;
 
 /// The pause before a broken stream is opened again, once all members were tried.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a member may take to open a stream, its connection included.
+const OPENING: Duration = Duration::from_secs(5);
 
 /// What comes next, before it has the type of its feed.
 #[derive(Debug)]
@@ -80,9 +83,11 @@ struct State {
     bytes: usize,
     /// The revision of the last event or list.
     received: i64,
+    /// Up to where the streams have sent everything: the last event, list or progress. A new stream goes on after it.
+    sent: i64,
     /// How many keys the range has, by the events up to there.
     count: i64,
-    /// The revision up to which no event is missing.
+    /// The revision up to which the reader has everything. A read can raise it above `sent`, while events are on their way.
     complete: i64,
     end: Option<End>,
     task: Option<AbortHandle>,
@@ -119,6 +124,7 @@ impl Shared {
     fn push(&self, item: Option<Item>, received: i64, count: impl FnOnce(i64) -> i64) {
         let mut state = self.state();
         state.received = received;
+        state.sent = state.sent.max(received);
         state.count = count(state.count);
         state.complete = state.complete.max(received);
         if let Some(item) = item {
@@ -198,7 +204,7 @@ impl Reader {
             return self.store.check().map(|()| None);
         }
         let target = self.store.cluster.seen_revision();
-        let until = self.store.cluster.timeout().and_then(|timeout| Instant::now().checked_add(timeout));
+        let until = self.store.cluster.deadline();
         loop {
             let received = {
                 let mut state = self.shared.state();
@@ -220,7 +226,7 @@ impl Reader {
             let range = self.range.clone();
             let found = self.store.read(move |cluster| async move {
                 let options = GetOptions::new().with_min_mod_revision(received + 1).with_keys_only().with_limit(1);
-                cluster.read(&range, options).await
+                by(until, cluster.read(&range, options)).await
             })?;
             let mut state = self.shared.state();
             if state.received != received || !state.items.is_empty() || state.end.is_some() {
@@ -448,27 +454,23 @@ impl Task {
         if let Err(error) = self.cluster.check() {
             return Broken::For(error);
         }
-        let from = self.shared.state().complete + 1;
+        let from = self.shared.state().sent + 1;
         let mut options = WatchOptions::new().with_start_revision(from).with_progress_notify();
         if !self.range.end.is_empty() {
             options = options.with_range(self.range.end.clone());
         }
-        let (at, api) = self.cluster.member().await;
+        let at = self.cluster.at();
         let cluster = Arc::clone(&self.cluster);
         let off = |error: etcd_client::Error| {
             cluster.leave(at);
             match verdict(&error) {
-                Verdict::Refused => Broken::For(EtcdError::refused(&error)),
+                Verdict::Refused | Verdict::TooLarge => Broken::For(EtcdError::refused(&error)),
                 Verdict::Authenticate => Broken::Denied(EtcdError::refused(&error)),
                 _ => Broken::Off,
             }
         };
-        let mut api = match api {
-            Ok(api) => api,
-            Err(error) => return off(error),
-        };
-        let opening = api.watch.watch(self.range.key.clone(), Some(options));
-        let mut stream = match tokio::time::timeout(Duration::from_secs(5), opening).await {
+        let opening = open(&self.cluster, at, self.range.key.clone(), options);
+        let mut stream = match tokio::time::timeout(OPENING, opening).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return off(error),
             Err(_) => {
@@ -490,7 +492,11 @@ impl Task {
                 }
                 Err(error) => return off(error),
             };
-            if let Err(error) = self.cluster.take_in_watch(message.header()) {
+            // What an event or a progress names was agreed upon. The header of `created` says how far the member is.
+            let is_progress = message.events().is_empty() && !message.created() && !message.canceled();
+            let progress = message.header().filter(|_| is_progress).map_or(0, |header| header.revision());
+            let reached = message.events().iter().map(revision_of).fold(progress, i64::max);
+            if let Err(error) = self.cluster.take_in_watch(message.header(), reached) {
                 return Broken::For(error);
             }
             // Before `created`: some servers say both at once, others one after the other.
@@ -508,22 +514,21 @@ impl Task {
             }
             if message.created() {
                 // The member is not as far as the feed. Either it will be, or the cluster has forgotten what the feed has seen, and the watch
-                // waits for something else: a read finds out.
+                // waits for something else: a read finds out, since the handle has seen all that the feed has.
                 if message.header().is_some_and(|header| header.revision() + 1 < from) {
                     let count = GetOptions::new().with_count_only();
-                    if let Err(Failure::NotDone(error @ EtcdError::RevisionBack { .. })) =
-                        self.cluster.read(&self.range, count).await
-                    {
-                        return Broken::For(error);
+                    if self.cluster.read(&self.range, count).await.is_err() {
+                        self.cluster.leave(at);
+                        return self.cluster.check().map_or_else(Broken::For, |()| Broken::Off);
                     }
                 }
                 continue;
             }
-            if message.events().is_empty() {
-                // Progress: everything up to this revision was sent.
-                let revision = message.header().map_or(0, |header| header.revision());
+            if is_progress {
+                // Everything up to this revision was sent.
                 let mut state = self.shared.state();
-                state.complete = state.complete.max(revision);
+                state.sent = state.sent.max(progress);
+                state.complete = state.complete.max(progress);
                 continue;
             }
             self.take_events(message.events());
@@ -532,9 +537,8 @@ impl Task {
 
     /// Adds an item for each revision. A revision's events come in one message.
     fn take_events(&mut self, events: &[Event]) {
-        let of = |event: &Event| event.kv().map_or(0, |kv| kv.mod_revision());
-        for events in events.chunk_by(|one, other| of(one) == of(other)) {
-            let revision = of(&events[0]);
+        for events in events.chunk_by(|one, other| revision_of(one) == revision_of(other)) {
+            let revision = revision_of(&events[0]);
             let (mut changes, mut more) = (Vec::with_capacity(events.len()), 0);
             for event in events {
                 let Some(kv) = event.kv() else { continue };
@@ -557,13 +561,32 @@ impl Task {
     }
 }
 
+fn revision_of(event: &Event) -> i64 {
+    event.kv().map_or(0, |kv| kv.mod_revision())
+}
+
+/// Opens a stream at this member.
+async fn open(
+    cluster: &Cluster,
+    at: usize,
+    key: Vec<u8>,
+    options: WatchOptions,
+) -> std::result::Result<WatchStream, etcd_client::Error> {
+    cluster.api(at).await?.watch.watch(key, Some(options)).await
+}
+
 /// Waits until a range may have changed after a revision. Errors of the way to the cluster end the wait too, after a pause: the caller looks
 /// again.
 pub(crate) async fn changed_after(cluster: &Cluster, range: &Range, revision: i64) {
     let options = WatchOptions::new().with_start_revision(revision + 1);
-    let (at, api) = cluster.member().await;
+    let at = cluster.at();
     let wait = async {
-        let mut stream = api?.watch.watch(range.key.clone(), Some(options)).await?;
+        let opening = open(cluster, at, range.key.clone(), options);
+        let Ok(stream) = tokio::time::timeout(OPENING, opening).await else {
+            cluster.leave(at);
+            return Ok(true);
+        };
+        let mut stream = stream?;
         while let Some(message) = stream.message().await? {
             // A member that lags is one to ask again: see `Task::follow`.
             let lags = message.created() && message.header().is_some_and(|header| header.revision() < revision);

@@ -71,7 +71,8 @@ impl Keyspace {
 
     /// Checks that a write of this value fits into a request, whatever its condition.
     pub(crate) fn check_value(&self, full: &[u8], value: &[u8]) -> Result<()> {
-        let max = MAX_REQUEST_BYTES - OVERHEAD - self.user_len - KEYS_IN_A_REQUEST * full.len();
+        // The user's name can be of any length.
+        let max = MAX_REQUEST_BYTES.saturating_sub(OVERHEAD + self.user_len + KEYS_IN_A_REQUEST * full.len());
         if value.len() > max {
             return Err(Error::ValueTooLong { len: value.len(), max });
         }
@@ -157,6 +158,8 @@ mod tests {
             assert!(keys.check_value(&full, &vec![0; max + 1]).is_err());
             assert!(max > 1 << 20);
         }
+        let long_name = Keyspace::new(b"caskfile/", b"", MAX_REQUEST_BYTES).unwrap();
+        assert!(matches!(long_name.check_value(b"k", b"v"), Err(Error::ValueTooLong { len: 1, max: 0 })));
         assert!(matches!(Keyspace::new(b"caskfile/", &[0; 256], 0), Err(Error::BucketTooLong { len: 256, max: 255 })));
         for root in [&b""[..], &[b'r'; 1025]] {
             let error = Keyspace::new(root, b"", 0).unwrap_err();

@@ -13,11 +13,11 @@ use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 use tokio::sync::{Notify, watch};
 
 use crate::EtcdError;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, by};
 use crate::error::Failure;
 use crate::feed::changed_after;
 use crate::keys::Range;
-use crate::store::{GIVING_BACK, Inner, else_look, lock, whole_seconds};
+use crate::store::{GIVING_BACK, Inner, MAX_LEASE, else_look, lock, whole_seconds};
 
 /// The shortest time to live. etcd makes shorter leases longer.
 const SHORTEST_TTL: u64 = 2;
@@ -83,8 +83,7 @@ enum Tried {
 
 impl EtcdLock {
     pub(crate) fn new(store: &Arc<Inner>, key: Vec<u8>, options: &LockOptions) -> EtcdLock {
-        // The longest that etcd grants is 285 years.
-        let seconds = whole_seconds(options.get_ttl()).clamp(SHORTEST_TTL, 9_000_000_000) as i64;
+        let seconds = whole_seconds(options.get_ttl()).clamp(SHORTEST_TTL, MAX_LEASE) as i64;
         let way =
             Way { key, value: options.get_value().to_vec(), seconds, delete_on_unlock: options.get_delete_on_unlock() };
         EtcdLock {
@@ -128,6 +127,7 @@ impl EtcdLock {
             let mut ended = task.0.ended.subscribe();
             tokio::select! {
                 () = renew(&cluster, &way, &task.0) => {}
+                () = runs_out(&task.0) => {}
                 () = taken_away(&cluster, &way, &task.0) => {}
                 _ = ended.wait_for(|ended| *ended) => return,
             }
@@ -184,9 +184,11 @@ impl Lock for EtcdLock {
                     }
                 }
             };
-            // However short the time is, the lock is tried once.
+            // With no time, the lock is tried once. Else the time is that of the first try too.
             let over = async {
-                tried_once.notified().await;
+                if timeout.is_some_and(|timeout| timeout.is_zero()) {
+                    tried_once.notified().await;
+                }
                 let timeout = timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
                 match timeout {
                     Some(timeout) => tokio::time::sleep(timeout).await,
@@ -247,7 +249,12 @@ impl Way {
         Range { key: self.key.clone(), end: Vec::new() }
     }
 
+    /// Tries to take the lock, in the time of one call.
     async fn try_once(&self, cluster: &Arc<Cluster>) -> std::result::Result<Tried, Failure> {
+        by(cluster.deadline(), self.try_in_time(cluster)).await
+    }
+
+    async fn try_in_time(&self, cluster: &Arc<Cluster>) -> std::result::Result<Tried, Failure> {
         // Most tries of a lock that is held end here, without a lease.
         let found = cluster.read(&self.range(), GetOptions::new().with_keys_only()).await?;
         if found.kvs().first().is_some_and(|found| found.lease() != 0) {
@@ -267,17 +274,33 @@ impl Way {
         }
     }
 
-    /// Gives the lock back, if the key still has the lease. Returns whether it had.
+    /// Gives the lock back, if the key still has the lease, in the time of one call. Returns whether it had.
     async fn release(&self, cluster: &Cluster, holding: &Holding) -> std::result::Result<bool, Failure> {
+        by(cluster.deadline(), self.release_in_time(cluster, holding)).await
+    }
+
+    async fn release_in_time(&self, cluster: &Cluster, holding: &Holding) -> std::result::Result<bool, Failure> {
         let is_mine = Compare::lease(&self.key[..], CompareOp::Equal, holding.lease);
         let then = match self.delete_on_unlock {
             true => TxnOp::delete(&self.key[..], None),
             false => TxnOp::put(&self.key[..], &self.value[..], None),
         };
         let answer = cluster.txn(Txn::new().when([is_mine]).and_then([then]).or_else(else_look(&self.key))).await;
-        // In any case: nothing renews it any more.
-        let _ = cluster.revoke(holding.lease).await;
-        Ok(answer?.succeeded())
+        match answer {
+            Ok(answer) => {
+                // Nothing renews it any more.
+                let _ = cluster.revoke(holding.lease).await;
+                Ok(answer.succeeded())
+            }
+            // The end of the lease deletes the key too.
+            Err(failure) if self.delete_on_unlock && cluster.has_time() => {
+                let revoked = cluster.revoke(holding.lease).await;
+                // Without an answer, it may be revoked all the same.
+                revoked.map(|()| true).map_err(|_| Failure::Unknown(failure.inner().clone()))
+            }
+            // The pair is to stay, so its lease is not ended by this. It runs out, as that of a holder who has died.
+            Err(failure) => Err(failure),
+        }
     }
 }
 
@@ -335,8 +358,8 @@ async fn renew(cluster: &Cluster, way: &Way, holding: &Holding) {
         tokio::time::sleep(next.min(left)).await;
         let sent = Instant::now();
         let left = until.saturating_duration_since(sent);
-        let (at, api) = cluster.member().await;
-        let renewal = async { api?.lease.keep_alive(holding.lease).await.map(drop) };
+        let at = cluster.at();
+        let renewal = async { cluster.api(at).await?.lease.keep_alive(holding.lease).await.map(drop) };
         match tokio::time::timeout(left.min(third), renewal).await {
             Ok(Ok(())) => {
                 *lock(&holding.until) = sent + way.ttl();
@@ -351,11 +374,22 @@ async fn renew(cluster: &Cluster, way: &Way, holding: &Holding) {
     }
 }
 
+/// Returns when the time of the lock is over, whatever its renewal waits for.
+async fn runs_out(holding: &Holding) {
+    loop {
+        let left = lock(&holding.until).saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left).await;
+    }
+}
+
 /// Returns when another write has taken the key.
 async fn taken_away(cluster: &Cluster, way: &Way, holding: &Holding) {
-    let range = way.range();
+    let (range, mut revision) = (way.range(), holding.token as i64);
     loop {
-        changed_after(cluster, &range, holding.token as i64).await;
+        changed_after(cluster, &range, revision).await;
         let options = GetOptions::new().with_keys_only();
         let found = match cluster.read(&range, options).await {
             Ok(found) => found,
@@ -365,5 +399,7 @@ async fn taken_away(cluster: &Cluster, way: &Way, holding: &Holding) {
         if found.kvs().first().is_none_or(|found| found.mod_revision() as u64 != holding.token) {
             return;
         }
+        // History before that may be compacted, and is not needed.
+        revision = found.header().map_or(revision, |header| header.revision());
     }
 }

@@ -10,7 +10,7 @@ use caskfile::{Config, Error, Feed, KvPair, Lock, LockMode, LockOptions, PutOpti
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
 use tokio::sync::watch;
 
-use crate::cluster::{Api, Cluster, Kind};
+use crate::cluster::{Api, Cluster, Kind, by};
 use crate::error::Failure;
 use crate::feed::{self, KeyFeed, TreeFeed};
 use crate::keys::Keyspace;
@@ -19,7 +19,7 @@ use crate::tasks::Tasks;
 use crate::{EtcdConfig, EtcdError};
 
 /// The longest lease that etcd grants, in seconds: 285 years. A longer time to live is as good as none.
-const MAX_LEASE: u64 = 9_000_000_000;
+pub(crate) const MAX_LEASE: u64 = 9_000_000_000;
 
 /// How long `close` and the drop of a lock try to give locks back.
 pub(crate) const GIVING_BACK: Duration = Duration::from_secs(1);
@@ -320,14 +320,17 @@ impl Store for EtcdStore {
         let owned = value.to_vec();
         let answer = self.0.write("put_with", |cluster| async move {
             let Some(seconds) = seconds else { return cluster.put(full, owned, None).await };
-            loop {
-                let lease = cluster.grant(seconds).await?;
-                match cluster.put(full.clone(), owned.clone(), Some(lease)).await {
-                    // The way to the put took longer than the lease. It was not written.
-                    Err(failure) if failure.inner().is_lease_gone() => {}
-                    result => return result,
+            let putting = async {
+                loop {
+                    let lease = cluster.grant(seconds).await?;
+                    match cluster.put(full.clone(), owned.clone(), Some(lease)).await {
+                        // The way to the put took longer than the lease. It was not written.
+                        Err(failure) if failure.inner().is_lease_gone() => {}
+                        result => return result,
+                    }
                 }
-            }
+            };
+            by(cluster.deadline(), putting).await
         })?;
         Ok(KvPair::new(key, value, revision(answer.header())))
     }

@@ -23,7 +23,7 @@ impl Tasks {
         Ok(Tasks { runtime: Some(runtime), process: std::process::id() })
     }
 
-    /// Whether the process that made the store asks.
+    /// Returns whether this is the process that opened the store.
     pub(crate) fn are_here(&self) -> bool {
         std::process::id() == self.process
     }

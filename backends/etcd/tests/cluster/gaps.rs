@@ -221,6 +221,52 @@ fn members_without_a_majority_answer_nothing() {
 }
 
 #[test]
+fn events_on_their_way_are_not_lost_when_their_stream_breaks() {
+    // The feed's stream is at the first member. What is read goes to the second one while the first is silent.
+    let proxy = Proxy::to(shared().endpoint(0));
+    let config = EtcdConfig::new([proxy.endpoint(), shared().endpoint(1)]).root("on their way/");
+    let (store, other) = (config.open(&within(2)).unwrap(), shared().store("on their way/"));
+    let mut feed = store.watch_tree(b"").unwrap();
+    assert_eq!(feed.try_next().unwrap(), Some(TreeEvent::List(vec![])));
+    proxy.swallow_answers();
+    let pair = other.atomic_put(b"key", b"", None).unwrap();
+    other.delete(b"key").unwrap();
+    assert!(matches!(store.get(b"key"), Err(Error::KeyNotFound)));
+    // As the top of feed.rs says: the range is as the feed knows it.
+    assert_eq!(feed.try_next().unwrap(), None);
+    proxy.mend();
+    assert_eq!(next(&mut *feed), TreeEvent::Changes(vec![Change::Put(pair)]));
+    match next(&mut *feed) {
+        TreeEvent::Changes(changes) => assert!(matches!(&changes[..], [Change::Delete { .. }])),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_cluster_that_has_forgotten_what_a_feed_has_seen_is_refused() {
+    let cluster = Cluster::start(1, &[]);
+    let store = cluster.config().open(&within(10)).unwrap();
+    let mut feed = store.watch(b"key").unwrap();
+    assert_eq!(next(&mut *feed), None);
+    // Only the feed knows of these.
+    let other = cluster.config().open(&within(10)).unwrap();
+    for round in 0..20_u8 {
+        other.put(b"key", &[round]).unwrap();
+        assert_eq!(next(&mut *feed).unwrap().value, [round]);
+    }
+    cluster.begin_again(false);
+    let began = Instant::now();
+    let ended = loop {
+        match feed.next_timeout(Some(Duration::from_secs(1))) {
+            Ok(_) => assert!(began.elapsed() < PATIENCE, "the feed must end"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(of(&ended), EtcdError::RevisionBack { .. }), "{ended:?}");
+    assert!(matches!(of(&store.get(b"key").unwrap_err()), EtcdError::RevisionBack { .. }));
+}
+
+#[test]
 fn a_cluster_that_has_forgotten_is_refused() {
     for other_id in [false, true] {
         let cluster = Cluster::start(1, &[]);

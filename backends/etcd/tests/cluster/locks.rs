@@ -136,3 +136,59 @@ fn a_wait_for_no_time_tries_once() {
     one.unlock().unwrap();
     other.lock(Some(Duration::ZERO)).unwrap();
 }
+
+#[test]
+fn the_time_of_a_wait_is_that_of_its_first_try_too() {
+    let proxy = Proxy::to(shared().endpoint(0));
+    let config = Config::new().connection_timeout(Duration::from_secs(5));
+    let store = EtcdConfig::new([proxy.endpoint()]).root("first try/").open(&config).unwrap();
+    let lock = store.new_lock(b"lock", &LockOptions::new()).unwrap();
+    proxy.swallow_answers();
+    assert!(matches!(lock.lock(Some(Duration::from_millis(200))), Err(Error::TimedOut { .. })));
+    proxy.mend();
+    lock.lock(Some(PATIENCE)).unwrap();
+}
+
+#[test]
+fn a_pair_that_is_to_stay_is_there_after_an_unlock_that_says_it_has_not_happened() {
+    let proxy = Proxy::to(shared().endpoint(0));
+    let config = Config::new().connection_timeout(Duration::from_secs(1));
+    let store = EtcdConfig::new([proxy.endpoint()]).root("not done/").open(&config).unwrap();
+    let options = LockOptions::new().delete_on_unlock(false).ttl(Duration::from_secs(600));
+    let lock = store.new_lock(b"lock", &options).unwrap();
+    lock.lock(None).unwrap();
+    proxy.cut();
+    // The connection that was there breaks off in the first call.
+    store.get(b"lock").unwrap_err();
+    std::thread::scope(|scope| {
+        // After the time of the call: whatever it still sends gets through.
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(1_200));
+            proxy.mend();
+        });
+        let error = lock.unlock().unwrap_err();
+        assert!(!matches!(error, Error::NotHeld) && !error.is_indeterminate(), "{error:?}");
+    });
+    assert!(shared().store("not done/").exists(b"lock").unwrap());
+}
+
+#[test]
+fn an_unlock_whose_lease_was_ended_has_happened() {
+    let proxy = Proxy::to(shared().endpoint(0));
+    let config = Config::new().connection_timeout(Duration::from_secs(20));
+    // The second member takes the end of the lease.
+    let endpoints = [proxy.endpoint(), shared().endpoint(1)];
+    let store = EtcdConfig::new(endpoints).root("ended/").open(&config).unwrap();
+    let lock = store.new_lock(b"lock", &LockOptions::new().ttl(Duration::from_secs(600))).unwrap();
+    lock.lock(None).unwrap();
+    proxy.swallow_answers();
+    std::thread::scope(|scope| {
+        // The connection of the transaction breaks off, so its outcome is not known.
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(500));
+            proxy.cut();
+        });
+        lock.unlock().unwrap();
+    });
+    assert!(!shared().store("ended/").exists(b"lock").unwrap());
+}
