@@ -185,9 +185,12 @@ etcd *args:
         apt-get install -y -qq --no-install-recommends etcd-server protobuf-compiler > /dev/null
     fi
     cd backends/etcd
-    cargo clippy --quiet --all-targets -- -D warnings
-    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
-    cargo test --quiet "$@"
+    for features in "" "--all-features"; do
+        # shellcheck disable=SC2086  # nothing, or one word
+        cargo clippy --locked --quiet --all-targets $features -- -D warnings
+    done
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --quiet --no-deps
+    cargo test --locked --quiet "$@"
 
 # Seeded bugs of the backend for etcd, after `just etcd`; with words, those bugs: just etcd-seeded lock
 [group('tests')]

@@ -36,12 +36,16 @@ fn every_key_is_linearizable_beside_members_that_are_killed_and_stopped() {
     let rounds: u64 = std::env::var("CASKFILE_ETCD_ROUNDS").map_or(4, |rounds| rounds.parse().unwrap());
     let cluster = Cluster::start(3, &[]);
     let total = Totals::default();
-    for round in 0..rounds {
-        play(&cluster, round, &total);
-    }
-    println!("{rounds} rounds: {total:?}");
     let seen = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    assert!(seen(&total.calls) > 500 && seen(&total.unknown) > 0 && seen(&total.disturbed) > 1, "{total:?}");
+    let is_enough = || seen(&total.calls) > 500 && seen(&total.unknown) > 0 && seen(&total.disturbed) > 1;
+    let mut round = 0;
+    // What the totals must have depends on luck: there are more rounds until they have it.
+    while round < rounds || !is_enough() {
+        assert!(round < rounds + 20, "{total:?}");
+        play(&cluster, round, &total);
+        round += 1;
+    }
+    println!("{round} rounds: {total:?}");
 }
 
 #[derive(Debug, Default)]
@@ -55,12 +59,16 @@ struct Totals {
 fn play(cluster: &Cluster, round: u64, total: &Totals) {
     let (began, ended, values) = (Instant::now(), AtomicBool::new(false), AtomicU64::new(0));
     let histories: Vec<Mutex<Vec<Call>>> = (0..KEYS).map(|_| Mutex::default()).collect();
+    let open = |thread: usize| {
+        let mut endpoints = cluster.endpoints();
+        endpoints.rotate_left(thread % cluster.len());
+        let config = Config::new().connection_timeout(Duration::from_secs(2));
+        EtcdConfig::new(endpoints).root(format!("round {round}/")).open(&config).unwrap()
+    };
+    let stores: Vec<EtcdStore> = (0..THREADS).map(open).collect();
     std::thread::scope(|scope| {
-        for thread in 0..THREADS {
-            let mut endpoints = cluster.endpoints();
-            endpoints.rotate_left(thread % cluster.len());
-            let config = Config::new().connection_timeout(Duration::from_secs(2));
-            let store = EtcdConfig::new(endpoints).root(format!("round {round}/")).open(&config).unwrap();
+        let _end = OnDrop(|| ended.store(true, Ordering::SeqCst));
+        for (thread, store) in stores.into_iter().enumerate() {
             let (histories, ended, values) = (&histories, &ended, &values);
             scope.spawn(move || {
                 let mut dice = Dice(round << 8 | thread as u64);
@@ -87,7 +95,6 @@ fn play(cluster: &Cluster, round: u64, total: &Totals) {
                 }
             });
         }
-        let _end = OnDrop(|| ended.store(true, Ordering::SeqCst));
         disturb(cluster, &mut Dice(round), total);
     });
     for (key, history) in histories.into_iter().enumerate() {

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::server::listener;
+
 /// Passes connections on to a member.
 pub struct Proxy {
     port: u16,
@@ -23,7 +25,7 @@ struct State {
 
 impl Proxy {
     pub fn to(endpoint: String) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listener();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
@@ -38,11 +40,13 @@ impl Proxy {
                     shared.is_closed.store(true, Ordering::SeqCst);
                     continue;
                 }
-                let listener = listener.get_or_insert_with(|| {
-                    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-                    listener.set_nonblocking(true).unwrap();
-                    listener
-                });
+                if listener.is_none() {
+                    // Nobody gets this port by chance: see `server::listener`.
+                    let Ok(again) = TcpListener::bind(("127.0.0.1", port)) else { continue };
+                    again.set_nonblocking(true).unwrap();
+                    listener = Some(again);
+                }
+                let Some(listener) = &listener else { continue };
                 let Ok((client, _)) = listener.accept() else { continue };
                 client.set_nonblocking(false).unwrap();
                 let Ok(server) = TcpStream::connect(&endpoint) else { continue };

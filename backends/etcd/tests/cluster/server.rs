@@ -33,11 +33,23 @@ struct Member {
 impl Cluster {
     /// Starts this many members and waits until they answer. These arguments are added to those of each member.
     pub fn start(members: usize, more: &[&str]) -> Cluster {
+        for _ in 0..5 {
+            let cluster = Cluster::begin(members, more);
+            match cluster.answers() {
+                Ok(()) => return cluster,
+                // Perhaps another process has taken one of its ports in between.
+                Err(why) => eprintln!("{why}; it is started again with other ports"),
+            }
+        }
+        panic!("no cluster of {members} members can be started");
+    }
+
+    fn begin(members: usize, more: &[&str]) -> Cluster {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // A sync that waits for a disk only makes the tests slow.
         let shared_memory = Path::new("/dev/shm");
-        let parent = if shared_memory.is_dir() { shared_memory.to_owned() } else { std::env::temp_dir() };
+        let parent = if free(shared_memory) > 2 << 30 { shared_memory.to_owned() } else { std::env::temp_dir() };
         remove_leftovers(&parent);
         let directory = parent.join(format!("caskfile-etcd-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
@@ -51,16 +63,29 @@ impl Cluster {
             directory,
         };
         (0..members).for_each(|member| cluster.start_member(member));
-        cluster.await_answers();
         cluster
     }
 
     /// Waits until the cluster has a leader and answers.
     pub fn await_answers(&self) {
+        self.answers().unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// As `await_answers`. Says which member has exited by itself, if one has.
+    fn answers(&self) -> Result<(), String> {
         let began = Instant::now();
         loop {
-            match self.config().open(&Config::new().connection_timeout(Duration::from_secs(2))) {
-                Ok(_) => return,
+            let opened = self.config().open(&Config::new().connection_timeout(Duration::from_secs(2)));
+            for (at, member) in self.members.iter().enumerate() {
+                let exited = member.process.lock().unwrap().as_mut().and_then(|process| process.try_wait().unwrap());
+                if let Some(status) = exited {
+                    let log = std::fs::read_to_string(self.directory.join(format!("{at}.log"))).unwrap_or_default();
+                    let last = log.lines().last().unwrap_or_default();
+                    return Err(format!("member {at} has exited with {status}: {last}"));
+                }
+            }
+            match opened {
+                Ok(_) => return Ok(()),
                 Err(error) => assert!(began.elapsed() < PATIENCE, "the cluster does not answer: {error:#}"),
             }
         }
@@ -230,8 +255,30 @@ pub fn shared() -> &'static Cluster {
     })
 }
 
+/// A listener at a port that the system gives to nobody who does not ask for it by number, so it is free again after it was closed.
+pub fn listener() -> TcpListener {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    // Each process begins elsewhere.
+    let first = u64::from(std::process::id()) * 64;
+    let port = || 10_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+    (0..20_000)
+        .find_map(|_| TcpListener::bind(("127.0.0.1", port() as u16)).ok())
+        .expect("one of 20,000 ports must be free")
+}
+
+/// The bytes that are free where this is.
+fn free(directory: &Path) -> u64 {
+    let path = std::ffi::CString::new(directory.as_os_str().as_encoded_bytes()).unwrap();
+    // SAFETY: a structure of numbers, which the system fills; the path ends with a zero byte.
+    let (done, found) = unsafe {
+        let mut found: libc::statvfs = std::mem::zeroed();
+        (libc::statvfs(path.as_ptr(), &mut found), found)
+    };
+    if done == 0 { found.f_bavail * found.f_frsize } else { 0 }
+}
+
 fn ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let listeners: Vec<_> = (0..count).map(|_| listener()).collect();
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
