@@ -326,7 +326,7 @@ impl Cluster {
         Err(error)
     }
 
-    /// Checks that a watch is one of the same cluster, and remembers the newest revision that it has told of.
+    /// Checks that a watch is one of the same cluster, and remembers the newest revision that it has named.
     pub(crate) fn take_in_watch(
         &self,
         header: Option<&ResponseHeader>,

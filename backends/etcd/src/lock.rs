@@ -298,7 +298,7 @@ impl Way {
                 // Without an answer, it may be revoked all the same.
                 revoked.map(|()| true).map_err(|_| Failure::Unknown(failure.inner().clone()))
             }
-            // The pair is to stay, so its lease is not ended by this. It runs out, as that of a holder who has died.
+            // The pair is to stay, so its lease is not ended by this. It runs out, as if the holder had died.
             Err(failure) => Err(failure),
         }
     }

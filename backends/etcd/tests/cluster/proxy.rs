@@ -41,7 +41,7 @@ impl Proxy {
                     continue;
                 }
                 if listener.is_none() {
-                    // Nobody gets this port by chance: see `server::listener`.
+                    // The system gives this port to no other process by chance: see `server::listener`.
                     let Ok(again) = TcpListener::bind(("127.0.0.1", port)) else { continue };
                     again.set_nonblocking(true).unwrap();
                     listener = Some(again);

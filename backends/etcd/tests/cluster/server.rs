@@ -255,7 +255,7 @@ pub fn shared() -> &'static Cluster {
     })
 }
 
-/// A listener at a port that the system gives to nobody who does not ask for it by number, so it is free again after it was closed.
+/// A listener at a port that the system gives only to programs that ask for its number, so it is free again after it was closed.
 pub fn listener() -> TcpListener {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     // Each process begins elsewhere.
