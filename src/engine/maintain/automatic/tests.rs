@@ -275,7 +275,7 @@ fn a_store_that_stays_open_writes_four_images_worth_between_snapshots() {
     let images = || store.engine.reading.shown().unwrap().tail.images;
     let is_due = || store.engine.maintenance.snapshot_is_due(&store.engine.reading.shown().unwrap());
     let (image, mut before) = (images().last, 0);
-    while !is_due() {
+    while !is_due() && before < 8 * image {
         before = images().cost;
         store.engine.writing.commit(put(b"\0key")).0.unwrap();
     }
